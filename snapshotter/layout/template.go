@@ -1,0 +1,79 @@
+package layout
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+const (
+	emptyName    = "empty"
+	opaquePrefix = "opaque-"
+)
+
+var (
+	chainID = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	id      = regexp.MustCompile(`^[0-9a-f]{16}$`)
+)
+
+// IsChainID tells whether s has the exact form of an OCI chain ID.
+func IsChainID(s string) bool { return chainID.MatchString(s) }
+
+// Template names a dataset under storage.
+type Template struct{ dataset string }
+
+// Empty is the template without content that every chain starts from.
+func (b Base) Empty() Template { return Template{b.Storage() + "/" + emptyName} }
+
+// Layer is the template of the image layer with the given chain ID.
+func (b Base) Layer(chain string) (Template, error) {
+	if !IsChainID(chain) {
+		return Template{}, fmt.Errorf("%q is not a chain ID (sha256: and 64 hexadecimal digits)", chain)
+	}
+	return Template{b.Storage() + "/" + chain}, nil
+}
+
+// Opaque is the template of a commit that is no image layer.
+func (b Base) Opaque(id ID) Template { return Template{b.Storage() + "/" + opaquePrefix + id.String()} }
+
+// ParseTemplate answers the template a dataset is, and whether it is one: a
+// dataset with any other name under storage was not made by us.
+func (b Base) ParseTemplate(dataset string) (Template, bool) {
+	name, ok := strings.CutPrefix(dataset, b.Storage()+"/")
+	if !ok {
+		return Template{}, false
+	}
+	opaqueID, opaque := strings.CutPrefix(name, opaquePrefix)
+	if name == emptyName || IsChainID(name) || opaque && id.MatchString(opaqueID) {
+		return Template{dataset}, true
+	}
+	return Template{}, false
+}
+
+// ParseExtracted answers the template whose @extracted the snapshot is.
+func (b Base) ParseExtracted(snapshot string) (Template, bool) {
+	dataset, ok := strings.CutSuffix(snapshot, "@"+Extracted)
+	if !ok {
+		return Template{}, false
+	}
+	return b.ParseTemplate(dataset)
+}
+
+// Dataset is the template's file system.
+func (t Template) Dataset() string { return t.dataset }
+
+// Snapshot is the template's content: what is cloned and what Views mount.
+func (t Template) Snapshot() string { return t.dataset + "@" + Extracted }
+
+// Name is the last component: a chain ID, "empty" or "opaque-<id>".
+func (t Template) Name() string { return t.dataset[strings.LastIndexByte(t.dataset, '/')+1:] }
+
+// IsEmpty tells whether t is the empty template, which is never destroyed.
+func (t Template) IsEmpty() bool { return t.Name() == emptyName }
+
+// IsOpaque tells whether t was committed under a name that is no chain ID.
+// Nothing can ask for it again once its last record is gone.
+func (t Template) IsOpaque() bool { return strings.HasPrefix(t.Name(), opaquePrefix) }
+
+// IsZero tells whether t names nothing.
+func (t Template) IsZero() bool { return t.dataset == "" }
