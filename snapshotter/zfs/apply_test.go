@@ -1,0 +1,183 @@
+package zfs
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// commitOf is what a commit does.
+func commitOf(pool string) []Op {
+	return []Op{
+		Snapshot(pool + "/run@x"), Clone(pool+"/run@x", pool+"/tpl"), Promote(pool+"/tpl", pool+"/run"),
+		Set(pool+"/tpl", "a:record", "{ \"k\": 'v' }"), Inherit(pool+"/run", "a:record"),
+	}
+}
+
+func TestApplyIsOneProgramWhereProgramsClone(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, done)
+	require.NoError(t, f.client(true).Apply(t.Context(), commitOf(f.pool)...))
+	calls := f.calls(t)
+	require.Len(t, calls, 1)
+	assert.Equal(t, applyScript, calls[0].Stdin)
+	p := f.pool
+	assert.Equal(t, []string{
+		"snapshot", p + "/run@x", "", "", "",
+		"clone", p + "/tpl", p + "/run@x", "", "",
+		"promote", p + "/tpl", p + "/run", "", "",
+		"set", p + "/tpl", "", "a:record", "{ \"k\": 'v' }",
+		"inherit", p + "/run", "", "a:record", "",
+	}, programWords(t, f, calls[0]))
+}
+
+// glibc's getopt reads options anywhere on a command line that does not say
+// "--" first, and property values are what clients made them.
+func TestProgramWordsAreNoOptions(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, done)
+	require.NoError(t, f.client(true).Apply(t.Context(), Set(f.pool+"/a", "a:b", "-n"), Set(f.pool+"/a", "a:c", "--")))
+	args := f.calls(t)[0].Args
+	pool := slices.Index(args, f.pool)
+	require.Positive(t, pool)
+	if args[pool-1] == "--" {
+		return
+	}
+	for _, word := range args[pool+2:] {
+		assert.False(t, strings.HasPrefix(word, "-"), "zfs program reads the word %q as an option: %q", word, args)
+	}
+}
+
+func TestApplyRunsNothingForWhatItRefuses(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, done)
+	for _, clones := range []bool{true, false} {
+		c := f.client(clones)
+		require.NoError(t, c.Apply(t.Context()))
+		for _, bad := range []Op{
+			Snapshot("-o@x"), Clone(f.pool+"/a@x", "bad name"), Set(f.pool+"/a", "quota", "1"), Set("elsewhere/a", "a:b", "x"),
+			Set(f.pool+"2/a", "a:b", "x"),
+		} {
+			assertKind(t, ErrInvalid, c.Apply(t.Context(), Set(f.pool+"/a", "a:b", "x"), bad))
+		}
+	}
+	assert.Empty(t, f.calls(t))
+}
+
+func TestApplyAnswersWhatTheProgramSays(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		answer answer
+		kind   error
+		text   string
+	}{
+		"exists":       {answer{Out: `{"return":{"errno":17,"op":"clone","name":"POOL/tpl"}}`}, ErrExists, "zfs clone pool"},
+		"out of space": {answer{Out: `{"return":{"errno":28,"op":"snapshot","name":"POOL/run@x"}}`}, ErrNoSpace, "zfs snapshot pool"},
+		"odd errno":    {answer{Out: `{"return":{"errno":34,"op":"set","name":"POOL/tpl"}}`}, nil, "zfs set pool"},
+		"no JSON":      {answer{Out: "Channel program fully executed.\n"}, nil, "not JSON"},
+		"cut JSON":     {answer{Out: `{"return":{"err`}, nil, "not JSON"},
+		"odd JSON":     {answer{Out: `{"return":{"errno":"many"}}`}, nil, "unexpected answer"},
+		"a list":       {answer{Out: `{"return":[1,2]}`}, nil, "unexpected answer"},
+		"Lua's error": {answer{Status: 1, Err: "Channel program execution failed:\n[string \"channel program\"]:5: attempt to index a nil value\n"},
+			nil, "attempt to index"},
+		"not root": {answer{Status: 1, Err: "Channel program execution failed:\nPermission denied. Channel programs must be run as root.\n"}, ErrPermission, ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			c.answer.Match = "^program"
+			f := newFake(t, c.answer)
+			err := f.client(true).Apply(t.Context(), commitOf(f.pool)...)
+			require.ErrorContains(t, err, c.text)
+			assertKind(t, c.kind, err)
+		})
+	}
+}
+
+// Below 2.4 what lies between clones is a program and a clone a command.
+func TestApplyInSteps(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, done, answer{Match: "^clone"})
+	p := f.pool
+	ops := append(commitOf(p), Clone(p+"/tpl@x", p+"/next"), Set(p+"/next", "a:b", "1 -o x"), Set(p+"/next", "a:c", "2"), Set(p+"/tpl", "a:d", "3"))
+	require.NoError(t, f.client(false).Apply(t.Context(), ops...))
+	calls := f.calls(t)
+	require.Len(t, calls, 5)
+	assert.Equal(t, []string{"snapshot", p + "/run@x", "", "", ""}, programWords(t, f, calls[0]))
+	assert.Equal(t, []string{"clone", p + "/run@x", p + "/tpl"}, calls[1].Args)
+	assert.Len(t, programWords(t, f, calls[2]), 3*5, "promote, record and trash mark together")
+	assert.Equal(t, []string{"clone", "-o", "a:b=1 -o x", "-o", "a:c=2", p + "/tpl@x", p + "/next"}, calls[3].Args,
+		"a clone takes its own properties along")
+	assert.Equal(t, []string{"set", p + "/tpl", "", "a:d", "3"}, programWords(t, f, calls[4]))
+}
+
+// Whichever step fails, what the steps before it made is destroyed, last first.
+func TestApplyInStepsTakesBack(t *testing.T) {
+	t.Parallel()
+	busy := "cannot destroy: dataset is busy\n"
+	for what, c := range map[string]struct {
+		answers []answer
+		taken   []string
+		kind    error
+		text    string
+	}{
+		"the snapshot fails": {[]answer{{Match: "^program", Out: `{"return":{"errno":28}}`}}, nil, ErrNoSpace, ""},
+		"the clone fails": {[]answer{done, {Match: "^clone", Status: 1, Err: "cannot create 'x': dataset already exists\n"}},
+			[]string{"/run@x"}, ErrExists, ""},
+		"the promote fails": {[]answer{{Match: "promote", Out: `{"return":{"errno":28,"op":"promote"}}`}, done, {Match: "^clone"}},
+			[]string{"/tpl", "/run@x"}, ErrNoSpace, ""},
+		"and one is gone already": {[]answer{{Match: "promote", Out: `{"return":{"errno":28}}`}, done, {Match: "^clone"},
+			{Match: "destroy .*tpl", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, []string{"/tpl", "/run@x"}, ErrNoSpace, ""},
+		"and one stays": {[]answer{{Match: "promote", Out: `{"return":{"errno":28}}`}, done, {Match: "^clone"},
+			{Match: "destroy .*tpl", Status: 1, Err: busy}}, []string{"/tpl", "/run@x"}, nil, "busy"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t, append(c.answers, answer{Match: "^destroy"})...)
+			err := f.client(false).Apply(t.Context(), commitOf(f.pool)...)
+			require.ErrorContains(t, err, c.text)
+			if c.kind != nil {
+				assertKind(t, c.kind, err)
+			}
+			var taken []string
+			for _, call := range f.calls(t) {
+				if call.Args[0] == "destroy" {
+					require.Len(t, call.Args, 2, "never -r, -R, -f: %q", call.Args)
+					taken = append(taken, strings.TrimPrefix(call.Args[1], f.pool))
+				}
+			}
+			assert.Equal(t, c.taken, taken)
+		})
+	}
+}
+
+// A transaction cannot be taken back: Apply goes on to its end.
+func TestApplyGoesOnWithoutItsCaller(t *testing.T) {
+	t.Parallel()
+	for _, clones := range []bool{true, false} {
+		f := newFake(t, done, answer{Match: "^clone"})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.NoError(t, f.client(clones).Apply(ctx, commitOf(f.pool)...))
+		assert.NotEmpty(t, f.calls(t))
+	}
+}
+
+// A question may be given up, also while the command hangs.
+func TestListEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, answer{Match: "^get", Hang: true})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		for len(f.tryCalls()) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel(nil)
+	}()
+	_, err := f.client(true).List(ctx, f.pool)
+	assert.ErrorIs(t, err, context.Canceled)
+}

@@ -1,0 +1,90 @@
+package zfs
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestOpenFindsOutWhatProgramsCan(t *testing.T) {
+	t.Parallel()
+	for out, clones := range map[string]bool{`{"return":{"Clone":true}}`: true, `{"return":{"Clone":false}}`: false, `{"return":{}}`: false} {
+		f := newFake(t, answer{Match: "^program", Out: out})
+		c, err := Open(t.Context(), f.pool)
+		require.NoError(t, err)
+		assert.Equal(t, clones, c.AtomicClone(), out)
+		assert.Contains(t, f.calls(t)[0].Args, "-n", "asks without a txg")
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, answer{Match: "^program", Status: 1, Err: "cannot open 'x': no such pool\n"})
+	_, err := Open(t.Context(), f.pool)
+	assertKind(t, ErrNotFound, err)
+	f.calls(t)
+	for _, bad := range []string{"", "-n", f.pool + "/a", f.pool + "@x", "a b"} {
+		_, err := Open(t.Context(), bad)
+		assertKind(t, ErrInvalid, err)
+	}
+	f = newFake(t, answer{Match: "^program", Status: 1, Err: "The ZFS modules cannot be auto-loaded.\nTry running 'modprobe zfs' as root to manually load them.\n"})
+	_, err = Open(t.Context(), f.pool)
+	assertKind(t, ErrUnavailable, err)
+	f = newFake(t, answer{Match: "^program", Out: "what"})
+	_, err = Open(t.Context(), f.pool)
+	assert.Error(t, err)
+}
+
+func TestCreate(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, answer{Match: "/there$", Status: 1, Err: "cannot create 'x': dataset already exists\n"}, answer{Match: "^create|^mount"})
+	c := f.client(true)
+	require.NoError(t, c.Create(t.Context(), f.pool+"/a", map[string]string{"mountpoint": "/a b", "a:b": "-x", "atime": "off"}))
+	require.NoError(t, c.Create(t.Context(), f.pool+"/b", nil))
+	require.NoError(t, c.Mount(t.Context(), f.pool+"/b"))
+	calls := f.calls(t)
+	require.Len(t, calls, 3)
+	assert.Equal(t, []string{"create", "-o", "a:b=-x", "-o", "atime=off", "-o", "mountpoint=/a b", f.pool + "/a"}, calls[0].Args)
+	assert.Equal(t, []string{"create", f.pool + "/b"}, calls[1].Args)
+	assert.Equal(t, []string{"mount", f.pool + "/b"}, calls[2].Args)
+	assertKind(t, ErrExists, c.Create(t.Context(), f.pool+"/there", nil))
+}
+
+// Whatever the method, a bad name reaches no command.
+func TestBadNamesReachNoCommand(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, answer{Match: "."})
+	c := f.client(true)
+	ctx := t.Context()
+	for _, name := range badNames {
+		if strings.HasPrefix(name, "pool") {
+			continue
+		}
+		for what, err := range map[string]error{
+			"create": c.Create(ctx, name, nil), "mount": c.Mount(ctx, name), "flush": c.Flush(ctx, name),
+			"list": second(c.List(ctx, name)), "used": second(c.Used(ctx, name)), "objects": second(c.Objects(ctx, name)),
+			"objects of a snapshot": second(c.Objects(ctx, name+"@x")),
+		} {
+			assert.ErrorIs(t, err, ErrInvalid, "%s %q", what, name)
+		}
+	}
+	assert.Empty(t, f.calls(t))
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// On a machine without ZFS, and with a name nobody has, there is nothing to
+// mount; what matters is that the error says on what.
+func TestMountErrorsNameTheDataset(t *testing.T) {
+	t.Parallel()
+	c := &Client{pool: "nosuchpool"}
+	assert.ErrorContains(t, c.Flush(t.Context(), "nosuchpool/a"), "nosuchpool/a")
+	assert.ErrorContains(t, second(c.Objects(t.Context(), "nosuchpool/a@x")), "nosuchpool/a@x")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	assert.ErrorIs(t, c.Flush(ctx, "nosuchpool/a"), context.Canceled)
+	assert.ErrorIs(t, second(c.Objects(ctx, "nosuchpool/a")), context.Canceled)
+}

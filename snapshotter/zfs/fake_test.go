@@ -1,0 +1,176 @@
+package zfs
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The test binary is its own zfs command: TestMain puts a link to it, called
+// zfs, first in PATH, and run under that name it answers what the test wrote
+// down for the pool it is asked about. So tests with pools of their own can
+// run side by side.
+
+const fakeDirVariable = "ZFSTPL_TEST_FAKE_ZFS"
+
+// answer is what the fake says to a command line that matches.
+type answer struct {
+	Match  string // regular expression over the words, joined by blanks
+	Out    string
+	Err    string
+	Status int
+	Hang   bool // until killed
+}
+
+// call is how the fake was run.
+type call struct {
+	Args   []string
+	Stdin  string
+	Locale string
+}
+
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "zfs" {
+		os.Exit(fakeZFS(os.Args[1:]))
+	}
+	os.Exit(withFakeZFS(m))
+}
+
+func withFakeZFS(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "zfstpl-fake-zfs-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	if err := os.Symlink(self, filepath.Join(dir, "zfs")); err != nil {
+		panic(err)
+	}
+	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	os.Setenv(fakeDirVariable, dir)
+	// The race detector's runtime has every process sleep for a second before
+	// it ends.
+	os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
+	return m.Run()
+}
+
+var poolWord = regexp.MustCompile(`^pool\d+`)
+
+func fakeZFS(args []string) int {
+	var dir string
+	for _, arg := range args {
+		if pool := poolWord.FindString(arg); pool != "" {
+			dir = filepath.Join(os.Getenv(fakeDirVariable), pool)
+			break
+		}
+	}
+	c := call{Args: args, Locale: os.Getenv("LC_ALL")}
+	if args[0] == "program" {
+		stdin, _ := io.ReadAll(os.Stdin)
+		c.Stdin = string(stdin)
+	}
+	line, _ := json.Marshal(c)
+	log, err := os.OpenFile(filepath.Join(dir, "calls"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fake:", err)
+		return 99
+	}
+	fmt.Fprintf(log, "%s\n", line)
+	var answers []answer
+	text, _ := os.ReadFile(filepath.Join(dir, "answers"))
+	if err := json.Unmarshal(text, &answers); err != nil {
+		fmt.Fprintln(os.Stderr, "fake:", err)
+		return 99
+	}
+	for _, a := range answers {
+		if !regexp.MustCompile(a.Match).MatchString(strings.Join(args, " ")) {
+			continue
+		}
+		fmt.Print(a.Out)
+		fmt.Fprint(os.Stderr, a.Err)
+		if a.Hang {
+			time.Sleep(time.Hour)
+		}
+		return a.Status
+	}
+	fmt.Fprintln(os.Stderr, "fake: nothing matches", args)
+	return 99
+}
+
+var pools atomic.Int64
+
+// fake is the scenario of one test.
+type fake struct {
+	pool string
+	dir  string
+}
+
+func newFake(t *testing.T, answers ...answer) *fake {
+	t.Helper()
+	f := &fake{pool: fmt.Sprintf("pool%d", pools.Add(1))}
+	f.dir = filepath.Join(os.Getenv(fakeDirVariable), f.pool)
+	require.NoError(t, os.Mkdir(f.dir, 0o700))
+	for i := range answers {
+		answers[i].Out = strings.ReplaceAll(answers[i].Out, "POOL", f.pool)
+	}
+	text, err := json.Marshal(answers)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(f.dir, "answers"), text, 0o600))
+	return f
+}
+
+// client is one that knows, without asking, whether programs can clone.
+func (f *fake) client(clones bool) *Client { return &Client{pool: f.pool, clones: clones} }
+
+// calls answers how the command was run since the last time.
+func (f *fake) calls(t *testing.T) []call {
+	t.Helper()
+	path := filepath.Join(f.dir, "calls")
+	text, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(path))
+	var calls []call
+	for line := range strings.Lines(string(text)) {
+		var c call
+		require.NoError(t, json.Unmarshal([]byte(line), &c))
+		calls = append(calls, c)
+	}
+	return calls
+}
+
+// done is what apply.lua answers when all went well.
+var done = answer{Match: "^program", Out: `{"return":{"errno":0}}`}
+
+// programWords are the words a program was given, behind "<pool> -".
+func programWords(t *testing.T, f *fake, c call) []string {
+	t.Helper()
+	require.Equal(t, "program", c.Args[0])
+	for i := range len(c.Args) - 1 {
+		if c.Args[i] == f.pool && c.Args[i+1] == "-" {
+			return c.Args[i+2:]
+		}
+	}
+	t.Fatalf("no pool and script in %q", c.Args)
+	return nil
+}
+
+// tryCalls answers what is in the log of calls, which may be nothing yet.
+func (f *fake) tryCalls() []byte {
+	text, _ := os.ReadFile(filepath.Join(f.dir, "calls"))
+	return text
+}

@@ -1,0 +1,99 @@
+package zfs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// attach mounts a file system or snapshot without giving it a place in any
+// mount namespace and answers its root. Closing the file unmounts it, and so
+// does the end of this process: nothing can be left behind. A file system that
+// is mounted elsewhere, in whatever namespace, is the same superblock.
+func attach(name string, readonly bool) (*os.File, error) {
+	fs, err := unix.Fsopen("zfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, mountError("mount", name, err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "source", name); err != nil {
+		return nil, mountError("mount", name, err)
+	}
+	attrs := 0
+	if readonly {
+		attrs = unix.MOUNT_ATTR_RDONLY
+		if err := unix.FsconfigSetFlag(fs, "ro"); err != nil {
+			return nil, mountError("mount", name, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, mountError("mount", name, err)
+	}
+	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return nil, mountError("mount", name, err)
+	}
+	// The mount's own descriptor is an O_PATH one; syncfs wants a real one.
+	defer unix.Close(mnt)
+	root, err := unix.Openat(mnt, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, mountError("mount", name, err)
+	}
+	return os.NewFile(uintptr(root), name), nil
+}
+
+func mountError(op, name string, err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errnoError(op, name, errno)
+	}
+	return &Error{Op: op, Dataset: name, Detail: err.Error()}
+}
+
+// Flush writes to the pool's memory what programs wrote into a file system
+// through mmap, which a snapshot would otherwise miss, even after munmap and
+// close. It works wherever the file system is mounted, and where it is not.
+func (c *Client) Flush(ctx context.Context, filesystem string) error {
+	if err := checkFilesystem("flush", filesystem); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	root, err := attach(filesystem, false)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := unix.Syncfs(int(root.Fd())); err != nil {
+		return mountError("flush", filesystem, err)
+	}
+	return nil
+}
+
+// Objects answers how many objects (files, directories, symbolic links and so
+// on) a file system or snapshot holds, without walking it.
+func (c *Client) Objects(ctx context.Context, name string) (uint64, error) {
+	snapshot := checkSnapshot("objects", name) == nil
+	if !snapshot {
+		if err := checkFilesystem("objects", name); err != nil {
+			return 0, err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	root, err := attach(name, snapshot)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(root.Fd()), &st); err != nil {
+		return 0, mountError("objects", name, err)
+	}
+	return st.Files - min(st.Files, st.Ffree), nil
+}
