@@ -1,0 +1,197 @@
+package snapshotter
+
+import (
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+func TestInitBase(t *testing.T) {
+	t.Parallel()
+	p := newFakePool(t)
+	base, err := layout.ParseBase("tank/z")
+	require.NoError(t, err)
+	changed, err := InitBase(t.Context(), p, base, "/srv", map[string]string{"compression": "zstd"})
+	require.NoError(t, err)
+	assert.True(t, changed)
+	fs := p.state.fs["tank/z"]
+	assert.Equal(t, layoutVersion, fs.props[propVersion])
+	assert.Equal(t, "/srv", fs.native["mountpoint"])
+	assert.Equal(t, "zstd", fs.native["compression"], "the administrator's wins")
+	assert.Equal(t, "posix", fs.native["acltype"])
+	for _, child := range []string{"tank/z/storage", "tank/z/runtime"} {
+		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, p.state.fs[child].native, child)
+	}
+	assert.Empty(t, p.state.fs["tank/z/storage/empty"].native, "inherits")
+	assert.Contains(t, p.state.fs["tank/z/storage/empty"].snaps, layout.Extracted)
+	assert.NotContains(t, baseProperties, "mountpoint", "the next base has its own")
+
+	before := p.state.clone()
+	changed, err = InitBase(t.Context(), p, base, "/elsewhere", nil)
+	require.NoError(t, err)
+	assert.False(t, changed)
+	assert.Equal(t, before, p.state, "once more changes nothing")
+}
+
+// The machine dies while a base is made: doing it again completes it.
+func TestInitBaseIsCompleted(t *testing.T) {
+	t.Parallel()
+	base, err := layout.ParseBase("tank/z")
+	require.NoError(t, err)
+	for cut := range 5 {
+		p := newFakePool(t)
+		p.cut = cut
+		_, err := InitBase(t.Context(), p, base, "/srv", nil)
+		require.ErrorIs(t, err, errDead)
+		p = p.afterCrash()
+		changed, err := InitBase(t.Context(), p, base, "/srv", nil)
+		require.NoError(t, err)
+		assert.True(t, changed)
+		sn, err := New(t.Context(), p, Config{Base: base})
+		require.NoError(t, err)
+		require.NoError(t, sn.Close())
+	}
+}
+
+// A dataset that somebody else made, or a newer zfstpl, is left as it is.
+func TestInitBaseRefusesStrangers(t *testing.T) {
+	t.Parallel()
+	base, err := layout.ParseBase("tank/z")
+	require.NoError(t, err)
+	for props, says := range map[string]string{"": "choose a dataset that does not exist yet", "99": "newer zfstpl"} {
+		p := newFakePool(t)
+		require.NoError(t, p.Create(t.Context(), "tank/z", map[string]string{propVersion: props}))
+		before := p.state.clone()
+		_, err := InitBase(t.Context(), p, base, "/srv", nil)
+		require.ErrorContains(t, err, says)
+		assert.Equal(t, before, p.state)
+	}
+	p := newFakePool(t)
+	p.before = func(string) error { return fakeError("list", "tank/z", zfs.ErrPermission) }
+	_, err = InitBase(t.Context(), p, base, "/srv", nil)
+	assert.ErrorIs(t, err, zfs.ErrPermission)
+	deep, err := layout.ParseBase("tank/no/such/z")
+	require.NoError(t, err)
+	_, err = InitBase(t.Context(), newFakePool(t), deep, "/srv", nil)
+	assert.ErrorIs(t, err, zfs.ErrNotFound, "the dataset above is not there")
+}
+
+func TestInspect(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	a, _ := s.pull("default", "", chain("a"), "a;")
+	b, _ := s.pull("default", a, chain("b"), "b;")
+	s.layer("saved", a, "s;")
+	s.layer("gone", a, "")
+	opaque := s.templateOf("gone")
+	s.prepare("web", a, label("x", "y"))
+	s.cleanup()
+	s.remove(b, "gone")
+	s.prepare("trash", "")
+	trash := s.dataset("trash")
+	s.remove("trash")
+	require.NoError(t, s.sn.queue.flush(s.ctx))
+	require.NoError(t, s.pool.Create(s.ctx, "tank/z/mine", nil))
+	require.NoError(t, s.pool.Create(s.ctx, "tank/z/storage/"+chain("c"), nil))
+	s.pool.editFS(s.templateOf("saved"), set(propRecord+anID("9"), "what"))
+
+	entries, err := Inspect(s.ctx, s.pool, s.base)
+	require.NoError(t, err)
+	got := make(map[string]Entry)
+	for _, e := range entries {
+		got[e.Dataset] = e
+	}
+	layer := func(digit string) string { return "tank/z/storage/" + chain(digit) }
+	for dataset, state := range map[string]State{
+		"tank/z/storage/empty": StateUsed, layer("a"): StateUsed, layer("b"): StateWarm, layer("c"): StatePartial,
+		opaque: StateTrash, s.templateOf("saved"): StateUsed, s.dataset("web"): StateUsed, trash: StateTrash, "tank/z/mine": StateForeign,
+	} {
+		assert.Equal(t, state, got[dataset].State, dataset)
+		delete(got, dataset)
+	}
+	assert.Empty(t, got, "nothing else")
+	for _, e := range entries {
+		switch e.Dataset {
+		case s.dataset("web"):
+			assert.Equal(t, layer("a"), e.Parent)
+			require.Len(t, e.Records, 1)
+			assert.Equal(t, "web", e.Records[0].Name)
+			assert.Equal(t, map[string]string{"x": "y"}, e.Records[0].Labels)
+			assert.Equal(t, snapshots.KindActive, e.Records[0].Kind)
+		case s.templateOf("saved"):
+			assert.Contains(t, e.Problem, anID("9"))
+			assert.Len(t, e.Records, 1, "what can be read is shown beside")
+		case layer("b"):
+			assert.WithinDuration(t, time.Now(), e.Since, time.Minute)
+		}
+	}
+}
+
+func TestInspectRefuses(t *testing.T) {
+	t.Parallel()
+	base, err := layout.ParseBase("tank/z")
+	require.NoError(t, err)
+	p := newFakePool(t)
+	_, err = Inspect(t.Context(), p, base)
+	require.ErrorContains(t, err, "zfstpl init tank/z")
+	require.ErrorIs(t, err, zfs.ErrNotFound)
+	require.NoError(t, p.Create(t.Context(), "tank/z", nil))
+	_, err = Inspect(t.Context(), p, base)
+	require.ErrorContains(t, err, "not a zfstpl base")
+}
+
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "one;two;")
+	s.prepare("web", "base")
+	s.write("web", "three;")
+	s.view("look", "base")
+	for name, want := range map[string]snapshots.Usage{"base": {Size: 8, Inodes: 2}, "web": {Size: 6, Inodes: 1}, "look": {}} {
+		got, err := s.sn.Usage(s.ctx, name)
+		require.NoError(t, err)
+		assert.Equal(t, want, got, name)
+	}
+	// A container that deletes has fewer objects than its image, and a usage
+	// of none: containerd takes the figure for an unsigned one.
+	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.content = "" })
+	got, err := s.sn.Usage(s.ctx, "web")
+	require.NoError(t, err)
+	assert.Equal(t, snapshots.Usage{}, got)
+
+	// A template never changes: it is measured once.
+	calls := 0
+	s.pool.before = func(string) error { calls++; return nil }
+	_, err = s.sn.Usage(s.ctx, "base")
+	require.NoError(t, err)
+	assert.Zero(t, calls)
+
+	for _, call := range []string{"used", "objects"} {
+		s.pool.before = func(c string) error {
+			if c == call {
+				return fakeError(c, "x", zfs.ErrSuspended)
+			}
+			return nil
+		}
+		_, err = s.sn.Usage(s.ctx, "web")
+		assert.ErrorIs(t, err, errdefs.ErrUnavailable, call)
+	}
+	// It is committed, or removed, while it is measured.
+	s.pool.before = func(c string) error {
+		if c == "used" {
+			s.pool.before = nil
+			s.remove("web")
+			return fakeError(c, "x", zfs.ErrNotFound)
+		}
+		return nil
+	}
+	_, err = s.sn.Usage(s.ctx, "web")
+	assert.ErrorIs(t, err, errdefs.ErrNotFound)
+}

@@ -1,0 +1,158 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// cleanupBatch bounds how many datasets are destroyed before others may use
+// the templates among them again: one channel program's worth.
+const cleanupBatch = 50
+
+// Cleanup writes pending removals, then destroys what nobody needs: trash, and
+// templates that have been warm for longer than they are kept. containerd calls
+// it after each garbage collection. What cannot be destroyed now, because it is
+// mounted or carries somebody else's snapshot, stays for the next time and is
+// no error.
+func (s *Snapshotter) Cleanup(ctx context.Context) error {
+	return settleErr(ctx, s, s.clean)
+}
+
+func (s *Snapshotter) clean(ctx context.Context) error {
+	s.cleanup.Lock()
+	defer s.cleanup.Unlock()
+	if err := s.queue.flush(ctx); err != nil {
+		return poolError("cleanup", err)
+	}
+	destroyed := 0
+	for batch := range slices.Chunk(plan(s.index.nodes(s.config.WarmKeep)), cleanupBatch) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := s.destroy(ctx, batch)
+		if err != nil {
+			return poolError("cleanup", err)
+		}
+		destroyed += n
+	}
+	if destroyed > 0 {
+		log.G(ctx).WithField("datasets", destroyed).Debug("cleanup destroyed what nobody needs")
+	}
+	return nil
+}
+
+// nodes is the tree of clones as the index knows it.
+func (x *index) nodes(keep time.Duration) []node {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var nodes []node
+	for dataset, t := range x.templates {
+		n := node{dataset: dataset, doomed: t.expired(keep)}
+		if t.parent != nil {
+			n.origin = t.parent.Dataset()
+		}
+		nodes = append(nodes, n)
+	}
+	for dataset, t := range x.trash {
+		n := node{dataset: dataset, doomed: true}
+		if t.origin != nil {
+			n.origin = t.origin.Dataset()
+		}
+		nodes = append(nodes, n)
+	}
+	for _, r := range x.records {
+		if r.dataset != "" && r.template != nil && r.dataset != r.template.Dataset() {
+			nodes = append(nodes, node{dataset: r.dataset, origin: r.template.Dataset()})
+		}
+	}
+	return nodes
+}
+
+// expired tells whether a template may go: nobody can ask for an opaque one
+// again, a layer is kept for a while.
+func (t *template) expired(keep time.Duration) bool {
+	if !t.warm() {
+		return false
+	}
+	return t.IsOpaque() || keep != KeepForever && time.Since(t.idle) >= keep
+}
+
+// destroy destroys a batch of datasets and answers how many are gone.
+func (s *Snapshotter) destroy(ctx context.Context, batch []string) (int, error) {
+	// A commit of the same layer waits here until the name is free again.
+	names := slices.Sorted(slices.Values(batch))
+	unlock, err := s.data.lockAll(ctx, names...)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	dying := s.index.condemn(batch, s.config.WarmKeep)
+	order := slices.DeleteFunc(slices.Clone(batch), func(dataset string) bool { _, ok := dying[dataset]; return !ok })
+	if len(order) == 0 {
+		return 0, nil
+	}
+	left, err := s.pool.Destroy(ctx, layout.Extracted, order)
+	if err != nil {
+		s.index.reprieve(ctx, dying, order, func(string) error { return err })
+		return 0, err
+	}
+	s.index.reprieve(ctx, dying, order, func(dataset string) error { return left[dataset] })
+	return len(order) - len(left), nil
+}
+
+// condemn takes those of the batch that still may go out of use. It answers
+// them, with the template for those that were one.
+func (x *index) condemn(batch []string, keep time.Duration) map[string]*template {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	dying := make(map[string]*template)
+	for _, dataset := range batch {
+		t := x.templates[dataset]
+		switch {
+		case t != nil && t.expired(keep):
+			delete(x.templates, dataset)
+			x.discard(dataset, t.parent)
+			dying[dataset] = t
+		case t == nil && x.trash[dataset] != nil:
+			dying[dataset] = nil
+		}
+	}
+	return dying
+}
+
+// reprieve forgets what was destroyed and takes back into use what was not.
+func (x *index) reprieve(ctx context.Context, dying map[string]*template, order []string, left func(string) error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, dataset := range order {
+		err := left(dataset)
+		if err == nil {
+			delete(x.trash, dataset)
+			delete(x.stuck, dataset)
+			continue
+		}
+		if t := dying[dataset]; t != nil {
+			x.templates[dataset] = t
+			delete(x.trash, dataset)
+		}
+		x.complain(ctx, dataset, err)
+	}
+}
+
+// complain says once why a dataset stays. A clone that could not go keeps its
+// origin: the line about the clone is enough.
+func (x *index) complain(ctx context.Context, dataset string, err error) {
+	if errors.Is(err, zfs.ErrHasClones) || x.stuck[dataset] == err.Error() {
+		return
+	}
+	x.stuck[dataset] = err.Error()
+	log.G(ctx).WithError(err).WithField("dataset", dataset).
+		Warn("a dataset nobody needs could not be destroyed and waits for the next cleanup")
+}

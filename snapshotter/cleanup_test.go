@@ -1,0 +1,305 @@
+package snapshotter
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// A layer nobody names stays for as long as it is kept; a commit that is no
+// layer goes at once, for nobody can ask for it again.
+func TestWarmKeep(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		keep, wait time.Duration
+		left       int // of the chain of two layers
+	}{
+		"not at all":          {0, 0, 0},
+		"not yet":             {time.Hour, time.Hour - 2*time.Second, 2},
+		"long enough":         {time.Hour, time.Hour, 0},
+		"for ever":            {KeepForever, 10000 * time.Hour, 2},
+		"not yet, restarted":  {time.Hour, time.Hour - 2*time.Second, 2},
+		"for ever, restarted": {KeepForever, 10000 * time.Hour, 2},
+		"enough, restarted":   {time.Hour, time.Hour + time.Second, 0},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t, keepWarm(c.keep))
+				a, _ := s.pull("default", "", chain("a"), "a;")
+				b, _ := s.pull("default", a, chain("b"), "b;")
+				s.layer("saved", b, "")
+				time.Sleep(5 * time.Hour) // in use: that counts for nothing
+				s.remove("saved", b, a)
+				if strings.HasSuffix(what, "restarted") {
+					s.restart()
+				}
+				time.Sleep(c.wait)
+				s.cleanup()
+				assert.Len(t, s.datasets(), 1+c.left)
+				assert.Empty(t, s.walk())
+				s.requireInvariants()
+			})
+		})
+	}
+}
+
+// What is warm goes from its leaves on, and stays below whatever is in use.
+func TestCleanupIsLeafFirst(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(0))
+	var chainOf []string
+	parent := ""
+	for _, digit := range []string{"a", "b", "c", "d"} {
+		parent, _ = s.pull("default", parent, chain(digit), digit+";")
+		chainOf = append(chainOf, parent)
+	}
+	s.prepare("web", chainOf[1])
+	s.remove(chainOf[3], chainOf[2])
+	s.cleanup()
+	assert.Len(t, s.templates(), 3, "empty, a and b")
+	s.requireInvariants()
+	s.remove("web", chainOf[1], chainOf[0])
+	s.requireInvariants()
+	assert.Len(t, s.datasets(), 1)
+}
+
+// More than one batch of trash, and a chain longer than one.
+func TestCleanupOfMany(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(0))
+	var names []string
+	parent := ""
+	for i := range cleanupBatch + 10 {
+		name := fmt.Sprintf("layer %d", i)
+		s.layer(name, parent, "x;")
+		names = append(names, name)
+		parent = name
+	}
+	for i := range cleanupBatch + 10 {
+		s.prepare(fmt.Sprintf("web %d", i), "")
+		s.remove(fmt.Sprintf("web %d", i))
+	}
+	slices.Reverse(names)
+	s.remove(names...)
+	s.requireInvariants()
+	assert.Len(t, s.datasets(), 1)
+}
+
+// What is mounted, or cloned by a stranger, or carries his snapshot, stays, is
+// no error, is said once, and goes when it can.
+func TestWhatIsInUseStays(t *testing.T) {
+	t.Parallel()
+	for what, hold := range map[string]func(s *story, dataset string) (release func()){
+		"mounted": func(s *story, dataset string) func() {
+			s.pool.edit(func(state *fakeState) { state.mounted[dataset] = true })
+			return func() { s.pool.edit(func(state *fakeState) { delete(state.mounted, dataset) }) }
+		},
+		"snapshot of a stranger": func(s *story, dataset string) func() {
+			require.NoError(s, s.pool.Apply(s.ctx, zfs.Snapshot(dataset+"@daily")))
+			return func() { require.NoError(s, s.pool.DestroySnapshot(s.ctx, dataset+"@daily")) }
+		},
+		"child of a stranger": func(s *story, dataset string) func() {
+			require.NoError(s, s.pool.Create(s.ctx, dataset+"/child", nil))
+			return func() { s.pool.edit(func(state *fakeState) { delete(state.fs, dataset+"/child") }) }
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t, keepWarm(0))
+			s.layer("base", "", "b;")
+			s.cleanup()
+			s.prepare("web", "base")
+			runtime, template := s.dataset("web"), s.templateOf("base")
+			for _, dataset := range []string{runtime, template} {
+				release := hold(s, dataset)
+				s.remove("web", "base")
+				for range 3 {
+					s.cleanup()
+					assert.Contains(t, s.datasets(), dataset)
+				}
+				assert.Equal(t, 1, strings.Count(s.log.String(), "dataset="+dataset+" "), "said once: %s", s.log)
+				s.requireRecoverable()
+				release()
+			}
+			s.cleanup()
+			assert.Len(t, s.datasets(), 1)
+			s.requireRecoverable()
+		})
+	}
+}
+
+// A template that a stranger has cloned cannot go and is nobody's fault.
+func TestAStrangersCloneHoldsATemplate(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(0))
+	a, _ := s.pull("default", "", chain("a"), "a;")
+	s.cleanup()
+	template := s.templateOf(a)
+	require.NoError(t, s.pool.Apply(s.ctx, zfs.Clone(template+"@extracted", "tank/mine")))
+	s.remove(a)
+	s.cleanup()
+	s.cleanup()
+	assert.Contains(t, s.datasets(), template)
+	_, unpacked := s.pull("default", "", chain("a"), "")
+	assert.False(t, unpacked, "what could not go is in use again")
+	s.requireInvariants()
+}
+
+// While a layer cannot be destroyed it can be used; the same goes for one that
+// is half way to be.
+func TestATemplateThatIsBusyIsRevived(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(0))
+	a, _ := s.pull("default", "", chain("a"), "a;")
+	s.pool.edit(func(state *fakeState) { state.mounted[s.templateOf(a)+"@extracted"] = true })
+	s.remove(a)
+	s.cleanup()
+	a, unpacked := s.pull("default", "", chain("a"), "")
+	assert.False(t, unpacked)
+	s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+	s.cleanup()
+	assert.Equal(t, "a;", s.visible()[a].Content)
+	s.requireInvariants()
+}
+
+// Destroying fails as a whole: everything is as it was, and is tried again.
+func TestCleanupThatFails(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(0))
+	a, _ := s.pull("default", "", chain("a"), "a;")
+	s.prepare("web", a)
+	s.remove("web", a)
+	require.NoError(t, s.sn.queue.flush(s.ctx))
+	before, pool := dump(s.sn), s.datasets()
+	for _, call := range []string{"destroy", "apply"} {
+		s.remove("nothing")
+		s.pool.before = func(c string) error {
+			if c == call {
+				return fakeError(c, "x", zfs.ErrSuspended)
+			}
+			return nil
+		}
+		err := s.sn.Cleanup(s.ctx)
+		if call == "destroy" {
+			assert.ErrorIs(t, err, errdefs.ErrUnavailable)
+			assert.Equal(t, before, dump(s.sn))
+			assert.Equal(t, pool, s.datasets())
+		} else {
+			assert.NoError(t, err, "there was nothing to write")
+		}
+	}
+	s.pool.before = nil
+	s.requireInvariants()
+	assert.Len(t, s.datasets(), 1)
+}
+
+// Whatever the pool says no to, the pool and the index are as they were.
+func TestAFailedTransactionChangesNothing(t *testing.T) {
+	t.Parallel()
+	a := chain("a")
+	operations := map[string]func(s *story) error{
+		"prepare": func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
+		"view":    func(s *story) error { return second(s.sn.View(s.ctx, "x", "base")) },
+		"commit":  func(s *story) error { return s.sn.Commit(s.ctx, "x", "web") },
+		"joining commit": func(s *story) error {
+			return s.sn.Commit(s.ctx, "default/9/"+a, "default/8/extract-1-x "+a)
+		},
+		"revival": func(s *story) error { return second(s.sn.Prepare(s.ctx, "default/7/x", "", ref(a))) },
+		"update": func(s *story) error {
+			info := s.stat("web")
+			info.Labels = map[string]string{"big": strings.Repeat("x", 20_000)}
+			return second(s.sn.Update(s.ctx, info))
+		},
+	}
+	for _, c := range []struct{ pool, client error }{
+		{zfs.ErrNoSpace, errdefs.ErrResourceExhausted}, {zfs.ErrQuota, errdefs.ErrResourceExhausted},
+		{zfs.ErrNotFound, errdefs.ErrNotFound}, {zfs.ErrBusy, errdefs.ErrFailedPrecondition},
+		{zfs.ErrHasClones, errdefs.ErrFailedPrecondition}, {zfs.ErrForeign, errdefs.ErrFailedPrecondition},
+		{zfs.ErrPermission, errdefs.ErrPermissionDenied}, {zfs.ErrInvalid, errdefs.ErrInvalidArgument},
+		{zfs.ErrSuspended, errdefs.ErrUnavailable}, {zfs.ErrUnavailable, errdefs.ErrUnavailable},
+		{zfs.ErrExists, errdefs.ErrInternal}, // never AlreadyExists: containerd would believe it
+		{errors.New("something else"), nil},
+	} {
+		s := begin(t)
+		s.layer("base", "", "b;")
+		s.prepare("web", "base")
+		name, _ := s.pull("default", "", a, "a;")
+		s.prepare("default/8/extract-1-x "+a, "")
+		s.remove(name)
+		require.NoError(t, s.sn.queue.flush(s.ctx))
+		before, pool := dump(s.sn), s.datasets()
+		for what, do := range operations {
+			s.pool.before = func(call string) error {
+				if call == "apply" {
+					return fmt.Errorf("%s: %w", what, c.pool)
+				}
+				return nil
+			}
+			err := do(s)
+			require.ErrorIs(t, err, c.pool, what)
+			if c.client != nil {
+				assert.ErrorIs(t, err, c.client, what)
+			}
+			assert.NotErrorIs(t, err, errdefs.ErrAlreadyExists, what)
+			assert.Equal(t, before, dump(s.sn), what)
+			assert.Equal(t, pool, s.datasets(), what)
+		}
+		s.pool.before = nil
+		s.requireInvariants()
+		require.NoError(t, operations["commit"](s), "and when it can be done, it is")
+	}
+}
+
+// A pool without space: nothing is made, but everything may go.
+func TestAFullPoolCanBeEmptied(t *testing.T) {
+	t.Parallel()
+	for what, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t, option, keepWarm(0))
+			s.layer("base", "", "b;")
+			s.prepare("web", "base")
+			s.pool.edit(func(state *fakeState) { state.full = true })
+			before := dump(s.sn)
+			assert.ErrorIs(t, second(s.sn.Prepare(s.ctx, "x", "base")), errdefs.ErrResourceExhausted)
+			assert.ErrorIs(t, s.sn.Commit(s.ctx, "x", "web"), errdefs.ErrResourceExhausted)
+			assert.Equal(t, before, dump(s.sn))
+			s.view("look", "base")
+			s.remove("look", "web", "base")
+			s.requireInvariants()
+			assert.Len(t, s.datasets(), 1)
+		})
+	}
+}
+
+// Flush fails: the commit would miss what was written through mmap.
+func TestCommitFlushes(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.prepare("web", "")
+	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.dirty = "mmap;" })
+	s.pool.before = func(call string) error {
+		if call == "flush" {
+			return fakeError("flush", "x", zfs.ErrSuspended)
+		}
+		return nil
+	}
+	assert.ErrorIs(t, s.sn.Commit(s.ctx, "base", "web"), errdefs.ErrUnavailable)
+	assert.Equal(t, []string{"web"}, s.names())
+	s.pool.before = nil
+	s.commit("base", "web")
+	s.requireInvariants()
+	s.crash()
+	assert.Equal(t, "mmap;", s.visible()["base"].Content)
+}

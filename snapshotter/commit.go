@@ -1,0 +1,215 @@
+package snapshotter
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Commit makes the content of an active snapshot a template, in one
+// transaction: snapshot the runtime, clone the snapshot under storage, promote
+// the clone, write the record there, take it from the runtime. Promoting gives
+// the new template the data; the runtime becomes its clone and waits to be
+// destroyed. It may be mounted and in use all the while: nothing is renamed
+// and nothing is taken from under anybody.
+//
+// The template is named by its chain ID only when the name says the same as
+// what the key was prepared for. Any other commit is opaque.
+//
+// A layer that is in the pool already gets one more record, and what was
+// extracted a second time becomes trash.
+func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
+	return settleErr(ctx, s, func(ctx context.Context) error { return s.commit(ctx, name, key, opts) })
+}
+
+func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snapshots.Opt) error {
+	if err := checkName("name", name); err != nil {
+		return err
+	}
+	given, err := fold(opts)
+	if err != nil {
+		return err
+	}
+	names := []string{name, key}
+	slices.Sort(names) // one order everywhere: two commits cannot wait for each other
+	unlock, err := s.keys.lockAll(ctx, slices.Compact(names)...)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	active, err := s.committable(name, key, given.Parent)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	r := &record{id: layout.NewID(), info: snapshots.Info{
+		Kind: snapshots.KindCommitted, Name: name, Parent: active.info.Parent,
+		Labels: given.Labels, Created: now, Updated: now,
+	}}
+	into, unlockTemplate, err := s.destination(ctx, r, active)
+	if err != nil {
+		return err
+	}
+	defer unlockTemplate()
+	return s.commitInto(ctx, into, r, active)
+}
+
+// committable answers the active record of key, if it can be committed as name.
+func (s *Snapshotter) committable(name, key, parent string) (*record, error) {
+	x := s.index
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	active, err := x.getLocked(key)
+	switch {
+	case err != nil:
+		return nil, err
+	case active.info.Kind != snapshots.KindActive:
+		return nil, fmt.Errorf("snapshot %q is not active: %w", key, errdefs.ErrFailedPrecondition)
+	case x.records[name] != nil:
+		return nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
+	case parent != "" && parent != active.info.Parent:
+		return nil, fmt.Errorf("commit of %q: it was prepared on %q and cannot be moved to parent %q: %w",
+			key, active.info.Parent, parent, errdefs.ErrInvalidArgument)
+	}
+	return active, nil
+}
+
+// destination decides which template a commit makes or, when r.template is set,
+// joins. The lock of a layer's dataset is held until unlock.
+func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into layout.Template, unlock func(), err error) {
+	opaque := s.config.Base.Opaque(r.id)
+	if active.target == "" || layout.ClientName(r.info.Name) != active.target {
+		return opaque, func() {}, nil
+	}
+	layer, err := s.config.Base.Layer(active.target)
+	if err != nil {
+		return layout.Template{}, nil, err
+	}
+	unlock, err = s.data.lock(ctx, layer.Dataset())
+	if err != nil {
+		return layout.Template{}, nil, err
+	}
+	s.index.mu.RLock()
+	defer s.index.mu.RUnlock()
+	t, whole := s.index.templates[layer.Dataset()]
+	_, dying := s.index.trash[layer.Dataset()]
+	switch {
+	case dying, whole && t.parent != active.template:
+		// The name is taken by something else: a template that could not be
+		// destroyed, or the same chain ID claimed on another parent, which one
+		// of the two claims wrongly. Neither may stand for the other.
+		return opaque, unlock, nil
+	case whole:
+		r.template = t
+	}
+	return layer, unlock, nil
+}
+
+func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, active *record) error {
+	joins := r.template != nil
+	if !joins {
+		r.template = &template{Template: into, parent: active.template}
+	}
+	r.dataset = into.Dataset()
+	s.index.mu.Lock()
+	s.index.seq++
+	r.seq = s.index.seq
+	s.index.mu.Unlock()
+
+	ops, err := commitOps(r, active, joins)
+	if err != nil {
+		return err
+	}
+	doing := fmt.Sprintf("commit of %q as %q", active.info.Name, r.info.Name)
+	if !joins {
+		if err := s.readyToCommit(ctx, active); err != nil {
+			return poolError(doing, err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.pool.Apply(ctx, ops...); err != nil {
+		if !joins {
+			s.index.suspect(active.dataset)
+		}
+		return poolError(doing, err)
+	}
+	s.committed(r, active, joins)
+	return nil
+}
+
+// readyToCommit writes what the runtime still has in memory, and takes away
+// the snapshot that a commit of it left which neither went through nor could
+// be taken back.
+func (s *Snapshotter) readyToCommit(ctx context.Context, active *record) error {
+	if s.index.suspected(active.dataset) {
+		if err := s.pool.DestroySnapshot(ctx, active.dataset+"@"+layout.Extracted); err != nil {
+			return err
+		}
+	}
+	return s.pool.Flush(ctx, active.dataset)
+}
+
+// suspect notes that a runtime may have a snapshot it should not have.
+func (x *index) suspect(runtime string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.strays[runtime] = true
+}
+
+func (x *index) suspected(runtime string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.strays[runtime]
+}
+
+// commitOps orders the steps so that a crash between any two of them can be
+// told apart where they are not one transaction: only a dataset that has
+// @extracted under storage is a template, and promote, the record and the
+// trash mark come together on every release.
+func commitOps(r, active *record, joins bool) ([]zfs.Op, error) {
+	set, err := r.set()
+	if err != nil {
+		return nil, err
+	}
+	var ops []zfs.Op
+	if !joins {
+		content := active.dataset + "@" + layout.Extracted
+		ops = append(ops,
+			zfs.Snapshot(content),
+			zfs.Clone(content, r.dataset),
+			zfs.Promote(r.dataset, active.dataset))
+	}
+	ops = append(ops, set...)
+	ops = append(ops, active.clear()...)
+	return append(ops, zfs.Set(active.dataset, propTrash, stamp(r.info.Created))), nil
+}
+
+// committed brings the index up to date after a commit.
+func (s *Snapshotter) committed(r, active *record, joined bool) {
+	x := s.index
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	origin := active.template
+	if !joined {
+		x.templates[r.dataset] = r.template
+		origin = r.template
+	}
+	x.adopt(r.info.Parent)
+	x.drop(active)
+	x.insert(r)
+	x.discard(active.dataset, origin)
+	delete(x.strays, active.dataset)
+}
+
+// stamp is the form of times in properties.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,231 @@
+package snapshotter
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// slow makes one kind of call to the pool wait until it is let go.
+func (s *story) slow(call string) (letGo func()) {
+	gate := make(chan struct{})
+	s.pool.before = func(c string) error {
+		if c == call {
+			<-gate
+		}
+		return nil
+	}
+	return func() { close(gate) }
+}
+
+// changing are the methods that change something, on the story that
+// changingStory begins.
+var changing = map[string]func(ctx context.Context, s *story) error{
+	"prepare": func(ctx context.Context, s *story) error { return second(s.sn.Prepare(ctx, "x", "base")) },
+	"view":    func(ctx context.Context, s *story) error { return second(s.sn.View(ctx, "x", "base")) },
+	"commit":  func(ctx context.Context, s *story) error { return s.sn.Commit(ctx, "x", "web") },
+	"update": func(ctx context.Context, s *story) error {
+		return second(s.sn.Update(ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
+	},
+	"revival": func(ctx context.Context, s *story) error {
+		return second(s.sn.Prepare(ctx, "default/9/x", "", ref(chain("a"))))
+	},
+	"remove":  func(ctx context.Context, s *story) error { return s.sn.Remove(ctx, "web") },
+	"cleanup": func(ctx context.Context, s *story) error { return s.sn.Cleanup(ctx) },
+}
+
+func changingStory(t *testing.T) *story {
+	s := begin(t)
+	s.layer("base", "", "b;")
+	s.prepare("web", "base")
+	name, _ := s.pull("default", "", chain("a"), "a;")
+	s.cleanup()
+	s.remove(name)
+	return s
+}
+
+func TestACallerWhoIsGoneBeforeItBegins(t *testing.T) {
+	t.Parallel()
+	for what, do := range changing {
+		s := changingStory(t)
+		before := dump(s.sn)
+		calls := 0
+		s.pool.before = func(string) error { calls++; return nil }
+		ctx, cancel := context.WithCancel(s.ctx)
+		cancel()
+		assert.ErrorIs(t, do(ctx, s), context.Canceled, what)
+		assert.Equal(t, before, dump(s.sn), what)
+		assert.Zero(t, calls, what)
+	}
+}
+
+// The pool is slow and the caller gives up: he is answered at once, while the
+// transaction goes on, and then index and pool agree.
+func TestACallerWhoGivesUp(t *testing.T) {
+	t.Parallel()
+	for what, do := range changing {
+		if what == "remove" {
+			continue // has nothing to wait for
+		}
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := changingStory(t)
+				letGo := s.slow("apply")
+				ctx, cancel := context.WithCancel(s.ctx)
+				answer := make(chan error, 1)
+				go func() { answer <- do(ctx, s) }()
+				synctest.Wait()
+				require.Empty(t, answer, "the pool is still at it")
+				cancel()
+				synctest.Wait()
+				require.Len(t, answer, 1, "at once")
+				require.ErrorIs(t, <-answer, context.Canceled)
+				letGo()
+				synctest.Wait()
+				s.requireInvariants()
+				switch what {
+				case "prepare", "view", "commit":
+					assert.Contains(t, s.names(), "x", "it was done all the same")
+				case "update":
+					assert.Equal(t, "b", s.stat("web").Labels["a"])
+				case "revival":
+					assert.NotEmpty(t, s.adopted("", chain("a")))
+				}
+			})
+		})
+	}
+}
+
+// Who waits for another operation on his key, and gives up, changes nothing.
+func TestACallerWhoGivesUpWaiting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := changingStory(t)
+		letGo := s.slow("apply")
+		go changing["prepare"](s.ctx, s)
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(s.ctx)
+		answers := make(chan error, 2)
+		go func() { answers <- second(s.sn.Prepare(ctx, "x", "base")) }()
+		go func() { answers <- s.sn.Commit(ctx, "x", "web") }()
+		synctest.Wait()
+		require.Empty(t, answers)
+		cancel()
+		synctest.Wait()
+		require.ErrorIs(t, <-answers, context.Canceled)
+		require.ErrorIs(t, <-answers, context.Canceled)
+		letGo()
+		synctest.Wait()
+		assert.Equal(t, snapshots.KindActive, s.stat("x").Kind)
+		assert.Equal(t, snapshots.KindActive, s.stat("web").Kind)
+		assert.Empty(t, heldLocks(s.sn), "no lock is left")
+		s.requireInvariants()
+	})
+}
+
+// An operation that waits in the pool keeps nobody from reading, nor from
+// changing other snapshots.
+func TestASlowPoolStopsNobodyElse(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := changingStory(t)
+		s.view("look", "base")
+		letGo := s.slow("apply")
+		done := make(chan error, 1)
+		go func() { done <- changing["commit"](s.ctx, s) }()
+		synctest.Wait()
+		assert.Equal(t, snapshots.KindActive, s.stat("web").Kind)
+		assert.Equal(t, []string{"base", "look", "web"}, s.names())
+		_, err := s.sn.Usage(s.ctx, "web")
+		require.NoError(t, err)
+		s.remove("look")
+		require.Empty(t, done)
+		letGo()
+		require.NoError(t, <-done)
+		s.requireInvariants()
+	})
+}
+
+// While a child is being made its parent cannot go.
+func TestRemoveWhileAChildIsMade(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		s.layer("base", "", "b;")
+		s.cleanup()
+		letGo := s.slow("apply")
+		done := make(chan error, 1)
+		go func() { done <- second(s.sn.Prepare(s.ctx, "web", "base")) }()
+		synctest.Wait()
+		assert.Error(t, s.sn.Remove(s.ctx, "base"))
+		s.cleanup()
+		letGo()
+		require.NoError(t, <-done)
+		assert.Equal(t, "b;", s.visible()["web"].Content)
+		s.requireInvariants()
+	})
+}
+
+// A layer is asked for while cleanup destroys it, and the other way round:
+// whoever is first, what is answered is there.
+func TestRevivalAgainstCleanup(t *testing.T) {
+	t.Parallel()
+	for _, slow := range []string{"destroy", "apply"} {
+		t.Run(slow, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t, keepWarm(0))
+				a, _ := s.pull("default", "", chain("a"), "a;")
+				s.remove(a)
+				require.NoError(t, s.sn.queue.flush(s.ctx))
+				letGo := s.slow(slow)
+				first, then := changing["cleanup"], changing["revival"]
+				if slow == "apply" {
+					first, then = then, first
+				}
+				answers := make(chan error, 2)
+				go func() { answers <- first(s.ctx, s) }()
+				synctest.Wait()
+				go func() { answers <- then(s.ctx, s) }()
+				synctest.Wait()
+				letGo()
+				<-answers
+				<-answers
+				if name := s.adopted("", chain("a")); name != "" {
+					assert.Equal(t, "a;", s.visible()[name].Content)
+				} else {
+					assert.Equal(t, snapshots.KindActive, s.stat("default/9/x").Kind, "to be unpacked anew")
+				}
+				s.requireInvariants()
+			})
+		})
+	}
+}
+
+// Close waits for what is under way, and it is not lost.
+func TestCloseWaits(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"prepare", "view", "commit", "update", "cleanup"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := changingStory(t)
+			letGo := s.slow("apply")
+			ctx, cancel := context.WithCancel(s.ctx)
+			answer, closed := make(chan error, 1), make(chan error, 1)
+			go func() { answer <- changing[what](ctx, s) }()
+			synctest.Wait()
+			cancel() // not even the caller waits
+			<-answer
+			go func() { closed <- s.sn.Close() }()
+			letGo()
+			require.NoError(t, <-closed, what)
+			live := dump(s.sn)
+			s.start()
+			assert.Equal(t, dump(s.sn), live, what)
+		})
+	}
+}

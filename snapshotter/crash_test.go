@@ -1,0 +1,187 @@
+package snapshotter
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// crashing are operations and what must be there before them. An operation is
+// over when what it changes is in the pool.
+var crashing = map[string]struct {
+	before func(s *story)
+	do     func(s *story) error
+}{
+	"prepare": {
+		func(s *story) { s.layer("base", "", "b;") },
+		func(s *story) error { return second(s.sn.Prepare(s.ctx, "web", "base", label("a", "b"))) },
+	},
+	"prepare with a long record": {
+		func(s *story) { s.layer("base", "", "b;") },
+		func(s *story) error {
+			return second(s.sn.Prepare(s.ctx, "web", "base", label("a", strings.Repeat("x", 30_000))))
+		},
+	},
+	"prepare of an empty one": {
+		func(*story) {},
+		func(s *story) error { return second(s.sn.Prepare(s.ctx, "web", "")) },
+	},
+	"view": {
+		func(s *story) { s.layer("base", "", "b;") },
+		func(s *story) error { return second(s.sn.View(s.ctx, "look", "base", label("a", "b"))) },
+	},
+	"commit": {
+		func(s *story) { s.layer("base", "", "b;"); s.prepare("web", "base"); s.write("web", "w;") },
+		func(s *story) error { return s.sn.Commit(s.ctx, "saved", "web", label("a", "b")) },
+	},
+	"commit of a layer": {
+		func(s *story) {
+			s.pull("default", "", chain("a"), "a;")
+			s.prepare("default/8/extract-1-x "+chain("b"), "default/2/"+chain("a"), ref(chain("b")))
+			s.write("default/8/extract-1-x "+chain("b"), "b;")
+		},
+		func(s *story) error {
+			return s.sn.Commit(s.ctx, "default/9/"+chain("b"), "default/8/extract-1-x "+chain("b"), ref(chain("b")))
+		},
+	},
+	"commit that joins": {
+		func(s *story) {
+			s.prepare("default/8/extract-1-x "+chain("a"), "")
+			s.write("default/8/extract-1-x "+chain("a"), "other;")
+			s.pull("default", "", chain("a"), "a;")
+		},
+		func(s *story) error {
+			return s.sn.Commit(s.ctx, "default/9/"+chain("a"), "default/8/extract-1-x "+chain("a"))
+		},
+	},
+	"revival": {
+		func(s *story) { name, _ := s.pull("default", "", chain("a"), "a;"); s.remove(name); s.cleanup() },
+		func(s *story) error {
+			err := second(s.sn.Prepare(s.ctx, "default/9/extract-1-x "+chain("a"), "", ref(chain("a"))))
+			if errdefs.IsAlreadyExists(err) {
+				return nil
+			}
+			return err
+		},
+	},
+	"update": {
+		func(s *story) { s.prepare("web", "", label("a", strings.Repeat("old ", 10_000))) },
+		func(s *story) error {
+			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": strings.Repeat("new", 6_000)}}))
+		},
+	},
+	"remove of an active one": {
+		func(s *story) { s.prepare("web", ""); s.write("web", "w;") },
+		func(s *story) error { s.remove("web"); return s.sn.queue.flush(s.ctx) },
+	},
+	"remove of a committed one": {
+		func(s *story) { s.layer("base", "", "b;") },
+		func(s *story) error { s.remove("base"); return s.sn.queue.flush(s.ctx) },
+	},
+	"remove of a view": {
+		func(s *story) { s.layer("base", "", "b;"); s.view("look", "base") },
+		func(s *story) error { s.remove("look"); return s.sn.queue.flush(s.ctx) },
+	},
+	"cleanup": {
+		func(s *story) {
+			s.layer("base", "", "b;")
+			s.layer("app", "base", "a;")
+			s.prepare("web", "app")
+			s.prepare("db", "base")
+			s.remove("web", "app")
+			_ = s.sn.queue.flush(s.ctx)
+		},
+		func(s *story) error { return s.sn.Cleanup(s.ctx) },
+	},
+}
+
+// The machine dies between any two transactions of an operation, and again
+// between any two of the recovery: the state is that before the operation or
+// that after it, never one between.
+func TestCrashAnywhere(t *testing.T) {
+	t.Parallel()
+	for what, c := range crashing {
+		for mode, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
+			t.Run(what+" "+mode, func(t *testing.T) {
+				t.Parallel()
+				whole := begin(t, option, keepWarm(0))
+				c.before(whole)
+				before := whole.visible()
+				require.NoError(t, c.do(whole))
+				after := whole.visible()
+				whole.requireInvariants()
+				for cut := 0; crashOnce(t, option, cut, c.before, c.do, before, after); cut++ {
+					require.Less(t, cut, 20)
+				}
+			})
+		}
+	}
+}
+
+// crashOnce crashes after cut transactions of do. It answers false when do was
+// over by then.
+func crashOnce(t *testing.T, option func(*story), cut int, prepare func(*story), do func(*story) error, before, after map[string]seen) bool {
+	t.Helper()
+	for recovery := 0; ; recovery++ {
+		s := begin(t, option, keepWarm(0))
+		prepare(s)
+		s.pool.cut = cut
+		err := do(s)
+		if !s.pool.dead {
+			require.NoError(t, err)
+			return false
+		}
+		require.ErrorIs(t, err, errDead)
+		s.pool = s.pool.afterCrash()
+		s.pool.cut = recovery
+		died := s.tryStart() != nil || s.sn.Cleanup(s.ctx) != nil
+		if died {
+			require.True(t, s.pool.dead, "only a dead machine keeps a snapshotter from starting")
+			s.crash()
+		}
+		s.pool.cut = -1
+		got := s.visible()
+		if !assert.ObjectsAreEqual(before, got) {
+			require.Equal(t, after, got, "cut %d, recovery cut %d: neither before nor after", cut, recovery)
+		}
+		s.requireInvariants()
+		if assert.ObjectsAreEqual(before, got) {
+			require.NoError(t, do(s), "what did not happen can be done again")
+			require.Equal(t, after, s.visible())
+			s.requireInvariants()
+		}
+		if !died {
+			return true
+		}
+	}
+}
+
+// The runtime of a commit that was cut off is mounted when the machine is
+// started again, or what is left of it is: it is taken back later.
+func TestRemainsThatCannotBeTakenBackYet(t *testing.T) {
+	t.Parallel()
+	s := begin(t, inSteps)
+	s.prepare("web", "")
+	s.write("web", "w;")
+	s.pool.cut = 3 // flush, snapshot, clone
+	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), errDead)
+	s.pool = s.pool.afterCrash()
+	half := s.templates()[1]
+	s.pool.edit(func(state *fakeState) { state.mounted[half] = true })
+	s.start()
+	assert.Contains(t, s.log.String(), "could not be destroyed yet")
+	assert.Equal(t, []string{"web"}, s.names())
+	s.cleanup()
+	assert.Contains(t, s.datasets(), half)
+
+	s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+	s.cleanup()
+	assert.NotContains(t, s.datasets(), half)
+	s.commit("saved", "web")
+	assert.Equal(t, "w;", s.visible()["saved"].Content)
+	s.requireInvariants()
+}

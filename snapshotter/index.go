@@ -1,0 +1,155 @@
+package snapshotter
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+)
+
+// template is an image layer, or a commit that is none. Its fields are guarded
+// by the index's mutex, save those that never change.
+type template struct {
+	layout.Template
+	parent *template // nil for the empty template
+
+	records int       // committed and view records on it
+	pins    int       // operations that are about to use it
+	held    bool      // something on it could not be read: never destroy it
+	idle    time.Time // when its last record went
+
+	// Measured when first asked for; a template never changes.
+	usage   *snapshots.Usage
+	objects uint64
+}
+
+// warm tells whether no record names the template and nothing is about to.
+func (t *template) warm() bool {
+	return t.records == 0 && t.pins == 0 && !t.held && !t.IsEmpty()
+}
+
+// trash is a dataset that waits to be destroyed.
+type trash struct {
+	dataset string
+	origin  *template // what it is a clone of; nil where that is not ours
+}
+
+// index is what the pool holds, in memory. The mutex is held for moments only,
+// never across a call to the pool.
+type index struct {
+	mu        sync.RWMutex
+	seq       uint64
+	records   map[string]*record   // by name or key
+	children  map[string]int       // records, and operations under way, by their parent's name
+	templates map[string]*template // by dataset, whole ones only
+	trash     map[string]*trash    // by dataset
+	stuck     map[string]string    // why the last try to destroy a dataset failed
+	strays    map[string]bool      // runtimes that may have an @extracted of a commit that failed
+}
+
+func newIndex() *index {
+	return &index{
+		records:   make(map[string]*record),
+		children:  make(map[string]int),
+		templates: make(map[string]*template),
+		trash:     make(map[string]*trash),
+		stuck:     make(map[string]string),
+		strays:    make(map[string]bool),
+	}
+}
+
+// get answers the record of that name or key.
+func (x *index) get(name string) (*record, error) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.getLocked(name)
+}
+
+func (x *index) getLocked(name string) (*record, error) {
+	if r := x.records[name]; r != nil {
+		return r, nil
+	}
+	return nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrNotFound)
+}
+
+// begin reserves what a new child of parent needs, so that neither the parent's
+// record nor its template can go while the pool works. The caller holds the
+// lock of key and calls the answered function when the operation has failed,
+// or x.add when it has not.
+func (x *index) begin(key, parent string, empty *template) (t *template, seq uint64, abandon func(), err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.records[key] != nil {
+		return nil, 0, nil, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrAlreadyExists)
+	}
+	t = empty
+	if parent != "" {
+		p, err := x.getLocked(parent)
+		if err != nil {
+			return nil, 0, nil, fmt.Errorf("parent of %q: %w", key, err)
+		}
+		if p.info.Kind != snapshots.KindCommitted {
+			return nil, 0, nil, fmt.Errorf("parent %q of %q is not committed: %w", parent, key, errdefs.ErrInvalidArgument)
+		}
+		t = p.template
+	}
+	x.adopt(parent)
+	t.pins++
+	x.seq++
+	return t, x.seq, func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.disown(parent)
+		t.pins--
+	}, nil
+}
+
+// adopt and disown count a child of parent. Both want the mutex held.
+func (x *index) adopt(parent string) {
+	if parent != "" {
+		x.children[parent]++
+	}
+}
+
+func (x *index) disown(parent string) {
+	if parent == "" {
+		return
+	}
+	if x.children[parent]--; x.children[parent] <= 0 {
+		delete(x.children, parent)
+	}
+}
+
+// add makes a record visible whose place begin reserved.
+func (x *index) add(r *record, pinned *template) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	pinned.pins--
+	x.insert(r)
+}
+
+// insert wants the mutex held and the parent's child counted.
+func (x *index) insert(r *record) {
+	x.records[r.info.Name] = r
+	if r.info.Kind != snapshots.KindActive {
+		r.template.records++
+	}
+}
+
+// drop takes a record away, and its claim on its parent with it.
+func (x *index) drop(r *record) {
+	delete(x.records, r.info.Name)
+	x.disown(r.info.Parent)
+	if r.info.Kind != snapshots.KindActive {
+		r.template.records--
+	}
+}
+
+// discard notes that a dataset waits to be destroyed. It wants the mutex held.
+func (x *index) discard(dataset string, origin *template) {
+	x.trash[dataset] = &trash{dataset: dataset, origin: origin}
+}

@@ -1,0 +1,89 @@
+package snapshotter
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// State says why a dataset is there.
+type State string
+
+// The states of a dataset under a base.
+const (
+	StateUsed    State = "used"    // a record names it
+	StateWarm    State = "warm"    // a template that no record names
+	StateTrash   State = "trash"   // waits to be destroyed
+	StatePartial State = "partial" // the remains of a crash, which the next start takes back
+	StateForeign State = "foreign" // not made by zfstpl
+)
+
+// Entry is a dataset under a base, as a person may want to see it.
+type Entry struct {
+	Dataset string           `json:"dataset"`
+	Parent  string           `json:"parent,omitempty"` // the template it is a clone of
+	State   State            `json:"state"`
+	Used    uint64           `json:"used"`  // bytes only it holds
+	Refer   uint64           `json:"refer"` // bytes reachable from it
+	Since   time.Time        `json:"since"` // warm: last used; else: made
+	Records []snapshots.Info `json:"records,omitempty"`
+	Problem string           `json:"problem,omitempty"`
+}
+
+// Lister lists datasets. *zfs.Client is one.
+type Lister interface {
+	List(ctx context.Context, root string) ([]zfs.Dataset, error)
+}
+
+// Inspect answers what lies under a base, changing nothing. It may run beside
+// the daemon, whose latest removals it then does not see yet.
+func Inspect(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error) {
+	list, err := pool.List(ctx, base.String())
+	if err != nil {
+		return nil, baseError(base, err)
+	}
+	if err := CheckBase(base, list); err != nil {
+		return nil, err
+	}
+	var entries []Entry
+	for _, d := range list {
+		if d.Name == base.String() || d.Name == base.Storage() || d.Name == base.Runtime() {
+			continue
+		}
+		entries = append(entries, inspect(base, d))
+	}
+	return entries, nil
+}
+
+func inspect(base layout.Base, d zfs.Dataset) Entry {
+	e := Entry{Dataset: d.Name, Used: d.Used, Refer: d.Refer, Since: d.Created}
+	e.Parent, _, _ = strings.Cut(d.Origin, "@")
+	records, err := readRecords(d)
+	if err != nil {
+		e.Problem = err.Error()
+	}
+	for _, r := range records {
+		e.Records = append(e.Records, r.info)
+	}
+	template, isTemplate := base.ParseTemplate(d.Name)
+	_, isRuntime := base.ParseRuntime(d.Name)
+	_, isTrash := d.Props[propTrash]
+	switch {
+	case !isTemplate && !isRuntime, isRuntime && !isTrash && e.Parent == "" && len(records) == 0:
+		e.State = StateForeign
+	case isTemplate && !d.HasSnapshot(layout.Extracted):
+		e.State = StatePartial
+	case len(records) > 0 || e.Problem != "" || isTemplate && template.IsEmpty():
+		e.State = StateUsed
+	case isTrash || isRuntime || template.IsOpaque():
+		e.State = StateTrash
+	default:
+		e.State, e.Since = StateWarm, lastUsed(d)
+	}
+	return e
+}

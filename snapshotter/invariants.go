@@ -1,0 +1,92 @@
+package snapshotter
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// CheckInvariants answers what a listing of a base shows to be wrong, nil when
+// nothing is: the pool's half of the invariants in docs/design.md. It is pure.
+// While a snapshotter runs it may see removals that are half written.
+func CheckInvariants(base layout.Base, list []zfs.Dataset) error {
+	c := check{base: base, committed: make(map[string]bool), names: make(map[string]string)}
+	for _, d := range list {
+		c.read(d)
+	}
+	for _, r := range c.records {
+		if r.info.Parent != "" && !c.committed[r.info.Parent] {
+			c.fail("record %q on %s has parent %q, which is no committed record", r.info.Name, r.dataset, r.info.Parent)
+		}
+	}
+	return errors.Join(c.errs...)
+}
+
+type check struct {
+	base      layout.Base
+	records   []*record
+	committed map[string]bool   // names of committed records
+	names     map[string]string // the dataset on which a name stands
+	errs      []error
+}
+
+func (c *check) fail(format string, args ...any) {
+	c.errs = append(c.errs, fmt.Errorf(format, args...))
+}
+
+func (c *check) read(d zfs.Dataset) {
+	if d.Name == c.base.String() || d.Name == c.base.Storage() || d.Name == c.base.Runtime() {
+		return
+	}
+	records, err := readRecords(d)
+	if err != nil {
+		c.errs = append(c.errs, err)
+	}
+	for _, r := range records {
+		if other, taken := c.names[r.info.Name]; taken {
+			c.fail("the name %q stands on %s and on %s", r.info.Name, other, d.Name)
+		}
+		c.names[r.info.Name] = d.Name
+		c.committed[r.info.Name] = r.info.Kind == snapshots.KindCommitted
+	}
+	c.records = append(c.records, records...)
+	if _, ok := c.base.ParseTemplate(d.Name); ok {
+		c.template(d, records)
+	} else if _, ok := c.base.ParseRuntime(d.Name); ok {
+		c.runtime(d, records)
+	} else {
+		c.fail("%s was not made by zfstpl", d.Name)
+	}
+}
+
+func (c *check) template(d zfs.Dataset, records []*record) {
+	if !d.HasSnapshot(layout.Extracted) {
+		c.fail("template %s has no @%s", d.Name, layout.Extracted)
+	}
+	if _, ok := c.base.ParseExtracted(d.Origin); !ok && d.Name != c.base.Empty().Dataset() {
+		c.fail("template %s comes from %q, which is no template", d.Name, d.Origin)
+	}
+	for _, r := range records {
+		if r.info.Kind == snapshots.KindActive {
+			c.fail("template %s carries the active record %q", d.Name, r.info.Name)
+		}
+	}
+}
+
+func (c *check) runtime(d zfs.Dataset, records []*record) {
+	_, isTrash := d.Props[propTrash]
+	active := len(records) == 1 && records[0].info.Kind == snapshots.KindActive
+	if isTrash == active || isTrash && len(records) > 0 {
+		c.fail("runtime %s has %d records and trash mark %t: it wants exactly one active record or the mark", d.Name, len(records), isTrash)
+	}
+	if _, ok := c.base.ParseExtracted(d.Origin); !ok {
+		c.fail("runtime %s comes from %q, which is no template", d.Name, d.Origin)
+	}
+	if d.HasSnapshot(layout.Extracted) {
+		c.fail("runtime %s has a stray @%s", d.Name, layout.Extracted)
+	}
+}

@@ -1,0 +1,241 @@
+package snapshotter
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+)
+
+// model says what a snapshotter should do, in the plainest way: no pool, no
+// crash, no lock. Templates are only there to know which layers are shared.
+type model struct {
+	keep     bool // warm layers
+	snaps    map[string]*modelSnap
+	limbo    map[string]*modelSnap // removed, and perhaps not in the pool yet
+	layers   map[string]*modelTemplate
+	all      []*modelTemplate
+	empty    *modelTemplate
+	removals int // numbers the removed: the last of a name counts
+}
+
+type modelSnap struct {
+	seen
+	name     string
+	target   string
+	template *modelTemplate // shown, or come from
+}
+
+type modelTemplate struct {
+	layer   string // chain ID, or "" for an opaque one
+	content string
+	parent  *modelTemplate
+}
+
+func newModel(keep bool) *model {
+	m := &model{keep: keep, snaps: make(map[string]*modelSnap), limbo: make(map[string]*modelSnap), layers: make(map[string]*modelTemplate)}
+	m.empty = &modelTemplate{}
+	return m
+}
+
+// visible is what clients should see.
+func (m *model) visible() map[string]seen {
+	all := make(map[string]seen)
+	for name, s := range m.snaps {
+		all[name] = s.seen
+	}
+	return all
+}
+
+func (m *model) children(name string) (n int) {
+	for _, s := range m.snaps {
+		if s.Parent == name {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) create(kind snapshots.Kind, key, parent string, labels map[string]string) error {
+	if m.snaps[key] != nil {
+		return errdefs.ErrAlreadyExists
+	}
+	from := m.empty
+	if parent != "" {
+		p := m.snaps[parent]
+		if p == nil {
+			return errdefs.ErrNotFound
+		}
+		if p.Kind != snapshots.KindCommitted {
+			return errdefs.ErrInvalidArgument
+		}
+		from = p.template
+	}
+	s := &modelSnap{seen{kind, parent, labels, from.content}, key, "", from}
+	ref := labels[snapshots.LabelSnapshotRef]
+	if kind == snapshots.KindActive {
+		s.target, _ = layout.ExtractTarget(layout.ClientName(key))
+		if layout.IsChainID(ref) {
+			s.target = ref
+		}
+	}
+	if t := m.layers[ref]; kind == snapshots.KindActive && t != nil && t.parent == from {
+		m.revive(key, parent, ref, labels, t)
+		return errdefs.ErrAlreadyExists
+	}
+	m.snaps[key] = s
+	return nil
+}
+
+func (m *model) revive(key, parent, ref string, labels map[string]string, t *modelTemplate) {
+	for _, s := range m.snaps {
+		if s.template == t && s.Kind == snapshots.KindCommitted && s.Parent == parent && s.Labels[snapshots.LabelSnapshotRef] == ref {
+			return
+		}
+	}
+	name := strings.TrimSuffix(key, layout.ClientName(key)) + ref
+	m.snaps[name] = &modelSnap{seen{snapshots.KindCommitted, parent, labels, t.content}, name, "", t}
+}
+
+func (m *model) commit(name, key string, labels map[string]string) error {
+	s := m.snaps[key]
+	switch {
+	case s == nil:
+		return errdefs.ErrNotFound
+	case s.Kind != snapshots.KindActive:
+		return errdefs.ErrFailedPrecondition
+	case m.snaps[name] != nil:
+		return errdefs.ErrAlreadyExists
+	}
+	t := &modelTemplate{content: s.Content, parent: s.template}
+	if s.target != "" && layout.ClientName(name) == s.target {
+		is := m.layers[s.target]
+		switch {
+		case is == nil:
+			t.layer = s.target
+			m.layers[s.target] = t
+		case is.parent == s.template:
+			t = is
+		}
+	}
+	if !slices.Contains(m.all, t) {
+		m.all = append(m.all, t)
+	}
+	delete(m.snaps, key)
+	m.snaps[name] = &modelSnap{seen{snapshots.KindCommitted, s.Parent, labels, t.content}, name, "", t}
+	return nil
+}
+
+func (m *model) remove(key string) error {
+	if m.snaps[key] == nil {
+		return nil
+	}
+	if m.children(key) > 0 {
+		return errdefs.ErrFailedPrecondition
+	}
+	m.limbo[key] = m.snaps[key]
+	delete(m.snaps, key)
+	return nil
+}
+
+func (m *model) update(name string, labels map[string]string, field string) error {
+	s := m.snaps[name]
+	if s == nil {
+		return errdefs.ErrNotFound
+	}
+	updated := maps.Clone(labels)
+	if field != "" {
+		updated = maps.Clone(s.Labels)
+		if updated == nil {
+			updated = make(map[string]string)
+		}
+		if value, given := labels[field]; given {
+			updated[field] = value
+		} else {
+			delete(updated, field)
+		}
+	}
+	if len(updated) == 0 {
+		updated = nil
+	}
+	changed := *s
+	changed.Labels = updated
+	m.snaps[name] = &changed
+	return nil
+}
+
+// write appends to an active snapshot.
+func (m *model) write(key, text string) { m.snaps[key].Content += text }
+
+// cleanup forgets what is destroyed. Removals are in the pool by then.
+func (m *model) cleanup() {
+	clear(m.limbo)
+	needed := func(t *modelTemplate) bool {
+		for _, s := range m.snaps {
+			if s.template == t {
+				return true
+			}
+		}
+		return slices.ContainsFunc(m.all, func(child *modelTemplate) bool { return child.parent == t })
+	}
+	for again := true; again; {
+		again = false
+		for i, t := range m.all {
+			if needed(t) || t.layer != "" && m.keep {
+				continue
+			}
+			if t.layer != "" {
+				delete(m.layers, t.layer)
+			}
+			m.all = slices.Delete(m.all, i, i+1)
+			again = true
+			break
+		}
+	}
+}
+
+// crash brings back what was removed and not written yet, except where its
+// name is in use again.
+func (m *model) crash() {
+	for name, s := range m.limbo {
+		if m.snaps[name] == nil {
+			m.snaps[name] = s
+		}
+	}
+	clear(m.limbo)
+	for name, s := range m.snaps {
+		if p := m.snaps[s.Parent]; s.Parent != "" && (p == nil || p.Kind != snapshots.KindCommitted) {
+			orphan := *s
+			orphan.Parent = ""
+			m.snaps[name] = &orphan
+		}
+	}
+}
+
+// datasets is how many there are after a cleanup, the empty template counted.
+func (m *model) datasets() int {
+	n := 1 + len(m.all)
+	for _, s := range m.snaps {
+		if s.Kind == snapshots.KindActive {
+			n++
+		}
+	}
+	return n
+}
+
+// kindOf is the errdefs kind of an error, for comparison.
+func kindOf(err error) error {
+	for _, kind := range []error{
+		errdefs.ErrNotFound, errdefs.ErrAlreadyExists, errdefs.ErrFailedPrecondition, errdefs.ErrInvalidArgument, errdefs.ErrResourceExhausted,
+	} {
+		if errors.Is(err, kind) {
+			return kind
+		}
+	}
+	return err
+}

@@ -1,0 +1,35 @@
+package snapshotter
+
+import (
+	"context"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Pool is what the snapshotter needs of ZFS. *zfs.Client is one.
+//
+// Errors wrap the kinds of package zfs.
+type Pool interface {
+	// List answers root and every file system below it, in any order.
+	List(ctx context.Context, root string) ([]zfs.Dataset, error)
+
+	// Apply carries out ops in order: all of them, or none when it fails. See
+	// zfs.Client for what a crash may leave on older releases.
+	Apply(ctx context.Context, ops ...zfs.Op) error
+
+	// Destroy destroys file systems, each with its snapshot called own, and
+	// answers why each that is left is left.
+	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)
+
+	// DestroySnapshot destroys one snapshot that has no clones.
+	DestroySnapshot(ctx context.Context, snapshot string) error
+
+	// Flush makes what was written through mmap part of the next snapshot.
+	Flush(ctx context.Context, filesystem string) error
+
+	// Used answers the bytes only this file system and its snapshots hold.
+	Used(ctx context.Context, filesystem string) (uint64, error)
+
+	// Objects answers the number of objects in a file system or snapshot.
+	Objects(ctx context.Context, name string) (uint64, error)
+}

@@ -1,0 +1,247 @@
+package snapshotter
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Prepare makes a runtime: a clone of the parent's template that carries its
+// record.
+//
+// With the label containerd.io/snapshot.ref it is a question too: when the
+// layer of that chain ID is in the pool on this very parent, warm or in
+// another namespace's use, a record for it is made and the answer is
+// AlreadyExists, upon which containerd neither fetches nor unpacks the layer.
+func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	return settle(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
+		return s.create(ctx, snapshots.KindActive, key, parent, opts)
+	})
+}
+
+// View makes a record on the parent's template and nothing else: what is
+// mounted is the template's snapshot.
+func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	return settle(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
+		return s.create(ctx, snapshots.KindView, key, parent, opts)
+	})
+}
+
+func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, parent string, opts []snapshots.Opt) (_ []mount.Mount, err error) {
+	info, err := newInfo(kind, key, parent, opts)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := s.keys.lockAll(ctx, namesTouched(info)...)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	t, seq, abandon, err := s.index.begin(key, parent, s.empty)
+	if err != nil {
+		return nil, err
+	}
+	r := &record{id: layout.NewID(), seq: seq, info: info, template: t, dataset: t.Dataset()}
+	if err := s.createIn(ctx, r); err != nil {
+		abandon()
+		return nil, err
+	}
+	s.index.add(r, t)
+	return r.mounts(), nil
+}
+
+// namesTouched are the names that making a snapshot may take, sorted: its key
+// and, where it may revive a layer, the name of that layer's record.
+func namesTouched(info snapshots.Info) []string {
+	names := []string{info.Name}
+	if ref := reviveRef(info); ref != "" {
+		names = append(names, revivedName(info.Name, ref))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// createIn writes a new record to the pool, with a clone under an active one.
+func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
+	var ops []zfs.Op
+	if r.info.Kind == snapshots.KindActive {
+		if err := s.revive(ctx, r); err != nil {
+			return err
+		}
+		r.target = target(r.info)
+		r.dataset = s.config.Base.Clone(r.info.Name, r.id)
+		ops = append(ops, zfs.Clone(r.template.Snapshot(), r.dataset))
+	}
+	set, err := r.set()
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	doing := fmt.Sprintf("%s of %q on %q", verbOf(r.info.Kind), r.info.Name, r.info.Parent)
+	return poolError(doing, s.pool.Apply(ctx, append(ops, set...)...))
+}
+
+func verbOf(kind snapshots.Kind) string {
+	if kind == snapshots.KindView {
+		return "view"
+	}
+	return "prepare"
+}
+
+func newInfo(kind snapshots.Kind, name, parent string, opts []snapshots.Opt) (snapshots.Info, error) {
+	if err := checkName("key", name); err != nil {
+		return snapshots.Info{}, err
+	}
+	info, err := fold(opts)
+	if err != nil {
+		return snapshots.Info{}, err
+	}
+	now := time.Now().UTC()
+	return snapshots.Info{Kind: kind, Name: name, Parent: parent, Labels: info.Labels, Created: now, Updated: now}, nil
+}
+
+// fold is what the options of a call add up to.
+func fold(opts []snapshots.Opt) (snapshots.Info, error) {
+	var info snapshots.Info
+	for _, opt := range opts {
+		if err := opt(&info); err != nil {
+			return snapshots.Info{}, err
+		}
+	}
+	return info, nil
+}
+
+// target is the chain ID an active snapshot says it will become: by
+// containerd's label, else by the form of an extraction's key. It is a hint
+// until Commit names the same.
+func target(info snapshots.Info) string {
+	if ref := info.Labels[snapshots.LabelSnapshotRef]; layout.IsChainID(ref) {
+		return ref
+	}
+	chain, _ := layout.ExtractTarget(layout.ClientName(info.Name))
+	return chain
+}
+
+// revive answers AlreadyExists when the layer that r is to become is in the
+// pool on r's parent, and gives it a record when it has none that containerd
+// would find. It does nothing where the label is missing: there AlreadyExists
+// would only mean that the key is taken.
+func (s *Snapshotter) revive(ctx context.Context, r *record) error {
+	ref := reviveRef(r.info)
+	if ref == "" {
+		return nil
+	}
+	layer, err := s.config.Base.Layer(ref)
+	if err != nil {
+		return err
+	}
+	unlock, err := s.data.lock(ctx, layer.Dataset())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	t, found := s.index.layerOn(layer, r.template, r.info.Parent, ref)
+	if t == nil {
+		return nil
+	}
+	exists := fmt.Errorf("layer %s is in the pool: %w", ref, errdefs.ErrAlreadyExists)
+	if found {
+		return exists
+	}
+	defer s.index.unpin(t)
+	committed := &record{
+		id: layout.NewID(), seq: r.seq, info: r.info, dataset: t.Dataset(), template: t,
+	}
+	committed.info.Kind = snapshots.KindCommitted
+	committed.info.Name = revivedName(r.info.Name, ref)
+	if _, err := s.index.get(committed.info.Name); err == nil {
+		// containerd counts from 1 again, and an older record has the name.
+		// AlreadyExists would promise one that containerd does not find: let
+		// it extract, the commit then joins the template.
+		return nil
+	}
+	if err := s.addCommitted(ctx, committed); err != nil {
+		return err
+	}
+	log.G(ctx).WithField("key", r.info.Name).WithField("template", t.Dataset()).Debug("revived a layer that was in the pool")
+	return exists
+}
+
+// reviveRef is the chain ID a Prepare asks for by label, or "".
+func reviveRef(info snapshots.Info) string {
+	ref := info.Labels[snapshots.LabelSnapshotRef]
+	if info.Kind != snapshots.KindActive || !layout.IsChainID(ref) {
+		return ""
+	}
+	return ref
+}
+
+// revivedName is the committed name for a layer that was asked for under an
+// extraction's key: containerd's prefix, which makes it unique, and the chain
+// ID in place of the client's part.
+func revivedName(key, chain string) string {
+	return strings.TrimSuffix(key, layout.ClientName(key)) + chain
+}
+
+// layerOn answers the template of a layer if it is whole and stands on parent,
+// and whether a record exists by which containerd will find it: committed, with
+// the label and that parent name. When it is not found so, the template is
+// pinned.
+func (x *index) layerOn(layer layout.Template, parent *template, parentName, ref string) (t *template, found bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t = x.templates[layer.Dataset()]
+	if t == nil || t.parent != parent {
+		return nil, false
+	}
+	for _, r := range x.records {
+		if r.template == t && r.info.Kind == snapshots.KindCommitted &&
+			r.info.Parent == parentName && r.info.Labels[snapshots.LabelSnapshotRef] == ref {
+			return t, true
+		}
+	}
+	t.pins++
+	return t, false
+}
+
+func (x *index) unpin(t *template) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t.pins--
+}
+
+// addCommitted gives a template one more record. The caller holds the
+// template's lock or has pinned it.
+func (s *Snapshotter) addCommitted(ctx context.Context, r *record) error {
+	if _, err := s.index.get(r.info.Name); err == nil {
+		return fmt.Errorf("snapshot %q: %w", r.info.Name, errdefs.ErrAlreadyExists)
+	}
+	set, err := r.set()
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.pool.Apply(ctx, set...); err != nil {
+		return poolError(fmt.Sprintf("record %q", r.info.Name), err)
+	}
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	s.index.adopt(r.info.Parent)
+	s.index.insert(r)
+	return nil
+}

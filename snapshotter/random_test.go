@@ -1,0 +1,311 @@
+package snapshotter
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// run is a random life of a snapshotter beside its model.
+type run struct {
+	*story
+	m *model
+	r *rand.Rand
+	n int
+}
+
+// A few thousand random operations, with errors and crashes among them: after
+// each the snapshotter shows what the model shows. A failure repeats with the
+// seed it prints.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		keep   bool
+		option func(*story)
+	}{
+		"warm, atomic":   {true, func(*story) {}},
+		"warm, in steps": {true, inSteps},
+		"cold, atomic":   {false, keepWarm(0)},
+		"cold, in steps": {false, func(s *story) { s.keep = 0; inSteps(s) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seed := rand.Uint64()
+			t.Logf("seed %d", seed)
+			// In a bubble no timer fires between two operations: removals are
+			// in the pool when the test says so.
+			synctest.Test(t, func(t *testing.T) {
+				x := &run{begin(t, c.option), newModel(c.keep), rand.New(rand.NewPCG(seed, 0)), 0}
+				for x.n = range 700 {
+					what := x.step()
+					require.Empty(t, differences(x.m.visible(), x.visible()), "after operation %d: %s (seed %d)", x.n, what, seed)
+				}
+			})
+		})
+	}
+}
+
+// differences are the snapshots of which the model and the snapshotter have not
+// the same to say, in short.
+func differences(model, actual map[string]seen) []string {
+	var found []string
+	for name, m := range model {
+		if a := actual[name]; !assert.ObjectsAreEqual(m, a) {
+			found = append(found, fmt.Sprintf("%q: model %.300v, snapshotter %.300v", name, m, a))
+		}
+	}
+	for name, a := range actual {
+		if _, ok := model[name]; !ok {
+			found = append(found, fmt.Sprintf("%q: not in the model, snapshotter %.300v", name, a))
+		}
+	}
+	return found
+}
+
+// pick is one of the snapshots, or a name that nobody has.
+func (x *run) pick() string {
+	names := append(slices.Sorted(maps.Keys(x.m.snaps)), "nobody")
+	return names[x.r.IntN(len(names))]
+}
+
+// committed is a parent to stand on: any snapshot now and then, else one that
+// can be.
+func (x *run) committed() string {
+	if x.r.IntN(10) == 0 {
+		return x.pick()
+	}
+	names := []string{""}
+	for _, name := range slices.Sorted(maps.Keys(x.m.snaps)) {
+		if x.m.snaps[name].Kind == snapshots.KindCommitted {
+			names = append(names, name)
+		}
+	}
+	return names[x.r.IntN(len(names))]
+}
+
+func (x *run) labels() map[string]string {
+	if x.r.IntN(2) == 0 {
+		return nil
+	}
+	labels := map[string]string{"n": fmt.Sprint(x.n)}
+	if x.r.IntN(5) == 0 {
+		labels["long"] = fmt.Sprintf("%09000d", x.n)
+	}
+	return labels
+}
+
+func (x *run) layerID() string { return chain(string("abcd"[x.r.IntN(4)])) }
+
+func (x *run) key() string {
+	switch x.r.IntN(4) {
+	case 0:
+		return string("xyz"[x.r.IntN(3)]) // collides
+	case 1:
+		return x.backend("default", "web")
+	default:
+		return x.backend("default", "extract-1-x "+x.layerID())
+	}
+}
+
+// step does one operation on both and compares the answers.
+func (x *run) step() string {
+	x.Helper()
+	if len(x.m.snaps) > 30 {
+		return x.removeSome()
+	}
+	switch x.r.IntN(20) {
+	case 0, 1, 2, 3, 4:
+		return x.create(snapshots.KindActive, x.key(), x.committed(), x.labels())
+	case 5:
+		return x.create(snapshots.KindView, x.key(), x.committed(), x.labels())
+	case 6, 7, 8, 9, 10:
+		return x.commitOne()
+	case 11, 12, 13:
+		return x.removeSome()
+	case 14:
+		return x.updateOne()
+	case 15:
+		x.cleanup()
+		x.m.cleanup()
+		x.requireInvariants()
+		require.Len(x, x.datasets(), x.m.datasets(), "operation %d", x.n)
+		return "cleanup"
+	case 16:
+		x.restart()
+		clear(x.m.limbo)
+		return "restart"
+	case 17:
+		x.crash()
+		x.m.crash()
+		return "crash"
+	default:
+		key := x.pick()
+		if s := x.m.snaps[key]; s != nil && s.Kind == snapshots.KindActive {
+			text := fmt.Sprintf("%d;", x.n)
+			x.write(key, text)
+			x.m.write(key, text)
+		}
+		return "write to " + key
+	}
+}
+
+// both wants the same kind of answer from both. Every tenth time the pool is
+// out of space for the first transaction: then nothing may change.
+func (x *run) both(what string, do, model func() error) string {
+	x.Helper()
+	failed := false
+	if x.r.IntN(10) == 0 {
+		x.pool.before = func(call string) error {
+			if call != "apply" || failed {
+				return nil
+			}
+			failed = true
+			return fakeError(call, "x", zfs.ErrNoSpace)
+		}
+	}
+	got := do()
+	x.pool.before = nil
+	var want error = errdefs.ErrResourceExhausted
+	if !failed {
+		want = model()
+	}
+	require.Equal(x, want, kindOf(got), "operation %d: %s", x.n, what)
+	return what
+}
+
+func (x *run) create(kind snapshots.Kind, key, parent string, labels map[string]string) string {
+	if kind == snapshots.KindActive && x.r.IntN(2) == 0 {
+		labels = maps.Clone(labels)
+		if labels == nil {
+			labels = make(map[string]string)
+		}
+		labels[snapshots.LabelSnapshotRef] = x.layerID()
+	}
+	return x.both(fmt.Sprintf("%s %q on %q", kind, key, parent), func() error {
+		create := x.sn.Prepare
+		if kind == snapshots.KindView {
+			create = x.sn.View
+		}
+		return second(create(x.ctx, key, parent, snapshots.WithLabels(labels)))
+	}, func() error { return x.m.create(kind, key, parent, labels) })
+}
+
+func (x *run) commitOne() string {
+	key, name := x.pick(), x.backend("default", "saved")
+	if s := x.m.snaps[key]; s != nil && s.target != "" && x.r.IntN(4) > 0 {
+		name = x.backend("default", s.target)
+	}
+	if x.r.IntN(10) == 0 {
+		name = x.pick()
+	}
+	labels := x.labels()
+	return x.both(fmt.Sprintf("commit of %q as %q", key, name), func() error {
+		return x.sn.Commit(x.ctx, name, key, snapshots.WithLabels(labels))
+	}, func() error { return x.m.commit(name, key, labels) })
+}
+
+func (x *run) removeSome() string {
+	what := "remove"
+	for range 1 + x.r.IntN(3) {
+		key := x.pick()
+		what += fmt.Sprintf(" %q", key)
+		require.Equal(x, x.m.remove(key), kindOf(x.sn.Remove(x.ctx, key)), "operation %d: %s", x.n, what)
+	}
+	return what
+}
+
+func (x *run) updateOne() string {
+	name, labels, field := x.pick(), x.labels(), ""
+	var fields []string
+	if x.r.IntN(2) == 0 {
+		field, fields = "n", []string{"labels.n"}
+	}
+	return x.both(fmt.Sprintf("update of %q", name), func() error {
+		return second(x.sn.Update(x.ctx, snapshots.Info{Name: name, Labels: labels}, fields...))
+	}, func() error { return x.m.update(name, labels, field) })
+}
+
+// Many at once, on the same names and on different ones. What comes out nobody
+// can foretell; but it is what the pool says, and no rule is broken.
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seed := rand.Uint64()
+			t.Logf("seed %d", seed)
+			s := begin(t, option, keepWarm(0))
+			s.pool.lax = true // a removal may overtake its record into the pool
+			var wait sync.WaitGroup
+			for worker := range 8 {
+				wait.Go(func() {
+					r := rand.New(rand.NewPCG(seed, uint64(worker)))
+					for i := range 150 {
+						s.anything(r, fmt.Sprintf("default/%d%03d/", worker+1, i))
+					}
+				})
+			}
+			wait.Wait()
+			assert.Empty(t, heldLocks(s.sn), "no lock is left")
+			s.requireInvariants()
+			for len(s.walk()) > 0 {
+				for _, info := range s.walk() {
+					if err := s.sn.Remove(s.ctx, info.Name); err != nil {
+						require.ErrorIs(t, err, errdefs.ErrFailedPrecondition)
+					}
+				}
+			}
+			s.requireInvariants()
+			assert.Len(t, s.datasets(), 1)
+		})
+	}
+}
+
+// anything does an operation on names that others use, too. Of errors, only
+// those that a contract speaks of may come.
+func (s *story) anything(r *rand.Rand, prefix string) {
+	any := func(names ...string) string { return names[r.IntN(len(names))] }
+	id := chain(any("a", "b"))
+	key := any("x", "y", "z", prefix+"own")
+	name := any("p", "q", prefix+id)
+	parent := any("", "p", "q")
+	var err error
+	switch r.IntN(9) {
+	case 0:
+		_, err = s.sn.Prepare(s.ctx, key, parent)
+	case 1:
+		_, err = s.sn.Prepare(s.ctx, prefix+"extract-1-x "+id, parent, ref(id))
+	case 2:
+		_, err = s.sn.View(s.ctx, key, parent)
+	case 3:
+		err = s.sn.Commit(s.ctx, name, any(key, prefix+"extract-1-x "+id), ref(id))
+	case 4:
+		err = s.sn.Remove(s.ctx, any(key, name))
+	case 5:
+		_, err = s.sn.Update(s.ctx, snapshots.Info{Name: any(key, name), Labels: map[string]string{"a": prefix}})
+	case 6:
+		_, err = s.sn.Usage(s.ctx, any(key, name))
+	case 7:
+		for _, info := range s.walk() {
+			_, err = s.sn.Mounts(s.ctx, info.Name)
+		}
+	case 8:
+		if err := s.sn.Cleanup(s.ctx); err != nil {
+			s.Errorf("cleanup: %v", err)
+		}
+	}
+	if err != nil && kindOf(err) == err {
+		s.Errorf("an error of no kind: %v", err)
+	}
+}

@@ -1,0 +1,225 @@
+package snapshotter
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// The user properties of ours. Those of a record are
+//
+//	zfstpl:record:<id>      "<number of parts> <the first part>"
+//	zfstpl:record:<id>:<n>  the n-th part, from 1
+//
+// and together hold one line of JSON.
+const (
+	propVersion  = "zfstpl:version"   // on the base: the layout's version
+	propRecord   = "zfstpl:record:"   // on templates and runtimes
+	propTrash    = "zfstpl:trash"     // since when a dataset waits to be destroyed, RFC 3339
+	propLastUsed = "zfstpl:last-used" // when a template's last record went, RFC 3339
+)
+
+const (
+	// maxParts bounds a record to 30 properties, some 240 kB of labels: more
+	// would not fit the command line of a release without native calls.
+	maxParts = 30
+	// partSize leaves room in the first property for the count.
+	partSize = zfs.MaxPropertyValue - 8
+	maxKey   = 4096
+)
+
+// record is a snapshot as containerd knows it. It is immutable; an update
+// replaces it.
+type record struct {
+	id     layout.ID
+	seq    uint64 // of two records with one key the greater is the valid one
+	info   snapshots.Info
+	target string // active: the chain ID it is being extracted for, or ""
+
+	// dataset carries the record: an active one's runtime, else the template.
+	dataset string
+	// template is what the snapshot shows or, for an active one, came from.
+	template *template
+	// props are the names of the properties that hold the record.
+	props []string
+}
+
+// stored is a record's form in JSON.
+type stored struct {
+	Seq     uint64            `json:"seq"`
+	Kind    string            `json:"kind"`
+	Name    string            `json:"name"`
+	Parent  string            `json:"parent,omitempty"`
+	Target  string            `json:"target,omitempty"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Created time.Time         `json:"created"`
+	Updated time.Time         `json:"updated"`
+}
+
+// checkName refuses names and keys that no property could hold. What it
+// accepts never becomes part of a dataset name.
+func checkName(what, name string) error {
+	reason := ""
+	switch {
+	case name == "":
+		reason = "is empty"
+	case len(name) > maxKey:
+		reason = fmt.Sprintf("is longer than %d bytes", maxKey)
+	case !utf8.ValidString(name):
+		reason = "is not UTF-8"
+	case strings.ContainsRune(name, 0):
+		reason = "holds a NUL"
+	}
+	if reason != "" {
+		return fmt.Errorf("%s %.80q %s: %w", what, name, reason, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// properties encodes r. Labels too large to be held are refused here, before
+// anything is changed.
+func (r *record) properties() (map[string]string, error) {
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(stored{
+		Seq: r.seq, Kind: strings.ToLower(r.info.Kind.String()), Name: r.info.Name, Parent: r.info.Parent,
+		Target: r.target, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %q: %w", r.info.Name, err)
+	}
+	for k, v := range r.info.Labels {
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return nil, fmt.Errorf("snapshot %q: label %q is not UTF-8: %w", r.info.Name, k, errdefs.ErrInvalidArgument)
+		}
+	}
+	parts := split(strings.TrimSuffix(line.String(), "\n"), partSize)
+	if len(parts) > maxParts {
+		return nil, fmt.Errorf("snapshot %q: its labels take %d bytes, more than the %d a dataset's properties hold: %w",
+			r.info.Name, line.Len(), maxParts*partSize, errdefs.ErrInvalidArgument)
+	}
+	props := make(map[string]string, len(parts))
+	first := propRecord + r.id.String()
+	for i, part := range parts {
+		if i == 0 {
+			props[first] = strconv.Itoa(len(parts)) + " " + part
+		} else {
+			props[first+":"+strconv.Itoa(i)] = part
+		}
+	}
+	r.props = slices.Sorted(maps.Keys(props))
+	return props, nil
+}
+
+// split cuts s into parts of at most size bytes without cutting a character.
+func split(s string, size int) []string {
+	var parts []string
+	for len(s) > size {
+		n := size
+		for !utf8.RuneStart(s[n]) {
+			n--
+		}
+		parts = append(parts, s[:n])
+		s = s[n:]
+	}
+	return append(parts, s)
+}
+
+// set are the ops that write r, answering an error for what cannot be written.
+func (r *record) set() ([]zfs.Op, error) {
+	props, err := r.properties()
+	if err != nil {
+		return nil, err
+	}
+	ops := make([]zfs.Op, 0, len(props))
+	for _, name := range r.props {
+		ops = append(ops, zfs.Set(r.dataset, name, props[name]))
+	}
+	return ops, nil
+}
+
+// clear are the ops that take r away.
+func (r *record) clear() []zfs.Op {
+	ops := make([]zfs.Op, 0, len(r.props))
+	for _, name := range r.props {
+		ops = append(ops, zfs.Inherit(r.dataset, name))
+	}
+	return ops
+}
+
+// readRecords decodes the records among a dataset's properties. A corrupt one
+// is answered as an error beside those that can be read.
+func readRecords(d zfs.Dataset) ([]*record, error) {
+	var records []*record
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(d.Props)) {
+		rest, ok := strings.CutPrefix(name, propRecord)
+		if !ok || strings.Contains(rest, ":") {
+			continue
+		}
+		r, err := readRecord(d, name, rest)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("property %s of %s: %w", name, d.Name, err))
+			continue
+		}
+		records = append(records, r)
+	}
+	return records, errors.Join(errs...)
+}
+
+func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
+	id, ok := layout.ParseID(idDigits)
+	if !ok {
+		return nil, errors.New("not a record's ID")
+	}
+	count, line, ok := strings.Cut(d.Props[name], " ")
+	parts, err := strconv.Atoi(count)
+	if !ok || err != nil || parts < 1 || parts > maxParts {
+		return nil, errors.New("does not begin with its number of parts")
+	}
+	props := []string{name}
+	for i := 1; i < parts; i++ {
+		part := name + ":" + strconv.Itoa(i)
+		value, ok := d.Props[part]
+		if !ok {
+			return nil, fmt.Errorf("part %d of %d is missing", i+1, parts)
+		}
+		line += value
+		props = append(props, part)
+	}
+	var s stored
+	if err := json.Unmarshal([]byte(line), &s); err != nil {
+		return nil, err
+	}
+	kind := snapshots.ParseKind(s.Kind)
+	if kind == snapshots.KindUnknown || s.Name == "" {
+		return nil, fmt.Errorf("kind %q, name %q", s.Kind, s.Name)
+	}
+	slices.Sort(props)
+	return &record{
+		id: id, seq: s.Seq, target: s.Target, dataset: d.Name, props: props,
+		info: snapshots.Info{Kind: kind, Name: s.Name, Parent: s.Parent, Labels: s.Labels, Created: s.Created, Updated: s.Updated},
+	}, nil
+}
+
+// publicInfo is the record's info as a caller may keep it: labels are shared
+// by nobody.
+func (r *record) publicInfo() snapshots.Info {
+	info := r.info
+	info.Labels = maps.Clone(info.Labels)
+	return info
+}

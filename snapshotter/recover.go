@@ -1,0 +1,219 @@
+package snapshotter
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/log"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// recovery makes an index of a listing. What it cannot make sense of it says in
+// the log and leaves alone.
+type recovery struct {
+	*Snapshotter
+	ctx context.Context
+
+	records []*record
+	// halves are datasets under storage without @extracted: commits and
+	// preparations of the base that a crash cut off.
+	halves []string
+	// strays are snapshots of runtimes that a commit took and did not get to
+	// promote. A half is a clone of one, so they go after the halves.
+	strays []string
+}
+
+// recover rebuilds the index from one listing of the pool and takes back
+// commits that a crash cut off.
+func (s *Snapshotter) recover(ctx context.Context) error {
+	list, err := s.pool.List(ctx, s.config.Base.String())
+	if err != nil {
+		return baseError(s.config.Base, err)
+	}
+	if err := CheckBase(s.config.Base, list); err != nil {
+		return err
+	}
+	slices.SortFunc(list, func(a, b zfs.Dataset) int { return cmp.Compare(a.CreateTXG, b.CreateTXG) })
+	r := recovery{Snapshotter: s, ctx: ctx}
+	r.templates(list)
+	if s.empty = s.index.templates[s.config.Base.Empty().Dataset()]; s.empty == nil {
+		return fmt.Errorf("%s is missing: run 'zfstpl init %s', which completes a base", s.config.Base.Empty().Snapshot(), s.config.Base)
+	}
+	r.runtimes(list)
+	r.adoptRecords()
+	return r.takeBack()
+}
+
+// templates indexes the whole templates, then ties each to its parent.
+func (r *recovery) templates(list []zfs.Dataset) {
+	base := r.config.Base
+	for _, d := range list {
+		name, ok := base.ParseTemplate(d.Name)
+		switch {
+		case ok && d.HasSnapshot(layout.Extracted):
+			r.template(name, d)
+		case ok:
+			r.halves = append(r.halves, d.Name)
+		case d.Name != base.String() && d.Name != base.Storage() && d.Name != base.Runtime():
+			if _, ok := base.ParseRuntime(d.Name); !ok {
+				r.leave(d, "it was not made by zfstpl")
+			}
+		}
+	}
+	for _, d := range list {
+		t := r.index.templates[d.Name]
+		if t == nil || t.IsEmpty() {
+			continue
+		}
+		if t.parent = r.origin(d); t.parent == nil {
+			t.held = true
+			r.leave(d, fmt.Sprintf("its origin %q is not a template", d.Origin))
+		}
+	}
+}
+
+func (r *recovery) template(name layout.Template, d zfs.Dataset) {
+	t := &template{Template: name, idle: lastUsed(d)}
+	r.index.templates[d.Name] = t
+	for _, rec := range r.read(d) {
+		if rec.info.Kind == snapshots.KindActive {
+			r.leave(d, fmt.Sprintf("record %s is of an active snapshot and stands on a template", rec.id))
+			t.held = true
+			continue
+		}
+		rec.template = t
+		r.records = append(r.records, rec)
+	}
+}
+
+// read answers a dataset's records. One that cannot be read holds a template:
+// somebody may need it.
+func (r *recovery) read(d zfs.Dataset) []*record {
+	records, err := readRecords(d)
+	if err != nil {
+		if t := r.index.templates[d.Name]; t != nil {
+			t.held = true
+		}
+		r.leave(d, err.Error())
+	}
+	return records
+}
+
+func (r *recovery) runtimes(list []zfs.Dataset) {
+	for _, d := range list {
+		if _, ok := r.config.Base.ParseRuntime(d.Name); !ok {
+			continue
+		}
+		if d.HasSnapshot(layout.Extracted) {
+			r.strays = append(r.strays, d.Name+"@"+layout.Extracted)
+		}
+		r.runtime(d)
+	}
+}
+
+func (r *recovery) runtime(d zfs.Dataset) {
+	if _, ok := d.Props[propTrash]; ok {
+		r.index.discard(d.Name, r.origin(d))
+		return
+	}
+	records, err := readRecords(d)
+	switch {
+	case err != nil:
+		r.leave(d, err.Error())
+	case len(records) == 0 && r.origin(d) != nil:
+		// A clone that a crash left before its record was written.
+		r.index.discard(d.Name, r.origin(d))
+	case len(records) == 0:
+		r.leave(d, "it has no record and is no clone of a template")
+	case len(records) > 1 || records[0].info.Kind != snapshots.KindActive:
+		r.leave(d, "a runtime carries one active record and nothing else")
+	default:
+		records[0].template = r.origin(d)
+		r.records = append(r.records, records[0])
+	}
+}
+
+// origin answers the template a dataset is a clone of, or nil.
+func (r *recovery) origin(d zfs.Dataset) *template {
+	name, ok := r.config.Base.ParseExtracted(d.Origin)
+	if !ok {
+		return nil
+	}
+	return r.index.templates[name.Dataset()]
+}
+
+func lastUsed(d zfs.Dataset) time.Time {
+	if t, err := time.Parse(time.RFC3339, d.Props[propLastUsed]); err == nil {
+		return t
+	}
+	return d.Created
+}
+
+// adoptRecords makes the records visible. Of two that claim one name the newer
+// is valid; the older was removed, and the machine died before the pool knew.
+func (r *recovery) adoptRecords() {
+	x := r.index
+	slices.SortFunc(r.records, func(a, b *record) int { return cmp.Compare(b.seq, a.seq) })
+	for _, rec := range r.records {
+		x.seq = max(x.seq, rec.seq)
+		if x.records[rec.info.Name] != nil {
+			r.supersede(rec)
+			continue
+		}
+		x.insert(rec)
+	}
+	for _, rec := range x.records {
+		parent := x.records[rec.info.Parent]
+		if rec.info.Parent != "" && (parent == nil || parent.info.Kind != snapshots.KindCommitted) {
+			log.G(r.ctx).WithField("snapshot", rec.info.Name).WithField("parent", rec.info.Parent).
+				Warn("the parent of a snapshot is gone; it is shown without one, so that containerd can remove it")
+			rec.info.Parent = ""
+		}
+		x.adopt(rec.info.Parent)
+	}
+}
+
+func (r *recovery) supersede(rec *record) {
+	ops, now := rec.clear(), time.Now()
+	if rec.info.Kind == snapshots.KindActive {
+		ops = append(ops, zfs.Set(rec.dataset, propTrash, stamp(now)))
+		r.index.discard(rec.dataset, rec.template)
+	} else {
+		rec.template.idle = now
+		ops = append(ops, zfs.Set(rec.dataset, propLastUsed, stamp(now)))
+	}
+	r.queue.pending = append(r.queue.pending, ops)
+}
+
+// takeBack undoes commits that were cut off before promote: the runtime is
+// active as before.
+func (r *recovery) takeBack() error {
+	left, err := r.pool.Destroy(r.ctx, layout.Extracted, r.halves)
+	if err != nil {
+		return poolError("take back a commit that was cut off", err)
+	}
+	for dataset, err := range left {
+		r.index.discard(dataset, nil)
+		log.G(r.ctx).WithError(err).WithField("dataset", dataset).Warn("the remains of a commit could not be destroyed yet")
+	}
+	for _, snapshot := range r.strays {
+		if err := r.pool.DestroySnapshot(r.ctx, snapshot); err != nil {
+			runtime, _, _ := strings.Cut(snapshot, "@")
+			r.index.suspect(runtime)
+			log.G(r.ctx).WithError(err).WithField("snapshot", snapshot).Warn("the remains of a commit could not be destroyed yet")
+		}
+	}
+	return nil
+}
+
+// leave says in the log why a dataset, or something on it, is left alone.
+func (r *recovery) leave(d zfs.Dataset, why string) {
+	log.G(r.ctx).WithField("dataset", d.Name).Warn("left alone: " + why)
+}

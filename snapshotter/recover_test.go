@@ -1,0 +1,266 @@
+package snapshotter
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// anID is a record's; the n-th one of a test.
+func anID(n string) string { return strings.Repeat("0", 16-len(n)) + n }
+
+func set(prop, value string) func(fs *fakeFS) {
+	return func(fs *fakeFS) { fs.props[prop] = value }
+}
+
+// Whatever stands in the properties, the snapshotter starts, says what it
+// cannot read, shows what it can, and destroys nothing it is in doubt about.
+func TestStrangePropertiesDegrade(t *testing.T) {
+	t.Parallel()
+	record := propRecord + anID("1")
+	good := `{"seq":900,"kind":"view","name":"strange","created":"2025-01-01T00:00:00Z","updated":"2025-01-01T00:00:00Z"}`
+	for what, c := range map[string]struct {
+		edit func(fs *fakeFS)
+		log  string
+		held bool // the dataset stays, for all we know
+		also string
+	}{
+		"no count":              {set(record, good), "number of parts", true, ""},
+		"no text":               {set(record, ""), "number of parts", true, ""},
+		"count only":            {set(record, "1"), "number of parts", true, ""},
+		"count of none":         {set(record, "0 "+good), "number of parts", true, ""},
+		"count of too many":     {set(record, "31 "+good), "number of parts", true, ""},
+		"negative count":        {set(record, "-1 "+good), "number of parts", true, ""},
+		"a part is missing":     {set(record, "2 "+good), "part 2 of 2 is missing", true, ""},
+		"no JSON":               {set(record, "1 what?"), "invalid character", true, ""},
+		"cut JSON":              {set(record, "1 "+good[:40]), "unexpected end", true, ""},
+		"JSON of another shape": {set(record, `1 ["view"]`), "cannot unmarshal", true, ""},
+		"hostile JSON":          {set(record, `1 {"seq":-1,"kind":"view","name":"x"}`), "cannot unmarshal", true, ""},
+		"no kind":               {set(record, `1 {"name":"x"}`), "kind", true, ""},
+		"odd kind":              {set(record, `1 {"kind":"hole","name":"x"}`), "kind", true, ""},
+		"no name":               {set(record, `1 {"kind":"view"}`), "name", true, ""},
+		"odd ID":                {set(propRecord+"XYZ", "1 "+good), "not a record's ID", true, ""},
+		"no ID":                 {set(propRecord, "1 "+good), "not a record's ID", true, ""},
+		"active on a template":  {set(record, strings.Replace("1 "+good, "view", "active", 1)), "active snapshot", true, ""},
+		"unknown fields":        {set(record, strings.Replace("1 "+good, "{", `{"color":"blue",`, 1)), "", false, "strange"},
+		"part without a first":  {set(propRecord+anID("2")+":1", "x"), "", false, ""},
+		"last used never":       {set(propLastUsed, "never"), "", false, ""},
+		"a stranger's property": {set("stranger:record", "x"), "", false, ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t)
+			a, _ := s.pull("default", "", chain("a"), "a;")
+			s.prepare("web", a)
+			s.cleanup()
+			template := s.templateOf(a)
+			require.NoError(t, s.sn.Close())
+			s.pool.editFS(template, c.edit)
+			s.keep = 0
+			s.start()
+			if c.log != "" {
+				assert.Contains(t, s.log.String(), c.log)
+				assert.Contains(t, s.log.String(), template)
+			}
+			want := []string{a, "web"}
+			if c.also != "" {
+				want = []string{a, c.also, "web"}
+			}
+			assert.Equal(t, want, s.names(), "what can be read is there")
+
+			s.remove("web", a)
+			if c.also != "" {
+				s.remove(c.also)
+			}
+			s.cleanup()
+			s.restart()
+			s.cleanup()
+			if c.held {
+				assert.Contains(t, s.datasets(), template, "somebody may need it")
+			} else {
+				assert.Len(t, s.datasets(), 1)
+			}
+		})
+	}
+}
+
+// The same for runtimes: one that cannot be understood is left alone.
+func TestStrangeRuntimesAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	good := `1 {"seq":900,"kind":"active","name":"strange"}`
+	for what, edit := range map[string]func(fs *fakeFS){
+		"unreadable":  set(propRecord+anID("1"), "what"),
+		"two records": set(propRecord+anID("1"), good),
+		"only a committed one": func(fs *fakeFS) {
+			clear(fs.props)
+			fs.props[propRecord+anID("1")] = strings.Replace(good, "active", "committed", 1)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t)
+			s.layer("base", "", "b;")
+			s.prepare("web", "base")
+			s.cleanup()
+			runtime := s.dataset("web")
+			require.NoError(t, s.sn.Close())
+			s.pool.editFS(runtime, edit)
+			s.start()
+			assert.Contains(t, s.log.String(), runtime)
+			assert.Equal(t, []string{"base"}, s.names())
+			s.cleanup()
+			assert.Contains(t, s.datasets(), runtime)
+			s.remove("base") // its template has a clone, and stays
+			s.cleanup()
+			s.cleanup()
+			assert.Contains(t, s.datasets(), runtime)
+			assert.NotContains(t, s.log.String(), "could not be destroyed")
+		})
+	}
+}
+
+// Strangers' datasets are not ours to destroy, wherever they lie.
+func TestStrangersAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(0))
+	for _, name := range []string{
+		"tank/z/mine", "tank/z/storage/backup", "tank/z/storage/empty/child", "tank/z/runtime/notes", "tank/z/storage/opaque-x",
+	} {
+		require.NoError(t, s.pool.Create(s.ctx, name, nil))
+	}
+	before := s.datasets()
+	s.restart()
+	s.cleanup()
+	assert.Equal(t, before, s.datasets())
+	assert.Contains(t, s.log.String(), "dataset=tank/z/mine\n")
+}
+
+// A runtime of ours is a clone of a template. What only has such a name was
+// made by somebody else, and has files of his.
+func TestARuntimeThatIsNoCloneIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	require.NoError(t, s.pool.Create(s.ctx, "tank/mine", nil))
+	require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot("tank/mine@x")))
+	require.NoError(t, s.pool.Create(s.ctx, "tank/z/runtime/data-0123456789abcdef", nil))
+	require.NoError(t, s.pool.Apply(s.ctx, zfs.Clone("tank/mine@x", "tank/z/runtime/data-fedcba9876543210")))
+	before := s.datasets()
+	s.restart()
+	s.cleanup()
+	assert.Equal(t, before, s.datasets())
+}
+
+// An administrator promoted a container's runtime over its template, or sent
+// one from elsewhere: a record whose origin is none of ours works on.
+func TestAnActiveSnapshotOnAStrangersOrigin(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(0))
+	s.prepare("web", "")
+	s.write("web", "w;")
+	require.NoError(t, s.pool.Create(s.ctx, "tank/mine", nil))
+	require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot("tank/mine@x")))
+	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.origin = "tank/mine@x" })
+	s.restart()
+	usage, err := s.sn.Usage(s.ctx, "web")
+	require.NoError(t, err)
+	assert.Equal(t, snapshots.Usage{Size: 2, Inodes: 8}, usage)
+	s.commit("saved", "web")
+	s.prepare("next", "saved")
+	assert.Equal(t, "w;", s.visible()["next"].Content)
+	s.restart()
+	assert.Equal(t, "w;", s.visible()["next"].Content)
+	s.remove("next", "saved")
+	s.cleanup()
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		edit func(s *fakeState)
+		says string
+	}{
+		"no base":            {func(s *fakeState) { delete(s.fs, "tank/z") }, "zfstpl init tank/z"},
+		"not ours":           {func(s *fakeState) { delete(s.fs["tank/z"].props, propVersion) }, "not a zfstpl base"},
+		"newer":              {func(s *fakeState) { s.fs["tank/z"].props[propVersion] = "2" }, "newer zfstpl"},
+		"no empty template":  {func(s *fakeState) { delete(s.fs, "tank/z/storage/empty") }, "zfstpl init tank/z"},
+		"half an empty one":  {func(s *fakeState) { clear(s.fs["tank/z/storage/empty"].snaps) }, "zfstpl init tank/z"},
+		"no storage, at all": {func(s *fakeState) { delete(s.fs, "tank/z/storage/empty"); delete(s.fs, "tank/z/storage") }, "init"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t)
+			require.NoError(t, s.sn.Close())
+			s.pool.edit(c.edit)
+			before := s.datasets()
+			require.ErrorContains(t, s.tryStart(), c.says)
+			assert.Equal(t, before, s.datasets(), "and touches nothing")
+		})
+	}
+	s := begin(t)
+	s.pool.before = func(string) error { return fakeError("list", "tank/z", zfs.ErrSuspended) }
+	assert.ErrorIs(t, s.tryStart(), zfs.ErrSuspended)
+}
+
+// Of a chain whose records are partly unreadable, what stands on them is shown
+// without a parent: containerd can remove it, and the data stays right.
+func TestARecordWithoutItsParent(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "b;")
+	s.layer("app", "base", "a;")
+	s.prepare("web", "app")
+	s.view("look", "base")
+	template := s.templateOf("base")
+	s.pool.editFS(template, func(fs *fakeFS) {
+		for prop, value := range fs.props {
+			if strings.Contains(value, `"base"`) && strings.Contains(value, "committed") {
+				fs.props[prop] = "what"
+			}
+		}
+	})
+	s.restart()
+	assert.Equal(t, map[string]seen{
+		"app":  {snapshots.KindCommitted, "", nil, "b;a;"},
+		"web":  {snapshots.KindActive, "app", nil, "b;a;"},
+		"look": {snapshots.KindView, "", nil, "b;"},
+	}, s.visible())
+	s.remove("look", "web", "app")
+	s.cleanup()
+	assert.Contains(t, s.datasets(), template)
+}
+
+// The newest start must not take a number that an older record has.
+func TestTheSequenceGoesOn(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	for range 5 {
+		s.prepare("web", "")
+		s.remove("web")
+	}
+	s.prepare("web", "")
+	last := s.sn.index.records["web"].seq
+	s.restart()
+	s.prepare("db", "")
+	assert.Greater(t, s.sn.index.records["db"].seq, last)
+}
+
+// A template that is warm by the loss of a record that another superseded was
+// in use until then: it is kept from then on, not from when it was made.
+func TestASupersededRecordsTemplateIsWarmFromNowOn(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(time.Hour))
+	a, _ := s.pull("default", "", chain("a"), "a;")
+	s.cleanup()
+	s.pool.editFS(s.templateOf(a), func(fs *fakeFS) { fs.born = time.Now().Add(-24 * time.Hour) })
+	s.remove(a)
+	s.prepare(a, "")
+	s.crash()
+	s.cleanup()
+	assert.Contains(t, s.datasets(), "tank/z/storage/"+chain("a"))
+}

@@ -1,0 +1,164 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Remove takes the record away, from the index at once and from the pool a
+// moment later. Datasets are destroyed in Cleanup. Removing what is not there
+// succeeds; removing what other snapshots stand on is FailedPrecondition.
+//
+// A crash before the record has left the pool brings the snapshot back, and
+// containerd's next garbage collection removes it again.
+func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+	return settleErr(ctx, s, func(ctx context.Context) error {
+		unlock, err := s.keys.lock(ctx, key)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		return s.remove(key)
+	})
+}
+
+func (s *Snapshotter) remove(key string) error {
+	x := s.index
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.records[key]
+	if r == nil {
+		return nil
+	}
+	if n := x.children[key]; n > 0 {
+		return fmt.Errorf("remove of %q: %d snapshots stand on it: %w", key, n, errdefs.ErrFailedPrecondition)
+	}
+	x.drop(r)
+	ops := r.clear()
+	now := time.Now()
+	switch t := r.template; {
+	case r.info.Kind == snapshots.KindActive:
+		ops = append(ops, zfs.Set(r.dataset, propTrash, stamp(now)))
+		x.discard(r.dataset, t)
+		delete(x.strays, r.dataset)
+	case t.records > 0 || t.IsEmpty():
+	case t.IsOpaque():
+		ops = append(ops, zfs.Set(r.dataset, propTrash, stamp(now)))
+	default:
+		t.idle = now
+		ops = append(ops, zfs.Set(r.dataset, propLastUsed, stamp(now)))
+	}
+	s.queue.add(ops)
+	return nil
+}
+
+const (
+	// removalDelay is how long a removal may wait for others to share its txg.
+	removalDelay = 500 * time.Millisecond
+	// removalBatch bounds how many removals are one channel program: the pool's
+	// configuration lock is held while it runs.
+	removalBatch = 50
+)
+
+// removals are records that have left the index and not yet the pool.
+type removals struct {
+	mu      sync.Mutex
+	pending [][]zfs.Op // one entry a removal, oldest first
+
+	flushing sync.Mutex // keeps batches in order: children before their parents
+	apply    func(context.Context, ...zfs.Op) error
+	wake     chan struct{}
+	quit     chan struct{}
+	done     chan struct{}
+}
+
+func (q *removals) start(s *Snapshotter) {
+	q.apply = s.pool.Apply
+	q.wake = make(chan struct{}, 1)
+	q.quit, q.done = make(chan struct{}), make(chan struct{})
+	go q.run()
+}
+
+// stop writes what is pending and ends the goroutine.
+func (q *removals) stop() error {
+	close(q.quit)
+	<-q.done
+	return q.flush(context.Background())
+}
+
+func (q *removals) add(ops []zfs.Op) {
+	q.mu.Lock()
+	q.pending = append(q.pending, ops)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *removals) run() {
+	defer close(q.done)
+	for {
+		select {
+		case <-q.quit:
+			return
+		case <-q.wake:
+		}
+		select {
+		case <-q.quit:
+			return
+		case <-time.After(removalDelay):
+		}
+		if err := q.flush(context.Background()); err != nil {
+			log.L.WithError(err).Warn("removals could not be written to the pool; they will be with the next ones")
+		}
+	}
+}
+
+// flush writes pending removals, oldest first. Those of datasets that are no
+// longer there are done; any other failure keeps the batch and what is behind
+// it for the next flush.
+func (q *removals) flush(ctx context.Context) error {
+	q.flushing.Lock()
+	defer q.flushing.Unlock()
+	for {
+		q.mu.Lock()
+		batch := q.pending[:min(len(q.pending), removalBatch)]
+		q.mu.Unlock()
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := q.write(ctx, batch); err != nil {
+			return err
+		}
+		q.mu.Lock()
+		q.pending = q.pending[len(batch):]
+		q.mu.Unlock()
+	}
+}
+
+func (q *removals) write(ctx context.Context, batch [][]zfs.Op) error {
+	var all []zfs.Op
+	for _, ops := range batch {
+		all = append(all, ops...)
+	}
+	if err := q.apply(ctx, all...); !errors.Is(err, zfs.ErrNotFound) {
+		return err
+	}
+	// A dataset was destroyed behind our back: do the others without it.
+	for _, ops := range batch {
+		if err := q.apply(ctx, ops...); err != nil && !errors.Is(err, zfs.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}

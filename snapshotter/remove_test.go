@@ -1,0 +1,262 @@
+package snapshotter
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// recordsInPool counts the records the pool holds.
+func (s *story) recordsInPool() (n int) {
+	s.pool.edit(func(state *fakeState) {
+		for _, fs := range state.fs {
+			for prop := range fs.props {
+				if rest, ok := strings.CutPrefix(prop, propRecord); ok && !strings.Contains(rest, ":") {
+					n++
+				}
+			}
+		}
+	})
+	return n
+}
+
+func TestRemoveIsAtOnceForClientsAndSoonInThePool(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		s.layer("base", "", "")
+		s.prepare("web", "base")
+		s.remove("web", "base")
+		assert.Empty(t, s.walk())
+		assert.Equal(t, 2, s.recordsInPool())
+		time.Sleep(removalDelay)
+		synctest.Wait()
+		assert.Zero(t, s.recordsInPool(), "without a cleanup")
+	})
+}
+
+// Children first, containerd says; whoever does not is told so, and nothing of
+// the snapshot is lost.
+func TestRemoveOfAParent(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(0))
+	s.layer("base", "", "")
+	s.layer("app", "base", "")
+	s.view("look", "base")
+	s.prepare("web", "app")
+	for _, child := range []string{"look", "web", "app"} {
+		require.ErrorIs(t, s.sn.Remove(s.ctx, "base"), errdefs.ErrFailedPrecondition)
+		s.cleanup()
+		s.remove(child)
+	}
+	s.remove("base", "base")
+	s.requireInvariants()
+	assert.Len(t, s.datasets(), 1)
+}
+
+// The machine dies before a removal is in the pool: the snapshot is back.
+func TestRemovedAndBackAfterACrash(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "b;")
+	s.prepare("web", "base")
+	s.view("look", "base")
+	before := s.visible()
+	s.remove("web", "look", "base")
+	s.crash()
+	assert.Equal(t, before, s.visible())
+	s.requireInvariants()
+}
+
+// A key that is used again before its removal is in the pool: after a crash
+// the newer one is there, and the older one is trash.
+func TestRemovedAndUsedAgainAndCrash(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "b;")
+	s.prepare("web", "base")
+	s.write("web", "old;")
+	s.view("look", "base", label("age", "old"))
+	s.layer("saved", "base", "old;")
+	old := []string{s.dataset("web"), s.templateOf("saved")}
+	s.remove("web", "look", "saved")
+	s.prepare("web", "")
+	s.write("web", "new;")
+	s.view("look", "base", label("age", "new"))
+	s.layer("saved", "base", "new;")
+	before := s.visible()
+	s.crash()
+	assert.Equal(t, before, s.visible())
+	assert.Equal(t, "new;", before["web"].Content)
+	s.requireInvariants()
+	for _, dataset := range old {
+		assert.NotContains(t, s.datasets(), dataset)
+	}
+	s.remove("web", "look", "saved")
+	s.crash()
+	s.requireInvariants()
+}
+
+// A parent removed, and its name given to an active snapshot: after a crash
+// its child, which was removed too, may not hang on what it never stood on.
+func TestAChildIsBackAndItsParentIsNot(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "b;")
+	s.prepare("web", "base")
+	s.write("web", "w;")
+	s.remove("web", "base")
+	s.prepare("base", "")
+	s.crash()
+	assert.Equal(t, map[string]seen{
+		"base": {Kind: snapshots.KindActive},
+		"web":  {Kind: snapshots.KindActive, Content: "b;w;"},
+	}, s.visible(), "shown without a parent, so that containerd can remove it")
+	assert.Contains(t, s.log.String(), "parent of a snapshot is gone")
+	s.cleanup()
+	assert.Equal(t, "b;w;", s.visible()["web"].Content)
+	s.commit("saved", "web")
+	assert.Equal(t, "b;w;", s.visible()["saved"].Content)
+	s.remove("saved", "base")
+	s.requireInvariants()
+}
+
+func TestRemovalsAreWrittenInBatches(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	for i := range 2*removalBatch + 10 {
+		s.prepare(fmt.Sprint("web", i), "")
+	}
+	transactions := 0
+	s.pool.before = func(call string) error {
+		if call == "apply" {
+			transactions++
+		}
+		return nil
+	}
+	for i := range 2*removalBatch + 10 {
+		s.remove(fmt.Sprint("web", i))
+	}
+	s.cleanup()
+	assert.Equal(t, 3, transactions)
+	s.requireInvariants()
+}
+
+// A removal that cannot be written stays, in its order, until it can.
+func TestRemovalsWaitForABetterTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		s.layer("base", "", "")
+		s.prepare("web", "base")
+		var broken error = fakeError("set", "x", zfs.ErrSuspended)
+		s.pool.before = func(call string) error {
+			if call == "apply" {
+				return broken
+			}
+			return nil
+		}
+		s.remove("web", "base")
+		time.Sleep(removalDelay)
+		synctest.Wait()
+		assert.Equal(t, 2, s.recordsInPool())
+		assert.ErrorIs(t, s.sn.Cleanup(s.ctx), errdefs.ErrUnavailable)
+		assert.Empty(t, s.walk())
+		assert.Equal(t, 2, s.recordsInPool(), "and nothing was destroyed that has one")
+		broken = nil
+		s.requireInvariants()
+		assert.Zero(t, s.recordsInPool())
+		assert.Len(t, s.datasets(), 1)
+	})
+}
+
+// Somebody destroyed the dataset: there is nothing left to write, and the
+// other removals are not kept waiting for it.
+func TestRemovalOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	for _, key := range []string{"a", "b", "c"} {
+		s.prepare(key, "")
+	}
+	gone := s.dataset("b")
+	s.pool.edit(func(state *fakeState) { delete(state.fs, gone) })
+	s.remove("a", "b", "c")
+	s.cleanup()
+	assert.Zero(t, s.recordsInPool())
+	assert.Len(t, s.datasets(), 1)
+	s.requireInvariants()
+}
+
+func TestCloseWritesRemovals(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "")
+	s.prepare("web", "base")
+	s.remove("web", "base")
+	require.NoError(t, s.sn.Close())
+	assert.Zero(t, s.recordsInPool())
+	require.NoError(t, s.sn.Close(), "once more is no error")
+	s.crash()
+	assert.Empty(t, s.walk())
+}
+
+// What could not be written at the end is said, and comes back.
+func TestCloseSaysWhatItCouldNotWrite(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.prepare("web", "")
+	s.remove("web")
+	stuck := errors.New("stuck")
+	s.pool.before = func(string) error { return stuck }
+	assert.ErrorIs(t, s.sn.Close(), stuck)
+	s.crash()
+	assert.Equal(t, []string{"web"}, s.names())
+}
+
+func TestNothingAfterClose(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "")
+	s.prepare("web", "base")
+	require.NoError(t, s.sn.Close())
+	before := s.datasets()
+	for what, err := range map[string]error{
+		"prepare": second(s.sn.Prepare(s.ctx, "x", "")),
+		"view":    second(s.sn.View(s.ctx, "x", "base")),
+		"commit":  s.sn.Commit(s.ctx, "x", "web"),
+		"remove":  s.sn.Remove(s.ctx, "web"),
+		"update":  second(s.sn.Update(s.ctx, snapshots.Info{Name: "web"})),
+		"usage":   second(s.sn.Usage(s.ctx, "web")),
+		"cleanup": s.sn.Cleanup(s.ctx),
+	} {
+		assert.ErrorIs(t, err, errdefs.ErrUnavailable, what)
+	}
+	assert.Equal(t, before, s.datasets())
+	assert.False(t, slices.Contains(s.datasets(), "x"))
+}
+
+// Close says that every later call fails; the index may be somebody else's.
+func TestNothingIsReadAfterClose(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.prepare("web", "")
+	require.NoError(t, s.sn.Close())
+	for what, err := range map[string]error{
+		"stat":   second(s.sn.Stat(s.ctx, "web")),
+		"mounts": second(s.sn.Mounts(s.ctx, "web")),
+		"walk":   s.sn.Walk(s.ctx, nil, "name==nobody"),
+	} {
+		assert.ErrorIs(t, err, errdefs.ErrUnavailable, what)
+	}
+}

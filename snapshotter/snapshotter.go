@@ -1,0 +1,124 @@
+package snapshotter
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+)
+
+// KeepForever as Config.WarmKeep never evicts a template for its age.
+const KeepForever time.Duration = -1
+
+// Config is what a snapshotter is made with.
+type Config struct {
+	Base layout.Base
+	// WarmKeep is how long a template stays that no record names any more. Zero
+	// keeps none: the next Cleanup destroys it.
+	WarmKeep time.Duration
+}
+
+// Snapshotter implements containerd's snapshots.Snapshotter and
+// snapshots.Cleaner.
+type Snapshotter struct {
+	config Config
+	pool   Pool
+	index  *index
+	empty  *template
+	keys   keyLocks // by snapshot name
+	data   keyLocks // by dataset; taken behind keys
+	queue  removals
+
+	cleanup sync.Mutex // one cleanup at a time
+
+	closing sync.RWMutex // held for reading while an operation runs
+	closed  atomic.Bool
+}
+
+var (
+	_ snapshots.Snapshotter = (*Snapshotter)(nil)
+	_ snapshots.Cleaner     = (*Snapshotter)(nil)
+)
+
+// New lists the pool, finishes what a crash left and answers a snapshotter.
+// The base must exist (see InitBase) and be used by no other snapshotter: the
+// caller holds its lock.
+func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
+	s := &Snapshotter{config: config, pool: pool, index: newIndex()}
+	if err := s.recover(ctx); err != nil {
+		return nil, err
+	}
+	s.queue.start(s)
+	return s, nil
+}
+
+// Close writes removals that are still in memory to the pool and waits for
+// what is under way. Every later call but Close fails.
+func (s *Snapshotter) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	s.closing.Lock()
+	defer s.closing.Unlock()
+	return s.queue.stop()
+}
+
+// usable answers an error once the snapshotter is closed.
+func (s *Snapshotter) usable() error {
+	if s.closed.Load() {
+		return fmt.Errorf("the snapshotter is closed: %w", errdefs.ErrUnavailable)
+	}
+	return nil
+}
+
+// settle runs an operation. When ctx ends first the caller gets its error at
+// once, while the operation goes on behind it to an end: fn must look at ctx
+// before it changes anything and not after.
+func settle[T any](ctx context.Context, s *Snapshotter, fn func(context.Context) (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	var none T
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		s.closing.RLock()
+		defer s.closing.RUnlock()
+		if err := s.usable(); err != nil {
+			done <- outcome{err: err}
+			return
+		}
+		value, err := fn(ctx)
+		done <- outcome{value, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// settleErr is settle for operations without a value.
+func settleErr(ctx context.Context, s *Snapshotter, fn func(context.Context) error) error {
+	_, err := settle(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
+	return err
+}
+
+// mounts is how containerd mounts a snapshot: without any state of ours.
+func (r *record) mounts() []mount.Mount {
+	if r.info.Kind == snapshots.KindView {
+		return []mount.Mount{{Type: "zfs", Source: r.template.Snapshot(), Options: []string{"ro"}}}
+	}
+	return []mount.Mount{{Type: "zfs", Source: r.dataset}}
+}

@@ -1,0 +1,336 @@
+package snapshotter
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+)
+
+// story is a test that tells what happens to one base.
+type story struct {
+	testing.TB
+	ctx  context.Context
+	pool *fakePool
+	base layout.Base
+	keep time.Duration
+	sn   *Snapshotter
+	log  *logbook
+	n    int // containerd's number in backend names
+}
+
+// logbook is what was logged.
+type logbook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logbook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logbook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// begin is a fresh base whose warm templates are kept for ever. Options change
+// the story before its snapshotter is made.
+func begin(t testing.TB, options ...func(*story)) *story {
+	t.Helper()
+	s := &story{TB: t, pool: newFakePool(t), keep: KeepForever, log: &logbook{}}
+	logger := logrus.New()
+	logger.SetOutput(s.log)
+	logger.SetLevel(logrus.DebugLevel)
+	s.ctx = log.WithLogger(t.Context(), logrus.NewEntry(logger))
+	var err error
+	s.base, err = layout.ParseBase("tank/z")
+	require.NoError(t, err)
+	for _, option := range options {
+		option(s)
+	}
+	_, err = InitBase(s.ctx, s.pool, s.base, "/var/lib/zfstpl", nil)
+	require.NoError(t, err)
+	s.start()
+	return s
+}
+
+func keepWarm(d time.Duration) func(*story) { return func(s *story) { s.keep = d } }
+func inSteps(s *story)                      { s.pool.steps = true }
+
+func (s *story) start() {
+	s.Helper()
+	require.NoError(s, s.tryStart())
+}
+
+func (s *story) tryStart() error {
+	sn, err := New(s.ctx, s.pool, Config{Base: s.base, WarmKeep: s.keep})
+	if err == nil {
+		s.sn = sn
+		s.Cleanup(func() { sn.Close() })
+	}
+	return err
+}
+
+// restart ends the daemon in order and starts it again.
+func (s *story) restart() {
+	s.Helper()
+	require.NoError(s, s.sn.Close())
+	s.start()
+}
+
+// crash is the end of the machine, and its next boot.
+func (s *story) crash() {
+	s.Helper()
+	s.pool = s.pool.afterCrash()
+	s.start()
+}
+
+func (s *story) prepare(key, parent string, opts ...snapshots.Opt) []mount.Mount {
+	s.Helper()
+	mounts, err := s.sn.Prepare(s.ctx, key, parent, opts...)
+	require.NoError(s, err)
+	return mounts
+}
+
+func (s *story) view(key, parent string, opts ...snapshots.Opt) []mount.Mount {
+	s.Helper()
+	mounts, err := s.sn.View(s.ctx, key, parent, opts...)
+	require.NoError(s, err)
+	return mounts
+}
+
+func (s *story) commit(name, key string, opts ...snapshots.Opt) {
+	s.Helper()
+	require.NoError(s, s.sn.Commit(s.ctx, name, key, opts...))
+}
+
+// layer prepares, fills and commits: one more snapshot called name on parent.
+func (s *story) layer(name, parent, content string) {
+	s.Helper()
+	s.prepare("making "+name, parent)
+	s.write("making "+name, content)
+	s.commit(name, "making "+name)
+}
+
+func (s *story) remove(keys ...string) {
+	s.Helper()
+	for _, key := range keys {
+		require.NoError(s, s.sn.Remove(s.ctx, key))
+	}
+}
+
+func (s *story) cleanup() {
+	s.Helper()
+	require.NoError(s, s.sn.Cleanup(s.ctx))
+}
+
+func (s *story) stat(key string) snapshots.Info {
+	s.Helper()
+	info, err := s.sn.Stat(s.ctx, key)
+	require.NoError(s, err)
+	return info
+}
+
+// dataset is where an active snapshot is mounted from.
+func (s *story) dataset(key string) string {
+	s.Helper()
+	mounts, err := s.sn.Mounts(s.ctx, key)
+	require.NoError(s, err)
+	return mounts[0].Source
+}
+
+// templateOf is the dataset of a committed snapshot or view.
+func (s *story) templateOf(name string) string {
+	s.Helper()
+	r, err := s.sn.index.get(name)
+	require.NoError(s, err)
+	return r.template.Dataset()
+}
+
+// write appends to an active snapshot.
+func (s *story) write(key, content string) {
+	s.Helper()
+	s.pool.editFS(s.dataset(key), func(fs *fakeFS) { fs.content += content })
+}
+
+// walk answers what Walk shows, and holds it to be sorted.
+func (s *story) walk(filters ...string) []snapshots.Info {
+	s.Helper()
+	var infos []snapshots.Info
+	require.NoError(s, s.sn.Walk(s.ctx, func(_ context.Context, info snapshots.Info) error {
+		infos = append(infos, info)
+		return nil
+	}, filters...))
+	require.True(s, slices.IsSortedFunc(infos, func(a, b snapshots.Info) int { return strings.Compare(a.Name, b.Name) }))
+	return infos
+}
+
+func (s *story) names(filters ...string) []string {
+	s.Helper()
+	names := []string{}
+	for _, info := range s.walk(filters...) {
+		names = append(names, info.Name)
+	}
+	return names
+}
+
+// seen is all that a client can see of a snapshot, save times.
+type seen struct {
+	Kind    snapshots.Kind
+	Parent  string
+	Labels  map[string]string
+	Content string
+}
+
+// visible is all that a client can see, times and dataset names excepted: by
+// Walk, and in the file systems it may mount.
+func (s *story) visible() map[string]seen {
+	s.Helper()
+	all := make(map[string]seen)
+	for _, info := range s.walk() {
+		source := s.templateOf(info.Name) + "@" + layout.Extracted
+		if info.Kind != snapshots.KindCommitted {
+			source = s.dataset(info.Name)
+		}
+		var content string
+		s.pool.edit(func(state *fakeState) {
+			var ok bool
+			content, ok = state.contentOf(source)
+			require.True(s, ok, "%s of %q is not in the pool", source, info.Name)
+		})
+		if len(info.Labels) == 0 {
+			info.Labels = nil
+		}
+		all[info.Name] = seen{info.Kind, info.Parent, info.Labels, content}
+	}
+	return all
+}
+
+// datasets are the pool's, below storage and runtime.
+func (s *story) datasets() []string {
+	names := []string{}
+	s.pool.edit(func(state *fakeState) {
+		for _, name := range slices.Sorted(maps.Keys(state.fs)) {
+			if strings.Count(name, "/") > 2 {
+				names = append(names, name)
+			}
+		}
+	})
+	return names
+}
+
+// templates are the datasets below storage.
+func (s *story) templates() []string {
+	return slices.DeleteFunc(s.datasets(), func(name string) bool { return !strings.HasPrefix(name, s.base.Storage()) })
+}
+
+// dump is the whole index, one line a thing.
+func dump(sn *Snapshotter) []string {
+	x := sn.index
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var lines []string
+	dataset := func(t *template) string {
+		if t == nil {
+			return "nothing"
+		}
+		return t.Dataset()
+	}
+	for name, r := range x.records {
+		info, _ := json.Marshal(r.info)
+		lines = append(lines, fmt.Sprintf("record %q %s: seq %d target %q in %s of %s, props %q, %s",
+			name, r.id, r.seq, r.target, r.dataset, dataset(r.template), r.props, info))
+	}
+	for name, t := range x.templates {
+		line := fmt.Sprintf("template %s on %s: %d records, %d pins, held %v", name, dataset(t.parent), t.records, t.pins, t.held)
+		if t.warm() && !t.IsOpaque() {
+			line += ", idle since " + stamp(t.idle)
+		}
+		lines = append(lines, line)
+	}
+	for name, t := range x.trash {
+		lines = append(lines, fmt.Sprintf("trash %s of %s", name, dataset(t.origin)))
+	}
+	for name, n := range x.children {
+		lines = append(lines, fmt.Sprintf("%q has %d children", name, n))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// requireRecoverable wants the index to be what a new snapshotter makes of the
+// pool, once everything that waits has been written.
+func (s *story) requireRecoverable() {
+	s.Helper()
+	require.NoError(s, s.sn.queue.flush(s.ctx))
+	fresh, err := New(s.ctx, s.pool, Config{Base: s.base, WarmKeep: s.keep})
+	require.NoError(s, err)
+	require.Empty(s, fresh.queue.pending, "nothing was superseded")
+	require.Equal(s, dump(fresh), dump(s.sn), "the live index, and that of the pool")
+	require.NoError(s, fresh.Close())
+}
+
+// requireInvariants asserts what holds after a cleanup that left nothing.
+func (s *story) requireInvariants() {
+	s.Helper()
+	s.cleanup()
+	s.requireRecoverable()
+	list, err := s.pool.List(s.ctx, s.base.String())
+	require.NoError(s, err)
+	require.NoError(s, CheckInvariants(s.base, list))
+	s.pool.edit(func(state *fakeState) {
+		for name, fs := range state.fs {
+			records := 0
+			for prop := range fs.props {
+				if rest, ok := strings.CutPrefix(prop, propRecord); ok && !strings.Contains(rest, ":") {
+					records++
+				}
+			}
+			_, extracted := fs.snaps[layout.Extracted]
+			_, trash := fs.props[propTrash]
+			switch {
+			case strings.HasPrefix(name, s.base.Runtime()+"/"):
+				assert.True(s, records == 1 && !trash, "%s: one active record or gone", name)
+				assert.False(s, extracted, "%s is not in the middle of a commit", name)
+			case strings.HasPrefix(name, s.base.Storage()+"/"):
+				assert.True(s, extracted, "%s has its snapshot", name)
+				assert.Equal(s, fs.snaps[layout.Extracted].content, fs.content, "%s was never written to", name)
+			}
+		}
+	})
+	for name, i := range s.visible() {
+		if i.Parent != "" {
+			assert.Equal(s, snapshots.KindCommitted, s.stat(i.Parent).Kind, "the parent of %q", name)
+		}
+	}
+}
+
+// heldLocks are the locks that somebody holds or waits for.
+func heldLocks(sn *Snapshotter) []string {
+	var names []string
+	for _, k := range []*keyLocks{&sn.keys, &sn.data} {
+		k.mu.Lock()
+		names = slices.AppendSeq(names, maps.Keys(k.locks))
+		k.mu.Unlock()
+	}
+	return names
+}
