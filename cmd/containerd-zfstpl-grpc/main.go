@@ -1,0 +1,63 @@
+// Command containerd-zfstpl-grpc is the daemon that containerd uses as a proxy
+// snapshotter.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/containerd/log"
+	"github.com/urfave/cli/v2"
+
+	"github.com/zfstpl/zfstpl/plugin"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := app().RunContext(ctx, os.Args); err != nil {
+		fmt.Fprintf(os.Stderr, "containerd-zfstpl-grpc: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func app() *cli.App {
+	app := cli.NewApp()
+	app.Name = "containerd-zfstpl-grpc"
+	app.Usage = "serve zfstpl's snapshots to containerd"
+	app.Version = plugin.Version()
+	app.HideHelpCommand = true
+	app.Flags = flags()
+	app.Action = run
+	return app
+}
+
+func run(c *cli.Context) error {
+	if c.Args().Present() {
+		return fmt.Errorf("unexpected argument %q: options begin with --", c.Args().First())
+	}
+	config, err := configuration(c)
+	if err != nil {
+		return err
+	}
+	if _, err := config.Check(); err != nil {
+		return err
+	}
+	if err := config.SetLogLevel(); err != nil {
+		return err
+	}
+	instance, err := plugin.Open(c.Context, config)
+	if err != nil {
+		return err
+	}
+	log.G(c.Context).WithField("dataset", config.Dataset).WithField("root", instance.Root).
+		WithField("version", plugin.Version()).Info("base is open")
+	err = serve(c.Context, config.Address, instance)
+	if closeErr := instance.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/contrib/snapshotservice"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// drainTime is how long calls under way may take after SIGTERM. systemd kills
+// after 90 s.
+const drainTime = 30 * time.Second
+
+// serve answers on address until ctx ends, then lets calls under way finish.
+func serve(ctx context.Context, address string, sn snapshots.Snapshotter) error {
+	listener, err := listen(address)
+	if err != nil {
+		return err
+	}
+	server, status := newServer(sn)
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	log.G(ctx).WithField("address", address).Info("serving")
+	notify(ctx, daemon.SdNotifyReady)
+
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving %s: %w", address, err)
+	case <-ctx.Done():
+	}
+	notify(ctx, daemon.SdNotifyStopping)
+	log.G(ctx).Info("stopping: calls under way are finished first")
+	status.Shutdown()
+	drain(server)
+	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
+
+func newServer(sn snapshots.Snapshotter) (*grpc.Server, *health.Server) {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
+		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize))
+	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(walkStatus{sn, sn.(snapshots.Cleaner)}))
+	status := health.NewServer()
+	for _, name := range []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName} {
+		status.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
+	}
+	grpc_health_v1.RegisterHealthServer(server, status)
+	return server, status
+}
+
+// walkStatus makes Walk answer gRPC's errors: the service maps those of every
+// other method, but hands Walk's on as they are.
+type walkStatus struct {
+	snapshots.Snapshotter
+	snapshots.Cleaner
+}
+
+func (w walkStatus) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
+	return errgrpc.ToGRPC(w.Snapshotter.Walk(ctx, fn, filters...))
+}
+
+func drain(server *grpc.Server) {
+	done := make(chan struct{})
+	go func() { server.GracefulStop(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(drainTime):
+		server.Stop()
+	}
+}
+
+// notify tells systemd, where it started us.
+func notify(ctx context.Context, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.G(ctx).WithError(err).Warn("systemd could not be notified")
+	}
+}

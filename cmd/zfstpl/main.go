@@ -1,0 +1,64 @@
+// Command zfstpl is the administrator's: it makes a base and shows what is in
+// one.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zfstpl/zfstpl/plugin"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := app().RunContext(ctx, os.Args); err != nil {
+		fmt.Fprintf(os.Stderr, "zfstpl: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func app() *cli.App {
+	app := cli.NewApp()
+	app.Name = "zfstpl"
+	app.Usage = "administer container snapshots on ZFS"
+	app.Version = plugin.Version()
+	app.HideHelpCommand = true
+	app.Commands = []*cli.Command{initCommand(), lsCommand(), configCommand()}
+	app.Action = func(c *cli.Context) error {
+		if c.Args().Present() {
+			return fmt.Errorf("there is no command %q: 'zfstpl --help' lists them", c.Args().First())
+		}
+		return cli.ShowAppHelp(c)
+	}
+	return app
+}
+
+// settings are the daemon's, from its configuration file where there is one:
+// on a configured host no command needs to be told what the daemon knows.
+func settings(c *cli.Context) (plugin.Config, error) {
+	config, err := plugin.LoadConfig(c.String("config"), !c.IsSet("config"))
+	if err != nil {
+		return config, err
+	}
+	for name, setting := range map[string]*string{
+		"dataset": &config.Dataset, "root": &config.Root, "address": &config.Address,
+	} {
+		if c.IsSet(name) {
+			*setting = c.String(name)
+		}
+	}
+	return config, nil
+}
+
+var (
+	configFlag  = &cli.StringFlag{Name: "config", Aliases: []string{"c"}, Value: plugin.DefaultConfigFile, Usage: "the daemon's configuration `FILE`"}
+	datasetFlag = &cli.StringFlag{Name: "dataset", Usage: "base `DATASET` (default: the configured one)"}
+	rootFlag    = &cli.StringFlag{Name: "root", Usage: "`DIR` where the base is mounted (default: " + plugin.DefaultRoot + ")"}
+	addressFlag = &cli.StringFlag{Name: "address", Usage: "the daemon's unix `SOCKET` (default: " + plugin.DefaultAddress + ")"}
+)

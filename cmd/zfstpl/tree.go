@@ -1,0 +1,144 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/docker/go-units"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+)
+
+// tree draws entries below the templates they are clones of.
+type tree struct {
+	full bool // chain IDs in full
+	now  func() time.Time
+}
+
+func (t tree) print(w io.Writer, base string, entries []snapshotter.Entry) error {
+	clones := make(map[string][]snapshotter.Entry)
+	known := make(map[string]bool)
+	for _, e := range entries {
+		known[e.Dataset] = true
+	}
+	var total uint64
+	for _, e := range entries {
+		total += e.Used
+		if !known[e.Parent] {
+			e.Parent = ""
+		}
+		clones[e.Parent] = append(clones[e.Parent], e)
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "%s\tOWN\tALL\tBELONGS TO\n", base)
+	t.level(tw, clones, "", "")
+	fmt.Fprintf(tw, "%d datasets\t%s\t\t\n", len(entries), size(total))
+	return tw.Flush()
+}
+
+func (t tree) level(w io.Writer, clones map[string][]snapshotter.Entry, parent, indent string) {
+	entries := clones[parent]
+	slices.SortFunc(entries, func(a, b snapshotter.Entry) int {
+		return cmp.Or(strings.Compare(string(a.State), string(b.State)), strings.Compare(a.Dataset, b.Dataset))
+	})
+	for i, e := range entries {
+		branch, below := "├─ ", "│  "
+		if i == len(entries)-1 {
+			branch, below = "└─ ", "   "
+		}
+		if parent == "" {
+			branch, below = "", ""
+		}
+		fmt.Fprintf(w, "%s%s%s\t%s\t%s\t%s\n", indent, branch, t.name(e.Dataset), size(e.Used), size(e.Refer), t.owner(e))
+		t.level(w, clones, e.Dataset, indent+below)
+	}
+}
+
+// name is the last component; of a chain ID the first digits, which is what
+// other tools show too.
+func (t tree) name(dataset string) string {
+	name := dataset[strings.LastIndexByte(dataset, '/')+1:]
+	if layout.IsChainID(name) && !t.full {
+		return name[:len("sha256:")+12] + "…"
+	}
+	return name
+}
+
+// owner says what a dataset belongs to, or why it is there all the same.
+func (t tree) owner(e snapshotter.Entry) string {
+	if e.Problem != "" {
+		return "cannot be read: " + e.Problem
+	}
+	switch e.State {
+	case snapshotter.StateWarm:
+		return fmt.Sprintf("nobody, warm for %s", t.since(e.Since))
+	case snapshotter.StateTrash:
+		return "nobody, destroyed at the next cleanup"
+	case snapshotter.StatePartial:
+		return "nobody, left by a crash"
+	case snapshotter.StateForeign:
+		return "not zfstpl's"
+	}
+	if len(e.Records) == 0 {
+		return "every image"
+	}
+	return strings.Join(owners(e.Records), ", ")
+}
+
+func (t tree) since(when time.Time) string {
+	now := time.Now
+	if t.now != nil {
+		now = t.now
+	}
+	return units.HumanDuration(now().Sub(when))
+}
+
+// owners are the namespaces whose images hold a template, and the snapshots
+// that show or change one.
+func owners(records []snapshots.Info) []string {
+	found := make(map[string]bool)
+	for _, r := range records {
+		ns, client := layout.Namespace(r.Name), layout.ClientName(r.Name)
+		where := ""
+		if ns != "" {
+			where = ns + "/"
+		}
+		switch {
+		case r.Kind == snapshots.KindView:
+			found["view "+where+printable(client)] = true
+		case r.Kind == snapshots.KindActive:
+			found["active "+where+printable(client)] = true
+		case layout.IsChainID(client) && ns != "":
+			found["image layer in "+ns] = true
+		case layout.IsChainID(client):
+			found["image layer"] = true
+		default:
+			found["snapshot "+where+printable(client)] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// printable keeps what clients chose from writing to the terminal by itself.
+func printable(s string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+	if len([]rune(clean)) > 60 {
+		clean = string([]rune(clean)[:59]) + "…"
+	}
+	return clean
+}
+
+func size(bytes uint64) string { return units.BytesSize(float64(bytes)) }

@@ -1,0 +1,141 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/log"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+)
+
+// What holds where a setting is not given.
+const (
+	DefaultConfigFile = "/etc/zfstpl/config.toml"
+	DefaultRoot       = "/var/lib/zfstpl"
+	DefaultAddress    = "/run/zfstpl/zfstpl.sock"
+	DefaultWarmKeep   = 168 * time.Hour
+)
+
+// Config are the settings of a snapshotter and its daemon.
+type Config struct {
+	// Dataset is the base, such as "tank/zfstpl". There is no default.
+	Dataset string `toml:"dataset"`
+	// Root is where the base is mounted. Empty: wherever its mountpoint
+	// property says.
+	Root string `toml:"root"`
+	// Address is the daemon's unix socket, in a directory of its own.
+	Address string `toml:"address"`
+	// LogLevel is trace, debug, info, warn, error, fatal or panic.
+	LogLevel string `toml:"log_level"`
+	Warm     Warm   `toml:"warm"`
+}
+
+// Warm are the settings about templates that no record names.
+type Warm struct {
+	// Keep is how long such a template stays: a duration such as "168h", "0s"
+	// for not at all, or "forever".
+	Keep Duration `toml:"keep"`
+}
+
+// Duration is a time.Duration that is written as text, or "forever".
+type Duration time.Duration
+
+// UnmarshalText reads a duration that is not negative, or "forever".
+func (d *Duration) UnmarshalText(text []byte) error {
+	if string(text) == "forever" {
+		*d = Duration(snapshotter.KeepForever)
+		return nil
+	}
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a duration such as \"168h\" or \"0s\", nor \"forever\"", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText is the reverse of UnmarshalText.
+func (d Duration) MarshalText() ([]byte, error) {
+	if time.Duration(d) == snapshotter.KeepForever {
+		return []byte("forever"), nil
+	}
+	return []byte(time.Duration(d).String()), nil
+}
+
+// DefaultConfig is what a configuration file is read over.
+func DefaultConfig() Config {
+	return Config{
+		Address:  DefaultAddress,
+		LogLevel: "info",
+		Warm:     Warm{Keep: Duration(DefaultWarmKeep)},
+	}
+}
+
+// LoadConfig reads a configuration file over the defaults. An unknown key is
+// an error that names its line. Where mayLack is set a file that does not
+// exist leaves the defaults.
+func LoadConfig(path string, mayLack bool) (Config, error) {
+	config := DefaultConfig()
+	file, err := os.Open(path)
+	if mayLack && errors.Is(err, fs.ErrNotExist) {
+		return config, nil
+	}
+	if err != nil {
+		return config, fmt.Errorf("configuration: %w", err)
+	}
+	defer file.Close()
+	err = toml.NewDecoder(file).DisallowUnknownFields().Decode(&config)
+	if err == nil {
+		return config, nil
+	}
+	var unknown *toml.StrictMissingError
+	var wrong *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		first := unknown.Errors[0]
+		line, _ := first.Position()
+		return config, fmt.Errorf("configuration: %s:%d: unknown key %q", path, line, strings.Join(first.Key(), "."))
+	case errors.As(err, &wrong):
+		line, _ := wrong.Position()
+		return config, fmt.Errorf("configuration: %s:%d: %w", path, line, wrong)
+	default:
+		return config, fmt.Errorf("configuration: %s: %w", path, err)
+	}
+}
+
+// Check answers the base, or an error for the first setting that makes no
+// sense.
+func (c Config) Check() (layout.Base, error) {
+	if c.Dataset == "" {
+		return layout.Base{}, fmt.Errorf("no dataset is configured: set 'dataset' in %s or give --dataset, such as tank/zfstpl", DefaultConfigFile)
+	}
+	base, err := layout.ParseBase(c.Dataset)
+	if err != nil {
+		return base, err
+	}
+	if c.Root != "" && !filepath.IsAbs(c.Root) {
+		return base, fmt.Errorf("root %q is not an absolute path", c.Root)
+	}
+	if !filepath.IsAbs(c.Address) {
+		return base, fmt.Errorf("address %q is not the absolute path of a unix socket", c.Address)
+	}
+	switch c.LogLevel {
+	case "trace", "debug", "info", "warn", "error", "fatal", "panic":
+	default:
+		return base, fmt.Errorf("log level %q is none of trace, debug, info, warn, error, fatal, panic", c.LogLevel)
+	}
+	return base, nil
+}
+
+// SetLogLevel applies the checked level.
+func (c Config) SetLogLevel() error { return log.SetLevel(c.LogLevel) }
+
+func (d Duration) value() time.Duration { return time.Duration(d) }

@@ -1,0 +1,59 @@
+package plugin
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"text/template"
+)
+
+// Versions of containerd's configuration file.
+const (
+	ContainerdConfig2 = 2 // containerd 1.7
+	ContainerdConfig3 = 3 // containerd 2.x
+)
+
+// The transfer service of containerd 2 has one table that says with what it
+// unpacks; a table of ours replaces its defaults, so overlayfs is listed too.
+var containerdConfig = template.Must(template.New("").Parse(`# For {{if eq .Version 3}}containerd 2.x{{else}}containerd 1.7{{end}}: goes below "version = {{.Version}}" in /etc/containerd/config.toml.
+[proxy_plugins.zfstpl]
+  type = "snapshot"
+  address = "{{.Address}}"
+  [proxy_plugins.zfstpl.exports]
+    root = "{{.Root}}"
+    enable_remote_snapshot_annotations = "true"
+{{if eq .Version 3}}
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "{{.Platform}}"
+  snapshotter = "zfstpl"
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "{{.Platform}}"
+  snapshotter = "overlayfs"
+
+# Kubernetes: what the kubelet pulls and runs goes to zfstpl.
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "zfstpl"
+{{else}}
+# Kubernetes: what the kubelet pulls and runs goes to zfstpl.
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "zfstpl"
+  disable_snapshot_annotations = false
+{{end}}`))
+
+// ContainerdConfig is what a containerd's configuration needs to use a daemon
+// that serves address, with its base mounted at root.
+func ContainerdConfig(version int, address, root string) (string, error) {
+	if version != ContainerdConfig2 && version != ContainerdConfig3 {
+		return "", fmt.Errorf("containerd's configuration has version 2 (containerd 1.7) or 3 (containerd 2.x), not %d", version)
+	}
+	for what, path := range map[string]string{"address": address, "root": root} {
+		if strings.ContainsAny(path, "\"\\\n") {
+			return "", fmt.Errorf("%s %q has a character that cannot stand in containerd's configuration", what, path)
+		}
+	}
+	var b strings.Builder
+	err := containerdConfig.Execute(&b, map[string]any{
+		"Version": version, "Address": address, "Root": root, "Platform": "linux/" + runtime.GOARCH,
+	})
+	return b.String(), err
+}

@@ -1,0 +1,34 @@
+package plugin
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The sample that ships says what holds without it.
+func TestSampleConfigurationIsTheDefaults(t *testing.T) {
+	t.Parallel()
+	sample, err := LoadConfig("../contrib/zfstpl.toml", false)
+	require.NoError(t, err)
+	_, err = sample.Check()
+	require.NoError(t, err)
+	want := DefaultConfig()
+	want.Dataset, want.Root = "tank/zfstpl", DefaultRoot
+	assert.Equal(t, want, sample)
+}
+
+// The unit starts what 'make install' installs, where the daemon serves.
+func TestUnitAndDefaultsAgree(t *testing.T) {
+	t.Parallel()
+	unit, err := os.ReadFile("../contrib/systemd/zfstpl.service")
+	require.NoError(t, err)
+	assert.Contains(t, string(unit), "ExecStart=/usr/local/bin/containerd-zfstpl-grpc\n")
+	assert.Contains(t, string(unit), "Type=notify\n")
+	assert.Contains(t, string(unit), "RuntimeDirectoryMode=0700\n")
+	assert.True(t, strings.HasPrefix(DefaultAddress, "/run/zfstpl/"), "RuntimeDirectory=zfstpl makes the socket's directory")
+	assert.Contains(t, string(unit), "RuntimeDirectory=zfstpl\n")
+}

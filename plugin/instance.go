@@ -1,0 +1,118 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/moby/sys/mountinfo"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Instance is a snapshotter that owns its base.
+type Instance struct {
+	*snapshotter.Snapshotter
+	Root string // where the base is mounted
+	lock *baseLock
+}
+
+// Open answers the snapshotter that config asks for, after making sure that
+// this process may have it. Its errors are one line and say what to do.
+func Open(ctx context.Context, config Config) (*Instance, error) {
+	base, err := config.Check()
+	if err != nil {
+		return nil, err
+	}
+	pool, err := OpenPool(ctx, base)
+	if err != nil {
+		return nil, err
+	}
+	root, err := mountBase(ctx, pool, base, config.Root)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockBase(root, base, config.Address)
+	if err != nil {
+		return nil, err
+	}
+	sn, err := snapshotter.New(ctx, pool, snapshotter.Config{
+		Base:     base,
+		WarmKeep: config.Warm.Keep.value(),
+	})
+	if err != nil {
+		return nil, errors.Join(err, lock.release())
+	}
+	return &Instance{Snapshotter: sn, Root: root, lock: lock}, nil
+}
+
+// Close closes the snapshotter and gives the base free.
+func (i *Instance) Close() error {
+	return errors.Join(i.Snapshotter.Close(), i.lock.release())
+}
+
+// OpenPool answers a client for the pool that base lies in.
+func OpenPool(ctx context.Context, base layout.Base) (*zfs.Client, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("not running as root: zfstpl administers ZFS and must be started as root")
+	}
+	pool, err := zfs.Open(ctx, base.Pool())
+	switch {
+	case errors.Is(err, zfs.ErrUnavailable):
+		return nil, fmt.Errorf("ZFS is not available on this machine: install it and load the module with 'modprobe zfs' (%w)", err)
+	case errors.Is(err, zfs.ErrNotFound):
+		return nil, fmt.Errorf("pool %s is not imported: 'zpool import' lists those that can be, 'zpool create' makes one", base.Pool())
+	case err != nil:
+		return nil, err
+	}
+	return pool, nil
+}
+
+// mountBase makes sure that the base is mounted and answers where. containerd
+// takes the space of the image file system from there.
+func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want string) (string, error) {
+	list, err := pool.List(ctx, base.String())
+	if errors.Is(err, zfs.ErrNotFound) {
+		return "", fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s'", base, base)
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := snapshotter.CheckBase(base, list); err != nil {
+		return "", fmt.Errorf("%w: name the dataset that 'zfstpl init' made", err)
+	}
+	i := slices.IndexFunc(list, func(d zfs.Dataset) bool { return d.Name == base.String() })
+	root := list[i].Mountpoint
+	if !filepath.IsAbs(root) {
+		return "", fmt.Errorf("dataset %s has mountpoint=%s: give it a place with 'zfs set mountpoint=%s %s'", base, root, DefaultRoot, base)
+	}
+	if want != "" && filepath.Clean(want) != filepath.Clean(root) {
+		return "", fmt.Errorf("root is %s, but dataset %s has its mountpoint at %s: make them agree", want, base, root)
+	}
+	mounted, err := mountedAt(base.String(), root)
+	if err != nil {
+		return "", err
+	}
+	if !mounted {
+		if err := pool.Mount(ctx, base.String()); err != nil {
+			return "", err
+		}
+	}
+	return root, nil
+}
+
+func mountedAt(source, target string) (bool, error) {
+	found, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
+		hit := i.FSType == "zfs" && i.Source == source && i.Mountpoint == filepath.Clean(target)
+		return !hit, hit
+	})
+	if err != nil {
+		return false, fmt.Errorf("reading the mount table: %w", err)
+	}
+	return len(found) > 0, nil
+}

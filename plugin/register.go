@@ -1,0 +1,46 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/platforms"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// A containerd that imports this package has zfstpl built in:
+//
+//	[plugins."io.containerd.snapshotter.v1.zfstpl"]
+//	  dataset = "tank/zfstpl"
+func init() {
+	registry.Register(&plugin.Registration{
+		Type:   plugins.SnapshotPlugin,
+		ID:     "zfstpl",
+		Config: &Config{Address: DefaultAddress, LogLevel: "info", Warm: Warm{Keep: Duration(DefaultWarmKeep)}},
+		InitFn: initPlugin,
+	})
+}
+
+func initPlugin(ic *plugin.InitContext) (any, error) {
+	config, ok := ic.Config.(*Config)
+	if !ok {
+		return nil, errors.New("zfstpl: not a configuration of this plugin")
+	}
+	if config.Dataset == "" {
+		return nil, fmt.Errorf("zfstpl: no dataset is configured: %w", plugin.ErrSkipPlugin)
+	}
+	instance, err := Open(ic.Context, *config)
+	if errors.Is(err, zfs.ErrUnavailable) {
+		return nil, fmt.Errorf("%w: %w", err, plugin.ErrSkipPlugin)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
+	ic.Meta.Exports["root"] = instance.Root
+	return instance, nil
+}
