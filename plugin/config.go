@@ -45,29 +45,30 @@ type Warm struct {
 	Keep Duration `toml:"keep"`
 }
 
-// Duration is a time.Duration that is written as text, or "forever".
-type Duration time.Duration
+// Duration is a time.Duration that is written as text, or "forever". It is a
+// struct so that a number without a unit is refused, not taken for nanoseconds.
+type Duration struct{ time.Duration }
 
 // UnmarshalText reads a duration that is not negative, or "forever".
 func (d *Duration) UnmarshalText(text []byte) error {
 	if string(text) == "forever" {
-		*d = Duration(snapshotter.KeepForever)
+		*d = Duration{snapshotter.KeepForever}
 		return nil
 	}
 	v, err := time.ParseDuration(string(text))
 	if err != nil || v < 0 {
 		return fmt.Errorf("%q is not a duration such as \"168h\" or \"0s\", nor \"forever\"", text)
 	}
-	*d = Duration(v)
+	*d = Duration{v}
 	return nil
 }
 
 // MarshalText is the reverse of UnmarshalText.
 func (d Duration) MarshalText() ([]byte, error) {
-	if time.Duration(d) == snapshotter.KeepForever {
+	if d.Duration == snapshotter.KeepForever {
 		return []byte("forever"), nil
 	}
-	return []byte(time.Duration(d).String()), nil
+	return []byte(d.String()), nil
 }
 
 // DefaultConfig is what a configuration file is read over.
@@ -75,7 +76,7 @@ func DefaultConfig() Config {
 	return Config{
 		Address:  DefaultAddress,
 		LogLevel: "info",
-		Warm:     Warm{Keep: Duration(DefaultWarmKeep)},
+		Warm:     Warm{Keep: Duration{DefaultWarmKeep}},
 	}
 }
 
@@ -137,5 +138,3 @@ func (c Config) Check() (layout.Base, error) {
 
 // SetLogLevel applies the checked level.
 func (c Config) SetLogLevel() error { return log.SetLevel(c.LogLevel) }
-
-func (d Duration) value() time.Duration { return time.Duration(d) }

@@ -2,9 +2,12 @@ package plugin
 
 import (
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"text/template"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Versions of containerd's configuration file.
@@ -46,9 +49,9 @@ func ContainerdConfig(version int, address, root string) (string, error) {
 	if version != ContainerdConfig2 && version != ContainerdConfig3 {
 		return "", fmt.Errorf("containerd's configuration has version 2 (containerd 1.7) or 3 (containerd 2.x), not %d", version)
 	}
-	for what, path := range map[string]string{"address": address, "root": root} {
-		if strings.ContainsAny(path, "\"\\\n") {
-			return "", fmt.Errorf("%s %q has a character that cannot stand in containerd's configuration", what, path)
+	for _, p := range [][2]string{{"address", address}, {"root", root}} {
+		if err := checkQuotable(p[0], p[1]); err != nil {
+			return "", err
 		}
 	}
 	var b strings.Builder
@@ -56,4 +59,15 @@ func ContainerdConfig(version int, address, root string) (string, error) {
 		"Version": version, "Address": address, "Root": root, "Platform": "linux/" + runtime.GOARCH,
 	})
 	return b.String(), err
+}
+
+// checkQuotable refuses a path that could not stand between quotes as it is.
+func checkQuotable(what, path string) error {
+	switch {
+	case !filepath.IsAbs(path):
+		return fmt.Errorf("%s %q is not an absolute path", what, path)
+	case !utf8.ValidString(path), strings.ContainsAny(path, `"\\`), strings.ContainsFunc(path, unicode.IsControl):
+		return fmt.Errorf("%s %q has a character that cannot stand in containerd's configuration", what, path)
+	}
+	return nil
 }

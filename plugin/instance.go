@@ -37,13 +37,14 @@ func Open(ctx context.Context, config Config) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockBase(root, base, config.Address)
+	lock, err := lockBase(ctx, root, base, config.Address)
 	if err != nil {
 		return nil, err
 	}
+	pool.Hold(lock.file)
 	sn, err := snapshotter.New(ctx, pool, snapshotter.Config{
 		Base:     base,
-		WarmKeep: config.Warm.Keep.value(),
+		WarmKeep: config.Warm.Keep.Duration,
 	})
 	if err != nil {
 		return nil, errors.Join(err, lock.release())

@@ -1,12 +1,16 @@
 package plugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,27 +24,48 @@ type baseLock struct{ file *os.File }
 
 const lockName = "lock"
 
-func lockBase(root string, base layout.Base, address string) (*baseLock, error) {
-	path := filepath.Join(root, lockName)
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// lastWords is how long a command of a daemon that was killed may go on.
+const lastWords = 30 * time.Second
+
+func lockBase(ctx context.Context, root string, base layout.Base, address string) (*baseLock, error) {
+	file, err := os.OpenFile(filepath.Join(root, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock of %s: %w", base, err)
 	}
 	l := &baseLock{file}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		holder := l.holder()
-		return nil, errors.Join(fmt.Errorf("dataset %s is in use by %s: stop it first, two daemons on one base would destroy each other's snapshots",
-			base, holder), file.Close())
+		err = l.inherit(ctx, base)
 	}
 	if err == nil {
 		err = l.sign(address)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock of %s: %w", base, err), file.Close())
+		return nil, errors.Join(err, file.Close())
 	}
 	return l, nil
 }
+
+// inherit waits for a lock whose owner is dead: a command that he ran holds it
+// until it has ended. A living owner is named in the error.
+func (l *baseLock) inherit(ctx context.Context, base layout.Base) error {
+	who, pid := l.holder()
+	if pid == 0 || alive(pid) {
+		return fmt.Errorf("dataset %s is in use by %s: stop it first, two daemons on one base would destroy each other's snapshots", base, who)
+	}
+	got := make(chan error, 1)
+	go func() { got <- unix.Flock(int(l.file.Fd()), unix.LOCK_EX) }()
+	select {
+	case err := <-got:
+		return err
+	case <-time.After(lastWords):
+		return fmt.Errorf("dataset %s: a zfs command of %s, which is dead, does not end: see 'zpool status'", base, who)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func alive(pid int) bool { return !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
 // sign writes who holds the lock, for the one who meets it.
 func (l *baseLock) sign(address string) error {
@@ -52,12 +77,18 @@ func (l *baseLock) sign(address string) error {
 	return err
 }
 
-func (l *baseLock) holder() string {
-	who, err := io.ReadAll(io.LimitReader(l.file, 1024))
-	if text := strings.TrimSpace(string(who)); err == nil && text != "" {
-		return text
+// holder answers who wrote the lock, and his process or 0.
+func (l *baseLock) holder() (who string, pid int) {
+	content, err := io.ReadAll(io.NewSectionReader(l.file, 0, 1024))
+	if who = strings.TrimSpace(string(content)); err != nil || who == "" {
+		return "another process", 0
 	}
-	return "another process"
+	if m := ownerPID.FindStringSubmatch(who); m != nil {
+		pid, _ = strconv.Atoi(m[1])
+	}
+	return who, pid
 }
+
+var ownerPID = regexp.MustCompile(`, process ([0-9]{1,9}), `)
 
 func (l *baseLock) release() error { return l.file.Close() }

@@ -20,7 +20,7 @@ func init() {
 	registry.Register(&plugin.Registration{
 		Type:   plugins.SnapshotPlugin,
 		ID:     "zfstpl",
-		Config: &Config{Address: DefaultAddress, LogLevel: "info", Warm: Warm{Keep: Duration(DefaultWarmKeep)}},
+		Config: func() *Config { c := DefaultConfig(); return &c }(),
 		InitFn: initPlugin,
 	})
 }

@@ -119,10 +119,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		r.template = &template{Template: into, parent: active.template}
 	}
 	r.dataset = into.Dataset()
-	s.index.mu.Lock()
-	s.index.seq++
-	r.seq = s.index.seq
-	s.index.mu.Unlock()
+	r.seq = s.index.next()
 
 	ops, err := commitOps(r, active, joins)
 	if err != nil {

@@ -25,6 +25,7 @@ var errDead = errors.New("the machine is dead")
 type fakePool struct {
 	tb    testing.TB
 	steps bool // as below 2.4, where a clone is a transaction of its own
+	torn  bool // each step is a transaction, as nowhere in ZFS
 	lax   bool // destroying a dataset with a record is no failure of the test
 
 	mu    sync.Mutex
@@ -84,7 +85,7 @@ func (p *fakePool) afterCrash() *fakePool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead = true
-	next := &fakePool{tb: p.tb, steps: p.steps, lax: p.lax, cut: -1, state: p.state.clone()}
+	next := &fakePool{tb: p.tb, steps: p.steps, torn: p.torn, lax: p.lax, cut: -1, state: p.state.clone()}
 	next.state.mounted, next.state.full = make(map[string]bool), false
 	for name, fs := range next.state.fs {
 		fs.dirty = ""
@@ -166,7 +167,7 @@ func (p *fakePool) Apply(_ context.Context, ops ...zfs.Op) error {
 				return err
 			}
 		}
-		if !p.steps {
+		if !p.steps && !p.torn {
 			return p.transact(func(s *fakeState) error { return s.applyAll(ops) })
 		}
 		return p.applySteps(ops)
@@ -179,7 +180,7 @@ func (p *fakePool) applySteps(ops []zfs.Op) error {
 	var made []string
 	for len(ops) > 0 {
 		n := 1
-		for !verbIs(ops[0], "clone") && n < len(ops) && !verbIs(ops[n], "clone") {
+		for !p.torn && !verbIs(ops[0], "clone") && n < len(ops) && !verbIs(ops[n], "clone") {
 			n++
 		}
 		err := p.transact(func(s *fakeState) error { return s.applyAll(ops[:n]) })

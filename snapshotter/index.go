@@ -62,6 +62,14 @@ func newIndex() *index {
 	}
 }
 
+// next answers the sequence number of a new record.
+func (x *index) next() uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.seq++
+	return x.seq
+}
+
 // get answers the record of that name or key.
 func (x *index) get(name string) (*record, error) {
 	x.mu.RLock()

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/filters"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -121,18 +122,17 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	if err != nil {
 		return snapshots.Info{}, err
 	}
+	// A record of its own, then the old one goes: whatever stops the pool in
+	// between, one of them is whole, and the newer counts.
 	r := *old
+	r.id, r.seq = layout.NewID(), s.index.next()
 	r.info.Labels = labels
 	r.info.Updated = time.Now().UTC()
 	ops, err := r.set()
 	if err != nil {
 		return snapshots.Info{}, err
 	}
-	for _, name := range old.props {
-		if !slices.Contains(r.props, name) {
-			ops = append(ops, zfs.Inherit(r.dataset, name))
-		}
-	}
+	ops = append(ops, old.clear()...)
 	if err := ctx.Err(); err != nil {
 		return snapshots.Info{}, err
 	}

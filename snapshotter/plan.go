@@ -16,6 +16,7 @@ type node struct {
 // doomed and have no clone that is not. It is pure; the same nodes give the
 // same plan.
 func plan(nodes []node) []string {
+	nodes = slices.SortedFunc(slices.Values(nodes), func(a, b node) int { return strings.Compare(a.dataset, b.dataset) })
 	clones := make(map[string][]node)
 	for _, n := range nodes {
 		if n.origin != "" {
@@ -42,7 +43,6 @@ func plan(nodes []node) []string {
 		}
 		return free
 	}
-	slices.SortFunc(nodes, func(a, b node) int { return strings.Compare(a.dataset, b.dataset) })
 	for _, n := range nodes {
 		visit(n)
 	}

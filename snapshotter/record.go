@@ -121,7 +121,7 @@ func (r *record) properties() (map[string]string, error) {
 			props[first+":"+strconv.Itoa(i)] = part
 		}
 	}
-	r.props = slices.Sorted(maps.Keys(props))
+	r.props = slices.Sorted(maps.Keys(props)) // the first part sorts first
 	return props, nil
 }
 
@@ -140,19 +140,20 @@ func split(s string, size int) []string {
 }
 
 // set are the ops that write r, answering an error for what cannot be written.
+// The first part comes last: a record that was cut off is none.
 func (r *record) set() ([]zfs.Op, error) {
 	props, err := r.properties()
 	if err != nil {
 		return nil, err
 	}
 	ops := make([]zfs.Op, 0, len(props))
-	for _, name := range r.props {
+	for _, name := range slices.Backward(r.props) {
 		ops = append(ops, zfs.Set(r.dataset, name, props[name]))
 	}
 	return ops, nil
 }
 
-// clear are the ops that take r away.
+// clear are the ops that take r away, the first part first.
 func (r *record) clear() []zfs.Op {
 	ops := make([]zfs.Op, 0, len(r.props))
 	for _, name := range r.props {

@@ -21,6 +21,7 @@ type recovery struct {
 	*Snapshotter
 	ctx context.Context
 
+	born    map[string]uint64 // the txg that made each dataset
 	records []*record
 	// halves are datasets under storage without @extracted: commits and
 	// preparations of the base that a crash cut off.
@@ -41,13 +42,20 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 		return err
 	}
 	slices.SortFunc(list, func(a, b zfs.Dataset) int { return cmp.Compare(a.CreateTXG, b.CreateTXG) })
-	r := recovery{Snapshotter: s, ctx: ctx}
+	r := recovery{Snapshotter: s, ctx: ctx, born: make(map[string]uint64)}
+	for _, d := range list {
+		r.born[d.Name] = d.CreateTXG
+	}
 	r.templates(list)
 	if s.empty = s.index.templates[s.config.Base.Empty().Dataset()]; s.empty == nil {
 		return fmt.Errorf("%s is missing: run 'zfstpl init %s', which completes a base", s.config.Base.Empty().Snapshot(), s.config.Base)
 	}
 	r.runtimes(list)
 	r.adoptRecords()
+	if err := r.settleCommits(); err != nil {
+		return err
+	}
+	r.tieRecords()
 	return r.takeBack()
 }
 
@@ -169,6 +177,11 @@ func (r *recovery) adoptRecords() {
 		}
 		x.insert(rec)
 	}
+}
+
+// tieRecords counts every record as a child of its parent.
+func (r *recovery) tieRecords() {
+	x := r.index
 	for _, rec := range x.records {
 		parent := x.records[rec.info.Parent]
 		if rec.info.Parent != "" && (parent == nil || parent.info.Kind != snapshots.KindCommitted) {
@@ -190,6 +203,34 @@ func (r *recovery) supersede(rec *record) {
 		ops = append(ops, zfs.Set(rec.dataset, propLastUsed, stamp(now)))
 	}
 	r.queue.pending = append(r.queue.pending, ops)
+}
+
+// settleCommits ends commits that were cut off between promote and the trash
+// mark. A runtime that is older than the template it is a clone of was the
+// other way round before: only a commit of it does that. Where the new template
+// has a record the commit is finished, else it is taken back.
+func (r *recovery) settleCommits() error {
+	x := r.index
+	for _, active := range x.sorted() {
+		t := active.template
+		if active.info.Kind != snapshots.KindActive || t == nil || t.held || r.born[active.dataset] >= r.born[t.Dataset()] {
+			continue
+		}
+		if t.records > 0 {
+			delete(x.records, active.info.Name)
+			r.queue.pending = append(r.queue.pending, append(active.clear(), zfs.Set(active.dataset, propTrash, stamp(time.Now()))))
+			x.discard(active.dataset, t)
+			continue
+		}
+		if err := r.pool.Apply(r.ctx, zfs.Promote(active.dataset, t.Dataset())); err != nil {
+			return poolError(fmt.Sprintf("take back the commit of %q", active.info.Name), err)
+		}
+		delete(x.templates, t.Dataset())
+		active.template = t.parent
+		r.halves = append(r.halves, t.Dataset())
+		r.strays = append(r.strays, active.dataset+"@"+layout.Extracted)
+	}
+	return nil
 }
 
 // takeBack undoes commits that were cut off before promote: the runtime is

@@ -75,7 +75,7 @@ func (t tree) name(dataset string) string {
 // owner says what a dataset belongs to, or why it is there all the same.
 func (t tree) owner(e snapshotter.Entry) string {
 	if e.Problem != "" {
-		return "cannot be read: " + e.Problem
+		return "cannot be read: " + printable(strings.ReplaceAll(e.Problem, "\n", "; "))
 	}
 	switch e.State {
 	case snapshotter.StateWarm:
@@ -106,8 +106,8 @@ func (t tree) since(when time.Time) string {
 func owners(records []snapshots.Info) []string {
 	found := make(map[string]bool)
 	for _, r := range records {
-		ns, client := layout.Namespace(r.Name), layout.ClientName(r.Name)
-		where := ""
+		client := layout.ClientName(r.Name)
+		ns, where := printable(layout.Namespace(r.Name)), ""
 		if ns != "" {
 			where = ns + "/"
 		}

@@ -100,7 +100,7 @@ func (c *Client) cloneCommand(ctx context.Context, clone Op, props []Op) error {
 		args = append(args, "-o", p.prop+"="+p.value)
 	}
 	args = append(args, clone.origin, clone.name)
-	_, err := run(ctx, "clone", clone.name, nil, args...)
+	_, err := c.run(ctx, "clone", clone.name, nil, args...)
 	return err
 }
 
@@ -109,7 +109,7 @@ func (c *Client) cloneCommand(ctx context.Context, clone Op, props []Op) error {
 func (c *Client) takeBack(ctx context.Context, made []string) error {
 	var errs []error
 	for _, name := range slices.Backward(made) {
-		if _, err := run(ctx, "take back", name, nil, "destroy", name); err != nil && !errors.Is(err, ErrNotFound) {
+		if _, err := c.run(ctx, "take back", name, nil, "destroy", name); err != nil && !errors.Is(err, ErrNotFound) {
 			errs = append(errs, err)
 		}
 	}

@@ -3,6 +3,7 @@ package zfs
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 )
@@ -13,7 +14,14 @@ type Client struct {
 	pool string
 	// clones tells whether channel programs can clone (2.4 and later).
 	clones bool
+	held   *os.File
 }
+
+// Hold hands file to every command that is run from now on, for as long as it
+// runs. A command outlives a process that is killed; a lock on the file then
+// does so too, and nobody else begins before it has ended. Call it before any
+// other method is used.
+func (c *Client) Hold(file *os.File) { c.held = file }
 
 // Open answers a client for the pool, after finding out what this release of
 // ZFS can do. It fails with ErrUnavailable where there is no ZFS and with

@@ -18,12 +18,15 @@ const waitDelay = 5 * time.Second
 
 // run executes the zfs command and answers what it wrote. op and dataset are for
 // the error.
-func run(ctx context.Context, op, dataset string, stdin io.Reader, args ...string) ([]byte, error) {
+func (c *Client) run(ctx context.Context, op, dataset string, stdin io.Reader, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, "zfs", args...)
 	// Messages are classified by their text, which only the C locale fixes.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "LANGUAGE=C")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
+	if c.held != nil {
+		cmd.ExtraFiles = []*os.File{c.held}
+	}
 	cmd.WaitDelay = waitDelay
 	err := cmd.Run()
 	switch {
@@ -66,7 +69,7 @@ func (c *Client) program(ctx context.Context, op, dataset, script string, m mode
 	// Behind the dashes nothing is an option, whatever a value begins with.
 	args = append(args, "--", c.pool, "-")
 	args = append(args, argv...)
-	out, err := run(ctx, op, dataset, strings.NewReader(script), args...)
+	out, err := c.run(ctx, op, dataset, strings.NewReader(script), args...)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ func (c *Client) Create(ctx context.Context, filesystem string, props map[string
 	for _, name := range slices.Sorted(maps.Keys(props)) {
 		args = append(args, "-o", name+"="+props[name])
 	}
-	_, err := run(ctx, "create", filesystem, nil, append(args, filesystem)...)
+	_, err := c.run(ctx, "create", filesystem, nil, append(args, filesystem)...)
 	return err
 }
 
@@ -26,6 +26,6 @@ func (c *Client) Mount(ctx context.Context, filesystem string) error {
 	if err := checkFilesystem("mount", filesystem); err != nil {
 		return err
 	}
-	_, err := run(ctx, "mount", filesystem, nil, "mount", filesystem)
+	_, err := c.run(ctx, "mount", filesystem, nil, "mount", filesystem)
 	return err
 }

@@ -29,7 +29,7 @@ func (c *Client) List(ctx context.Context, root string) ([]Dataset, error) {
 }
 
 func (c *Client) listFilesystems(ctx context.Context, root string) (map[string]*Dataset, error) {
-	out, err := run(ctx, "list", root, nil,
+	out, err := c.run(ctx, "list", root, nil,
 		"get", "-Hp", "-r", "-t", "filesystem", "-o", "name,property,source,value", "all", root)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (d *Dataset) take(name, source, value string) (err error) {
 
 func (c *Client) listSnapshots(ctx context.Context, root string, found map[string]*Dataset) error {
 	// Only the name, sorted by name: the one listing that opens no snapshot.
-	out, err := run(ctx, "list", root, nil,
+	out, err := c.run(ctx, "list", root, nil,
 		"list", "-H", "-t", "snapshot", "-o", "name", "-s", "name", "-r", root)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (c *Client) Used(ctx context.Context, filesystem string) (uint64, error) {
 	if err := checkFilesystem("used", filesystem); err != nil {
 		return 0, err
 	}
-	out, err := run(ctx, "used", filesystem, nil, "get", "-Hp", "-o", "value", "used", filesystem)
+	out, err := c.run(ctx, "used", filesystem, nil, "get", "-Hp", "-o", "value", "used", filesystem)
 	if err != nil {
 		return 0, err
 	}

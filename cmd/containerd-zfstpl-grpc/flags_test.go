@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/log"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/urfave/cli/v2"
+
+	"github.com/zfstpl/zfstpl/plugin"
+)
+
+// started runs the command, one at a time: cli's flags for help and version are
+// variables that a run writes to.
+func started(t *testing.T, action cli.ActionFunc, args ...string) (output string, err error) {
+	t.Helper()
+	one.Lock()
+	defer one.Unlock()
+	var out bytes.Buffer
+	a := app()
+	a.Writer, a.ErrWriter = &out, &out
+	if action != nil {
+		a.Action = action
+	}
+	err = a.RunContext(t.Context(), append([]string{"containerd-zfstpl-grpc"}, args...))
+	return out.String(), err
+}
+
+var one sync.Mutex
+
+// configured runs the daemon up to the point where it has its configuration.
+func configured(t *testing.T, args ...string) (config plugin.Config, err error) {
+	t.Helper()
+	_, err = started(t, func(c *cli.Context) (err error) {
+		config, err = configuration(c)
+		return err
+	}, args...)
+	return config, err
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+// keysOf are the settings of a configuration file, as flags would be called.
+func keysOf(t reflect.Type, prefix string) []string {
+	var keys []string
+	for i := range t.NumField() {
+		f := t.Field(i)
+		key := prefix + strings.ReplaceAll(f.Tag.Get("toml"), "_", "-")
+		if isTable := f.Type.Kind() == reflect.Struct && f.Type.Field(0).Tag.Get("toml") != ""; isTable {
+			keys = append(keys, keysOf(f.Type, key+"-")...)
+		} else {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func TestEverySettingIsAFlag(t *testing.T) {
+	t.Parallel()
+	known := make(map[string]bool)
+	for _, f := range flags() {
+		known[f.Names()[0]] = true
+	}
+	keys := keysOf(reflect.TypeFor[plugin.Config](), "")
+	require.Contains(t, keys, "warm-keep")
+	for _, key := range keys {
+		assert.True(t, known[key], "there is no --%s", key)
+		delete(known, key)
+	}
+	delete(known, "config")
+	assert.Empty(t, known, "flags that no file can set")
+}
+
+// A flag wins over the file, and the file over what holds by default.
+func TestFlagsWin(t *testing.T) {
+	t.Parallel()
+	path := file(t, "dataset = 'tank/f'\nroot = '/f'\naddress = '/f.sock'\nlog_level = 'warn'\nwarm.keep = '1h'\n")
+	config, err := configured(t, "--config", path)
+	require.NoError(t, err)
+	assert.Equal(t, "tank/f /f /f.sock warn", strings.Join([]string{config.Dataset, config.Root, config.Address, config.LogLevel}, " "))
+	assert.Equal(t, "1h0m0s", keep(t, config))
+
+	config, err = configured(t, "-c", path, "--dataset", "tank/a", "--root", "/a", "--address", "/a.sock", "--log-level", "debug", "--warm-keep", "forever")
+	require.NoError(t, err)
+	assert.Equal(t, "tank/a /a /a.sock debug", strings.Join([]string{config.Dataset, config.Root, config.Address, config.LogLevel}, " "))
+	assert.Equal(t, "forever", keep(t, config))
+
+	config, err = configured(t, "-c", path, "--root", "", "--warm-keep", "0s")
+	require.NoError(t, err)
+	assert.Empty(t, config.Root, "a flag that is given and empty is given")
+	assert.Equal(t, "0s", keep(t, config))
+	assert.Equal(t, "tank/f", config.Dataset)
+	config, err = configured(t, "-c", file(t, ""))
+	require.NoError(t, err)
+	assert.Equal(t, plugin.DefaultConfig(), config)
+	assert.Equal(t, time.Duration(plugin.DefaultWarmKeep).String(), keep(t, config))
+}
+
+func keep(t *testing.T, config plugin.Config) string {
+	t.Helper()
+	text, err := config.Warm.Keep.MarshalText()
+	require.NoError(t, err)
+	return string(text)
+}
+
+func TestConfigurationRefuses(t *testing.T) {
+	t.Parallel()
+	none := filepath.Join(t.TempDir(), "none")
+	for what, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"no file":      {[]string{"--config", none}, none},
+		"bad file":     {[]string{"--config", file(t, "colour = 'blue'")}, "colour"},
+		"bad duration": {[]string{"--config", file(t, ""), "--warm-keep", "a week"}, "a week"},
+		"unknown flag": {[]string{"--colour", "blue"}, "colour"},
+		"no value":     {[]string{"--dataset"}, "dataset"},
+	} {
+		_, err := configured(t, c.args...)
+		assert.ErrorContains(t, err, c.says, what)
+	}
+}
+
+// run comes to these before it needs root or ZFS.
+func TestRunRefuses(t *testing.T) {
+	t.Parallel()
+	empty := file(t, "")
+	level := log.GetLevel()
+	for what, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"an argument":    {[]string{"tank/zfstpl"}, `unexpected argument "tank/zfstpl"`},
+		"a word":         {[]string{"-c", empty, "help"}, `unexpected argument "help"`},
+		"no dataset":     {[]string{"-c", empty}, "no dataset is configured"},
+		"a bad dataset":  {[]string{"-c", empty, "--dataset", "a b"}, "a b"},
+		"a bad level":    {[]string{"-c", empty, "--dataset", "tank", "--log-level", "loud"}, "loud"},
+		"a bad address":  {[]string{"-c", empty, "--dataset", "tank", "--address", "x.sock"}, "x.sock"},
+		"a bad root":     {[]string{"-c", empty, "--dataset", "tank", "--root", "x"}, `"x"`},
+		"a bad duration": {[]string{"-c", empty, "--dataset", "tank", "--warm-keep", "-1h"}, "-1h"},
+	} {
+		_, err := started(t, nil, c.args...)
+		require.ErrorContains(t, err, c.says, what)
+		assert.NotContains(t, err.Error(), "\n", what)
+	}
+	assert.Equal(t, level, log.GetLevel(), "nothing that is refused is applied")
+}
+
+func TestVersionAndHelp(t *testing.T) {
+	t.Parallel()
+	for arg, says := range map[string]string{"--version": plugin.Version(), "--help": "--warm-keep"} {
+		out, err := started(t, nil, arg)
+		require.NoError(t, err)
+		assert.Contains(t, out, says)
+		assert.Contains(t, out, "containerd-zfstpl-grpc")
+	}
+}

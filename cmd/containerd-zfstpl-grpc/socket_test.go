@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// The tests of this file call listen, which sets the umask of the process for
+// a moment: they do not run beside others.
+
+func TestTheSocketIsRootsAlone(t *testing.T) {
+	address := filepath.Join(filepath.Dir(socket(t)), "new", "dir", "s.sock")
+	old := unixUmask(t, 0)
+	defer unixUmask(t, old)
+	l, err := listen(address)
+	require.NoError(t, err)
+	defer l.Close()
+	info, err := os.Lstat(address)
+	require.NoError(t, err)
+	assert.Equal(t, os.ModeSocket|0o600, info.Mode())
+	for _, dir := range []string{filepath.Dir(address), filepath.Dir(filepath.Dir(address))} {
+		info, err = os.Stat(dir)
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o700), info.Mode().Perm(), dir)
+	}
+	assert.Equal(t, 0, unixUmask(t, 0), "the umask is as it was")
+
+	_, err = listen(address)
+	require.ErrorContains(t, err, "another process serves", "a live one is not taken over")
+	conn, err := net.Dial("unix", address)
+	require.NoError(t, err, "and goes on")
+	conn.Close()
+}
+
+// A daemon was killed: its socket is in the way, and nobody answers on it.
+func TestAStaleSocketIsTakenAway(t *testing.T) {
+	address := socket(t)
+	stale, err := net.Listen("unix", address)
+	require.NoError(t, err)
+	stale.(*net.UnixListener).SetUnlinkOnClose(false)
+	require.NoError(t, stale.Close())
+	require.FileExists(t, address)
+	l, err := listen(address)
+	require.NoError(t, err)
+	conn, err := net.Dial("unix", address)
+	require.NoError(t, err)
+	conn.Close()
+	require.NoError(t, l.Close())
+	assert.NoFileExists(t, address, "nothing is left behind")
+}
+
+func TestWhatIsNoSocketIsKept(t *testing.T) {
+	address := socket(t)
+	dir := filepath.Dir(address)
+	file, folder, link, dangling := filepath.Join(dir, "file"), filepath.Join(dir, "folder"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
+	require.NoError(t, os.WriteFile(file, []byte("precious"), 0o600))
+	require.NoError(t, os.Mkdir(folder, 0o700))
+	require.NoError(t, os.Symlink(file, link))
+	require.NoError(t, os.Symlink("/nowhere", dangling))
+	for _, path := range []string{file, folder, link, dangling} {
+		_, err := listen(path)
+		require.ErrorContains(t, err, "not a socket", path)
+		_, err = os.Lstat(path)
+		require.NoError(t, err)
+	}
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	assert.Equal(t, "precious", string(text))
+}
+
+// In a directory where others may put files, they may put a socket of theirs.
+func TestAnOpenDirectoryIsRefused(t *testing.T) {
+	address := socket(t)
+	dir := filepath.Dir(address)
+	for _, mode := range []os.FileMode{0o755, 0o701, 0o710, 0o770, 0o777 | os.ModeSticky} {
+		require.NoError(t, os.Chmod(dir, mode))
+		_, err := listen(address)
+		require.ErrorContains(t, err, "open to others", mode)
+		assert.ErrorContains(t, err, "chmod 0700", mode)
+		assert.NoFileExists(t, address)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	_, err := listen(filepath.Join(dir, "file", "s.sock"))
+	assert.ErrorContains(t, err, "directory of the socket")
+}
+
+func TestAnAddressThatIsTooLong(t *testing.T) {
+	dir := filepath.Dir(socket(t))
+	_, err := listen(filepath.Join(dir, strings.Repeat("x", 120)))
+	assert.ErrorContains(t, err, "socket")
+}
+
+// Told to stop while a call is under way, the daemon finishes the call, and
+// ends as one that was asked to.
+func TestServeFinishesWhatIsUnderWay(t *testing.T) {
+	address := socket(t)
+	sn := &stub{hold: make(chan struct{}), held: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- serve(ctx, address, sn) }()
+	eventually(t, "the socket", func() bool { _, err := os.Stat(address); return err == nil })
+	conn := dial(t, address)
+	answer := make(chan error, 1)
+	go func() {
+		_, err := client(conn).Prepare(t.Context(), "web", "")
+		answer <- err
+	}()
+	<-sn.held
+	cancel()
+	eventually(t, "no new connections", func() bool {
+		conn, err := net.Dial("unix", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	require.Empty(t, served, "it waits for the call")
+	require.Empty(t, answer)
+	close(sn.hold)
+	require.NoError(t, <-answer)
+	require.NoError(t, <-served)
+	assert.NoFileExists(t, address)
+}
+
+// Nothing is under way: it ends at once, and can be started again.
+func TestServeAgain(t *testing.T) {
+	address := socket(t)
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- serve(ctx, address, &stub{}) }()
+		eventually(t, "an answer", func() bool {
+			_, err := grpc_health_v1.NewHealthClient(dial(t, address)).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+			return err == nil
+		})
+		cancel()
+		require.NoError(t, <-served)
+	}
+	require.NoError(t, os.WriteFile(address, nil, 0o600))
+	assert.ErrorContains(t, serve(t.Context(), address, &stub{}), "not a socket")
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/plugin"
+)
+
+// one keeps runs apart: cli's flags are variables that a run writes to.
+var one sync.Mutex
+
+// run answers what the command prints.
+func run(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	one.Lock()
+	defer one.Unlock()
+	var out bytes.Buffer
+	a := app()
+	a.Writer, a.ErrWriter = &out, &out
+	err := a.RunContext(t.Context(), append([]string{"zfstpl"}, args...))
+	return out.String(), err
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+func TestProperties(t *testing.T) {
+	t.Parallel()
+	got, err := properties([]string{"compression=zstd", "recordsize=", "sharenfs=a=b,c d"})
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"compression": "zstd", "recordsize": "", "sharenfs": "a=b,c d"}, got)
+	got, err = properties(nil)
+	require.NoError(t, err)
+	assert.Empty(t, got)
+	for word, says := range map[string]string{
+		"": "NAME=VALUE", "compression": "NAME=VALUE", "=zstd": "NAME=VALUE", "mountpoint=/x": "--root",
+		"canmount=on": "sets this itself", "zfstpl:version=2": "sets this itself", "com.sun:auto-snapshot=true": "sets this itself",
+	} {
+		got, err := properties([]string{"atime=off", word})
+		assert.ErrorContains(t, err, says, "%q", word)
+		assert.Nil(t, got)
+	}
+}
+
+func TestConfigContainerd(t *testing.T) {
+	t.Parallel()
+	configured := file(t, "dataset = 'tank/z'\nroot = '/srv/z'\naddress = '/run/z/z.sock'\n")
+	empty := file(t, "")
+	for what, c := range map[string]struct {
+		args          []string
+		root, address string
+		key           string
+	}{
+		"what holds":      {[]string{"--config", empty}, plugin.DefaultRoot, plugin.DefaultAddress, "io.containerd.cri.v1.images"},
+		"the daemon's":    {[]string{"--config", configured}, "/srv/z", "/run/z/z.sock", "io.containerd.cri.v1.images"},
+		"flags":           {[]string{"--config", configured, "--root", "/r", "--address", "/a"}, "/r", "/a", "io.containerd.cri.v1.images"},
+		"for version 1.7": {[]string{"--config", configured, "--config-version", "2"}, "/srv/z", "/run/z/z.sock", "io.containerd.grpc.v1.cri"},
+	} {
+		out, err := run(t, append([]string{"config", "containerd"}, c.args...)...)
+		require.NoError(t, err, what)
+		var parsed struct {
+			ProxyPlugins map[string]struct {
+				Type, Address string
+				Exports       map[string]string
+			} `toml:"proxy_plugins"`
+			Plugins map[string]any
+		}
+		require.NoError(t, toml.Unmarshal([]byte(out), &parsed), "%s:\n%s", what, out)
+		assert.Equal(t, c.address, parsed.ProxyPlugins["zfstpl"].Address, what)
+		assert.Equal(t, c.root, parsed.ProxyPlugins["zfstpl"].Exports["root"], what)
+		assert.Contains(t, parsed.Plugins, c.key, what)
+	}
+}
+
+func TestCommandsRefuse(t *testing.T) {
+	t.Parallel()
+	empty := file(t, "")
+	none := filepath.Join(t.TempDir(), "none")
+	for what, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"unknown command":       {[]string{"destroy-all"}, `no command "destroy-all"`},
+		"unknown flag":          {[]string{"ls", "--colour"}, "colour"},
+		"no such file":          {[]string{"ls", "--config", none}, none},
+		"bad file":              {[]string{"ls", "--config", file(t, "x = 1")}, `"x"`},
+		"ls without a dataset":  {[]string{"ls", "--config", empty}, "no dataset is configured"},
+		"ls of a bad one":       {[]string{"ls", "--config", empty, "--dataset", "a b"}, "a b"},
+		"init without one":      {[]string{"init", "--config", empty}, "no dataset is configured"},
+		"init of a bad one":     {[]string{"init", "--config", empty, "tank/../x"}, "tank/../x"},
+		"init of two":           {[]string{"init", "--config", empty, "tank/a", "tank/b"}, "tank/b"},
+		"init, options behind":  {[]string{"init", "--config", empty, "tank/a", "--root"}, "options come before"},
+		"init, relative root":   {[]string{"init", "--config", empty, "--root", "x", "tank/a"}, `"x"`},
+		"init with mountpoint":  {[]string{"init", "--config", empty, "-o", "mountpoint=/x", "tank/a"}, "--root"},
+		"config, bad version":   {[]string{"config", "containerd", "--config", empty, "--config-version", "1"}, "version 2"},
+		"config, bad address":   {[]string{"config", "containerd", "--config", empty, "--address", "/a\"b"}, "cannot stand"},
+		"config, relative root": {[]string{"config", "containerd", "--config", empty, "--root", "srv"}, "srv"},
+	} {
+		out, err := run(t, c.args...)
+		if assert.ErrorContains(t, err, c.says, what) {
+			assert.NotContains(t, err.Error(), "\n", what)
+		}
+		assert.NotContains(t, out, "proxy_plugins", what)
+	}
+}
+
+func TestVersionAndHelp(t *testing.T) {
+	t.Parallel()
+	for arg, says := range map[string]string{"--version": plugin.Version(), "--help": "init", "": "init"} {
+		var args []string
+		if arg != "" {
+			args = []string{arg}
+		}
+		out, err := run(t, args...)
+		require.NoError(t, err)
+		assert.Contains(t, out, says)
+	}
+}

@@ -1,0 +1,160 @@
+package plugin
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+func TestLoadConfig(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Config{
+		"":                           DefaultConfig(),
+		"# nothing\n":                DefaultConfig(),
+		`dataset = "tank/zfstpl"`:    {Dataset: "tank/zfstpl", Address: DefaultAddress, LogLevel: "info", Warm: Warm{Duration{DefaultWarmKeep}}},
+		"[warm]\nkeep = \"1h30m\"\n": {Address: DefaultAddress, LogLevel: "info", Warm: Warm{Duration{90 * time.Minute}}},
+		"[warm]\n":                   DefaultConfig(),
+		"dataset = 'd'\nroot = '/r'\naddress = '/a'\nlog_level = 'debug'\nwarm.keep = 'forever'\n": {
+			Dataset: "d", Root: "/r", Address: "/a", LogLevel: "debug", Warm: Warm{Duration{snapshotter.KeepForever}}},
+	} {
+		config, err := LoadConfig(write(t, text), false)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, config, text)
+	}
+}
+
+// A setting that does nothing because it is misspelt is worse than an error,
+// and an error says where.
+func TestLoadConfigIsStrict(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		text string
+		says []string
+	}{
+		"unknown key":           {"dataset = 'tank'\n\ndatset = 'tank'\n", []string{":3:", `"datset"`}},
+		"unknown table":         {"[cold]\nkeep = '1h'\n", []string{"cold"}},
+		"unknown key in one":    {"[warm]\n\n\nkep = '1h'\n", []string{":4:", `"warm.kep"`}},
+		"wrong case":            {"log-level = 'info'\n", []string{":1:", `"log-level"`}},
+		"number for a string":   {"\ndataset = 5\n", []string{":2:"}},
+		"string for a table":    {"\n\nwarm = '168h'\n", []string{":3:"}},
+		"list for a string":     {"root = ['/']\n", []string{":1:"}},
+		"bad duration":          {"[warm]\nkeep = 'a week'\n", []string{":2:", `"a week"`, "168h"}},
+		"duration without unit": {"[warm]\nkeep = '168'\n", []string{":2:", `"168"`}},
+		"number for duration":   {"[warm]\nkeep = 168\n", []string{`"168"`, "168h"}},
+		"negative duration":     {"[warm]\nkeep = '-1h'\n", []string{":2:", `"-1h"`}},
+		"no TOML":               {"dataset = 'tank'\nroot\n", []string{":2:"}},
+		"a key twice":           {"root = '/a'\nroot = '/b'\n", []string{"root"}},
+		"unterminated":          {"root = '/a", []string{":1:"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			path := write(t, c.text)
+			_, err := LoadConfig(path, false)
+			require.Error(t, err)
+			for _, says := range append(c.says, path) {
+				assert.ErrorContains(t, err, says)
+			}
+			assert.NotContains(t, err.Error(), "\n", "one line")
+		})
+	}
+}
+
+func TestLoadConfigWithoutAFile(t *testing.T) {
+	t.Parallel()
+	none := filepath.Join(t.TempDir(), "none.toml")
+	config, err := LoadConfig(none, true)
+	require.NoError(t, err)
+	assert.Equal(t, DefaultConfig(), config)
+	_, err = LoadConfig(none, false)
+	assert.ErrorContains(t, err, none, "a file that was named must be there")
+	_, err = LoadConfig(t.TempDir(), true)
+	assert.Error(t, err, "a directory is no file that lacks")
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	good := Config{Dataset: "tank/zfstpl", Address: "/run/x.sock", LogLevel: "info"}
+	base, err := good.Check()
+	require.NoError(t, err)
+	assert.Equal(t, "tank/zfstpl", base.String())
+	for what, c := range map[string]struct {
+		change func(c *Config)
+		says   string
+	}{
+		"no dataset":       {func(c *Config) { c.Dataset = "" }, "--dataset"},
+		"bad dataset":      {func(c *Config) { c.Dataset = "tank/a b" }, "tank/a b"},
+		"an option":        {func(c *Config) { c.Dataset = "-r" }, "-r"},
+		"relative root":    {func(c *Config) { c.Root = "var/lib" }, "var/lib"},
+		"relative address": {func(c *Config) { c.Address = "x.sock" }, "x.sock"},
+		"no address":       {func(c *Config) { c.Address = "" }, "address"},
+		"bad level":        {func(c *Config) { c.LogLevel = "loud" }, "loud"},
+		"no level":         {func(c *Config) { c.LogLevel = "" }, "level"},
+		"level in capital": {func(c *Config) { c.LogLevel = "INFO" }, "INFO"},
+	} {
+		config := good
+		c.change(&config)
+		_, err := config.Check()
+		assert.ErrorContains(t, err, c.says, what)
+	}
+	for _, level := range []string{"trace", "debug", "info", "warn", "error", "fatal", "panic"} {
+		config := good
+		config.Root, config.LogLevel = "/srv/", level
+		_, err := config.Check()
+		assert.NoError(t, err, level)
+	}
+}
+
+func TestDurationText(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{
+		"168h": 168 * time.Hour, "0s": 0, "0": 0, "1h30m": 90 * time.Minute, "1ns": 1, "forever": snapshotter.KeepForever,
+	} {
+		var d Duration
+		require.NoError(t, d.UnmarshalText([]byte(text)), text)
+		assert.Equal(t, want, d.Duration, text)
+		back, err := d.MarshalText()
+		require.NoError(t, err)
+		var again Duration
+		require.NoError(t, again.UnmarshalText(back), "%q", back)
+		assert.Equal(t, d, again, "%q", back)
+	}
+	for _, text := range []string{"", "-1ns", "-1h", "168", "1d", "Forever", "never", "1h\n", "9999999h9999999h"} {
+		d := Duration{42}
+		assert.Error(t, d.UnmarshalText([]byte(text)), "%q", text)
+		assert.Equal(t, Duration{42}, d, "%q changed what was set", text)
+	}
+}
+
+// What is written as TOML, as containerd does with its plugins' settings, is
+// read as what it was.
+func TestConfigRoundTrip(t *testing.T) {
+	t.Parallel()
+	for _, keep := range []time.Duration{0, time.Hour, snapshotter.KeepForever} {
+		config := Config{Dataset: "tank", Root: "/r", Address: "/a", LogLevel: "warn", Warm: Warm{Duration{keep}}}
+		text, err := toml.Marshal(config)
+		require.NoError(t, err)
+		again, err := LoadConfig(write(t, string(text)), false)
+		require.NoError(t, err, "%s", text)
+		assert.Equal(t, config, again, "%s", text)
+	}
+}
+
+func TestVersionIsSaid(t *testing.T) {
+	t.Parallel()
+	assert.NotEmpty(t, strings.TrimSpace(Version()))
+}

@@ -1,0 +1,93 @@
+package plugin
+
+import (
+	"maps"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+	"github.com/pelletier/go-toml/v2"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// at follows keys into parsed TOML.
+func at(t *testing.T, value any, keys ...string) any {
+	t.Helper()
+	for _, key := range keys {
+		table, ok := value.(map[string]any)
+		require.True(t, ok, "%q is in no table", key)
+		require.Contains(t, slices.Collect(maps.Keys(table)), key)
+		value = table[key]
+	}
+	return value
+}
+
+func TestContainerdConfigIsTOML(t *testing.T) {
+	t.Parallel()
+	for _, version := range []int{ContainerdConfig2, ContainerdConfig3} {
+		text, err := ContainerdConfig(version, "/run/my socket/ä's.sock", "/var/lib/z")
+		require.NoError(t, err)
+		var parsed map[string]any
+		require.NoError(t, toml.Unmarshal([]byte(text), &parsed), text)
+		proxy := at(t, parsed, "proxy_plugins", "zfstpl")
+		assert.Equal(t, "snapshot", at(t, proxy, "type"))
+		assert.Equal(t, "/run/my socket/ä's.sock", at(t, proxy, "address"))
+		assert.Equal(t, "/var/lib/z", at(t, proxy, "exports", "root"))
+		assert.Equal(t, "true", at(t, proxy, "exports", "enable_remote_snapshot_annotations"))
+		assert.NotContains(t, text, "rebase", "it is not implemented")
+		if version == ContainerdConfig2 {
+			assert.Equal(t, "zfstpl", at(t, parsed, "plugins", "io.containerd.grpc.v1.cri", "containerd", "snapshotter"))
+			continue
+		}
+		assert.Equal(t, "zfstpl", at(t, parsed, "plugins", "io.containerd.cri.v1.images", "snapshotter"))
+		unpack := at(t, parsed, "plugins", "io.containerd.transfer.v1.local", "unpack_config").([]any)
+		require.Len(t, unpack, 2, "a table of ours replaces containerd's own")
+		for i, name := range []string{"zfstpl", "overlayfs"} {
+			assert.Equal(t, name, at(t, unpack[i], "snapshotter"))
+			assert.Equal(t, "linux/"+runtime.GOARCH, at(t, unpack[i], "platform"))
+		}
+	}
+}
+
+func TestContainerdConfigRefuses(t *testing.T) {
+	t.Parallel()
+	for _, version := range []int{-1, 0, 1, 4} {
+		_, err := ContainerdConfig(version, "/a", "/r")
+		assert.Error(t, err, version)
+	}
+	for _, path := range []string{`/a"b`, `/a\b`, "/a\nb", "/a\"\n[plugins]\nx = \"", "/a\rb", "/a\x00b", "/a\x1b[2J", "/a\x7fb", "/a\xff"} {
+		for _, version := range []int{ContainerdConfig2, ContainerdConfig3} {
+			text, err := ContainerdConfig(version, path, "/r")
+			assert.Error(t, err, "address %q", path)
+			assert.Empty(t, text)
+			_, err = ContainerdConfig(version, "/a", path)
+			assert.Error(t, err, "root %q", path)
+		}
+	}
+}
+
+// A containerd that is compiled with it, and not configured for it, goes on
+// without it.
+func TestTheBuiltInPluginSkipsItself(t *testing.T) {
+	t.Parallel()
+	var found *plugin.Registration
+	for _, r := range registry.Graph(func(*plugin.Registration) bool { return false }) {
+		if r.Type == plugins.SnapshotPlugin && r.ID == "zfstpl" {
+			found = &r
+		}
+	}
+	require.NotNil(t, found)
+	config := found.Config.(*Config)
+	assert.Equal(t, DefaultConfig(), *config)
+	_, err := initPlugin(&plugin.InitContext{Context: t.Context(), Config: config})
+	assert.ErrorIs(t, err, plugin.ErrSkipPlugin)
+	_, err = initPlugin(&plugin.InitContext{Context: t.Context(), Config: "what"})
+	assert.Error(t, err)
+	_, err = initPlugin(&plugin.InitContext{Context: t.Context(), Config: &Config{Dataset: "-r"}})
+	assert.Error(t, err)
+	assert.NotErrorIs(t, err, plugin.ErrSkipPlugin, "what is configured wrongly is said")
+}

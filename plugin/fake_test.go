@@ -1,0 +1,71 @@
+package plugin
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// The zfs command of these tests: it looks for the pool among its words, and
+// says what stands in that pool's directory, in the file called as the
+// subcommand; "<subcommand>.err" is a failure.
+const fakeZFS = `#!/bin/sh
+for word; do
+	case "$word" in pool[0-9]*) pool=${word%%/*} ;; esac
+done
+dir=$ZFSTPL_TEST_FAKE_ZFS/$pool
+echo "$*" >>"$dir/calls"
+if [ -e "$dir/$1.err" ]; then cat "$dir/$1.err" >&2; exit 1; fi
+if [ -e "$dir/$1" ]; then cat "$dir/$1"; fi
+`
+
+func TestMain(m *testing.M) { os.Exit(withFakeZFS(m)) }
+
+func withFakeZFS(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "zfstpl-fake-zfs-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.WriteFile(filepath.Join(dir, "zfs"), []byte(fakeZFS), 0o700); err != nil {
+		panic(err)
+	}
+	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	os.Setenv("ZFSTPL_TEST_FAKE_ZFS", dir)
+	return m.Run()
+}
+
+var pools atomic.Int64
+
+// fakePool is a pool of which zfs says what answers says, by subcommand. POOL
+// in an answer is the pool's name.
+func fakePool(t *testing.T, answers map[string]string) (base layout.Base, dir string) {
+	t.Helper()
+	pool := fmt.Sprintf("pool%d", pools.Add(1))
+	dir = filepath.Join(os.Getenv("ZFSTPL_TEST_FAKE_ZFS"), pool)
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	if _, given := answers["program"]; !given {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "program"), []byte(`{"return":{"Clone":true}}`), 0o600))
+	}
+	for name, text := range answers {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, "POOL", pool)), 0o600))
+	}
+	base, err := layout.ParseBase(pool + "/z")
+	require.NoError(t, err)
+	return base, dir
+}
+
+func opened(t *testing.T, base layout.Base) *zfs.Client {
+	t.Helper()
+	c, err := zfs.Open(t.Context(), base.Pool())
+	require.NoError(t, err)
+	return c
+}

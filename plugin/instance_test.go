@@ -1,0 +1,130 @@
+package plugin
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// listed is how zfs lists a base with these properties.
+func listed(props ...string) map[string]string {
+	text := "POOL/z\tguid\t-\t1\n"
+	for _, p := range props {
+		name, value, _ := strings.Cut(p, "=")
+		text += "POOL/z\t" + name + "\tlocal\t" + value + "\n"
+	}
+	return map[string]string{"get": text}
+}
+
+// Each error is one line that says what to do.
+func TestOpenPoolSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	for says, answer := range map[string]string{
+		"zpool import": "cannot open 'x': no such pool\n",
+		"modprobe zfs": "The ZFS modules cannot be auto-loaded.\nTry running 'modprobe zfs' as root to manually load them.\n",
+		"suspended":    "cannot open 'x': pool I/O is currently suspended\n",
+	} {
+		if os.Geteuid() != 0 {
+			says = "must be started as root"
+		}
+		base, _ := fakePool(t, map[string]string{"program.err": answer})
+		_, err := OpenPool(t.Context(), base)
+		require.ErrorContains(t, err, says)
+		assert.NotContains(t, err.Error(), "\n")
+	}
+}
+
+func TestMountBase(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	good := listed("zfstpl:version=1", "mountpoint="+root)
+	for _, want := range []string{"", root, root + "/"} {
+		base, dir := fakePool(t, good)
+		got, err := mountBase(t.Context(), opened(t, base), base, want)
+		require.NoError(t, err)
+		assert.Equal(t, root, got)
+		calls, err := os.ReadFile(filepath.Join(dir, "calls"))
+		require.NoError(t, err)
+		assert.Contains(t, string(calls), "mount "+base.String()+"\n", "it was not mounted")
+	}
+}
+
+func TestMountBaseSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	with := func(answers map[string]string, name, text string) map[string]string {
+		answers[name] = text
+		return answers
+	}
+	for what, c := range map[string]struct {
+		answers map[string]string
+		want    string
+		says    string
+	}{
+		"no dataset":      {map[string]string{"get.err": "cannot open 'POOL/z': dataset does not exist\n"}, "", "zfstpl init"},
+		"not ours":        {listed("mountpoint=" + root), "", "not a zfstpl base"},
+		"newer":           {listed("mountpoint="+root, "zfstpl:version=9"), "", "newer zfstpl"},
+		"legacy":          {listed("zfstpl:version=1", "mountpoint=legacy"), "", "zfs set mountpoint=" + DefaultRoot},
+		"none":            {listed("zfstpl:version=1", "mountpoint=none"), "", "zfs set mountpoint=" + DefaultRoot},
+		"elsewhere":       {listed("zfstpl:version=1", "mountpoint="+root), "/srv/z", "make them agree"},
+		"cannot be":       {with(listed("zfstpl:version=1", "mountpoint="+root), "mount.err", "cannot mount 'x': permission denied\n"), "", "permission denied"},
+		"cannot be known": {map[string]string{"get.err": "cannot open 'x': pool I/O is currently suspended\n"}, "", "suspended"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			base, _ := fakePool(t, c.answers)
+			_, err := mountBase(t.Context(), opened(t, base), base, c.want)
+			require.ErrorContains(t, err, c.says)
+			assert.NotContains(t, err.Error(), "\n")
+		})
+	}
+}
+
+func TestMountedAt(t *testing.T) {
+	t.Parallel()
+	mounted, err := mountedAt("pool/none", "/nowhere")
+	require.NoError(t, err)
+	assert.False(t, mounted)
+	mounted, err = mountedAt("proc", "/proc")
+	require.NoError(t, err)
+	assert.False(t, mounted, "mounted, and no ZFS")
+}
+
+// From settings to a snapshotter that answers, and back.
+func TestOpenAndClose(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		_, err := Open(t.Context(), Config{Dataset: "tank", Address: "/run/x.sock", LogLevel: "info"})
+		require.ErrorContains(t, err, "must be started as root")
+		return
+	}
+	root := t.TempDir()
+	answers := listed("zfstpl:version=1", "mountpoint="+root)
+	answers["get"] += "POOL/z/storage/empty\tguid\t-\t2\n"
+	answers["list"] = "POOL/z/storage/empty@extracted\n"
+	base, _ := fakePool(t, answers)
+	config := Config{Dataset: base.String(), Address: "/run/x.sock", LogLevel: "info"}
+	instance, err := Open(t.Context(), config)
+	require.NoError(t, err)
+	assert.Equal(t, root, instance.Root)
+	require.NoError(t, instance.Walk(t.Context(), nil))
+	_, err = Open(t.Context(), config)
+	require.ErrorContains(t, err, "in use by", "a second one on the same base")
+	require.NoError(t, instance.Close())
+	instance, err = Open(t.Context(), config)
+	require.NoError(t, err, "and it is free again")
+	require.NoError(t, instance.Close())
+
+	// What fails late leaves no lock behind.
+	broken, dir := fakePool(t, listed("zfstpl:version=1", "mountpoint="+root))
+	config.Dataset = broken.String()
+	for range 2 {
+		_, err = Open(t.Context(), config)
+		require.ErrorContains(t, err, "zfstpl init", "there is no empty template")
+	}
+	require.NoError(t, os.RemoveAll(dir))
+}

@@ -1,0 +1,120 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+)
+
+// Two daemons on one base destroy each other's snapshots: the second is told
+// who the first is, and leaves it its lock.
+func TestOneSnapshotterABase(t *testing.T) {
+	t.Parallel()
+	base, err := layout.ParseBase("tank/zfstpl")
+	require.NoError(t, err)
+	root := t.TempDir()
+	first, err := lockBase(t.Context(), root, base, "/run/first.sock")
+	require.NoError(t, err)
+	for range 2 {
+		_, err = lockBase(t.Context(), root, base, "/run/second.sock")
+		require.ErrorContains(t, err, "tank/zfstpl is in use")
+		assert.ErrorContains(t, err, "/run/first.sock")
+		assert.ErrorContains(t, err, strconv.Itoa(os.Getpid()))
+		assert.NotContains(t, err.Error(), "\n", "one line")
+	}
+	require.NoError(t, first.release())
+	second, err := lockBase(t.Context(), root, base, "/run/second.sock")
+	require.NoError(t, err, "free again")
+	_, err = lockBase(t.Context(), root, base, "/run/third.sock")
+	assert.ErrorContains(t, err, "/run/second.sock")
+	assert.NotContains(t, err.Error(), "/run/first.sock", "nothing of the former holder")
+	require.NoError(t, second.release())
+
+	info, err := os.Stat(filepath.Join(root, lockName))
+	require.NoError(t, err)
+	assert.Zero(t, info.Mode().Perm()&0o077)
+	other, err := lockBase(t.Context(), t.TempDir(), base, "/run/x.sock")
+	require.NoError(t, err, "another root")
+	require.NoError(t, other.release())
+}
+
+// The first daemon is killed between taking the lock and signing it, or the
+// file is what it is: the second is still refused.
+func TestALockWithoutASignature(t *testing.T) {
+	t.Parallel()
+	base, err := layout.ParseBase("tank/zfstpl")
+	require.NoError(t, err)
+	root := t.TempDir()
+	first, err := lockBase(t.Context(), root, base, "/run/first.sock")
+	require.NoError(t, err)
+	require.NoError(t, first.file.Truncate(0))
+	_, err = lockBase(t.Context(), root, base, "/run/second.sock")
+	assert.ErrorContains(t, err, "another process")
+	require.NoError(t, first.release())
+
+	_, err = lockBase(t.Context(), filepath.Join(root, "none"), base, "/run/x.sock")
+	assert.ErrorContains(t, err, "tank/zfstpl")
+	require.NoError(t, os.Mkdir(filepath.Join(root, "dir"), 0o700))
+	require.NoError(t, os.Mkdir(filepath.Join(root, "dir", lockName), 0o700))
+	_, err = lockBase(t.Context(), filepath.Join(root, "dir"), base, "/run/x.sock")
+	assert.Error(t, err)
+}
+
+// deadProcess is the number of a process that has ended.
+func deadProcess(t *testing.T) int {
+	t.Helper()
+	cmd := exec.Command("true")
+	require.NoError(t, cmd.Run())
+	return cmd.Process.Pid
+}
+
+// A daemon was killed, and a command that it ran still changes the pool: the
+// next one begins when that has ended, and not before.
+func TestTheLockOfADeadDaemon(t *testing.T) {
+	t.Parallel()
+	base, err := layout.ParseBase("tank/zfstpl")
+	require.NoError(t, err)
+	root := t.TempDir()
+	first, err := lockBase(t.Context(), root, base, "/run/first.sock")
+	require.NoError(t, err)
+	words := fmt.Sprintf("containerd-zfstpl-grpc, process %d, serving /run/first.sock\n", deadProcess(t))
+	require.NoError(t, first.file.Truncate(0))
+	_, err = first.file.WriteAt([]byte(words), 0)
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = lockBase(ctx, root, base, "/run/second.sock")
+	require.ErrorIs(t, err, context.Canceled, "it may be told not to wait")
+
+	type outcome struct {
+		lock *baseLock
+		err  error
+	}
+	second := make(chan outcome, 1)
+	go func() {
+		l, err := lockBase(t.Context(), root, base, "/run/second.sock")
+		second <- outcome{l, err}
+	}()
+	select {
+	case o := <-second:
+		require.Fail(t, "it did not wait", "%v", o.err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	require.NoError(t, first.release())
+	o := <-second
+	require.NoError(t, o.err)
+	_, err = lockBase(t.Context(), root, base, "/run/third.sock")
+	assert.ErrorContains(t, err, "/run/second.sock", "the new owner has signed")
+	require.NoError(t, o.lock.release())
+}
