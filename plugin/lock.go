@@ -49,19 +49,25 @@ func lockBase(ctx context.Context, root string, base layout.Base, address string
 // inherit waits for a lock whose owner is dead: a command that he ran holds it
 // until it has ended. A living owner is named in the error.
 func (l *baseLock) inherit(ctx context.Context, base layout.Base) error {
-	who, pid := l.holder()
-	if pid == 0 || alive(pid) {
-		return fmt.Errorf("dataset %s is in use by %s: stop it first, two daemons on one base would destroy each other's snapshots", base, who)
-	}
-	got := make(chan error, 1)
-	go func() { got <- unix.Flock(int(l.file.Fd()), unix.LOCK_EX) }()
-	select {
-	case err := <-got:
-		return err
-	case <-time.After(lastWords):
-		return fmt.Errorf("dataset %s: a zfs command of %s, which is dead, does not end: see 'zpool status'", base, who)
-	case <-ctx.Done():
-		return ctx.Err()
+	deadline := time.After(lastWords)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		who, pid := l.holder()
+		if pid == 0 || alive(pid) {
+			return fmt.Errorf("dataset %s is in use by %s: stop it first, two daemons on one base would destroy each other's snapshots", base, who)
+		}
+		err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return fmt.Errorf("dataset %s: a zfs command of %s, which is dead, does not end: see 'zpool status'", base, who)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

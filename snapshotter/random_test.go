@@ -47,7 +47,7 @@ func TestModel(t *testing.T) {
 			// in the pool when the test says so.
 			synctest.Test(t, func(t *testing.T) {
 				x := &run{begin(t, c.option), newModel(c.keep), rand.New(rand.NewPCG(seed, 0)), 0}
-				for x.n = range 700 {
+				for x.n = range 500 {
 					what := x.step()
 					require.Empty(t, differences(x.m.visible(), x.visible()), "after operation %d: %s (seed %d)", x.n, what, seed)
 				}

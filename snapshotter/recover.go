@@ -140,12 +140,30 @@ func (r *recovery) runtime(d zfs.Dataset) {
 		r.index.discard(d.Name, r.origin(d))
 	case len(records) == 0:
 		r.leave(d, "it has no record and is no clone of a template")
-	case len(records) > 1 || records[0].info.Kind != snapshots.KindActive:
-		r.leave(d, "a runtime carries one active record and nothing else")
+	case !sameActive(records):
+		r.leave(d, "a runtime carries the record of one active snapshot and nothing else")
 	default:
-		records[0].template = r.origin(d)
-		r.records = append(r.records, records[0])
+		r.active(d, records)
 	}
+}
+
+// active adopts the record of a runtime. An update that was cut off leaves two,
+// of which the newer counts.
+func (r *recovery) active(d zfs.Dataset, records []*record) {
+	newest := slices.MaxFunc(records, func(a, b *record) int { return cmp.Compare(a.seq, b.seq) })
+	newest.template = r.origin(d)
+	r.records = append(r.records, newest)
+	for _, old := range records {
+		if old != newest {
+			r.queue.pending = append(r.queue.pending, old.clear())
+		}
+	}
+}
+
+func sameActive(records []*record) bool {
+	return !slices.ContainsFunc(records, func(r *record) bool {
+		return r.info.Kind != snapshots.KindActive || r.info.Name != records[0].info.Name
+	})
 }
 
 // origin answers the template a dataset is a clone of, or nil.
