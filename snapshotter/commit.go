@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -50,7 +51,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 		return err
 	}
 	now := time.Now().UTC()
-	r := &record{id: layout.NewID(), info: snapshots.Info{
+	r := &record{id: layout.NewID(), from: active.id.String(), info: snapshots.Info{
 		Kind: snapshots.KindCommitted, Name: name, Parent: active.info.Parent,
 		Labels: given.Labels, Created: now, Updated: now,
 	}}
@@ -102,7 +103,7 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into 
 	t, whole := s.index.templates[layer.Dataset()]
 	_, dying := s.index.trash[layer.Dataset()]
 	switch {
-	case dying, whole && t.parent != active.template:
+	case dying, s.index.doubtful[layer.Dataset()], whole && t.parent != active.template:
 		// The name is taken by something else: a template that could not be
 		// destroyed, or the same chain ID claimed on another parent, which one
 		// of the two claims wrongly. Neither may stand for the other.
@@ -136,7 +137,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	}
 	if err := s.pool.Apply(ctx, ops...); err != nil {
 		if !joins {
-			s.index.suspect(active.dataset)
+			s.index.suspect(active.dataset, r.dataset, err)
 		}
 		return poolError(doing, err)
 	}
@@ -152,15 +153,28 @@ func (s *Snapshotter) readyToCommit(ctx context.Context, active *record) error {
 		if err := s.pool.DestroySnapshot(ctx, active.dataset+"@"+layout.Extracted); err != nil {
 			return err
 		}
+		s.index.trust(active.dataset)
 	}
 	return s.pool.Flush(ctx, active.dataset)
 }
 
-// suspect notes that a runtime may have a snapshot it should not have.
-func (x *index) suspect(runtime string) {
+// suspect notes what a commit that failed may have left: a snapshot of the
+// runtime and, where the pool did not say why it failed or what is in the way,
+// a dataset of the new template's name. A command that is killed says nothing,
+// and may have done any part of its work; the next start sees to it.
+func (x *index) suspect(runtime, template string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.strays[runtime] = true
+	if !hasKind(err) || errors.Is(err, zfs.ErrExists) {
+		x.doubtful[template] = true
+	}
+}
+
+func (x *index) trust(runtime string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.strays, runtime)
 }
 
 func (x *index) suspected(runtime string) bool {

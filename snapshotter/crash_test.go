@@ -106,11 +106,6 @@ func TestCrashAnywhere(t *testing.T) {
 	t.Parallel()
 	for what, c := range crashing {
 		modes := map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps, "torn": func(s *story) { s.pool.torn = true }}
-		if what == "commit that joins" {
-			// Its two halves, on two datasets, are one transaction on every
-			// release.
-			delete(modes, "torn")
-		}
 		for mode, option := range modes {
 			t.Run(what+" "+mode, func(t *testing.T) {
 				t.Parallel()
@@ -163,6 +158,80 @@ func crashOnce(t *testing.T, option func(*story), cut int, prepare func(*story),
 		if !died {
 			return true
 		}
+	}
+}
+
+// Somebody kills one command of the daemon's, which leaves any prefix of its
+// list; the daemon lives on. Clients see the state before, the daemon goes on
+// working, and its next start makes one of the two states of what is left.
+func TestACommandIsKilled(t *testing.T) {
+	t.Parallel()
+	for what, c := range crashing {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			torn := func(s *story) { s.pool.torn = true; s.keep = 0 }
+			whole := begin(t, torn)
+			c.before(whole)
+			before := whole.visible()
+			require.NoError(t, c.do(whole))
+			after := whole.visible()
+			removes := strings.HasPrefix(what, "remove")
+			for kill := 0; ; kill++ {
+				require.Less(t, kill, 30)
+				s := begin(t, torn)
+				c.before(s)
+				s.pool.kill = kill
+				err := c.do(s)
+				s.pool.kill = -1
+				if err == nil {
+					return
+				}
+				require.ErrorIs(t, err, errKilled)
+				if removes { // is done in memory, and tried again in the pool
+					before = after
+				}
+				require.Empty(t, differences(before, s.visible()), "killed at %d", kill)
+				s.prepare("another", "")
+				s.remove("another")
+				s.cleanup()
+				require.Empty(t, differences(before, s.visible()), "killed at %d", kill)
+				s.restart()
+				if got := s.visible(); !assert.ObjectsAreEqual(before, got) {
+					require.Empty(t, differences(after, got), "killed at %d, neither before nor after", kill)
+				} else if !removes {
+					require.NoError(t, c.do(s), "what did not happen can be done again")
+					require.Empty(t, differences(after, s.visible()))
+				}
+				s.requireInvariants()
+			}
+		})
+	}
+}
+
+// A layer whose commit was killed is unpacked again, under another key, by the
+// daemon that lives on: what the killed one left must not stand in its way.
+func TestALayerAfterAKilledCommit(t *testing.T) {
+	t.Parallel()
+	for kill := range 7 {
+		s := begin(t, func(s *story) { s.pool.torn = true })
+		key := "default/8/extract-1-x " + chain("a")
+		s.prepare(key, "", ref(chain("a")))
+		s.write(key, "a;")
+		s.pool.kill = kill
+		err := s.sn.Commit(s.ctx, "default/9/"+chain("a"), key, ref(chain("a")))
+		s.pool.kill = -1
+		require.ErrorIs(t, err, errKilled, "killed at %d", kill)
+
+		again := "default/10/extract-2-y " + chain("a")
+		_, err = s.sn.Prepare(s.ctx, again, "", ref(chain("a")))
+		require.NoError(t, err)
+		s.write(again, "a;")
+		err = s.sn.Commit(s.ctx, "default/11/"+chain("a"), again, ref(chain("a")))
+		if assert.NoError(t, err, "killed at %d", kill) {
+			assert.Equal(t, "a;", s.visible()["default/11/"+chain("a")].Content)
+		}
+		s.restart()
+		s.cleanup()
 	}
 }
 

@@ -26,6 +26,16 @@ var kinds = []struct{ zfs, containerd error }{
 	{zfs.ErrExists, errdefs.ErrInternal},
 }
 
+// hasKind tells whether the pool said why it failed, and so that it did nothing.
+func hasKind(err error) bool {
+	for _, k := range kinds {
+		if errors.Is(err, k.zfs) {
+			return true
+		}
+	}
+	return false
+}
+
 // poolError gives an error of the pool its errdefs kind and says what was
 // being done. It keeps the pool's error, which names the dataset.
 func poolError(doing string, err error) error {

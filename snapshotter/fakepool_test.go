@@ -17,6 +17,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
+// errKilled is what a command answers that was killed.
+var errKilled = errors.New("signal: killed")
+
 // errDead is what a pool answers whose machine has died.
 var errDead = errors.New("the machine is dead")
 
@@ -31,6 +34,7 @@ type fakePool struct {
 	mu    sync.Mutex
 	state fakeState
 	cut   int // transactions until the machine dies; negative: it does not
+	kill  int // the same for one command, and no more than that
 	dead  bool
 
 	// before and after are called around every call, by its name. An error is
@@ -73,7 +77,7 @@ func (s fakeState) clone() fakeState {
 }
 
 func newFakePool(tb testing.TB) *fakePool {
-	p := &fakePool{tb: tb, cut: -1}
+	p := &fakePool{tb: tb, cut: -1, kill: -1}
 	p.state = fakeState{mounted: make(map[string]bool), fs: make(map[string]fakeFS)}
 	p.state.create("tank", nil)
 	return p
@@ -85,7 +89,7 @@ func (p *fakePool) afterCrash() *fakePool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead = true
-	next := &fakePool{tb: p.tb, steps: p.steps, torn: p.torn, lax: p.lax, cut: -1, state: p.state.clone()}
+	next := &fakePool{tb: p.tb, steps: p.steps, torn: p.torn, lax: p.lax, cut: -1, kill: -1, state: p.state.clone()}
 	next.state.mounted, next.state.full = make(map[string]bool), false
 	for name, fs := range next.state.fs {
 		fs.dirty = ""
@@ -149,6 +153,10 @@ func (p *fakePool) transact(fn func(s *fakeState) error) error {
 	if p.dead {
 		return errDead
 	}
+	if p.kill == 0 {
+		p.kill = -1
+		return errKilled
+	}
 	next := p.state.clone()
 	next.txg++
 	if err := fn(&next); err != nil {
@@ -156,6 +164,7 @@ func (p *fakePool) transact(fn func(s *fakeState) error) error {
 	}
 	p.state = next
 	p.cut--
+	p.kill--
 	return nil
 }
 
@@ -184,7 +193,7 @@ func (p *fakePool) applySteps(ops []zfs.Op) error {
 			n++
 		}
 		err := p.transact(func(s *fakeState) error { return s.applyAll(ops[:n]) })
-		if errors.Is(err, errDead) {
+		if errors.Is(err, errDead) || errors.Is(err, errKilled) {
 			return err
 		}
 		if err != nil {

@@ -48,6 +48,7 @@ type index struct {
 	templates map[string]*template // by dataset, whole ones only
 	trash     map[string]*trash    // by dataset
 	stuck     map[string]string    // why the last try to destroy a dataset failed
+	doubtful  map[string]bool      // names under storage that something unknown may have
 	strays    map[string]bool      // runtimes that may have an @extracted of a commit that failed
 }
 
@@ -58,6 +59,7 @@ func newIndex() *index {
 		templates: make(map[string]*template),
 		trash:     make(map[string]*trash),
 		stuck:     make(map[string]string),
+		doubtful:  make(map[string]bool),
 		strays:    make(map[string]bool),
 	}
 }

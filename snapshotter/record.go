@@ -48,6 +48,7 @@ type record struct {
 	seq    uint64 // of two records with one key the greater is the valid one
 	info   snapshots.Info
 	target string // active: the chain ID it is being extracted for, or ""
+	from   string // committed: the ID of the active record it was made of, or ""
 
 	// dataset carries the record: an active one's runtime, else the template.
 	dataset string
@@ -64,6 +65,7 @@ type stored struct {
 	Name    string            `json:"name"`
 	Parent  string            `json:"parent,omitempty"`
 	Target  string            `json:"target,omitempty"`
+	From    string            `json:"from,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Created time.Time         `json:"created"`
 	Updated time.Time         `json:"updated"`
@@ -97,7 +99,7 @@ func (r *record) properties() (map[string]string, error) {
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(stored{
 		Seq: r.seq, Kind: strings.ToLower(r.info.Kind.String()), Name: r.info.Name, Parent: r.info.Parent,
-		Target: r.target, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
+		Target: r.target, From: r.from, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %q: %w", r.info.Name, err)
@@ -212,7 +214,7 @@ func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
 	}
 	slices.Sort(props)
 	return &record{
-		id: id, seq: s.Seq, target: s.Target, dataset: d.Name, props: props,
+		id: id, seq: s.Seq, target: s.Target, from: s.From, dataset: d.Name, props: props,
 		info: snapshots.Info{Kind: kind, Name: s.Name, Parent: s.Parent, Labels: s.Labels, Created: s.Created, Updated: s.Updated},
 	}, nil
 }

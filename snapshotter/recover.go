@@ -224,20 +224,27 @@ func (r *recovery) supersede(rec *record) {
 }
 
 // settleCommits ends commits that were cut off between promote and the trash
-// mark. A runtime that is older than the template it is a clone of was the
-// other way round before: only a commit of it does that. Where the new template
-// has a record the commit is finished, else it is taken back.
+// mark. One whose record is there is finished. One without is taken back: a
+// runtime that is older than the template it is a clone of was the other way
+// round before, and only a commit of it does that.
 func (r *recovery) settleCommits() error {
 	x := r.index
+	made := make(map[string]bool) // IDs of active records that were committed
+	for _, rec := range x.records {
+		made[rec.from] = rec.from != ""
+	}
 	for _, active := range x.sorted() {
 		t := active.template
-		if active.info.Kind != snapshots.KindActive || t == nil || t.held || r.born[active.dataset] >= r.born[t.Dataset()] {
+		if active.info.Kind != snapshots.KindActive {
 			continue
 		}
-		if t.records > 0 {
+		if made[active.id.String()] {
 			delete(x.records, active.info.Name)
 			r.queue.pending = append(r.queue.pending, append(active.clear(), zfs.Set(active.dataset, propTrash, stamp(time.Now()))))
 			x.discard(active.dataset, t)
+			continue
+		}
+		if t == nil || t.held || t.records > 0 || r.born[active.dataset] >= r.born[t.Dataset()] {
 			continue
 		}
 		if err := r.pool.Apply(r.ctx, zfs.Promote(active.dataset, t.Dataset())); err != nil {
@@ -265,7 +272,7 @@ func (r *recovery) takeBack() error {
 	for _, snapshot := range r.strays {
 		if err := r.pool.DestroySnapshot(r.ctx, snapshot); err != nil {
 			runtime, _, _ := strings.Cut(snapshot, "@")
-			r.index.suspect(runtime)
+			r.index.strays[runtime] = true
 			log.G(r.ctx).WithError(err).WithField("snapshot", snapshot).Warn("the remains of a commit could not be destroyed yet")
 		}
 	}

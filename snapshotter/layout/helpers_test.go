@@ -23,13 +23,21 @@ func base(t testing.TB, name string) Base {
 // neither empty nor "." nor "..".
 func requireLegal(t testing.TB, b Base, dataset string) {
 	t.Helper()
-	require.True(t, strings.HasPrefix(dataset, b.String()+"/"), "%q is not below %q", dataset, b)
-	require.Less(t, len(dataset+"@"+Extracted), 256, "%q with its snapshot", dataset)
-	require.Less(t, strings.Count(dataset, "/"), 50, "%q", dataset)
+	wrong := func(what string) { t.Fatalf("dataset %q: %s", dataset, what) }
+	if !strings.HasPrefix(dataset, b.String()+"/") {
+		wrong("is not below " + b.String())
+	}
+	if len(dataset+"@"+Extracted) >= 256 || strings.Count(dataset, "/") >= 50 {
+		wrong("is too long or too deep for its snapshot")
+	}
 	for _, component := range strings.Split(dataset, "/") {
-		require.NotContains(t, []string{"", ".", ".."}, component, "%q", dataset)
-		require.NotEqual(t, byte('-'), component[0], "%q reads as an option", dataset)
-		stripped := strings.Trim(component, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
-		require.Empty(t, stripped, "%q has a character ZFS refuses", dataset)
+		switch {
+		case component == "", component == ".", component == "..":
+			wrong("has a component that is none")
+		case component[0] == '-':
+			wrong("reads as an option")
+		case strings.Trim(component, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:") != "":
+			wrong("has a character that ZFS refuses")
+		}
 	}
 }

@@ -2,6 +2,8 @@ package zfs
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -87,4 +89,26 @@ func TestMountErrorsNameTheDataset(t *testing.T) {
 	cancel()
 	assert.ErrorIs(t, c.Flush(ctx, "nosuchpool/a"), context.Canceled)
 	assert.ErrorIs(t, second(c.Objects(ctx, "nosuchpool/a")), context.Canceled)
+}
+
+// A command outlives a daemon that is killed: it keeps the daemon's lock until
+// it ends.
+func TestCommandsHoldTheLock(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, done, answer{Match: "^clone|^create|^mount"}, answer{Match: "^get", Out: "POOL\tused\t-\t1\n"}, answer{Match: "^list"})
+	file, err := os.Create(filepath.Join(t.TempDir(), "lock"))
+	require.NoError(t, err)
+	defer file.Close()
+	c := f.client(false)
+	c.Hold(file)
+	ctx := t.Context()
+	require.NoError(t, c.Apply(ctx, commitOf(f.pool)...))
+	require.NoError(t, c.Create(ctx, f.pool+"/a", nil))
+	require.NoError(t, c.Mount(ctx, f.pool+"/a"))
+	require.NoError(t, second(c.Destroy(ctx, "x", []string{f.pool + "/a"})))
+	require.NoError(t, c.DestroySnapshot(ctx, f.pool+"/a@x"))
+	require.NoError(t, second(c.List(ctx, f.pool)))
+	for _, call := range f.calls(t) {
+		assert.Equal(t, file.Name(), call.Held, "%q", call.Args)
+	}
 }

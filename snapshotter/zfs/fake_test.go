@@ -36,6 +36,7 @@ type call struct {
 	Args   []string
 	Stdin  string
 	Locale string
+	Held   string // the file it was handed
 }
 
 func TestMain(m *testing.M) {
@@ -76,7 +77,8 @@ func fakeZFS(args []string) int {
 			break
 		}
 	}
-	c := call{Args: args, Locale: os.Getenv("LC_ALL")}
+	held, _ := os.Readlink("/proc/self/fd/3")
+	c := call{Args: args, Locale: os.Getenv("LC_ALL"), Held: held}
 	if args[0] == "program" {
 		stdin, _ := io.ReadAll(os.Stdin)
 		c.Stdin = string(stdin)
