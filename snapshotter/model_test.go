@@ -15,13 +15,12 @@ import (
 // model says what a snapshotter should do, in the plainest way: no pool, no
 // crash, no lock. Templates are only there to know which layers are shared.
 type model struct {
-	keep     bool // warm layers
-	snaps    map[string]*modelSnap
-	limbo    map[string]*modelSnap // removed, and perhaps not in the pool yet
-	layers   map[string]*modelTemplate
-	all      []*modelTemplate
-	empty    *modelTemplate
-	removals int // numbers the removed: the last of a name counts
+	keep   bool // warm layers
+	snaps  map[string]*modelSnap
+	limbo  map[string]*modelSnap // removed, and perhaps not in the pool yet
+	layers map[string]*modelTemplate
+	all    []*modelTemplate
+	empty  *modelTemplate
 }
 
 type modelSnap struct {

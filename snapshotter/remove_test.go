@@ -160,7 +160,8 @@ func TestRemovalsWaitForABetterTime(t *testing.T) {
 		s := begin(t, keepWarm(0))
 		s.layer("base", "", "")
 		s.prepare("web", "base")
-		var broken error = fakeError("set", "x", zfs.ErrSuspended)
+		var broken error // of the interface, to be nil later
+		broken = fakeError("set", "x", zfs.ErrSuspended)
 		s.pool.before = func(call string) error {
 			if call == "apply" {
 				return broken

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/containerd/log"
 	"github.com/stretchr/testify/assert"
@@ -106,7 +105,7 @@ func TestFlagsWin(t *testing.T) {
 	config, err = configured(t, "-c", file(t, ""))
 	require.NoError(t, err)
 	assert.Equal(t, plugin.DefaultConfig(), config)
-	assert.Equal(t, time.Duration(plugin.DefaultWarmKeep).String(), keep(t, config))
+	assert.Equal(t, plugin.DefaultWarmKeep.String(), keep(t, config))
 }
 
 func keep(t *testing.T, config plugin.Config) string {
