@@ -1,0 +1,92 @@
+# zfstpl: containers on ZFS templates. 'make help' lists what there is to make.
+# Two commands are enough to begin with: make demo, make test.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Which machine the demo boots: ZFS=2.3 or 2.4, CONTAINERD=1.7 or 2.4.
+export ZFS ?= 2.4
+export CONTAINERD ?= 2.4
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/zfstpl
+BIN := bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LINT_VERSION := v2.15.0
+LINT := $(CACHE)/tools/golangci-lint-$(LINT_VERSION)/golangci-lint
+
+# The programs run on any Linux of their architecture: no cgo.
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-X github.com/zfstpl/zfstpl/plugin.version=$(VERSION)'
+PATH := $(CACHE)/tools/bin:$(PATH):/usr/lib/go/bin:/usr/local/go/bin
+export PATH
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: ZFS=2.4|2.3  CONTAINERD=2.4|1.7  ZFSTPL_TEST_HOST=1 (tests: use this host's ZFS)  TESTBED_ACCEL=auto|kvm|tcg"
+
+.PHONY: demo
+demo: build testbed ## a guided tour: real containers on real ZFS
+	@integration/demo.sh
+
+.PHONY: test
+test: build integration-test testbed-test lint-tool ## every check, with one summary
+	@$(BIN)/suite -bin $(BIN) -lint $(LINT)
+
+.PHONY: unit
+unit: tools ## the unit tests alone, with the race detector
+	@$(MAKE) --no-print-directory build
+	@$(BIN)/suite -bin $(BIN) -only unit
+
+.PHONY: integration
+integration: build integration-test testbed-test ## the integration tests alone; RUN=regexp chooses
+	@$(BIN)/suite -bin $(BIN) -only integration -run '$(RUN)'
+
+.PHONY: lint
+lint: lint-tool ## the linters alone
+	@$(LINT) run ./...
+
+.PHONY: build
+build: tools ## build the programs into bin/
+	@mkdir -p $(BIN)
+	@$(GO_BUILD) -o $(BIN)/ ./cmd/... ./integration/suite ./integration/testbed ./integration/demo ./integration/image ./integration/testimage/app
+
+.PHONY: install
+install: build ## install the daemon, the command and the systemd unit (PREFIX=/usr/local)
+	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin $(BIN)/containerd-zfstpl-grpc $(BIN)/zfstpl
+	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system contrib/systemd/zfstpl.service
+
+.PHONY: shell
+shell: build testbed ## a prompt in the machine with ZFS, everything installed
+	@$(BIN)/testbed shell --put $(BIN):/put/bin
+
+.PHONY: testbed
+testbed: build
+	@if [ "$${ZFSTPL_TEST_HOST:-}" != 1 ]; then $(BIN)/testbed build --zfs $(ZFS); fi
+
+.PHONY: testbed-test
+testbed-test: build
+	@if [ "$${ZFSTPL_TEST_HOST:-}" != 1 ]; then $(BIN)/testbed build --zfs 2.4 && $(BIN)/testbed build --zfs 2.3; fi
+
+.PHONY: integration-test
+integration-test: tools
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 go test -c -trimpath -o $(BIN)/integration.test ./integration
+
+.PHONY: lint-tool
+lint-tool: $(LINT)
+$(LINT): | tools
+	@echo "installing golangci-lint $(LINT_VERSION) (once, a few minutes)"
+	@GOBIN=$(dir $(LINT)) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+.PHONY: tools
+tools:
+	@integration/setup.sh
+
+.PHONY: clean
+clean: ## remove what was built here; the caches stay
+	rm -rf $(BIN) out
+
+.PHONY: distclean
+distclean: clean ## remove the caches too: the next run begins from nothing
+	rm -rf $(CACHE)

@@ -1,0 +1,63 @@
+package integration
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestInitIsIdempotentAndCompletesWhatACrashLeft(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	before := base.Names(t)
+
+	stdout, stderr, err := runCommand(t, "zfstpl", "init", "--root", base.Root, base.String())
+	require.NoError(t, err, stderr)
+	assert.Contains(t, stdout, base.String()+" was ready")
+	assert.Contains(t, stdout, "[proxy_plugins.zfstpl]")
+	assert.Contains(t, stdout, `root = "`+base.Root+`"`)
+	assert.Equal(t, before, base.Names(t))
+
+	require.NoError(t, base.Client.DestroySnapshot(ctx, base.Empty().Snapshot()))
+	_, stderr, err = runCommand(t, "containerd-zfstpl-grpc", "--dataset", base.String(),
+		"--address", filepath.Join(t.TempDir(), "run", "s"))
+	require.Error(t, err)
+	assert.Contains(t, stderr, "zfstpl init "+base.String())
+
+	stdout, stderr, err = runCommand(t, "zfstpl", "init", "--root", base.Root, base.String())
+	require.NoError(t, err, stderr)
+	assert.Contains(t, stdout, base.String()+" is ready")
+	startDaemon(t, base)
+}
+
+func TestInitRefusesADatasetOfSomebodyElse(t *testing.T) {
+	t.Parallel()
+	base := pool.NewBase(t)
+	_, stderr, err := runCommand(t, "zfstpl", "init", base.Storage())
+	require.Error(t, err)
+	assert.Contains(t, stderr, "is not a zfstpl base")
+}
+
+func TestLsShowsWhatBelongsToWhat(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	d := startDaemon(t, base)
+	sn := d.snapshotter(t)
+	_, err := sn.Prepare(ctx, "default/1/work", "")
+	require.NoError(t, err)
+	require.NoError(t, sn.Commit(ctx, "default/2/built", "default/1/work"))
+	_, err = sn.Prepare(ctx, "default/3/web", "default/2/built")
+	require.NoError(t, err)
+
+	stdout, stderr, err := runCommand(t, "zfstpl", "ls", "--dataset", base.String())
+	require.NoError(t, err, stderr)
+	assert.Regexp(t, `(?m)^empty .* every image$`, stdout)
+	assert.Regexp(t, `(?m)^└─ opaque-[0-9a-f]{16} .* snapshot default/built$`, stdout)
+	assert.Regexp(t, `(?m)^   .─ web-[0-9a-f]{16} .* active default/web$`, stdout)
+	assert.Regexp(t, `(?m)^   .─ work-[0-9a-f]{16} .* nobody, destroyed at the next cleanup$`, stdout)
+}

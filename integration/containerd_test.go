@@ -1,0 +1,136 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/testimage"
+	"github.com/zfstpl/zfstpl/plugin"
+)
+
+const testImage = "docker.io/zfstpl/test:1"
+
+// containerd is a running containerd that uses a daemon of ours.
+type containerd struct {
+	address string
+	log     *syncBuffer
+}
+
+// startContainerd starts the containerd in PATH with directories of its own
+// and stops it when t ends.
+func startContainerd(t testing.TB, d *daemon) *containerd {
+	t.Helper()
+	version, err := exec.Command("containerd", "--version").Output()
+	require.NoError(t, err, "containerd is wanted in PATH")
+	t.Logf("%s", version)
+	number := plugin.ContainerdConfig3
+	if strings.Contains(string(version), " 1.7.") || strings.Contains(string(version), "v1.7.") {
+		number = plugin.ContainerdConfig2
+	}
+	dir, err := os.MkdirTemp("", "zfstpl-ctd-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	ours, err := plugin.ContainerdConfig(number, d.address, d.base.Root)
+	require.NoError(t, err)
+	c := &containerd{address: filepath.Join(dir, "containerd.sock"), log: &syncBuffer{}}
+	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n"+
+		"disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n"+
+		"[grpc]\n  address = %q\n%s", number, filepath.Join(dir, "root"), filepath.Join(dir, "state"), c.address, ours)
+	file := filepath.Join(dir, "config.toml")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	c.start(t, file)
+	return c
+}
+
+func (c *containerd) start(t testing.TB, config string) {
+	t.Helper()
+	ready := notifySocket(t, filepath.Dir(config))
+	cmd := exec.Command("containerd", "--config", config)
+	cmd.Stdout, cmd.Stderr = c.log, c.log
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(t, cmd.Start())
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("containerd's log:\n%s", c.log)
+		}
+		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+		select {
+		case <-exited:
+		case <-time.After(patience):
+			assert.Fail(t, "containerd does not end")
+		}
+	})
+	select {
+	case <-ready.got:
+	case err := <-exited:
+		require.Fail(t, "containerd ended at its start", "%v\n%s", err, c.log)
+	case <-time.After(patience):
+		require.Fail(t, "containerd is not ready", "%s", c.log)
+	}
+}
+
+// ctr runs ctr and answers what it wrote to stdout.
+func (c *containerd) ctr(t testing.TB, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", c.address}, args...)...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	require.NoError(t, cmd.Run(), "ctr %s: %s%s", strings.Join(args, " "), &stdout, &stderr)
+	return stdout.String()
+}
+
+func writeTestImage(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "image.tar")
+	require.NoError(t, testimage.Write(path, testImage, binary(t, "app"),
+		[]testimage.File{{Name: "data/kept", Content: []byte("kept")}, {Name: "data/removed", Content: []byte("removed")}},
+		[]testimage.File{{Name: "data/.wh.removed"}, {Name: "data/added", Content: []byte("added")}, {Name: "data/linked", Link: "data/added"}},
+	))
+	return path
+}
+
+// The daemon is killed under a running container and started again: the
+// container does not notice, and the daemon knows everything.
+func TestContainersOutliveTheDaemon(t *testing.T) {
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	d := startDaemon(t, base)
+	c := startContainerd(t, d)
+	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeTestImage(t))
+
+	c.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", testImage, "waits", "/app", "wait")
+	before := everything(t, d.snapshotter(t))
+	d.kill(t)
+	assert.Contains(t, c.ctr(t, "tasks", "ls"), "RUNNING")
+	d.start(t)
+	assert.Equal(t, before, everything(t, d.snapshotter(t)))
+	assert.Contains(t, c.ctr(t, "tasks", "ls"), "RUNNING")
+
+	out := c.ctr(t, "run", "--rm", "--snapshotter", "zfstpl", testImage, "lists", "/app", "ls")
+	assert.Contains(t, out, "/data/kept\n")
+	assert.Contains(t, out, "/data/added\n")
+	assert.NotContains(t, out, "/data/removed", "the whiteout was applied")
+
+	c.ctr(t, "tasks", "kill", "--signal", "SIGKILL", "waits")
+	c.ctr(t, "tasks", "delete", "--force", "waits")
+	c.ctr(t, "containers", "delete", "waits")
+	c.ctr(t, "images", "delete", "--sync", testImage)
+	require.NoError(t, d.snapshotter(t).Cleanup(ctx))
+	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+}

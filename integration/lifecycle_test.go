@@ -1,0 +1,277 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// chainID is a well-formed chain ID that says which.
+func chainID(n int) string { return fmt.Sprintf("sha256:%064x", n) }
+
+// extraction is the key containerd extracts a layer under.
+func extraction(ns string, n int, chain string) string {
+	return fmt.Sprintf("%s/%d/extract-%d-Ab_1 %s", ns, n, n, chain)
+}
+
+func withRef(chain string) snapshots.Opt {
+	return snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotRef: chain})
+}
+
+// mounted runs fn in the mounted snapshot.
+func mounted(t testing.TB, mounts []mount.Mount, fn func(root string)) {
+	t.Helper()
+	require.NoError(t, mount.WithTempMount(context.Background(), mounts, func(root string) error {
+		fn(root)
+		return nil
+	}))
+}
+
+// pullLayer does what containerd does for one layer, and answers its name.
+func pullLayer(t testing.TB, sn snapshots.Snapshotter, ns string, n int, parent, chain string) string {
+	t.Helper()
+	ctx := context.Background()
+	key, name := extraction(ns, n, chain), fmt.Sprintf("%s/%d/%s", ns, n+1, chain)
+	mounts, err := sn.Prepare(ctx, key, parent, withRef(chain))
+	require.NoError(t, err)
+	mounted(t, mounts, func(root string) {
+		require.NoError(t, os.WriteFile(filepath.Join(root, "layer-"+chain[len(chain)-4:]), []byte(chain), 0o644))
+	})
+	require.NoError(t, sn.Commit(ctx, name, key, withRef(chain)))
+	return name
+}
+
+func TestLayersBecomeTemplatesNamedByChainID(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn := newSnapshotter(t, base)
+	one := pullLayer(t, sn, "default", 1, "", chainID(1))
+	two := pullLayer(t, sn, "default", 3, one, chainID(2))
+
+	origins := make(map[string]string)
+	for _, d := range base.List(t) {
+		origins[strings.TrimPrefix(d.Name, base.String())] = strings.TrimPrefix(d.Origin, base.String())
+	}
+	assert.Equal(t, "/storage/empty@extracted", origins["/storage/"+chainID(1)])
+	assert.Equal(t, "/storage/"+chainID(1)+"@extracted", origins["/storage/"+chainID(2)])
+
+	mounts, err := sn.Prepare(ctx, "default/9/web", two)
+	require.NoError(t, err)
+	require.Equal(t, "zfs", mounts[0].Type)
+	require.Regexp(t, "^"+base.Runtime()+"/web-[0-9a-f]{16}$", mounts[0].Source)
+	mounted(t, mounts, func(root string) {
+		assert.FileExists(t, filepath.Join(root, "layer-0001"))
+		assert.FileExists(t, filepath.Join(root, "layer-0002"))
+	})
+}
+
+// Two namespaces pull the same image: one template, and it stays until both
+// have let go.
+func TestNamespacesShareATemplate(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn := newSnapshotter(t, base)
+	first := pullLayer(t, sn, "default", 1, "", chainID(7))
+
+	// The second namespace is told that the layer is there, and finds it as
+	// containerd's metadata store does.
+	_, err := sn.Prepare(ctx, extraction("k8s.io", 1, chainID(7)), "", withRef(chainID(7)))
+	require.True(t, errdefs.IsAlreadyExists(err), "%v", err)
+	assert.Equal(t, []string{first}, findByRef(t, sn, chainID(7), ""))
+
+	// Without the label it is extracted again, and joins at Commit.
+	key, second := extraction("k8s.io", 2, chainID(7)), "k8s.io/3/"+chainID(7)
+	_, err = sn.Prepare(ctx, key, "")
+	require.NoError(t, err)
+	require.NoError(t, sn.Commit(ctx, second, key))
+
+	require.NoError(t, sn.Remove(ctx, first))
+	require.NoError(t, sn.Cleanup(ctx))
+	assert.Contains(t, base.Names(t), "/storage/"+chainID(7))
+	require.NoError(t, sn.Remove(ctx, second))
+	require.NoError(t, sn.Cleanup(ctx))
+	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+}
+
+func findByRef(t testing.TB, sn snapshots.Snapshotter, chain, parent string) []string {
+	t.Helper()
+	var names []string
+	filter := fmt.Sprintf("labels.%q==%s,parent==%q", snapshots.LabelSnapshotRef, chain, parent)
+	require.NoError(t, sn.Walk(context.Background(), func(_ context.Context, i snapshots.Info) error {
+		names = append(names, i.Name)
+		return nil
+	}, filter))
+	return names
+}
+
+// An image that was removed and is pulled again is still there: no layer is
+// unpacked a second time.
+func TestWarmTemplatesAreRevived(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn, err := snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, WarmKeep: snapshotter.KeepForever})
+	require.NoError(t, err)
+	one := pullLayer(t, sn, "default", 1, "", chainID(1))
+	two := pullLayer(t, sn, "default", 3, one, chainID(2))
+	require.NoError(t, sn.Remove(ctx, two))
+	require.NoError(t, sn.Remove(ctx, one))
+	require.NoError(t, sn.Cleanup(ctx))
+	assert.Empty(t, everything(t, sn), "warm templates are invisible")
+	require.NoError(t, sn.Close())
+
+	sn, err = snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, WarmKeep: snapshotter.KeepForever})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, sn.Close()) }()
+	_, err = sn.Prepare(ctx, extraction("default", 5, chainID(1)), "", withRef(chainID(1)))
+	require.True(t, errdefs.IsAlreadyExists(err), "%v", err)
+	found := findByRef(t, sn, chainID(1), "")
+	require.Len(t, found, 1)
+	_, err = sn.Prepare(ctx, extraction("default", 6, chainID(2)), found[0], withRef(chainID(2)))
+	require.True(t, errdefs.IsAlreadyExists(err), "%v", err)
+	require.Len(t, findByRef(t, sn, chainID(2), found[0]), 1)
+}
+
+// A program in the container writes through mmap and the snapshot is committed
+// while it runs: what it wrote is in the template, and it can go on.
+func TestCommitOfALiveContainerKeepsMmapWrites(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn := newSnapshotter(t, base)
+	mounts, err := sn.Prepare(ctx, "live", "")
+	require.NoError(t, err)
+	mounted(t, mounts, func(root string) {
+		path := filepath.Join(root, "data")
+		require.NoError(t, os.WriteFile(path, make([]byte, 4096), 0o644))
+		file, err := os.OpenFile(path, os.O_RDWR, 0)
+		require.NoError(t, err)
+		defer file.Close()
+		memory, err := syscall.Mmap(int(file.Fd()), 0, 4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+		require.NoError(t, err)
+		copy(memory, "through mmap")
+		require.NoError(t, sn.Commit(ctx, "image", "live"))
+		copy(memory, "and onwards ")
+		require.NoError(t, syscall.Munmap(memory))
+
+		require.NoError(t, sn.Cleanup(ctx), "a mounted runtime is no error")
+		require.NoError(t, touch(root, "still-writable"))
+	})
+	view, err := sn.View(ctx, "view", "image")
+	require.NoError(t, err)
+	mounted(t, view, func(root string) {
+		content, err := os.ReadFile(filepath.Join(root, "data"))
+		require.NoError(t, err)
+		assert.Equal(t, "through mmap", string(content[:12]))
+		assert.NoFileExists(t, filepath.Join(root, "still-writable"))
+	})
+	require.NoError(t, sn.Cleanup(ctx))
+	for _, name := range base.Names(t) {
+		assert.NotContains(t, name, "/runtime/", "once unmounted the runtime goes")
+	}
+}
+
+func TestUsageCountsWhatASnapshotAdds(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn := newSnapshotter(t, base)
+	mounts, err := sn.Prepare(ctx, "fill", "")
+	require.NoError(t, err)
+	mounted(t, mounts, func(root string) {
+		noise := make([]byte, 2<<20)
+		f, err := os.Open("/dev/urandom")
+		require.NoError(t, err)
+		defer f.Close()
+		_, err = f.Read(noise)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(root, "noise"), noise, 0o644))
+		for i := range 10 {
+			require.NoError(t, touch(root, fmt.Sprint(i)))
+		}
+	})
+	require.NoError(t, sn.Commit(ctx, "image", "fill"))
+	u, err := sn.Usage(ctx, "image")
+	require.NoError(t, err)
+	assert.EqualValues(t, 11, u.Inodes)
+	assert.InDelta(t, 2<<20, u.Size, 256<<10)
+
+	_, err = sn.Prepare(ctx, "container", "image")
+	require.NoError(t, err)
+	u, err = sn.Usage(ctx, "container")
+	require.NoError(t, err)
+	assert.Zero(t, u.Inodes)
+	assert.Less(t, u.Size, int64(256<<10))
+}
+
+// What a crash leaves of a commit where it is not one transaction (below 2.4)
+// is taken back at the next start; the snapshot is active as before.
+func TestACommitThatWasCutOffIsTakenBack(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn := newSnapshotter(t, base)
+	mounts, err := sn.Prepare(ctx, "work", "")
+	require.NoError(t, err)
+	require.NoError(t, sn.Close())
+	runtime := mounts[0].Source
+	before := base.Names(t)
+	half := base.Storage() + "/" + chainID(1)
+	require.NoError(t, base.Client.Apply(ctx,
+		zfs.Snapshot(runtime+"@extracted"), zfs.Clone(runtime+"@extracted", half)))
+
+	again := newSnapshotter(t, base)
+	assert.Equal(t, before, base.Names(t))
+	base.Check(t)
+	require.NoError(t, again.Commit(ctx, "image", "work"))
+}
+
+// A clone without a record is what a crash leaves of a Prepare below 2.4.
+func TestACloneWithoutARecordIsDestroyed(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	orphan := base.Runtime() + "/orphan-0123456789abcdef"
+	require.NoError(t, base.Client.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), orphan)))
+	sn := newSnapshotter(t, base)
+	assert.Empty(t, everything(t, sn))
+	require.NoError(t, sn.Cleanup(ctx))
+	assert.NotContains(t, base.Names(t), "/runtime/orphan-0123456789abcdef")
+}
+
+// A backup tool snapshots everything: its snapshots are never destroyed and
+// hold only the dataset they are on.
+func TestForeignSnapshotsHoldOnlyTheirDataset(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn := newSnapshotter(t, base)
+	held, err := sn.Prepare(ctx, "held", "")
+	require.NoError(t, err)
+	_, err = sn.Prepare(ctx, "free", "")
+	require.NoError(t, err)
+	foreign := held[0].Source + "@autosnap_2026-01-01"
+	require.NoError(t, base.Client.Apply(ctx, zfs.Snapshot(foreign)))
+	require.NoError(t, sn.Remove(ctx, "held"))
+	require.NoError(t, sn.Remove(ctx, "free"))
+	require.NoError(t, sn.Cleanup(ctx))
+	assert.Equal(t, []string{"", "/runtime", strings.TrimPrefix(held[0].Source, base.String()), "/storage", "/storage/empty"}, base.Names(t))
+	require.NoError(t, base.Client.DestroySnapshot(ctx, foreign))
+	require.NoError(t, sn.Cleanup(ctx))
+	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/zfstpl/zfstpl/integration/testpool"
+)
+
+// A step is one check: a command whose exit status counts, or a run of tests
+// whose every test does.
+type step struct {
+	name string
+	args []string
+	env  []string
+	// tests: args is a command that writes what 'go test -json' writes.
+	// verbose: args writes what a test binary with -test.v writes.
+	tests, verbose bool
+	// cannot says why the step cannot run here; it is then counted, not run.
+	cannot string
+}
+
+// stages are the steps in order; those of one stage run side by side.
+func stages(opts options) [][]step {
+	all := [][]step{
+		{{name: "vet", args: []string{"go", "vet", "./..."}},
+			{name: "vet for freebsd", env: []string{"GOOS=freebsd", "GOARCH=amd64", "CGO_ENABLED=0"},
+				args: []string{"go", "vet", "./snapshotter/...", "./plugin/...", "./cmd/..."}}},
+		{{name: "lint", args: []string{opts.lint, "run", "./..."}}},
+		{{name: "unit", tests: true, args: unitArgs(opts)}},
+		integrationSteps(opts),
+	}
+	var chosen [][]step
+	for _, stage := range all {
+		var steps []step
+		for _, s := range stage {
+			if strings.Contains(s.name, opts.only) {
+				steps = append(steps, s)
+			}
+		}
+		if len(steps) > 0 {
+			chosen = append(chosen, steps)
+		}
+	}
+	return chosen
+}
+
+func unitArgs(opts options) []string {
+	args := []string{"go", "test", "-race", "-json"}
+	if opts.run != "" {
+		args = append(args, "-run", opts.run)
+	}
+	return append(args, "./snapshotter/...", "./plugin/...", "./cmd/...",
+		"./integration/demo/...", "./integration/image/...", "./integration/suite/...", "./integration/testbed/...")
+}
+
+// integrationSteps run the same test binary against each release of ZFS, each
+// with another containerd.
+func integrationSteps(opts options) []step {
+	if os.Getenv("ZFSTPL_TEST_HOST") == "1" {
+		return hostSteps(opts)
+	}
+	return []step{
+		guestStep(opts, "integration, ZFS 2.4, containerd 2.4", "2.4", "2.4"),
+		guestStep(opts, "integration, ZFS 2.3, containerd 1.7", "2.3", "1.7"),
+	}
+}
+
+func hostSteps(opts options) []step {
+	s := step{name: "integration, this host's ZFS", verbose: true, args: testArgs(opts, filepath.Join(opts.bin, "integration.test"))}
+	s.env = []string{"ZFSTPL_BIN=" + absolute(opts.bin)}
+	if err := testpool.Available(); err != nil {
+		s.cannot = err.Error()
+	}
+	return []step{s, {name: "integration, other releases of ZFS", cannot: "ZFSTPL_TEST_HOST=1 tests the release that is here"}}
+}
+
+func guestStep(opts options, name, zfs, containerd string) step {
+	args := []string{filepath.Join(opts.bin, "testbed"), "run", "--zfs", zfs, "--containerd", containerd,
+		"--memory", "4G", "--cores", "2", "--timeout", "40m",
+		"--put", opts.bin + ":/put/bin",
+		"--env", "ZFSTPL_BIN=/put/bin", "--"}
+	return step{name: name, verbose: true, args: append(args, testArgs(opts, "/put/bin/integration.test")...)}
+}
+
+func testArgs(opts options, program string) []string {
+	args := []string{program, "-test.v=test2json", "-test.timeout=35m", "-test.parallel=8"}
+	if opts.run != "" {
+		args = append(args, "-test.run="+opts.run)
+	}
+	if !opts.long {
+		args = append(args, "-test.short")
+	}
+	return args
+}
+
+func absolute(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	return abs
+}

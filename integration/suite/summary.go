@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+var (
+	sayMu sync.Mutex
+	start = time.Now()
+)
+
+// say writes a line for the person who waits.
+func say(format string, args ...any) {
+	sayMu.Lock()
+	defer sayMu.Unlock()
+	at := time.Since(start).Round(time.Second)
+	fmt.Printf("[%7s] %s\n", at, strings.TrimRight(fmt.Sprintf(format, args...), "\n"))
+}
+
+// lastLines is how much of a failed step's log is shown.
+const lastLines = 60
+
+func show(path string) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		say("%v", err)
+		return
+	}
+	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	if len(lines) > lastLines {
+		lines = lines[len(lines)-lastLines:]
+	}
+	say("the end of %s:\n%s", path, strings.Join(lines, "\n"))
+}
+
+// prefixed passes a step's messages on, line by line, with its name.
+type prefixed struct {
+	name string
+	log  io.Writer
+	rest []byte
+}
+
+func (p *prefixed) Write(b []byte) (int, error) {
+	p.rest = append(p.rest, b...)
+	for {
+		line, rest, ok := bytes.Cut(p.rest, []byte("\n"))
+		if !ok {
+			return len(b), nil
+		}
+		fmt.Fprintf(p.log, "%s\n", line)
+		say("%s: %s", p.name, line)
+		p.rest = rest
+	}
+}
+
+// summarize prints what became of every step and answers whether all is well.
+// The last line counts tests and steps that are no tests.
+func summarize(w io.Writer, results []result, took time.Duration) bool {
+	passed, failed, cannot := 0, 0, 0
+	fmt.Fprintf(w, "\nSummary after %s\n", took.Round(time.Second))
+	for _, r := range results {
+		verdict := "passed"
+		switch {
+		case r.cannot != "":
+			verdict = "could not run: " + r.cannot
+			cannot++
+		case len(r.failed) > 0:
+			verdict = "FAILED"
+			failed += len(r.failed)
+		case r.err != nil:
+			verdict = "FAILED: " + r.err.Error()
+			failed++
+		case !r.tests && !r.verbose:
+			passed++
+		case r.passed == 0:
+			verdict = "FAILED: no test ran"
+			failed++
+		}
+		passed += r.passed
+		cannot += len(r.skipped)
+		counts := ""
+		if (r.tests || r.verbose) && r.cannot == "" {
+			counts = fmt.Sprintf(", %d passed, %d failed, %d could not run", r.passed, len(r.failed), len(r.skipped))
+		}
+		fmt.Fprintf(w, "  %-38s %8s  %s%s\n", r.name, r.took.Round(time.Second), verdict, counts)
+		for _, name := range r.failed {
+			fmt.Fprintf(w, "      failed: %s\n", name)
+		}
+		for _, name := range r.skipped {
+			fmt.Fprintf(w, "      could not run here: %s\n", name)
+		}
+	}
+	fmt.Fprintf(w, "\n%d passed, %d failed, %d skipped\n", passed, failed, cannot)
+	return failed == 0
+}

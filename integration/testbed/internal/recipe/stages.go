@@ -1,0 +1,118 @@
+package recipe
+
+import (
+	"embed"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// suite is the Debian release that the guest runs.
+	suite = "trixie"
+	// ContainerdVersion is the release that is built from its module.
+	ContainerdVersion = "2.4.2"
+	containerdStage   = "containerd"
+	imageSize         = "8G"
+)
+
+// zfsSuites says where Debian has the releases: a suite to prefer, or none
+// for the one that apt would install.
+var zfsSuites = map[string]string{
+	"2.4": suite + "-backports",
+	"2.3": "",
+}
+
+// DefaultZFS and DefaultContainerd are what a guest gets without a choice.
+const (
+	DefaultZFS        = "2.4"
+	DefaultContainerd = "2.4"
+)
+
+// ZFSReleases returns the releases that a guest can have, the newest first.
+func ZFSReleases() []string {
+	return []string{"2.4", "2.3"}
+}
+
+// ContainerdReleases returns the releases that every guest has.
+func ContainerdReleases() []string {
+	return []string{"2.4", "1.7"}
+}
+
+// CheckRelease refuses a release that there is none of.
+func CheckRelease(what, release string, known []string) error {
+	if slices.Contains(known, release) {
+		return nil
+	}
+	return fmt.Errorf("no %s %q: want one of %s", what, release, strings.Join(known, ", "))
+}
+
+var (
+	basePackages = []string{"ca-certificates", "debian-archive-keyring"}
+
+	toolchainPackages = []string{
+		"file", "gcc", "kmod", "libc6-dev", "libelf-dev", "linux-headers-cloud-amd64", "make", "xz-utils",
+		"zstd",
+	}
+
+	runtimePackages = []string{
+		"acl", "attr", "bash", "btrfs-progs", "e2fsprogs", "fdisk", "file", "iproute2", "jq", "kmod",
+		"less", "lsof", "mount", "ncurses-base", "procps", "psmisc", "runc", "strace", "util-linux",
+		"vim-tiny", "xz-utils", "zstd",
+	}
+)
+
+//go:embed scripts/*.sh
+var scriptFiles embed.FS
+
+// script returns a script; that it is there is known at compile time.
+func script(name string) string {
+	content, err := scriptFiles.ReadFile("scripts/" + name)
+	if err != nil {
+		panic(err)
+	}
+	return string(content)
+}
+
+// stages returns what makes an image with the ZFS release, in an order in
+// which they can be built.
+func stages(release string) []*stage {
+	enter, host := script("enter.sh"), script("unpack.sh")
+	base := &stage{
+		name: "base", title: "making a Debian root", expected: 15 * time.Second,
+		inputs: append([]string{suite, script("base.sh")}, basePackages...),
+		build:  buildBase,
+	}
+	toolchain := &stage{
+		name: "toolchain", title: "adding a kernel, its headers and a compiler", expected: 30 * time.Second,
+		inputs: append([]string{enter, host, script("toolchain.sh")}, toolchainPackages...),
+		uses:   []*stage{base},
+	}
+	toolchain.build = buildRoot(base, "toolchain.sh", true, toolchainPackages...)
+	zfs := &stage{
+		name: "zfs-" + release, title: "building ZFS " + release + " for that kernel", expected: 5 * time.Minute,
+		inputs: []string{enter, host, script("zfs.sh"), release, zfsSuites[release]},
+		uses:   []*stage{toolchain},
+	}
+	zfs.build = buildRoot(toolchain, "zfs.sh", false, release, zfsSuites[release])
+	containerd := &stage{
+		name: containerdStage, title: "building containerd " + ContainerdVersion, expected: 2 * time.Minute,
+		inputs: []string{ContainerdVersion, runtime.Version(), containerdTags},
+		build:  buildContainerd,
+	}
+	system := &stage{
+		name: "system", title: "making the guest's system", expected: 30 * time.Second,
+		inputs: append([]string{enter, host, script("system.sh")}, runtimePackages...),
+		uses:   []*stage{base},
+	}
+	system.build = buildRoot(base, "system.sh", true, runtimePackages...)
+	image := &stage{
+		name: "image-" + release, title: "making the image with ZFS " + release, expected: 30 * time.Second,
+		inputs: []string{enter, host, script("image.sh"), script("compose.sh"), imageSize},
+		uses:   []*stage{system, toolchain, zfs, containerd},
+	}
+	image.build = buildImage(system, toolchain, zfs, containerd)
+	return []*stage{base, toolchain, zfs, containerd, system, image}
+}

@@ -1,0 +1,83 @@
+package testpool
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Base is a base of a test's own.
+type Base struct {
+	layout.Base
+	Root   string // where it is mounted
+	Client *zfs.Client
+	pool   *Pool
+}
+
+// NewBase makes a base for t. When t ends, and everything t itself wanted done
+// at its end is done, the invariants are asserted and the base is unmounted.
+func (p *Pool) NewBase(t testing.TB) *Base {
+	t.Helper()
+	ctx := context.Background()
+	client, err := zfs.Open(ctx, p.Name)
+	require.NoError(t, err)
+	id := layout.NewID().String()
+	name, err := layout.ParseBase(p.Name + "/" + id)
+	require.NoError(t, err)
+	b := &Base{Base: name, Root: filepath.Join(p.Dir, id), Client: client, pool: p}
+	changed, err := snapshotter.InitBase(ctx, client, name, b.Root, nil)
+	require.NoError(t, err)
+	require.True(t, changed)
+	t.Cleanup(func() { b.close(t) })
+	return b
+}
+
+// List answers everything under the base.
+func (b *Base) List(t testing.TB) []zfs.Dataset {
+	t.Helper()
+	list, err := b.Client.List(context.Background(), b.String())
+	require.NoError(t, err)
+	return list
+}
+
+// Names are the datasets under the base, without the base's own name.
+func (b *Base) Names(t testing.TB) []string {
+	t.Helper()
+	var names []string
+	for _, d := range b.List(t) {
+		names = append(names, strings.TrimPrefix(d.Name, b.String()))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Check asserts the invariants: the records and datasets agree, and nothing
+// under storage is mounted but read-only snapshots.
+func (b *Base) Check(t testing.TB) {
+	t.Helper()
+	assert.NoError(t, snapshotter.CheckInvariants(b.Base, b.List(t)), "the invariants of the pool")
+	mounts, err := b.pool.Mounts(b.Storage())
+	assert.NoError(t, err)
+	assert.Empty(t, mounts, "nothing under storage is left mounted")
+}
+
+func (b *Base) close(t testing.TB) {
+	t.Helper()
+	b.Check(t)
+	mounts, err := b.pool.Mounts(b.Runtime())
+	assert.NoError(t, err)
+	assert.Empty(t, mounts, "no runtime is left mounted")
+	// The datasets go with the pool: one by one they take longer than the test.
+	out, err := exec.Command("zfs", "unmount", b.String()).CombinedOutput()
+	assert.NoError(t, err, "unmounting the test's base: %s", out)
+}
