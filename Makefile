@@ -17,6 +17,8 @@ LINT := $(CACHE)/tools/golangci-lint-$(LINT_VERSION)/golangci-lint
 
 # The programs run on any Linux of their architecture: no cgo.
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-X github.com/zfstpl/zfstpl/plugin.version=$(VERSION)'
+# On a host with ZFS the tests use the containerd that the testbed builds.
+ON_HOST = if [ "$${ZFSTPL_TEST_HOST:-}" = 1 ]; then PATH=$$($(BIN)/testbed path containerd):$$PATH; fi;
 PATH := $(CACHE)/tools/bin:$(PATH):/usr/lib/go/bin:/usr/local/go/bin
 export PATH
 
@@ -31,7 +33,7 @@ demo: build testbed ## a guided tour: real containers on real ZFS
 
 .PHONY: test
 test: build integration-test testbed-test lint-tool ## every check, with one summary
-	@$(BIN)/suite -bin $(BIN) -lint $(LINT)
+	@$(ON_HOST) $(BIN)/suite -bin $(BIN) -lint $(LINT)
 
 .PHONY: unit
 unit: tools ## the unit tests alone, with the race detector
@@ -40,7 +42,7 @@ unit: tools ## the unit tests alone, with the race detector
 
 .PHONY: integration
 integration: build integration-test testbed-test ## the integration tests alone; RUN=regexp chooses
-	@$(BIN)/suite -bin $(BIN) -only integration -run '$(RUN)'
+	@$(ON_HOST) $(BIN)/suite -bin $(BIN) -only integration -run '$(RUN)'
 
 .PHONY: lint
 lint: lint-tool ## the linters alone
@@ -49,6 +51,7 @@ lint: lint-tool ## the linters alone
 .PHONY: build
 build: tools ## build the programs into bin/
 	@mkdir -p $(BIN)
+	@echo "building the programs"
 	@$(GO_BUILD) -o $(BIN)/ ./cmd/... ./integration/suite ./integration/testbed ./integration/demo ./integration/image ./integration/testimage/app
 
 .PHONY: install

@@ -14,6 +14,7 @@ go_is_usable() {
 missing=()
 command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 command -v git >/dev/null || missing+=(git)
+if [ "${ZFSTPL_TEST_HOST:-}" = 1 ]; then command -v runc >/dev/null || missing+=(runc); fi
 go_is_usable || missing+=(golang-go)
 ((${#missing[@]})) || exit 0
 
