@@ -23,8 +23,14 @@ for word; do
 done
 dir=$ZFSTPL_TEST_FAKE_ZFS/$pool
 echo "$*" >>"$dir/calls"
-if [ -e "$dir/$1.err" ]; then cat "$dir/$1.err" >&2; exit 1; fi
-if [ -e "$dir/$1" ]; then cat "$dir/$1"; fi
+what=$1
+case " $* " in
+*" -t filesystem "*) what=filesystems ;;
+*" -t snapshot "*) what=snapshots ;;
+*" - pool"*) what=properties ;;
+esac
+if [ -e "$dir/$what.err" ]; then cat "$dir/$what.err" >&2; exit 1; fi
+if [ -e "$dir/$what" ]; then cat "$dir/$what"; fi
 `
 
 func TestMain(m *testing.M) { os.Exit(withFakeZFS(m)) }
@@ -65,7 +71,7 @@ func fakePool(t *testing.T, answers map[string]string) (base layout.Base, dir st
 
 func opened(t *testing.T, base layout.Base) *zfs.Client {
 	t.Helper()
-	c, err := zfs.Open(t.Context(), base.Pool())
+	c, err := zfs.Open(t.Context(), base.Pool(), "zfstpl:")
 	require.NoError(t, err)
 	return c
 }

@@ -62,7 +62,7 @@ func OpenPool(ctx context.Context, base layout.Base) (*zfs.Client, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("not running as root: zfstpl administers ZFS and must be started as root")
 	}
-	pool, err := zfs.Open(ctx, base.Pool())
+	pool, err := zfs.Open(ctx, base.Pool(), snapshotter.PropertyPrefix)
 	switch {
 	case errors.Is(err, zfs.ErrUnavailable):
 		return nil, fmt.Errorf("ZFS is not available on this machine: install it and load the module with 'modprobe zfs' (%w)", err)

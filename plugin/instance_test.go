@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,12 +13,23 @@ import (
 
 // listed is how zfs lists a base with these properties.
 func listed(props ...string) map[string]string {
-	text := "POOL/z\tguid\t-\t1\n"
+	mountpoint, user := "none", make(map[string]string)
 	for _, p := range props {
 		name, value, _ := strings.Cut(p, "=")
-		text += "POOL/z\t" + name + "\tlocal\t" + value + "\n"
+		if name == "mountpoint" {
+			mountpoint = value
+		} else {
+			user[name] = value
+		}
 	}
-	return map[string]string{"get": text}
+	text, err := json.Marshal(map[string]any{"return": map[string]any{"POOL/z": user}})
+	if err != nil {
+		panic(err)
+	}
+	return map[string]string{
+		"filesystems": "POOL/z\t-\t1\t5\t1700000000\t0\t0\t" + mountpoint + "\n",
+		"properties":  string(text),
+	}
 }
 
 // Each error is one line that says what to do.
@@ -65,14 +77,14 @@ func TestMountBaseSaysWhatToDo(t *testing.T) {
 		want    string
 		says    string
 	}{
-		"no dataset":      {map[string]string{"get.err": "cannot open 'POOL/z': dataset does not exist\n"}, "", "zfstpl init"},
+		"no dataset":      {map[string]string{"filesystems.err": "cannot open 'POOL/z': dataset does not exist\n"}, "", "zfstpl init"},
 		"not ours":        {listed("mountpoint=" + root), "", "not a zfstpl base"},
 		"newer":           {listed("mountpoint="+root, "zfstpl:version=9"), "", "newer zfstpl"},
 		"legacy":          {listed("zfstpl:version=1", "mountpoint=legacy"), "", "zfs set mountpoint=" + DefaultRoot},
 		"none":            {listed("zfstpl:version=1", "mountpoint=none"), "", "zfs set mountpoint=" + DefaultRoot},
 		"elsewhere":       {listed("zfstpl:version=1", "mountpoint="+root), "/srv/z", "make them agree"},
 		"cannot be":       {with(listed("zfstpl:version=1", "mountpoint="+root), "mount.err", "cannot mount 'x': permission denied\n"), "", "permission denied"},
-		"cannot be known": {map[string]string{"get.err": "cannot open 'x': pool I/O is currently suspended\n"}, "", "suspended"},
+		"cannot be known": {map[string]string{"filesystems.err": "cannot open 'x': pool I/O is currently suspended\n"}, "", "suspended"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -104,8 +116,8 @@ func TestOpenAndClose(t *testing.T) {
 	}
 	root := t.TempDir()
 	answers := listed("zfstpl:version=1", "mountpoint="+root)
-	answers["get"] += "POOL/z/storage/empty\tguid\t-\t2\n"
-	answers["list"] = "POOL/z/storage/empty@extracted\n"
+	answers["filesystems"] += "POOL/z/storage/empty\t-\t2\t6\t1700000000\t0\t0\tlegacy\n"
+	answers["snapshots"] = "POOL/z/storage/empty@extracted\n"
 	base, _ := fakePool(t, answers)
 	config := Config{Dataset: base.String(), Address: "/run/x.sock", LogLevel: "info"}
 	instance, err := Open(t.Context(), config)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -18,6 +19,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
+
+// PropertyPrefix begins the name of every user property of ours.
+const PropertyPrefix = "zfstpl:"
 
 // The user properties of ours. Those of a record are
 //
@@ -109,10 +113,11 @@ func (r *record) properties() (map[string]string, error) {
 			return nil, fmt.Errorf("snapshot %q: label %q is not UTF-8: %w", r.info.Name, k, errdefs.ErrInvalidArgument)
 		}
 	}
-	parts := split(strings.TrimSuffix(line.String(), "\n"), partSize)
+	text := ascii(strings.TrimSuffix(line.String(), "\n"))
+	parts := split(text, partSize)
 	if len(parts) > maxParts {
 		return nil, fmt.Errorf("snapshot %q: its labels take %d bytes, more than the %d a dataset's properties hold: %w",
-			r.info.Name, line.Len(), maxParts*partSize, errdefs.ErrInvalidArgument)
+			r.info.Name, len(text), maxParts*partSize, errdefs.ErrInvalidArgument)
 	}
 	props := make(map[string]string, len(parts))
 	first := propRecord + r.id.String()
@@ -125,6 +130,24 @@ func (r *record) properties() (map[string]string, error) {
 	}
 	r.props = slices.Sorted(maps.Keys(props)) // the first part sorts first
 	return props, nil
+}
+
+// ascii escapes what is not printable ASCII in a line of JSON: the zfs command
+// prints no other values from a channel program.
+func ascii(line string) string {
+	var b strings.Builder
+	for _, r := range line {
+		switch {
+		case r < 0x7f:
+			b.WriteRune(r)
+		case r <= 0xffff:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		}
+	}
+	return b.String()
 }
 
 // split cuts s into parts of at most size bytes without cutting a character.

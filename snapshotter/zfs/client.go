@@ -11,7 +11,8 @@ import (
 // Client speaks to the ZFS of this machine by running its commands. It is safe
 // for use by any number of goroutines.
 type Client struct {
-	pool string
+	pool   string
+	prefix string // of the user properties that are listed
 	// clones tells whether channel programs can clone (2.4 and later).
 	clones bool
 	held   *os.File
@@ -24,9 +25,10 @@ type Client struct {
 func (c *Client) Hold(file *os.File) { c.held = file }
 
 // Open answers a client for the pool, after finding out what this release of
-// ZFS can do. It fails with ErrUnavailable where there is no ZFS and with
+// ZFS can do. Listings tell of user properties whose names begin with prefix.
+// It fails with ErrUnavailable where there is no ZFS and with
 // ErrNotFound where there is no such pool.
-func Open(ctx context.Context, pool string) (*Client, error) {
+func Open(ctx context.Context, pool, prefix string) (*Client, error) {
 	if err := checkFilesystem("open", pool); err != nil {
 		return nil, err
 	}
@@ -37,7 +39,7 @@ func Open(ctx context.Context, pool string) (*Client, error) {
 		return nil, &Error{Op: "open", Dataset: pool, Kind: ErrUnavailable,
 			Detail: "the zfs command is not installed (Debian: zfsutils-linux and zfs-dkms)"}
 	}
-	c := &Client{pool: pool}
+	c := &Client{pool: pool, prefix: prefix}
 	if err := c.probe(ctx); err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ func TestOpenFindsOutWhatProgramsCan(t *testing.T) {
 	t.Parallel()
 	for out, clones := range map[string]bool{`{"return":{"Clone":true}}`: true, `{"return":{"Clone":false}}`: false, `{"return":{}}`: false} {
 		f := newFake(t, answer{Match: "^program", Out: out})
-		c, err := Open(t.Context(), f.pool)
+		c, err := Open(t.Context(), f.pool, "zfstpl:")
 		require.NoError(t, err)
 		assert.Equal(t, clones, c.AtomicClone(), out)
 		assert.Contains(t, f.calls(t)[0].Args, "-n", "asks without a txg")
@@ -25,18 +25,18 @@ func TestOpenFindsOutWhatProgramsCan(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, answer{Match: "^program", Status: 1, Err: "cannot open 'x': no such pool\n"})
-	_, err := Open(t.Context(), f.pool)
+	_, err := Open(t.Context(), f.pool, "zfstpl:")
 	assertKind(t, ErrNotFound, err)
 	f.calls(t)
 	for _, bad := range []string{"", "-n", f.pool + "/a", f.pool + "@x", "a b"} {
-		_, err := Open(t.Context(), bad)
+		_, err := Open(t.Context(), bad, "zfstpl:")
 		assertKind(t, ErrInvalid, err)
 	}
 	f = newFake(t, answer{Match: "^program", Status: 1, Err: "The ZFS modules cannot be auto-loaded.\nTry running 'modprobe zfs' as root to manually load them.\n"})
-	_, err = Open(t.Context(), f.pool)
+	_, err = Open(t.Context(), f.pool, "zfstpl:")
 	assertKind(t, ErrUnavailable, err)
 	f = newFake(t, answer{Match: "^program", Out: "what"})
-	_, err = Open(t.Context(), f.pool)
+	_, err = Open(t.Context(), f.pool, "zfstpl:")
 	assert.Error(t, err)
 }
 
@@ -95,7 +95,7 @@ func TestMountErrorsNameTheDataset(t *testing.T) {
 // it ends.
 func TestCommandsHoldTheLock(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, done, answer{Match: "^clone|^create|^mount"}, answer{Match: "^get", Out: "POOL\tused\t-\t1\n"}, answer{Match: "^list"})
+	f := newFake(t, answer{Match: "^program.*-n", Out: `{"return":{}}`}, done, answer{Match: "^clone|^create|^mount"}, answer{Match: "^list"})
 	file, err := os.Create(filepath.Join(t.TempDir(), "lock"))
 	require.NoError(t, err)
 	defer file.Close()

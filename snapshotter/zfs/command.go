@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -23,6 +24,9 @@ func (c *Client) run(ctx context.Context, op, dataset string, stdin io.Reader, a
 	cmd := exec.CommandContext(ctx, "zfs", args...)
 	// Messages are classified by their text, which only the C locale fixes.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "LANGUAGE=C")
+	// A signal to our process group, such as Ctrl-C, is for us. A command that
+	// it ended would leave part of its work.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
 	if c.held != nil {
 		cmd.ExtraFiles = []*os.File{c.held}

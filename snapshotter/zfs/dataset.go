@@ -13,7 +13,7 @@ type Dataset struct {
 	Refer      uint64 // bytes reachable from it, shared ones included
 	Snapshots  []string
 	Mountpoint string
-	Props      map[string]string // user properties set here, not inherited ones
+	Props      map[string]string // user properties set here, not inherited ones; see List
 }
 
 // HasSnapshot tells whether the dataset has a snapshot of that short name.

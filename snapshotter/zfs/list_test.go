@@ -25,52 +25,45 @@ func TestLines(t *testing.T) {
 	}
 }
 
-func TestTake(t *testing.T) {
+func TestReadDataset(t *testing.T) {
 	t.Parallel()
-	d := Dataset{Name: "tank/a", Props: make(map[string]string)}
-	for _, p := range [][3]string{
-		{"origin", "-", "tank/p@extracted"},
-		{"mountpoint", "inherited from tank", "legacy"},
-		{"guid", "-", "18446744073709551615"},
-		{"createtxg", "-", "12"},
-		{"used", "-", "1024"},
-		{"referenced", "-", "2048"},
-		{"creation", "-", "1700000000"},
-		{"compression", "local", "lz4"},
-		{"zfstpl:record:0123456789abcdef", "local", "1 {}"},
-		{"zfstpl:sent", "received", "here"},
-		{"zfstpl:version", "inherited from tank", "1"},
-		{"com.sun:auto-snapshot", "-", "false"},
-	} {
-		require.NoError(t, d.take(p[0], p[1], p[2]), "%q", p)
-	}
-	assert.Equal(t, Dataset{
+	row := []string{"tank/a", "tank/p@extracted", "18446744073709551615", "12", "1700000000", "1024", "2048", "legacy"}
+	d, err := readDataset(row)
+	require.NoError(t, err)
+	assert.Equal(t, &Dataset{
 		Name: "tank/a", Origin: "tank/p@extracted", Mountpoint: "legacy", GUID: 1<<64 - 1, CreateTXG: 12,
 		Used: 1024, Refer: 2048, Created: time.Unix(1700000000, 0).UTC(),
-		Props: map[string]string{"zfstpl:record:0123456789abcdef": "1 {}", "zfstpl:sent": "here"},
 	}, d)
-
-	none := Dataset{}
-	require.NoError(t, none.take("origin", "-", "-"))
-	assert.Empty(t, none.Origin)
-	for _, name := range []string{"guid", "createtxg", "used", "referenced", "creation"} {
+	for column := 2; column <= 6; column++ {
 		for _, value := range []string{"", "-", "none", "-1x", "1.5K", "18446744073709551616"} {
-			assert.ErrorContains(t, none.take(name, "-", value), name, "%q", value)
+			bad := slices.Clone(row)
+			bad[column] = value
+			_, err := readDataset(bad)
+			assert.ErrorContains(t, err, listed[column], "%q", value)
 		}
 	}
+	for _, short := range [][]string{nil, {""}, row[:7], append(slices.Clone(row), "more")} {
+		_, err := readDataset(short)
+		assert.ErrorContains(t, err, "columns")
+	}
+	row[1] = "-"
+	d, err = readDataset(row)
+	require.NoError(t, err)
+	assert.Empty(t, d.Origin)
 }
 
-const listing = "POOL/base\tguid\t-\t1\nPOOL/base\tcreatetxg\t-\t5\nPOOL/base\tmountpoint\tlocal\t/var/lib/zfstpl\n" +
-	"POOL/base\tzfstpl:version\tlocal\t1\n" +
-	"POOL/base/a\torigin\t-\tPOOL/base/b@extracted\nPOOL/base/a\tzfstpl:version\tinherited from POOL/base\t1\n" +
-	"POOL/base/a\tstranger:note\tlocal\ta line\nwhich goes on\nPOOL/base/a\tstranger:tab\tlocal\ta\tb\n" +
-	"POOL/base/a\tcreatetxg\t-\t7\n"
+const (
+	someFilesystems = "POOL/base\t-\t1\t5\t1700000000\t0\t0\t/var/lib/zfstpl\n" +
+		"POOL/base/a\tPOOL/base/b@extracted\t2\t7\t1700000000\t0\t0\tlegacy\n"
+	someProperties = `{"return":{"POOL/base":{"zfstpl:version":"1"},"POOL/base/a":{},"POOL/base/unknown":{"zfstpl:x":"y"}}}`
+)
 
 func TestListReadsWhatZFSPrints(t *testing.T) {
 	t.Parallel()
 	f := newFake(t,
-		answer{Match: "^get", Out: listing},
-		answer{Match: "^list", Out: "POOL/base/a@extracted\nPOOL/base/a@zz\nPOOL/base/unknown@x\n"})
+		answer{Match: "^list.*filesystem", Out: someFilesystems},
+		answer{Match: "^program", Out: someProperties},
+		answer{Match: "^list.*snapshot", Out: "POOL/base/a@extracted\nPOOL/base/a@zz\nPOOL/base/unknown@x\n"})
 	list, err := f.client(true).List(t.Context(), f.pool+"/base")
 	require.NoError(t, err)
 	slices.SortFunc(list, func(a, b Dataset) int { return strings.Compare(a.Name, b.Name) })
@@ -80,29 +73,36 @@ func TestListReadsWhatZFSPrints(t *testing.T) {
 	assert.Equal(t, "1", list[0].Props["zfstpl:version"])
 	a := list[1]
 	assert.Equal(t, f.pool+"/base/b@extracted", a.Origin)
-	assert.Equal(t, uint64(7), a.CreateTXG, "what follows a stranger's odd value is read")
-	assert.NotContains(t, a.Props, "zfstpl:version", "inherited")
+	assert.Equal(t, uint64(7), a.CreateTXG)
+	assert.Empty(t, a.Props)
 	assert.True(t, a.HasSnapshot("extracted"))
 	assert.False(t, a.HasSnapshot("extract"))
 	for _, c := range f.calls(t) {
 		assert.Equal(t, "C", c.Locale, "messages are read, so their language is fixed")
-		assert.NotContains(t, strings.Join(c.Args, " "), "-o all", "stats of snapshots cost O(clones)")
+		words := strings.Join(c.Args, " ")
+		assert.NotContains(t, words, "-o all", "stats of snapshots cost O(clones)")
+		if c.Args[0] == "program" {
+			assert.Contains(t, words, "-n", "a listing changes nothing and waits for no txg")
+		}
 	}
 }
 
 func TestListFailures(t *testing.T) {
 	t.Parallel()
-	whole := answer{Match: "^get", Out: listing}
+	filesystems := answer{Match: "^list.*filesystem", Out: someFilesystems}
+	properties := answer{Match: "^program", Out: someProperties}
 	for what, c := range map[string]struct {
 		answers []answer
 		kind    error
 	}{
-		"no base":           {[]answer{{Match: "^get", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
-		"gone meanwhile":    {[]answer{whole, {Match: "^list", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
-		"no module":         {[]answer{{Match: "^get", Status: 1, Err: "The ZFS modules are not loaded.\n"}}, ErrUnavailable},
-		"a number is none":  {[]answer{{Match: "^get", Out: "POOL/base\tguid\t-\tnone\n"}}, nil},
-		"silent failure":    {[]answer{{Match: "^get", Status: 3}}, nil},
-		"an unknown answer": {[]answer{{Match: "^get", Status: 2, Err: "usage:\n\tget …\n"}}, nil},
+		"no base":           {[]answer{{Match: "^list", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
+		"gone meanwhile":    {[]answer{filesystems, properties, {Match: "^list.*snap", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
+		"no module":         {[]answer{{Match: "^list", Status: 1, Err: "The ZFS modules are not loaded.\n"}}, ErrUnavailable},
+		"a number is none":  {[]answer{{Match: "^list", Out: "POOL/base\t-\tnone\t5\t1\t0\t0\tnone\n"}, properties}, nil},
+		"a short row":       {[]answer{{Match: "^list", Out: "POOL/base\t-\n"}, properties}, nil},
+		"no answer":         {[]answer{filesystems, {Match: "^program", Out: ""}}, nil},
+		"silent failure":    {[]answer{{Match: "^list", Status: 3}}, nil},
+		"an unknown answer": {[]answer{{Match: "^list", Status: 2, Err: "usage:\n\tlist …\n"}}, nil},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
