@@ -35,6 +35,11 @@ demo: build testbed ## a guided tour: real containers on real ZFS
 test: build integration-test testbed-test lint-tool ## every check, with one summary
 	@$(ON_HOST) $(BIN)/suite -bin $(BIN) -lint $(LINT)
 
+.PHONY: test-long
+test-long: build integration-test testbed-test lint-tool ## make test, and what takes too long for it
+	@CGO_ENABLED=0 go test -c -trimpath -o $(BIN)/ioctl.test ./snapshotter/zfs/ioctl
+	@$(ON_HOST) $(BIN)/suite -bin $(BIN) -lint $(LINT) -long
+
 .PHONY: unit
 unit: tools ## the unit tests alone, with the race detector
 	@$(MAKE) --no-print-directory build

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/moby/sys/mountinfo"
 
@@ -77,18 +76,21 @@ func OpenPool(ctx context.Context, base layout.Base) (*zfs.Client, error) {
 // mountBase makes sure that the base is mounted and answers where. containerd
 // takes the space of the image file system from there.
 func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want string) (string, error) {
-	list, err := pool.List(ctx, base.String())
+	props, err := pool.Properties(ctx, base.String(), "mountpoint", snapshotter.VersionProperty)
 	if errors.Is(err, zfs.ErrNotFound) {
 		return "", fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s'", base, base)
 	}
 	if err != nil {
 		return "", err
 	}
-	if err := snapshotter.CheckBase(base, list); err != nil {
+	version := ""
+	if v := props[snapshotter.VersionProperty]; v.Here {
+		version = v.Value
+	}
+	if err := snapshotter.CheckVersion(base, version); err != nil {
 		return "", fmt.Errorf("%w: name the dataset that 'zfstpl init' made", err)
 	}
-	i := slices.IndexFunc(list, func(d zfs.Dataset) bool { return d.Name == base.String() })
-	root := list[i].Mountpoint
+	root := props["mountpoint"].Value
 	if !filepath.IsAbs(root) {
 		return "", fmt.Errorf("dataset %s has mountpoint=%s: give it a place with 'zfs set mountpoint=%s %s'", base, root, DefaultRoot, base)
 	}

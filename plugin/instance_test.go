@@ -22,13 +22,21 @@ func listed(props ...string) map[string]string {
 			user[name] = value
 		}
 	}
-	text, err := json.Marshal(map[string]any{"return": map[string]any{"POOL/z": user}})
+	version := "zfstpl:version\t-\t-\n"
+	if v, ok := user["zfstpl:version"]; ok {
+		version = "zfstpl:version\tlocal\t" + v + "\n"
+	}
+	text, err := json.Marshal(map[string]any{"return": map[string]any{
+		"POOL/z":               map[string]any{"props": user},
+		"POOL/z/storage/empty": map[string]any{"snapshots": map[string]string{"1": "POOL/z/storage/empty@extracted"}},
+	}})
 	if err != nil {
 		panic(err)
 	}
 	return map[string]string{
 		"filesystems": "POOL/z\t-\t1\t5\t1700000000\t0\t0\t" + mountpoint + "\n",
 		"properties":  string(text),
+		"base":        "mountpoint\tlocal\t" + mountpoint + "\n" + version,
 	}
 }
 
@@ -77,14 +85,14 @@ func TestMountBaseSaysWhatToDo(t *testing.T) {
 		want    string
 		says    string
 	}{
-		"no dataset":      {map[string]string{"filesystems.err": "cannot open 'POOL/z': dataset does not exist\n"}, "", "zfstpl init"},
+		"no dataset":      {map[string]string{"base.err": "cannot open 'POOL/z': dataset does not exist\n"}, "", "zfstpl init"},
 		"not ours":        {listed("mountpoint=" + root), "", "not a zfstpl base"},
 		"newer":           {listed("mountpoint="+root, "zfstpl:version=9"), "", "newer zfstpl"},
 		"legacy":          {listed("zfstpl:version=1", "mountpoint=legacy"), "", "zfs set mountpoint=" + DefaultRoot},
 		"none":            {listed("zfstpl:version=1", "mountpoint=none"), "", "zfs set mountpoint=" + DefaultRoot},
 		"elsewhere":       {listed("zfstpl:version=1", "mountpoint="+root), "/srv/z", "make them agree"},
 		"cannot be":       {with(listed("zfstpl:version=1", "mountpoint="+root), "mount.err", "cannot mount 'x': permission denied\n"), "", "permission denied"},
-		"cannot be known": {map[string]string{"filesystems.err": "cannot open 'x': pool I/O is currently suspended\n"}, "", "suspended"},
+		"cannot be known": {map[string]string{"base.err": "cannot open 'x': pool I/O is currently suspended\n"}, "", "suspended"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -117,7 +125,6 @@ func TestOpenAndClose(t *testing.T) {
 	root := t.TempDir()
 	answers := listed("zfstpl:version=1", "mountpoint="+root)
 	answers["filesystems"] += "POOL/z/storage/empty\t-\t2\t6\t1700000000\t0\t0\tlegacy\n"
-	answers["snapshots"] = "POOL/z/storage/empty@extracted\n"
 	base, _ := fakePool(t, answers)
 	config := Config{Dataset: base.String(), Address: "/run/x.sock", LogLevel: "info"}
 	instance, err := Open(t.Context(), config)

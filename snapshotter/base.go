@@ -10,7 +10,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// layoutVersion is what propVersion says on a base this code can work with.
+// layoutVersion is what VersionProperty says on a base this code can work with.
 const layoutVersion = "1"
 
 // BasePool is what making a base needs of ZFS.
@@ -23,7 +23,7 @@ type BasePool interface {
 // baseProperties are set once, on the base, and inherited by every clone: to
 // set one on a clone costs a transaction each time.
 var baseProperties = map[string]string{
-	propVersion:             layoutVersion,
+	VersionProperty:         layoutVersion,
 	"canmount":              "on",
 	"xattr":                 "sa",    // in the inode, not in a hidden directory
 	"acltype":               "posix", // off by default on Linux
@@ -92,19 +92,23 @@ func completeBase(ctx context.Context, pool BasePool, base layout.Base, list []z
 // CheckBase refuses a dataset that InitBase did not make.
 func CheckBase(base layout.Base, list []zfs.Dataset) error {
 	for _, d := range list {
-		if d.Name != base.String() {
-			continue
-		}
-		switch v := d.Props[propVersion]; v {
-		case layoutVersion:
-			return nil
-		case "":
-			return fmt.Errorf("dataset %s is not a zfstpl base: it has no property %s", base, propVersion)
-		default:
-			return fmt.Errorf("dataset %s has layout version %s, this zfstpl knows %s: use a newer zfstpl", base, v, layoutVersion)
+		if d.Name == base.String() {
+			return CheckVersion(base, d.Props[VersionProperty])
 		}
 	}
 	return fmt.Errorf("dataset %s was not listed", base)
+}
+
+// CheckVersion refuses a base by the value that VersionProperty has on itself.
+func CheckVersion(base layout.Base, version string) error {
+	switch version {
+	case layoutVersion:
+		return nil
+	case "":
+		return fmt.Errorf("dataset %s is not a zfstpl base: it has no property %s", base, VersionProperty)
+	default:
+		return fmt.Errorf("dataset %s has layout version %s, this zfstpl knows %s: use a newer zfstpl", base, version, layoutVersion)
+	}
 }
 
 // baseError says what to do about a base that cannot be listed.

@@ -22,7 +22,7 @@ func TestInitBase(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, changed)
 	fs := p.state.fs["tank/z"]
-	assert.Equal(t, layoutVersion, fs.props[propVersion])
+	assert.Equal(t, layoutVersion, fs.props[VersionProperty])
 	assert.Equal(t, "/srv", fs.native["mountpoint"])
 	assert.Equal(t, "zstd", fs.native["compression"], "the administrator's wins")
 	assert.Equal(t, "posix", fs.native["acltype"])
@@ -67,7 +67,7 @@ func TestInitBaseRefusesStrangers(t *testing.T) {
 	require.NoError(t, err)
 	for props, says := range map[string]string{"": "choose a dataset that does not exist yet", "99": "newer zfstpl"} {
 		p := newFakePool(t)
-		require.NoError(t, p.Create(t.Context(), "tank/z", map[string]string{propVersion: props}))
+		require.NoError(t, p.Create(t.Context(), "tank/z", map[string]string{VersionProperty: props}))
 		before := p.state.clone()
 		_, err := InitBase(t.Context(), p, base, "/srv", nil)
 		require.ErrorContains(t, err, says)

@@ -23,6 +23,9 @@ import (
 // PropertyPrefix begins the name of every user property of ours.
 const PropertyPrefix = "zfstpl:"
 
+// VersionProperty stands on a base and says which layout it has.
+const VersionProperty = PropertyPrefix + "version"
+
 // The user properties of ours. Those of a record are
 //
 //	zfstpl:record:<id>      "<number of parts> <the first part>"
@@ -30,7 +33,6 @@ const PropertyPrefix = "zfstpl:"
 //
 // and together hold one line of JSON.
 const (
-	propVersion  = "zfstpl:version"   // on the base: the layout's version
 	propRecord   = "zfstpl:record:"   // on templates and runtimes
 	propTrash    = "zfstpl:trash"     // since when a dataset waits to be destroyed, RFC 3339
 	propLastUsed = "zfstpl:last-used" // when a template's last record went, RFC 3339

@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/zfstpl/zfstpl/integration/testpool"
@@ -30,6 +32,9 @@ func stages(opts options) [][]step {
 		{{name: "lint", args: []string{opts.lint, "run", "./..."}}},
 		{{name: "unit", tests: true, args: unitArgs(opts)}},
 		integrationSteps(opts),
+	}
+	if opts.long {
+		all = append(all, []step{nativeStep(opts, "2.4"), nativeStep(opts, "2.3")})
 	}
 	var chosen [][]step
 	for _, stage := range all {
@@ -76,12 +81,24 @@ func hostSteps(opts options) []step {
 	return []step{s, {name: "integration, other releases of ZFS", cannot: "ZFSTPL_TEST_HOST=1 tests the release that is here"}}
 }
 
+// guestStep boots a machine of its own. The two share the processors: more of
+// them than the host has would spin for locks whose holders do not run.
 func guestStep(opts options, name, zfs, containerd string) step {
 	args := []string{filepath.Join(opts.bin, "testbed"), "run", "--zfs", zfs, "--containerd", containerd,
-		"--memory", "4G", "--cores", "2", "--timeout", "40m",
+		"--memory", "4G", "--cores", strconv.Itoa(max(1, runtime.NumCPU()/2)), "--timeout", "40m",
 		"--put", opts.bin + ":/put/bin",
 		"--env", "ZFSTPL_BIN=/put/bin", "--"}
 	return step{name: name, verbose: true, args: append(args, testArgs(opts, "/put/bin/integration.test")...)}
+}
+
+// nativeStep runs the tests of package ioctl, which want a disk for the pools
+// they fill, suspend and kill programs on.
+func nativeStep(opts options, zfs string) step {
+	const script = `mkdir -p /pools && mke2fs -qF /dev/testbed/disk0 && mount /dev/testbed/disk0 /pools &&
+exec env ZFSTPL_POOL_DIR=/pools /put/bin/ioctl.test -test.v=test2json -test.timeout=25m`
+	return step{name: "native calls, ZFS " + zfs, verbose: true, args: []string{
+		filepath.Join(opts.bin, "testbed"), "run", "--zfs", zfs, "--memory", "3G", "--disk", "4G", "--timeout", "30m",
+		"--put", opts.bin + ":/put/bin", "--", "sh", "-c", script}}
 }
 
 func testArgs(opts options, program string) []string {

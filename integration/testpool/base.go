@@ -29,7 +29,7 @@ type Base struct {
 func (p *Pool) NewBase(t testing.TB) *Base {
 	t.Helper()
 	ctx := context.Background()
-	client, err := zfs.Open(ctx, p.Name)
+	client, err := zfs.Open(ctx, p.Name, snapshotter.PropertyPrefix)
 	require.NoError(t, err)
 	id := layout.NewID().String()
 	name, err := layout.ParseBase(p.Name + "/" + id)

@@ -23,9 +23,6 @@ func (c *Client) List(ctx context.Context, root string) ([]Dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.listSnapshots(ctx, root, found); err != nil {
-		return nil, err
-	}
 	list := make([]Dataset, 0, len(found))
 	for _, d := range found {
 		list = append(list, *d)
@@ -44,8 +41,12 @@ func (c *Client) listFilesystems(ctx context.Context, root string) (map[string]*
 	if err != nil {
 		return nil, err
 	}
-	props := make(map[string]map[string]string)
-	if err := c.program(ctx, "list", root, propertiesScript, readOnly, []string{root, c.prefix}, &props); err != nil {
+	type below struct {
+		Props     map[string]string
+		Snapshots map[string]string // numbers, which JSON's names are text, to full names
+	}
+	more := make(map[string]below)
+	if err := c.program(ctx, "list", root, propertiesScript, readOnly, []string{root, c.prefix}, &more); err != nil {
 		return nil, err
 	}
 	found := make(map[string]*Dataset)
@@ -54,8 +55,11 @@ func (c *Client) listFilesystems(ctx context.Context, root string) (map[string]*
 		if err != nil {
 			return nil, &Error{Op: "list", Dataset: root, Detail: err.Error()}
 		}
-		if d.Props = props[d.Name]; d.Props == nil {
+		if d.Props = more[d.Name].Props; d.Props == nil {
 			d.Props = make(map[string]string)
+		}
+		for _, snapshot := range more[d.Name].Snapshots {
+			d.Snapshots = append(d.Snapshots, strings.TrimPrefix(snapshot, d.Name+"@"))
 		}
 		found[d.Name] = d
 	}
@@ -89,22 +93,6 @@ func readDataset(row []string) (*Dataset, error) {
 	return d, nil
 }
 
-func (c *Client) listSnapshots(ctx context.Context, root string, found map[string]*Dataset) error {
-	// Only the name, sorted by name: the one listing that opens no snapshot.
-	out, err := c.run(ctx, "list", root, nil,
-		"list", "-H", "-t", "snapshot", "-o", "name", "-s", "name", "-r", root)
-	if err != nil {
-		return err
-	}
-	for _, f := range lines(out) {
-		fs, snapshot, _ := strings.Cut(f[0], "@")
-		if d := found[fs]; d != nil {
-			d.Snapshots = append(d.Snapshots, snapshot)
-		}
-	}
-	return nil
-}
-
 // Used answers the bytes that only this file system and its snapshots hold.
 // ZFS updates the figure with every txg, some seconds behind a writer.
 func (c *Client) Used(ctx context.Context, filesystem string) (uint64, error) {
@@ -120,4 +108,30 @@ func (c *Client) Used(ctx context.Context, filesystem string) (uint64, error) {
 		return 0, &Error{Op: "used", Dataset: filesystem, Detail: err.Error()}
 	}
 	return used, nil
+}
+
+// Property is a property of a dataset: its value, and whether it is set there
+// and not inherited or a default.
+type Property struct {
+	Value string
+	Here  bool
+}
+
+// Properties answers some properties of one file system, native or of users.
+func (c *Client) Properties(ctx context.Context, filesystem string, names ...string) (map[string]Property, error) {
+	if err := checkFilesystem("get", filesystem); err != nil {
+		return nil, err
+	}
+	out, err := c.run(ctx, "get", filesystem, nil,
+		"get", "-Hp", "-o", "property,source,value", strings.Join(names, ","), filesystem)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]Property)
+	for _, row := range lines(out) {
+		if len(row) == 3 {
+			found[row[0]] = Property{Value: row[2], Here: row[1] == "local" || row[1] == "received"}
+		}
+	}
+	return found, nil
 }

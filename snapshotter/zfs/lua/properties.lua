@@ -1,6 +1,6 @@
--- Answers, for a file system and each one below it, the user properties with a
--- prefix that are set there: those a receive brought count, inherited ones do
--- not. A value that is not printable ASCII comes back as "?": the command
+-- Answers, for a file system and each one below it, its snapshots and the user
+-- properties with a prefix that are set there: those a receive brought count,
+-- inherited ones do not. A value that is not printable ASCII comes back as "?": the command
 -- would print nothing at all, and one stranger's value would hide everything.
 args = ...
 argv = args["argv"]
@@ -16,7 +16,11 @@ local function visit(name)
             props[prop] = value
         end
     end
-    found[name] = props
+    local snapshots = {}
+    for snapshot in zfs.list.snapshots(name) do
+        snapshots[#snapshots + 1] = snapshot
+    end
+    found[name] = { props = props, snapshots = snapshots }
     for child in zfs.list.children(name) do
         visit(child)
     end
