@@ -1,0 +1,192 @@
+package ioctl
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
+)
+
+// Offsets in zfs_cmd_t, the same from 2.1.0 to 2.4.4 (compiled and compared).
+// They hold where MAXPATHLEN is 4096, that is on Linux.
+const (
+	commandSize = 13744
+
+	atName    = 0 // char[4096]
+	atSrc     = 4096
+	atSrcSize = 4104
+	atDst     = 4112
+	atDstSize = 4120
+	atFilled  = 4128  // boolean_t: the kernel wrote a list to dst
+	atValue   = 4144  // char[8192]
+	atString  = 12336 // char[256]
+	atCookie  = 12616
+	atObj     = 12656
+	atStats   = 12704 // dmu_objset_stats_t
+	atSimple  = 13668 // u8
+	atStat    = 13696 // zfs_stat_t
+
+	nameSize   = 4096
+	valueSize  = 8192
+	stringSize = 256
+)
+
+// Offsets in dmu_objset_stats_t.
+const (
+	statsClones       = 0
+	statsCreateTXG    = 8
+	statsGUID         = 16
+	statsType         = 24
+	statsSnapshot     = 28
+	statsInconsistent = 29
+	statsOrigin       = 31 // char[256]
+	statsOriginSize   = 256
+)
+
+// request is the number of a call.
+type request uint32
+
+const (
+	reqPoolConfigs      request = 0x5a04
+	reqPoolStats        request = 0x5a05
+	reqObjsetStats      request = 0x5a12
+	reqDatasetListNext  request = 0x5a14
+	reqSnapshotListNext request = 0x5a15
+	reqSetProp          request = 0x5a16
+	reqCreate           request = 0x5a17
+	reqDestroy          request = 0x5a18
+	reqRename           request = 0x5a1a
+	reqPromote          request = 0x5a22
+	reqSnapshot         request = 0x5a23
+	reqPoolGetProps     request = 0x5a27
+	reqInheritProp      request = 0x5a2b
+	reqNextObj          request = 0x5a35
+	reqDiff             request = 0x5a36
+	reqObjToStats       request = 0x5a38
+	reqDestroySnaps     request = 0x5a3b
+	reqClone            request = 0x5a42
+	reqPoolSync         request = 0x5a47
+	reqChannelProgram   request = 0x5a48
+	reqWait             request = 0x5a53
+)
+
+// command is a call: what goes in, the kernel's structure, and the lists
+// beside it. The structure holds addresses of in and out as plain numbers,
+// which the garbage collector does not see: both always lie on the heap, which
+// does not move, and the command keeps them until the call is over.
+type command struct {
+	params
+	// in is an encoded list, or empty for none.
+	in []byte
+	// out is room for the kernel's list.
+	out []byte
+
+	raw [commandSize]byte
+}
+
+// params are what fill writes into the kernel's structure.
+type params struct {
+	name, value string
+	cookie, obj uint64
+	simple      bool
+	wantOut     bool // tell the kernel of out
+}
+
+const (
+	outSize = 64 << 10
+	// keepOut bounds what a pooled command may hold on to.
+	keepOut = 1 << 20
+)
+
+var commands = sync.Pool{New: func() any {
+	return &command{out: make([]byte, outSize)}
+}}
+
+// newCommand answers an empty command about name. Give it back with free.
+func newCommand(name string) *command {
+	c := commands.Get().(*command)
+	c.params, c.in = params{name: name}, c.in[:0]
+	return c
+}
+
+func (c *command) free() {
+	if len(c.out) <= keepOut && cap(c.in) <= keepOut {
+		commands.Put(c)
+	}
+}
+
+// setIn encodes the list that goes in.
+func (c *command) setIn(l nvlist.List) (err error) {
+	c.in, err = nvlist.Append(c.in[:0], l)
+	return err
+}
+
+// fill writes the kernel's structure anew: the last call changed it. A string
+// that the kernel would cut is refused, because what it cut could be the name
+// of something else.
+func (c *command) fill() error {
+	clear(c.raw[:])
+	for _, s := range []struct {
+		text     string
+		at, size int
+	}{{c.name, atName, nameSize}, {c.value, atValue, valueSize}} {
+		if strings.IndexByte(s.text, 0) >= 0 {
+			return syscall.EINVAL
+		}
+		if len(s.text) >= s.size {
+			return syscall.ENAMETOOLONG
+		}
+		copy(c.raw[s.at:], s.text)
+	}
+	c.put(atCookie, c.cookie)
+	c.put(atObj, c.obj)
+	if c.simple {
+		c.raw[atSimple] = 1
+	}
+	if len(c.in) > 0 {
+		c.put(atSrc, uint64(uintptr(unsafe.Pointer(unsafe.SliceData(c.in)))))
+		c.put(atSrcSize, uint64(len(c.in)))
+	}
+	if c.wantOut {
+		c.put(atDst, uint64(uintptr(unsafe.Pointer(unsafe.SliceData(c.out)))))
+		c.put(atDstSize, uint64(len(c.out)))
+	}
+	return nil
+}
+
+func (c *command) put(at int, v uint64) { binary.LittleEndian.PutUint64(c.raw[at:], v) }
+func (c *command) get(at int) uint64    { return binary.LittleEndian.Uint64(c.raw[at:]) }
+
+// text answers the string at an offset of what the kernel answered.
+func (c *command) text(at, size int) string {
+	b := c.raw[at : at+size]
+	if end := bytes.IndexByte(b, 0); end >= 0 {
+		b = b[:end]
+	}
+	return string(b)
+}
+
+// tooSmall tells whether the kernel had a list to answer and no room for it,
+// and makes room.
+func (c *command) tooSmall() bool {
+	needed := c.get(atDstSize)
+	if !c.wantOut || c.raw[atFilled] == 0 || needed <= uint64(len(c.out)) || needed > 1<<31 {
+		return false
+	}
+	c.out = make([]byte, needed+needed/4)
+	return true
+}
+
+// answer is the list that the kernel wrote, still encoded. It is valid until
+// the command's next call.
+func (c *command) answer() ([]byte, bool) {
+	size := c.get(atDstSize)
+	if !c.wantOut || c.raw[atFilled] == 0 || size > uint64(len(c.out)) {
+		return nil, false
+	}
+	return c.out[:size], true
+}

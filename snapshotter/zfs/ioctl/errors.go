@@ -1,0 +1,131 @@
+package ioctl
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
+)
+
+// ErrUnsupported is what Open answers where there is no ZFS this package can
+// talk to: another operating system, byte order or release.
+var ErrUnsupported = errors.New("unsupported ZFS")
+
+// ErrnoProgram is Linux' ECHRNG, with which the kernel says that a channel
+// program failed.
+const ErrnoProgram = syscall.Errno(44)
+
+// Numbers of its own that ZFS answers in place of an errno.
+const (
+	ErrnoDiscardingCheckpoint = syscall.Errno(1025)
+	ErrnoNoCheckpoint         = syscall.Errno(1026)
+	ErrnoCallUnknown          = syscall.Errno(1029) // this release has no such call
+	ErrnoArgumentUnknown      = syscall.Errno(1030)
+	ErrnoArgumentMissing      = syscall.Errno(1031)
+	ErrnoArgumentType         = syscall.Errno(1032)
+	ErrnoWrongParent          = syscall.Errno(1033) // the parent is no file system
+	ErrnoExporting            = syscall.Errno(1038)
+	ErrnoBadProperty          = syscall.Errno(1044)
+)
+
+var errnoTexts = map[syscall.Errno]string{
+	ErrnoProgram:              "channel program failed",
+	ErrnoDiscardingCheckpoint: "checkpoint is being discarded",
+	ErrnoNoCheckpoint:         "no checkpoint",
+	ErrnoCallUnknown:          "call is unknown to this release of ZFS",
+	ErrnoArgumentUnknown:      "argument is unknown to this release of ZFS",
+	ErrnoArgumentMissing:      "argument is missing",
+	ErrnoArgumentType:         "argument is of the wrong type",
+	ErrnoWrongParent:          "parent is not a file system",
+	ErrnoExporting:            "pool is being exported",
+	ErrnoBadProperty:          "bad property value",
+}
+
+// Error is a call that failed.
+type Error struct {
+	Op      string // "clone", "promote", …
+	Dataset string // what it was about, or ""
+	// Err is a syscall.Errno, an error of the context, an *nvlist.FormatError,
+	// or says why the call was not made.
+	Err error
+	// Message is what a channel program or the kernel said, or "".
+	Message string
+	// Each holds, for calls about several snapshots or properties, the errno
+	// of each that failed, where the kernel told.
+	Each map[string]syscall.Errno
+	// More counts further failures that the kernel had no room to tell.
+	More int
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("zfs " + e.Op)
+	if e.Dataset != "" {
+		b.WriteString(" " + e.Dataset)
+	}
+	if e.Err != nil {
+		b.WriteString(": " + errText(e.Err))
+	}
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Each)) {
+		fmt.Fprintf(&b, "; %s: %s", name, errText(e.Each[name]))
+	}
+	if e.More > 0 {
+		fmt.Fprintf(&b, "; and %d more", e.More)
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+func errText(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) && errnoTexts[errno] != "" {
+		return strings.Replace(err.Error(), errno.Error(), errnoTexts[errno], 1)
+	}
+	return err.Error()
+}
+
+// moreErrors is the name under which the kernel counts what it left out of an
+// answer to make it fit.
+const moreErrors = "N_MORE_ERRORS"
+
+// fail wraps what a call answered; nil stays nil.
+func fail(op, dataset string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Op: op, Dataset: dataset, Err: err}
+}
+
+// failEach is fail for calls that answer a list from names to errnos.
+func failEach(op, dataset string, err error, c *command) error {
+	if err == nil {
+		return nil
+	}
+	e := &Error{Op: op, Dataset: dataset, Err: err}
+	answer, ok := c.answer()
+	if !ok {
+		return e
+	}
+	for r := nvlist.NewReader(answer); r.Next(); {
+		errno, ok := r.Int32()
+		switch {
+		case !ok:
+		case string(r.Name()) == moreErrors:
+			e.More = int(errno)
+		default:
+			if e.Each == nil {
+				e.Each = make(map[string]syscall.Errno)
+			}
+			e.Each[string(r.Name())] = syscall.Errno(errno)
+		}
+	}
+	return e
+}

@@ -1,0 +1,126 @@
+//go:build linux && (amd64 || arm64 || riscv64)
+
+package ioctl
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// benchVariable opts in to TestPoolTimes, which takes minutes.
+const benchVariable = "ZFSTPL_BENCH"
+
+func median(t *testing.T, n int, f func(i int)) time.Duration {
+	t.Helper()
+	var d []time.Duration
+	for i := range n {
+		began := time.Now()
+		f(i)
+		d = append(d, time.Since(began))
+	}
+	slices.Sort(d)
+	return d[n/2]
+}
+
+// TestPoolTimes prints what a prepare (clone and record) costs by each way, at
+// 10 and 1000 clones of one snapshot, and what listings cost.
+func TestPoolTimes(t *testing.T) {
+	if os.Getenv(benchVariable) == "" {
+		t.Skip("set " + benchVariable + " to measure")
+	}
+	h, base := open(t)
+	ctx := t.Context()
+	snap := template(t, h, base+"/t")
+	made := 0
+	name := func() string {
+		made++
+		return fmt.Sprintf("%s/c%d", base, made)
+	}
+	const prepare = `local a = (...)["argv"]
+		local e = zfs.check.clone(a[1], a[2]); if e == 0 then e = zfs.sync.clone(a[1], a[2]) end
+		if e == 0 then e = zfs.sync.set_prop(a[2], "org.zfstpl:record", a[3]) end
+		return { errno = e }`
+	record := strings.Repeat("r", 200)
+	// trim destroys the youngest clones until n are left.
+	trim := func(n int) {
+		var names []string
+		for ; made > n; made-- {
+			names = append(names, fmt.Sprintf("%s/c%d", base, made))
+		}
+		_, err := h.Run(ctx, sharedPool, Program{Source: `for i, name in ipairs((...)["argv"]) do zfs.sync.destroy(name) end`, Args: names})
+		must(t, err)
+	}
+	programs := h.Version().AtLeast(2, 4)
+	for _, clones := range []int{10, 1000} {
+		for made < clones {
+			must(t, h.Clone(ctx, snap, name(), nil))
+		}
+		times := func(n int, what string, f func(int)) {
+			t.Helper()
+			defer trim(clones)
+			t.Logf("%4d clones: %-38s %9.2f ms", clones, what, float64(median(t, n, f).Microseconds())/1000)
+		}
+		print := func(what string, f func(int)) { t.Helper(); times(15, what, f) }
+		if programs {
+			print("native program: clone and record", func(int) {
+				_, err := h.Run(ctx, sharedPool, Program{Source: prepare, Args: []string{snap, name(), record}})
+				must(t, err)
+			})
+			print("zfs program: clone and record", func(int) {
+				cmd := exec.Command("zfs", "program", "-j", sharedPool, "-", snap, name(), record)
+				cmd.Stdin = strings.NewReader(prepare)
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+			})
+		}
+		print("native clone with record", func(int) {
+			must(t, h.Clone(ctx, snap, name(), map[string]string{"org.zfstpl:record": record}))
+		})
+		print("native clone", func(int) { must(t, h.Clone(ctx, snap, name(), nil)) })
+		times(3, "zfs clone -o record", func(int) { run(t, "zfs", "clone", "-o", "org.zfstpl:record="+record, snap, name()) })
+		print("native set of a property", func(i int) {
+			must(t, h.SetProperties(ctx, base, map[string]string{"a:b": fmt.Sprint(i)}))
+		})
+		print("zfs set of a property", func(i int) { run(t, "zfs", "set", fmt.Sprintf("a:b=%d", i), base) })
+		print("native read-only program", func(int) {
+			_, err := h.Run(ctx, sharedPool, Program{Source: `return 1`, ReadOnly: true})
+			must(t, err)
+		})
+		print("zfs program -n", func(int) {
+			cmd := exec.Command("zfs", "program", "-jn", sharedPool, "-")
+			cmd.Stdin = strings.NewReader("return 1")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		})
+		print("native FastStat of the snapshot", func(int) {
+			_, err := h.FastStat(ctx, snap)
+			must(t, err)
+		})
+		times(3, "native Stat of the snapshot", func(int) {
+			_, err := h.Stat(ctx, snap)
+			must(t, err)
+		})
+		times(3, "native ListFilesystems", func(int) {
+			_, err := h.ListFilesystems(ctx, base)
+			must(t, err)
+		})
+		times(1, "zfs get -r all", func(int) {
+			run(t, "zfs", "get", "-Hp", "-r", "-t", "filesystem", "-o", "name,property,source,value", "all", base)
+		})
+		print("native ListSnapshots of the template", func(int) {
+			_, err := h.ListSnapshots(ctx, base+"/t")
+			must(t, err)
+		})
+		times(5, "native destroy", func(int) {
+			must(t, h.Destroy(ctx, fmt.Sprintf("%s/c%d", base, made)))
+			made--
+		})
+	}
+}

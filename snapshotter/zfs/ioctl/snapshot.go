@@ -1,0 +1,107 @@
+package ioctl
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
+)
+
+// Snapshots takes snapshots, all in one transaction: all of them with all the
+// user properties, or none. They are of different file systems of one pool.
+// Each names those that are there already or whose file system is not.
+//
+//	EEXIST   one of them is there
+//	ENOENT   one of the file systems is not
+//	EXDEV    they are in several pools, or two of one file system
+//	EINVAL   a property is native
+func (h *Handle) Snapshots(ctx context.Context, names []string, props map[string]string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	in := nvlist.List{{Name: "snaps", Value: flags(names)}}
+	if len(props) > 0 {
+		in = append(in, nvlist.Pair{Name: "props", Value: userProperties(props)})
+	}
+	return h.changeList(ctx, "snapshot", names[0], reqSnapshot, poolOf(names[0]), in)
+}
+
+// DestroySnapshots destroys snapshots of one pool: all of them, or none where
+// one of them cannot go. Those that are not there count as destroyed.
+// Snapshots that .zfs mounted are unmounted. It runs as a channel program: see
+// [Handle.Run] for what the death of the process can leave.
+//
+//	EEXIST   one has clones
+//	EBUSY    one is held, or mounted
+//	EXDEV    they are in several pools
+func (h *Handle) DestroySnapshots(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	in := nvlist.List{{Name: "snaps", Value: flags(names)}}
+	return h.changeList(ctx, "destroy", names[0], reqDestroySnaps, poolOf(names[0]), in)
+}
+
+// Snapshot is a snapshot as the fixed part of a listing has it.
+type Snapshot struct {
+	Name      string // the short one, behind the @
+	GUID      uint64
+	CreateTXG uint64 // transaction group that made it
+	Clones    uint64 // how many file systems have it as their origin
+}
+
+// ListSnapshots answers the snapshots of a file system, in no order. No
+// snapshot is opened for it, so that one with thousands of clones costs no
+// more than others. One that comes or goes meanwhile may be there or not.
+// Release 2.1 answers the names only.
+func (h *Handle) ListSnapshots(ctx context.Context, filesystem string) ([]Snapshot, error) {
+	const op = "list snapshots"
+	c := newCommand(filesystem)
+	defer c.free()
+	c.simple = true
+	var list []Snapshot
+	for {
+		err := h.read(ctx, reqSnapshotListNext, c)
+		if errors.Is(err, syscall.ESRCH) {
+			break
+		}
+		if err != nil {
+			return nil, fail(op, filesystem, err)
+		}
+		_, short, _ := strings.Cut(c.text(atName, nameSize), "@")
+		list = append(list, Snapshot{
+			Name:      short,
+			GUID:      c.get(atStats + statsGUID),
+			CreateTXG: c.get(atStats + statsCreateTXG),
+			Clones:    c.get(atStats + statsClones),
+		})
+		c.cookie = c.get(atCookie)
+	}
+	// A file system that is not there looks like one without snapshots.
+	if len(list) == 0 {
+		if _, err := h.FastStat(ctx, filesystem); err != nil {
+			return nil, fail(op, filesystem, errors.Unwrap(err))
+		}
+	}
+	return list, nil
+}
+
+// flags is the list form of a set of names.
+func flags(names []string) nvlist.List {
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	l := make(nvlist.List, len(names))
+	for i, name := range names {
+		l[i] = nvlist.Pair{Name: name, Value: nvlist.Flag{}}
+	}
+	return l
+}
+
+func poolOf(name string) string {
+	if i := strings.IndexAny(name, "/@"); i >= 0 {
+		return name[:i]
+	}
+	return name
+}
