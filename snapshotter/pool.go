@@ -13,8 +13,8 @@ type Pool interface {
 	// List answers root and every file system below it, in any order.
 	List(ctx context.Context, root string) ([]zfs.Dataset, error)
 
-	// Apply carries out ops in order: all of them, or none when it fails. See
-	// zfs.Client for what a crash may leave on older releases.
+	// Apply carries out ops in order: all of them, or none when it fails and
+	// says why. See zfs.Client for when a first part of them may be left.
 	Apply(ctx context.Context, ops ...zfs.Op) error
 
 	// Destroy destroys file systems, each with its snapshot called own, and

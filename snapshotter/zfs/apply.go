@@ -11,14 +11,15 @@ import (
 //go:embed lua/apply.lua
 var applyScript string
 
-// Apply carries out ops in order. When it answers an error, nothing of them is
-// left; when the machine dies, the pool holds all of them or none.
+// Apply carries out ops in order. When it answers an error of a kind, nothing
+// of them is left; when the machine dies, the pool holds all of them or none.
 //
-// Where channel programs cannot clone (below 2.4) a list with a clone takes
-// several transactions. What a crash leaves there is a prefix of the list, cut
-// only before a clone, after a clone, or between a clone and the properties
-// that directly follow it. Callers order their lists so that each such prefix
-// can be told from a finished one.
+// Two things can leave a first part of the list. Where channel programs cannot
+// clone (below 2.4) a list with a clone takes several transactions, and a crash
+// may come before a clone, after it, or before the properties behind it. And
+// on every release a command that is killed while it waits for its txg is
+// stopped by the kernel between any two ops; the error then has no kind.
+// Callers order their lists so that each first part can be told from the whole.
 func (c *Client) Apply(ctx context.Context, ops ...Op) error {
 	if len(ops) == 0 {
 		return nil
