@@ -87,7 +87,16 @@ func (b *builder) installTools(ctx context.Context) error {
 func (j *job) installPackages(ctx context.Context, packages []string) error {
 	options := []string{"-q", "-y"}
 	install := []string{"install", "--no-install-recommends"}
-	if host := hostDebian(ctx); osRelease("VERSION_ID") == oldDebian && host.archive != "" {
+	host := hostDebian(ctx)
+	if host.archive == "" {
+		// Before its first update apt does not know which release its sites
+		// have; a new machine would get the QEMU that is too old.
+		if err := j.apt(ctx, append(slices.Clone(options), "update")...); err != nil {
+			return err
+		}
+		host = hostDebian(ctx)
+	}
+	if osRelease("VERSION_ID") == oldDebian && host.archive != "" {
 		private, err := j.privateSources(host)
 		if err != nil {
 			return err
