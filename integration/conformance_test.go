@@ -11,6 +11,8 @@ import (
 
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // newSnapshotter is a snapshotter of this process, closed when t ends.
@@ -22,24 +24,59 @@ func newSnapshotter(t testing.TB, base *testpool.Base) *snapshotter.Snapshotter 
 	return sn
 }
 
-// containerd's own suite, 21 cases. It closes snapshotters itself.
-func TestConformanceInProcess(t *testing.T) {
+// containerd's own suite, 21 cases, is run in this process, over the daemon's
+// socket and through containerd, with each of the two ways to speak to ZFS. One
+// of its cases stacks 128 layers, which takes minutes in an emulated machine:
+// 'make test' runs it three times on each release, 'make test-long' six times.
+func conformance(t *testing.T, short zfs.Choice, start func(t *testing.T, choice zfs.Choice) factory) {
 	t.Parallel()
-	testsuite.SnapshotterSuite(t, "zfstpl", func(ctx context.Context, _ string) (snapshots.Snapshotter, func() error, error) {
-		base := pool.NewBase(t)
-		sn, err := snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base})
-		if err != nil {
-			return nil, nil, err
+	for _, choice := range testpool.Clients() {
+		t.Run(string(choice), func(t *testing.T) {
+			if testing.Short() && choice != short {
+				t.Skip("takes long: 'make test-long' runs it")
+			}
+			t.Parallel()
+			open := start(t, choice)
+			testsuite.SnapshotterSuite(t, "zfstpl", func(context.Context, string) (snapshots.Snapshotter, func() error, error) {
+				sn, end := open()
+				return sn, end, nil
+			})
+		})
+	}
+}
+
+// factory makes a snapshotter for a case, and says how to end it.
+type factory func() (snapshots.Snapshotter, func() error)
+
+// The suite closes snapshotters itself.
+func TestConformanceInProcess(t *testing.T) {
+	conformance(t, zfs.Native, func(t *testing.T, choice zfs.Choice) factory {
+		return func() (snapshots.Snapshotter, func() error) {
+			base := pool.NewBaseWith(t, choice)
+			sn, err := snapshotter.New(context.Background(), base.Client, snapshotter.Config{Base: base.Base})
+			require.NoError(t, err)
+			return sn, sn.Close
 		}
-		return sn, sn.Close, nil
 	})
 }
 
 func TestConformanceOverTheSocket(t *testing.T) {
-	t.Parallel()
-	testsuite.SnapshotterSuite(t, "zfstpl", func(context.Context, string) (snapshots.Snapshotter, func() error, error) {
-		d := startDaemon(t, pool.NewBase(t))
-		return d.snapshotter(t), nil, nil
+	conformance(t, zfs.Native, func(t *testing.T, choice zfs.Choice) factory {
+		return func() (snapshots.Snapshotter, func() error) {
+			return startDaemon(t, pool.NewBaseWith(t, choice)).snapshotter(t), nil
+		}
+	})
+}
+
+// Through containerd there are its metadata in between, its names for ours, and
+// its garbage collection. The cases share a containerd and have namespaces of
+// their own.
+func TestConformanceThroughContainerd(t *testing.T) {
+	conformance(t, zfs.Command, func(t *testing.T, choice zfs.Choice) factory {
+		c := startContainerd(t, startDaemon(t, pool.NewBaseWith(t, choice)))
+		return func() (snapshots.Snapshotter, func() error) {
+			return c.snapshotter(t, "case-"+layout.NewID().String()), nil
+		}
 	})
 }
 

@@ -12,8 +12,13 @@ import (
 	"testing"
 	"time"
 
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/core/snapshots/proxy"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/zfstpl/zfstpl/integration/testimage"
 	"github.com/zfstpl/zfstpl/plugin"
@@ -81,6 +86,22 @@ func (c *containerd) start(t testing.TB, config string) {
 	case <-time.After(patience):
 		require.Fail(t, "containerd is not ready", "%s", c.log)
 	}
+}
+
+// snapshotter is zfstpl as containerd's clients see it, in a namespace of its
+// own whatever the caller's context says.
+func (c *containerd) snapshotter(t testing.TB, namespace string) proxied {
+	t.Helper()
+	conn, err := grpc.NewClient("unix://"+c.address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return invoke(namespaces.WithNamespace(ctx, namespace), method, req, reply, conn, opts...)
+		}),
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return open(namespaces.WithNamespace(ctx, namespace), desc, conn, method, opts...)
+		}))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close()) })
+	return proxied{proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "zfstpl")}
 }
 
 // ctr runs ctr and answers what it wrote to stdout.

@@ -62,7 +62,7 @@ func newDaemon(t testing.TB, base *testpool.Base, flags ...string) *daemon {
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	d := &daemon{base: base, address: filepath.Join(dir, "zfstpl.sock")}
 	args := append([]string{"--dataset", base.String(), "--root", base.Root, "--address", d.address,
-		"--log-level", "debug", "--warm-keep", "0s"}, flags...)
+		"--log-level", "debug", "--warm-keep", "0s", "--zfs-client", string(base.Choice)}, flags...)
 	d.cmd = exec.Command(binary(t, "containerd-zfstpl-grpc"), args...)
 	return d
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // What holds where a setting is not given.
@@ -35,7 +36,21 @@ type Config struct {
 	Address string `toml:"address"`
 	// LogLevel is trace, debug, info, warn, error, fatal or panic.
 	LogLevel string `toml:"log_level"`
-	Warm     Warm   `toml:"warm"`
+	// ZFSClient says how ZFS is spoken to: auto, native or command.
+	ZFSClient zfs.Choice `toml:"zfs_client"`
+	// ShareTemplates lets containerd namespaces share the templates of layers
+	// they both have.
+	ShareTemplates bool `toml:"share_templates"`
+	// Revive answers for a layer that is in the pool that it need not be fetched
+	// and unpacked.
+	Revive bool `toml:"revive"`
+	// ForeignSnapshots says what becomes of snapshots that somebody else took of
+	// what nobody needs any more: keep or destroy.
+	ForeignSnapshots snapshotter.ForeignPolicy `toml:"foreign_snapshots"`
+	// Quota bounds what a container can add to its image, unless a label says
+	// otherwise: a size such as "10GiB", or "0" for no bound.
+	Quota Size `toml:"quota"`
+	Warm  Warm `toml:"warm"`
 }
 
 // Warm are the settings about templates that no record names.
@@ -74,9 +89,13 @@ func (d Duration) MarshalText() ([]byte, error) {
 // DefaultConfig is what a configuration file is read over.
 func DefaultConfig() Config {
 	return Config{
-		Address:  DefaultAddress,
-		LogLevel: "info",
-		Warm:     Warm{Keep: Duration{DefaultWarmKeep}},
+		Address:          DefaultAddress,
+		LogLevel:         "info",
+		ZFSClient:        zfs.Auto,
+		ShareTemplates:   true,
+		Revive:           true,
+		ForeignSnapshots: snapshotter.KeepForeign,
+		Warm:             Warm{Keep: Duration{DefaultWarmKeep}},
 	}
 }
 
@@ -132,6 +151,12 @@ func (c Config) Check() (layout.Base, error) {
 	case "trace", "debug", "info", "warn", "error", "fatal", "panic":
 	default:
 		return base, fmt.Errorf("log level %q is none of trace, debug, info, warn, error, fatal, panic", c.LogLevel)
+	}
+	if err := c.ZFSClient.Check(); err != nil {
+		return base, fmt.Errorf("zfs_client: %w", err)
+	}
+	if err := c.ForeignSnapshots.Check(); err != nil {
+		return base, fmt.Errorf("foreign_snapshots: %w", err)
 	}
 	return base, nil
 }

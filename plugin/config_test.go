@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 func write(t *testing.T, text string) string {
@@ -23,14 +24,26 @@ func write(t *testing.T, text string) string {
 
 func TestLoadConfig(t *testing.T) {
 	t.Parallel()
+	with := func(change func(c *Config)) Config {
+		c := DefaultConfig()
+		change(&c)
+		return c
+	}
 	for text, want := range map[string]Config{
 		"":                           DefaultConfig(),
 		"# nothing\n":                DefaultConfig(),
-		`dataset = "tank/zfstpl"`:    {Dataset: "tank/zfstpl", Address: DefaultAddress, LogLevel: "info", Warm: Warm{Duration{DefaultWarmKeep}}},
-		"[warm]\nkeep = \"1h30m\"\n": {Address: DefaultAddress, LogLevel: "info", Warm: Warm{Duration{90 * time.Minute}}},
+		`dataset = "tank/zfstpl"`:    with(func(c *Config) { c.Dataset = "tank/zfstpl" }),
+		"[warm]\nkeep = \"1h30m\"\n": with(func(c *Config) { c.Warm = Warm{Duration{90 * time.Minute}} }),
 		"[warm]\n":                   DefaultConfig(),
-		"dataset = 'd'\nroot = '/r'\naddress = '/a'\nlog_level = 'debug'\nwarm.keep = 'forever'\n": {
-			Dataset: "d", Root: "/r", Address: "/a", LogLevel: "debug", Warm: Warm{Duration{snapshotter.KeepForever}}},
+		"share_templates = false\n":  with(func(c *Config) { c.ShareTemplates = false }),
+		"revive = false\n":           with(func(c *Config) { c.Revive = false }),
+		"quota = '1KiB'\n":           with(func(c *Config) { c.Quota = Size{1024} }),
+		"quota = 1024\n":             with(func(c *Config) { c.Quota = Size{1024} }),
+		"quota = ''\n":               DefaultConfig(),
+		"dataset = 'd'\nroot = '/r'\naddress = '/a'\nlog_level = 'debug'\nzfs_client = 'command'\nshare_templates = false\n" +
+			"revive = false\nforeign_snapshots = 'destroy'\nquota = '10GiB'\nwarm.keep = 'forever'\n": {
+			Dataset: "d", Root: "/r", Address: "/a", LogLevel: "debug", ZFSClient: zfs.Command,
+			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{10 << 30}, Warm: Warm{Duration{snapshotter.KeepForever}}},
 	} {
 		config, err := LoadConfig(write(t, text), false)
 		require.NoError(t, err, text)
@@ -57,6 +70,11 @@ func TestLoadConfigIsStrict(t *testing.T) {
 		"duration without unit": {"[warm]\nkeep = '168'\n", []string{":2:", `"168"`}},
 		"number for duration":   {"[warm]\nkeep = 168\n", []string{`"168"`, "168h"}},
 		"negative duration":     {"[warm]\nkeep = '-1h'\n", []string{":2:", `"-1h"`}},
+		"string for a switch":   {"revive = 'no'\n", []string{":1:"}},
+		"number for a switch":   {"\nshare_templates = 0\n", []string{":2:"}},
+		"bad size":              {"\nquota = '10 gigabytes'\n", []string{":2:", `"10 gigabytes"`, "10GiB"}},
+		"negative size":         {"quota = -1\n", []string{`"-1"`}},
+		"fraction of a size":    {"quota = 1.5\n", []string{`"1.5"`}},
 		"no TOML":               {"dataset = 'tank'\nroot\n", []string{":2:"}},
 		"a key twice":           {"root = '/a'\nroot = '/b'\n", []string{"root"}},
 		"unterminated":          {"root = '/a", []string{":1:"}},
@@ -88,7 +106,8 @@ func TestLoadConfigWithoutAFile(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	good := Config{Dataset: "tank/zfstpl", Address: "/run/x.sock", LogLevel: "info"}
+	good := DefaultConfig()
+	good.Dataset, good.Address = "tank/zfstpl", "/run/x.sock"
 	base, err := good.Check()
 	require.NoError(t, err)
 	assert.Equal(t, "tank/zfstpl", base.String())
@@ -105,6 +124,8 @@ func TestCheck(t *testing.T) {
 		"bad level":        {func(c *Config) { c.LogLevel = "loud" }, "loud"},
 		"no level":         {func(c *Config) { c.LogLevel = "" }, "level"},
 		"level in capital": {func(c *Config) { c.LogLevel = "INFO" }, "INFO"},
+		"bad client":       {func(c *Config) { c.ZFSClient = "magic" }, "magic"},
+		"bad policy":       {func(c *Config) { c.ForeignSnapshots = "delete" }, `foreign_snapshots: "delete"`},
 	} {
 		config := good
 		c.change(&config)
@@ -140,12 +161,38 @@ func TestDurationText(t *testing.T) {
 	}
 }
 
+func TestSizeText(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]uint64{
+		"": 0, "0": 0, "00": 0, "0GiB": 0, "1": 1, "1000": 1000, "1KiB": 1 << 10, "10MiB": 10 << 20, "10GiB": 10 << 30, "1TiB": 1 << 40,
+		"9223372036854775807": 1<<63 - 1, "8388607TiB": 8388607 << 40,
+	} {
+		var s Size
+		require.NoError(t, s.UnmarshalText([]byte(text)), text)
+		assert.Equal(t, want, s.Bytes, text)
+		back, err := s.MarshalText()
+		require.NoError(t, err)
+		var again Size
+		require.NoError(t, again.UnmarshalText(back), "%q", back)
+		assert.Equal(t, s, again, "%q", back)
+	}
+	for _, text := range []string{
+		"-1", "+1", "1 ", " 1", "1 GiB", "1GB", "1G", "1gib", "1.5GiB", "1e3", "GiB", "none", "0x10", "1_000", "1GiB\n",
+		"9223372036854775808", "8388608TiB", "99999999999999999999999",
+	} {
+		s := Size{42}
+		assert.Error(t, s.UnmarshalText([]byte(text)), "%q", text)
+		assert.Equal(t, Size{42}, s, "%q changed what was set", text)
+	}
+}
+
 // What is written as TOML, as containerd does with its plugins' settings, is
 // read as what it was.
 func TestConfigRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, keep := range []time.Duration{0, time.Hour, snapshotter.KeepForever} {
-		config := Config{Dataset: "tank", Root: "/r", Address: "/a", LogLevel: "warn", Warm: Warm{Duration{keep}}}
+		config := Config{Dataset: "tank", Root: "/r", Address: "/a", LogLevel: "warn", ZFSClient: zfs.Native,
+			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{3 << 20}, Warm: Warm{Duration{keep}}}
 		text, err := toml.Marshal(config)
 		require.NoError(t, err)
 		again, err := LoadConfig(write(t, string(text)), false)

@@ -16,12 +16,19 @@ const (
 	ContainerdConfig3 = 3 // containerd 2.x
 )
 
+// remapIDs is containerd's word for a snapshotter whose mounts are mapped into a
+// user namespace by the kernel. Without it containerd copies the image and
+// changes the owner of each file. A containerd 1.7 that is too old for the word
+// passes over it.
+const remapIDs = "remap-ids"
+
 // The transfer service of containerd 2 has one table that says with what it
 // unpacks; a table of ours replaces its defaults, so overlayfs is listed too.
 var containerdConfig = template.Must(template.New("").Parse(`# For {{if eq .Version 3}}containerd 2.x{{else}}containerd 1.7{{end}}: goes below "version = {{.Version}}" in /etc/containerd/config.toml.
 [proxy_plugins.zfstpl]
   type = "snapshot"
   address = "{{.Address}}"
+  capabilities = ["{{.RemapIDs}}"]
   [proxy_plugins.zfstpl.exports]
     root = "{{.Root}}"
     enable_remote_snapshot_annotations = "true"
@@ -57,6 +64,7 @@ func ContainerdConfig(version int, address, root string) (string, error) {
 	var b strings.Builder
 	err := containerdConfig.Execute(&b, map[string]any{
 		"Version": version, "Address": address, "Root": root, "Platform": "linux/" + runtime.GOARCH,
+		"RemapIDs": remapIDs,
 	})
 	return b.String(), err
 }

@@ -60,7 +60,7 @@ func fakePool(t *testing.T, answers map[string]string) (base layout.Base, dir st
 	dir = filepath.Join(os.Getenv("ZFSTPL_TEST_FAKE_ZFS"), pool)
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	if _, given := answers["program"]; !given {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "program"), []byte(`{"return":{"Clone":true}}`), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "program"), []byte(`{"return":{"clone":true}}`), 0o600))
 	}
 	for name, text := range answers {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, "POOL", pool)), 0o600))
@@ -72,7 +72,7 @@ func fakePool(t *testing.T, answers map[string]string) (base layout.Base, dir st
 
 func opened(t *testing.T, base layout.Base) *zfs.Client {
 	t.Helper()
-	c, err := zfs.Open(t.Context(), base.Pool(), "zfstpl:")
+	c, err := zfs.Open(t.Context(), base.Pool(), "zfstpl:", zfs.Command)
 	require.NoError(t, err)
 	return c
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/log"
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/zfstpl/zfstpl/snapshotter"
@@ -18,6 +19,7 @@ import (
 type Instance struct {
 	*snapshotter.Snapshotter
 	Root string // where the base is mounted
+	pool *zfs.Client
 	lock *baseLock
 }
 
@@ -28,40 +30,62 @@ func Open(ctx context.Context, config Config) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := OpenPool(ctx, base)
+	pool, err := OpenPool(ctx, base, config.ZFSClient)
 	if err != nil {
 		return nil, err
 	}
-	root, err := mountBase(ctx, pool, base, config.Root)
-	if err != nil {
-		return nil, err
+	i := &Instance{pool: pool}
+	if err := i.open(ctx, base, config); err != nil {
+		return nil, errors.Join(err, i.Close())
 	}
-	lock, err := lockBase(ctx, root, base, config.Address)
-	if err != nil {
-		return nil, err
+	return i, nil
+}
+
+func (i *Instance) open(ctx context.Context, base layout.Base, config Config) (err error) {
+	kind, why := i.pool.Kind()
+	entry := log.G(ctx).WithField("client", kind)
+	if why != nil {
+		entry = entry.WithField("reason", why)
 	}
-	pool.Hold(lock.file)
-	sn, err := snapshotter.New(ctx, pool, snapshotter.Config{
-		Base:     base,
-		WarmKeep: config.Warm.Keep.Duration,
+	entry.Info("speaking to ZFS")
+	watch(i.pool)
+	if i.Root, err = mountBase(ctx, i.pool, base, config.Root); err != nil {
+		return err
+	}
+	if i.lock, err = lockBase(ctx, i.Root, base, config.Address); err != nil {
+		return err
+	}
+	i.pool.Hold(i.lock.file)
+	i.Snapshotter, err = snapshotter.New(ctx, i.pool, snapshotter.Config{
+		Base:         base,
+		WarmKeep:     config.Warm.Keep.Duration,
+		OwnTemplates: !config.ShareTemplates,
+		NoRevive:     !config.Revive,
+		Foreign:      config.ForeignSnapshots,
+		Quota:        config.Quota.Bytes,
 	})
-	if err != nil {
-		return nil, errors.Join(err, lock.release())
-	}
-	return &Instance{Snapshotter: sn, Root: root, lock: lock}, nil
+	return err
 }
 
 // Close closes the snapshotter and gives the base free.
 func (i *Instance) Close() error {
-	return errors.Join(i.Snapshotter.Close(), i.lock.release())
+	var errs []error
+	if i.Snapshotter != nil {
+		errs = append(errs, i.Snapshotter.Close())
+	}
+	errs = append(errs, i.pool.Close())
+	if i.lock != nil {
+		errs = append(errs, i.lock.release())
+	}
+	return errors.Join(errs...)
 }
 
 // OpenPool answers a client for the pool that base lies in.
-func OpenPool(ctx context.Context, base layout.Base) (*zfs.Client, error) {
+func OpenPool(ctx context.Context, base layout.Base, choice zfs.Choice) (*zfs.Client, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("not running as root: zfstpl administers ZFS and must be started as root")
 	}
-	pool, err := zfs.Open(ctx, base.Pool(), snapshotter.PropertyPrefix)
+	pool, err := zfs.Open(ctx, base.Pool(), snapshotter.PropertyPrefix, choice)
 	switch {
 	case errors.Is(err, zfs.ErrUnavailable):
 		return nil, fmt.Errorf("ZFS is not available on this machine: install it and load the module with 'modprobe zfs' (%w)", err)

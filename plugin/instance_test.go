@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // listed is how zfs lists a base with these properties.
@@ -52,7 +54,7 @@ func TestOpenPoolSaysWhatToDo(t *testing.T) {
 			says = "must be started as root"
 		}
 		base, _ := fakePool(t, map[string]string{"program.err": answer})
-		_, err := OpenPool(t.Context(), base)
+		_, err := OpenPool(t.Context(), base, zfs.Auto)
 		require.ErrorContains(t, err, says)
 		assert.NotContains(t, err.Error(), "\n")
 	}
@@ -126,7 +128,8 @@ func TestOpenAndClose(t *testing.T) {
 	answers := listed("zfstpl:version=1", "mountpoint="+root)
 	answers["filesystems"] += "POOL/z/storage/empty\t-\t2\t6\t1700000000\t0\t0\tlegacy\n"
 	base, _ := fakePool(t, answers)
-	config := Config{Dataset: base.String(), Address: "/run/x.sock", LogLevel: "info"}
+	config := DefaultConfig()
+	config.Dataset, config.Address = base.String(), "/run/x.sock"
 	instance, err := Open(t.Context(), config)
 	require.NoError(t, err)
 	assert.Equal(t, root, instance.Root)

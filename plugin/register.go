@@ -42,5 +42,6 @@ func initPlugin(ic *plugin.InitContext) (any, error) {
 	}
 	ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
 	ic.Meta.Exports["root"] = instance.Root
+	ic.Meta.Capabilities = append(ic.Meta.Capabilities, remapIDs)
 	return instance, nil
 }

@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -149,6 +150,10 @@ func TestInspectRefuses(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, usageStory)
+}
+
+func usageStory(t *testing.T) {
 	s := begin(t)
 	s.layer("base", "", "one;two;")
 	s.prepare("web", "base")
@@ -164,6 +169,10 @@ func TestUsage(t *testing.T) {
 	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.content = "" })
 	got, err := s.sn.Usage(s.ctx, "web")
 	require.NoError(t, err)
+	assert.Equal(t, int64(6), got.Size, "from memory for as long as ZFS would say the same")
+	time.Sleep(usageFresh)
+	got, err = s.sn.Usage(s.ctx, "web")
+	require.NoError(t, err)
 	assert.Equal(t, snapshots.Usage{}, got)
 
 	// A template never changes: it is measured once.
@@ -173,7 +182,8 @@ func TestUsage(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, calls)
 
-	for _, call := range []string{"used", "objects"} {
+	time.Sleep(countFresh)
+	for _, call := range []string{"written", "objects"} {
 		s.pool.before = func(c string) error {
 			if c == call {
 				return fakeError(c, "x", zfs.ErrSuspended)
@@ -185,7 +195,7 @@ func TestUsage(t *testing.T) {
 	}
 	// It is committed, or removed, while it is measured.
 	s.pool.before = func(c string) error {
-		if c == "used" {
+		if c == "written" {
 			s.pool.before = nil
 			s.remove("web")
 			return fakeError(c, "x", zfs.ErrNotFound)
@@ -194,4 +204,39 @@ func TestUsage(t *testing.T) {
 	}
 	_, err = s.sn.Usage(s.ctx, "web")
 	assert.ErrorIs(t, err, errdefs.ErrNotFound)
+}
+
+// A mount for each of hundreds of containers every ten seconds, as the kubelet
+// asks, would be too much: what has not changed is not counted again.
+func TestUsageCountsWhatChanged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		s.layer("base", "", "one;")
+		s.prepare("web", "base")
+		counted := 0
+		s.pool.before = func(call string) error {
+			if call == "objects" {
+				counted++
+			}
+			return nil
+		}
+		usage := func(want snapshots.Usage, counts int) {
+			t.Helper()
+			got, err := s.sn.Usage(s.ctx, "web")
+			require.NoError(t, err)
+			assert.Equal(t, want, got)
+			assert.Equal(t, counts, counted)
+		}
+		usage(snapshots.Usage{}, 0) // a new clone has what its origin has
+		s.write("web", "two;")
+		usage(snapshots.Usage{}, 0) // a moment ago
+		time.Sleep(usageFresh)
+		usage(snapshots.Usage{Size: 4, Inodes: 1}, 2) // it and, once, its parent
+		time.Sleep(usageFresh)
+		usage(snapshots.Usage{Size: 4, Inodes: 1}, 2)
+		s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.content = "one;a;b;" }) // as many bytes
+		time.Sleep(countFresh)
+		usage(snapshots.Usage{Size: 4, Inodes: 2}, 3)
+	})
 }

@@ -2,14 +2,12 @@ package snapshotter
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // cleanupBatch bounds how many datasets are destroyed before others may use
@@ -19,8 +17,9 @@ const cleanupBatch = 50
 // Cleanup writes pending removals, then destroys what nobody needs: trash, and
 // templates that have been warm for longer than they are kept. containerd calls
 // it after each garbage collection. What cannot be destroyed now, because it is
-// mounted or carries somebody else's snapshot, stays for the next time and is
-// no error.
+// mounted or carries somebody else's snapshot, stays and is no error: it is
+// tried again by the next Cleanup, or by itself a second later, and after that
+// in pauses that grow to ten minutes.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	return settleErr(ctx, s, s.clean)
 }
@@ -28,11 +27,12 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 func (s *Snapshotter) clean(ctx context.Context) error {
 	s.cleanup.Lock()
 	defer s.cleanup.Unlock()
+	defer s.again.poke()
 	if err := s.queue.flush(ctx); err != nil {
 		return poolError("cleanup", err)
 	}
 	destroyed := 0
-	for batch := range slices.Chunk(plan(s.index.nodes(s.config.WarmKeep)), cleanupBatch) {
+	for batch := range slices.Chunk(plan(s.index.nodes(s.config.WarmKeep, time.Now())), cleanupBatch) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -48,20 +48,21 @@ func (s *Snapshotter) clean(ctx context.Context) error {
 	return nil
 }
 
-// nodes is the tree of clones as the index knows it.
-func (x *index) nodes(keep time.Duration) []node {
+// nodes is the tree of clones as the index knows it. What could not be
+// destroyed is not tried again before its time.
+func (x *index) nodes(keep time.Duration, now time.Time) []node {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var nodes []node
 	for dataset, t := range x.templates {
-		n := node{dataset: dataset, doomed: t.expired(keep)}
+		n := node{dataset: dataset, doomed: t.expired(keep) && !x.stuck[dataset].waits(now)}
 		if t.parent != nil {
 			n.origin = t.parent.Dataset()
 		}
 		nodes = append(nodes, n)
 	}
 	for dataset, t := range x.trash {
-		n := node{dataset: dataset, doomed: true}
+		n := node{dataset: dataset, doomed: !x.stuck[dataset].waits(now)}
 		if t.origin != nil {
 			n.origin = t.origin.Dataset()
 		}
@@ -99,11 +100,15 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string) (int, error) 
 		return 0, nil
 	}
 	left, err := s.pool.Destroy(ctx, layout.Extracted, order)
+	if err == nil {
+		left, err = s.destroyForeign(ctx, order, left)
+	}
 	if err != nil {
-		s.index.reprieve(ctx, dying, order, func(string) error { return err })
+		s.index.reprieve(dying, order, func(string) bool { return true })
 		return 0, err
 	}
-	s.index.reprieve(ctx, dying, order, func(dataset string) error { return left[dataset] })
+	s.index.reprieve(dying, order, func(dataset string) bool { return left[dataset] != nil })
+	s.complain(ctx, left)
 	return len(order) - len(left), nil
 }
 
@@ -128,31 +133,16 @@ func (x *index) condemn(batch []string, keep time.Duration) map[string]*template
 }
 
 // reprieve forgets what was destroyed and takes back into use what was not.
-func (x *index) reprieve(ctx context.Context, dying map[string]*template, order []string, left func(string) error) {
+func (x *index) reprieve(dying map[string]*template, order []string, left func(string) bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, dataset := range order {
-		err := left(dataset)
-		if err == nil {
+		if !left(dataset) {
 			delete(x.trash, dataset)
 			delete(x.stuck, dataset)
-			continue
-		}
-		if t := dying[dataset]; t != nil {
+		} else if t := dying[dataset]; t != nil {
 			x.templates[dataset] = t
 			delete(x.trash, dataset)
 		}
-		x.complain(ctx, dataset, err)
 	}
-}
-
-// complain says once why a dataset stays. A clone that could not go keeps its
-// origin: the line about the clone is enough.
-func (x *index) complain(ctx context.Context, dataset string, err error) {
-	if errors.Is(err, zfs.ErrHasClones) || x.stuck[dataset] == err.Error() {
-		return
-	}
-	x.stuck[dataset] = err.Error()
-	log.G(ctx).WithError(err).WithField("dataset", dataset).
-		Warn("a dataset nobody needs could not be destroyed and waits for the next cleanup")
 }

@@ -87,10 +87,10 @@ func (s *Snapshotter) committable(name, key, parent string) (*record, error) {
 // joins. The lock of a layer's dataset is held until unlock.
 func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into layout.Template, unlock func(), err error) {
 	opaque := s.config.Base.Opaque(r.id)
-	if active.target == "" || layout.ClientName(r.info.Name) != active.target {
+	if !s.makesLayer(r, active) {
 		return opaque, func() {}, nil
 	}
-	layer, err := s.config.Base.Layer(active.target)
+	layer, err := s.layer(r.info.Name, active.target)
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
@@ -114,6 +114,15 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into 
 	return layer, unlock, nil
 }
 
+// makesLayer tells whether a commit is of the image layer that the active
+// snapshot was prepared for: its name has to say the same.
+func (s *Snapshotter) makesLayer(r, active *record) bool {
+	if active.target == "" || layout.ClientName(r.info.Name) != active.target {
+		return false
+	}
+	return !s.config.OwnTemplates || layout.Namespace(r.info.Name) == layout.Namespace(active.info.Name)
+}
+
 func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, active *record) error {
 	joins := r.template != nil
 	if !joins {
@@ -126,36 +135,59 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	if err != nil {
 		return err
 	}
-	doing := fmt.Sprintf("commit of %q as %q", active.info.Name, r.info.Name)
-	if !joins {
-		if err := s.readyToCommit(ctx, active); err != nil {
-			return poolError(doing, err)
-		}
-	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := s.pool.Apply(ctx, ops...); err != nil {
-		if !joins {
-			s.index.suspect(active.dataset, r.dataset, err)
-		}
+	doing := fmt.Sprintf("commit of %q as %q", active.info.Name, r.info.Name)
+	if err := s.queue.catchUp(ctx); err != nil {
+		return poolError(doing, err)
+	}
+	if joins {
+		err = s.pool.Apply(ctx, ops...)
+	} else {
+		err = s.promote(ctx, r, active, ops)
+	}
+	if joins && ambiguous(err) {
+		err = errors.Join(err, s.undoJoin(r, active))
+	}
+	if err != nil {
 		return poolError(doing, err)
 	}
 	s.committed(r, active, joins)
 	return nil
 }
 
-// readyToCommit writes what the runtime still has in memory, and takes away
-// the snapshot that a commit of it left which neither went through nor could
-// be taken back.
-func (s *Snapshotter) readyToCommit(ctx context.Context, active *record) error {
-	if s.index.suspected(active.dataset) {
-		if err := s.pool.DestroySnapshot(ctx, active.dataset+"@"+layout.Extracted); err != nil {
+// promote carries out a commit that makes a template. A runtime that is mounted
+// nowhere has nothing in memory that its snapshot would miss, and to look
+// whether it is costs a fraction of a flush. What is mounted is flushed.
+func (s *Snapshotter) promote(ctx context.Context, r, active *record, ops []zfs.Op) error {
+	if err := s.forgetStray(ctx, active); err != nil {
+		return err
+	}
+	err := s.pool.Apply(ctx, append([]zfs.Op{zfs.Idle(active.dataset)}, ops...)...)
+	if errors.Is(err, zfs.ErrMounted) {
+		if err := s.pool.Flush(ctx, active.dataset); err != nil {
 			return err
 		}
-		s.index.trust(active.dataset)
+		err = s.pool.Apply(ctx, ops...)
 	}
-	return s.pool.Flush(ctx, active.dataset)
+	if err != nil {
+		s.index.suspect(active.dataset, r.dataset, err)
+	}
+	return err
+}
+
+// forgetStray takes away the snapshot that a commit left which neither went
+// through nor could be taken back.
+func (s *Snapshotter) forgetStray(ctx context.Context, active *record) error {
+	if !s.index.suspected(active.dataset) {
+		return nil
+	}
+	if err := s.pool.DestroySnapshot(ctx, active.dataset+"@"+layout.Extracted); err != nil {
+		return err
+	}
+	s.index.trust(active.dataset)
+	return nil
 }
 
 // suspect notes what a commit that failed may have left: a snapshot of the
@@ -166,7 +198,7 @@ func (x *index) suspect(runtime, template string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.strays[runtime] = true
-	if !hasKind(err) || errors.Is(err, zfs.ErrExists) {
+	if ambiguous(err) || errors.Is(err, zfs.ErrExists) {
 		x.doubtful[template] = true
 	}
 }

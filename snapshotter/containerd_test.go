@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/require"
 )
@@ -33,8 +34,13 @@ func (s *story) backend(namespace, key string) string {
 // the committed snapshot with that label on that parent, or "".
 func (s *story) adopted(parent, id string) string {
 	s.Helper()
+	return s.adoptedBy(s.ctx, parent, id)
+}
+
+func (s *story) adoptedBy(ctx context.Context, parent, id string) string {
+	s.Helper()
 	found := ""
-	err := s.sn.Walk(s.ctx, func(_ context.Context, info snapshots.Info) error {
+	err := s.sn.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
 		if found == "" && info.Kind == snapshots.KindCommitted && info.Parent == parent && info.Labels[snapshots.LabelSnapshotRef] == id {
 			found = info.Name
 		}
@@ -48,10 +54,11 @@ func (s *story) adopted(parent, id string) string {
 // and whether it had to be unpacked at all.
 func (s *story) pull(namespace, parent, id, content string) (name string, unpacked bool) {
 	s.Helper()
+	ctx := namespaces.WithNamespace(s.ctx, namespace)
 	key := s.backend(namespace, "extract-1-abcd "+id)
-	_, err := s.sn.Prepare(s.ctx, key, parent, ref(id))
+	_, err := s.sn.Prepare(ctx, key, parent, ref(id))
 	if errdefs.IsAlreadyExists(err) {
-		name = s.adopted(parent, id)
+		name = s.adoptedBy(ctx, parent, id)
 		require.NotEmpty(s, name, "AlreadyExists, and containerd finds no layer")
 		return name, false
 	}

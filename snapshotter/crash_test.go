@@ -3,6 +3,7 @@ package snapshotter
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -25,6 +26,10 @@ var crashing = map[string]struct {
 		func(s *story) error {
 			return second(s.sn.Prepare(s.ctx, "web", "base", label("a", strings.Repeat("x", 30_000))))
 		},
+	},
+	"prepare with a quota": {
+		func(s *story) { s.layer("base", "", "b;") },
+		func(s *story) error { return second(s.sn.Prepare(s.ctx, "web", "base", maxSizeLabel("1000"))) },
 	},
 	"prepare of an empty one": {
 		func(*story) {},
@@ -195,6 +200,9 @@ func TestACommandIsKilled(t *testing.T) {
 				s.remove("another")
 				s.cleanup()
 				require.Empty(t, differences(before, s.visible()), "killed at %d", kill)
+				if what != "commit" && what != "commit of a layer" {
+					s.requireInvariants() // what was done in part is taken back by now
+				}
 				s.restart()
 				if got := s.visible(); !assert.ObjectsAreEqual(before, got) {
 					require.Empty(t, differences(after, got), "killed at %d, neither before nor after", kill)
@@ -239,10 +247,14 @@ func TestALayerAfterAKilledCommit(t *testing.T) {
 // started again, or what is left of it is: it is taken back later.
 func TestRemainsThatCannotBeTakenBackYet(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, remainsThatCannotBeTakenBackYet)
+}
+
+func remainsThatCannotBeTakenBackYet(t *testing.T) {
 	s := begin(t, inSteps)
 	s.prepare("web", "")
 	s.write("web", "w;")
-	s.pool.cut = 3 // flush, snapshot, clone
+	s.pool.cut = 2 // snapshot, clone
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), errDead)
 	s.pool = s.pool.afterCrash()
 	half := s.templates()[1]
@@ -254,7 +266,7 @@ func TestRemainsThatCannotBeTakenBackYet(t *testing.T) {
 	assert.Contains(t, s.datasets(), half)
 
 	s.pool.edit(func(state *fakeState) { clear(state.mounted) })
-	s.cleanup()
+	s.later()
 	assert.NotContains(t, s.datasets(), half)
 	s.commit("saved", "web")
 	assert.Equal(t, "w;", s.visible()["saved"].Content)

@@ -176,20 +176,22 @@ func (p *fakePool) Apply(_ context.Context, ops ...zfs.Op) error {
 				return err
 			}
 		}
-		if !p.steps && !p.torn {
+		hasQuota := slices.ContainsFunc(ops, func(op zfs.Op) bool { return verbIs(op, "quota") })
+		if !p.steps && !p.torn && !hasQuota {
 			return p.transact(func(s *fakeState) error { return s.applyAll(ops) })
 		}
 		return p.applySteps(ops)
 	})
 }
 
-// applySteps is what zfs.Client promises for releases below 2.4: cuts only
-// before a clone, after one, and between one and the properties behind it.
+// applySteps is what zfs.Client promises for releases below 2.4, and for a list
+// with a quota: cuts only before a clone, after one, after a quota, and between
+// one and the user properties behind it.
 func (p *fakePool) applySteps(ops []zfs.Op) error {
 	var made []string
 	for len(ops) > 0 {
 		n := 1
-		for !p.torn && !verbIs(ops[0], "clone") && n < len(ops) && !verbIs(ops[n], "clone") {
+		for !p.torn && !verbIs(ops[0], "clone") && !verbIs(ops[0], "quota") && n < len(ops) && !verbIs(ops[n], "clone") {
 			n++
 		}
 		err := p.transact(func(s *fakeState) error { return s.applyAll(ops[:n]) })
@@ -281,6 +283,22 @@ func (p *fakePool) Destroy(_ context.Context, own string, names []string) (map[s
 	return left, err
 }
 
+func (p *fakePool) DestroyForeign(_ context.Context, own, name string) error {
+	return p.call("destroyforeign", func() error {
+		return p.transact(func(s *fakeState) error {
+			for _, snap := range slices.Sorted(maps.Keys(s.fs[name].snaps)) {
+				if snap == own {
+					continue
+				}
+				if err := s.destroyOne(name + "@" + snap); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
 func (p *fakePool) DestroySnapshot(_ context.Context, name string) error {
 	return p.call("destroysnapshot", func() error {
 		return p.transact(func(s *fakeState) error { return s.destroyOne(name) })
@@ -301,17 +319,35 @@ func (p *fakePool) Flush(_ context.Context, name string) error {
 	})
 }
 
-func (p *fakePool) Used(_ context.Context, name string) (n uint64, err error) {
-	err = p.call("used", func() error {
+func (p *fakePool) Written(_ context.Context, name, since string) (n uint64, err error) {
+	err = p.call("written", func() error {
 		return p.read(func(s *fakeState) error {
-			if _, ok := s.fs[name]; !ok {
-				return fakeError("used", name, zfs.ErrNotFound)
+			fs, ok := s.fs[name]
+			switch _, found := s.contentOf(since); {
+			case !ok || !found:
+				return fakeError("written", name, zfs.ErrNotFound)
+			case fs.origin != since:
+				return fakeError("written", name, zfs.ErrInvalid)
 			}
 			n = s.used(name)
 			return nil
 		})
 	})
 	return n, err
+}
+
+func (p *fakePool) Space(_ context.Context, name string) (space zfs.Space, err error) {
+	err = p.call("space", func() error {
+		return p.read(func(s *fakeState) error {
+			if _, ok := s.fs[name]; !ok {
+				return fakeError("space", name, zfs.ErrNotFound)
+			}
+			content, _ := s.contentOf(name)
+			space.Used, space.Referenced = s.used(name), uint64(len(content))
+			return nil
+		})
+	})
+	return space, err
 }
 
 // Objects counts seven for a new file system and one for each ";" in it.

@@ -24,6 +24,10 @@ func (s *fakeState) applyAll(ops []zfs.Op) error {
 			err = s.cloneOf(origin, name)
 		case "promote":
 			err = s.promote(name, origin)
+		case "idle":
+			err = s.idle(name)
+		case "quota":
+			err = s.quota(name, opWord(op, "value"))
 		case "set", "inherit":
 			fs, ok := s.fs[name]
 			if !ok {
@@ -41,6 +45,27 @@ func (s *fakeState) applyAll(ops []zfs.Op) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// idle takes what was written through mmap for the mount it was written in.
+func (s *fakeState) idle(name string) error {
+	fs, ok := s.fs[name]
+	switch {
+	case !ok:
+		return fakeError("idle", name, zfs.ErrNotFound)
+	case s.mounted[name] || fs.dirty != "" || len(fs.snaps) > 0:
+		return fakeError("idle", name, zfs.ErrMounted)
+	}
+	return nil
+}
+
+func (s *fakeState) quota(name, value string) error {
+	fs, ok := s.fs[name]
+	if !ok {
+		return fakeError("quota", name, zfs.ErrNotFound)
+	}
+	fs.native["refquota"] = value
 	return nil
 }
 

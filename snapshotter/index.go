@@ -25,6 +25,7 @@ type template struct {
 	// Measured when first asked for; a template never changes.
 	usage   *snapshots.Usage
 	objects uint64
+	refers  uint64 // bytes
 }
 
 // warm tells whether no record names the template and nothing is about to.
@@ -47,9 +48,10 @@ type index struct {
 	children  map[string]int       // records, and operations under way, by their parent's name
 	templates map[string]*template // by dataset, whole ones only
 	trash     map[string]*trash    // by dataset
-	stuck     map[string]string    // why the last try to destroy a dataset failed
+	stuck     map[string]*stuck    // datasets whose last destroy failed
 	doubtful  map[string]bool      // names under storage that something unknown may have
 	strays    map[string]bool      // runtimes that may have an @extracted of a commit that failed
+	samples   map[string]sample    // usage of active snapshots, by dataset
 }
 
 func newIndex() *index {
@@ -58,9 +60,10 @@ func newIndex() *index {
 		children:  make(map[string]int),
 		templates: make(map[string]*template),
 		trash:     make(map[string]*trash),
-		stuck:     make(map[string]string),
+		stuck:     make(map[string]*stuck),
 		doubtful:  make(map[string]bool),
 		strays:    make(map[string]bool),
+		samples:   make(map[string]sample),
 	}
 }
 
@@ -140,6 +143,10 @@ func (x *index) add(r *record, pinned *template) {
 	defer x.mu.Unlock()
 	pinned.pins--
 	x.insert(r)
+	if r.info.Kind == snapshots.KindActive {
+		// A clone has what its origin has: there is nothing to count yet.
+		x.samples[r.dataset] = sample{counted: time.Now()}
+	}
 }
 
 // insert wants the mutex held and the parent's child counted.
@@ -153,6 +160,7 @@ func (x *index) insert(r *record) {
 // drop takes a record away, and its claim on its parent with it.
 func (x *index) drop(r *record) {
 	delete(x.records, r.info.Name)
+	delete(x.samples, r.dataset)
 	x.disown(r.info.Parent)
 	if r.info.Kind != snapshots.KindActive {
 		r.template.records--

@@ -12,10 +12,10 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/filters"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // Stat answers from memory.
@@ -44,11 +44,12 @@ func (s *Snapshotter) Mounts(_ context.Context, key string) ([]mount.Mount, erro
 	if r.info.Kind == snapshots.KindCommitted {
 		return nil, fmt.Errorf("snapshot %q is committed and has no mounts: %w", key, errdefs.ErrFailedPrecondition)
 	}
-	return r.mounts(), nil
+	return r.mounts()
 }
 
-// Walk calls fn for each snapshot as it was when Walk began, sorted by name.
-// fn may call any method.
+// Walk calls fn for each snapshot as it was when Walk began, sorted by name; with
+// templates of its own for each namespace, the caller's namespace comes first
+// (see revive). fn may call any method.
 func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ...string) error {
 	if err := s.usable(); err != nil {
 		return err
@@ -57,7 +58,11 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ..
 	if err != nil {
 		return err
 	}
-	for _, r := range s.index.sorted() {
+	records := s.index.sorted()
+	if ns, ok := namespaces.Namespace(ctx); ok && s.config.OwnTemplates {
+		slices.SortStableFunc(records, func(a, b *record) int { return rank(b, ns) - rank(a, ns) })
+	}
+	for _, r := range records {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -69,6 +74,14 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ..
 		}
 	}
 	return nil
+}
+
+// rank is 1 for a record of the namespace and 0 for others.
+func rank(r *record, namespace string) int {
+	if layout.Namespace(r.info.Name) == namespace {
+		return 1
+	}
+	return 0
 }
 
 func (x *index) sorted() []*record {
@@ -128,6 +141,9 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	r.id, r.seq = layout.NewID(), s.index.next()
 	r.info.Labels = labels
 	r.info.Updated = time.Now().UTC()
+	if err := checkLabels(r.info); err != nil {
+		return snapshots.Info{}, err
+	}
 	ops, err := r.set()
 	if err != nil {
 		return snapshots.Info{}, err
@@ -136,8 +152,15 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	if err := ctx.Err(); err != nil {
 		return snapshots.Info{}, err
 	}
+	doing := fmt.Sprintf("update of %q", info.Name)
+	if err := s.queue.catchUp(ctx); err != nil {
+		return snapshots.Info{}, poolError(doing, err)
+	}
 	if err := s.pool.Apply(ctx, ops...); err != nil {
-		return snapshots.Info{}, poolError(fmt.Sprintf("update of %q", info.Name), err)
+		if ambiguous(err) {
+			err = errors.Join(err, s.undoUpdate(old, &r))
+		}
+		return snapshots.Info{}, poolError(doing, err)
 	}
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
@@ -171,90 +194,4 @@ func updatedLabels(old snapshots.Info, labels map[string]string, fields []string
 		}
 	}
 	return updated, nil
-}
-
-// Usage answers what a snapshot holds beyond its parents, without walking it.
-// Bytes are as ZFS accounts them: compressed, and some seconds behind a writer.
-// Inodes are objects beyond those of the parent; a snapshot that deletes more
-// than it adds has none. A committed snapshot is measured once.
-func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
-	return settle(ctx, s, func(ctx context.Context) (snapshots.Usage, error) {
-		r, err := s.index.get(key)
-		if err != nil {
-			return snapshots.Usage{}, err
-		}
-		var u snapshots.Usage
-		switch r.info.Kind {
-		case snapshots.KindView:
-			return snapshots.Usage{}, nil // shows its parent and adds nothing
-		case snapshots.KindActive:
-			u, err = s.measure(ctx, r.dataset, r.dataset, r.template)
-		default:
-			u, err = s.templateUsage(ctx, r.template)
-		}
-		if errors.Is(err, zfs.ErrNotFound) {
-			// It was committed or removed while it was measured, or a stranger
-			// destroyed it. The first is not worth an error of its own.
-			if now, getErr := s.index.get(key); getErr != nil || now != r {
-				return snapshots.Usage{}, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
-			}
-		}
-		return u, poolError(fmt.Sprintf("usage of %q", key), err)
-	})
-}
-
-func (s *Snapshotter) templateUsage(ctx context.Context, t *template) (snapshots.Usage, error) {
-	s.index.mu.RLock()
-	known := t.usage
-	s.index.mu.RUnlock()
-	if known != nil {
-		return *known, nil
-	}
-	u, err := s.measure(ctx, t.Dataset(), t.Snapshot(), t.parent)
-	if err != nil {
-		return snapshots.Usage{}, err
-	}
-	s.index.mu.Lock()
-	defer s.index.mu.Unlock()
-	t.usage = &u
-	return u, nil
-}
-
-// measure answers the bytes of dataset and how many more objects content has
-// than parent.
-func (s *Snapshotter) measure(ctx context.Context, dataset, content string, parent *template) (snapshots.Usage, error) {
-	bytes, err := s.pool.Used(ctx, dataset)
-	if err != nil {
-		return snapshots.Usage{}, err
-	}
-	objects, err := s.pool.Objects(ctx, content)
-	if err != nil {
-		return snapshots.Usage{}, err
-	}
-	if parent != nil {
-		below, err := s.objects(ctx, parent)
-		if err != nil {
-			return snapshots.Usage{}, err
-		}
-		objects -= min(objects, below)
-	}
-	return snapshots.Usage{Size: int64(bytes), Inodes: int64(objects)}, nil
-}
-
-// objects counts a template's objects, once.
-func (s *Snapshotter) objects(ctx context.Context, t *template) (uint64, error) {
-	s.index.mu.RLock()
-	known := t.objects
-	s.index.mu.RUnlock()
-	if known != 0 {
-		return known, nil
-	}
-	n, err := s.pool.Objects(ctx, t.Snapshot())
-	if err != nil {
-		return 0, err
-	}
-	s.index.mu.Lock()
-	defer s.index.mu.Unlock()
-	t.objects = n
-	return n, nil
 }

@@ -32,7 +32,10 @@ type Entry struct {
 	Refer   uint64           `json:"refer"` // bytes reachable from it
 	Since   time.Time        `json:"since"` // warm: last used; else: made
 	Records []snapshots.Info `json:"records,omitempty"`
-	Problem string           `json:"problem,omitempty"`
+	// Foreign are snapshots that somebody else took. They keep the dataset from
+	// being destroyed when nobody needs it any more.
+	Foreign []string `json:"foreign_snapshots,omitempty"`
+	Problem string   `json:"problem,omitempty"`
 }
 
 // Lister lists datasets. *zfs.Client is one.
@@ -62,6 +65,7 @@ func Inspect(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error
 
 func inspect(base layout.Base, d zfs.Dataset) Entry {
 	e := Entry{Dataset: d.Name, Used: d.Used, Refer: d.Refer, Since: d.Created}
+	e.Foreign = foreignSnapshots(d)
 	e.Parent, _, _ = strings.Cut(d.Origin, "@")
 	records, err := readRecords(d)
 	if err != nil {

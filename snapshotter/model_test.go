@@ -83,22 +83,27 @@ func (m *model) create(kind snapshots.Kind, key, parent string, labels map[strin
 			s.target = ref
 		}
 	}
-	if t := m.layers[ref]; kind == snapshots.KindActive && t != nil && t.parent == from {
-		m.revive(key, parent, ref, labels, t)
+	if t := m.layers[ref]; kind == snapshots.KindActive && t != nil && t.parent == from && m.revive(key, parent, ref, labels, t) {
 		return errdefs.ErrAlreadyExists
 	}
 	m.snaps[key] = s
 	return nil
 }
 
-func (m *model) revive(key, parent, ref string, labels map[string]string, t *modelTemplate) {
+// revive answers whether there is a record by which containerd finds the layer,
+// or one could be made.
+func (m *model) revive(key, parent, ref string, labels map[string]string, t *modelTemplate) bool {
 	for _, s := range m.snaps {
 		if s.template == t && s.Kind == snapshots.KindCommitted && s.Parent == parent && s.Labels[snapshots.LabelSnapshotRef] == ref {
-			return
+			return true
 		}
 	}
 	name := strings.TrimSuffix(key, layout.ClientName(key)) + ref
+	if m.snaps[name] != nil {
+		return false
+	}
 	m.snaps[name] = &modelSnap{seen{snapshots.KindCommitted, parent, labels, t.content}, name, "", t}
+	return true
 }
 
 func (m *model) commit(name, key string, labels map[string]string) error {
@@ -199,14 +204,14 @@ func (m *model) cleanup() {
 }
 
 // crash brings back what was removed and not written yet, except where its
-// name is in use again.
+// name is in use again: then it is written with the next removals.
 func (m *model) crash() {
 	for name, s := range m.limbo {
 		if m.snaps[name] == nil {
 			m.snaps[name] = s
+			delete(m.limbo, name)
 		}
 	}
-	clear(m.limbo)
 	for name, s := range m.snaps {
 		if p := m.snaps[s.Parent]; s.Parent != "" && (p == nil || p.Kind != snapshots.KindCommitted) {
 			orphan := *s

@@ -21,14 +21,22 @@ type Pool interface {
 	// answers why each that is left is left.
 	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)
 
+	// DestroyForeign destroys the snapshots of a file system, all but the one
+	// called own.
+	DestroyForeign(ctx context.Context, own, filesystem string) error
+
 	// DestroySnapshot destroys one snapshot that has no clones.
 	DestroySnapshot(ctx context.Context, snapshot string) error
 
 	// Flush makes what was written through mmap part of the next snapshot.
 	Flush(ctx context.Context, filesystem string) error
 
-	// Used answers the bytes only this file system and its snapshots hold.
-	Used(ctx context.Context, filesystem string) (uint64, error)
+	// Written answers the bytes a file system holds that were written since a
+	// snapshot before it.
+	Written(ctx context.Context, filesystem, snapshot string) (uint64, error)
+
+	// Space answers what a file system occupies.
+	Space(ctx context.Context, filesystem string) (zfs.Space, error)
 
 	// Objects answers the number of objects in a file system or snapshot.
 	Objects(ctx context.Context, name string) (uint64, error)

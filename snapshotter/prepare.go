@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
@@ -42,7 +43,10 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := s.keys.lockAll(ctx, namesTouched(info)...)
+	if err := checkLabels(info); err != nil {
+		return nil, err
+	}
+	unlock, err := s.keys.lockAll(ctx, s.namesTouched(info)...)
 	if err != nil {
 		return nil, err
 	}
@@ -57,14 +61,24 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	s.index.add(r, t)
-	return r.mounts(), nil
+	return r.mounts()
+}
+
+// checkLabels refuses labels that mean something to us and make no sense,
+// before anything is changed.
+func checkLabels(info snapshots.Info) error {
+	if _, err := idmapOptions(info); err != nil {
+		return err
+	}
+	_, err := maxSize(info)
+	return err
 }
 
 // namesTouched are the names that making a snapshot may take, sorted: its key
 // and, where it may revive a layer, the name of that layer's record.
-func namesTouched(info snapshots.Info) []string {
+func (s *Snapshotter) namesTouched(info snapshots.Info) []string {
 	names := []string{info.Name}
-	if ref := reviveRef(info); ref != "" {
+	if ref := s.reviveRef(info); ref != "" {
 		names = append(names, revivedName(info.Name, ref))
 	}
 	slices.Sort(names)
@@ -81,6 +95,15 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 		r.target = target(r.info)
 		r.dataset = s.config.Base.Clone(r.info.Name, r.id)
 		ops = append(ops, zfs.Clone(r.template.Snapshot(), r.dataset))
+		quota, err := s.quota(ctx, r)
+		if err != nil {
+			return err
+		}
+		if quota > 0 {
+			// Between the clone and its record: a clone that has a record has
+			// its quota.
+			ops = append(ops, zfs.Quota(r.dataset, quota))
+		}
 	}
 	set, err := r.set()
 	if err != nil {
@@ -89,8 +112,11 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	doing := fmt.Sprintf("%s of %q on %q", verbOf(r.info.Kind), r.info.Name, r.info.Parent)
-	return poolError(doing, s.pool.Apply(ctx, append(ops, set...)...))
+	err = s.pool.Apply(ctx, append(ops, set...)...)
+	if ambiguous(err) {
+		s.undoCreate(r)
+	}
+	return poolError(fmt.Sprintf("%s of %q on %q", verbOf(r.info.Kind), r.info.Name, r.info.Parent), err)
 }
 
 func verbOf(kind snapshots.Kind) string {
@@ -134,16 +160,39 @@ func target(info snapshots.Info) string {
 	return chain
 }
 
+// extracts tells whether an active snapshot is there to unpack a layer into. Its
+// labels are then annotations of an image, which anybody may have written.
+func extracts(info snapshots.Info) bool {
+	return info.Kind == snapshots.KindActive && (info.Labels[snapshots.LabelSnapshotRef] != "" || target(info) != "")
+}
+
+// layer is the template of a layer, as the snapshot called name has it: shared
+// by all namespaces or its namespace's own.
+func (s *Snapshotter) layer(name, chain string) (layout.Template, error) {
+	if s.config.OwnTemplates {
+		return s.config.Base.OwnLayer(layout.Namespace(name), chain)
+	}
+	return s.config.Base.Layer(chain)
+}
+
 // revive answers AlreadyExists when the layer that r is to become is in the
 // pool on r's parent, and gives it a record when it has none that containerd
 // would find. It does nothing where the label is missing: there AlreadyExists
 // would only mean that the key is taken.
+//
+// containerd then walks all snapshots and takes the first with that label and
+// parent, whosever it is. Where namespaces share nothing it is the asking one's
+// own, because Walk shows those first to whoever says his namespace, as
+// containerd does; somebody who does not say it has to unpack.
 func (s *Snapshotter) revive(ctx context.Context, r *record) error {
-	ref := reviveRef(r.info)
+	ref := s.reviveRef(r.info)
 	if ref == "" {
 		return nil
 	}
-	layer, err := s.config.Base.Layer(ref)
+	if ns, _ := namespaces.Namespace(ctx); s.config.OwnTemplates && ns != layout.Namespace(r.info.Name) {
+		return nil
+	}
+	layer, err := s.layer(r.info.Name, ref)
 	if err != nil {
 		return err
 	}
@@ -181,9 +230,9 @@ func (s *Snapshotter) revive(ctx context.Context, r *record) error {
 }
 
 // reviveRef is the chain ID a Prepare asks for by label, or "".
-func reviveRef(info snapshots.Info) string {
+func (s *Snapshotter) reviveRef(info snapshots.Info) string {
 	ref := info.Labels[snapshots.LabelSnapshotRef]
-	if info.Kind != snapshots.KindActive || !layout.IsChainID(ref) {
+	if s.config.NoRevive || info.Kind != snapshots.KindActive || !layout.IsChainID(ref) {
 		return ""
 	}
 	return ref
@@ -237,6 +286,9 @@ func (s *Snapshotter) addCommitted(ctx context.Context, r *record) error {
 		return err
 	}
 	if err := s.pool.Apply(ctx, set...); err != nil {
+		if ambiguous(err) {
+			s.undoCreate(r)
+		}
 		return poolError(fmt.Sprintf("record %q", r.info.Name), err)
 	}
 	s.index.mu.Lock()

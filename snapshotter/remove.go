@@ -73,6 +73,7 @@ const (
 type removals struct {
 	mu      sync.Mutex
 	pending [][]zfs.Op // one entry a removal, oldest first
+	repairs int        // how many of them there are up to the last repair, see repair.go
 
 	flushing sync.Mutex // keeps batches in order: children before their parents
 	apply    func(context.Context, ...zfs.Op) error
@@ -85,6 +86,9 @@ func (q *removals) start(s *Snapshotter) {
 	q.apply = s.pool.Apply
 	q.wake = make(chan struct{}, 1)
 	q.quit, q.done = make(chan struct{}), make(chan struct{})
+	if len(q.pending) > 0 { // what recovery found to be written
+		q.wake <- struct{}{}
+	}
 	go q.run()
 }
 
@@ -99,6 +103,33 @@ func (q *removals) add(ops []zfs.Op) {
 	q.mu.Lock()
 	q.pending = append(q.pending, ops)
 	q.mu.Unlock()
+	q.poke()
+}
+
+// repair is add for ops that must be in the pool before anything else is changed
+// about their datasets; see catchUp.
+func (q *removals) repair(ops []zfs.Op) {
+	q.mu.Lock()
+	q.pending = append(q.pending, ops)
+	q.repairs = len(q.pending)
+	q.mu.Unlock()
+	q.poke()
+}
+
+// catchUp writes what is pending if there is a repair among it. Whoever is about
+// to change a dataset that is there already comes here first, or the repair would
+// undo his work.
+func (q *removals) catchUp(ctx context.Context) error {
+	q.mu.Lock()
+	repairs := q.repairs
+	q.mu.Unlock()
+	if repairs == 0 {
+		return nil
+	}
+	return q.flush(ctx)
+}
+
+func (q *removals) poke() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
@@ -142,6 +173,7 @@ func (q *removals) flush(ctx context.Context) error {
 		}
 		q.mu.Lock()
 		q.pending = q.pending[len(batch):]
+		q.repairs = max(0, q.repairs-len(batch))
 		q.mu.Unlock()
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/snapshotter/holders"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -23,6 +24,21 @@ type Config struct {
 	// WarmKeep is how long a template stays that no record names any more. Zero
 	// keeps none: the next Cleanup destroys it.
 	WarmKeep time.Duration
+	// OwnTemplates gives every containerd namespace templates of its own: none
+	// is found by, or joined with, another namespace's layer.
+	OwnTemplates bool
+	// NoRevive lets every layer that is asked for be unpacked, also one that is
+	// in the pool.
+	NoRevive bool
+	// Foreign says what becomes of snapshots that somebody else took of a
+	// dataset nobody needs. Empty means KeepForeign.
+	Foreign ForeignPolicy
+	// Quota bounds what a container can add to its image, in bytes; zero does
+	// not. The label containerd.io/snapshot/max-size goes before it.
+	Quota uint64
+
+	// holders finds who has datasets mounted; tests have their own.
+	holders func(datasets ...string) map[string][]holders.Mount
 }
 
 // Snapshotter implements containerd's snapshots.Snapshotter and
@@ -35,6 +51,7 @@ type Snapshotter struct {
 	keys   keyLocks // by snapshot name
 	data   keyLocks // by dataset; taken behind keys
 	queue  removals
+	again  retries
 
 	cleanup sync.Mutex // one cleanup at a time
 
@@ -51,11 +68,18 @@ var (
 // The base must exist (see InitBase) and be used by no other snapshotter: the
 // caller holds its lock.
 func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	if config.holders == nil {
+		config.holders = func(datasets ...string) map[string][]holders.Mount { return holders.Find(holders.Proc, datasets...) }
+	}
 	s := &Snapshotter{config: config, pool: pool, index: newIndex()}
 	if err := s.recover(ctx); err != nil {
 		return nil, err
 	}
 	s.queue.start(s)
+	s.again.start(context.WithoutCancel(ctx), s)
 	return s, nil
 }
 
@@ -65,9 +89,20 @@ func (s *Snapshotter) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
+	s.again.stop()
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	return s.queue.stop()
+}
+
+func (c Config) check() error {
+	if c.Quota > maxQuota {
+		return fmt.Errorf("quota %d is more than %d bytes: %w", c.Quota, uint64(maxQuota), errdefs.ErrInvalidArgument)
+	}
+	if err := c.Foreign.Check(); err != nil {
+		return fmt.Errorf("foreign snapshots: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // usable answers an error once the snapshotter is closed.
@@ -116,9 +151,13 @@ func settleErr(ctx context.Context, s *Snapshotter, fn func(context.Context) err
 }
 
 // mounts is how containerd mounts a snapshot: without any state of ours.
-func (r *record) mounts() []mount.Mount {
-	if r.info.Kind == snapshots.KindView {
-		return []mount.Mount{{Type: "zfs", Source: r.template.Snapshot(), Options: []string{"ro"}}}
+func (r *record) mounts() ([]mount.Mount, error) {
+	options, err := idmapOptions(r.info)
+	if err != nil {
+		return nil, err
 	}
-	return []mount.Mount{{Type: "zfs", Source: r.dataset}}
+	if r.info.Kind == snapshots.KindView {
+		return []mount.Mount{{Type: "zfs", Source: r.template.Snapshot(), Options: append([]string{"ro"}, options...)}}, nil
+	}
+	return []mount.Mount{{Type: "zfs", Source: r.dataset, Options: options}}, nil
 }

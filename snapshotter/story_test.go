@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/holders"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -29,6 +31,7 @@ type story struct {
 	pool *fakePool
 	base layout.Base
 	keep time.Duration
+	with func(*Config) // further settings, where there are any
 	sn   *Snapshotter
 	log  *logbook
 	n    int // containerd's number in backend names
@@ -81,8 +84,19 @@ func (s *story) start() {
 	require.NoError(s, s.tryStart())
 }
 
+// settings change the configuration that a start has.
+func settings(with func(*Config)) func(*story) { return func(s *story) { s.with = with } }
+
+func (s *story) config() Config {
+	c := Config{Base: s.base, WarmKeep: s.keep, holders: func(...string) map[string][]holders.Mount { return nil }}
+	if s.with != nil {
+		s.with(&c)
+	}
+	return c
+}
+
 func (s *story) tryStart() error {
-	sn, err := New(s.ctx, s.pool, Config{Base: s.base, WarmKeep: s.keep})
+	sn, err := New(s.ctx, s.pool, s.config())
 	if err == nil {
 		s.sn = sn
 		s.Cleanup(func() { sn.Close() })
@@ -141,6 +155,13 @@ func (s *story) remove(keys ...string) {
 func (s *story) cleanup() {
 	s.Helper()
 	require.NoError(s, s.sn.Cleanup(s.ctx))
+}
+
+// later is when everything that could not be destroyed has been tried again. It
+// works in a bubble only.
+func (s *story) later() {
+	time.Sleep(lastRetry)
+	synctest.Wait()
 }
 
 func (s *story) stat(key string) snapshots.Info {
@@ -282,7 +303,7 @@ func dump(sn *Snapshotter) []string {
 func (s *story) requireRecoverable() {
 	s.Helper()
 	require.NoError(s, s.sn.queue.flush(s.ctx))
-	fresh, err := New(s.ctx, s.pool, Config{Base: s.base, WarmKeep: s.keep})
+	fresh, err := New(s.ctx, s.pool, s.config())
 	require.NoError(s, err)
 	require.Empty(s, fresh.queue.pending, "nothing was superseded")
 	require.Equal(s, dump(fresh), dump(s.sn), "the live index, and that of the pool")

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"encoding"
+	"fmt"
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // Every setting of the configuration file is a flag too, and the flag wins.
@@ -14,6 +19,11 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "root", Usage: "`DIR` where the base is mounted (default: what its mountpoint says)"},
 		&cli.StringFlag{Name: "address", Usage: "unix `SOCKET` to serve on (default: " + plugin.DefaultAddress + ")"},
 		&cli.StringFlag{Name: "log-level", Usage: "`LEVEL`: trace, debug, info, warn or error (default: info)"},
+		&cli.StringFlag{Name: "zfs-client", Usage: "how to speak to ZFS: `CLIENT` auto, native or command (default: auto)"},
+		&cli.BoolFlag{Name: "share-templates", Value: true, Usage: "let namespaces share the templates of layers they both have"},
+		&cli.BoolFlag{Name: "revive", Value: true, Usage: "a layer that is in the pool is not unpacked again"},
+		&cli.StringFlag{Name: "foreign-snapshots", Usage: "what becomes of other people's snapshots of what nobody needs: `POLICY` keep or destroy (default: keep)"},
+		&cli.StringFlag{Name: "quota", Usage: "what a container can add to its image: a `SIZE` such as 10GiB, or 0 for no bound (default: 0)"},
 		&cli.StringFlag{Name: "warm-keep", Usage: "how long a template stays that nothing names: a `DURATION`, 0s or forever (default: 168h)"},
 	}
 }
@@ -32,8 +42,24 @@ func configuration(c *cli.Context) (plugin.Config, error) {
 			*setting = c.String(name)
 		}
 	}
-	if c.IsSet("warm-keep") {
-		err = config.Warm.Keep.UnmarshalText([]byte(c.String("warm-keep")))
+	if c.IsSet("zfs-client") {
+		config.ZFSClient = zfs.Choice(c.String("zfs-client"))
 	}
-	return config, err
+	if c.IsSet("foreign-snapshots") {
+		config.ForeignSnapshots = snapshotter.ForeignPolicy(c.String("foreign-snapshots"))
+	}
+	for name, setting := range map[string]*bool{"share-templates": &config.ShareTemplates, "revive": &config.Revive} {
+		if c.IsSet(name) {
+			*setting = c.Bool(name)
+		}
+	}
+	for name, setting := range map[string]encoding.TextUnmarshaler{"quota": &config.Quota, "warm-keep": &config.Warm.Keep} {
+		if !c.IsSet(name) {
+			continue
+		}
+		if err := setting.UnmarshalText([]byte(c.String(name))); err != nil {
+			return config, fmt.Errorf("--%s: %w", name, err)
+		}
+	}
+	return config, nil
 }

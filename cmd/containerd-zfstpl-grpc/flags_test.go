@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -108,6 +109,28 @@ func TestFlagsWin(t *testing.T) {
 	assert.Equal(t, plugin.DefaultWarmKeep.String(), keep(t, config))
 }
 
+// The settings of what a snapshotter does, on and off.
+func TestFlagsOfTheSnapshotter(t *testing.T) {
+	t.Parallel()
+	path := file(t, "share_templates = false\nrevive = false\nforeign_snapshots = 'destroy'\nquota = '1GiB'\nzfs_client = 'command'\n")
+	for what, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"defaults": {[]string{"-c", file(t, "")}, "true true keep 0 auto"},
+		"a file":   {[]string{"-c", path}, "false false destroy 1073741824 command"},
+		"flags over a file": {[]string{"-c", path, "--share-templates", "--revive=true", "--foreign-snapshots", "keep", "--quota", "2KiB", "--zfs-client", "native"},
+			"true true keep 2048 native"},
+		"flags over the defaults": {[]string{"-c", file(t, ""), "--share-templates=false", "--revive=false", "--foreign-snapshots", "destroy", "--quota", "5"},
+			"false false destroy 5 auto"},
+		"no quota after all": {[]string{"-c", path, "--quota", ""}, "false false destroy 0 command"},
+	} {
+		config, err := configured(t, c.args...)
+		require.NoError(t, err, what)
+		assert.Equal(t, c.want+"\n", fmt.Sprintln(config.ShareTemplates, config.Revive, config.ForeignSnapshots, config.Quota.Bytes, config.ZFSClient), what)
+	}
+}
+
 func keep(t *testing.T, config plugin.Config) string {
 	t.Helper()
 	text, err := config.Warm.Keep.MarshalText()
@@ -125,6 +148,8 @@ func TestConfigurationRefuses(t *testing.T) {
 		"no file":      {[]string{"--config", none}, none},
 		"bad file":     {[]string{"--config", file(t, "colour = 'blue'")}, "colour"},
 		"bad duration": {[]string{"--config", file(t, ""), "--warm-keep", "a week"}, "a week"},
+		"bad size":     {[]string{"--config", file(t, ""), "--quota", "10 gigs"}, "--quota: \"10 gigs\""},
+		"bad switch":   {[]string{"--config", file(t, ""), "--revive=maybe"}, "revive"},
 		"unknown flag": {[]string{"--colour", "blue"}, "colour"},
 		"no value":     {[]string{"--dataset"}, "dataset"},
 	} {
@@ -147,6 +172,7 @@ func TestRunRefuses(t *testing.T) {
 		"no dataset":     {[]string{"-c", empty}, "no dataset is configured"},
 		"a bad dataset":  {[]string{"-c", empty, "--dataset", "a b"}, "a b"},
 		"a bad level":    {[]string{"-c", empty, "--dataset", "tank", "--log-level", "loud"}, "loud"},
+		"a bad policy":   {[]string{"-c", empty, "--dataset", "tank", "--foreign-snapshots", "delete"}, "delete"},
 		"a bad address":  {[]string{"-c", empty, "--dataset", "tank", "--address", "x.sock"}, "x.sock"},
 		"a bad root":     {[]string{"-c", empty, "--dataset", "tank", "--root", "x"}, `"x"`},
 		"a bad duration": {[]string{"-c", empty, "--dataset", "tank", "--warm-keep", "-1h"}, "-1h"},

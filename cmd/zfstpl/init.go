@@ -11,6 +11,7 @@ import (
 	"github.com/zfstpl/zfstpl/plugin"
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 func initCommand() *cli.Command {
@@ -57,7 +58,7 @@ func initBase(c *cli.Context) error {
 }
 
 func makeBase(c *cli.Context, base layout.Base, root string, props map[string]string) error {
-	pool, err := plugin.OpenPool(c.Context, base)
+	pool, err := plugin.OpenPool(c.Context, base, zfs.Auto)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/plugin"
 	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 func lsCommand() *cli.Command {
@@ -32,7 +33,7 @@ func ls(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	pool, err := plugin.OpenPool(c.Context, base)
+	pool, err := plugin.OpenPool(c.Context, base, zfs.Auto)
 	if err != nil {
 		return err
 	}

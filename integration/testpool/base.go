@@ -21,20 +21,27 @@ type Base struct {
 	layout.Base
 	Root   string // where it is mounted
 	Client *zfs.Client
+	Choice zfs.Choice // what Client speaks to ZFS by, and a test's daemons should
 	pool   *Pool
 }
 
-// NewBase makes a base for t. When t ends, and everything t itself wanted done
-// at its end is done, the invariants are asserted and the base is unmounted.
+// NewBase is NewBaseWith for the client that the tests are to use.
 func (p *Pool) NewBase(t testing.TB) *Base {
 	t.Helper()
+	return p.NewBaseWith(t, ClientChoice())
+}
+
+// NewBaseWith makes a base for t. When t ends, and everything t itself wanted done
+// at its end is done, the invariants are asserted and the base is unmounted.
+func (p *Pool) NewBaseWith(t testing.TB, choice zfs.Choice) *Base {
+	t.Helper()
 	ctx := context.Background()
-	client, err := zfs.Open(ctx, p.Name, snapshotter.PropertyPrefix)
+	client, err := zfs.Open(ctx, p.Name, snapshotter.PropertyPrefix, choice)
 	require.NoError(t, err)
 	id := layout.NewID().String()
 	name, err := layout.ParseBase(p.Name + "/" + id)
 	require.NoError(t, err)
-	b := &Base{Base: name, Root: filepath.Join(p.Dir, id), Client: client, pool: p}
+	b := &Base{Base: name, Root: filepath.Join(p.Dir, id), Client: client, Choice: choice, pool: p}
 	changed, err := snapshotter.InitBase(ctx, client, name, b.Root, nil)
 	require.NoError(t, err)
 	require.True(t, changed)
@@ -80,4 +87,5 @@ func (b *Base) close(t testing.TB) {
 	// The datasets go with the pool: one by one they take longer than the test.
 	out, err := exec.Command("zfs", "unmount", b.String()).CombinedOutput()
 	assert.NoError(t, err, "unmounting the test's base: %s", out)
+	assert.NoError(t, b.Client.Close())
 }

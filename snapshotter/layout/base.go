@@ -21,7 +21,7 @@ const (
 )
 
 // longestBelow is the longest name this package makes below a base.
-var longestBelow = len("/" + storageDir + "/sha256:" + strings.Repeat("f", 64) + "@" + Extracted)
+var longestBelow = len("/" + storageDir + "/" + ownedPrefix + strings.Repeat("f", ownerDigits) + "-sha256:" + strings.Repeat("f", 64) + "@" + Extracted)
 
 // Base is the checked name of the dataset everything lives under. Its zero
 // value is not a base; ParseBase makes one.

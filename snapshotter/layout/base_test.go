@@ -76,8 +76,10 @@ func TestLongestBaseHoldsEveryName(t *testing.T) {
 		b := base(t, name)
 		layer, err := b.Layer(chain("f"))
 		require.NoError(t, err)
+		own, err := b.OwnLayer("default", chain("f"))
+		require.NoError(t, err)
 		for _, dataset := range []string{
-			layer.Dataset(), b.Empty().Dataset(), b.Opaque(NewID()).Dataset(),
+			layer.Dataset(), own.Dataset(), b.Empty().Dataset(), b.Opaque(NewID()).Dataset(),
 			b.Clone(strings.Repeat("x", 4096), NewID()),
 		} {
 			requireLegal(t, b, dataset)

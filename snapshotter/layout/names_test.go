@@ -14,6 +14,8 @@ func TestTemplateNamesRoundTrip(t *testing.T) {
 	b := base(t, "tank/zfstpl")
 	layer, err := b.Layer(chain("0"))
 	require.NoError(t, err)
+	own, err := b.OwnLayer("default", chain("0"))
+	require.NoError(t, err)
 	id, ok := ParseID("0123456789abcdef")
 	require.True(t, ok)
 	for _, c := range []struct {
@@ -23,6 +25,8 @@ func TestTemplateNamesRoundTrip(t *testing.T) {
 	}{
 		{b.Empty(), "tank/zfstpl/storage/empty", true, false},
 		{layer, "tank/zfstpl/storage/" + chain("0"), false, false},
+		// The first digits of 'printf default | sha256sum'.
+		{own, "tank/zfstpl/storage/ns-37a8eec1ce19687d-" + chain("0"), false, false},
 		{b.Opaque(id), "tank/zfstpl/storage/opaque-0123456789abcdef", false, true},
 	} {
 		assert.Equal(t, c.dataset, c.template.Dataset())
@@ -53,7 +57,30 @@ func TestLayerWantsAChainID(t *testing.T) {
 		template, err := b.Layer(id)
 		assert.Error(t, err, "%q", id)
 		assert.True(t, template.IsZero(), "%q", id)
+		template, err = b.OwnLayer("default", id)
+		assert.Error(t, err, "%q", id)
+		assert.True(t, template.IsZero(), "%q", id)
 		assert.False(t, IsChainID(id), "%q", id)
+	}
+}
+
+// A client may call its namespace as it likes: no two get one template, and
+// nothing of the name is in the dataset's.
+func TestOwnLayersOfHostileNamespaces(t *testing.T) {
+	t.Parallel()
+	b := base(t, "tank/zfstpl")
+	seen := make(map[string]string)
+	for _, ns := range append(hostile, "default", "k8s.io", "37a8eec1ce19687d") {
+		own, err := b.OwnLayer(ns, chain("a"))
+		require.NoError(t, err, "%q", ns)
+		requireLegal(t, b, own.Dataset())
+		assert.Len(t, own.Name(), len("ns-0123456789abcdef-")+len(chain("a")), "%q", ns)
+		other, taken := seen[own.Dataset()]
+		assert.False(t, taken, "%q and %q", ns, other)
+		seen[own.Dataset()] = ns
+		again, ok := b.ParseTemplate(own.Dataset())
+		assert.True(t, ok, "%q", ns)
+		assert.Equal(t, own, again)
 	}
 }
 
@@ -76,6 +103,14 @@ func TestParseTemplateRefusesStrangers(t *testing.T) {
 		"tank/zfstpl/storage/" + chain("a")[:70],
 		"tank/zfstpl/storage/" + chain("a") + "/child",
 		"tank/zfstpl/storage/" + chain("a") + "@extracted",
+		"tank/zfstpl/storage/ns-" + chain("a"),
+		"tank/zfstpl/storage/ns-default-" + chain("a"),
+		"tank/zfstpl/storage/ns-0123456789ABCDEF-" + chain("a"),
+		"tank/zfstpl/storage/ns-0123456789abcde-" + chain("a"),
+		"tank/zfstpl/storage/ns-0123456789abcdef0-" + chain("a"),
+		"tank/zfstpl/storage/ns-0123456789abcdef-" + chain("a")[:70],
+		"tank/zfstpl/storage/ns-0123456789abcdef-" + chain("a") + "/child",
+		"tank/zfstpl/storage/ns-0123456789abcdef-",
 		"tank/zfstpl/storage2/empty",
 		"tank/zfstpl/runtime/empty",
 		"tank/other/storage/empty",

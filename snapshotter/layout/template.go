@@ -1,6 +1,8 @@
 package layout
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"strings"
@@ -9,9 +11,12 @@ import (
 const (
 	emptyName    = "empty"
 	opaquePrefix = "opaque-"
+	ownedPrefix  = "ns-"
+	ownerDigits  = 16
 )
 
 var (
+	owned   = regexp.MustCompile(`^ns-[0-9a-f]{16}-sha256:[0-9a-f]{64}$`)
 	chainID = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 	id      = regexp.MustCompile(`^[0-9a-f]{16}$`)
 )
@@ -25,12 +30,28 @@ type Template struct{ dataset string }
 // Empty is the template without content that every chain starts from.
 func (b Base) Empty() Template { return Template{b.Storage() + "/" + emptyName} }
 
-// Layer is the template of the image layer with the given chain ID.
+// Layer is the template of the image layer with the given chain ID that all
+// namespaces share.
 func (b Base) Layer(chain string) (Template, error) {
 	if !IsChainID(chain) {
-		return Template{}, fmt.Errorf("%q is not a chain ID (sha256: and 64 hexadecimal digits)", chain)
+		return Template{}, notAChainID(chain)
 	}
 	return Template{b.Storage() + "/" + chain}, nil
+}
+
+// OwnLayer is the template of the image layer with the given chain ID that
+// belongs to one containerd namespace and is shared with no other. The namespace
+// is hashed, for a client chooses it.
+func (b Base) OwnLayer(namespace, chain string) (Template, error) {
+	if !IsChainID(chain) {
+		return Template{}, notAChainID(chain)
+	}
+	sum := sha256.Sum256([]byte(namespace))
+	return Template{b.Storage() + "/" + ownedPrefix + hex.EncodeToString(sum[:])[:ownerDigits] + "-" + chain}, nil
+}
+
+func notAChainID(s string) error {
+	return fmt.Errorf("%q is not a chain ID (sha256: and 64 hexadecimal digits)", s)
 }
 
 // Opaque is the template of a commit that is no image layer.
@@ -44,7 +65,7 @@ func (b Base) ParseTemplate(dataset string) (Template, bool) {
 		return Template{}, false
 	}
 	opaqueID, opaque := strings.CutPrefix(name, opaquePrefix)
-	if name == emptyName || IsChainID(name) || opaque && id.MatchString(opaqueID) {
+	if name == emptyName || IsChainID(name) || owned.MatchString(name) || opaque && id.MatchString(opaqueID) {
 		return Template{dataset}, true
 	}
 	return Template{}, false
@@ -65,7 +86,8 @@ func (t Template) Dataset() string { return t.dataset }
 // Snapshot is the template's content: what is cloned and what Views mount.
 func (t Template) Snapshot() string { return t.dataset + "@" + Extracted }
 
-// Name is the last component: a chain ID, "empty" or "opaque-<id>".
+// Name is the last component: a chain ID, "ns-<hash>-<chain ID>", "empty" or
+// "opaque-<id>".
 func (t Template) Name() string { return t.dataset[strings.LastIndexByte(t.dataset, '/')+1:] }
 
 // IsEmpty tells whether t is the empty template, which is never destroyed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"slices"
 	"syscall"
 )
@@ -14,12 +15,13 @@ var applyScript string
 // Apply carries out ops in order. When it answers an error of a kind, nothing
 // of them is left; when the machine dies, the pool holds all of them or none.
 //
-// Two things can leave a first part of the list. Where channel programs cannot
-// clone (below 2.4) a list with a clone takes several transactions, and a crash
-// may come before a clone, after it, or before the properties behind it. And
-// on every release a command that is killed while it waits for its txg is
-// stopped by the kernel between any two ops; the error then has no kind.
-// Callers order their lists so that each first part can be told from the whole.
+// Two things can leave a first part of the list. A list with a clone takes
+// several transactions where channel programs cannot clone (below 2.4), and
+// everywhere when it has a Quota; a crash may come before a clone, after it, or
+// before the properties behind it. And on every release a program whose process
+// is killed while it waits for its txg is stopped by the kernel between any two
+// ops; an error then has no kind. Callers order their lists so that each first
+// part can be told from the whole.
 func (c *Client) Apply(ctx context.Context, ops ...Op) error {
 	if len(ops) == 0 {
 		return nil
@@ -34,34 +36,57 @@ func (c *Client) Apply(ctx context.Context, ops ...Op) error {
 	}
 	// From here on the outcome is wanted even if the caller no longer is.
 	ctx = context.WithoutCancel(ctx)
-	if c.clones {
+	if c.clones && !slices.ContainsFunc(ops, Op.native) {
 		return c.applyProgram(ctx, ops)
 	}
 	return c.applySteps(ctx, ops)
 }
 
-func (c *Client) applyProgram(ctx context.Context, ops []Op) error {
+// sameTxg is how often a list is tried whose snapshot another one of the same
+// file system, taken by whoever, shares a txg with: ZFS refuses the second.
+const sameTxg = 3
+
+func (c *Client) applyProgram(ctx context.Context, ops []Op) (err error) {
+	for range sameTxg {
+		if err = c.applyOnce(ctx, ops); !errors.Is(err, errSameTxg) {
+			break
+		}
+	}
+	return err
+}
+
+var errSameTxg = fmt.Errorf("%w: another snapshot of it was taken in the same moment", ErrBusy)
+
+func (c *Client) applyOnce(ctx context.Context, ops []Op) error {
 	var argv []string
 	for _, op := range ops {
 		argv = append(argv, op.words()...)
 	}
-	var answer struct {
-		Errno    syscall.Errno
-		Op, Name string
-	}
-	first := ops[0]
-	if err := c.program(ctx, string(first.verb), first.name, applyScript, readWrite, argv, &answer); err != nil {
+	op, name := string(ops[0].verb), ops[0].name
+	answer, err := c.driver.program(ctx, op, name, applyScript, readWrite, argv)
+	if err != nil {
 		return err
 	}
-	if answer.Errno != 0 {
-		return errnoError(answer.Op, answer.Name, answer.Errno)
+	errno, err := answer.errno(op, name)
+	if err == nil && errno != 0 {
+		err = opError(verb(answer.text("op")), answer.text("name"), errno)
 	}
-	return nil
+	return err
+}
+
+func opError(v verb, name string, errno syscall.Errno) error {
+	switch {
+	case v == verbIdle && errno == syscall.EBUSY:
+		return &Error{Op: string(v), Dataset: name, Kind: ErrMounted}
+	case v == verbSnapshot && errno == syscall.EAGAIN:
+		return &Error{Op: string(v), Dataset: name, Kind: errSameTxg}
+	}
+	return errnoError(string(v), name, errno)
 }
 
 // applySteps cuts ops at each clone: what lies between clones is a program, a
-// clone is a command that takes the properties directly behind it along. When
-// a step fails, what earlier steps made is destroyed, last first.
+// clone takes the properties directly behind it along. When a step fails, what
+// earlier steps made is destroyed, last first.
 func (c *Client) applySteps(ctx context.Context, ops []Op) error {
 	var made []string
 	for len(ops) > 0 {
@@ -81,12 +106,13 @@ func (c *Client) applySteps(ctx context.Context, ops []Op) error {
 
 // applyStep does the first step of ops and answers how many of them it was.
 func (c *Client) applyStep(ctx context.Context, ops []Op) (int, error) {
-	if ops[0].verb == verbClone {
+	if clone := ops[0]; clone.verb == verbClone {
+		props := make(map[string]string)
 		n := 1
-		for n < len(ops) && ops[n].verb == verbSet && ops[n].name == ops[0].name {
-			n++
+		for ; n < len(ops) && ops[n].name == clone.name && ops[n].sets(); n++ {
+			props[ops[n].prop] = ops[n].value
 		}
-		return n, c.cloneCommand(ctx, ops[0], ops[1:n])
+		return n, c.driver.clone(ctx, clone.origin, clone.name, props)
 	}
 	n := slices.IndexFunc(ops, func(op Op) bool { return op.verb == verbClone })
 	if n < 0 {
@@ -95,24 +121,36 @@ func (c *Client) applyStep(ctx context.Context, ops []Op) (int, error) {
 	return n, c.applyProgram(ctx, ops[:n])
 }
 
-func (c *Client) cloneCommand(ctx context.Context, clone Op, props []Op) error {
-	args := []string{"clone"}
-	for _, p := range props {
-		args = append(args, "-o", p.prop+"="+p.value)
-	}
-	args = append(args, clone.origin, clone.name)
-	_, err := c.run(ctx, "clone", clone.name, nil, args...)
-	return err
-}
+// takeBackScript destroys file systems and snapshots in the given order and
+// answers the first failure, together with the name.
+const takeBackScript = `
+args = ...
+local first = { errno = 0, name = "" }
+for _, name in ipairs(args["argv"]) do
+    if zfs.exists(name) then
+        local err = zfs.check.destroy(name)
+        if err == 0 then err = zfs.sync.destroy(name) end
+        if err ~= 0 and first.errno == 0 then first = { errno = err, name = name } end
+    end
+end
+return first`
 
 // takeBack destroys what was made. It runs only inside the call that made it,
 // so nothing else can have come to depend on it.
 func (c *Client) takeBack(ctx context.Context, made []string) error {
-	var errs []error
-	for _, name := range slices.Backward(made) {
-		if _, err := c.run(ctx, "take back", name, nil, "destroy", name); err != nil && !errors.Is(err, ErrNotFound) {
-			errs = append(errs, err)
-		}
+	if len(made) == 0 {
+		return nil
 	}
-	return errors.Join(errs...)
+	made = slices.Clone(made)
+	slices.Reverse(made)
+	const op = "take back"
+	answer, err := c.driver.program(ctx, op, made[0], takeBackScript, readWrite, made)
+	if err != nil {
+		return err
+	}
+	errno, err := answer.errno(op, made[0])
+	if err == nil && errno != 0 {
+		err = errnoError(op, answer.text("name"), errno)
+	}
+	return err
 }

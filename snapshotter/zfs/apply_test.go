@@ -82,6 +82,7 @@ func TestApplyAnswersWhatTheProgramSays(t *testing.T) {
 		"no JSON":      {answer{Out: "Channel program fully executed.\n"}, nil, "not JSON"},
 		"cut JSON":     {answer{Out: `{"return":{"err`}, nil, "not JSON"},
 		"odd JSON":     {answer{Out: `{"return":{"errno":"many"}}`}, nil, "unexpected answer"},
+		"no errno":     {answer{Out: `{"return":{}}`}, nil, "unexpected answer"},
 		"a list":       {answer{Out: `{"return":[1,2]}`}, nil, "unexpected answer"},
 		"Lua's error": {answer{Status: 1, Err: "Channel program execution failed:\n[string \"channel program\"]:5: attempt to index a nil value\n"},
 			nil, "attempt to index"},
@@ -118,7 +119,6 @@ func TestApplyInSteps(t *testing.T) {
 // Whichever step fails, what the steps before it made is destroyed, last first.
 func TestApplyInStepsTakesBack(t *testing.T) {
 	t.Parallel()
-	busy := "cannot destroy: dataset is busy\n"
 	for what, c := range map[string]struct {
 		answers []answer
 		taken   []string
@@ -130,14 +130,13 @@ func TestApplyInStepsTakesBack(t *testing.T) {
 			[]string{"/run@x"}, ErrExists, ""},
 		"the promote fails": {[]answer{{Match: "promote", Out: `{"return":{"errno":28,"op":"promote"}}`}, done, {Match: "^clone"}},
 			[]string{"/tpl", "/run@x"}, ErrNoSpace, ""},
-		"and one is gone already": {[]answer{{Match: "promote", Out: `{"return":{"errno":28}}`}, done, {Match: "^clone"},
-			{Match: "destroy .*tpl", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, []string{"/tpl", "/run@x"}, ErrNoSpace, ""},
-		"and one stays": {[]answer{{Match: "promote", Out: `{"return":{"errno":28}}`}, done, {Match: "^clone"},
-			{Match: "destroy .*tpl", Status: 1, Err: busy}}, []string{"/tpl", "/run@x"}, nil, "busy"},
+		"and one stays": {[]answer{{Match: "promote", Out: `{"return":{"errno":28}}`},
+			{Match: " - POOL/tpl POOL/run@x$", Out: `{"return":{"errno":16,"name":"POOL/tpl"}}`}, done, {Match: "^clone"}},
+			[]string{"/tpl", "/run@x"}, nil, "busy"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			f := newFake(t, append(c.answers, answer{Match: "^destroy"})...)
+			f := newFake(t, c.answers...)
 			err := f.client(false).Apply(t.Context(), commitOf(f.pool)...)
 			require.ErrorContains(t, err, c.text)
 			if c.kind != nil {
@@ -145,13 +144,41 @@ func TestApplyInStepsTakesBack(t *testing.T) {
 			}
 			var taken []string
 			for _, call := range f.calls(t) {
-				if call.Args[0] == "destroy" {
-					require.Len(t, call.Args, 2, "never -r, -R, -f: %q", call.Args)
-					taken = append(taken, strings.TrimPrefix(call.Args[1], f.pool))
+				if call.Stdin != takeBackScript {
+					continue
+				}
+				for _, name := range programWords(t, f, call) {
+					taken = append(taken, strings.TrimPrefix(name, f.pool))
 				}
 			}
 			assert.Equal(t, c.taken, taken)
 		})
+	}
+}
+
+// A quota is a native property, which no channel program sets: the clone takes
+// it along.
+func TestApplyWithAQuota(t *testing.T) {
+	t.Parallel()
+	for _, clones := range []bool{true, false} {
+		f := newFake(t, done, answer{Match: "^clone"})
+		p := f.pool
+		require.NoError(t, f.client(clones).Apply(t.Context(),
+			Clone(p+"/tpl@x", p+"/run"), Quota(p+"/run", 1<<30), Set(p+"/run", "a:record", "r"), Inherit(p+"/tpl", "a:b")))
+		calls := f.calls(t)
+		require.Len(t, calls, 2)
+		assert.Equal(t, []string{"clone", "-o", "a:record=r", "-o", "refquota=1073741824", p + "/tpl@x", p + "/run"}, calls[0].Args)
+		assert.Equal(t, []string{"inherit", p + "/tpl", "", "a:b", ""}, programWords(t, f, calls[1]))
+		for _, ops := range [][]Op{
+			{Quota(p+"/run", 1)},
+			{Clone(p+"/tpl@x", p+"/run"), Quota(p+"/other", 1)},
+			{Clone(p+"/tpl@x", p+"/run"), Set(p+"/other", "a:b", "c"), Quota(p+"/run", 1)},
+			{Clone(p+"/tpl@x", p+"/run"), Snapshot(p + "/run@x"), Quota(p+"/run", 1)},
+			{Clone(p+"/tpl@x", p+"/run"), Quota("bad name", 1)},
+		} {
+			assertKind(t, ErrInvalid, f.client(clones).Apply(t.Context(), ops...))
+		}
+		assert.Empty(t, f.calls(t))
 	}
 }
 
@@ -170,7 +197,7 @@ func TestApplyGoesOnWithoutItsCaller(t *testing.T) {
 // A question may be given up, also while the command hangs.
 func TestListEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^get", Hang: true})
+	f := newFake(t, answer{Match: "^list", Hang: true})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	go func() {
 		for len(f.tryCalls()) == 0 {

@@ -13,9 +13,9 @@ import (
 
 func TestOpenFindsOutWhatProgramsCan(t *testing.T) {
 	t.Parallel()
-	for out, clones := range map[string]bool{`{"return":{"Clone":true}}`: true, `{"return":{"Clone":false}}`: false, `{"return":{}}`: false} {
+	for out, clones := range map[string]bool{`{"return":{"clone":true}}`: true, `{"return":{"clone":false}}`: false, `{"return":{}}`: false} {
 		f := newFake(t, answer{Match: "^program", Out: out})
-		c, err := Open(t.Context(), f.pool, "zfstpl:")
+		c, err := Open(t.Context(), f.pool, "zfstpl:", Auto)
 		require.NoError(t, err)
 		assert.Equal(t, clones, c.AtomicClone(), out)
 		assert.Contains(t, f.calls(t)[0].Args, "-n", "asks without a txg")
@@ -25,18 +25,18 @@ func TestOpenFindsOutWhatProgramsCan(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, answer{Match: "^program", Status: 1, Err: "cannot open 'x': no such pool\n"})
-	_, err := Open(t.Context(), f.pool, "zfstpl:")
+	_, err := Open(t.Context(), f.pool, "zfstpl:", Auto)
 	assertKind(t, ErrNotFound, err)
 	f.calls(t)
 	for _, bad := range []string{"", "-n", f.pool + "/a", f.pool + "@x", "a b"} {
-		_, err := Open(t.Context(), bad, "zfstpl:")
+		_, err := Open(t.Context(), bad, "zfstpl:", Auto)
 		assertKind(t, ErrInvalid, err)
 	}
 	f = newFake(t, answer{Match: "^program", Status: 1, Err: "The ZFS modules cannot be auto-loaded.\nTry running 'modprobe zfs' as root to manually load them.\n"})
-	_, err = Open(t.Context(), f.pool, "zfstpl:")
+	_, err = Open(t.Context(), f.pool, "zfstpl:", Auto)
 	assertKind(t, ErrUnavailable, err)
 	f = newFake(t, answer{Match: "^program", Out: "what"})
-	_, err = Open(t.Context(), f.pool, "zfstpl:")
+	_, err = Open(t.Context(), f.pool, "zfstpl:", Auto)
 	assert.Error(t, err)
 }
 
@@ -67,7 +67,7 @@ func TestBadNamesReachNoCommand(t *testing.T) {
 		}
 		for what, err := range map[string]error{
 			"create": c.Create(ctx, name, nil), "mount": c.Mount(ctx, name), "flush": c.Flush(ctx, name),
-			"list": second(c.List(ctx, name)), "used": second(c.Used(ctx, name)), "objects": second(c.Objects(ctx, name)),
+			"list": second(c.List(ctx, name)), "used": second(c.Space(ctx, name)), "objects": second(c.Objects(ctx, name)),
 			"objects of a snapshot": second(c.Objects(ctx, name+"@x")),
 		} {
 			assert.ErrorIs(t, err, ErrInvalid, "%s %q", what, name)
@@ -82,7 +82,7 @@ func second[T any](_ T, err error) error { return err }
 // mount; what matters is that the error says on what.
 func TestMountErrorsNameTheDataset(t *testing.T) {
 	t.Parallel()
-	c := &Client{pool: "nosuchpool"}
+	c := &Client{pool: "nosuchpool", driver: &commands{pool: "nosuchpool"}}
 	assert.ErrorContains(t, c.Flush(t.Context(), "nosuchpool/a"), "nosuchpool/a")
 	assert.ErrorContains(t, second(c.Objects(t.Context(), "nosuchpool/a@x")), "nosuchpool/a@x")
 	ctx, cancel := context.WithCancel(t.Context())

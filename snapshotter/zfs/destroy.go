@@ -53,13 +53,13 @@ func (c *Client) Destroy(ctx context.Context, own string, filesystems []string) 
 }
 
 func (c *Client) destroyProgram(ctx context.Context, own string, batch []string, left map[string]error) error {
-	codes := make(map[string]int)
-	argv := append([]string{own}, batch...)
-	if err := c.program(ctx, "destroy", batch[0], destroyScript, readWrite, argv, &codes); err != nil {
+	codes, err := c.driver.program(ctx, "destroy", batch[0], destroyScript, readWrite, append([]string{own}, batch...))
+	if err != nil {
 		return err
 	}
-	for name, code := range codes {
-		left[name] = destroyError(name, code)
+	for name := range codes {
+		code, _ := codes.number(name)
+		left[name] = destroyError(name, int(code))
 	}
 	return nil
 }
@@ -88,7 +88,6 @@ func (c *Client) DestroySnapshot(ctx context.Context, snapshot string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	var answer struct{ Errno syscall.Errno }
 	const script = `
 args = ...
 local name = args["argv"][1]
@@ -96,12 +95,40 @@ if not zfs.exists(name) then return { errno = 0 } end
 local err = zfs.check.destroy(name)
 if err == 0 then err = zfs.sync.destroy(name) end
 return { errno = err }`
-	err := c.program(context.WithoutCancel(ctx), "destroy", snapshot, script, readWrite, []string{snapshot}, &answer)
+	answer, err := c.driver.program(context.WithoutCancel(ctx), "destroy snapshot", snapshot, script, readWrite, []string{snapshot})
 	if err != nil {
 		return err
 	}
-	if answer.Errno != 0 {
-		return errnoError("destroy", snapshot, answer.Errno)
+	errno, err := answer.errno("destroy", snapshot)
+	if err == nil && errno != 0 {
+		err = errnoError("destroy", snapshot, errno)
 	}
-	return nil
+	return err
+}
+
+//go:embed lua/foreign.lua
+var foreignScript string
+
+// DestroyForeign destroys all snapshots of a file system but the one with the
+// short name own. Those that have clones, are mounted or held stay; the first
+// of them is the error.
+func (c *Client) DestroyForeign(ctx context.Context, own, filesystem string) error {
+	if err := checkSnapshot("destroy", filesystem+"@"+own); err != nil {
+		return err
+	}
+	if err := c.inPool("destroy", filesystem); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	answer, err := c.driver.program(context.WithoutCancel(ctx), "destroy foreign", filesystem, foreignScript, readWrite, []string{own, filesystem})
+	if err != nil {
+		return err
+	}
+	errno, err := answer.errno("destroy", filesystem)
+	if err == nil && errno != 0 {
+		err = errnoError("destroy", answer.text("name"), errno)
+	}
+	return err
 }

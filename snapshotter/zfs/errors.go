@@ -14,6 +14,7 @@ var (
 	ErrExists      = errors.New("already exists")
 	ErrNotFound    = errors.New("not found")
 	ErrBusy        = errors.New("busy")
+	ErrMounted     = errors.New("mounted or in use") // from Idle
 	ErrHasClones   = errors.New("has clones")
 	ErrForeign     = errors.New("has snapshots that are not ours")
 	ErrNoSpace     = errors.New("pool is out of space")
@@ -58,7 +59,7 @@ func kindOfErrno(errno syscall.Errno) error {
 		return ErrNoSpace
 	case syscall.EDQUOT:
 		return ErrQuota
-	case syscall.EPERM, syscall.EACCES:
+	case syscall.EPERM, syscall.EACCES, syscall.EROFS:
 		return ErrPermission
 	case syscall.EINVAL, syscall.ENAMETOOLONG, syscall.E2BIG, syscall.EXDEV:
 		return ErrInvalid
@@ -71,7 +72,7 @@ func kindOfErrno(errno syscall.Errno) error {
 func errnoError(op, dataset string, errno syscall.Errno) *Error {
 	kind := kindOfErrno(errno)
 	e := &Error{Op: op, Dataset: dataset, Kind: kind}
-	if kind == nil || errors.Is(kind, ErrInvalid) || errors.Is(kind, ErrSuspended) {
+	if kind == nil || errors.Is(kind, ErrInvalid) || errors.Is(kind, ErrSuspended) || errno == syscall.EROFS {
 		e.Detail = errno.Error()
 	}
 	return e

@@ -126,6 +126,7 @@ func newFake(t *testing.T, answers ...answer) *fake {
 	require.NoError(t, os.Mkdir(f.dir, 0o700))
 	for i := range answers {
 		answers[i].Out = strings.ReplaceAll(answers[i].Out, "POOL", f.pool)
+		answers[i].Match = strings.ReplaceAll(answers[i].Match, "POOL", f.pool)
 	}
 	text, err := json.Marshal(answers)
 	require.NoError(t, err)
@@ -134,7 +135,9 @@ func newFake(t *testing.T, answers ...answer) *fake {
 }
 
 // client is one that knows, without asking, whether programs can clone.
-func (f *fake) client(clones bool) *Client { return &Client{pool: f.pool, clones: clones} }
+func (f *fake) client(clones bool) *Client {
+	return &Client{pool: f.pool, clones: clones, kind: Command, driver: &commands{pool: f.pool}}
+}
 
 // calls answers how the command was run since the last time.
 func (f *fake) calls(t *testing.T) []call {

@@ -120,16 +120,33 @@ func TestListFailures(t *testing.T) {
 	}
 }
 
-func TestUsed(t *testing.T) {
+func TestWritten(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: " POOL", Out: ""}, answer{Match: "/number$", Out: "12345\n"}, answer{Match: "/none$", Out: "none\n"},
+	f := newFake(t, answer{Match: "written@POOL/o@x POOL/number$", Out: "12345\n"}, answer{Match: "/none$", Out: "-\n"},
 		answer{Match: "/gone$", Status: 1, Err: "cannot open 'x': dataset does not exist\n"})
 	c := f.client(true)
-	n, err := c.Used(t.Context(), f.pool+"/number")
+	n, err := c.Written(t.Context(), f.pool+"/number", f.pool+"/o@x")
 	require.NoError(t, err)
 	assert.Equal(t, uint64(12345), n)
-	_, err = c.Used(t.Context(), f.pool+"/none")
-	assert.Error(t, err)
-	_, err = c.Used(t.Context(), f.pool+"/gone")
+	assert.ErrorContains(t, second(c.Written(t.Context(), f.pool+"/none", f.pool+"/o@x")), "since "+f.pool+"/o@x")
+	assertKind(t, ErrNotFound, second(c.Written(t.Context(), f.pool+"/gone", f.pool+"/o@x")))
+	assertKind(t, ErrInvalid, second(c.Written(t.Context(), f.pool+"/gone", f.pool+"/o")))
+	assertKind(t, ErrInvalid, second(c.Written(t.Context(), "-x", f.pool+"/o@x")))
+}
+
+func TestSpace(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, answer{Match: "/number$", Out: "12345\n678\n"}, answer{Match: "/none$", Out: "none\nnone\n"},
+		answer{Match: "/half$", Out: "5\n"},
+		answer{Match: "/gone$", Status: 1, Err: "cannot open 'x': dataset does not exist\n"})
+	c := f.client(true)
+	s, err := c.Space(t.Context(), f.pool+"/number")
+	require.NoError(t, err)
+	assert.Equal(t, Space{Used: 12345, Referenced: 678}, s)
+	for _, bad := range []string{"/none", "/half"} {
+		_, err = c.Space(t.Context(), f.pool+bad)
+		assert.Error(t, err)
+	}
+	_, err = c.Space(t.Context(), f.pool+"/gone")
 	assertKind(t, ErrNotFound, err)
 }

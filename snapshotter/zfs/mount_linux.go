@@ -63,6 +63,7 @@ func (c *Client) Flush(ctx context.Context, filesystem string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	defer c.around("flush")()
 	root, err := attach(filesystem, false)
 	if err != nil {
 		return err
@@ -86,6 +87,7 @@ func (c *Client) Objects(ctx context.Context, name string) (uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	defer c.around("objects")()
 	root, err := attach(name, snapshot)
 	if err != nil {
 		return 0, err

@@ -1,5 +1,7 @@
 package zfs
 
+import "strconv"
+
 // A verb is what an Op does. The words are the channel program's.
 type verb string
 
@@ -9,10 +11,12 @@ const (
 	verbPromote  verb = "promote"
 	verbSet      verb = "set"
 	verbInherit  verb = "inherit"
+	verbIdle     verb = "idle"
+	verbQuota    verb = "quota" // no channel program's: a native property
 )
 
-// Op is one step of a transaction. Make one with Snapshot, Clone, Promote, Set
-// or Inherit.
+// Op is one step of a transaction. Make one with Snapshot, Clone, Promote, Set,
+// Inherit, Idle or Quota.
 type Op struct {
 	verb   verb
 	name   string // the dataset or snapshot that is changed or made
@@ -41,6 +45,25 @@ func Set(name, prop, value string) Op {
 // there succeeds.
 func Inherit(name, prop string) Op { return Op{verb: verbInherit, name: name, prop: prop} }
 
+// Idle changes nothing: it fails with ErrMounted, and with it the list before
+// any step that comes later, unless the file system is mounted nowhere and has
+// no snapshot of its own. What is mounted nowhere has nothing to Flush.
+func Idle(name string) Op { return Op{verb: verbIdle, name: name} }
+
+// Quota bounds the bytes that a new clone may refer to, those of its origin
+// included (refquota). It belongs behind the Clone of that name with nothing but
+// Sets of it in between. It makes the list several transactions on every
+// release, because channel programs set no native properties.
+func Quota(name string, bytes uint64) Op {
+	return Op{verb: verbQuota, name: name, prop: "refquota", value: strconv.FormatUint(bytes, 10)}
+}
+
+// native tells whether no channel program can do the op.
+func (op Op) native() bool { return op.verb == verbQuota }
+
+// sets tells whether the op sets a property, which a clone can take along.
+func (op Op) sets() bool { return op.verb == verbSet || op.verb == verbQuota }
+
 // check refuses an op whose names or property ZFS should never see.
 func (op Op) check() error {
 	label := string(op.verb)
@@ -57,6 +80,8 @@ func (op Op) check() error {
 			return err
 		}
 		return checkFilesystem(label, op.name)
+	case verbQuota, verbIdle:
+		return checkFilesystem(label, op.name)
 	default:
 		if err := checkFilesystem(label, op.name); err != nil {
 			return err
@@ -71,9 +96,19 @@ func (op Op) words() []string {
 }
 
 func checkOps(ops []Op) error {
+	cloned := "" // what a Quota may stand behind
 	for _, op := range ops {
 		if err := op.check(); err != nil {
 			return err
+		}
+		switch {
+		case op.verb == verbClone:
+			cloned = op.name
+		case !op.sets() || op.name != cloned:
+			cloned = ""
+		}
+		if op.verb == verbQuota && cloned == "" {
+			return &Error{Op: string(op.verb), Dataset: op.name, Kind: ErrInvalid, Detail: "a quota belongs to a clone that is made in the same list"}
 		}
 	}
 	return nil

@@ -67,6 +67,7 @@ const (
 	reqNextObj          request = 0x5a35
 	reqDiff             request = 0x5a36
 	reqObjToStats       request = 0x5a38
+	reqSpaceWritten     request = 0x5a39
 	reqDestroySnaps     request = 0x5a3b
 	reqClone            request = 0x5a42
 	reqPoolSync         request = 0x5a47

@@ -30,6 +30,9 @@ type Dataset struct {
 	Used       uint64    // bytes that would come back if it and all below it went
 	Referenced uint64    // bytes it holds, shared ones included
 	Available  uint64    // bytes that could still be written, quotas included; 0 for a snapshot
+	// Latest is the dataset's own newest snapshot, the short name; "" where it
+	// has none.
+	Latest string
 	// Mountpoint is "legacy", "none" or a directory, without the pool's
 	// altroot; "" for what is no file system.
 	Mountpoint string
@@ -77,6 +80,22 @@ func (h *Handle) FastStat(ctx context.Context, name string) (Stats, error) {
 	return c.stats(), nil
 }
 
+// Written answers how many bytes a file system or snapshot holds that were
+// written after a snapshot before it, which may be its origin or one further
+// back. It costs less than Stat: no objset is opened.
+//
+//	ENOENT   one of the two is not there
+//	EINVAL   the snapshot is not before it
+func (h *Handle) Written(ctx context.Context, name, snapshot string) (uint64, error) {
+	c := newCommand(name)
+	defer c.free()
+	c.value = snapshot
+	if err := h.read(ctx, reqSpaceWritten, c); err != nil {
+		return 0, fail("written", name, err)
+	}
+	return c.get(atCookie), nil
+}
+
 func (c *command) stats() Stats {
 	return Stats{
 		Name:         c.text(atName, nameSize),
@@ -108,6 +127,11 @@ func (c *command) dataset() (Dataset, error) {
 			d.Referenced = property(r).number
 		case "available":
 			d.Available = property(r).number
+		case "prevsnap":
+			// For a clone without snapshots this is its origin.
+			if of, short, _ := strings.Cut(string(property(r).text), "@"); of == d.Name {
+				d.Latest = short
+			}
 		case "mountpoint":
 			p := property(r)
 			mountpoint, source = string(p.text), string(p.source)

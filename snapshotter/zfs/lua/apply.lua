@@ -15,7 +15,12 @@ end
 
 local function run(verb, name, origin, prop, value)
     local err
-    if verb == "snapshot" then
+    if verb == "idle" then
+        if not zfs.exists(name) then return 2 end
+        -- Whatever keeps it from being destroyed: most likely a mount.
+        err = zfs.check.destroy(name)
+        if err ~= 0 then err = 16 end
+    elseif verb == "snapshot" then
         err = zfs.check.snapshot(name)
         if err == 0 then err = zfs.sync.snapshot(name) end
         if err == 0 then undo[#undo + 1] = function() zfs.sync.destroy(name) end end

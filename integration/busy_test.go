@@ -1,0 +1,62 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// eventually waits for something that the system does by itself.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	require.Eventually(t, cond, patience, 200*time.Millisecond, what)
+}
+
+// A process has a container's root mounted in a mount namespace of its own, where
+// nobody else sees it. The container is removed: that succeeds, the log names the
+// process and its namespace, and when it has ended the space comes back without
+// another garbage collection.
+func TestBusyNamesTheHolderAndGoesByItself(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	d := startDaemon(t, base)
+	sn := d.snapshotter(t)
+	mounts, err := sn.Prepare(ctx, "web", "")
+	require.NoError(t, err)
+	runtime := strings.TrimPrefix(mounts[0].Source, base.String())
+
+	dir := t.TempDir()
+	require.NoError(t, mount.All(mounts, dir))
+	holder := exec.Command("sleep", "infinity")
+	holder.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	require.NoError(t, holder.Start())
+	end := func() { _ = holder.Process.Kill(); _ = holder.Wait() }
+	defer end()
+	require.NoError(t, mount.UnmountAll(dir, 0))
+	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", holder.Process.Pid))
+	require.NoError(t, err)
+
+	require.NoError(t, sn.Remove(ctx, "web"))
+	require.NoError(t, sn.Cleanup(ctx), "busy is no error")
+	assert.Contains(t, base.Names(t), runtime)
+	says := fmt.Sprintf("mounted at %s by sleep (pid %d, %s)", dir, holder.Process.Pid, namespace)
+	eventually(t, "the log names the holder", func() bool { return strings.Contains(d.log.String(), says) })
+	assert.Contains(t, d.log.String(), fmt.Sprintf("nsenter -t %d -m umount", holder.Process.Pid))
+
+	end()
+	eventually(t, "the runtime goes by itself", func() bool {
+		return strings.Count(d.log.String(), "cleanup destroyed what nobody needs") > 0
+	})
+	assert.NotContains(t, base.Names(t), runtime)
+	assert.Equal(t, 1, strings.Count(d.log.String(), says), "it was said once")
+}

@@ -1,0 +1,166 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	mapping     = "0:100000:65536"
+	mappedRoot  = 100000
+	overflowUID = 65534 // what an ID that is not mapped is shown as
+)
+
+func withMapping() snapshots.Opt {
+	return snapshots.WithLabels(map[string]string{
+		snapshots.LabelSnapshotUIDMapping: mapping, snapshots.LabelSnapshotGIDMapping: mapping,
+	})
+}
+
+// owner answers the user and the group of a file as this process sees them.
+func owner(t testing.TB, path string) string {
+	t.Helper()
+	var st syscall.Stat_t
+	require.NoError(t, syscall.Lstat(path, &st), path)
+	return fmt.Sprintf("%d:%d", st.Uid, st.Gid)
+}
+
+func owners(uid int) string { return fmt.Sprintf("%d:%d", uid, uid) }
+
+// plain is a mount of the same dataset without a mapping.
+func plain(mounts []mount.Mount) []mount.Mount {
+	return []mount.Mount{{Type: "zfs", Source: mounts[0].Source}}
+}
+
+// The kernel maps the mount: what root owns on disk, the container's root owns,
+// in an image of several megabytes as in an empty one, and no file is changed.
+func TestIDMappedMounts(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn := newSnapshotter(t, base)
+	mounts, err := sn.Prepare(ctx, "making", "")
+	require.NoError(t, err)
+	mounted(t, mounts, func(root string) {
+		require.NoError(t, touch(root, "of-root"))
+		require.NoError(t, touch(root, "of-1000"))
+		require.NoError(t, os.Chown(filepath.Join(root, "of-1000"), 1000, 1000))
+	})
+	require.NoError(t, sn.Commit(ctx, "image", "making"))
+
+	mounts, err = sn.Prepare(ctx, "web", "image", withMapping())
+	require.NoError(t, err)
+	assert.Equal(t, []string{"uidmap=" + mapping, "gidmap=" + mapping}, mounts[0].Options)
+	mounted(t, mounts, func(root string) {
+		assert.Equal(t, owners(mappedRoot), owner(t, root))
+		assert.Equal(t, owners(mappedRoot), owner(t, filepath.Join(root, "of-root")))
+		assert.Equal(t, owners(mappedRoot+1000), owner(t, filepath.Join(root, "of-1000")))
+		assert.ErrorIs(t, touch(root, "by-the-host"), syscall.EOVERFLOW, "the host's root is nobody there")
+	})
+	mounted(t, plain(mounts), func(root string) {
+		assert.Equal(t, owners(0), owner(t, root))
+		assert.Equal(t, owners(0), owner(t, filepath.Join(root, "of-root")))
+		assert.Equal(t, owners(1000), owner(t, filepath.Join(root, "of-1000")))
+	})
+	view, err := sn.View(ctx, "look", "image", withMapping())
+	require.NoError(t, err)
+	mounted(t, view, func(root string) {
+		assert.Equal(t, owners(mappedRoot), owner(t, filepath.Join(root, "of-root")))
+		err := os.Remove(filepath.Join(root, "of-root"))
+		assert.True(t, errors.Is(err, syscall.EROFS), "%v", err)
+	})
+}
+
+// An empty snapshot's root directory is root's on disk, and so the container's
+// root's. To change its owner to the mapped one, as overlayfs must do for the
+// directory it writes to, would make it nobody's.
+func TestIDMappedEmptySnapshot(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn := newSnapshotter(t, base)
+	mounts, err := sn.Prepare(ctx, "empty", "", withMapping())
+	require.NoError(t, err)
+	mounted(t, mounts, func(root string) { assert.Equal(t, owners(mappedRoot), owner(t, root)) })
+
+	mounted(t, plain(mounts), func(root string) { require.NoError(t, os.Chown(root, mappedRoot, mappedRoot)) })
+	mounted(t, mounts, func(root string) { assert.Equal(t, owners(overflowUID), owner(t, root)) })
+}
+
+// A container in a user namespace starts on the image as it is: nothing was
+// copied and no owner was changed for it, and what its root writes is root's.
+func TestContainerInAUserNamespace(t *testing.T) {
+	base := pool.NewBase(t)
+	d := startDaemon(t, base)
+	c := startContainerd(t, d)
+	reachable(t, filepath.Dir(c.address))
+	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeTestImage(t))
+	before := len(everything(t, d.snapshotter(t)))
+	run := func(id string, more ...string) {
+		args := []string{"run", "--detach", "--snapshotter", "zfstpl", "--uidmap", mapping, "--gidmap", mapping, "--remap-labels", testImage, id}
+		c.ctr(t, append(args, more...)...)
+	}
+	defer func() {
+		for _, id := range []string{"waits", "writes"} {
+			c.ctr(t, "tasks", "delete", "--force", id)
+			c.ctr(t, "containers", "delete", id)
+		}
+		c.ctr(t, "images", "delete", "--sync", testImage)
+	}()
+
+	run("waits", "/app", "wait")
+	root := fmt.Sprintf("/proc/%d/root", taskPID(t, c, "waits"))
+	assert.Equal(t, owners(mappedRoot), owner(t, root+"/app"), "root's in the namespace of the container")
+	assert.Equal(t, owners(mappedRoot), owner(t, root+"/data/kept"))
+
+	run("writes", "/app", "write", "/data/new", "new")
+	eventually(t, "the container has written", func() bool { return strings.Contains(c.ctr(t, "tasks", "ls"), "STOPPED") })
+	found := everything(t, d.snapshotter(t))
+	assert.Len(t, found, before+2, "one snapshot a container, and none that was remapped: %v", found)
+	for name := range found {
+		if !strings.HasSuffix(name, "/writes") {
+			continue
+		}
+		mounts, err := d.snapshotter(t).Mounts(context.Background(), name)
+		require.NoError(t, err)
+		mounted(t, plain(mounts), func(root string) {
+			assert.Equal(t, owners(0), owner(t, filepath.Join(root, "data/new")), "root's on disk")
+			assert.Equal(t, owners(0), owner(t, filepath.Join(root, "data/kept")))
+		})
+	}
+}
+
+// reachable opens the directories that a container's root, who is nobody here,
+// passes on his way to his root file system.
+func reachable(t testing.TB, dir string) {
+	t.Helper()
+	for _, d := range []string{dir, filepath.Join(dir, "state"), filepath.Join(dir, "root")} {
+		require.NoError(t, os.Chmod(d, 0o711))
+	}
+}
+
+// taskPID is the process of a container.
+func taskPID(t testing.TB, c *containerd, id string) int {
+	t.Helper()
+	for line := range strings.Lines(c.ctr(t, "tasks", "ls")) {
+		if words := strings.Fields(line); len(words) > 1 && words[0] == id {
+			pid, err := strconv.Atoi(words[1])
+			require.NoError(t, err)
+			return pid
+		}
+	}
+	require.Fail(t, "there is no task "+id)
+	return 0
+}

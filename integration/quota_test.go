@@ -1,0 +1,134 @@
+package integration
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/snapshotter"
+)
+
+const mib = 1 << 20
+
+// snapshotterWith is a snapshotter of this process with other settings, closed
+// when t ends.
+func snapshotterWith(t testing.TB, base *testpool.Base, settings func(*snapshotter.Config)) *snapshotter.Snapshotter {
+	t.Helper()
+	config := snapshotter.Config{Base: base.Base}
+	settings(&config)
+	sn, err := snapshotter.New(context.Background(), base.Client, config)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, sn.Close()) })
+	return sn
+}
+
+func withMaxSize(bytes int) snapshots.Opt {
+	return snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotMaxSize: fmt.Sprint(bytes)})
+}
+
+// fill writes noise, which does not compress, until it is size bytes or fails. It
+// answers how much it wrote.
+func fill(path string, size int) (written int, err error) {
+	file, err := os.Create(path)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	noise := make([]byte, 256<<10)
+	for written < size {
+		if _, err := rand.Read(noise); err != nil {
+			return written, err
+		}
+		n, err := file.Write(noise)
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, file.Sync()
+}
+
+func refquota(t testing.TB, base *testpool.Base, dataset string) string {
+	t.Helper()
+	props, err := base.Client.Properties(context.Background(), dataset, "refquota")
+	require.NoError(t, err)
+	return props["refquota"].Value
+}
+
+// What a container may add is bounded, and its image is not counted; nobody else
+// feels the bound, and what becomes of the container has none.
+func TestQuotaBoundsWhatAContainerAdds(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.Quota = 16 * mib })
+
+	mounts, err := sn.Prepare(ctx, "making", "", withMaxSize(64*mib))
+	require.NoError(t, err)
+	mounted(t, mounts, func(root string) {
+		_, err := fill(filepath.Join(root, "image"), 32*mib)
+		require.NoError(t, err, "a label goes before the default")
+	})
+	require.NoError(t, sn.Commit(ctx, "image", "making"))
+
+	bounded, err := sn.Prepare(ctx, "bounded", "image")
+	require.NoError(t, err)
+	sibling, err := sn.Prepare(ctx, "sibling", "image", withMaxSize(256*mib))
+	require.NoError(t, err)
+	mounted(t, bounded, func(root string) {
+		n, err := fill(filepath.Join(root, "noise"), 128*mib)
+		require.True(t, errors.Is(err, syscall.EDQUOT), "%d bytes were written: %v", n, err)
+		// ZFS counts what is not in the pool yet as more than it will be, and
+		// sees what is a little late.
+		assert.InDelta(t, 16*mib, n, 12*mib)
+		mounted(t, sibling, func(root string) {
+			_, err := fill(filepath.Join(root, "noise"), 48*mib)
+			require.NoError(t, err)
+		})
+
+		// It is committed while it runs: the template has no bound, and what
+		// runs on has the one it had.
+		require.NoError(t, sn.Commit(ctx, "saved", "bounded"))
+		_, err = fill(filepath.Join(root, "more"), 128*mib)
+		require.True(t, errors.Is(err, syscall.EDQUOT), "%v", err)
+	})
+	view, err := sn.View(ctx, "view", "saved")
+	require.NoError(t, err)
+	require.NoError(t, sn.Remove(ctx, "view"))
+	for _, d := range base.List(t) {
+		if view[0].Source == d.Name+"@extracted" {
+			assert.Equal(t, "0", refquota(t, base, d.Name), "a template has no bound")
+		}
+	}
+	again, err := sn.Prepare(ctx, "again", "saved")
+	require.NoError(t, err)
+	mounted(t, again, func(root string) {
+		n, err := fill(filepath.Join(root, "again"), 8*mib)
+		require.NoError(t, err, "what the image has is not counted; %d bytes were written", n)
+	})
+	require.NoError(t, sn.Cleanup(ctx))
+}
+
+// A layer is unpacked whatever the default is and its annotations say.
+func TestQuotaSparesExtractions(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.Quota = mib })
+	for i, label := range []string{"1", "lots"} {
+		mounts, err := sn.Prepare(ctx, extraction("default", i+1, chainID(i+1)), "", withRef(chainID(i+1)),
+			snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotMaxSize: label, snapshots.LabelSnapshotRef: chainID(i + 1)}))
+		require.NoError(t, err)
+		assert.Equal(t, "0", refquota(t, base, mounts[0].Source))
+	}
+}

@@ -1,0 +1,107 @@
+package integration
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// testLayers is how many layers the test's image has.
+const testLayers = 3
+
+func readLayer(t testing.TB, open func() (io.ReadCloser, error)) []byte {
+	t.Helper()
+	reader, err := open()
+	require.NoError(t, err)
+	defer reader.Close()
+	content, err := io.ReadAll(reader)
+	require.NoError(t, err)
+	return content
+}
+
+// identities are what makes each template that very one, by name: a template
+// that was made anew has others.
+func identities(t testing.TB, base *testpool.Base) map[string]zfs.Dataset {
+	t.Helper()
+	found := make(map[string]zfs.Dataset)
+	for _, d := range base.List(t) {
+		if strings.HasPrefix(d.Name, base.Storage()+"/") {
+			found[d.Name] = zfs.Dataset{GUID: d.GUID, CreateTXG: d.CreateTXG, Refer: d.Refer}
+		}
+	}
+	return found
+}
+
+// forget removes the image and everything containerd knows of it.
+func (c *containerd) forget(t testing.TB, d *daemon, namespace, ref string) {
+	t.Helper()
+	c.ctr(t, "--namespace", namespace, "images", "delete", "--sync", ref)
+	require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
+}
+
+func (c *containerd) pull(t testing.TB, namespace, ref string) {
+	t.Helper()
+	c.ctr(t, "--namespace", namespace, "images", "pull", "--plain-http", "--snapshotter", "zfstpl", ref)
+}
+
+// lists runs a container and answers the files it sees.
+func (c *containerd) lists(t testing.TB, namespace, ref string) string {
+	t.Helper()
+	return c.ctr(t, "--namespace", namespace, "run", "--rm", "--snapshotter", "zfstpl", ref, "lists", "/app", "ls")
+}
+
+// An image is pulled, used, removed and pulled again: its layers are in the pool
+// still. None is fetched, none is unpacked, and no dataset is made.
+func TestRepullUnpacksNothing(t *testing.T) {
+	base := pool.NewBase(t)
+	d := startDaemon(t, base, "--warm-keep", "forever")
+	c := startContainerd(t, d)
+	registry, ref := serveImage(t, writeTestImage(t))
+
+	c.pull(t, "default", ref)
+	assert.Equal(t, testLayers, registry.layersFetched())
+	first := c.lists(t, "default", ref)
+	c.forget(t, d, "default", ref)
+	assert.Empty(t, everything(t, d.snapshotter(t)), "containerd knows nothing of it any more")
+	before := identities(t, base)
+	assert.Len(t, before, 1+testLayers)
+	require.NotContains(t, d.log.String(), "revived")
+
+	c.pull(t, "default", ref)
+	assert.Zero(t, registry.layersFetched(), "nothing is fetched")
+	assert.Equal(t, testLayers, strings.Count(d.log.String(), "revived a layer"))
+	assert.Equal(t, before, identities(t, base), "the very same templates")
+	for _, name := range base.Names(t) {
+		assert.NotContains(t, name, "/runtime/", "nothing was unpacked anywhere")
+	}
+	assert.Equal(t, first, c.lists(t, "default", ref))
+	c.forget(t, d, "default", ref)
+}
+
+// An import has the layers with it, and on containerd 1.7 unpacks them without a
+// question; what is unpacked then joins the templates that are there.
+func TestReimportMakesNoTemplates(t *testing.T) {
+	base := pool.NewBase(t)
+	d := startDaemon(t, base, "--warm-keep", "forever")
+	c := startContainerd(t, d)
+	archive := writeTestImage(t)
+	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
+	first := c.lists(t, "default", testImage)
+	c.forget(t, d, "default", testImage)
+	assert.Empty(t, everything(t, d.snapshotter(t)))
+	before := identities(t, base)
+	assert.Len(t, before, 1+testLayers)
+
+	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
+	assert.Equal(t, before, identities(t, base), "the very same templates")
+	assert.Equal(t, first, c.lists(t, "default", testImage))
+	t.Logf("%d of %d layers were revived, the others unpacked and joined", strings.Count(d.log.String(), "revived a layer"), testLayers)
+	c.forget(t, d, "default", testImage)
+}

@@ -1,0 +1,80 @@
+package integration
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Two namespaces pull one image: the second one finds every layer, and each may
+// remove it while the other goes on.
+func TestNamespacesOfContainerdShareTemplates(t *testing.T) {
+	base := pool.NewBase(t)
+	d := startDaemon(t, base)
+	c := startContainerd(t, d)
+	_, ref := serveImage(t, writeTestImage(t))
+	c.pull(t, "default", ref)
+	before := identities(t, base)
+	c.pull(t, "zoo", ref)
+	assert.Equal(t, before, identities(t, base))
+	c.forget(t, d, "default", ref)
+	assert.Equal(t, before, identities(t, base))
+	assert.Contains(t, c.lists(t, "zoo", ref), "/data/added\n")
+	c.forget(t, d, "zoo", ref)
+	assert.Len(t, identities(t, base), 1)
+}
+
+// bottom is the chain ID of an image's first layer.
+func bottom(t testing.TB, archive string) string {
+	t.Helper()
+	image, err := tarball.ImageFromPath(archive, nil)
+	require.NoError(t, err)
+	config, err := image.ConfigFile()
+	require.NoError(t, err)
+	return identity.ChainID([]digest.Digest{digest.Digest(config.RootFS.DiffIDs[0].String())}).String()
+}
+
+// Where namespaces share nothing, what one of them says a layer is does not reach
+// another: neither when that one unpacks it, nor when it asks for its own again.
+func TestNamespacesOfContainerdShareNothing(t *testing.T) {
+	base := pool.NewBase(t)
+	d := startDaemon(t, base, "--share-templates=false", "--warm-keep", "forever")
+	c := startContainerd(t, d)
+	archive := writeTestImage(t)
+	chain := bottom(t, archive)
+	registry, ref := serveImage(t, archive)
+
+	// A namespace that sorts before the other's commits something else under the
+	// layer's name.
+	ctx := namespaces.WithNamespace(context.Background(), "attacker")
+	attacker := c.snapshotter(t, "attacker")
+	_, err := attacker.Prepare(ctx, "extract-1-x "+chain, "", withRef(chain))
+	require.NoError(t, err)
+	require.NoError(t, attacker.Commit(ctx, chain, "extract-1-x "+chain, snapshots.WithLabels(map[string]string{
+		snapshots.LabelSnapshotRef: chain,
+		"containerd.io/gc.root":    "stays", // or it would be collected with the image
+	})))
+
+	for _, fetched := range []int{testLayers, 0} {
+		c.pull(t, "default", ref)
+		assert.Equal(t, fetched, registry.layersFetched())
+		assert.Contains(t, c.lists(t, "default", ref), "/app\n", "what the layer has")
+		assert.Len(t, identities(t, base), 1+testLayers+1)
+		c.forget(t, d, "default", ref)
+	}
+	assert.Equal(t, testLayers, strings.Count(d.log.String(), "revived a layer"))
+	for name := range identities(t, base) {
+		if name != base.Empty().Dataset() {
+			assert.Regexp(t, "/ns-[0-9a-f]{16}-sha256:[0-9a-f]{64}$", name)
+		}
+	}
+	require.NoError(t, attacker.Remove(ctx, chain))
+}

@@ -1,0 +1,100 @@
+package snapshotter
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+)
+
+// maxRanges is UID_GID_MAP_MAX_EXTENTS, the kernel's bound for one mapping.
+const maxRanges = 340
+
+// idRange maps IDs of a container, from inside on, to IDs of the host, from
+// outside on.
+type idRange struct{ inside, outside, count uint64 }
+
+// idmapOptions are the mount options by which containerd mounts a snapshot for
+// a user namespace, none where its labels ask for none. The whole file system is
+// mapped, root directory included, so nothing on it is changed: what root owns
+// in the template, root owns in the container. Of an extraction the labels are
+// not looked at, for the image wrote them.
+func idmapOptions(info snapshots.Info) ([]string, error) {
+	if info.Kind == snapshots.KindCommitted || extracts(info) {
+		return nil, nil
+	}
+	uids, gids := info.Labels[snapshots.LabelSnapshotUIDMapping], info.Labels[snapshots.LabelSnapshotGIDMapping]
+	if uids == "" && gids == "" {
+		return nil, nil
+	}
+	for _, l := range []struct{ label, text string }{
+		{snapshots.LabelSnapshotUIDMapping, uids}, {snapshots.LabelSnapshotGIDMapping, gids},
+	} {
+		if err := checkIDMap(l.text); err != nil {
+			return nil, fmt.Errorf("snapshot %q: label %s: %w: %w", info.Name, l.label, err, errdefs.ErrInvalidArgument)
+		}
+	}
+	return []string{"uidmap=" + uids, "gidmap=" + gids}, nil
+}
+
+// checkIDMap holds a mapping, "<inside>:<outside>:<count>" and more of them
+// behind commas, to what the kernel takes, and to having a root.
+func checkIDMap(text string) error {
+	if text == "" {
+		return errors.New("is missing: users and groups are mapped together")
+	}
+	parts := strings.Split(text, ",")
+	if len(parts) > maxRanges {
+		return fmt.Errorf("has %d ranges, more than the %d that Linux takes", len(parts), maxRanges)
+	}
+	var ranges []idRange
+	for _, part := range parts {
+		r, err := parseIDRange(part)
+		if err != nil {
+			return err
+		}
+		ranges = append(ranges, r)
+	}
+	if !slices.ContainsFunc(ranges, func(r idRange) bool { return r.inside == 0 }) {
+		return fmt.Errorf("%.80q does not map root (ID 0)", text)
+	}
+	for _, first := range []func(idRange) uint64{
+		func(r idRange) uint64 { return r.inside }, func(r idRange) uint64 { return r.outside },
+	} {
+		slices.SortFunc(ranges, func(a, b idRange) int { return cmp.Compare(first(a), first(b)) })
+		for i := 1; i < len(ranges); i++ {
+			if first(ranges[i-1])+ranges[i-1].count > first(ranges[i]) {
+				return fmt.Errorf("%.80q maps an ID twice", text)
+			}
+		}
+	}
+	return nil
+}
+
+func parseIDRange(text string) (idRange, error) {
+	words := strings.Split(text, ":")
+	if len(words) != 3 {
+		return idRange{}, fmt.Errorf("%.80q is not <container ID>:<host ID>:<count>", text)
+	}
+	var numbers [3]uint64
+	for i, word := range words {
+		// Only digits, as containerd's own programs write them: what else
+		n, err := strconv.ParseUint(word, 10, 32)
+		if err != nil {
+			return idRange{}, fmt.Errorf("%.80q is not <container ID>:<host ID>:<count>", text)
+		}
+		numbers[i] = n
+	}
+	r := idRange{numbers[0], numbers[1], numbers[2]}
+	// The last ID, 2^32-1, stands for "no ID".
+	if r.count == 0 || r.inside+r.count > math.MaxUint32 || r.outside+r.count > math.MaxUint32 {
+		return idRange{}, fmt.Errorf("%.80q maps nothing, or IDs beyond %d", text, uint32(math.MaxUint32-1))
+	}
+	return r, nil
+}

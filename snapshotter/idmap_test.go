@@ -1,0 +1,116 @@
+package snapshotter
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// idmapped are the labels of a container in a user namespace.
+func idmapped(uids, gids string) snapshots.Opt {
+	return snapshots.WithLabels(map[string]string{
+		snapshots.LabelSnapshotUIDMapping: uids, snapshots.LabelSnapshotGIDMapping: gids,
+	})
+}
+
+func TestIDMappings(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "b;")
+	const uids, gids = "0:100000:65536", "0:1000:1,1:200000:65535"
+	want := []string{"uidmap=" + uids, "gidmap=" + gids}
+
+	mounts := s.prepare("web", "base", idmapped(uids, gids))
+	web := s.dataset("web")
+	assert.Equal(t, []mount.Mount{{Type: "zfs", Source: web, Options: want}}, mounts)
+	look := s.view("look", "base", idmapped(uids, gids))
+	assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.templateOf("base") + "@extracted", Options: append([]string{"ro"}, want...)}}, look)
+	s.prepare("empty", "", idmapped(uids, gids))
+	s.restart()
+	for key, want := range map[string][]mount.Mount{"web": mounts, "look": look} {
+		got, err := s.sn.Mounts(s.ctx, key)
+		require.NoError(t, err)
+		assert.Equal(t, want, got, "after a restart")
+	}
+	// What it becomes is an image like any other.
+	s.commit("saved", "web", idmapped(uids, gids))
+	assert.Nil(t, s.prepare("next", "saved")[0].Options)
+	s.requireInvariants()
+}
+
+// An image's annotations map nothing, whatever they say.
+func TestIDMappingsOfAnExtraction(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	for i, opts := range [][]snapshots.Opt{
+		{idmapped("0:1:1", "0:1:1")}, {idmapped("what", "-1")}, {snapshots.WithLabels(map[string]string{
+			snapshots.LabelSnapshotRef: chain("a"), snapshots.LabelSnapshotUIDMapping: "0:0:0"})},
+	} {
+		key := fmt.Sprintf("default/%d/extract-1-x %s", i+1, chain("a"))
+		assert.Nil(t, s.prepare(key, "", opts...)[0].Options)
+	}
+	assert.Nil(t, s.prepare("default/9/x", "", ref(chain("a")), idmapped("what", "0:0:0"))[0].Options)
+	s.requireInvariants()
+}
+
+func TestHostileIDMappings(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "b;")
+	s.cleanup()
+	before, pool := dump(s.sn), s.datasets()
+	calls := 0
+	s.pool.before = func(string) error { calls++; return nil }
+	const good = "0:100000:65536"
+	many := good
+	for i := range maxRanges {
+		many += fmt.Sprintf(",%d:%d:1", 1_000_000+i, 2_000_000+i)
+	}
+	for _, bad := range []string{
+		"", ",", ":", "::", "0", "0:1", "0:1:1:1", "0:1:1,", ",0:1:1", "a:b:c", "0:0:0", "-1:-1:-2", "0:-1:1", "+0:1:1", " 0:1:1", "0:1:1 ",
+		"0x0:1:1", "0:1_0:1", "0:1:1\n", "0:1:4294967295", "0:4294967295:1", "0:4294967294:2", "4294967296:1:1", "0:18446744073709551616:1",
+		"0:1:99999999999999999999", "0:1:1,0:2:1", "0:1:10,5:20:1", "0:1:1,1:1:1", "0:10:5,5:14:2", "1:1:1", "5:100000:65536",
+		"0:1:1,ro", "0:1:1,gidmap=0:0:1", "0:1:1\x00", "٠:1:1", strings.Repeat("0:1:1,", 100_000), many,
+	} {
+		for _, labels := range []snapshots.Opt{idmapped(bad, good), idmapped(good, bad)} {
+			err := second(s.sn.Prepare(s.ctx, "web", "base", labels))
+			require.ErrorIs(t, err, errdefs.ErrInvalidArgument, "%.60q", bad)
+			assert.Less(t, len(err.Error()), 1000)
+			require.ErrorIs(t, second(s.sn.View(s.ctx, "web", "base", labels)), errdefs.ErrInvalidArgument, "%.60q", bad)
+		}
+	}
+	assert.Zero(t, calls)
+	assert.Equal(t, before, dump(s.sn))
+	assert.Equal(t, pool, s.datasets())
+
+	s.prepare("web", "base", idmapped(good, good))
+	_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{snapshots.LabelSnapshotUIDMapping: good}})
+	assert.ErrorIs(t, err, errdefs.ErrInvalidArgument, "one of the two is worth nothing")
+	for _, fine := range []string{"0:0:4294967295", "0:0:1", "1:2:3,0:1:1", many[:len(good)], "0:4294967293:1"} {
+		assert.NoError(t, checkIDMap(fine), fine)
+	}
+	s.requireInvariants()
+}
+
+// Somebody edited the record: nothing is mounted that nobody asked for.
+func TestACorruptIDMappingIsNotMounted(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.prepare("web", "", idmapped("0:100000:1", "0:100000:1"))
+	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) {
+		for prop, value := range fs.props {
+			fs.props[prop] = strings.ReplaceAll(value, "0:100000:1", "0:0:0")
+		}
+	})
+	s.restart()
+	_, err := s.sn.Mounts(s.ctx, "web")
+	assert.ErrorIs(t, err, errdefs.ErrInvalidArgument)
+	s.remove("web")
+	s.requireInvariants()
+}

@@ -1,0 +1,145 @@
+package snapshotter
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+func maxSizeLabel(v string) snapshots.Opt { return label(snapshots.LabelSnapshotMaxSize, v) }
+
+// refquota is what bounds a dataset, or "".
+func (s *story) refquota(dataset string) (quota string) {
+	s.pool.editFS(dataset, func(fs *fakeFS) { quota = fs.native["refquota"] })
+	return quota
+}
+
+// A size bounds what a container adds to its image: the image is not counted.
+func TestQuota(t *testing.T) {
+	t.Parallel()
+	const some, more = 1000, 9_000_000_000_000_000_000
+	a := chain("a")
+	for what, c := range map[string]struct {
+		quota uint64
+		key   string
+		opts  []snapshots.Opt
+		size  uint64 // what may be added; 0: no bound
+	}{
+		"none":                       {0, "default/1/web", nil, 0},
+		"the default":                {some, "default/1/web", nil, some},
+		"a label":                    {0, "default/1/web", []snapshots.Opt{maxSizeLabel("42")}, 42},
+		"a label over the default":   {some, "default/1/web", []snapshots.Opt{maxSizeLabel("42")}, 42},
+		"a great one":                {0, "default/1/web", []snapshots.Opt{maxSizeLabel(fmt.Sprint(uint64(more)))}, more},
+		"extraction by its key":      {some, "default/1/extract-1-x " + a, nil, 0},
+		"extraction by its label":    {some, "default/1/x", []snapshots.Opt{ref(a)}, 0},
+		"an image's annotation":      {some, "default/1/extract-1-x " + a, []snapshots.Opt{maxSizeLabel("42")}, 0},
+		"a malformed annotation":     {some, "default/1/extract-1-x " + a, []snapshots.Opt{ref(a), maxSizeLabel("lots")}, 0},
+		"a label that is no chain":   {some, "default/1/x", []snapshots.Opt{ref("latest"), maxSizeLabel("lots")}, 0},
+		"another label of that kind": {some, "default/1/web", []snapshots.Opt{label("containerd.io/snapshot/min-size", "x")}, some},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t, settings(func(config *Config) { config.Quota = c.quota }))
+			s.layer("base", "", strings.Repeat("b;", 50))
+			s.prepare(c.key, "base", c.opts...)
+			want := ""
+			if c.size > 0 {
+				want = fmt.Sprint(100 + c.size)
+			}
+			assert.Equal(t, want, s.refquota(s.dataset(c.key)))
+			s.restart()
+			s.requireInvariants()
+		})
+	}
+}
+
+// A size that makes no sense is refused before anything is changed.
+func TestMalformedSizes(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "b;")
+	s.cleanup()
+	before, pool := dump(s.sn), s.datasets()
+	calls := 0
+	s.pool.before = func(string) error { calls++; return nil }
+	for _, size := range []string{
+		"", "0", "-1", "+1", " 1", "1 ", "1k", "10GiB", "1e9", "0x10", "1_000", "1.5", "lots", "\x00", "١",
+		"9223372036854775808", "18446744073709551615", "99999999999999999999999999", strings.Repeat("9", 10_000),
+	} {
+		err := second(s.sn.Prepare(s.ctx, "web", "base", maxSizeLabel(size)))
+		require.ErrorIs(t, err, errdefs.ErrInvalidArgument, "%.40q", size)
+		assert.ErrorContains(t, err, snapshots.LabelSnapshotMaxSize)
+		assert.Less(t, len(err.Error()), 1000)
+	}
+	assert.Zero(t, calls)
+	assert.Equal(t, before, dump(s.sn))
+	assert.Equal(t, pool, s.datasets())
+	s.view("look", "base", maxSizeLabel("lots")) // cannot be written to: says nothing
+
+	s.prepare("web", "base")
+	_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{snapshots.LabelSnapshotMaxSize: "lots"}})
+	assert.ErrorIs(t, err, errdefs.ErrInvalidArgument)
+	s.requireInvariants()
+}
+
+// What a container with a bound becomes has none, and neither has what is
+// prepared on that.
+func TestCommitOfWhatHasAQuota(t *testing.T) {
+	t.Parallel()
+	for what, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t, option)
+			s.prepare("web", "", maxSizeLabel("1000"))
+			s.write("web", "w;w;")
+			s.commit("saved", "web")
+			assert.Empty(t, s.refquota(s.templateOf("saved")))
+			s.prepare("next", "saved")
+			assert.Empty(t, s.refquota(s.dataset("next")))
+			s.prepare("small", "saved", maxSizeLabel("10"))
+			assert.Equal(t, "14", s.refquota(s.dataset("small")))
+			s.requireInvariants()
+		})
+	}
+}
+
+// The template is measured once, for it never changes; and when it cannot be,
+// nothing is made.
+func TestQuotaMeasuresTheTemplate(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "b;")
+	s.cleanup()
+	before := dump(s.sn)
+	measured := 0
+	s.pool.before = func(call string) error {
+		if call != "space" {
+			return nil
+		}
+		if measured++; measured == 1 {
+			return fakeError("space", "x", zfs.ErrSuspended)
+		}
+		return nil
+	}
+	require.ErrorIs(t, second(s.sn.Prepare(s.ctx, "web", "base", maxSizeLabel("1"))), errdefs.ErrUnavailable)
+	assert.Equal(t, before, dump(s.sn))
+	for i := range 3 {
+		s.prepare(fmt.Sprint("web", i), "base", maxSizeLabel("1"))
+	}
+	assert.Equal(t, 2, measured)
+	s.requireInvariants()
+}
+
+func TestQuotaIsChecked(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.with = func(c *Config) { c.Quota = 1 << 63 }
+	assert.ErrorIs(t, s.tryStart(), errdefs.ErrInvalidArgument)
+}

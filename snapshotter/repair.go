@@ -1,0 +1,67 @@
+package snapshotter
+
+import (
+	"errors"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// A command that is killed, or a call that a signal ends, may have done all,
+// nothing or a first part of its list, and does not say which. The caller is
+// told that his operation failed, so what there may be of it is taken back, by
+// steps that are right whatever there is: to remove a property that is not there
+// and to set one that is there succeed. They wait in the queue of removals, which
+// the pool gets in order and, where it fails, again.
+
+// ambiguous tells whether what a failed list of ops left is not known: the pool
+// gave no reason, or a second one for not having taken back a first part.
+func ambiguous(err error) bool {
+	var several interface{ Unwrap() []error }
+	return err != nil && (!hasKind(err) || errors.As(err, &several) && len(several.Unwrap()) > 1)
+}
+
+// undoCreate takes back what there may be of a new record and, under an active
+// one, of its clone.
+func (s *Snapshotter) undoCreate(r *record) {
+	ops := r.clear()
+	if r.info.Kind == snapshots.KindActive {
+		// A clone that is not there is nothing to mark, and nothing to destroy.
+		ops = append(ops, zfs.Set(r.dataset, propTrash, stamp(r.info.Created)))
+		s.index.mu.Lock()
+		s.index.discard(r.dataset, r.template)
+		s.index.mu.Unlock()
+	}
+	s.queue.repair(ops)
+}
+
+// undoUpdate takes back what there may be of an update: the old record, which may
+// be gone, is written again before the new one goes.
+func (s *Snapshotter) undoUpdate(old, updated *record) error {
+	again, err := old.rewrite()
+	if err != nil {
+		return err
+	}
+	s.queue.repair(append(again, updated.clear()...))
+	return nil
+}
+
+// undoJoin takes back what there may be of a commit that was to be one more
+// record on a template: the active snapshot is whole again before the committed
+// one goes, so whatever stops the pool in between, one of them is there.
+func (s *Snapshotter) undoJoin(r, active *record) error {
+	again, err := active.rewrite()
+	if err != nil {
+		return err
+	}
+	s.queue.repair(append(again, zfs.Inherit(active.dataset, propTrash)))
+	s.queue.repair(r.clear())
+	return nil
+}
+
+// rewrite are the ops that write a record which may be in the pool already.
+func (r *record) rewrite() ([]zfs.Op, error) {
+	same := *r // set notes the names of the properties, and records do not change
+	return same.set()
+}

@@ -1,0 +1,161 @@
+package snapshotter
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// silent makes do's next call to the pool succeed and say that it was killed.
+func (s *story) silent(do func() error) {
+	s.Helper()
+	s.pool.after = func(call string) error {
+		if call != "apply" {
+			return nil
+		}
+		s.pool.after = nil
+		return errKilled
+	}
+	require.ErrorIs(s, do(), errKilled)
+	s.pool.after = nil
+}
+
+func torn(s *story) { s.pool.torn = true }
+
+// A list may have been done in part, or in whole, when its command is killed.
+// The caller was told that it failed, and so it has: at the latest after the next
+// cleanup the pool says the same, and what follows is not undone with it.
+func TestWhatAKilledCommandDid(t *testing.T) {
+	t.Parallel()
+	labels := func(s *story, value string) error {
+		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": value}}))
+	}
+	key := "default/8/extract-1-x " + chain("a")
+	join := func(s *story) error { return s.sn.Commit(s.ctx, "default/9/"+chain("a"), key) }
+	for what, c := range map[string]struct{ do, then func(s *story) error }{
+		"prepare, and again": {
+			func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
+			func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "")) },
+		},
+		"view, and again": {
+			func(s *story) error { return second(s.sn.View(s.ctx, "x", "base")) },
+			func(s *story) error { return second(s.sn.View(s.ctx, "x", "")) },
+		},
+		"update, and again":    {func(s *story) error { return labels(s, "1") }, func(s *story) error { return labels(s, "2") }},
+		"update, and remove":   {func(s *story) error { return labels(s, "1") }, func(s *story) error { return s.sn.Remove(s.ctx, "web") }},
+		"update, and commit":   {func(s *story) error { return labels(s, "1") }, func(s *story) error { return s.sn.Commit(s.ctx, "saved", "web") }},
+		"join, and again":      {join, join},
+		"join, and remove":     {join, func(s *story) error { return s.sn.Remove(s.ctx, key) }},
+		"join, and as another": {join, func(s *story) error { return s.sn.Commit(s.ctx, "default/9/mine", key) }},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			start := func() *story {
+				s := begin(t, torn)
+				s.layer("base", "", "b;")
+				s.prepare("web", "base", label("a", "0"))
+				s.prepare(key, "")
+				s.write(key, "mine;")
+				s.pull("default", "", chain("a"), "a;")
+				s.cleanup()
+				return s
+			}
+			whole := start()
+			require.NoError(t, c.then(whole))
+			after := whole.visible()
+			for kill := 0; kill < 4; kill++ {
+				for _, cleanup := range []bool{true, false} {
+					s := start()
+					before := s.visible()
+					if kill < 3 {
+						s.killedOrDone(kill, c.do)
+					} else {
+						s.silent(func() error { return c.do(s) })
+					}
+					if cleanup {
+						s.requireInvariants()
+					}
+					require.Empty(t, differences(before, s.visible()))
+					require.NoError(t, c.then(s), "killed at %d", kill)
+					s.requireInvariants()
+					require.Empty(t, differences(after, s.visible()), "killed at %d", kill)
+					s.crash()
+					require.Empty(t, differences(after, s.visible()), "killed at %d, and the machine after", kill)
+				}
+			}
+		})
+	}
+}
+
+// killedOrDone kills do at its n-th step, or where it has fewer lets it say that
+// it was killed.
+func (s *story) killedOrDone(n int, do func(s *story) error) {
+	s.Helper()
+	s.pool.kill = n
+	s.pool.after = func(call string) error {
+		if call == "apply" && s.pool.kill >= 0 {
+			s.pool.kill, s.pool.after = -1, nil
+			return errKilled
+		}
+		return nil
+	}
+	require.ErrorIs(s, do(s), errKilled)
+	s.pool.kill, s.pool.after = -1, nil
+}
+
+// A revival whose record may be there: asked again, the layer is there, and one
+// record of it.
+func TestARevivalIsKilled(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	name, _ := s.pull("default", "", chain("a"), "a;")
+	s.remove(name)
+	s.cleanup()
+	s.silent(func() error {
+		return second(s.sn.Prepare(s.ctx, "default/8/extract-1-x "+chain("a"), "", ref(chain("a"))))
+	})
+	assert.Empty(t, s.walk())
+	s.requireInvariants()
+	assert.Zero(t, s.recordsInPool())
+	_, unpacked := s.pull("default", "", chain("a"), "")
+	assert.False(t, unpacked)
+	s.requireInvariants()
+}
+
+// While what may be there cannot be taken back, nothing is built upon it.
+func TestARepairThatFails(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.prepare("web", "")
+	update := func() error {
+		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
+	}
+	s.silent(update)
+	s.pool.before = func(call string) error { return fakeError(call, "x", zfs.ErrSuspended) }
+	require.ErrorIs(t, update(), zfs.ErrSuspended)
+	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), zfs.ErrSuspended)
+	s.pool.before = nil
+	assert.Empty(t, s.stat("web").Labels)
+	require.NoError(t, update())
+	assert.Equal(t, "b", s.stat("web").Labels["a"])
+	s.requireInvariants()
+}
+
+func TestAmbiguous(t *testing.T) {
+	t.Parallel()
+	busy, unknown := fakeError("set", "x", zfs.ErrBusy), fakeError("set", "x", nil)
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false}, {busy, false}, {errors.Join(busy, nil), false}, {unknown, true}, {errKilled, true},
+		{errors.Join(busy, unknown), true}, {errors.Join(busy, busy), true},
+	} {
+		assert.Equal(t, c.want, ambiguous(c.err), "%v", c.err)
+	}
+}

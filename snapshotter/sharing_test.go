@@ -1,0 +1,151 @@
+package snapshotter
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func ownTemplates(c *Config) { c.OwnTemplates = true }
+func noRevive(c *Config)     { c.NoRevive = true }
+
+// pullChain pulls a chain of layers and answers the top one's name and how many
+// of them had to be unpacked.
+func (s *story) pullChain(namespace, content string, ids ...string) (name string, unpacked int) {
+	s.Helper()
+	for _, id := range ids {
+		var anew bool
+		name, anew = s.pull(namespace, name, id, content+id[7:8]+";")
+		if anew {
+			unpacked++
+		}
+	}
+	return name, unpacked
+}
+
+// Where namespaces share nothing, what one unpacks is of no use, and no danger,
+// to another; each still finds its own again.
+func TestOwnTemplates(t *testing.T) {
+	t.Parallel()
+	s := begin(t, settings(ownTemplates))
+	ids := []string{chain("a"), chain("b")}
+	mine, unpacked := s.pullChain("default", "mine ", ids...)
+	assert.Equal(t, 2, unpacked)
+	// "zoo" sorts behind "default": containerd would find the other's first.
+	theirs, unpacked := s.pullChain("zoo", "theirs ", ids...)
+	assert.Equal(t, 2, unpacked, "nothing of the other's is found")
+	assert.Equal(t, "mine a;mine b;", s.visible()[mine].Content)
+	assert.Equal(t, "theirs a;theirs b;", s.visible()[theirs].Content)
+	assert.Len(t, s.templates(), 5)
+	for _, dataset := range s.templates()[1:] {
+		assert.Regexp(t, `^tank/z/storage/ns-[0-9a-f]{16}-sha256:[0-9a-f]{64}$`, dataset)
+		assert.NotContains(t, dataset, "zoo")
+	}
+
+	for _, again := range []func(){s.cleanup, s.restart, s.crash} {
+		s.remove(theirs, s.stat(theirs).Parent)
+		s.cleanup()
+		again()
+		theirs, unpacked = s.pullChain("zoo", "", ids...)
+		assert.Zero(t, unpacked, "its own is found again")
+		assert.Equal(t, "theirs a;theirs b;", s.visible()[theirs].Content)
+	}
+	s.requireInvariants()
+}
+
+// Whoever does not say his namespace could be given another's: he unpacks.
+func TestOwnTemplatesAndACallerWithoutANamespace(t *testing.T) {
+	t.Parallel()
+	s := begin(t, settings(ownTemplates))
+	name, _ := s.pull("default", "", chain("a"), "a;")
+	for _, ctx := range []struct{ namespace, key string }{
+		{"", "default/8/extract-1-x " + chain("a")},
+		{"zoo", "default/9/extract-1-x " + chain("a")},
+	} {
+		c := s.ctx
+		if ctx.namespace != "" {
+			c = namespaces.WithNamespace(c, ctx.namespace)
+		}
+		require.NoError(t, second(s.sn.Prepare(c, ctx.key, "", ref(chain("a")))))
+	}
+	// What is committed joins, for the name says whose it is.
+	s.commit("default/10/"+chain("a"), "default/8/extract-1-x "+chain("a"))
+	assert.Equal(t, s.templateOf(name), s.templateOf("default/10/"+chain("a")))
+	// Unless it says two things.
+	s.commit("zoo/11/"+chain("a"), "default/9/extract-1-x "+chain("a"))
+	assert.Contains(t, s.templateOf("zoo/11/"+chain("a")), "/opaque-")
+	s.requireInvariants()
+}
+
+// Templates that were made under the other setting stay what they are to those
+// who have them, and are joined no more.
+func TestTheSharingSettingIsChanged(t *testing.T) {
+	t.Parallel()
+	for what, first := range map[string]bool{"from shared": false, "to shared": true} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t, settings(func(c *Config) { c.OwnTemplates = first }), keepWarm(0))
+			old, _ := s.pullChain("default", "old ", chain("a"))
+			s.prepare("default/80/web", old)
+			s.with = func(c *Config) { c.OwnTemplates = !first }
+			s.restart()
+			assert.Equal(t, "old a;", s.visible()["default/80/web"].Content)
+			on, unpacked := s.pull("default", old, chain("b"), "b;")
+			assert.True(t, unpacked)
+			s.prepare("default/81/db", on)
+			assert.Equal(t, "old a;b;", s.visible()["default/81/db"].Content)
+
+			other, unpacked := s.pull("zoo", "", chain("a"), "new a;")
+			assert.True(t, unpacked)
+			assert.NotEqual(t, s.templateOf(old), s.templateOf(other))
+			s.requireInvariants()
+			s.remove("default/81/db", "default/80/web", on, old, other)
+			s.requireInvariants()
+			assert.Len(t, s.datasets(), 1)
+		})
+	}
+}
+
+func TestWalkShowsTheCallersNamespaceFirst(t *testing.T) {
+	t.Parallel()
+	s := begin(t, settings(ownTemplates))
+	for _, key := range []string{"a/1/x", "b/2/x", "c/3/x", "plain"} {
+		s.prepare(key, "")
+	}
+	assert.Equal(t, []string{"a/1/x", "b/2/x", "c/3/x", "plain"}, s.names())
+	s.ctx = namespaces.WithNamespace(s.ctx, "b")
+	var names []string
+	require.NoError(t, s.sn.Walk(s.ctx, func(_ context.Context, info snapshots.Info) error {
+		names = append(names, info.Name)
+		return nil
+	}))
+	assert.Equal(t, []string{"b/2/x", "a/1/x", "c/3/x", "plain"}, names)
+}
+
+// With revival off everything that is asked for is unpacked, and joins what is
+// there when it is committed.
+func TestNoRevive(t *testing.T) {
+	t.Parallel()
+	s := begin(t, settings(noRevive))
+	for range 2 {
+		for _, ns := range []string{"default", "k8s.io"} {
+			_, unpacked := s.pullChain(ns, "", chain("a"), chain("b"))
+			assert.Equal(t, 2, unpacked)
+		}
+		s.restart()
+	}
+	assert.Len(t, s.templates(), 3, "one template a layer all the same")
+	name, _ := s.pull("default", "", chain("a"), "a;")
+	s.requireInvariants()
+	// What AlreadyExists also means stays.
+	_, err := s.sn.Prepare(s.ctx, name, "", ref(chain("b")))
+	assert.ErrorIs(t, err, errdefs.ErrAlreadyExists)
+	assert.NotContains(t, s.log.String(), "revived")
+	assert.False(t, strings.Contains(s.log.String(), "level=warning"), s.log)
+}

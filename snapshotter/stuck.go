@@ -1,0 +1,130 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/zfstpl/zfstpl/snapshotter/holders"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// A dataset that could not be destroyed is tried again by the next cleanup, which
+// comes by itself after firstRetry; then again after firstRetry, and after twice
+// as long each time up to lastRetry. When the reason changes, this begins anew:
+// whoever held it has done something.
+const (
+	firstRetry = time.Second
+	lastRetry  = 10 * time.Minute
+)
+
+// stuck is a dataset that could not be destroyed.
+type stuck struct {
+	reason string
+	pause  time.Duration
+	next   time.Time // no cleanup tries again before
+}
+
+// waits tells whether it is too early to try again.
+func (k *stuck) waits(now time.Time) bool { return k != nil && now.Before(k.next) }
+
+// holdBack notes that a dataset could not be destroyed, and answers whether the
+// reason is a new one.
+func (x *index) holdBack(dataset, reason string, now time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	k := x.stuck[dataset]
+	anew := k == nil || k.reason != reason
+	if anew {
+		k = &stuck{reason: reason}
+		x.stuck[dataset] = k
+	} else {
+		k.pause = min(max(2*k.pause, firstRetry), lastRetry)
+	}
+	k.next = now.Add(k.pause)
+	return anew
+}
+
+// nextRetry answers when the next dataset is to be tried again, and whether
+// there is one. It forgets those that are in use again.
+func (x *index) nextRetry(keep time.Duration) (next time.Time, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for dataset, k := range x.stuck {
+		if t := x.templates[dataset]; x.trash[dataset] == nil && (t == nil || !t.expired(keep)) {
+			delete(x.stuck, dataset)
+			continue
+		}
+		if !ok || k.next.Before(next) {
+			next, ok = k.next, true
+		}
+	}
+	return next, ok
+}
+
+// complain puts datasets off that could not be destroyed, and says once why and
+// what to do. A clone that could not go keeps its origin: the line about the
+// clone is enough.
+func (s *Snapshotter) complain(ctx context.Context, left map[string]error) {
+	var busy []string
+	for dataset, err := range left {
+		if errors.Is(err, zfs.ErrBusy) {
+			busy = append(busy, dataset)
+		}
+	}
+	var found map[string][]holders.Mount
+	if len(busy) > 0 {
+		found = s.config.holders(busy...)
+	}
+	for _, dataset := range slices.Sorted(maps.Keys(left)) {
+		err := left[dataset]
+		if errors.Is(err, zfs.ErrHasClones) {
+			continue
+		}
+		field, why, todo := s.explain(ctx, dataset, err, found[dataset])
+		if s.index.holdBack(dataset, err.Error()+why, time.Now()) {
+			entry := log.G(ctx).WithError(err).WithField("dataset", dataset)
+			if why != "" {
+				entry = entry.WithField(field, why)
+			}
+			entry.Warn("a dataset nobody needs could not be destroyed and will be tried again" + todo)
+		}
+	}
+}
+
+// explain finds out what an error does not say: who holds a dataset, or which
+// snapshots do. It answers a word for that, and what can be done.
+func (s *Snapshotter) explain(ctx context.Context, dataset string, err error, mounts []holders.Mount) (field, why, todo string) {
+	switch {
+	case errors.Is(err, zfs.ErrBusy) && len(mounts) == 0:
+		return "held", "no process has it mounted; a file on it may be open since it was unmounted lazily, or a snapshot of it may be held",
+			": end the program that uses it"
+	case errors.Is(err, zfs.ErrBusy):
+		var places []string
+		for _, m := range mounts {
+			places = append(places, m.String())
+		}
+		m := mounts[0]
+		return "held", strings.Join(places, "; "),
+			fmt.Sprintf(": end the program that uses it, or unmount it there (nsenter -t %d -m umount %q)", m.PID, m.Mountpoint)
+	case errors.Is(err, zfs.ErrForeign):
+		list, listErr := s.pool.List(ctx, dataset)
+		if listErr != nil {
+			return "", "", ""
+		}
+		var names []string
+		for _, d := range list {
+			if d.Name == dataset {
+				names = foreignSnapshots(d)
+			}
+		}
+		return "snapshots", strings.Join(names, ", "), ""
+	}
+	return "", "", ""
+}

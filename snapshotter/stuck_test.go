@@ -1,0 +1,227 @@
+package snapshotter
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/holders"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// mount mounts a dataset or snapshot behind the snapshotter's back.
+func (s *story) mount(name string) {
+	s.pool.edit(func(state *fakeState) { state.mounted[name] = true })
+}
+
+func (s *story) unmount(name string) {
+	s.pool.edit(func(state *fakeState) { delete(state.mounted, name) })
+}
+
+// destroys counts the pool's destroys from now on.
+func (s *story) destroys() *atomic.Int64 {
+	var n atomic.Int64
+	s.pool.before = func(call string) error {
+		if call == "destroy" {
+			n.Add(1)
+		}
+		return nil
+	}
+	return &n
+}
+
+// A dataset that is busy is tried again by itself, less and less often; nobody
+// else's cleanup tries it before.
+func TestBusyIsTriedAgainWithBackoff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		s.prepare("web", "")
+		web := s.dataset("web")
+		s.mount(web)
+		s.remove("web")
+		n := s.destroys()
+		s.cleanup()
+		s.cleanup()
+		assert.EqualValues(t, 2, n.Load(), "the next one tries at once")
+		s.cleanup()
+		assert.EqualValues(t, 2, n.Load(), "then it is too early")
+		at := time.Duration(0)
+		for i, pause := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600} {
+			time.Sleep(pause*time.Second - time.Millisecond)
+			synctest.Wait()
+			require.EqualValues(t, i+2, n.Load(), "%v after the first", at)
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			at += pause * time.Second
+			require.EqualValues(t, i+3, n.Load(), "%v after the first", at)
+		}
+		assert.Equal(t, 1, strings.Count(s.log.String(), "level=warning"), "said once: %s", s.log)
+		s.unmount(web)
+		s.later()
+		assert.Len(t, s.datasets(), 1, "its space is back, and nobody asked for it")
+		tried := n.Load()
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		assert.Equal(t, tried, n.Load(), "with nothing to do, nothing is done")
+	})
+}
+
+// Without any cleanup it is tried a second later, and a second after that.
+func TestBusyIsTriedAgainByItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		s.prepare("web", "")
+		s.mount(s.dataset("web"))
+		s.remove("web")
+		n := s.destroys()
+		s.cleanup()
+		for i, pause := range []time.Duration{1, 1, 2, 4} {
+			time.Sleep(pause*time.Second - time.Millisecond)
+			synctest.Wait()
+			require.EqualValues(t, i+1, n.Load())
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			require.EqualValues(t, i+2, n.Load())
+		}
+	})
+}
+
+// The next cleanup after the pause tries again, without waiting for the timer.
+func TestBusyIsTriedAgainByTheNextCleanup(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		s.layer("base", "", "b;")
+		s.prepare("web", "base")
+		s.prepare("db", "base")
+		web := s.dataset("web")
+		s.mount(web)
+		s.remove("web")
+		s.cleanup()
+		s.remove("db", "base")
+		s.cleanup()
+		assert.Len(t, s.datasets(), 3, "it keeps what it stands on and nothing else")
+		s.unmount(web)
+		time.Sleep(firstRetry)
+		s.cleanup()
+		assert.Len(t, s.datasets(), 1)
+	})
+}
+
+// The log says who holds a dataset, again when that changes, and what to do;
+// then the pauses begin anew.
+func TestBusySaysWhoHoldsIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var asked [][]string
+		var found map[string][]holders.Mount
+		s := begin(t, keepWarm(0), settings(func(c *Config) {
+			c.holders = func(datasets ...string) map[string][]holders.Mount {
+				asked = append(asked, datasets)
+				return found
+			}
+		}))
+		s.prepare("web", "")
+		s.prepare("db", "")
+		web, db := s.dataset("web"), s.dataset("db")
+		s.mount(web)
+		found = map[string][]holders.Mount{web: {
+			{Source: web, Mountpoint: "/run/x y", PID: 123, Command: "containerd-shim", Namespace: "mnt:[4026]"},
+			{Source: web, Mountpoint: "/", PID: 456, Command: "sh", Namespace: "mnt:[4027]"},
+		}}
+		require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(db+"@daily")))
+		s.remove("web", "db")
+		s.cleanup()
+		assert.Equal(t, [][]string{{web}}, asked, "of what is busy, and once")
+		text := s.log.String()
+		assert.Contains(t, text, "mounted at /run/x y by containerd-shim (pid 123, mnt:[4026]); mounted at / by sh (pid 456, mnt:[4027])")
+		assert.Contains(t, text, `nsenter -t 123 -m umount \"/run/x y\"`)
+
+		time.Sleep(lastRetry)
+		synctest.Wait()
+		assert.Equal(t, 1, strings.Count(s.log.String(), "containerd-shim"))
+		found = nil
+		n := s.destroys()
+		s.later()
+		assert.Equal(t, 1, strings.Count(s.log.String(), "no process has it mounted"), "who held it does no more")
+		assert.GreaterOrEqual(t, n.Load(), int64(5), "the pauses begin anew")
+	})
+}
+
+// A layer that was stuck and is used again is forgotten; when it is idle the
+// next time, its pause is not the old one's.
+func TestStuckAndInUseAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		a, _ := s.pull("default", "", chain("a"), "a;")
+		s.cleanup()
+		template := s.templateOf(a)
+		s.mount(template + "@extracted")
+		s.remove(a)
+		s.cleanup()
+		time.Sleep(time.Hour)
+		a, unpacked := s.pull("default", "", chain("a"), "")
+		require.False(t, unpacked)
+		s.later()
+		assert.Contains(t, s.datasets(), template)
+		s.unmount(template + "@extracted")
+		s.remove(a)
+		s.cleanup()
+		assert.NotContains(t, s.datasets(), template, "at once")
+	})
+}
+
+// The pool is suspended while something waits to be tried again: the pauses
+// grow, and Close does not wait for them.
+func TestRetriesOfAPoolThatFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		s.prepare("web", "")
+		s.mount(s.dataset("web"))
+		s.remove("web")
+		s.cleanup()
+		var n atomic.Int64
+		s.pool.before = func(call string) error {
+			n.Add(1)
+			return fakeError(call, "x", zfs.ErrSuspended)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		assert.Less(t, n.Load(), int64(20))
+		assert.Contains(t, s.log.String(), "a cleanup could not be done")
+		s.pool.before = nil
+		require.NoError(t, s.sn.Close())
+		before := time.Now()
+		require.NoError(t, s.sn.Close())
+		assert.Equal(t, before, time.Now())
+	})
+}
+
+// Close comes while a retry is at work in the pool: it waits for it, as for
+// everything that is under way, and nothing is left running.
+func TestCloseDuringARetry(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		s.prepare("web", "")
+		s.mount(s.dataset("web"))
+		s.remove("web")
+		s.cleanup()
+		letGo := s.slow("destroy")
+		time.Sleep(firstRetry)
+		synctest.Wait()
+		closed := make(chan error, 1)
+		go func() { closed <- s.sn.Close() }()
+		letGo()
+		require.NoError(t, <-closed)
+	})
+}

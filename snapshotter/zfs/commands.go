@@ -1,0 +1,190 @@
+package zfs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// commands is the driver that runs the zfs command.
+type commands struct {
+	pool string
+	held *os.File
+}
+
+// waitDelay bounds how long a killed command may keep its pipes open.
+const waitDelay = 5 * time.Second
+
+// run executes the zfs command and answers what it wrote. op and dataset are for
+// the error.
+func (c *commands) run(ctx context.Context, op, dataset string, stdin io.Reader, args ...string) ([]byte, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "zfs", args...)
+	// Messages are classified by their text, which only the C locale fixes.
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "LANGUAGE=C")
+	// A signal to our process group, such as Ctrl-C, is for us. A command that
+	// it ended would leave part of its work.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
+	if c.held != nil {
+		cmd.ExtraFiles = []*os.File{c.held}
+	}
+	cmd.WaitDelay = waitDelay
+	err := cmd.Run()
+	switch {
+	case err == nil:
+		return stdout.Bytes(), nil
+	case ctx.Err() != nil:
+		return nil, &Error{Op: op, Dataset: dataset, Kind: ctx.Err()}
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, &Error{Op: op, Dataset: dataset, Kind: ErrUnavailable,
+			Detail: "the zfs command is not installed (Debian: zfsutils-linux and zfs-dkms)"}
+	case stderr.Len() == 0:
+		return nil, &Error{Op: op, Dataset: dataset, Detail: err.Error()}
+	default:
+		return nil, messageError(op, dataset, stderr.String())
+	}
+}
+
+func (c *commands) program(ctx context.Context, op, dataset, script string, m mode, argv []string) (table, error) {
+	args := []string{"program", "-j", "-t", strconv.Itoa(maxInstructions), "-m", strconv.Itoa(maxMemory)}
+	if m == readOnly {
+		args = append(args, "-n")
+	}
+	// Behind the dashes nothing is an option, whatever a value begins with.
+	args = append(args, "--", c.pool, "-")
+	args = append(args, argv...)
+	out, err := c.run(ctx, op, dataset, strings.NewReader(script), args...)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := readAnswer(out)
+	if err != nil {
+		return nil, &Error{Op: op, Dataset: dataset, Detail: err.Error()}
+	}
+	return answer, nil
+}
+
+// readAnswer reads what 'zfs program -j' prints. An empty table comes back as
+// an empty object or not at all.
+func readAnswer(out []byte) (table, error) {
+	dec := json.NewDecoder(bytes.NewReader(out))
+	dec.UseNumber()
+	var answer struct{ Return any }
+	if err := dec.Decode(&answer); err != nil {
+		return nil, fmt.Errorf("the channel program's answer is not JSON: %w", err)
+	}
+	if answer.Return == nil {
+		return table{}, nil
+	}
+	t, ok := fromJSON(answer.Return).(table)
+	if !ok {
+		return nil, errors.New("unexpected answer of the channel program: it is no table")
+	}
+	return t, nil
+}
+
+func fromJSON(value any) any {
+	switch v := value.(type) {
+	case json.Number:
+		n, err := v.Int64()
+		if err != nil {
+			return v.String()
+		}
+		return n
+	case map[string]any:
+		t := make(table, len(v))
+		for name, inner := range v {
+			t[name] = fromJSON(inner)
+		}
+		return t
+	default:
+		return value
+	}
+}
+
+func (c *commands) clone(ctx context.Context, snapshot, name string, props map[string]string) error {
+	args := append([]string{"clone"}, options(props)...)
+	_, err := c.run(ctx, "clone", name, nil, append(args, snapshot, name)...)
+	return err
+}
+
+func (c *commands) create(ctx context.Context, filesystem string, props map[string]string) error {
+	args := append([]string{"create"}, options(props)...)
+	_, err := c.run(ctx, "create", filesystem, nil, append(args, filesystem)...)
+	return err
+}
+
+func options(props map[string]string) []string {
+	var args []string
+	for _, name := range slices.Sorted(maps.Keys(props)) {
+		args = append(args, "-o", name+"="+props[name])
+	}
+	return args
+}
+
+func (c *commands) mount(ctx context.Context, filesystem string) error {
+	_, err := c.run(ctx, "mount", filesystem, nil, "mount", filesystem)
+	return err
+}
+
+func (c *commands) written(ctx context.Context, filesystem, snapshot string) (uint64, error) {
+	out, err := c.run(ctx, "written", filesystem, nil, "get", "-Hp", "-o", "value", "written@"+snapshot, filesystem)
+	if err != nil {
+		return 0, err
+	}
+	bytes, err := strconv.ParseUint(strings.TrimSpace(string(out)), 10, 64)
+	if err != nil {
+		return 0, &Error{Op: "written", Dataset: filesystem, Detail: "since " + snapshot + ": " + err.Error()}
+	}
+	return bytes, nil
+}
+
+func (c *commands) space(ctx context.Context, filesystem string) (Space, error) {
+	out, err := c.run(ctx, "space", filesystem, nil, "get", "-Hp", "-o", "value", "used,referenced", filesystem)
+	if err != nil {
+		return Space{}, err
+	}
+	var s Space
+	if n, err := fmt.Sscanf(string(out), "%d\n%d\n", &s.Used, &s.Referenced); n != 2 || err != nil {
+		return Space{}, &Error{Op: "space", Dataset: filesystem, Detail: fmt.Sprintf("unexpected answer %q", out)}
+	}
+	return s, nil
+}
+
+func (c *commands) properties(ctx context.Context, filesystem string, names []string) (map[string]Property, error) {
+	out, err := c.run(ctx, "get", filesystem, nil,
+		"get", "-Hp", "-o", "property,source,value", strings.Join(names, ","), filesystem)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]Property)
+	for _, row := range lines(out) {
+		if len(row) == 3 {
+			found[row[0]] = Property{Value: row[2], Here: row[1] == "local" || row[1] == "received"}
+		}
+	}
+	return found, nil
+}
+
+func (c *commands) close() error { return nil }
+
+// lines splits a command's output into lines of tab-separated fields.
+func lines(out []byte) [][]string {
+	var rows [][]string
+	for line := range strings.Lines(string(out)) {
+		rows = append(rows, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
+	}
+	return slices.Clip(rows)
+}

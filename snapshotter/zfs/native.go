@@ -1,0 +1,116 @@
+package zfs
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/ioctl"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
+)
+
+// native is the driver that calls the kernel module. What only sets up a base
+// it leaves to the command.
+type native struct {
+	*commands
+	zfs *ioctl.Handle
+}
+
+// openNative answers a driver after proving on the pool that this package and
+// the kernel mean the same.
+func openNative(ctx context.Context, pool string) (*native, error) {
+	handle, err := ioctl.Open(ctx, ioctl.Options{SelfTest: func(ctx context.Context, h *ioctl.Handle) error {
+		return h.SelfTest(ctx, pool)
+	}})
+	if err != nil {
+		return nil, nativeError("open", pool, err)
+	}
+	return &native{commands: &commands{pool: pool}, zfs: handle}, nil
+}
+
+func (n *native) close() error { return n.zfs.Close() }
+
+func (n *native) program(ctx context.Context, op, dataset, script string, m mode, argv []string) (table, error) {
+	value, err := n.zfs.Run(ctx, n.pool, ioctl.Program{
+		Source: script, Args: argv, ReadOnly: m == readOnly,
+		Instructions: maxInstructions, Memory: maxMemory,
+	})
+	if err != nil {
+		return nil, nativeError(op, dataset, err)
+	}
+	list, ok := value.(nvlist.List)
+	if !ok && value != nil {
+		return nil, &Error{Op: op, Dataset: dataset, Detail: "unexpected answer of the channel program: it is no table"}
+	}
+	return fromList(list), nil
+}
+
+func fromList(list nvlist.List) table {
+	t := make(table, len(list))
+	for _, pair := range list {
+		if inner, ok := pair.Value.(nvlist.List); ok {
+			t[pair.Name] = fromList(inner)
+		} else {
+			t[pair.Name] = pair.Value
+		}
+	}
+	return t
+}
+
+func (n *native) clone(ctx context.Context, snapshot, name string, props map[string]string) error {
+	return nativeError("clone", name, n.zfs.Clone(ctx, snapshot, name, props))
+}
+
+func (n *native) written(ctx context.Context, filesystem, snapshot string) (uint64, error) {
+	bytes, err := n.zfs.Written(ctx, filesystem, snapshot)
+	return bytes, nativeError("written", filesystem, err)
+}
+
+func (n *native) space(ctx context.Context, filesystem string) (Space, error) {
+	d, err := n.zfs.Stat(ctx, filesystem)
+	return Space{Used: d.Used, Referenced: d.Referenced}, nativeError("space", filesystem, err)
+}
+
+// nativeError translates what a call answered; nil stays nil.
+func nativeError(op, dataset string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return &Error{Op: op, Dataset: dataset, Kind: contextError(err)}
+	case errors.Is(err, ioctl.ErrUnsupported):
+		return &Error{Op: op, Dataset: dataset, Kind: ErrUnavailable, Detail: err.Error()}
+	case !errors.As(err, &errno):
+		return &Error{Op: op, Dataset: dataset, Detail: err.Error()}
+	}
+	e := errnoError(op, dataset, errno)
+	var call *ioctl.Error
+	if errors.As(err, &call) && (call.Message != "" || len(call.Each) > 0) {
+		e.Detail = reasons(call)
+	}
+	return e
+}
+
+func contextError(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return context.Canceled
+	}
+	return context.DeadlineExceeded
+}
+
+// reasons is what the kernel said beside the errno.
+func reasons(e *ioctl.Error) string {
+	var said []string
+	if e.Message != "" {
+		said = append(said, strings.Join(strings.Fields(e.Message), " "))
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Each)) {
+		said = append(said, name+": "+e.Each[name].Error())
+	}
+	return strings.Join(said, "; ")
+}
