@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -272,6 +274,6 @@ func TestForeignSnapshotsHoldOnlyTheirDataset(t *testing.T) {
 	require.NoError(t, sn.Cleanup(ctx))
 	assert.Equal(t, []string{"", "/runtime", strings.TrimPrefix(held[0].Source, base.String()), "/storage", "/storage/empty"}, base.Names(t))
 	require.NoError(t, base.Client.DestroySnapshot(ctx, foreign))
-	require.NoError(t, sn.Cleanup(ctx))
-	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+	assert.Eventually(t, func() bool { return !slices.Contains(base.Names(t), strings.TrimPrefix(held[0].Source, base.String())) },
+		patience, time.Second, "it is tried again by itself")
 }

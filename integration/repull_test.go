@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -46,6 +48,19 @@ func (c *containerd) forget(t testing.TB, d *daemon, namespace, ref string) {
 	require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
 }
 
+// pullByClient pulls as nerdctl does, and the CRI plugin of 1.7.
+func (c *containerd) pullByClient(t testing.TB, namespace, ref string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), namespace), patience)
+	defer cancel()
+	cl, err := client.New(c.address)
+	require.NoError(t, err)
+	defer cl.Close()
+	_, err = cl.Pull(ctx, ref, client.WithPullUnpack, client.WithPullSnapshotter("zfstpl"))
+	require.NoError(t, err)
+}
+
+// pull pulls by ctr, which has containerd 2.x do it and does it itself on 1.7.
 func (c *containerd) pull(t testing.TB, namespace, ref string) {
 	t.Helper()
 	c.ctr(t, "--namespace", namespace, "images", "pull", "--plain-http", "--snapshotter", "zfstpl", ref)
@@ -65,7 +80,7 @@ func TestRepullUnpacksNothing(t *testing.T) {
 	c := startContainerd(t, d)
 	registry, ref := serveImage(t, writeTestImage(t))
 
-	c.pull(t, "default", ref)
+	c.pullByClient(t, "default", ref)
 	assert.Equal(t, testLayers, registry.layersFetched())
 	first := c.lists(t, "default", ref)
 	c.forget(t, d, "default", ref)
@@ -74,15 +89,21 @@ func TestRepullUnpacksNothing(t *testing.T) {
 	assert.Len(t, before, 1+testLayers)
 	require.NotContains(t, d.log.String(), "revived")
 
-	c.pull(t, "default", ref)
-	assert.Zero(t, registry.layersFetched(), "nothing is fetched")
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "revived a layer"))
-	assert.Equal(t, before, identities(t, base), "the very same templates")
-	for _, name := range base.Names(t) {
-		assert.NotContains(t, name, "/runtime/", "nothing was unpacked anywhere")
+	pulls := []func(testing.TB, string, string){c.pullByClient}
+	if !containerd17(t) {
+		pulls = append(pulls, c.pull)
 	}
-	assert.Equal(t, first, c.lists(t, "default", ref))
-	c.forget(t, d, "default", ref)
+	for i, pull := range pulls {
+		pull(t, "default", ref)
+		assert.Zero(t, registry.layersFetched(), "nothing is fetched")
+		assert.Equal(t, (i+1)*testLayers, strings.Count(d.log.String(), "revived a layer"))
+		assert.Equal(t, before, identities(t, base), "the very same templates")
+		for _, name := range base.Names(t) {
+			assert.NotContains(t, name, "/runtime/", "nothing was unpacked anywhere")
+		}
+		assert.Equal(t, first, c.lists(t, "default", ref))
+		c.forget(t, d, "default", ref)
+	}
 }
 
 // An import has the layers with it, and on containerd 1.7 unpacks them without a

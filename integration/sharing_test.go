@@ -63,14 +63,20 @@ func TestNamespacesOfContainerdShareNothing(t *testing.T) {
 		"containerd.io/gc.root":    "stays", // or it would be collected with the image
 	})))
 
-	for _, fetched := range []int{testLayers, 0} {
-		c.pull(t, "default", ref)
+	again, revived := 0, testLayers
+	if containerd17(t) {
+		// It does not say who asks, so the bottom layer could be anybody's. With
+		// the first layer it unpacks it fetches those above, too.
+		again, revived = testLayers, testLayers-1
+	}
+	for _, fetched := range []int{testLayers, again} {
+		c.pullByClient(t, "default", ref)
 		assert.Equal(t, fetched, registry.layersFetched())
 		assert.Contains(t, c.lists(t, "default", ref), "/app\n", "what the layer has")
 		assert.Len(t, identities(t, base), 1+testLayers+1)
 		c.forget(t, d, "default", ref)
 	}
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "revived a layer"))
+	assert.Equal(t, revived, strings.Count(d.log.String(), "revived a layer"))
 	for name := range identities(t, base) {
 		if name != base.Empty().Dataset() {
 			assert.Regexp(t, "/ns-[0-9a-f]{16}-sha256:[0-9a-f]{64}$", name)

@@ -18,8 +18,9 @@ const (
 
 // remapIDs is containerd's word for a snapshotter whose mounts are mapped into a
 // user namespace by the kernel. Without it containerd copies the image and
-// changes the owner of each file. A containerd 1.7 that is too old for the word
-// passes over it.
+// changes the owner of each file. containerd 1.7 must not hear the word: 1.7.24
+// believes it, passes over the options of the mount, and the container's root is
+// nobody in his own root file system.
 const remapIDs = "remap-ids"
 
 // The transfer service of containerd 2 has one table that says with what it
@@ -28,7 +29,9 @@ var containerdConfig = template.Must(template.New("").Parse(`# For {{if eq .Vers
 [proxy_plugins.zfstpl]
   type = "snapshot"
   address = "{{.Address}}"
+{{- if eq .Version 3}}
   capabilities = ["{{.RemapIDs}}"]
+{{- end}}
   [proxy_plugins.zfstpl.exports]
     root = "{{.Root}}"
     enable_remote_snapshot_annotations = "true"

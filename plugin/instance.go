@@ -42,12 +42,6 @@ func Open(ctx context.Context, config Config) (*Instance, error) {
 }
 
 func (i *Instance) open(ctx context.Context, base layout.Base, config Config) (err error) {
-	kind, why := i.pool.Kind()
-	entry := log.G(ctx).WithField("client", kind)
-	if why != nil {
-		entry = entry.WithField("reason", why)
-	}
-	entry.Info("speaking to ZFS")
 	watch(i.pool)
 	if i.Root, err = mountBase(ctx, i.pool, base, config.Root); err != nil {
 		return err
@@ -64,7 +58,16 @@ func (i *Instance) open(ctx context.Context, base layout.Base, config Config) (e
 		Foreign:      config.ForeignSnapshots,
 		Quota:        config.Quota.Bytes,
 	})
-	return err
+	if err != nil {
+		return err // the one line that is said, so it comes before any other
+	}
+	kind, why := i.pool.Kind()
+	entry := log.G(ctx).WithField("client", kind)
+	if why != nil {
+		entry = entry.WithField("reason", why)
+	}
+	entry.Info("speaking to ZFS")
+	return nil
 }
 
 // Close closes the snapshotter and gives the base free.

@@ -159,6 +159,7 @@ func usageStory(t *testing.T) {
 	s.prepare("web", "base")
 	s.write("web", "three;")
 	s.view("look", "base")
+	time.Sleep(mountTime) // since it was mounted for writing
 	for name, want := range map[string]snapshots.Usage{"base": {Size: 8, Inodes: 2}, "web": {Size: 6, Inodes: 1}, "look": {}} {
 		got, err := s.sn.Usage(s.ctx, name)
 		require.NoError(t, err)

@@ -14,9 +14,9 @@ import (
 // the templates among them again: one channel program's worth.
 const cleanupBatch = 50
 
-// Cleanup writes pending removals, then destroys what nobody needs: trash, and
-// templates that have been warm for longer than they are kept. containerd calls
-// it after each garbage collection. What cannot be destroyed now, because it is
+// Cleanup destroys what nobody needs, trash and templates that have been warm for
+// longer than they are kept, and writes what removals are left. containerd calls it
+// after each garbage collection. What cannot be destroyed now, because it is
 // mounted or carries somebody else's snapshot, stays and is no error: it is
 // tried again by the next Cleanup, or by itself a second later, and after that
 // in pauses that grow to ten minutes.
@@ -28,24 +28,36 @@ func (s *Snapshotter) clean(ctx context.Context) error {
 	s.cleanup.Lock()
 	defer s.cleanup.Unlock()
 	defer s.again.poke()
-	if err := s.queue.flush(ctx); err != nil {
+	if err := s.queue.catchUp(ctx); err != nil {
 		return poolError("cleanup", err)
 	}
-	destroyed := 0
+	if err := s.releaseMounts(ctx); err != nil {
+		return err
+	}
+	if err := s.queue.overtake(func() ([]string, error) { return s.destroyDoomed(ctx) }); err != nil {
+		return poolError("cleanup", err)
+	}
+	return poolError("cleanup", s.queue.flush(ctx))
+}
+
+// destroyDoomed destroys what nobody needs, and answers what is gone. A dataset
+// whose removal is still to be written needs no writing: it is removed when it is
+// destroyed, and of a crash in between containerd sees one that it removes again.
+func (s *Snapshotter) destroyDoomed(ctx context.Context) (gone []string, err error) {
 	for batch := range slices.Chunk(plan(s.index.nodes(s.config.WarmKeep, time.Now())), cleanupBatch) {
 		if err := ctx.Err(); err != nil {
-			return err
+			return gone, err
 		}
-		n, err := s.destroy(ctx, batch)
+		destroyed, err := s.destroy(ctx, batch)
+		gone = append(gone, destroyed...)
 		if err != nil {
-			return poolError("cleanup", err)
+			return gone, err
 		}
-		destroyed += n
 	}
-	if destroyed > 0 {
-		log.G(ctx).WithField("datasets", destroyed).Debug("cleanup destroyed what nobody needs")
+	if len(gone) > 0 {
+		log.G(ctx).WithField("datasets", len(gone)).Debug("cleanup destroyed what nobody needs")
 	}
-	return nil
+	return gone, nil
 }
 
 // nodes is the tree of clones as the index knows it. What could not be
@@ -85,31 +97,41 @@ func (t *template) expired(keep time.Duration) bool {
 	return t.IsOpaque() || keep != KeepForever && time.Since(t.idle) >= keep
 }
 
-// destroy destroys a batch of datasets and answers how many are gone.
-func (s *Snapshotter) destroy(ctx context.Context, batch []string) (int, error) {
+// destroy destroys a batch of datasets and answers which are gone.
+func (s *Snapshotter) destroy(ctx context.Context, batch []string) (gone []string, err error) {
 	// A commit of the same layer waits here until the name is free again.
 	names := slices.Sorted(slices.Values(batch))
 	unlock, err := s.data.lockAll(ctx, names...)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer unlock()
 	dying := s.index.condemn(batch, s.config.WarmKeep)
 	order := slices.DeleteFunc(slices.Clone(batch), func(dataset string) bool { _, ok := dying[dataset]; return !ok })
 	if len(order) == 0 {
-		return 0, nil
+		return nil, nil
 	}
-	left, err := s.pool.Destroy(ctx, layout.Extracted, order)
-	if err == nil {
-		left, err = s.destroyForeign(ctx, order, left)
-	}
+	left, err := s.destroyDatasets(ctx, order)
 	if err != nil {
 		s.index.reprieve(dying, order, func(string) bool { return true })
-		return 0, err
+		return nil, err
 	}
 	s.index.reprieve(dying, order, func(dataset string) bool { return left[dataset] != nil })
 	s.complain(ctx, left)
-	return len(order) - len(left), nil
+	return slices.DeleteFunc(order, func(dataset string) bool { return left[dataset] != nil }), nil
+}
+
+func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[string]error, error) {
+	for _, dataset := range order {
+		if err := s.releaseMount(ctx, dataset); err != nil {
+			return nil, err
+		}
+	}
+	left, err := s.pool.Destroy(ctx, layout.Extracted, order)
+	if err != nil {
+		return nil, err
+	}
+	return s.destroyForeign(ctx, order, left)
 }
 
 // condemn takes those of the batch that still may go out of use. It answers

@@ -13,12 +13,12 @@ import (
 // slow makes one kind of call to the pool wait until it is let go.
 func (s *story) slow(call string) (letGo func()) {
 	gate := make(chan struct{})
-	s.pool.before = func(c string) error {
+	s.pool.interrupt(func(c string) error {
 		if c == call {
 			<-gate
 		}
 		return nil
-	}
+	})
 	return func() { close(gate) }
 }
 

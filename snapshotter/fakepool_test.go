@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -29,13 +31,16 @@ type fakePool struct {
 	tb    testing.TB
 	steps bool // as below 2.4, where a clone is a transaction of its own
 	torn  bool // each step is a transaction, as nowhere in ZFS
-	lax   bool // destroying a dataset with a record is no failure of the test
 
 	mu    sync.Mutex
 	state fakeState
 	cut   int // transactions until the machine dies; negative: it does not
 	kill  int // the same for one command, and no more than that
 	dead  bool
+
+	// owner is the snapshotter that works on the pool. What it shows is never
+	// destroyed.
+	owner atomic.Pointer[Snapshotter]
 
 	// before and after are called around every call, by its name. An error is
 	// answered in place of the call, or after it was done.
@@ -46,7 +51,9 @@ type fakeState struct {
 	txg     uint64
 	full    bool            // no space for what takes any
 	mounted map[string]bool // file systems and snapshots
-	fs      map[string]fakeFS
+	// attached counts the mounts that Attach made; they go with the process.
+	attached map[string]int
+	fs       map[string]fakeFS
 }
 
 // fakeFS is a file system. Its content is a string to which writers append.
@@ -68,6 +75,7 @@ type fakeSnap struct {
 
 func (s fakeState) clone() fakeState {
 	c := s
+	c.attached = maps.Clone(s.attached)
 	c.mounted, c.fs = maps.Clone(s.mounted), make(map[string]fakeFS, len(s.fs))
 	for name, fs := range s.fs {
 		fs.snaps, fs.props, fs.native = maps.Clone(fs.snaps), maps.Clone(fs.props), maps.Clone(fs.native)
@@ -76,9 +84,21 @@ func (s fakeState) clone() fakeState {
 	return c
 }
 
+// shows tells whether there is a record on a dataset.
+func (x *index) shows(dataset string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, r := range x.records {
+		if r.dataset == dataset {
+			return true
+		}
+	}
+	return false
+}
+
 func newFakePool(tb testing.TB) *fakePool {
 	p := &fakePool{tb: tb, cut: -1, kill: -1}
-	p.state = fakeState{mounted: make(map[string]bool), fs: make(map[string]fakeFS)}
+	p.state = fakeState{mounted: make(map[string]bool), attached: make(map[string]int), fs: make(map[string]fakeFS)}
 	p.state.create("tank", nil)
 	return p
 }
@@ -89,8 +109,9 @@ func (p *fakePool) afterCrash() *fakePool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead = true
-	next := &fakePool{tb: p.tb, steps: p.steps, torn: p.torn, lax: p.lax, cut: -1, kill: -1, state: p.state.clone()}
+	next := &fakePool{tb: p.tb, steps: p.steps, torn: p.torn, cut: -1, kill: -1, state: p.state.clone()}
 	next.state.mounted, next.state.full = make(map[string]bool), false
+	next.state.attached = make(map[string]int)
 	for name, fs := range next.state.fs {
 		fs.dirty = ""
 		next.state.fs[name] = fs
@@ -119,18 +140,28 @@ func (p *fakePool) editFS(name string, fn func(fs *fakeFS)) {
 }
 
 func (p *fakePool) call(name string, fn func() error) error {
-	if p.before != nil {
-		if err := p.before(name); err != nil {
+	p.mu.Lock()
+	before, after := p.before, p.after
+	p.mu.Unlock()
+	if before != nil {
+		if err := before(name); err != nil {
 			return err
 		}
 	}
 	if err := fn(); err != nil {
 		return err
 	}
-	if p.after != nil {
-		return p.after(name)
+	if after != nil {
+		return after(name)
 	}
 	return nil
+}
+
+// interrupt sets what is called before every call, while some may be under way.
+func (p *fakePool) interrupt(before func(call string) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.before = before
 }
 
 // read looks at the state.
@@ -318,6 +349,29 @@ func (p *fakePool) Flush(_ context.Context, name string) error {
 		})
 	})
 }
+
+// Attach has the snapshot mounted until the answer is closed. It comes from the
+// background, whenever it likes, and so runs no hooks.
+func (p *fakePool) Attach(_ context.Context, name string) (io.Closer, error) {
+	err := p.read(func(s *fakeState) error {
+		if _, ok := s.contentOf(name); !ok {
+			return fakeError("mount", name, zfs.ErrNotFound)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.edit(func(s *fakeState) { s.attached[name]++ })
+	return closeFunc(func() error {
+		p.edit(func(s *fakeState) { s.attached[name]-- })
+		return nil
+	}), nil
+}
+
+type closeFunc func() error
+
+func (f closeFunc) Close() error { return f() }
 
 func (p *fakePool) Written(_ context.Context, name, since string) (n uint64, err error) {
 	err = p.call("written", func() error {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
 // maxRanges is UID_GID_MAP_MAX_EXTENTS, the kernel's bound for one mapping.
@@ -41,6 +43,14 @@ func idmapOptions(info snapshots.Info) ([]string, error) {
 		}
 	}
 	return []string{"uidmap=" + uids, "gidmap=" + gids}, nil
+}
+
+// remaps tells whether a commit is of an image whose files containerd gave to
+// the users of a user namespace, as it does where it was not told of the
+// capability remap-ids. It then still puts the labels on what it prepares on
+// that; to map the mount as well would map twice.
+func remaps(name, key string) bool {
+	return layout.ClientName(key) == layout.ClientName(name)+"-remap"
 }
 
 // checkIDMap holds a mapping, "<inside>:<outside>:<count>" and more of them

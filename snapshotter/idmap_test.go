@@ -114,3 +114,26 @@ func TestACorruptIDMappingIsNotMounted(t *testing.T) {
 	s.remove("web")
 	s.requireInvariants()
 }
+
+// A containerd that was not told of the capability changes the owners itself, and
+// sends the labels all the same: what is mapped is not mapped again, nor is what
+// stands on it, after a restart neither.
+func TestIDMappingsOnWhatContainerdRemapped(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("default/1/base", "", "b;")
+	const good = "0:100000:65536"
+	id := "sha256:" + strings.Repeat("e", 64)
+	s.prepare("default/2/"+id+"-remap", "default/1/base")
+	s.commit("default/3/"+id, "default/2/"+id+"-remap")
+	assert.Nil(t, s.prepare("default/4/web", "default/3/"+id, idmapped(good, good))[0].Options)
+	assert.Equal(t, []string{"ro"}, s.view("default/5/look", "default/3/"+id, idmapped(good, good))[0].Options)
+	s.restart()
+	mounts, err := s.sn.Mounts(s.ctx, "default/4/web")
+	require.NoError(t, err)
+	assert.Nil(t, mounts[0].Options)
+	s.commit("default/6/saved", "default/4/web")
+	assert.Nil(t, s.prepare("default/7/next", "default/6/saved", idmapped(good, good))[0].Options)
+	assert.Len(t, s.prepare("default/8/other", "default/1/base", idmapped(good, good))[0].Options, 2)
+	s.requireInvariants()
+}

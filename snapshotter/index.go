@@ -18,6 +18,7 @@ type template struct {
 	parent *template // nil for the empty template
 
 	records int       // committed and view records on it
+	views   int       // view records among them
 	pins    int       // operations that are about to use it
 	held    bool      // something on it could not be read: never destroy it
 	idle    time.Time // when its last record went
@@ -52,6 +53,7 @@ type index struct {
 	doubtful  map[string]bool      // names under storage that something unknown may have
 	strays    map[string]bool      // runtimes that may have an @extracted of a commit that failed
 	samples   map[string]sample    // usage of active snapshots, by dataset
+	handed    map[string]time.Time // when the mounts of active snapshots were asked for, by dataset
 }
 
 func newIndex() *index {
@@ -64,6 +66,7 @@ func newIndex() *index {
 		doubtful:  make(map[string]bool),
 		strays:    make(map[string]bool),
 		samples:   make(map[string]sample),
+		handed:    make(map[string]time.Time),
 	}
 }
 
@@ -155,15 +158,22 @@ func (x *index) insert(r *record) {
 	if r.info.Kind != snapshots.KindActive {
 		r.template.records++
 	}
+	if r.info.Kind == snapshots.KindView {
+		r.template.views++
+	}
 }
 
 // drop takes a record away, and its claim on its parent with it.
 func (x *index) drop(r *record) {
 	delete(x.records, r.info.Name)
 	delete(x.samples, r.dataset)
+	delete(x.handed, r.dataset)
 	x.disown(r.info.Parent)
 	if r.info.Kind != snapshots.KindActive {
 		r.template.records--
+	}
+	if r.info.Kind == snapshots.KindView {
+		r.template.views--
 	}
 }
 

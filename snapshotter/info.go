@@ -36,13 +36,18 @@ func (s *Snapshotter) lookup(key string) (*record, error) {
 }
 
 // Mounts answers from memory.
-func (s *Snapshotter) Mounts(_ context.Context, key string) ([]mount.Mount, error) {
+func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	r, err := s.lookup(key)
 	if err != nil {
 		return nil, err
 	}
 	if r.info.Kind == snapshots.KindCommitted {
 		return nil, fmt.Errorf("snapshot %q is committed and has no mounts: %w", key, errdefs.ErrFailedPrecondition)
+	}
+	if r.info.Kind == snapshots.KindActive {
+		if err := s.expectMount(ctx, r); err != nil {
+			return nil, err
+		}
 	}
 	return r.mounts()
 }

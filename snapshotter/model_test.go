@@ -17,7 +17,7 @@ import (
 type model struct {
 	keep   bool // warm layers
 	snaps  map[string]*modelSnap
-	limbo  map[string]*modelSnap // removed, and perhaps not in the pool yet
+	limbo  map[string][]*modelSnap // removed, and perhaps not in the pool yet; the newest last
 	layers map[string]*modelTemplate
 	all    []*modelTemplate
 	empty  *modelTemplate
@@ -37,7 +37,7 @@ type modelTemplate struct {
 }
 
 func newModel(keep bool) *model {
-	m := &model{keep: keep, snaps: make(map[string]*modelSnap), limbo: make(map[string]*modelSnap), layers: make(map[string]*modelTemplate)}
+	m := &model{keep: keep, snaps: make(map[string]*modelSnap), limbo: make(map[string][]*modelSnap), layers: make(map[string]*modelTemplate)}
 	m.empty = &modelTemplate{}
 	return m
 }
@@ -142,7 +142,7 @@ func (m *model) remove(key string) error {
 	if m.children(key) > 0 {
 		return errdefs.ErrFailedPrecondition
 	}
-	m.limbo[key] = m.snaps[key]
+	m.limbo[key] = append(m.limbo[key], m.snaps[key])
 	delete(m.snaps, key)
 	return nil
 }
@@ -206,10 +206,10 @@ func (m *model) cleanup() {
 // crash brings back what was removed and not written yet, except where its
 // name is in use again: then it is written with the next removals.
 func (m *model) crash() {
-	for name, s := range m.limbo {
-		if m.snaps[name] == nil {
-			m.snaps[name] = s
-			delete(m.limbo, name)
+	for name, removed := range m.limbo {
+		if last := len(removed) - 1; m.snaps[name] == nil && last >= 0 {
+			m.snaps[name] = removed[last]
+			m.limbo[name] = removed[:last]
 		}
 	}
 	for name, s := range m.snaps {

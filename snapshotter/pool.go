@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"context"
+	"io"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -37,6 +38,10 @@ type Pool interface {
 
 	// Space answers what a file system occupies.
 	Space(ctx context.Context, filesystem string) (zfs.Space, error)
+
+	// Attach mounts a snapshot without giving it a place in any mount namespace,
+	// until what it answers is closed.
+	Attach(ctx context.Context, snapshot string) (io.Closer, error)
 
 	// Objects answers the number of objects in a file system or snapshot.
 	Objects(ctx context.Context, name string) (uint64, error)

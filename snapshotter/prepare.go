@@ -56,6 +56,12 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	r := &record{id: layout.NewID(), seq: seq, info: info, template: t, dataset: t.Dataset()}
+	if p, err := s.index.get(parent); err == nil { // is there until r is, or abandon
+		r.remapped = p.remapped
+	}
+	if kind == snapshots.KindView {
+		defer s.keepMounted(ctx, t)() // while the pool writes the record
+	}
 	if err := s.createIn(ctx, r); err != nil {
 		abandon()
 		return nil, err
@@ -181,15 +187,13 @@ func (s *Snapshotter) layer(name, chain string) (layout.Template, error) {
 // would only mean that the key is taken.
 //
 // containerd then walks all snapshots and takes the first with that label and
-// parent, whosever it is. Where namespaces share nothing it is the asking one's
-// own, because Walk shows those first to whoever says his namespace, as
-// containerd does; somebody who does not say it has to unpack.
+// parent, whosever it is. Where namespaces share nothing see ownIsFound.
 func (s *Snapshotter) revive(ctx context.Context, r *record) error {
 	ref := s.reviveRef(r.info)
 	if ref == "" {
 		return nil
 	}
-	if ns, _ := namespaces.Namespace(ctx); s.config.OwnTemplates && ns != layout.Namespace(r.info.Name) {
+	if s.config.OwnTemplates && !ownIsFound(ctx, r) {
 		return nil
 	}
 	layer, err := s.layer(r.info.Name, ref)
@@ -227,6 +231,19 @@ func (s *Snapshotter) revive(ctx context.Context, r *record) error {
 	}
 	log.G(ctx).WithField("key", r.info.Name).WithField("template", t.Dataset()).Debug("revived a layer that was in the pool")
 	return exists
+}
+
+// ownIsFound tells whether what containerd takes for a layer that is revived is of
+// the namespace that asks. It is when the caller says his namespace, as containerd
+// 2 does, for Walk then shows his own first; and it is on a parent that nobody
+// else can stand on. So a containerd 1.7, which does not say it, unpacks the
+// bottom layer and finds the others.
+func ownIsFound(ctx context.Context, r *record) bool {
+	asks := layout.Namespace(r.info.Name)
+	if ns, ok := namespaces.Namespace(ctx); ok {
+		return ns == asks
+	}
+	return layout.Namespace(r.info.Parent) == asks && r.template.OwnedBy(asks)
 }
 
 // reviveRef is the chain ID a Prepare asks for by label, or "".

@@ -246,7 +246,6 @@ func TestManyAtOnce(t *testing.T) {
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
 			s := begin(t, option, keepWarm(0))
-			s.pool.lax = true // a removal may overtake its record into the pool
 			var wait sync.WaitGroup
 			for worker := range 8 {
 				wait.Go(func() {

@@ -55,6 +55,9 @@ type record struct {
 	info   snapshots.Info
 	target string // active: the chain ID it is being extracted for, or ""
 	from   string // committed: the ID of the active record it was made of, or ""
+	// remapped says that the owners of the files were changed for a user
+	// namespace, by containerd or in a snapshot below: they are mapped already.
+	remapped bool
 
 	// dataset carries the record: an active one's runtime, else the template.
 	dataset string
@@ -72,6 +75,7 @@ type stored struct {
 	Parent  string            `json:"parent,omitempty"`
 	Target  string            `json:"target,omitempty"`
 	From    string            `json:"from,omitempty"`
+	Remap   bool              `json:"remapped,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Created time.Time         `json:"created"`
 	Updated time.Time         `json:"updated"`
@@ -105,7 +109,7 @@ func (r *record) properties() (map[string]string, error) {
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(stored{
 		Seq: r.seq, Kind: strings.ToLower(r.info.Kind.String()), Name: r.info.Name, Parent: r.info.Parent,
-		Target: r.target, From: r.from, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
+		Target: r.target, From: r.from, Remap: r.remapped, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %q: %w", r.info.Name, err)
@@ -239,7 +243,7 @@ func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
 	}
 	slices.Sort(props)
 	return &record{
-		id: id, seq: s.Seq, target: s.Target, from: s.From, dataset: d.Name, props: props,
+		id: id, seq: s.Seq, target: s.Target, from: s.From, remapped: s.Remap, dataset: d.Name, props: props,
 		info: snapshots.Info{Kind: kind, Name: s.Name, Parent: s.Parent, Labels: s.Labels, Created: s.Created, Updated: s.Updated},
 	}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -127,6 +128,24 @@ func (q *removals) catchUp(ctx context.Context) error {
 		return nil
 	}
 	return q.flush(ctx)
+}
+
+// overtake runs destroy, while nothing is written, and forgets the removals of
+// the datasets that it destroyed.
+func (q *removals) overtake(destroy func() (gone []string, err error)) error {
+	q.flushing.Lock()
+	defer q.flushing.Unlock()
+	names, err := destroy()
+	gone := make(map[string]bool, len(names))
+	for _, name := range names {
+		gone[name] = true
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.repairs == 0 {
+		q.pending = slices.DeleteFunc(q.pending, func(ops []zfs.Op) bool { return gone[ops[0].Dataset()] })
+	}
+	return err
 }
 
 func (q *removals) poke() {

@@ -148,9 +148,38 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 	for i := range 2*removalBatch + 10 {
 		s.remove(fmt.Sprint("web", i))
 	}
-	s.cleanup()
+	require.NoError(t, s.sn.queue.flush(s.ctx))
 	assert.Equal(t, 3, transactions)
 	s.requireInvariants()
+}
+
+// What is destroyed at once is removed by that, and need not be written before.
+func TestCleanupOvertakesRemovals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(time.Hour))
+		s.layer("base", "", "")
+		for _, key := range []string{"web", "busy"} {
+			s.prepare(key, "base")
+		}
+		busy := s.dataset("busy")
+		s.pool.edit(func(state *fakeState) { state.mounted[busy] = true })
+		writes := 0
+		s.pool.before = func(call string) error {
+			if call == "apply" {
+				writes++
+			}
+			return nil
+		}
+		s.remove("web")
+		require.NoError(t, s.sn.Cleanup(s.ctx))
+		assert.Zero(t, writes)
+		s.remove("busy")
+		require.NoError(t, s.sn.Cleanup(s.ctx))
+		assert.Equal(t, 1, writes, "it is still there, and its removal is written")
+		assert.Equal(t, 1, s.recordsInPool())
+		s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+	})
 }
 
 // A removal that cannot be written stays, in its order, until it can.
@@ -163,7 +192,7 @@ func TestRemovalsWaitForABetterTime(t *testing.T) {
 		var broken error // of the interface, to be nil later
 		broken = fakeError("set", "x", zfs.ErrSuspended)
 		s.pool.before = func(call string) error {
-			if call == "apply" {
+			if call == "apply" || call == "destroy" {
 				return broken
 			}
 			return nil

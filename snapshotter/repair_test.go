@@ -2,7 +2,9 @@ package snapshotter
 
 import (
 	"errors"
+	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/stretchr/testify/assert"
@@ -144,6 +146,39 @@ func TestARepairThatFails(t *testing.T) {
 	require.NoError(t, update())
 	assert.Equal(t, "b", s.stat("web").Labels["a"])
 	s.requireInvariants()
+}
+
+// A repair behind many removals, of which the first batch can be written and the
+// second cannot: it is still one that others wait for.
+func TestARepairBehindManyRemovals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, repairBehindManyRemovals) // where no timer writes in between
+}
+
+func repairBehindManyRemovals(t *testing.T) {
+	s := begin(t)
+	for i := range removalBatch {
+		s.prepare(fmt.Sprint("web", i), "")
+	}
+	s.prepare("web", "")
+	for i := range removalBatch {
+		s.remove(fmt.Sprint("web", i))
+	}
+	s.silent(func() error {
+		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
+	})
+	applies := 0
+	s.pool.before = func(call string) error {
+		if applies++; applies > 1 {
+			return fakeError(call, "x", zfs.ErrSuspended)
+		}
+		return nil
+	}
+	require.ErrorIs(t, s.sn.queue.flush(s.ctx), zfs.ErrSuspended)
+	s.pool.before = nil
+	s.commit("saved", "web")
+	s.requireInvariants()
+	assert.Empty(t, s.stat("saved").Labels)
 }
 
 func TestAmbiguous(t *testing.T) {

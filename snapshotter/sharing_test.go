@@ -83,6 +83,62 @@ func TestOwnTemplatesAndACallerWithoutANamespace(t *testing.T) {
 	s.requireInvariants()
 }
 
+// A containerd 1.7 does not say its namespace. It cannot be told that its bottom
+// layer is there, for it might find another's; what stands on its own it finds.
+func TestOwnTemplatesOfAContainerdThatDoesNotSayItsNamespace(t *testing.T) {
+	t.Parallel()
+	s := begin(t, settings(ownTemplates))
+	pull := func(namespace string) (name string, unpacked []string) {
+		for _, digit := range []string{"a", "b", "c"} {
+			key := s.backend(namespace, "extract-1-x "+chain(digit))
+			err := second(s.sn.Prepare(s.ctx, key, name, ref(chain(digit))))
+			if errdefs.IsAlreadyExists(err) {
+				name = s.adopted(name, chain(digit))
+				continue
+			}
+			require.NoError(t, err)
+			s.write(key, namespace+digit+";")
+			name = s.backend(namespace, chain(digit))
+			s.commit(name, key, ref(chain(digit)))
+			unpacked = append(unpacked, digit)
+		}
+		return name, unpacked
+	}
+	for _, ns := range []string{"default", "attacker", "zoo"} {
+		_, unpacked := pull(ns)
+		assert.Equal(t, []string{"a", "b", "c"}, unpacked)
+	}
+	for _, ns := range []string{"default", "zoo"} {
+		name, unpacked := pull(ns)
+		assert.Equal(t, []string{"a"}, unpacked)
+		assert.Equal(t, ns+"a;"+ns+"b;"+ns+"c;", s.visible()[name].Content)
+	}
+	s.requireInvariants()
+}
+
+// While templates were shared another namespace came to stand on one's record, and
+// still does. What it puts there is not found in place of one's own.
+func TestOwnTemplatesOnOnesThatWereShared(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	shared, _ := s.pull("default", "", chain("a"), "a;")
+	s.with = ownTemplates
+	s.restart()
+	_, unpacked := s.pull("attacker", shared, chain("b"), "evil;")
+	require.True(t, unpacked)
+	mine, unpacked := s.pull("default", shared, chain("b"), "b;")
+	require.True(t, unpacked)
+	s.remove(mine)
+
+	key := s.backend("default", "extract-1-x "+chain("b"))
+	require.NoError(t, second(s.sn.Prepare(s.ctx, key, shared, ref(chain("b")))), "whoever does not say his namespace unpacks")
+	s.remove(key)
+	mine, unpacked = s.pull("default", shared, chain("b"), "")
+	assert.False(t, unpacked, "whoever says it finds his own")
+	assert.Equal(t, "a;b;", s.visible()[mine].Content)
+	s.requireInvariants()
+}
+
 // Templates that were made under the other setting stay what they are to those
 // who have them, and are joined no more.
 func TestTheSharingSettingIsChanged(t *testing.T) {

@@ -2,7 +2,9 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +55,9 @@ type Snapshotter struct {
 	queue  removals
 	again  retries
 
+	mounts keptMounts // of templates that have views
+	counts keyLocks   // by dataset, while its objects are counted
+
 	cleanup sync.Mutex // one cleanup at a time
 
 	closing sync.RWMutex // held for reading while an operation runs
@@ -75,9 +80,11 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 		config.holders = func(datasets ...string) map[string][]holders.Mount { return holders.Find(holders.Proc, datasets...) }
 	}
 	s := &Snapshotter{config: config, pool: pool, index: newIndex()}
+	s.mounts.kept = make(map[string]io.Closer)
 	if err := s.recover(ctx); err != nil {
 		return nil, err
 	}
+	s.keepViewsMounted(ctx)
 	s.queue.start(s)
 	s.again.start(context.WithoutCancel(ctx), s)
 	return s, nil
@@ -92,7 +99,7 @@ func (s *Snapshotter) Close() error {
 	s.again.stop()
 	s.closing.Lock()
 	defer s.closing.Unlock()
-	return s.queue.stop()
+	return errors.Join(s.queue.stop(), s.mounts.releaseAll())
 }
 
 func (c Config) check() error {
@@ -152,9 +159,12 @@ func settleErr(ctx context.Context, s *Snapshotter, fn func(context.Context) err
 
 // mounts is how containerd mounts a snapshot: without any state of ours.
 func (r *record) mounts() ([]mount.Mount, error) {
-	options, err := idmapOptions(r.info)
-	if err != nil {
-		return nil, err
+	var options []string
+	if !r.remapped {
+		var err error
+		if options, err = idmapOptions(r.info); err != nil {
+			return nil, err
+		}
 	}
 	if r.info.Kind == snapshots.KindView {
 		return []mount.Mount{{Type: "zfs", Source: r.template.Snapshot(), Options: append([]string{"ro"}, options...)}}, nil

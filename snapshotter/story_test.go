@@ -96,8 +96,10 @@ func (s *story) config() Config {
 }
 
 func (s *story) tryStart() error {
+	s.pool.owner.Store(nil)
 	sn, err := New(s.ctx, s.pool, s.config())
 	if err == nil {
+		s.pool.owner.Store(sn)
 		s.sn = sn
 		s.Cleanup(func() { sn.Close() })
 	}

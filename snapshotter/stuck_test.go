@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -26,12 +27,12 @@ func (s *story) unmount(name string) {
 // destroys counts the pool's destroys from now on.
 func (s *story) destroys() *atomic.Int64 {
 	var n atomic.Int64
-	s.pool.before = func(call string) error {
+	s.pool.interrupt(func(call string) error {
 		if call == "destroy" {
 			n.Add(1)
 		}
 		return nil
-	}
+	})
 	return &n
 }
 
@@ -120,10 +121,13 @@ func TestBusyIsTriedAgainByTheNextCleanup(t *testing.T) {
 func TestBusySaysWhoHoldsIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var asked [][]string
 		var found map[string][]holders.Mount
 		s := begin(t, keepWarm(0), settings(func(c *Config) {
 			c.holders = func(datasets ...string) map[string][]holders.Mount {
+				mu.Lock()
+				defer mu.Unlock()
 				asked = append(asked, datasets)
 				return found
 			}
@@ -139,7 +143,9 @@ func TestBusySaysWhoHoldsIt(t *testing.T) {
 		require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(db+"@daily")))
 		s.remove("web", "db")
 		s.cleanup()
+		mu.Lock()
 		assert.Equal(t, [][]string{{web}}, asked, "of what is busy, and once")
+		mu.Unlock()
 		text := s.log.String()
 		assert.Contains(t, text, "mounted at /run/x y by containerd-shim (pid 123, mnt:[4026]); mounted at / by sh (pid 456, mnt:[4027])")
 		assert.Contains(t, text, `nsenter -t 123 -m umount \"/run/x y\"`)
@@ -147,7 +153,9 @@ func TestBusySaysWhoHoldsIt(t *testing.T) {
 		time.Sleep(lastRetry)
 		synctest.Wait()
 		assert.Equal(t, 1, strings.Count(s.log.String(), "containerd-shim"))
+		mu.Lock()
 		found = nil
+		mu.Unlock()
 		n := s.destroys()
 		s.later()
 		assert.Equal(t, 1, strings.Count(s.log.String(), "no process has it mounted"), "who held it does no more")
@@ -190,15 +198,15 @@ func TestRetriesOfAPoolThatFails(t *testing.T) {
 		s.remove("web")
 		s.cleanup()
 		var n atomic.Int64
-		s.pool.before = func(call string) error {
+		s.pool.interrupt(func(call string) error {
 			n.Add(1)
 			return fakeError(call, "x", zfs.ErrSuspended)
-		}
+		})
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		assert.Less(t, n.Load(), int64(20))
 		assert.Contains(t, s.log.String(), "a cleanup could not be done")
-		s.pool.before = nil
+		s.pool.interrupt(nil)
 		require.NoError(t, s.sn.Close())
 		before := time.Now()
 		require.NoError(t, s.sn.Close())

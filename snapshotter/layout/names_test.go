@@ -78,6 +78,9 @@ func TestOwnLayersOfHostileNamespaces(t *testing.T) {
 		other, taken := seen[own.Dataset()]
 		assert.False(t, taken, "%q and %q", ns, other)
 		seen[own.Dataset()] = ns
+		assert.True(t, own.OwnedBy(ns), "%q", ns)
+		assert.False(t, own.OwnedBy(ns+"x"), "%q", ns)
+		assert.False(t, b.Empty().OwnedBy(ns), "%q", ns)
 		again, ok := b.ParseTemplate(own.Dataset())
 		assert.True(t, ok, "%q", ns)
 		assert.Equal(t, own, again)

@@ -46,8 +46,13 @@ func (b Base) OwnLayer(namespace, chain string) (Template, error) {
 	if !IsChainID(chain) {
 		return Template{}, notAChainID(chain)
 	}
+	return Template{b.Storage() + "/" + ownerPrefix(namespace) + chain}, nil
+}
+
+// ownerPrefix begins the names of a namespace's own templates.
+func ownerPrefix(namespace string) string {
 	sum := sha256.Sum256([]byte(namespace))
-	return Template{b.Storage() + "/" + ownedPrefix + hex.EncodeToString(sum[:])[:ownerDigits] + "-" + chain}, nil
+	return ownedPrefix + hex.EncodeToString(sum[:])[:ownerDigits] + "-"
 }
 
 func notAChainID(s string) error {
@@ -96,6 +101,11 @@ func (t Template) IsEmpty() bool { return t.Name() == emptyName }
 // IsOpaque tells whether t was committed under a name that is no chain ID.
 // Nothing can ask for it again once its last record is gone.
 func (t Template) IsOpaque() bool { return strings.HasPrefix(t.Name(), opaquePrefix) }
+
+// OwnedBy tells whether t is a layer that belongs to that namespace alone.
+func (t Template) OwnedBy(namespace string) bool {
+	return strings.HasPrefix(t.Name(), ownerPrefix(namespace))
+}
 
 // IsZero tells whether t names nothing.
 func (t Template) IsZero() bool { return t.dataset == "" }

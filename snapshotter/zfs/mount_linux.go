@@ -3,17 +3,46 @@ package zfs
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
+)
+
+// A mount is refused with EBUSY while the last mount of the same dataset is being
+// taken away, elsewhere, and for as long as it is mounted the other way, read-only
+// or not. Nothing tells when that is over.
+const (
+	attachTime = 5 * time.Second
+	attachWait = 5 * time.Millisecond
 )
 
 // attach mounts a file system or snapshot without giving it a place in any
 // mount namespace and answers its root. Closing the file unmounts it, and so
 // does the end of this process: nothing can be left behind. A file system that
-// is mounted elsewhere, in whatever namespace, is the same superblock.
-func attach(name string, readonly bool) (*os.File, error) {
+// is mounted elsewhere, in whatever namespace, is the same superblock; where it
+// is read-only, so is this one.
+func attach(ctx context.Context, name string, readonly bool) (*os.File, error) {
+	deadline := time.Now().Add(attachTime)
+	snapshot := strings.Contains(name, "@")
+	for {
+		root, err := attachOnce(name, readonly)
+		if !errors.Is(err, ErrBusy) || time.Now().After(deadline) {
+			return root, err
+		}
+		readonly = !readonly || snapshot
+		select {
+		case <-time.After(attachWait):
+		case <-ctx.Done():
+			return nil, &Error{Op: "mount", Dataset: name, Kind: ctx.Err()}
+		}
+	}
+}
+
+func attachOnce(name string, readonly bool) (*os.File, error) {
 	fs, err := unix.Fsopen("zfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, mountError("mount", name, err)
@@ -45,6 +74,20 @@ func attach(name string, readonly bool) (*os.File, error) {
 	return os.NewFile(uintptr(root), name), nil
 }
 
+// Attach mounts a snapshot without giving it a place in any mount namespace.
+// Closing what it answers unmounts it, and so does the end of this process.
+// While it is mounted, it cannot be destroyed.
+func (c *Client) Attach(ctx context.Context, snapshot string) (io.Closer, error) {
+	if err := checkSnapshot("mount", snapshot); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	defer c.around("attach")()
+	return attach(ctx, snapshot, true)
+}
+
 func mountError(op, name string, err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
@@ -64,7 +107,7 @@ func (c *Client) Flush(ctx context.Context, filesystem string) error {
 		return err
 	}
 	defer c.around("flush")()
-	root, err := attach(filesystem, false)
+	root, err := attach(ctx, filesystem, false)
 	if err != nil {
 		return err
 	}
@@ -88,7 +131,7 @@ func (c *Client) Objects(ctx context.Context, name string) (uint64, error) {
 		return 0, err
 	}
 	defer c.around("objects")()
-	root, err := attach(name, snapshot)
+	root, err := attach(ctx, name, snapshot)
 	if err != nil {
 		return 0, err
 	}

@@ -4,6 +4,7 @@ package zfs
 
 import (
 	"context"
+	"io"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,11 @@ func (c *Client) Flush(ctx context.Context, _ string) error {
 		return err
 	}
 	return unix.Sync()
+}
+
+// Attach is not available here, and does nothing.
+func (c *Client) Attach(context.Context, string) (io.Closer, error) {
+	return io.NopCloser(nil), nil
 }
 
 // Objects is not available here: it needs mounts without a place.

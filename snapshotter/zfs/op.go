@@ -64,6 +64,9 @@ func (op Op) native() bool { return op.verb == verbQuota }
 // sets tells whether the op sets a property, which a clone can take along.
 func (op Op) sets() bool { return op.verb == verbSet || op.verb == verbQuota }
 
+// Dataset answers the name of what the op makes or changes.
+func (op Op) Dataset() string { return op.name }
+
 // check refuses an op whose names or property ZFS should never see.
 func (op Op) check() error {
 	label := string(op.verb)

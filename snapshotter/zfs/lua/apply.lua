@@ -1,11 +1,14 @@
 -- Carries out a list of steps, five words each: verb, name, origin, property,
--- value. Every step is checked before it is taken; the first that fails stops
--- the program, and what was made before it is taken back, last first, so that
--- the caller sees all of the list or none of it.
+-- value. Each zfs.sync call checks before it does anything and answers an errno;
+-- the first that is not 0 stops the program, and what was done before it is
+-- taken back, last first, so that the caller sees all of the list or none of it.
 args = ...
 argv = args["argv"]
 
 local undo = {}
+-- File systems that this list makes: what is set on them goes with them, and
+-- nothing has to be read before. To look at a file system is what costs.
+local made = {}
 
 local function take_back()
     for i = #undo, 1, -1 do
@@ -13,50 +16,54 @@ local function take_back()
     end
 end
 
+-- Answers what puts a property back as it is, or an errno.
+local function restore(name, prop)
+    if not zfs.exists(name) then return nil, 2 end
+    local before, source = zfs.get_prop(name, prop)
+    if source ~= name then
+        return function() zfs.sync.inherit(name, prop) end, 0, false
+    end
+    return function() zfs.sync.set_prop(name, prop, before) end, 0, true
+end
+
+local function change(verb, name, prop, value)
+    local back, err, here
+    if not made[name] then
+        back, err, here = restore(name, prop)
+        if err ~= 0 then return err end
+        if verb == "inherit" and not here then return 0 end
+    end
+    if verb == "set" then
+        err = zfs.sync.set_prop(name, prop, value)
+    else
+        err = zfs.sync.inherit(name, prop)
+    end
+    if err == 0 then undo[#undo + 1] = back end
+    return err
+end
+
 local function run(verb, name, origin, prop, value)
-    local err
+    if verb == "set" or verb == "inherit" then return change(verb, name, prop, value) end
+    local err, back
     if verb == "idle" then
         if not zfs.exists(name) then return 2 end
         -- Whatever keeps it from being destroyed: most likely a mount.
-        err = zfs.check.destroy(name)
-        if err ~= 0 then err = 16 end
+        if zfs.check.destroy(name) ~= 0 then return 16 end
+        return 0
     elseif verb == "snapshot" then
-        err = zfs.check.snapshot(name)
-        if err == 0 then err = zfs.sync.snapshot(name) end
-        if err == 0 then undo[#undo + 1] = function() zfs.sync.destroy(name) end end
+        err = zfs.sync.snapshot(name)
+        back = function() zfs.sync.destroy(name) end
     elseif verb == "clone" then
-        err = zfs.check.clone(origin, name)
-        if err == 0 then err = zfs.sync.clone(origin, name) end
-        if err == 0 then undo[#undo + 1] = function() zfs.sync.destroy(name) end end
+        err = zfs.sync.clone(origin, name)
+        back = function() zfs.sync.destroy(name) end
+        if err == 0 then made[name] = true end
     elseif verb == "promote" then
-        err = zfs.check.promote(name)
-        if err == 0 then err = zfs.sync.promote(name) end
-        if err == 0 then undo[#undo + 1] = function() zfs.sync.promote(origin) end end
-    elseif verb == "set" or verb == "inherit" then
-        if not zfs.exists(name) then return 2 end
-        local before, source = zfs.get_prop(name, prop)
-        if source ~= name then before = nil end
-        if verb == "set" then
-            err = zfs.check.set_prop(name, prop, value)
-            if err == 0 then err = zfs.sync.set_prop(name, prop, value) end
-        elseif before == nil then
-            return 0 -- is not set here
-        else
-            err = zfs.check.inherit(name, prop)
-            if err == 0 then err = zfs.sync.inherit(name, prop) end
-        end
-        if err == 0 then
-            undo[#undo + 1] = function()
-                if before ~= nil then
-                    zfs.sync.set_prop(name, prop, before)
-                else
-                    zfs.sync.inherit(name, prop)
-                end
-            end
-        end
+        err = zfs.sync.promote(name)
+        back = function() zfs.sync.promote(origin) end
     else
         err = 22
     end
+    if err == 0 then undo[#undo + 1] = back end
     return err
 end
 

@@ -1,0 +1,132 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/containerd/log"
+)
+
+// ZFS answers a mount with EBUSY while another mount of the same snapshot is being
+// made, or, being the last one, taken away: a superblock that is not yet or no
+// longer complete owns the objset. Two Views of one template meet in such a
+// moment, and whoever mounts them does not try again. While some mount stays,
+// neither happens. So each template that has a View is kept mounted, without a
+// place in any namespace and for no longer than this process lives.
+type keptMounts struct {
+	locks keyLocks // by dataset, while a mount is made or taken away
+
+	mu   sync.Mutex
+	kept map[string]io.Closer // by dataset
+}
+
+// keepMounted begins to mount a template; done answers when it is. The caller
+// has pinned the template.
+func (s *Snapshotter) keepMounted(ctx context.Context, t *template) (done func()) {
+	mounted := make(chan struct{})
+	go func() {
+		defer close(mounted)
+		s.mountView(context.WithoutCancel(ctx), t)
+	}()
+	return func() { <-mounted }
+}
+
+func (s *Snapshotter) mountView(ctx context.Context, t *template) {
+	unlock, err := s.mounts.locks.lock(ctx, t.Dataset())
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if s.mounts.has(t.Dataset()) {
+		return
+	}
+	mount, err := s.pool.Attach(ctx, t.Snapshot())
+	if err != nil {
+		log.G(ctx).WithError(err).WithField("template", t.Dataset()).
+			Warn("the template of a view could not be kept mounted: while another view of it is mounted or unmounted, mounting this one can fail")
+		return
+	}
+	s.mounts.mu.Lock()
+	defer s.mounts.mu.Unlock()
+	s.mounts.kept[t.Dataset()] = mount
+}
+
+func (m *keptMounts) has(dataset string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.kept[dataset] != nil
+}
+
+// viewed tells whether there is a View of a template, or one is being made.
+func (x *index) viewed(t *template) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return t.views > 0 || t.pins > 0
+}
+
+// releaseMounts takes away the mounts of templates that have no View any more.
+func (s *Snapshotter) releaseMounts(ctx context.Context) error {
+	s.mounts.mu.Lock()
+	var datasets []string
+	for dataset := range s.mounts.kept {
+		datasets = append(datasets, dataset)
+	}
+	s.mounts.mu.Unlock()
+	var errs []error
+	for _, dataset := range datasets {
+		errs = append(errs, s.releaseMount(ctx, dataset))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Snapshotter) releaseMount(ctx context.Context, dataset string) error {
+	unlock, err := s.mounts.locks.lock(ctx, dataset)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if t := s.index.template(dataset); t != nil && s.index.viewed(t) {
+		return nil
+	}
+	return s.mounts.release(dataset)
+}
+
+func (x *index) template(dataset string) *template {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.templates[dataset]
+}
+
+func (m *keptMounts) release(dataset string) error {
+	m.mu.Lock()
+	mount := m.kept[dataset]
+	delete(m.kept, dataset)
+	m.mu.Unlock()
+	if mount == nil {
+		return nil
+	}
+	return mount.Close()
+}
+
+// releaseAll is for the end.
+func (m *keptMounts) releaseAll() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for _, mount := range m.kept {
+		errs = append(errs, mount.Close())
+	}
+	clear(m.kept)
+	return errors.Join(errs...)
+}
+
+// keepViewsMounted is keepMounted for the Views that a start found.
+func (s *Snapshotter) keepViewsMounted(ctx context.Context) {
+	for _, t := range s.index.templates {
+		if t.views > 0 {
+			s.mountView(ctx, t)
+		}
+	}
+}
