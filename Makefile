@@ -53,11 +53,16 @@ integration: build integration-test testbed-test ## the integration tests alone;
 lint: lint-tool ## the linters alone
 	@$(LINT) run ./...
 
+.PHONY: bench
+bench: build testbed ## measure against other snapshotters (40 minutes and more where emulated; BENCH=quick: 5)
+	@$(GO_BUILD) -o $(BIN)/ ./integration/bench
+	@integration/bench/run.sh
+
 .PHONY: build
 build: tools ## build the programs into bin/
 	@mkdir -p $(BIN)
 	@echo "building the programs"
-	@$(GO_BUILD) -o $(BIN)/ ./cmd/... ./integration/suite ./integration/testbed ./integration/demo ./integration/image ./integration/testimage/app
+	@$(GO_BUILD) -o $(BIN)/ ./cmd/... ./integration/suite ./integration/testbed ./integration/demo ./integration/image ./integration/powercut ./integration/testimage/app
 
 .PHONY: install
 install: build ## install the daemon, the command and the systemd unit (PREFIX=/usr/local)
@@ -80,6 +85,8 @@ testbed-test: build
 integration-test: tools
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 go test -c -trimpath -o $(BIN)/integration.test ./integration
+	@$(GO_BUILD) -tags failpoint -o $(BIN)/containerd-zfstpl-grpc-failpoint ./cmd/containerd-zfstpl-grpc
+	@CGO_ENABLED=0 go test -c -trimpath -o $(BIN)/powercut.test ./integration/powercut
 
 .PHONY: lint-tool
 lint-tool: $(LINT)

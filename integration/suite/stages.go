@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
@@ -32,6 +33,7 @@ func stages(opts options) [][]step {
 		{{name: "lint", args: []string{opts.lint, "run", "./..."}}},
 		{{name: "unit", tests: true, args: unitArgs(opts)}},
 		integrationSteps(opts),
+		powercutSteps(opts),
 	}
 	if opts.long {
 		all = append(all, []step{nativeStep(opts, "2.4"), nativeStep(opts, "2.3")})
@@ -57,7 +59,8 @@ func unitArgs(opts options) []string {
 		args = append(args, "-run", opts.run)
 	}
 	return append(args, "./snapshotter/...", "./plugin/...", "./cmd/...",
-		"./integration/demo/...", "./integration/image/...", "./integration/suite/...", "./integration/testbed/...")
+		"./integration/demo/...", "./integration/image/...", "./integration/powercut/ledger/...", "./integration/powercut/tree/...",
+		"./integration/suite/...", "./integration/testbed/...")
 }
 
 // integrationSteps run the same test binary against each release of ZFS, each
@@ -85,10 +88,32 @@ func hostSteps(opts options) []step {
 // them than the host has would spin for locks whose holders do not run.
 func guestStep(opts options, name, zfs, containerd string) step {
 	args := []string{filepath.Join(opts.bin, "testbed"), "run", "--zfs", zfs, "--containerd", containerd,
-		"--memory", "4G", "--cores", strconv.Itoa(max(1, runtime.NumCPU()/2)), "--timeout", "40m",
+		"--memory", "4G", "--cores", strconv.Itoa(max(1, runtime.NumCPU()/2)), "--timeout", limit(opts, 5).String(),
 		"--put", opts.bin + ":/put/bin",
 		"--env", "ZFSTPL_BIN=/put/bin", "--"}
 	return step{name: name, verbose: true, args: append(args, testArgs(opts, "/put/bin/integration.test")...)}
+}
+
+// powercutSteps kill machines in the middle of a load and look at what is left,
+// with each release of ZFS.
+func powercutSteps(opts options) []step {
+	if os.Getenv("ZFSTPL_TEST_HOST") == "1" {
+		return []step{{name: "power cuts", cannot: "ZFSTPL_TEST_HOST=1 uses this host, whose power is not ours to cut"}}
+	}
+	return []step{powercutStep(opts, "2.4"), powercutStep(opts, "2.3")}
+}
+
+func powercutStep(opts options, zfs string) step {
+	cuts, requests := "3", "60"
+	if opts.long {
+		cuts, requests = "25", "200"
+	}
+	args := []string{filepath.Join(opts.bin, "powercut.test"), "-test.v=test2json", "-test.timeout=60m",
+		"-zfs", zfs, "-cuts", cuts, "-requests", requests, "-bin", opts.bin, "-out", opts.out}
+	if opts.run != "" {
+		args = append(args, "-test.run="+opts.run)
+	}
+	return step{name: "power cuts, ZFS " + zfs, verbose: true, args: args}
 }
 
 // nativeStep runs the tests of package ioctl, which want a disk for the pools
@@ -102,7 +127,7 @@ exec env ZFSTPL_POOL_DIR=/pools /put/bin/ioctl.test -test.v=test2json -test.time
 }
 
 func testArgs(opts options, program string) []string {
-	args := []string{program, "-test.v=test2json", "-test.timeout=35m", "-test.parallel=8"}
+	args := []string{program, "-test.v=test2json", "-test.timeout=" + limit(opts, 0).String(), "-test.parallel=8"}
 	if opts.run != "" {
 		args = append(args, "-test.run="+opts.run)
 	}
@@ -110,6 +135,15 @@ func testArgs(opts options, program string) []string {
 		args = append(args, "-test.short")
 	}
 	return args
+}
+
+// limit is how long the integration tests may take, and some minutes: an
+// emulated machine has a long load to carry.
+func limit(opts options, more time.Duration) time.Duration {
+	if opts.long {
+		return 95*time.Minute + more*time.Minute
+	}
+	return 35*time.Minute + more*time.Minute
 }
 
 func absolute(path string) string {

@@ -1,0 +1,105 @@
+package integration
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/snapshotter"
+)
+
+const loadWorkers = 32
+
+var loadSeed = flag.Uint64("load.seed", 0, "repeat the load that was printed with this `SEED`; 0 chooses one")
+
+// Not parallel to other tests: what the load leaves behind is counted in the
+// whole process.
+func TestLoadInProcess(t *testing.T) {
+	base := pool.NewBase(t)
+	before := takeCensus(t, os.Getpid())
+	sn, err := snapshotter.New(context.Background(), base.Client, snapshotter.Config{Base: base.Base})
+	require.NoError(t, err)
+	runLoad(t, base, sn)
+	require.NoError(t, sn.Close())
+	before.requireSame(t)
+	requireGoroutines(t, before.goroutines)
+}
+
+func TestLoadOverTheSocket(t *testing.T) {
+	base := pool.NewBase(t)
+	d := startDaemon(t, base)
+	sn := d.snapshotter(t)
+	pullLayer(t, sn, "before", 1, "", chainID(1)) // what is opened once, is open
+	removeAll(t, sn)
+	ours, daemons := takeCensus(t, os.Getpid()), takeCensus(t, d.cmd.Process.Pid)
+	runLoad(t, base, sn)
+	daemons.requireSame(t)
+	ours.requireSame(t)
+	requireGoroutines(t, ours.goroutines)
+}
+
+// runLoad puts the load on sn, removes everything and wants nothing to be left.
+func runLoad(t *testing.T, base *testpool.Base, sn snapshots.Snapshotter) {
+	operations, seed := 10_000, *loadSeed
+	if testing.Short() {
+		operations = 600
+	}
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d", seed)
+	began := time.Now()
+	var wait sync.WaitGroup
+	var busy atomic.Int64
+	for id := range loadWorkers {
+		w := &loadWorker{
+			sn: sn, namespace: fmt.Sprintf("w%02d", id), r: rand.New(rand.NewPCG(seed, uint64(id))),
+			own: make(map[string]loadSnap), adopted: make(map[string]string), busy: &busy,
+		}
+		wait.Go(func() {
+			for n := range (operations + loadWorkers - 1) / loadWorkers {
+				if what, err := w.step(); err != nil {
+					t.Errorf("worker %s, operation %d, %s: %v (seed %d)", w.namespace, n, what, err, seed)
+					return
+				}
+			}
+			assert.NoError(t, w.compareAll(), "worker %s at its end (seed %d)", w.namespace, seed)
+		})
+	}
+	wait.Wait()
+	took := time.Since(began)
+	t.Logf("%d operations by %d workers in %s, %.0f a second, %d mounts tried again; %d snapshots and %d datasets at the end",
+		operations, loadWorkers, took.Round(time.Second/10), float64(operations)/took.Seconds(), busy.Load(),
+		len(everything(t, sn)), len(base.Names(t)))
+	removeAll(t, sn)
+	require.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t), "seed %d", seed)
+}
+
+// removeAll removes leaf after leaf, as containerd's garbage collection does.
+func removeAll(t *testing.T, sn snapshots.Snapshotter) {
+	t.Helper()
+	ctx := context.Background()
+	for all := everything(t, sn); len(all) > 0; all = everything(t, sn) {
+		parents := make(map[string]bool)
+		for _, info := range all {
+			parents[info.Parent] = true
+		}
+		for name := range all {
+			if !parents[name] {
+				require.NoError(t, sn.Remove(ctx, name))
+			}
+		}
+	}
+	require.NoError(t, sn.(snapshots.Cleaner).Cleanup(ctx))
+}

@@ -1,0 +1,130 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+
+	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
+)
+
+// client is a snapshotter that notes what is asked of it and what it answers.
+// Questions that change nothing are not noted.
+type client struct {
+	sn     snapshots.Snapshotter
+	notes  *ledger.Writer
+	cutter *cutter
+}
+
+// request notes n, calls the snapshotter and notes the answer.
+func (c *client) request(n ledger.Note, call func() error) error {
+	id, err := c.notes.Ask(n)
+	if err != nil {
+		return err
+	}
+	c.cutter.request()
+	err = call()
+	if noteErr := c.notes.Say(ledger.Note{Note: ledger.Answered, ID: id, Op: n.Op, Failed: kindOf(err)}); noteErr != nil {
+		return noteErr
+	}
+	if err != nil {
+		return fmt.Errorf("%s of %q: %w", n.Op, n.Key, err)
+	}
+	return nil
+}
+
+// kindOf is a word for an error that a ledger understands.
+func kindOf(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errdefs.IsAlreadyExists(err):
+		return ledger.Exists
+	default:
+		return err.Error()
+	}
+}
+
+// prepare asks for an active snapshot. If layer is a chain ID, the answer may
+// be that the layer is there, as revived or as another name.
+func (c *client) prepare(ctx context.Context, key, parent string, labels map[string]string, layer, revived string) ([]mount.Mount, ledger.Snap, error) {
+	snap := ledger.Snap{Kind: ledger.Active, Parent: parent, Labels: digest(labels)}
+	var mounts []mount.Mount
+	n := ledger.Note{Op: ledger.Prepare, Key: key, Name: revived, Layer: layer, Snap: &snap}
+	err := c.request(n, func() (err error) {
+		mounts, err = c.sn.Prepare(ctx, key, parent, snapshots.WithLabels(labels))
+		return err
+	})
+	return mounts, snap, err
+}
+
+func (c *client) view(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, ledger.Snap, error) {
+	snap := ledger.Snap{Kind: ledger.Viewed, Parent: parent, Labels: digest(labels)}
+	var mounts []mount.Mount
+	err := c.request(ledger.Note{Op: ledger.View, Key: key, Snap: &snap}, func() (err error) {
+		mounts, err = c.sn.View(ctx, key, parent, snapshots.WithLabels(labels))
+		return err
+	})
+	return mounts, snap, err
+}
+
+// commit asks for name to be made of key, whose tree has the hash.
+func (c *client) commit(ctx context.Context, name, key, parent, hash, layer string, labels map[string]string) (ledger.Snap, error) {
+	snap := ledger.Snap{Kind: ledger.Committed, Parent: parent, Labels: digest(labels), Hash: hash}
+	return snap, c.request(ledger.Note{Op: ledger.Commit, Key: key, Name: name, Layer: layer, Snap: &snap}, func() error {
+		return c.sn.Commit(ctx, name, key, snapshots.WithLabels(labels))
+	})
+}
+
+// update replaces the labels of what is snap, all of them or those of fields.
+func (c *client) update(ctx context.Context, name string, snap ledger.Snap, labels map[string]string, fields ...string) (ledger.Snap, error) {
+	snap.Labels = digest(labels)
+	return snap, c.request(ledger.Note{Op: ledger.Update, Key: name, Snap: &snap}, func() error {
+		_, err := c.sn.Update(ctx, snapshots.Info{Name: name, Labels: labels}, fields...)
+		return err
+	})
+}
+
+func (c *client) remove(ctx context.Context, key string) error {
+	return c.request(ledger.Note{Op: ledger.Remove, Key: key}, func() error { return c.sn.Remove(ctx, key) })
+}
+
+func (c *client) cleanup(ctx context.Context) error {
+	return c.request(ledger.Note{Op: ledger.Cleanup}, func() error {
+		return c.sn.(snapshots.Cleaner).Cleanup(ctx)
+	})
+}
+
+// everything is what a listing shows.
+func (c *client) everything(ctx context.Context) (map[string]ledger.Snap, error) {
+	found := make(map[string]ledger.Snap)
+	err := c.sn.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		found[info.Name] = snapOf(info)
+		return nil
+	})
+	return found, err
+}
+
+func snapOf(info snapshots.Info) ledger.Snap {
+	return ledger.Snap{Kind: strings.ToLower(info.Kind.String()), Parent: info.Parent, Labels: digest(info.Labels)}
+}
+
+// digest is a short word for labels.
+func digest(labels map[string]string) string {
+	if len(labels) == 0 {
+		return "none"
+	}
+	text, err := json.Marshal(labels) // sorted
+	if err != nil {
+		panic(err) // a map of strings
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(text))[:12]
+}

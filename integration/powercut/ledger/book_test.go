@@ -1,0 +1,182 @@
+package ledger
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	g1    = Snap{Kind: Active, Labels: "1"}
+	g2    = Snap{Kind: Active, Labels: "2"}
+	image = Snap{Kind: Committed, Labels: "3", Hash: "h"}
+)
+
+// written is a book of notes that went over a wire.
+func written(t *testing.T, notes ...Note) *Book {
+	t.Helper()
+	var wire bytes.Buffer
+	w := NewWriter(&wire)
+	ids := make(map[string]int)
+	for _, n := range notes {
+		switch n.Note {
+		case Asks:
+			id, err := w.Ask(n)
+			require.NoError(t, err)
+			ids[n.Op+n.Key] = id
+		case Answered:
+			n.ID = ids[n.Op+n.Key]
+			fallthrough
+		default:
+			require.NoError(t, w.Say(n))
+		}
+	}
+	b := NewBook()
+	require.NoError(t, Read(&wire, b.Take))
+	return b
+}
+
+func asks(op, key string, snap *Snap) Note {
+	n := Note{Note: Asks, Op: op, Key: key, Snap: snap}
+	if op == Commit {
+		n.Name = "image"
+	}
+	return n
+}
+
+func answered(op, key string) Note { return Note{Note: Answered, Op: op, Key: key} }
+
+func done(op, key string, snap *Snap) []Note { return []Note{asks(op, key, snap), answered(op, key)} }
+
+func life(parts ...[]Note) []Note {
+	all := []Note{{Note: Begins}}
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return append(all, Note{Note: Begins})
+}
+
+// Each life is one of a key and of what is committed from it, then the power
+// goes. Everything that may be found is listed; all else is wrong.
+func TestWhatMayBeFound(t *testing.T) {
+	one := func(n Note) []Note { return []Note{n} }
+	prepared := done(Prepare, "key", &g1)
+	again := done(Prepare, "key", &g2)
+	removed := done(Remove, "key", nil)
+	for name, c := range map[string]struct {
+		notes []Note
+		may   []string // of: none, g1, g2, image, and g1+image, g2+image
+	}{
+		"prepare cut off":                        {life(one(asks(Prepare, "key", &g1))), []string{"none", "g1"}},
+		"prepared":                               {life(prepared), []string{"g1"}},
+		"commit cut off":                         {life(prepared, one(asks(Commit, "key", &image))), []string{"g1", "image"}},
+		"committed":                              {life(prepared, done(Commit, "key", &image)), []string{"image"}},
+		"remove cut off":                         {life(prepared, one(asks(Remove, "key", nil))), []string{"none", "g1"}},
+		"removed":                                {life(prepared, removed), []string{"none", "g1"}},
+		"removed and cleaned up":                 {life(prepared, removed, done(Cleanup, "", nil)), []string{"none"}},
+		"removed while a cleanup runs":           {life(prepared, one(asks(Cleanup, "", nil)), removed, one(answered(Cleanup, ""))), []string{"none", "g1"}},
+		"removed and prepared again":             {life(prepared, removed, again), []string{"g2"}},
+		"prepare again cut off":                  {life(prepared, removed, one(asks(Prepare, "key", &g2))), []string{"none", "g1", "g2"}},
+		"prepared again and committed":           {life(prepared, removed, again, done(Commit, "key", &image)), []string{"image", "g1+image"}},
+		"prepared again, commit cut off":         {life(prepared, removed, again, one(asks(Commit, "key", &image))), []string{"g2", "image", "g1+image"}},
+		"cleaned up, commit of the next":         {life(prepared, removed, again, done(Cleanup, "", nil), done(Commit, "key", &image)), []string{"image"}},
+		"prepared again and removed":             {life(prepared, removed, again, removed), []string{"none", "g2"}},
+		"update cut off":                         {life(prepared, one(asks(Update, "key", &g2))), []string{"g1", "g2"}},
+		"updated":                                {life(prepared, done(Update, "key", &g2)), []string{"g2"}},
+		"settled without":                        {append(life(prepared), Note{Note: Settled}), []string{"none"}},
+		"settled with":                           {append(life(prepared, removed), Note{Note: Sees, Name: "key", Snap: &g1}, Note{Note: Settled}), []string{"g1"}},
+		"seen, and cut off before it is settled": {append(life(prepared, removed), Note{Note: Sees, Name: "key", Snap: &g1}, Note{Note: Begins}), []string{"g1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := written(t, c.notes...)
+			for _, what := range []string{"none", "g1", "g2", "image", "g1+image", "g2+image"} {
+				matched, wrong := b.Match(parse(what))
+				if contains(c.may, what) {
+					assert.Empty(t, wrong, what)
+					assert.Len(t, matched, len(parse(what)))
+				} else {
+					assert.NotEmpty(t, wrong, what)
+				}
+			}
+		})
+	}
+}
+
+func contains(all []string, what string) bool {
+	for _, a := range all {
+		if a == what {
+			return true
+		}
+	}
+	return false
+}
+
+// parse makes of "g1+image" what a listing would show of it.
+func parse(what string) map[string]Snap {
+	found := make(map[string]Snap)
+	for part := range strings.SplitSeq(what, "+") {
+		switch part {
+		case "g1":
+			found["key"] = g1
+		case "g2":
+			found["key"] = g2
+		case "image":
+			found["image"] = Snap{Kind: Committed, Labels: "3"}
+		}
+	}
+	return found
+}
+
+func TestALayerThatIsThereIsRevivedOrPrepared(t *testing.T) {
+	layer := asks(Commit, "key", &image)
+	layer.Layer = "sha256:1"
+	ask := Note{Note: Asks, Op: Prepare, Key: "again", Name: "revived", Layer: "sha256:1", Snap: &g2}
+	revived := Snap{Kind: Committed, Labels: "2"}
+	start := append(append([]Note{{Note: Begins}}, done(Prepare, "key", &g1)...), layer, answered(Commit, "key"), ask)
+
+	cut := written(t, append(start, Note{Note: Begins})...)
+	for what, c := range map[string]struct {
+		found map[string]Snap
+		ok    bool
+	}{
+		"neither":  {map[string]Snap{"image": image}, true},
+		"prepared": {map[string]Snap{"image": image, "again": g2}, true},
+		"revived":  {map[string]Snap{"image": image, "revived": revived}, true},
+		"both":     {map[string]Snap{"image": image, "again": g2, "revived": revived}, false},
+	} {
+		matched, wrong := cut.Match(c.found)
+		assert.Equal(t, c.ok, len(wrong) == 0, "%s: %q", what, wrong)
+		happened, not := cut.CutOff(c.found)
+		assert.Equal(t, 1, happened+not)
+		assert.Equal(t, what == "neither", not == 1, what)
+		if what == "revived" {
+			assert.Equal(t, "h", matched["revived"].Hash)
+		}
+	}
+
+	exists := Note{Note: Answered, Op: Prepare, Key: "again", Failed: Exists}
+	saw := written(t, append(start, exists, Note{Note: Sees, Name: "revived", Snap: &Snap{Kind: Committed, Labels: "2", Hash: "h"}}, Note{Note: Begins})...)
+	_, wrong := saw.Match(map[string]Snap{"image": image})
+	assert.Len(t, wrong, 1, "what was seen is there: %q", wrong)
+	_, wrong = saw.Match(map[string]Snap{"image": image, "revived": revived})
+	assert.Empty(t, wrong)
+}
+
+func TestTwoContentsOfALayerAreRefused(t *testing.T) {
+	b := NewBook()
+	for i, hash := range []string{"h", "other"} {
+		err := b.Take(Note{Note: Asks, ID: i, Op: Commit, Key: "k", Name: "n", Layer: "sha256:1", Snap: &Snap{Hash: hash}})
+		assert.Equal(t, i == 0, err == nil, "%v", err)
+	}
+}
+
+func TestALineThatWasCutOffIsNone(t *testing.T) {
+	n := 0
+	count := func(Note) error { n++; return nil }
+	require.NoError(t, Read(strings.NewReader("{\"note\":\"begins\"}\n{\"note\":\"se"), count))
+	assert.Equal(t, 1, n)
+	require.Error(t, Read(strings.NewReader("no note\n"), count))
+}

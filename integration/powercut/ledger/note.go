@@ -1,0 +1,136 @@
+package ledger
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+)
+
+// What a note says.
+const (
+	Begins   = "begins"   // a machine has started: what was asked before and not answered never will be
+	Asks     = "asks"     // an operation is about to be asked for
+	Answered = "answered" // it was answered
+	Sees     = "sees"     // what stands under a name for certain
+	Settled  = "settled"  // all names that were not seen since Begins stand for nothing
+	Verified = "verified" // the machine has checked everything; Text has numbers
+	Cut      = "cut"      // the power is to go now
+)
+
+// The operations.
+const (
+	Prepare = "prepare"
+	View    = "view"
+	Commit  = "commit"
+	Update  = "update"
+	Remove  = "remove"
+	Cleanup = "cleanup"
+)
+
+// A Note is one line of a ledger.
+type Note struct {
+	Note string `json:"note"`
+	At   string `json:"at,omitempty"` // since the writer was made
+	ID   int    `json:"id,omitempty"` // ties an answer to what was asked
+	Op   string `json:"op,omitempty"`
+	// Key is the name that is prepared, viewed, updated, removed or, by a
+	// commit, used up.
+	Key string `json:"key,omitempty"`
+	// Name is what a commit makes and what a prepare makes instead of Key
+	// where the layer is there already.
+	Name string `json:"name,omitempty"`
+	// Snap is what will stand under Key or, after a commit, under Name.
+	Snap *Snap `json:"snap,omitempty"`
+	// Layer is the chain ID a commit is to have the content of, if it is a layer.
+	Layer string `json:"layer,omitempty"`
+	// Failed is why an answer was an error, a word for each kind.
+	Failed string `json:"failed,omitempty"`
+	Text   string `json:"text,omitempty"`
+}
+
+// Exists is the kind of error that answers a prepare of a layer that is there.
+const Exists = "already exists"
+
+// Snap is a snapshot as far as a ledger knows it. Labels and Hash are digests;
+// Hash is that of the whole tree, and known of committed snapshots only.
+type Snap struct {
+	Kind   string `json:"kind"`
+	Parent string `json:"parent,omitempty"`
+	Labels string `json:"labels,omitempty"`
+	Hash   string `json:"hash,omitempty"`
+}
+
+// sameRecord tells whether s and t differ in nothing that a listing shows.
+func (s Snap) sameRecord(t Snap) bool {
+	s.Hash, t.Hash = "", ""
+	return s == t
+}
+
+func (s Snap) String() string {
+	return fmt.Sprintf("%s on %q with labels %s", strings.ToLower(s.Kind), s.Parent, s.Labels)
+}
+
+// Writer writes notes, each in one piece.
+type Writer struct {
+	mu    sync.Mutex
+	to    io.Writer
+	began time.Time
+	ids   int
+}
+
+// NewWriter answers a writer of notes.
+func NewWriter(to io.Writer) *Writer { return &Writer{to: to, began: time.Now()} }
+
+// Say writes a note that asks for no answer.
+func (w *Writer) Say(n Note) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.write(n)
+}
+
+// Ask writes what is about to be asked for and answers the number that the
+// answer's note is to have.
+func (w *Writer) Ask(n Note) (id int, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ids++
+	n.Note, n.ID = Asks, w.ids
+	return n.ID, w.write(n)
+}
+
+func (w *Writer) write(n Note) error {
+	n.At = time.Since(w.began).Round(time.Millisecond).String()
+	line, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	_, err = w.to.Write(append(line, '\n'))
+	return err
+}
+
+// Read hands every note in r to take. The last line may be cut off: the power
+// went while it was on its way.
+func Read(r io.Reader, take func(Note) error) error {
+	lines := bufio.NewReader(r)
+	for number := 1; ; number++ {
+		line, err := lines.ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var n Note
+		if err := json.Unmarshal([]byte(line), &n); err != nil {
+			return fmt.Errorf("line %d of the ledger: %w", number, err)
+		}
+		if err := take(n); err != nil {
+			return fmt.Errorf("line %d of the ledger: %w", number, err)
+		}
+	}
+}
