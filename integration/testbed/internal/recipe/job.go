@@ -134,17 +134,30 @@ func buildImage(system, toolchain, zfs, containerd *stage) func(context.Context,
 
 const imageName = "root.img"
 
-// containerdTags leave out what would need C libraries.
-const containerdTags = "no_btrfs"
+// containerd needs cgo for its btrfs snapshotter, the other programs do not.
+// These make it a static binary all the same.
+const (
+	containerdTags  = "netgo,osusergo,static_build"
+	containerdFlags = "-extldflags -static"
+)
 
 // buildContainerd builds static binaries, which run on the host as well.
 func buildContainerd(ctx context.Context, j *job) error {
+	err := j.installModule(ctx, "1", containerdTags, containerdFlags, "containerd")
+	if err != nil {
+		return err
+	}
+	return j.installModule(ctx, "0", "", "", "ctr", "containerd-shim-runc-v2")
+}
+
+// installModule builds commands of containerd's module.
+func (j *job) installModule(ctx context.Context, cgo, tags, flags string, names ...string) error {
 	const module = "github.com/containerd/containerd/v2"
 	args := []string{
-		"install", "-trimpath", "-tags", containerdTags,
-		"-ldflags", "-s -w -X " + module + "/version.Version=" + ContainerdVersion,
+		"install", "-trimpath", "-tags", tags,
+		"-ldflags", "-s -w -X " + module + "/version.Version=" + ContainerdVersion + " " + flags,
 	}
-	for _, name := range []string{"containerd", "ctr", "containerd-shim-runc-v2"} {
+	for _, name := range names {
 		args = append(args, module+"/cmd/"+name+"@v"+ContainerdVersion)
 	}
 	cmd := j.command("go", args...)
@@ -154,7 +167,7 @@ func buildContainerd(ctx context.Context, j *job) error {
 	}
 	cmd.Path, cmd.Err = path, nil
 	// The user's environment says where modules come from and are cached.
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GOBIN="+filepath.Join(j.out, "bin"))
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo, "GOFLAGS=", "GOWORK=off", "GOBIN="+filepath.Join(j.out, "bin"))
 	cmd.Dir = j.out
 	return j.run(ctx, "go install", cmd)
 }

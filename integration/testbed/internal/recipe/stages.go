@@ -99,7 +99,7 @@ func stages(release string) []*stage {
 	zfs.build = buildRoot(toolchain, "zfs.sh", false, release, zfsSuites[release])
 	containerd := &stage{
 		name: containerdStage, title: "building containerd " + ContainerdVersion, expected: 2 * time.Minute,
-		inputs: []string{ContainerdVersion, runtime.Version(), containerdTags},
+		inputs: []string{ContainerdVersion, runtime.Version(), containerdTags, containerdFlags},
 		build:  buildContainerd,
 	}
 	system := &stage{

@@ -1,0 +1,10 @@
+// Bench measures zfstpl beside other snapshotters, on one machine and in one
+// run: the contenders take turns, each does a little every time, so that what
+// changes on the machine meanwhile changes for all.
+//
+//	bench measure [--quick]     measure; samples go to the standard output
+//	bench report --in FILE      make tables and a plot of them
+//
+// 'make bench' does both. Measuring needs root, ZFS and containerd; everything
+// it makes has names of its own and is gone afterwards.
+package main

@@ -1,0 +1,85 @@
+package report
+
+// Contenders, as they are called in the results.
+const (
+	Native       = "zfstpl-native"
+	Command      = "zfstpl-command"
+	ZFSPlugin    = "zfs-plugin"
+	OverlayZFS   = "overlayfs-zfs"
+	OverlayExt4  = "overlayfs-ext4"
+	Btrfs        = "btrfs"
+	OverlayBtrfs = "overlayfs-btrfs"
+	Socket       = "zfstpl-socket"
+	Floor        = "floor"
+)
+
+// contenders are all of them in the order of the tables, and how the tables
+// call them.
+var contenders = []struct{ name, title string }{
+	{Native, "zfstpl"},
+	{Command, "zfstpl, command client"},
+	{ZFSPlugin, "containerd's zfs plugin"},
+	{OverlayZFS, "overlayfs on ZFS"},
+	{OverlayExt4, "overlayfs on ext4"},
+	{Btrfs, "btrfs"},
+	{OverlayBtrfs, "overlayfs on btrfs"},
+	{Socket, "zfstpl, own socket"},
+	{Floor, "the floor"},
+}
+
+// Operations, as they are called in the results.
+const (
+	Prepare   = "Prepare"
+	View      = "View"
+	Commit    = "Commit"
+	Remove    = "Remove"
+	Usage     = "Usage"
+	Mounts    = "Mounts"
+	Stat      = "Stat"
+	Burst     = "Prepare64"
+	OffDisk   = "RemoveAllOffDisk"
+	RemoveAll = "RemoveAll"
+	Container = "Container"
+	Start     = "Start"
+
+	MemoryUsed    = "MemoryUsed"
+	MemoryStarted = "MemoryStarted"
+	// PeakSuffix makes of a memory's name that of the greatest it was.
+	PeakSuffix = "Peak"
+)
+
+// PlanFact is the key of the fact that says which plan was measured.
+const PlanFact = "plan"
+
+// operations are those that are compared, in the order of the tables.
+var operations = []struct{ name, title string }{
+	{Prepare, "Prepare"},
+	{View, "View"},
+	{Commit, "Commit"},
+	{Remove, "Remove and collect one"},
+	{Usage, "Usage"},
+	{Mounts, "Mounts"},
+	{Stat, "Stat"},
+	{Burst, "64 Prepares"},
+	{OffDisk, "Remove all, off the disk"},
+	{RemoveAll, "Remove all, space back"},
+	{Container, "ctr run --rm"},
+}
+
+func operationTitle(name string) string {
+	for _, o := range operations {
+		if o.name == name {
+			return o.title
+		}
+	}
+	return name
+}
+
+func contenderTitle(name string) string {
+	for _, c := range contenders {
+		if c.name == name {
+			return c.title
+		}
+	}
+	return name
+}

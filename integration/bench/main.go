@@ -1,0 +1,67 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zfstpl/zfstpl/integration/bench/internal/rig"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if err := app().RunContext(ctx, os.Args); err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
+		}
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func app() *cli.App {
+	return &cli.App{
+		Name: "bench", Usage: "measure zfstpl beside other snapshotters",
+		HideHelpCommand: true,
+		Commands:        []*cli.Command{measureCommand(), reportCommand()},
+	}
+}
+
+func measureCommand() *cli.Command {
+	return &cli.Command{
+		Name: "measure", Usage: "measure, and write samples to the standard output",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "quick", Usage: "few rounds, and no more than 100 clones: to try the program"},
+			&cli.StringSliceFlag{Name: "only", Usage: "only this contender, by `NAME`; repeatable: " + strings.Join(names, ", ")},
+			&cli.StringFlag{Name: "bin", Usage: "`DIR` of zfstpl's programs and the image's (default: PATH)"},
+			&cli.StringFlag{Name: "containerd-bin", Usage: "`DIR` of containerd, ctr and the shim (default: PATH)"},
+			&cli.StringFlag{Name: "pool-device", Usage: "make the pool on `DEVICE`, whose content is lost (default: a sparse file)"},
+			&cli.StringFlag{Name: "ext4-device", Usage: "the same for ext4"},
+			&cli.StringFlag{Name: "btrfs-device", Usage: "the same for btrfs"},
+			&cli.StringFlag{Name: "dir", Usage: "make the temporary directory in `DIR`", Value: os.TempDir()},
+		},
+		Action: func(c *cli.Context) error {
+			if os.Geteuid() != 0 {
+				return errors.New("measuring needs root: it makes a pool, mounts and containers")
+			}
+			plan := full
+			if c.Bool("quick") {
+				plan = quick
+			}
+			return measure(c.Context, plan, c.StringSlice("only"), rig.Options{
+				Bin: c.String("bin"), ContainerdBin: c.String("containerd-bin"),
+				Pool: c.String("pool-device"), Ext4: c.String("ext4-device"), Btrfs: c.String("btrfs-device"),
+				Dir: c.String("dir"),
+			})
+		},
+	}
+}
