@@ -27,7 +27,8 @@ func newSnapshotter(t testing.TB, base *testpool.Base) *snapshotter.Snapshotter 
 // containerd's own suite, 21 cases, is run in this process, over the daemon's
 // socket and through containerd, with each of the two ways to speak to ZFS. One
 // of its cases stacks 128 layers, which takes minutes in an emulated machine:
-// 'make test' runs it three times on each release, 'make test-long' six times.
+// 'make test' runs it twice on each release, 'make test-long' six times. short is
+// the client that 'make test' has it with, or none.
 func conformance(t *testing.T, short zfs.Choice, start func(t *testing.T, choice zfs.Choice) factory) {
 	t.Parallel()
 	for _, choice := range testpool.Clients() {
@@ -61,7 +62,7 @@ func TestConformanceInProcess(t *testing.T) {
 }
 
 func TestConformanceOverTheSocket(t *testing.T) {
-	conformance(t, zfs.Native, func(t *testing.T, choice zfs.Choice) factory {
+	conformance(t, "", func(t *testing.T, choice zfs.Choice) factory {
 		return func() (snapshots.Snapshotter, func() error) {
 			return startDaemon(t, pool.NewBaseWith(t, choice)).snapshotter(t), nil
 		}

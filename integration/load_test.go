@@ -53,7 +53,7 @@ func TestLoadOverTheSocket(t *testing.T) {
 func runLoad(t *testing.T, base *testpool.Base, sn snapshots.Snapshotter) {
 	operations, seed := 10_000, *loadSeed
 	if testing.Short() {
-		operations = 600
+		operations = 300
 	}
 	if seed == 0 {
 		seed = rand.Uint64()

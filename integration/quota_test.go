@@ -71,35 +71,35 @@ func TestQuotaBoundsWhatAContainerAdds(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.Quota = 16 * mib })
+	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.Quota = 6 * mib })
 
-	mounts, err := sn.Prepare(ctx, "making", "", withMaxSize(64*mib))
+	mounts, err := sn.Prepare(ctx, "making", "", withMaxSize(24*mib))
 	require.NoError(t, err)
 	mounted(t, mounts, func(root string) {
-		_, err := fill(filepath.Join(root, "image"), 32*mib)
+		_, err := fill(filepath.Join(root, "image"), 10*mib)
 		require.NoError(t, err, "a label goes before the default")
 	})
 	require.NoError(t, sn.Commit(ctx, "image", "making"))
 
 	bounded, err := sn.Prepare(ctx, "bounded", "image")
 	require.NoError(t, err)
-	sibling, err := sn.Prepare(ctx, "sibling", "image", withMaxSize(256*mib))
+	sibling, err := sn.Prepare(ctx, "sibling", "image", withMaxSize(96*mib))
 	require.NoError(t, err)
 	mounted(t, bounded, func(root string) {
-		n, err := fill(filepath.Join(root, "noise"), 128*mib)
+		n, err := fill(filepath.Join(root, "noise"), 48*mib)
 		require.True(t, errors.Is(err, syscall.EDQUOT), "%d bytes were written: %v", n, err)
 		// ZFS counts what is not in the pool yet as more than it will be, and
 		// sees what is a little late.
-		assert.InDelta(t, 16*mib, n, 12*mib)
+		assert.InDelta(t, 6*mib, n, 5*mib)
 		mounted(t, sibling, func(root string) {
-			_, err := fill(filepath.Join(root, "noise"), 48*mib)
+			_, err := fill(filepath.Join(root, "noise"), 16*mib)
 			require.NoError(t, err)
 		})
 
 		// It is committed while it runs: the template has no bound, and what
 		// runs on has the one it had.
 		require.NoError(t, sn.Commit(ctx, "saved", "bounded"))
-		_, err = fill(filepath.Join(root, "more"), 128*mib)
+		_, err = fill(filepath.Join(root, "more"), 48*mib)
 		require.True(t, errors.Is(err, syscall.EDQUOT), "%v", err)
 	})
 	view, err := sn.View(ctx, "view", "saved")
@@ -113,7 +113,7 @@ func TestQuotaBoundsWhatAContainerAdds(t *testing.T) {
 	again, err := sn.Prepare(ctx, "again", "saved")
 	require.NoError(t, err)
 	mounted(t, again, func(root string) {
-		n, err := fill(filepath.Join(root, "again"), 8*mib)
+		n, err := fill(filepath.Join(root, "again"), 2*mib)
 		require.NoError(t, err, "what the image has is not counted; %d bytes were written", n)
 	})
 	require.NoError(t, sn.Cleanup(ctx))

@@ -103,7 +103,7 @@ func run(t testing.TB, name string, args ...string) string {
 func open(t testing.TB) (*Handle, string) {
 	t.Helper()
 	if sharedPool == "" {
-		t.Skip("not used by the snapshotter yet; needs ZFS: 'make test-long' runs it in the testbed, or set " + poolDirVariable + " on a machine that has it")
+		t.Skip("the kernel's own answers; needs ZFS: 'make test-long' runs it in the testbed, or set " + poolDirVariable + " on a machine that has it")
 	}
 	h, err := Open(t.Context(), Options{})
 	if err != nil {
@@ -119,7 +119,7 @@ func open(t testing.TB) (*Handle, string) {
 func openOn(t testing.TB, size int64) (*Handle, string) {
 	t.Helper()
 	if sharedPool == "" {
-		t.Skip("not used by the snapshotter yet; needs ZFS: 'make test-long' runs it in the testbed, or set " + poolDirVariable + " on a machine that has it")
+		t.Skip("the kernel's own answers; needs ZFS: 'make test-long' runs it in the testbed, or set " + poolDirVariable + " on a machine that has it")
 	}
 	pool, destroy, err := makePool(os.Getenv(poolDirVariable), size)
 	if err != nil {

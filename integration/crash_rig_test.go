@@ -1,0 +1,195 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/core/snapshots/proxy"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// crashRig is a base and a daemon on it that dies when it is told to: one that
+// was built with the tag failpoint, see plugin/watch_failpoint.go.
+type crashRig struct {
+	base  *testpool.Base
+	d     *daemon
+	conn  *grpc.ClientConn
+	sn    proxied
+	log   string // the file with the points that were passed
+	order string // the file with the order to die
+
+	// What is kept from one crash to the next, see stage.
+	staged bool
+	words  map[string][]string
+	kept   crashState
+	names  []string
+}
+
+func newCrashRig(t testing.TB, client zfs.Choice) *crashRig {
+	t.Helper()
+	base := pool.NewBase(t)
+	d := newDaemon(t, base, "--zfs-client", string(client))
+	d.cmd.Path = binary(t, "containerd-zfstpl-grpc-failpoint")
+	dir := filepath.Dir(d.address)
+	r := &crashRig{base: base, d: d, log: filepath.Join(dir, "points"), order: filepath.Join(dir, "order")}
+	t.Cleanup(func() {
+		if r.running() {
+			r.hangUp()
+			d.stop(t)
+		}
+	})
+	return r
+}
+
+// launch starts the daemon and answers whether it came up. It may have been
+// told to die at its start.
+func (r *crashRig) launch(t testing.TB) bool {
+	t.Helper()
+	d := r.d
+	ready := notifySocket(t, filepath.Dir(d.address))
+	cmd := exec.Command(d.cmd.Path, d.cmd.Args[1:]...)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path,
+		"ZFSTPL_FAILPOINT_LOG="+r.log, "ZFSTPL_FAILPOINT_KILL="+r.order)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, exited := &syncBuffer{}, make(chan struct{})
+	cmd.Stdout, cmd.Stderr = log, log
+	d.cmd, d.log, d.exited = cmd, log, exited
+	require.NoError(t, cmd.Start())
+	go func() { d.err = cmd.Wait(); close(exited) }()
+	select {
+	case <-ready.got:
+	case <-exited:
+		return false
+	case <-time.After(patience):
+		require.Fail(t, "the daemon is not ready", "%s", log)
+	}
+	conn, err := grpc.NewClient("unix://"+d.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	r.conn = conn
+	r.sn = proxied{proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "zfstpl")}
+	return true
+}
+
+// up makes sure that the daemon runs and has no order to die.
+func (r *crashRig) up(t testing.TB) {
+	t.Helper()
+	r.pardon(t)
+	if !r.running() {
+		require.True(t, r.launch(t), "the daemon ended at its start: %v\n%s", r.d.err, r.d.log)
+	}
+}
+
+func (r *crashRig) running() bool {
+	if r.d.exited == nil {
+		return false
+	}
+	select {
+	case <-r.d.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+func (r *crashRig) hangUp() {
+	if r.conn != nil {
+		_ = r.conn.Close() // of a connection nobody uses any more
+		r.conn = nil
+	}
+}
+
+// stop lets the daemon end by itself. It answers an error when it does not.
+func (r *crashRig) stop() error {
+	r.hangUp()
+	if err := r.d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return r.d.wait()
+}
+
+// kill ends the daemon at once, if it still runs.
+func (r *crashRig) kill(t testing.TB) {
+	t.Helper()
+	if r.running() {
+		_ = r.d.cmd.Process.Kill() // it may have ended just now
+	}
+	r.requireKilled(t)
+}
+
+// requireKilled waits for the daemon to die by the signal that it was promised.
+func (r *crashRig) requireKilled(t testing.TB) {
+	t.Helper()
+	defer r.hangUp()
+	var exit *exec.ExitError
+	require.ErrorAs(t, r.d.wait(), &exit, "the daemon is to die\n%s", r.d.log)
+	require.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal(), "%v\n%s", exit, r.d.log)
+}
+
+// crashBlow is how the daemon dies: at a point of its work, counted from 1, or some
+// time behind it. The commands it runs may die with it.
+type crashBlow struct {
+	point    int
+	delay    time.Duration
+	commands bool
+}
+
+func (b crashBlow) String() string { return fmt.Sprint(b.point, " ", b.delay, " ", b.commands) }
+
+// condemn orders the daemon to die. The file comes into being whole.
+func (r *crashRig) condemn(t testing.TB, b crashBlow) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(r.order+".new", []byte(b.String()), 0o600))
+	require.NoError(t, os.Rename(r.order+".new", r.order))
+}
+
+func (r *crashRig) pardon(t testing.TB) {
+	t.Helper()
+	if err := os.Remove(r.order); err != nil {
+		require.ErrorIs(t, err, os.ErrNotExist)
+	}
+}
+
+// crashPoint is one that the daemon passed.
+type crashPoint struct {
+	what string // such as "before program commit"
+	at   time.Time
+}
+
+// points are those that the daemons passed since forget.
+func (r *crashRig) points(t testing.TB) []crashPoint {
+	t.Helper()
+	text, err := os.ReadFile(r.log)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	require.NoError(t, err)
+	var points []crashPoint
+	for line := range strings.Lines(string(text)) {
+		nanoseconds, what, ok := strings.Cut(strings.TrimSpace(line), " ")
+		at, err := strconv.ParseInt(nanoseconds, 10, 64)
+		require.True(t, ok && err == nil, "%q", line)
+		points = append(points, crashPoint{what, time.Unix(0, at)})
+	}
+	return points
+}
+
+func (r *crashRig) forget(t testing.TB) {
+	t.Helper()
+	if err := os.Remove(r.log); err != nil {
+		require.ErrorIs(t, err, os.ErrNotExist)
+	}
+}
