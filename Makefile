@@ -54,7 +54,7 @@ lint: lint-tool ## the linters alone
 	@$(LINT) run ./...
 
 .PHONY: bench
-bench: build testbed ## measure against other snapshotters (40 minutes and more where emulated; BENCH=quick: 5)
+bench: build testbed ## measure against other snapshotters (an hour or more where emulated; BENCH=quick tries it)
 	@$(GO_BUILD) -o $(BIN)/ ./integration/bench
 	@integration/bench/run.sh
 
