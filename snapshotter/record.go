@@ -213,6 +213,22 @@ func readRecords(d zfs.Dataset) ([]*record, error) {
 	return records, errors.Join(errs...)
 }
 
+// clearRemains are the ops that take away what was left of records whose first part is
+// gone: the clearing of a long one was cut off, or its writing.
+func clearRemains(d zfs.Dataset) []zfs.Op {
+	var ops []zfs.Op
+	for _, name := range slices.Sorted(maps.Keys(d.Props)) {
+		id, _, ok := strings.Cut(strings.TrimPrefix(name, propRecord), ":")
+		if !ok || !strings.HasPrefix(name, propRecord) || d.Props[propRecord+id] != "" {
+			continue
+		}
+		if _, ok := layout.ParseID(id); ok {
+			ops = append(ops, zfs.Inherit(d.Name, name))
+		}
+	}
+	return ops
+}
+
 func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
 	id, ok := layout.ParseID(idDigits)
 	if !ok {

@@ -56,7 +56,22 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 		return err
 	}
 	r.tieRecords()
-	return r.takeBack()
+	if err := r.takeBack(); err != nil {
+		return err
+	}
+	r.mend(list)
+	return nil
+}
+
+// mend has the queue take away the remains of records from what is in use.
+func (r *recovery) mend(list []zfs.Dataset) {
+	for _, d := range list {
+		_, dying := r.index.trash[d.Name]
+		_, isRuntime := r.config.Base.ParseRuntime(d.Name)
+		if ops := clearRemains(d); len(ops) > 0 && !dying && (isRuntime || r.index.templates[d.Name] != nil) {
+			r.queue.pending = append(r.queue.pending, ops)
+		}
+	}
 }
 
 // templates indexes the whole templates, then ties each to its parent.

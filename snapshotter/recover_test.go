@@ -264,3 +264,30 @@ func TestASupersededRecordsTemplateIsWarmFromNowOn(t *testing.T) {
 	s.cleanup()
 	assert.Contains(t, s.datasets(), "tank/z/storage/"+chain("a"))
 }
+
+// A record longer than one property is cleared first part first and written last
+// part first. What is left when that is cut off names nothing; the next start
+// takes it away, and leaves the datasets alone.
+func TestTheRemainsOfRecordsAreTakenAway(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(time.Hour))
+	a, _ := s.pull("default", "", chain("a"), "a;")
+	s.prepare("web", a)
+	template, runtime := s.templateOf(a), s.dataset("web")
+	require.NoError(t, s.sn.Close())
+	remains := propRecord + anID("7") + ":1"
+	for _, dataset := range []string{template, runtime} {
+		s.pool.editFS(dataset, set(remains, "the middle of a label"))
+		s.pool.editFS(dataset, set(propRecord+"stranger:1", "not ours"))
+	}
+	s.start()
+	require.NoError(t, s.sn.Close())
+	for _, dataset := range []string{template, runtime} {
+		s.pool.editFS(dataset, func(fs *fakeFS) {
+			assert.NotContains(t, fs.props, remains)
+			assert.Contains(t, fs.props, propRecord+"stranger:1")
+		})
+	}
+	s.start()
+	assert.Equal(t, []string{a, "web"}, s.names())
+}
