@@ -78,6 +78,11 @@ func attachOnce(name string, readonly bool) (*os.File, error) {
 // Closing what it answers unmounts it, and so does the end of this process.
 // While it is mounted, it cannot be destroyed.
 func (c *Client) Attach(ctx context.Context, snapshot string) (io.Closer, error) {
+	return c.AttachRoot(ctx, snapshot)
+}
+
+// AttachRoot is Attach that answers the snapshot's root directory.
+func (c *Client) AttachRoot(ctx context.Context, snapshot string) (*os.File, error) {
 	if err := checkSnapshot("mount", snapshot); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package zfs
 import (
 	"context"
 	"io"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,3 +26,8 @@ func (c *Client) Attach(context.Context, string) (io.Closer, error) {
 
 // Objects is not available here: it needs mounts without a place.
 func (c *Client) Objects(context.Context, string) (uint64, error) { return 0, nil }
+
+// AttachRoot is not available here.
+func (c *Client) AttachRoot(_ context.Context, snapshot string) (*os.File, error) {
+	return nil, &Error{Op: "mount", Dataset: snapshot, Kind: ErrUnavailable}
+}

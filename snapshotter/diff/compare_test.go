@@ -1,0 +1,371 @@
+//go:build linux
+
+package diff
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/pkg/archive"
+	"github.com/containerd/continuity/fs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/randtree"
+)
+
+var (
+	seed   = flag.Uint64("diff.seed", rand.Uint64(), "of the random trees")
+	rounds = flag.Int("diff.rounds", 100, "how many random trees are compared")
+)
+
+// treeAt opens a directory as a snapshot of that name.
+func treeAt(t *testing.T, dir string) *tree {
+	t.Helper()
+	f, err := os.Open(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { f.Close() })
+	return &tree{root: f, name: dir}
+}
+
+// layerOf is the layer between two directories; from nothing where lower is "".
+func layerOf(t *testing.T, lower, upper string, epoch *time.Time) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	to := treeAt(t, upper)
+	l := newLayer(t.Context(), &out, to, epoch)
+	c := comparison{ctx: t.Context(), upper: to, hint: anything(), to: l}
+	if lower != "" {
+		c.lower = treeAt(t, lower)
+	}
+	require.NoError(t, c.run())
+	require.NoError(t, l.close())
+	return out.Bytes()
+}
+
+func apply(t *testing.T, layer []byte, root string) {
+	t.Helper()
+	_, err := archive.Apply(t.Context(), root, bytes.NewReader(layer))
+	require.NoError(t, err)
+}
+
+func read(t *testing.T, root string) map[string]string {
+	t.Helper()
+	tree, err := randtree.Read(root)
+	require.NoError(t, err)
+	return tree
+}
+
+// changeSet takes changes as names.
+type changeSet map[string]Kind
+
+func (s changeSet) changed(kind Kind, rel string, _ node) error {
+	if rel != "." {
+		s["/"+rel] = kind
+	}
+	return nil
+}
+
+func (s changeSet) deleted(dir string, names []string, _ bool) error {
+	for _, name := range names {
+		s[path.Join("/", dir, name)] = Deleted
+	}
+	return nil
+}
+
+func compare(t *testing.T, lower, upper string) changeSet {
+	t.Helper()
+	found := make(changeSet)
+	c := comparison{ctx: t.Context(), lower: treeAt(t, lower), upper: treeAt(t, upper), hint: anything(), to: found}
+	require.NoError(t, c.run())
+	return found
+}
+
+// Whatever programs do to a tree, the layer of it makes the same of a copy of
+// what was before, in everything that a layer can hold; and what has changed is
+// what containerd's own comparison finds, or more.
+func TestALayerMakesTheSameTree(t *testing.T) {
+	t.Parallel()
+	t.Logf("-diff.seed %d", *seed)
+	for i := range *rounds {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			lower, upper, copied := filepath.Join(dir, "lower"), filepath.Join(dir, "upper"), filepath.Join(dir, "copy")
+			for _, d := range []string{lower, upper, copied} {
+				require.NoError(t, os.Mkdir(d, 0o755))
+			}
+			tree := randtree.New(lower, *seed+uint64(i))
+			defer tree.Close()
+			require.NoError(t, tree.Grow(20))
+			whole := layerOf(t, "", lower, nil)
+			apply(t, whole, upper)
+			apply(t, whole, copied)
+			require.Empty(t, randtree.Differences(read(t, lower), read(t, upper)), "the layer of all there is")
+			assert.Empty(t, slices.DeleteFunc(tar2names(t, layerOf(t, lower, upper, nil)), linkedIn(t, lower)), "nothing has changed yet")
+
+			tree.At(upper)
+			require.NoError(t, tree.Edit(30))
+			layer := layerOf(t, lower, upper, nil)
+			assert.Equal(t, layer, layerOf(t, lower, upper, nil), "the same bytes each time")
+			apply(t, layer, copied)
+			if lines := randtree.Differences(read(t, upper), read(t, copied)); len(lines) > 0 {
+				t.Errorf("seed %d:\n%s\nafter\n%s", *seed+uint64(i), strings.Join(lines, "\n"), strings.Join(tree.Done, "\n"))
+			}
+			requireContinuity(t, lower, upper)
+		})
+	}
+}
+
+// linkedIn tells which names in a layer are of objects with several names: two
+// directories of their own share no objects, and those are then held changed.
+func linkedIn(t *testing.T, root string) func(string) bool {
+	linked := make(map[string]bool)
+	for name, s := range read(t, root) {
+		if strings.Contains(s, " names ") {
+			for dir := name; dir != "/"; dir = path.Dir(dir) {
+				linked[dir[1:]] = true
+			}
+		}
+	}
+	return func(name string) bool { return linked[strings.TrimSuffix(name, "/")] }
+}
+
+// requireContinuity holds a comparison to be what containerd's own finds. That
+// one looks neither at the times of directories nor at most attributes, and at
+// names only, not at what else an object is a name of.
+func requireContinuity(t *testing.T, lower, upper string) {
+	t.Helper()
+	theirs := make(changeSet)
+	err := fs.Changes(t.Context(), lower, upper, func(kind fs.ChangeKind, name string, i os.FileInfo, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case i != nil && i.Mode()&os.ModeSocket != 0: // which no layer holds
+			if kind == fs.ChangeKindModify && !wasSocket(lower, name) {
+				theirs[name] = Deleted
+			}
+		case kind == fs.ChangeKindAdd:
+			theirs[name] = Added
+		case kind == fs.ChangeKindModify:
+			theirs[name] = Modified
+		case kind == fs.ChangeKindDelete:
+			theirs[name] = Deleted
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	ours := compare(t, lower, upper)
+	was, is := read(t, lower), read(t, upper)
+	var replaced []string
+	for _, name := range slices.Sorted(maps.Keys(ours)) {
+		if ours[name] == Replaced {
+			replaced = append(replaced, name)
+		}
+		if theirs[name] != ours[name] && slices.ContainsFunc(replaced, func(dir string) bool { return inside(name, dir) }) {
+			continue // all that is in it is told of
+		}
+		if ours[name] == Modified && theirs[name] == "" {
+			if strings.Contains(was[name]+is[name], " names ") {
+				continue
+			}
+			assert.NotEqual(t, was[name], is[name], "%s is modified", name)
+			continue
+		}
+		if theirs[name] == "" && wasSocket(lower, name) {
+			continue
+		}
+		assert.Equal(t, theirs[name], ours[name], name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(theirs)) {
+		if slices.ContainsFunc(replaced, func(dir string) bool { return inside(name, dir) }) {
+			continue
+		}
+		if ours[name] == "" && (wasSocket(lower, name) || was[name] == is[name]) {
+			continue
+		}
+		assert.Equal(t, theirs[name], ours[name], name)
+	}
+}
+
+func wasSocket(root, name string) bool {
+	i, err := os.Lstat(root + name)
+	return err == nil && i.Mode()&os.ModeSocket != 0
+}
+
+func tar2names(t *testing.T, layer []byte) (names []string) {
+	t.Helper()
+	for _, h := range headers(t, layer) {
+		names = append(names, h.Name)
+	}
+	return names
+}
+
+func headers(t *testing.T, layer []byte) (list []*tar.Header) {
+	t.Helper()
+	r := tar.NewReader(bytes.NewReader(layer))
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			return list
+		}
+		require.NoError(t, err)
+		list = append(list, h)
+	}
+}
+
+// pairOf makes a directory and a copy of it that is to be changed.
+func pairOf(t *testing.T, make func(root string)) (lower, upper string) {
+	t.Helper()
+	dir := t.TempDir()
+	lower, upper = filepath.Join(dir, "lower"), filepath.Join(dir, "upper")
+	require.NoError(t, os.Mkdir(lower, 0o755))
+	require.NoError(t, os.Mkdir(upper, 0o755))
+	make(lower)
+	apply(t, layerOf(t, "", lower, nil), upper)
+	return lower, upper
+}
+
+func write(t *testing.T, root string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		full := filepath.Join(root, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(full), 0o755))
+		require.NoError(t, os.WriteFile(full, []byte(name), 0o644))
+	}
+}
+
+func remove(t *testing.T, root string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		require.NoError(t, os.RemoveAll(filepath.Join(root, name)))
+	}
+}
+
+// What stands in a layer, and in which order.
+func TestWhatALayerSays(t *testing.T) {
+	t.Parallel()
+	base := []string{"etc/a", "etc/b", "etc/c", "usr/lib/x", "usr/lib/y", "usr/one", "var/deep/er/f"}
+	for what, c := range map[string]struct {
+		edit func(t *testing.T, root string)
+		want []string
+	}{
+		"nothing": {func(*testing.T, string) {}, nil},
+		"a file that is new, with the directories above it": {
+			func(t *testing.T, root string) { write(t, root, "var/deep/er/g") },
+			[]string{"var/", "var/deep/", "var/deep/er/", "var/deep/er/g"}},
+		"a file that is gone, before its siblings": {
+			func(t *testing.T, root string) { remove(t, root, "etc/b"); write(t, root, "etc/0") },
+			[]string{"etc/", "etc/.wh.b", "etc/0"}},
+		"a tree that is gone is one whiteout": {
+			func(t *testing.T, root string) { remove(t, root, "usr/lib") },
+			[]string{"usr/", "usr/.wh.lib"}},
+		"a directory that lost all it had is opaque": {
+			func(t *testing.T, root string) { remove(t, root, "etc/a", "etc/b", "etc/c"); write(t, root, "etc/d") },
+			[]string{"etc/", "etc/.wh..wh..opq", "etc/d"}},
+		"a directory that lost all it had, which was one": {
+			func(t *testing.T, root string) { remove(t, root, "var/deep") },
+			[]string{"var/", "var/.wh.deep"}},
+		"a file in place of a directory": {
+			func(t *testing.T, root string) { remove(t, root, "usr/lib"); write(t, root, "usr/lib") },
+			[]string{"usr/", "usr/lib"}},
+		"a directory in place of a file": {
+			func(t *testing.T, root string) { remove(t, root, "usr/one"); write(t, root, "usr/one/in") },
+			[]string{"usr/", "usr/one/", "usr/one/in"}},
+		"a directory in place of another": {
+			func(t *testing.T, root string) { remove(t, root, "usr/lib"); write(t, root, "usr/lib/y", "usr/lib/z") },
+			[]string{"usr/", "usr/lib/", "usr/lib/.wh.x", "usr/lib/y", "usr/lib/z"}},
+		"a tree that was renamed": {
+			func(t *testing.T, root string) {
+				require.NoError(t, os.Rename(filepath.Join(root, "usr/lib"), filepath.Join(root, "usr/lib64")))
+			},
+			[]string{"usr/", "usr/.wh.lib", "usr/lib64/", "usr/lib64/x", "usr/lib64/y"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			lower, upper := pairOf(t, func(root string) { write(t, root, base...) })
+			c.edit(t, upper)
+			assert.Equal(t, c.want, tar2names(t, layerOf(t, lower, upper, nil)))
+		})
+	}
+}
+
+// A name that would be a whiteout in a layer is refused, not turned into one.
+func TestNamesThatNoLayerHolds(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{".wh.etc", "dir/.wh..wh..opq", ".wh.", ".wh..wh.plnk/1"} {
+		dir := t.TempDir()
+		write(t, dir, name)
+		to := treeAt(t, dir)
+		l := newLayer(t.Context(), io.Discard, to, nil)
+		err := (&comparison{ctx: t.Context(), upper: to, hint: anything(), to: l}).run()
+		assert.ErrorContains(t, err, "cannot be put into an image", name)
+	}
+}
+
+// Of an object that has several names, all are written when one is: whoever
+// applies the layer replaces what it names. Those that did not change come last.
+func TestAllNamesOfAnObject(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "b/first", "other")
+	for _, name := range []string{"a/third", "b/second"} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755))
+		require.NoError(t, os.Link(filepath.Join(dir, "b/first"), filepath.Join(dir, name)))
+	}
+	to := treeAt(t, dir)
+	n, err := to.stat("b/second")
+	require.NoError(t, err)
+	var out bytes.Buffer
+	l := newLayer(t.Context(), &out, to, nil)
+	require.NoError(t, l.changed(Added, "b/second", n))
+	require.NoError(t, l.close())
+	assert.Equal(t, []string{"b/", "b/second", "a/", "a/third", "b/", "b/first"}, tar2names(t, out.Bytes()))
+	for _, h := range headers(t, out.Bytes())[3:] {
+		if h.Typeflag != tar.TypeDir {
+			assert.Equal(t, "b/second", h.Linkname, h.Name)
+		}
+	}
+}
+
+// Times are kept to the nanosecond. An epoch bounds them, as for builds that are
+// to be the same each time; whiteouts have none.
+func TestTimesInALayer(t *testing.T) {
+	t.Parallel()
+	lower, upper := pairOf(t, func(root string) { write(t, root, "d/a", "d/b") })
+	old, late := time.Unix(1_000_000_000, 123_456_789), time.Unix(2_000_000_000, 5)
+	remove(t, upper, "d/b")
+	write(t, upper, "d/late", "d/old")
+	require.NoError(t, os.Chtimes(filepath.Join(upper, "d/old"), old, old))
+	require.NoError(t, os.Chtimes(filepath.Join(upper, "d/late"), late, late))
+	epoch := time.Unix(1_500_000_000, 0)
+	for _, h := range headers(t, layerOf(t, lower, upper, &epoch)) {
+		want := map[string]time.Time{"d/": epoch, "d/.wh.b": time.Unix(0, 0), "d/late": epoch, "d/old": old}[h.Name]
+		assert.True(t, want.Equal(h.ModTime), "%s: %s", h.Name, h.ModTime)
+	}
+}
+
+// A comparison ends with its context, and says why.
+func TestAComparisonThatIsCancelled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "a", "b")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(io.ErrNoProgress)
+	to := treeAt(t, dir)
+	l := newLayer(ctx, io.Discard, to, nil)
+	assert.ErrorIs(t, (&comparison{ctx: ctx, upper: to, hint: anything(), to: l}).run(), io.ErrNoProgress)
+}

@@ -1,0 +1,318 @@
+package diff
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// The names that say in a layer what is gone.
+const (
+	whiteout = ".wh."         // before the name of what is
+	opaque   = ".wh..wh..opq" // in a directory none of whose names is left
+	xattrKey = "SCHILY.xattr."
+)
+
+// layer writes changes as the tar of an OCI image's layer: each with the
+// directories above it, deletions as whiteouts, hard links as such. The same
+// changes give the same bytes.
+type layer struct {
+	ctx   context.Context
+	tar   *tar.Writer
+	tree  *tree // what the changes lead to
+	epoch *time.Time
+	// above are the directories that are written and lead to the last entry,
+	// from the root on.
+	above []directory
+	// links are the objects with several names that are written.
+	links map[uint64]*links
+}
+
+// directory is one that is written.
+type directory struct {
+	rel string
+	// hands tells that what is made in it gets an access list of its own.
+	hands bool
+}
+
+// links are the names of an object that are written already, the first one
+// with its content.
+type links struct {
+	node  node
+	first string
+	names map[string]bool
+}
+
+func newLayer(ctx context.Context, w io.Writer, upper *tree, epoch *time.Time) *layer {
+	return &layer{ctx: ctx, tar: tar.NewWriter(w), tree: upper, epoch: epoch, links: make(map[uint64]*links)}
+}
+
+// changed writes a path as it is now.
+func (l *layer) changed(kind Kind, rel string, n node) error {
+	if rel == "." {
+		return nil // no layer says anything of the root itself
+	}
+	if strings.HasPrefix(path.Base(rel), whiteout) {
+		return fmt.Errorf("%q in %s cannot be put into an image: in a layer, a name that begins with %q says that something is deleted. Rename or delete it: %w",
+			rel, l.tree.name, whiteout, errdefs.ErrFailedPrecondition)
+	}
+	if err := l.parents(rel); err != nil {
+		return err
+	}
+	if kind != Replaced {
+		return l.entry(rel, n)
+	}
+	// Some who apply a layer take the directory away for the first of these,
+	// others do not look below it for the last.
+	if err := l.whiteout(path.Join(path.Dir(rel), whiteout+path.Base(rel))); err != nil {
+		return err
+	}
+	if err := l.entry(rel, n); err != nil {
+		return err
+	}
+	return l.whiteout(path.Join(rel, opaque))
+}
+
+// deleted writes whiteouts.
+func (l *layer) deleted(dir string, names []string, emptied bool) error {
+	if err := l.parents(path.Join(dir, names[0])); err != nil {
+		return err
+	}
+	if emptied && len(names) > 1 {
+		return l.whiteout(path.Join(dir, opaque))
+	}
+	for _, name := range names {
+		if err := l.whiteout(path.Join(dir, whiteout+name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *layer) whiteout(rel string) error {
+	return l.write(&tar.Header{Typeflag: tar.TypeReg, Name: rel, ModTime: time.Unix(0, 0)})
+}
+
+// parents writes the directories above a path that the entry before was not
+// below: who applies a layer sets their times at its end, after all that
+// changes them.
+func (l *layer) parents(rel string) error {
+	dir := path.Dir(rel)
+	for !inside(dir, l.last().rel) {
+		l.above = l.above[:len(l.above)-1]
+	}
+	for at := l.last().rel; at != dir; {
+		name, _, _ := strings.Cut(strings.TrimPrefix(dir, prefix(at)), "/")
+		at = path.Join(at, name)
+		n, err := l.tree.stat(at)
+		if err != nil {
+			return err
+		}
+		if err := l.entry(at, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// last answers the innermost directory that is written.
+func (l *layer) last() directory {
+	if len(l.above) == 0 {
+		return directory{rel: "."}
+	}
+	return l.above[len(l.above)-1]
+}
+
+// inside tells whether a path is a directory or below it.
+func inside(rel, dir string) bool {
+	return dir == "." || rel == dir || strings.HasPrefix(rel, prefix(dir))
+}
+
+// prefix is how paths in a directory begin.
+func prefix(dir string) string {
+	if dir == "." {
+		return ""
+	}
+	return dir + "/"
+}
+
+// entry writes a path whose parents are written.
+func (l *layer) entry(rel string, n node) error {
+	if n.linked() {
+		if first := l.links[n.object]; first != nil {
+			return l.link(rel, first)
+		}
+		l.links[n.object] = &links{node: n, first: rel, names: map[string]bool{rel: true}}
+	}
+	h, err := l.header(rel, n)
+	if err != nil {
+		return err
+	}
+	if err := l.write(h); err != nil {
+		return err
+	}
+	switch {
+	case n.isDir():
+		_, hands := h.PAXRecords[xattrKey+defaultACL]
+		l.above = append(l.above, directory{rel, hands})
+	case n.is(typeRegular) && n.size > 0:
+		return l.content(rel, n.size)
+	}
+	return nil
+}
+
+// link writes one more name of an object. It repeats all that is known of the
+// object: who applies a layer sets the owner of every entry, which takes
+// capabilities away.
+func (l *layer) link(rel string, known *links) error {
+	known.names[rel] = true
+	h, err := l.header(rel, known.node)
+	if err != nil {
+		return err
+	}
+	h.Typeflag, h.Linkname, h.Size = tar.TypeLink, known.first, 0
+	return l.write(h)
+}
+
+func (l *layer) header(rel string, n node) (*tar.Header, error) {
+	h := &tar.Header{
+		Name: rel, Mode: int64(n.mode &^ typeMask), Uid: int(n.uid), Gid: int(n.gid), ModTime: n.mtime,
+	}
+	switch n.mode & typeMask {
+	case typeRegular:
+		h.Typeflag, h.Size = tar.TypeReg, n.size
+	case typeDir:
+		h.Typeflag, h.Name = tar.TypeDir, rel+"/"
+	case typeLink:
+		h.Typeflag = tar.TypeSymlink
+		target, err := l.tree.readLink(rel)
+		if err != nil {
+			return nil, err
+		}
+		h.Linkname = target
+	case typeChar, typeBlock:
+		h.Typeflag = tar.TypeChar
+		if n.is(typeBlock) {
+			h.Typeflag = tar.TypeBlock
+		}
+		h.Devmajor, h.Devminor = int64(n.major), int64(n.minor)
+	case typeFifo:
+		h.Typeflag = tar.TypeFifo
+	default:
+		return nil, fmt.Errorf("%q in %s has type %o, which no layer holds: %w", rel, l.tree.name, n.mode&typeMask, errdefs.ErrNotImplemented)
+	}
+	attributes, err := l.tree.attributes(rel)
+	if err != nil {
+		return nil, err
+	}
+	if l.last().hands {
+		attributes = withoutInheritance(attributes, n)
+	}
+	for name, value := range attributes {
+		if h.PAXRecords == nil {
+			h.PAXRecords = make(map[string]string, len(attributes))
+		}
+		h.PAXRecords[xattrKey+name] = value
+	}
+	return h, nil
+}
+
+// write writes a header.
+func (l *layer) write(h *tar.Header) error {
+	if err := l.ctx.Err(); err != nil {
+		return context.Cause(l.ctx)
+	}
+	if l.epoch != nil && h.ModTime.After(*l.epoch) {
+		h.ModTime = *l.epoch
+	}
+	h.Format = tar.FormatPAX
+	if err := l.tar.WriteHeader(h); err != nil {
+		return fmt.Errorf("%q in %s: %w", h.Name, l.tree.name, err)
+	}
+	return nil
+}
+
+// content writes what is in a file.
+func (l *layer) content(rel string, size int64) error {
+	file, err := l.tree.open(rel)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	buf := contentBuffers.Get().(*[]byte)
+	defer contentBuffers.Put(buf)
+	for size > 0 {
+		if l.ctx.Err() != nil {
+			return context.Cause(l.ctx)
+		}
+		n, err := file.Read((*buf)[:min(size, int64(len(*buf)))])
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return l.tree.fail("read", rel, err)
+		}
+		if _, err := l.tar.Write((*buf)[:n]); err != nil {
+			return err
+		}
+		size -= int64(n)
+	}
+	return nil
+}
+
+// close writes what ends a layer. Objects that are written by some of their
+// names are linked to by the others too, changed or not: an object of which one
+// name is replaced is one object no longer.
+func (l *layer) close() error {
+	missing := make(map[uint64]*links)
+	for object, known := range l.links {
+		if uint32(len(known.names)) < known.node.links {
+			missing[object] = known
+		}
+	}
+	if len(missing) > 0 {
+		if err := l.otherNames(".", missing); err != nil {
+			return err
+		}
+	}
+	return l.tar.Close()
+}
+
+// otherNames goes through a directory for the names of objects that are not
+// written.
+func (l *layer) otherNames(dir string, of map[uint64]*links) error {
+	if l.ctx.Err() != nil {
+		return context.Cause(l.ctx)
+	}
+	list, err := l.tree.readDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		rel := path.Join(dir, e.name)
+		if e.dir {
+			if err := l.otherNames(rel, of); err != nil {
+				return err
+			}
+			continue
+		}
+		known := of[e.object]
+		if known == nil || known.names[rel] {
+			continue
+		}
+		if err := l.parents(rel); err != nil {
+			return err
+		}
+		if err := l.link(rel, known); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package diff
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tree reads a directory and what is below it, which must not change meanwhile:
+// a snapshot's. Paths are relative to its root, which is ".". It never follows a
+// symbolic link and never leaves the file system: the paths that it is asked for
+// are made of names that it has answered as directories before.
+type tree struct {
+	root *os.File
+	name string // for errors
+}
+
+func (t *tree) fail(what, rel string, err error) error {
+	if errors.Is(err, syscall.ENAMETOOLONG) {
+		err = fmt.Errorf("%w: a layer cannot hold paths of more than %d bytes", err, unix.PathMax-1)
+	}
+	return fmt.Errorf("%s %q in %s: %w", what, rel, t.name, err)
+}
+
+func (t *tree) fd() int { return int(t.root.Fd()) }
+
+// open opens a file or directory to be read.
+func (t *tree) open(rel string) (*os.File, error) {
+	fd, err := unix.Openat(t.fd(), rel, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, t.fail("open", rel, err)
+	}
+	return os.NewFile(uintptr(fd), rel), nil
+}
+
+// stat answers what a path stands for.
+func (t *tree) stat(rel string) (node, error) {
+	var st unix.Statx_t
+	const want = unix.STATX_BASIC_STATS | unix.STATX_BTIME
+	err := unix.Statx(t.fd(), rel, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, want, &st)
+	if err != nil {
+		return node{}, t.fail("stat", rel, err)
+	}
+	return node{
+		object: st.Ino, born: stamp(st.Btime), mode: uint32(st.Mode), uid: st.Uid, gid: st.Gid, links: st.Nlink,
+		major: st.Rdev_major, minor: st.Rdev_minor, size: int64(st.Size),
+		mtime: stamp(st.Mtime), ctime: stamp(st.Ctime),
+	}, nil
+}
+
+func stamp(t unix.StatxTimestamp) time.Time { return time.Unix(t.Sec, int64(t.Nsec)) }
+
+// firstControl is where the numbers begin that ZFS gives what it only shows,
+// such as .zfs: no object has one.
+const firstControl = 1 << 47
+
+// readDir answers the names in a directory in their order. Sockets are not
+// among them: no layer holds one.
+func (t *tree) readDir(rel string) ([]direntry, error) {
+	dir, err := t.open(rel)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	buf := direntBuffers.Get().(*[]byte)
+	defer direntBuffers.Put(buf)
+	var list []direntry
+	for {
+		n, err := unix.Getdents(int(dir.Fd()), *buf)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, t.fail("read directory", rel, err)
+		}
+		if n == 0 {
+			break
+		}
+		if list, err = t.entries(list, rel, (*buf)[:n]); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(list, func(a, b direntry) int { return cmp.Compare(a.name, b.name) })
+	return list, nil
+}
+
+// entries appends what the kernel wrote about a directory.
+func (t *tree) entries(list []direntry, rel string, b []byte) ([]direntry, error) {
+	const lengthAt, typeAt, nameAt = 16, 18, 19 // of struct linux_dirent64
+	for len(b) > 0 {
+		if len(b) < nameAt {
+			return nil, t.fail("read directory", rel, syscall.EIO)
+		}
+		length := int(binary.NativeEndian.Uint16(b[lengthAt:]))
+		if length < nameAt || length > len(b) {
+			return nil, t.fail("read directory", rel, syscall.EIO)
+		}
+		name, _, _ := bytes.Cut(b[nameAt:length], []byte{0})
+		e := direntry{name: string(name), object: binary.NativeEndian.Uint64(b)}
+		kind := b[typeAt]
+		b = b[length:]
+		if e.name == "." || e.name == ".." || e.object >= firstControl {
+			continue
+		}
+		if kind == unix.DT_UNKNOWN {
+			n, err := t.stat(path.Join(rel, e.name))
+			if err != nil {
+				return nil, err
+			}
+			kind = uint8(n.mode & typeMask >> 12)
+		}
+		if e.dir = kind == unix.DT_DIR; kind != unix.DT_SOCK {
+			list = append(list, e)
+		}
+	}
+	return list, nil
+}
+
+// readLink answers where a symbolic link points.
+func (t *tree) readLink(rel string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(t.fd(), rel, buf)
+	if err != nil {
+		return "", t.fail("read link", rel, err)
+	}
+	return string(buf[:n]), nil
+}
+
+// attributes answers the extended attributes of a path that a layer holds.
+func (t *tree) attributes(rel string) (map[string]string, error) {
+	// There is no call that takes a directory and a name in it.
+	full := "/proc/self/fd/" + strconv.Itoa(t.fd()) + "/" + rel
+	names, err := grow(func(buf []byte) (int, error) { return unix.Llistxattr(full, buf) })
+	if errors.Is(err, syscall.ENOTSUP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, t.fail("list the attributes of", rel, err)
+	}
+	var found map[string]string
+	for name := range bytes.SplitSeq(names, []byte{0}) {
+		if !carried(string(name)) {
+			continue
+		}
+		value, err := grow(func(buf []byte) (int, error) { return unix.Lgetxattr(full, string(name), buf) })
+		if err != nil {
+			return nil, t.fail(fmt.Sprintf("read attribute %s of", name), rel, err)
+		}
+		if found == nil {
+			found = make(map[string]string)
+		}
+		found[string(name)] = string(value)
+	}
+	return found, nil
+}
+
+// grow calls f with a buffer, and with a greater one while that is too small.
+func grow(f func([]byte) (int, error)) ([]byte, error) {
+	for size := 256; ; size *= 4 {
+		buf := make([]byte, size)
+		n, err := f(buf)
+		if errors.Is(err, syscall.ERANGE) && size < 1<<20 {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return buf[:n], nil
+	}
+}
+
+// objects answers about how many files, directories and so on there are.
+func (t *tree) objects() (uint64, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(t.fd(), &st); err != nil {
+		return 0, t.fail("statfs", ".", err)
+	}
+	return st.Files - min(st.Files, st.Ffree), nil
+}

@@ -1,0 +1,28 @@
+//go:build !linux
+
+package diff
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/containerd/errdefs"
+)
+
+// tree is not available here: ZFS's snapshots are read through mounts without
+// a place, which only Linux has.
+type tree struct {
+	root *os.File
+	name string
+}
+
+func (t *tree) fail(what, rel string, err error) error {
+	return fmt.Errorf("%s %q in %s: %w", what, rel, t.name, err)
+}
+
+func (t *tree) open(string) (*os.File, error)                { return nil, errdefs.ErrNotImplemented }
+func (t *tree) stat(string) (node, error)                    { return node{}, errdefs.ErrNotImplemented }
+func (t *tree) readDir(string) ([]direntry, error)           { return nil, errdefs.ErrNotImplemented }
+func (t *tree) readLink(string) (string, error)              { return "", errdefs.ErrNotImplemented }
+func (t *tree) attributes(string) (map[string]string, error) { return nil, errdefs.ErrNotImplemented }
+func (t *tree) objects() (uint64, error)                     { return 0, errdefs.ErrNotImplemented }

@@ -1,0 +1,112 @@
+package zfs
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/ioctl"
+)
+
+// ObjectRange is a range of objects that may have changed between two
+// snapshots.
+type ObjectRange = ioctl.ObjectRange
+
+// Object is a file, directory or the like, as ZFS knows it by its number.
+type Object = ioctl.Object
+
+// ChangedObjects answers which objects may have changed between two snapshots,
+// in the order of their numbers: all that have, and some that have not. It costs
+// what has changed, not what there is. from is of the same file system as to, or
+// of one of its origins, and older; else it fails with ErrInvalid. Only the
+// native client can tell; the other fails with ErrUnavailable.
+func (c *Client) ChangedObjects(ctx context.Context, from, to string) ([]ObjectRange, error) {
+	const op = "diff"
+	for _, name := range []string{from, to} {
+		if err := checkSnapshot(op, name); err != nil {
+			return nil, err
+		}
+	}
+	handle, err := c.handle(op, to)
+	if err != nil {
+		return nil, err
+	}
+	defer c.around(op)()
+	list, err := handle.Diff(ctx, from, to)
+	return list, nativeError(op, to, err)
+}
+
+// Object answers what an object of a snapshot is, and ErrNotFound where there is
+// none of that number. It costs more the larger the object's directory is. Only
+// the native client can tell; the other fails with ErrUnavailable.
+func (c *Client) Object(ctx context.Context, snapshot string, object uint64) (Object, error) {
+	const op = "object"
+	if err := checkSnapshot(op, snapshot); err != nil {
+		return Object{}, err
+	}
+	handle, err := c.handle(op, snapshot)
+	if err != nil {
+		return Object{}, err
+	}
+	o, err := handle.Object(ctx, snapshot, object)
+	return o, nativeError(op, snapshot, err)
+}
+
+// handle answers the way into the kernel of a native client.
+func (c *Client) handle(op, dataset string) (*ioctl.Handle, error) {
+	d := c.driver
+	if w, ok := d.(watched); ok {
+		d = w.driver
+	}
+	if n, ok := d.(*native); ok {
+		return n.zfs, nil
+	}
+	return nil, &Error{Op: op, Dataset: dataset, Kind: ErrUnavailable, Detail: "the zfs command does not tell"}
+}
+
+// TemporaryPrefix begins the short names of the snapshots that Freeze takes.
+const TemporaryPrefix = "zfstpl-diff"
+
+// Frozen is a snapshot that somebody looks at and that goes when he is done.
+type Frozen struct {
+	Snapshot string
+	thaw     func() error
+}
+
+// Close destroys the snapshot. Nothing may have it mounted.
+func (f *Frozen) Close() error { return f.thaw() }
+
+// freezeTries bounds how often a name is tried that turns out to be taken.
+const freezeTries = 10
+
+// Freeze takes a snapshot of a file system as it is now, with what programs
+// wrote through mmap, that is destroyed when the answer is closed. The native
+// client's goes with this process too; the other's stays when the process dies,
+// and has a short name that begins with TemporaryPrefix.
+func (c *Client) Freeze(ctx context.Context, filesystem string) (*Frozen, error) {
+	if err := c.Flush(ctx, filesystem); err != nil {
+		return nil, err
+	}
+	handle, err := c.handle("freeze", filesystem)
+	if err != nil {
+		return c.freezeByName(ctx, filesystem)
+	}
+	defer c.around("freeze")()
+	for try := 1; ; try++ {
+		snapshot, err := handle.TemporarySnapshot(ctx, filesystem, TemporaryPrefix)
+		if err = nativeError("freeze", filesystem, err); err == nil {
+			return &Frozen{snapshot.Name, snapshot.Close}, nil
+		}
+		if try == freezeTries || !errors.Is(err, ErrExists) && !errors.Is(err, ErrSuspended) {
+			return nil, err
+		}
+	}
+}
+
+func (c *Client) freezeByName(ctx context.Context, filesystem string) (*Frozen, error) {
+	name := filesystem + "@" + TemporaryPrefix + "-" + rand.Text()
+	if err := c.Apply(ctx, Snapshot(name)); err != nil {
+		return nil, err
+	}
+	return &Frozen{name, func() error { return c.DestroySnapshot(context.WithoutCancel(ctx), name) }}, nil
+}
