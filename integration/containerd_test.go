@@ -48,7 +48,7 @@ func startContainerd(t testing.TB, d *daemon) *containerd {
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	ours, err := plugin.ContainerdConfig(number, d.address, d.base.Root)
 	require.NoError(t, err)
-	c := &containerd{address: filepath.Join(dir, "containerd.sock"), log: &syncBuffer{}}
+	c := &containerd{address: d.containerd(), log: &syncBuffer{}}
 	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n"+
 		"disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n"+
 		"[grpc]\n  address = %q\n%s", number, filepath.Join(dir, "root"), filepath.Join(dir, "state"), c.address, ours)

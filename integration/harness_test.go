@@ -62,9 +62,15 @@ func newDaemon(t testing.TB, base *testpool.Base, flags ...string) *daemon {
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	d := &daemon{base: base, address: filepath.Join(dir, "zfstpl.sock")}
 	args := append([]string{"--dataset", base.String(), "--root", base.Root, "--address", d.address,
+		"--containerd-address", d.containerd(),
 		"--log-level", "debug", "--warm-keep", "0s", "--zfs-client", string(base.Choice)}, flags...)
 	d.cmd = exec.Command(binary(t, "containerd-zfstpl-grpc"), args...)
 	return d
+}
+
+// containerd is where the daemon expects containerd's socket.
+func (d *daemon) containerd() string {
+	return filepath.Join(filepath.Dir(d.address), "containerd.sock")
 }
 
 func (d *daemon) start(t testing.TB) {

@@ -23,6 +23,7 @@ const (
 	DefaultRoot       = "/var/lib/zfstpl"
 	DefaultAddress    = "/run/zfstpl/zfstpl.sock"
 	DefaultWarmKeep   = 168 * time.Hour
+	DefaultContainerd = "/run/containerd/containerd.sock"
 )
 
 // Config are the settings of a snapshotter and its daemon.
@@ -34,6 +35,9 @@ type Config struct {
 	Root string `toml:"root"`
 	// Address is the daemon's unix socket, in a directory of its own.
 	Address string `toml:"address"`
+	// ContainerdAddress is containerd's own socket: the diff service keeps layers
+	// in its content store. Empty: no diff service.
+	ContainerdAddress string `toml:"containerd_address"`
 	// LogLevel is trace, debug, info, warn, error, fatal or panic.
 	LogLevel string `toml:"log_level"`
 	// ZFSClient says how ZFS is spoken to: auto, native or command.
@@ -89,13 +93,14 @@ func (d Duration) MarshalText() ([]byte, error) {
 // DefaultConfig is what a configuration file is read over.
 func DefaultConfig() Config {
 	return Config{
-		Address:          DefaultAddress,
-		LogLevel:         "info",
-		ZFSClient:        zfs.Auto,
-		ShareTemplates:   true,
-		Revive:           true,
-		ForeignSnapshots: snapshotter.KeepForeign,
-		Warm:             Warm{Keep: Duration{DefaultWarmKeep}},
+		Address:           DefaultAddress,
+		ContainerdAddress: DefaultContainerd,
+		LogLevel:          "info",
+		ZFSClient:         zfs.Auto,
+		ShareTemplates:    true,
+		Revive:            true,
+		ForeignSnapshots:  snapshotter.KeepForeign,
+		Warm:              Warm{Keep: Duration{DefaultWarmKeep}},
 	}
 }
 
@@ -146,6 +151,9 @@ func (c Config) Check() (layout.Base, error) {
 	}
 	if !filepath.IsAbs(c.Address) {
 		return base, fmt.Errorf("address %q is not the absolute path of a unix socket", c.Address)
+	}
+	if c.ContainerdAddress != "" && !filepath.IsAbs(c.ContainerdAddress) {
+		return base, fmt.Errorf("containerd_address %q is not the absolute path of a unix socket", c.ContainerdAddress)
 	}
 	switch c.LogLevel {
 	case "trace", "debug", "info", "warn", "error", "fatal", "panic":

@@ -40,9 +40,9 @@ func TestLoadConfig(t *testing.T) {
 		"quota = '1KiB'\n":           with(func(c *Config) { c.Quota = Size{1024} }),
 		"quota = 1024\n":             with(func(c *Config) { c.Quota = Size{1024} }),
 		"quota = ''\n":               DefaultConfig(),
-		"dataset = 'd'\nroot = '/r'\naddress = '/a'\nlog_level = 'debug'\nzfs_client = 'command'\nshare_templates = false\n" +
+		"dataset = 'd'\nroot = '/r'\naddress = '/a'\ncontainerd_address = '/c'\nlog_level = 'debug'\nzfs_client = 'command'\nshare_templates = false\n" +
 			"revive = false\nforeign_snapshots = 'destroy'\nquota = '10GiB'\nwarm.keep = 'forever'\n": {
-			Dataset: "d", Root: "/r", Address: "/a", LogLevel: "debug", ZFSClient: zfs.Command,
+			Dataset: "d", Root: "/r", Address: "/a", ContainerdAddress: "/c", LogLevel: "debug", ZFSClient: zfs.Command,
 			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{10 << 30}, Warm: Warm{Duration{snapshotter.KeepForever}}},
 	} {
 		config, err := LoadConfig(write(t, text), false)
@@ -115,17 +115,18 @@ func TestCheck(t *testing.T) {
 		change func(c *Config)
 		says   string
 	}{
-		"no dataset":       {func(c *Config) { c.Dataset = "" }, "--dataset"},
-		"bad dataset":      {func(c *Config) { c.Dataset = "tank/a b" }, "tank/a b"},
-		"an option":        {func(c *Config) { c.Dataset = "-r" }, "-r"},
-		"relative root":    {func(c *Config) { c.Root = "var/lib" }, "var/lib"},
-		"relative address": {func(c *Config) { c.Address = "x.sock" }, "x.sock"},
-		"no address":       {func(c *Config) { c.Address = "" }, "address"},
-		"bad level":        {func(c *Config) { c.LogLevel = "loud" }, "loud"},
-		"no level":         {func(c *Config) { c.LogLevel = "" }, "level"},
-		"level in capital": {func(c *Config) { c.LogLevel = "INFO" }, "INFO"},
-		"bad client":       {func(c *Config) { c.ZFSClient = "magic" }, "magic"},
-		"bad policy":       {func(c *Config) { c.ForeignSnapshots = "delete" }, `foreign_snapshots: "delete"`},
+		"no dataset":          {func(c *Config) { c.Dataset = "" }, "--dataset"},
+		"bad dataset":         {func(c *Config) { c.Dataset = "tank/a b" }, "tank/a b"},
+		"an option":           {func(c *Config) { c.Dataset = "-r" }, "-r"},
+		"relative root":       {func(c *Config) { c.Root = "var/lib" }, "var/lib"},
+		"relative address":    {func(c *Config) { c.Address = "x.sock" }, "x.sock"},
+		"relative containerd": {func(c *Config) { c.ContainerdAddress = "c.sock" }, "containerd_address"},
+		"no address":          {func(c *Config) { c.Address = "" }, "address"},
+		"bad level":           {func(c *Config) { c.LogLevel = "loud" }, "loud"},
+		"no level":            {func(c *Config) { c.LogLevel = "" }, "level"},
+		"level in capital":    {func(c *Config) { c.LogLevel = "INFO" }, "INFO"},
+		"bad client":          {func(c *Config) { c.ZFSClient = "magic" }, "magic"},
+		"bad policy":          {func(c *Config) { c.ForeignSnapshots = "delete" }, `foreign_snapshots: "delete"`},
 	} {
 		config := good
 		c.change(&config)

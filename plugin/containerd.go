@@ -35,10 +35,18 @@ var containerdConfig = template.Must(template.New("").Parse(`# For {{if eq .Vers
   [proxy_plugins.zfstpl.exports]
     root = "{{.Root}}"
     enable_remote_snapshot_annotations = "true"
+
+# Layers of what containers changed. What is not zfstpl's goes to "walking".
+[proxy_plugins.zfstpl-diff]
+  type = "diff"
+  address = "{{.Address}}"
+[plugins."io.containerd.service.v1.diff-service"]
+  default = ["zfstpl-diff", "walking"]
 {{if eq .Version 3}}
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "{{.Platform}}"
   snapshotter = "zfstpl"
+  differ = "zfstpl-diff"
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "{{.Platform}}"
   snapshotter = "overlayfs"

@@ -19,6 +19,7 @@ import (
 type Instance struct {
 	*snapshotter.Snapshotter
 	Root string // where the base is mounted
+	base layout.Base
 	pool *zfs.Client
 	lock *baseLock
 }
@@ -34,7 +35,7 @@ func Open(ctx context.Context, config Config) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Instance{pool: pool}
+	i := &Instance{base: base, pool: pool}
 	if err := i.open(ctx, base, config); err != nil {
 		return nil, errors.Join(err, i.Close())
 	}

@@ -18,6 +18,7 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "dataset", Usage: "base `DATASET`, made by 'zfstpl init'"},
 		&cli.StringFlag{Name: "root", Usage: "`DIR` where the base is mounted (default: what its mountpoint says)"},
 		&cli.StringFlag{Name: "address", Usage: "unix `SOCKET` to serve on (default: " + plugin.DefaultAddress + ")"},
+		&cli.StringFlag{Name: "containerd-address", Usage: "containerd's unix `SOCKET`, for the diff service (default: " + plugin.DefaultContainerd + "; '' for no diff service)"},
 		&cli.StringFlag{Name: "log-level", Usage: "`LEVEL`: trace, debug, info, warn or error (default: info)"},
 		&cli.StringFlag{Name: "zfs-client", Usage: "how to speak to ZFS: `CLIENT` auto, native or command (default: auto)"},
 		&cli.BoolFlag{Name: "share-templates", Value: true, Usage: "let namespaces share the templates of layers they both have"},
@@ -36,7 +37,8 @@ func configuration(c *cli.Context) (plugin.Config, error) {
 		return config, err
 	}
 	for name, setting := range map[string]*string{
-		"dataset": &config.Dataset, "root": &config.Root, "address": &config.Address, "log-level": &config.LogLevel,
+		"dataset": &config.Dataset, "root": &config.Root, "address": &config.Address,
+		"containerd-address": &config.ContainerdAddress, "log-level": &config.LogLevel,
 	} {
 		if c.IsSet(name) {
 			*setting = c.String(name)

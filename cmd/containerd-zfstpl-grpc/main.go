@@ -57,11 +57,25 @@ func run(c *cli.Context) error {
 	saveMemory()
 	log.G(c.Context).WithField("dataset", config.Dataset).WithField("root", instance.Root).
 		WithField("version", plugin.Version()).Info("base is open")
-	err = serve(c.Context, config.Address, instance)
+	err = serveInstance(c.Context, config, instance)
 	if closeErr := instance.Close(); err == nil {
 		err = closeErr
 	}
 	return err
+}
+
+// serveInstance serves an instance's snapshots, and its differ where there is a
+// containerd to keep layers in.
+func serveInstance(ctx context.Context, config plugin.Config, instance *plugin.Instance) error {
+	if config.ContainerdAddress == "" {
+		return serve(ctx, config.Address, instance, nil)
+	}
+	contents, conn, err := plugin.DialContents(config.ContainerdAddress)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return serve(ctx, config.Address, instance, instance.Differ(contents))
 }
 
 // saveMemory gives back what the listing at start took, and has the collector

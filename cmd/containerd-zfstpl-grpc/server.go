@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/contrib/diffservice"
 	"github.com/containerd/containerd/v2/contrib/snapshotservice"
+	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -23,12 +26,12 @@ import (
 const drainTime = 30 * time.Second
 
 // serve answers on address until ctx ends, then lets calls under way finish.
-func serve(ctx context.Context, address string, sn snapshots.Snapshotter) error {
+func serve(ctx context.Context, address string, sn snapshots.Snapshotter, differ differ) error {
 	listener, err := listen(address)
 	if err != nil {
 		return err
 	}
-	server, status := newServer(sn)
+	server, status := newServer(sn, differ)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	log.G(ctx).WithField("address", address).Info("serving")
@@ -49,13 +52,25 @@ func serve(ctx context.Context, address string, sn snapshots.Snapshotter) error 
 	return nil
 }
 
-func newServer(sn snapshots.Snapshotter) (*grpc.Server, *health.Server) {
+// differ makes layers of snapshots and snapshots of layers.
+type differ interface {
+	diff.Applier
+	diff.Comparer
+}
+
+// newServer answers a server of a snapshotter and, where it is not nil, a differ.
+func newServer(sn snapshots.Snapshotter, differ differ) (*grpc.Server, *health.Server) {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize))
 	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(walkStatus{sn, sn.(snapshots.Cleaner)}))
+	services := []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName}
+	if differ != nil {
+		diffapi.RegisterDiffServer(server, diffservice.FromApplierAndComparer(differ, differ))
+		services = append(services, diffapi.Diff_ServiceDesc.ServiceName)
+	}
 	status := health.NewServer()
-	for _, name := range []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName} {
+	for _, name := range services {
 		status.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
 	}
 	grpc_health_v1.RegisterHealthServer(server, status)

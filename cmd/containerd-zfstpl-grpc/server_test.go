@@ -24,7 +24,7 @@ func running(t *testing.T, sn snapshots.Snapshotter) (address string) {
 	address = socket(t)
 	listener, err := net.Listen("unix", address)
 	require.NoError(t, err)
-	server, _ := newServer(sn)
+	server, _ := newServer(sn, nil)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {

@@ -105,7 +105,7 @@ func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 	sn := &stub{hold: make(chan struct{}), held: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- serve(ctx, address, sn) }()
+	go func() { served <- serve(ctx, address, sn, nil) }()
 	eventually(t, "the socket", func() bool { _, err := os.Stat(address); return err == nil })
 	conn := dial(t, address)
 	answer := make(chan error, 1)
@@ -136,7 +136,7 @@ func TestServeAgain(t *testing.T) {
 	for range 2 {
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
-		go func() { served <- serve(ctx, address, &stub{}) }()
+		go func() { served <- serve(ctx, address, &stub{}, nil) }()
 		eventually(t, "an answer", func() bool {
 			_, err := grpc_health_v1.NewHealthClient(dial(t, address)).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 			return err == nil
@@ -145,5 +145,5 @@ func TestServeAgain(t *testing.T) {
 		require.NoError(t, <-served)
 	}
 	require.NoError(t, os.WriteFile(address, nil, 0o600))
-	assert.ErrorContains(t, serve(t.Context(), address, &stub{}), "not a socket")
+	assert.ErrorContains(t, serve(t.Context(), address, &stub{}, nil), "not a socket")
 }

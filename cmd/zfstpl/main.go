@@ -29,7 +29,7 @@ func app() *cli.App {
 	app.Usage = "administer container snapshots on ZFS"
 	app.Version = plugin.Version()
 	app.HideHelpCommand = true
-	app.Commands = []*cli.Command{initCommand(), lsCommand(), configCommand()}
+	app.Commands = []*cli.Command{initCommand(), lsCommand(), diffCommand(), configCommand()}
 	app.Action = func(c *cli.Context) error {
 		if c.Args().Present() {
 			return fmt.Errorf("there is no command %q: 'zfstpl --help' lists them", c.Args().First())

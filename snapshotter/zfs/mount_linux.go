@@ -93,6 +93,20 @@ func (c *Client) AttachRoot(ctx context.Context, snapshot string) (*os.File, err
 	return attach(ctx, snapshot, true)
 }
 
+// AttachWritable mounts a file system without giving it a place in any mount
+// namespace, and answers its root directory. Closing that unmounts it, and so
+// does the end of this process.
+func (c *Client) AttachWritable(ctx context.Context, filesystem string) (*os.File, error) {
+	if err := checkFilesystem("mount", filesystem); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	defer c.around("attach writable")()
+	return attach(ctx, filesystem, false)
+}
+
 func mountError(op, name string, err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {

@@ -31,3 +31,8 @@ func (c *Client) Objects(context.Context, string) (uint64, error) { return 0, ni
 func (c *Client) AttachRoot(_ context.Context, snapshot string) (*os.File, error) {
 	return nil, &Error{Op: "mount", Dataset: snapshot, Kind: ErrUnavailable}
 }
+
+// AttachWritable is not available here.
+func (c *Client) AttachWritable(_ context.Context, filesystem string) (*os.File, error) {
+	return nil, &Error{Op: "mount", Dataset: filesystem, Kind: ErrUnavailable}
+}

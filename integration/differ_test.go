@@ -1,0 +1,349 @@
+package integration
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/containerd/continuity/fs/fstest"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/zfstpl/zfstpl/integration/randtree"
+	"github.com/zfstpl/zfstpl/integration/testpool"
+)
+
+var (
+	diffSeed   = flag.Uint64("diff.seed", rand.Uint64(), "of the random trees that layers are made of")
+	diffRounds = flag.Int("diff.rounds", 300, "how many random trees layers are made of")
+)
+
+func tarNames(t testing.TB, layer []byte) (names []string) {
+	t.Helper()
+	r := tar.NewReader(bytes.NewReader(layer))
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return names
+		}
+		require.NoError(t, err)
+		names = append(names, h.Name)
+	}
+}
+
+// treesAtOnce is how many random trees share a snapshot: to make one takes
+// longer than to fill it.
+const treesAtOnce = 20
+
+// Whatever programs do to many trees, the layer of it makes the same of what was
+// before, while the trees are still mounted; and the layer is the same, to the
+// byte, whether ZFS says what changed or everything is compared.
+func TestLayersOfRandomTrees(t *testing.T) {
+	t.Parallel()
+	t.Logf("-diff.seed %d", *diffSeed)
+	d := newDiffer(t, pool.NewBase(t))
+	for first := 0; first < *diffRounds; first += treesAtOnce {
+		d.round(t, *diffSeed+uint64(first), treesAtOnce, 20, 30)
+		d.removeAll(t)
+		require.NoError(t, d.sn.Cleanup(d.ctx))
+	}
+	d.requireNothingUnderWay(t, 0)
+}
+
+// The same for few changes in a tree that is large beside them, where it is
+// looked at nothing else.
+func TestLayersOfFewChanges(t *testing.T) {
+	t.Parallel()
+	t.Logf("-diff.seed %d", *diffSeed)
+	d := newDiffer(t, pool.NewBase(t))
+	large := d.template(t, "", func(root string) {
+		for i := range 60 {
+			dir := filepath.Join(root, fmt.Sprintf("dir%02d", i))
+			mkdirs(t, dir)
+			for j := range 50 {
+				require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprint(j)), []byte(dir), 0o644))
+			}
+		}
+		tree := randtree.New(filepath.Join(root, "dir00"), *diffSeed)
+		require.NoError(t, tree.Grow(100))
+	})
+	rounds := *diffRounds / 10
+	for i := range rounds {
+		_, mounts := d.prepare(t, large)
+		var layer []byte
+		var want map[string]string
+		var tree *randtree.Tree
+		d.mounted(t, mounts, func(root string) {
+			tree = randtree.New(filepath.Join(root, fmt.Sprintf("dir%02d", i%3)), *diffSeed+uint64(i))
+			require.NoError(t, tree.Edit(1+i%6))
+			layer, want = d.layers(t, d.viewed(t, large), mounts), readTree(t, root)
+			require.NoError(t, tree.Close())
+		})
+		d.applied(t, large, layer, func(root string) {
+			if lines := randtree.Differences(want, readTree(t, root)); len(lines) > 0 {
+				t.Errorf("seed %d:\n%s\nafter\n%s", *diffSeed+uint64(i), strings.Join(lines, "\n"), strings.Join(tree.Done, "\n"))
+			}
+		})
+	}
+	d.removeAll(t)
+}
+
+// round makes some trees, changes them, and makes the changes again of a layer.
+func (d *differ) round(t *testing.T, seed uint64, count, grow, edit int) {
+	t.Helper()
+	trees := make([]*randtree.Tree, count)
+	lower := d.template(t, "", func(root string) {
+		for i := range trees {
+			dir := filepath.Join(root, fmt.Sprint(i))
+			mkdirs(t, dir)
+			trees[i] = randtree.New(dir, seed+uint64(i))
+			require.NoError(t, trees[i].Grow(grow))
+		}
+	})
+	_, mounts := d.prepare(t, lower)
+	var layer []byte
+	want := make([]map[string]string, count)
+	d.mounted(t, mounts, func(root string) {
+		for i, tree := range trees {
+			dir := filepath.Join(root, fmt.Sprint(i))
+			tree.At(dir)
+			require.NoError(t, tree.Edit(edit))
+			want[i] = readTree(t, dir)
+		}
+		layer = d.layers(t, d.viewed(t, lower), mounts)
+		for _, tree := range trees {
+			require.NoError(t, tree.Close())
+		}
+	})
+	d.applied(t, lower, layer, func(root string) {
+		for i, tree := range trees {
+			lines := randtree.Differences(want[i], readTree(t, filepath.Join(root, fmt.Sprint(i))))
+			if len(lines) > 0 {
+				t.Errorf("seed %d:\n%s\nafter\n%s", seed+uint64(i), strings.Join(lines, "\n"), strings.Join(tree.Done, "\n"))
+			}
+		}
+	})
+}
+
+func readTree(t testing.TB, root string) map[string]string {
+	t.Helper()
+	tree, err := randtree.Read(root)
+	require.NoError(t, err)
+	return tree
+}
+
+// containerd's own tests of differs.
+func TestContainerdsDifferSuite(t *testing.T) {
+	eachClient(t, func(t *testing.T, base *testpool.Base) {
+		fstest.FSSuite(t, &suiteApplier{t: t, d: newDiffer(t, base)})
+	})
+}
+
+// suiteApplier makes each change on the last one's result, of which then the
+// layer is made and applied to a second chain of snapshots.
+type suiteApplier struct {
+	t            *testing.T
+	d            *differ
+	first, again string
+}
+
+func (s *suiteApplier) TestContext(ctx context.Context) (context.Context, func(), error) {
+	s.first, s.again = "", ""
+	return ctx, func() { s.d.removeAll(s.t) }, nil
+}
+
+func (s *suiteApplier) Apply(_ context.Context, a fstest.Applier) (string, func(), error) {
+	d, t := s.d, s.t
+	before := d.viewed(t, s.first)
+	s.first = d.template(t, s.first, func(root string) { require.NoError(t, a.Apply(root)) })
+	desc, err := d.Compare(d.ctx, before, d.viewed(t, s.first), diff.WithMediaType(ocispec.MediaTypeImageLayerZstd))
+	require.NoError(t, err)
+	key, mounts := d.prepare(t, s.again)
+	_, err = d.Service.Apply(d.ctx, desc, mounts)
+	require.NoError(t, err)
+	s.again = "again-" + key
+	require.NoError(t, d.sn.Commit(d.ctx, s.again, key))
+	dir := t.TempDir()
+	require.NoError(t, mount.All(d.viewed(t, s.again), dir))
+	return dir, func() { require.NoError(t, mount.UnmountAll(dir, 0)) }, nil
+}
+
+// What a comparison stores is a layer as containerd's own would be: with its
+// digest without compression, under a lease that ends, once.
+func TestCompareStoresALayer(t *testing.T) {
+	t.Parallel()
+	d := newDiffer(t, pool.NewBase(t))
+	parent := d.template(t, "", func(root string) { require.NoError(t, os.WriteFile(filepath.Join(root, "old"), []byte("old"), 0o644)) })
+	_, mounts := d.prepare(t, parent)
+	d.mounted(t, mounts, func(root string) { require.NoError(t, os.WriteFile(filepath.Join(root, "new"), []byte("new"), 0o644)) })
+	view := d.viewed(t, parent)
+	epoch := time.Unix(1_000_000_000, 0)
+	var plain ocispec.Descriptor
+	for i, media := range []string{ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd, ""} {
+		desc, err := d.Compare(d.ctx, view, mounts, diff.WithMediaType(media), diff.WithSourceDateEpoch(&epoch),
+			diff.WithLabels(map[string]string{"mine": "too"}))
+		require.NoError(t, err)
+		again, err := d.Compare(d.ctx, view, mounts, diff.WithMediaType(media), diff.WithSourceDateEpoch(&epoch), diff.WithReference("again"))
+		require.NoError(t, err)
+		assert.Equal(t, desc, again, "the same layer, to the byte")
+		if i == 0 {
+			plain = desc
+			assert.Equal(t, []string{"new"}, tarNames(t, d.blob(t, desc)))
+		}
+		info, err := d.contents.Store.Info(d.ctx, desc.Digest)
+		require.NoError(t, err)
+		assert.Equal(t, plain.Digest.String(), info.Labels[labels.LabelUncompressed], media)
+		assert.Equal(t, "too", info.Labels["mine"])
+		d.requireNothingUnderWay(t, 2*(i+1))
+	}
+}
+
+// Mounts that are not ours and media types nobody here knows are for the next
+// differ that containerd has.
+func TestWhatTheDifferLeavesToOthers(t *testing.T) {
+	t.Parallel()
+	d := newDiffer(t, pool.NewBase(t))
+	_, ours := d.prepare(t, "")
+	view := d.viewed(t, "")
+	for what, c := range map[string]struct {
+		lower, upper []mount.Mount
+		media        string
+	}{
+		"another's dataset":  {view, []mount.Mount{{Type: "zfs", Source: pool.Name}}, ""},
+		"the base":           {view, []mount.Mount{{Type: "zfs", Source: d.base.String()}}, ""},
+		"a bind mount":       {view, []mount.Mount{{Type: "bind", Source: "/"}}, ""},
+		"an overlay":         {[]mount.Mount{{Type: "overlay"}}, ours, ""},
+		"two mounts":         {view, append(ours, ours...), ""},
+		"no mount":           {view, nil, ""},
+		"an odd media type":  {view, ours, "text/plain"},
+		"another snapshot":   {view, []mount.Mount{{Type: "zfs", Source: ours[0].Source + "@extracted"}}, ""},
+		"a name that climbs": {view, []mount.Mount{{Type: "zfs", Source: d.base.Runtime() + "/../storage/x"}}, ""},
+	} {
+		_, err := d.Compare(d.ctx, c.lower, c.upper, diff.WithMediaType(c.media))
+		assert.True(t, errdefs.IsNotImplemented(err), "%s: %v", what, err)
+		_, err = d.Service.Apply(d.ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, c.upper)
+		if c.media == "" && what != "an overlay" {
+			assert.True(t, errdefs.IsNotImplemented(err), "apply: %s: %v", what, err)
+		}
+	}
+	_, err := d.Service.Apply(d.ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, view)
+	assert.True(t, errdefs.IsNotImplemented(err), "a view is not written to: %v", err)
+	_, err = d.Compare(context.Background(), view, ours)
+	assert.True(t, errdefs.IsFailedPrecondition(err), "no namespace: %v", err)
+	d.requireNothingUnderWay(t, 0)
+}
+
+// Nothing at all is a lower side too; and what is no ancestor is compared as
+// well, if not as fast.
+func TestLowerSides(t *testing.T) {
+	t.Parallel()
+	d := newDiffer(t, pool.NewBase(t))
+	write := func(names ...string) func(root string) {
+		return func(root string) {
+			for _, name := range names {
+				require.NoError(t, os.WriteFile(filepath.Join(root, name), []byte(name), 0o644))
+			}
+		}
+	}
+	a := d.template(t, "", write("a"))
+	b := d.template(t, a, write("b"))
+	other := d.template(t, "", write("c"))
+	assert.Equal(t, []string{"a", "b"}, tarNames(t, d.layers(t, nil, d.viewed(t, b))), "nothing")
+	assert.Equal(t, []string{"a", "b"}, tarNames(t, d.layers(t, d.viewed(t, ""), d.viewed(t, b))), "a view of nothing")
+	assert.Equal(t, []string{"b"}, tarNames(t, d.layers(t, d.viewed(t, a), d.viewed(t, b))), "the parent")
+	assert.Equal(t, []string{".wh.b"}, tarNames(t, d.layers(t, d.viewed(t, b), d.viewed(t, a))), "a child")
+	assert.Equal(t, []string{".wh.c", "a", "b"}, tarNames(t, d.layers(t, d.viewed(t, other), d.viewed(t, b))), "a stranger")
+	assert.Empty(t, tarNames(t, d.layers(t, d.viewed(t, b), d.viewed(t, b))), "the same")
+}
+
+// What programs wrote through memory is in the layer, without their end.
+func TestLayerOfMappedMemory(t *testing.T) {
+	t.Parallel()
+	d := newDiffer(t, pool.NewBase(t))
+	_, mounts := d.prepare(t, "")
+	d.mounted(t, mounts, func(root string) {
+		f, err := os.Create(filepath.Join(root, "mapped"))
+		require.NoError(t, err)
+		defer f.Close()
+		require.NoError(t, f.Truncate(4096))
+		unix.Sync()
+		memory, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		require.NoError(t, err)
+		copy(memory, "through memory")
+		assert.Contains(t, string(d.layers(t, d.viewed(t, ""), mounts)), "through memory")
+		require.NoError(t, unix.Munmap(memory))
+	})
+}
+
+// Names that no layer can hold end a comparison, which then leaves nothing; so
+// does its caller's end, soon.
+func TestComparisonsThatFail(t *testing.T) {
+	t.Parallel()
+	d := newDiffer(t, pool.NewBase(t))
+	view := d.viewed(t, "")
+	_, bad := d.prepare(t, "")
+	d.mounted(t, bad, func(root string) { require.NoError(t, os.WriteFile(filepath.Join(root, ".wh.etc"), nil, 0o644)) })
+	_, err := d.Compare(d.ctx, view, bad)
+	assert.True(t, errdefs.IsFailedPrecondition(err), "%v", err)
+	assert.ErrorContains(t, err, ".wh.etc")
+	d.requireNothingUnderWay(t, 0)
+
+	_, large := d.prepare(t, "")
+	d.mounted(t, large, func(root string) {
+		f, err := os.Create(filepath.Join(root, "large"))
+		require.NoError(t, err)
+		require.NoError(t, errors.Join(f.Truncate(8<<30), f.Close()))
+	})
+	ctx, cancel := context.WithCancel(d.ctx)
+	time.AfterFunc(500*time.Millisecond, cancel)
+	_, err = d.Compare(ctx, view, large)
+	assert.ErrorIs(t, err, context.Canceled)
+	d.requireNothingUnderWay(t, 0)
+}
+
+// zfstpl diff shows a person what a container changed, while it runs.
+func TestDiffCommand(t *testing.T) {
+	t.Parallel()
+	base := pool.NewBase(t)
+	d := newDiffer(t, base)
+	parent := d.template(t, "", func(root string) {
+		mkdirs(t, filepath.Join(root, "etc"))
+		for _, name := range []string{"changed", "removed"} {
+			require.NoError(t, os.WriteFile(filepath.Join(root, "etc", name), nil, 0o644))
+		}
+	})
+	key, mounts := d.prepare(t, parent)
+	d.mounted(t, mounts, func(root string) {
+		require.NoError(t, os.WriteFile(filepath.Join(root, "etc/changed"), []byte("now"), 0o644))
+		require.NoError(t, os.Remove(filepath.Join(root, "etc/removed")))
+		require.NoError(t, os.WriteFile(filepath.Join(root, "etc/with\nline"), nil, 0o644))
+		stdout, _, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), key)
+		require.NoError(t, err)
+		assert.Equal(t, "M /etc\nD /etc/removed\nM /etc/changed\nA \"/etc/with\\nline\"\n", stdout)
+		stdout, _, err = runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "json", mounts[0].Source)
+		require.NoError(t, err)
+		assert.Contains(t, stdout, `{"kind":"modified","path":"/etc/changed","type":"file","size":3}`)
+		stdout, _, err = runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "tar", key)
+		require.NoError(t, err)
+		assert.Equal(t, d.layers(t, d.viewed(t, parent), mounts), []byte(stdout))
+	})
+	_, stderr, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "nobody")
+	require.Error(t, err)
+	assert.Contains(t, stderr, `no snapshot "nobody"`)
+}

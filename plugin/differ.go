@@ -1,0 +1,87 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	"github.com/containerd/containerd/v2/core/content"
+	contentproxy "github.com/containerd/containerd/v2/core/content/proxy"
+	"github.com/containerd/containerd/v2/core/leases"
+	leasesproxy "github.com/containerd/containerd/v2/core/leases/proxy"
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/platforms"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/zfstpl/zfstpl/snapshotter/diff"
+)
+
+// Differ makes layers of the instance's snapshots, and snapshots of layers, which
+// are kept in contents.
+func (i *Instance) Differ(contents diff.Contents) *diff.Service {
+	return diff.New(i.base, i.pool, contents)
+}
+
+// DialContents answers the content store and the leases of the containerd that
+// serves address. Nothing is sent before they are used, and a containerd that
+// was away is found again.
+func DialContents(address string) (diff.Contents, io.Closer, error) {
+	conn, err := grpc.NewClient("unix://"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
+			grpc.MaxCallSendMsgSize(defaults.DefaultMaxSendMsgSize)))
+	if err != nil {
+		return diff.Contents{}, nil, fmt.Errorf("containerd_address %s: %w", address, err)
+	}
+	return diff.Contents{
+		Store:  contentproxy.NewContentStore(conn),
+		Leases: leasesproxy.NewLeaseManager(leasesapi.NewLeasesClient(conn)),
+	}, conn, nil
+}
+
+func init() {
+	registry.Register(&plugin.Registration{
+		Type:     plugins.DiffPlugin,
+		ID:       "zfstpl",
+		Requires: []plugin.Type{plugins.SnapshotPlugin, plugins.MetadataPlugin, plugins.LeasePlugin},
+		InitFn:   initDiffer,
+	})
+}
+
+// initDiffer is the differ of a containerd that has zfstpl built in.
+func initDiffer(ic *plugin.InitContext) (any, error) {
+	sn, err := ic.GetByID(plugins.SnapshotPlugin, "zfstpl")
+	if err != nil {
+		return nil, fmt.Errorf("zfstpl's differ is for its snapshotter: %w: %w", err, plugin.ErrSkipPlugin)
+	}
+	instance, ok := sn.(*Instance)
+	if !ok {
+		return nil, errors.New("zfstpl: another snapshotter has that name")
+	}
+	metadata, err := ic.GetSingle(plugins.MetadataPlugin)
+	if err != nil {
+		return nil, err
+	}
+	// containerd's own type brings its database along, which a daemon that is
+	// made of this package has no use for.
+	stores, ok := metadata.(interface{ ContentStore() content.Store })
+	if !ok {
+		return nil, errors.New("zfstpl: containerd's metadata has no content store")
+	}
+	manager, err := ic.GetByID(plugins.LeasePlugin, "manager")
+	if err != nil {
+		return nil, err
+	}
+	lease, ok := manager.(leases.Manager)
+	if !ok {
+		return nil, errors.New("zfstpl: containerd's lease manager is none")
+	}
+	ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
+	return instance.Differ(diff.Contents{Store: stores.ContentStore(), Leases: lease}), nil
+}

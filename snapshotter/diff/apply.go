@@ -1,0 +1,163 @@
+package diff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/archive"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Apply puts a layer from containerd's store into a runtime of ours, which stays
+// partly filled when it fails: containerd then removes it. It answers what the
+// layer is without compression.
+//
+//	NotImplemented  mounts that are not ours to write to, or a media type that
+//	                nothing here can read
+func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
+	var config diff.ApplyConfig
+	for _, opt := range opts {
+		if err := opt(ctx, desc, &config); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
+	runtime, err := s.writable(mounts)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if ctx, err = withNamespace(ctx); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	began := time.Now()
+	applied, err := s.apply(ctx, desc, runtime, config)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("layer %s into %s: %w", desc.Digest, runtime, err)
+	}
+	log.G(ctx).WithField("took", time.Since(began).Round(time.Millisecond)).WithField("digest", desc.Digest).
+		WithField("bytes", applied.Size).WithField("dataset", runtime).Debug("a layer was applied")
+	return applied, nil
+}
+
+// writable answers the runtime that is mounted to be written to. Owners that are
+// to be mapped are somebody else's work.
+func (s *Service) writable(mounts []mount.Mount) (string, error) {
+	source, err := s.source(mounts)
+	if err != nil {
+		return "", err
+	}
+	if _, ok := s.base.ParseRuntime(source); !ok || len(mounts[0].Options) > 0 {
+		return "", fmt.Errorf("%s with options %q is not to be written to: %w", source, mounts[0].Options, errdefs.ErrNotImplemented)
+	}
+	return source, nil
+}
+
+// apply is one attempt: it reads the layer from its beginning.
+func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig) (_ ocispec.Descriptor, err error) {
+	in, err := s.contents.Store.ReaderAt(ctx, desc)
+	if err != nil {
+		return ocispec.Descriptor{}, storeError(err)
+	}
+	defer in.Close() // only read
+	stream, err := uncompress(ctx, desc, content.NewReader(in), config)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	root, err := s.pool.AttachWritable(ctx, runtime)
+	if err != nil {
+		return ocispec.Descriptor{}, errors.Join(zfsError(err), stream.Close())
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	if err := jailed(root, func() error { return stream.unpack(ctx) }); err != nil {
+		return ocispec.Descriptor{}, errors.Join(err, stream.Close())
+	}
+	if config.SyncFs {
+		err = syncFS(root)
+	}
+	if err := errors.Join(err, stream.Close()); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: stream.size, Digest: stream.digest.Digest()}, nil
+}
+
+// stream is a layer that is read as what it is without compression.
+type stream struct {
+	steps  []diff.StreamProcessor // from the store on
+	from   io.Reader
+	digest digest.Digester
+	size   int64
+}
+
+// uncompress answers a layer without what is around it: compression and, where
+// containerd is configured to decrypt, encryption.
+func uncompress(ctx context.Context, desc ocispec.Descriptor, r io.Reader, config diff.ApplyConfig) (*stream, error) {
+	s := &stream{digest: digest.Canonical.Digester()}
+	if config.Progress != nil {
+		r = &reporting{r: r, report: config.Progress}
+	}
+	step := diff.NewProcessorChain(desc.MediaType, r)
+	s.steps = append(s.steps, step)
+	for step.MediaType() != ocispec.MediaTypeImageLayer {
+		next, err := diff.GetProcessor(ctx, step, config.ProcessorPayloads)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("media type %q: %w: %w", desc.MediaType, err, errdefs.ErrNotImplemented), s.Close())
+		}
+		step = next
+		s.steps = append(s.steps, step)
+	}
+	s.from = io.TeeReader(step, io.MultiWriter(s.digest.Hash(), (*counter)(&s.size)))
+	return s, nil
+}
+
+// unpack makes the layer's files in the root directory, and reads on to the end:
+// what follows the archive is part of the layer's digest.
+func (s *stream) unpack(ctx context.Context) error {
+	if _, err := archive.Apply(ctx, "/", s.from); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, s.from); err != nil {
+		return err
+	}
+	for _, step := range s.steps {
+		if failed, ok := step.(interface{ Err() error }); ok {
+			if err := failed.Err(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Close ends the programs and goroutines that a layer was read by.
+func (s *stream) Close() error {
+	var errs []error
+	for i := len(s.steps) - 1; i >= 0; i-- {
+		errs = append(errs, s.steps[i].Close())
+	}
+	return errors.Join(errs...)
+}
+
+// reporting tells how much was read: 0 first, and all at the end.
+type reporting struct {
+	r      io.Reader
+	report func(int64)
+	n      int64
+}
+
+func (p *reporting) Read(b []byte) (int, error) {
+	p.report(p.n)
+	n, err := p.r.Read(b)
+	p.n += int64(n)
+	if errors.Is(err, io.EOF) {
+		p.report(p.n)
+	}
+	return n, err
+}

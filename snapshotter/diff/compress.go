@@ -1,0 +1,72 @@
+package diff
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/errdefs"
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Compress answers a writer whose Close ends what it compresses into another.
+type Compress func(io.Writer) (io.WriteCloser, error)
+
+// What compresses works on so many blocks at once at most: each takes memory.
+// What comes out depends on the size of the blocks and not on their number.
+const (
+	gzipBlock   = 512 << 10
+	mostWorkers = 8
+)
+
+func workers() int { return min(runtime.GOMAXPROCS(0), mostWorkers) }
+
+// compressor answers how a comparison's result is compressed, and sets the media
+// type where none was asked for.
+func compressor(config *diff.Config) (Compress, error) {
+	if config.Compressor != nil {
+		if config.MediaType == "" {
+			return nil, fmt.Errorf("a compressor was given and no media type: %w", errdefs.ErrInvalidArgument)
+		}
+		return func(w io.Writer) (io.WriteCloser, error) { return config.Compressor(w, config.MediaType) }, nil
+	}
+	if config.MediaType == "" {
+		config.MediaType = ocispec.MediaTypeImageLayerGzip
+	}
+	c, ok := compressors[config.MediaType]
+	if !ok {
+		return nil, fmt.Errorf("media type %q: %w", config.MediaType, errdefs.ErrNotImplemented)
+	}
+	return c, nil
+}
+
+var compressors = map[string]Compress{
+	ocispec.MediaTypeImageLayer:     func(w io.Writer) (io.WriteCloser, error) { return plain{w}, nil },
+	ocispec.MediaTypeImageLayerGzip: gzipped,
+	ocispec.MediaTypeImageLayerZstd: func(w io.Writer) (io.WriteCloser, error) {
+		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(min(workers(), 4)))
+	},
+}
+
+// Compression answers how a format is written: tar, tar+gzip or tar+zstd.
+func Compression(format string) (Compress, error) {
+	kind, ok := strings.CutPrefix(format, "tar")
+	c := compressors[ocispec.MediaTypeImageLayer+kind]
+	if !ok || c == nil {
+		return nil, fmt.Errorf("format %q is none of tar, tar+gzip, tar+zstd: %w", format, errdefs.ErrInvalidArgument)
+	}
+	return c, nil
+}
+
+func gzipped(w io.Writer) (io.WriteCloser, error) {
+	z := pgzip.NewWriter(w)
+	return z, z.SetConcurrency(gzipBlock, workers())
+}
+
+type plain struct{ io.Writer }
+
+func (plain) Close() error { return nil }

@@ -1,0 +1,192 @@
+package diff
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/klauspost/compress/zstd"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/randtree"
+)
+
+// unpackInto has a layer unpacked as Apply does.
+func unpackInto(t *testing.T, dir, mediaType string, layer []byte) error {
+	t.Helper()
+	root, err := os.Open(dir)
+	require.NoError(t, err)
+	defer root.Close()
+	s, err := uncompress(t.Context(), ocispec.Descriptor{MediaType: mediaType}, bytes.NewReader(layer), diff.ApplyConfig{})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return jailed(root, func() error { return s.unpack(context.WithoutCancel(t.Context())) })
+}
+
+func layerWith(t *testing.T, entries ...tar.Header) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range entries {
+		if h.Mode == 0 {
+			h.Mode = 0o777
+		}
+		if h.Typeflag == tar.TypeReg && !strings.Contains(h.Name, ".wh.") {
+			h.Size = 4
+		}
+		require.NoError(t, w.WriteHeader(&h))
+		if h.Size > 0 {
+			_, err := w.Write([]byte("evil"))
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, w.Close())
+	return b.Bytes()
+}
+
+// Whatever names, links and types an archive combines, nothing outside of the
+// root is made, changed or taken away, and the root stays a directory.
+func TestHostileArchivesStayInside(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can change a thread's root directory")
+	}
+	t.Parallel()
+	names := []string{
+		"..", "../evil", "../outside/victim", "../../../../../../../outside/victim", "/../evil", "a/../../evil",
+		"./../outside/victim", "", ".", "/", "//", "./", "//evil", "a//b", "a/./b", "a/", "/etc/../../outside/victim",
+		".wh.", ".wh..", ".wh...", ".wh.../evil", ".wh..wh..", ".wh..wh..opq", ".wh..wh.plnk", "..wh..", ".wh.victim",
+		"a/.wh..", "a/.wh...", "../.wh.outside", "../outside/.wh.victim", "../outside/.wh..wh..opq",
+		"abs", "abs/victim", "abs/new", "abs/.wh.victim", "abs/.wh..wh..opq", "abs/dir/new",
+		"up", "up/outside/victim", "up/outside/.wh.victim", "up/outside/.wh..wh..opq", "up/new",
+		"loop", "loop/x", "root", "root/outside/victim", "dangling", "dangling/x", "hard", "dots/victim", "dots/../../evil",
+		strings.Repeat("a/", 1500) + "x", strings.Repeat("x", 300), "new\nline", "nul\\0", "evil\x00../victim",
+	}
+	types := map[string]byte{
+		"file": tar.TypeReg, "directory": tar.TypeDir, "symbolic link": tar.TypeSymlink, "hard link": tar.TypeLink, "fifo": tar.TypeFifo,
+	}
+	targets := []string{"/outside/victim", "../outside/victim", "abs/victim", ".."}
+	cases := 0
+	for _, name := range names {
+		for what, flag := range types {
+			for i, target := range targets {
+				if flag != tar.TypeSymlink && flag != tar.TypeLink && i > 0 {
+					continue
+				}
+				cases++
+				h := tar.Header{Name: name, Typeflag: flag}
+				if flag == tar.TypeSymlink || flag == tar.TypeLink {
+					h.Linkname = target
+				}
+				t.Run(fmt.Sprintf("%.40q as %s to %s", name, what, target), func(t *testing.T) {
+					t.Parallel()
+					hostile(t, h)
+				})
+			}
+		}
+	}
+	assert.Greater(t, cases, 100)
+}
+
+// hostile unpacks an archive that first sets traps and then walks into them.
+func hostile(t *testing.T, h tar.Header) {
+	dir := t.TempDir()
+	root, outside := filepath.Join(dir, "root"), filepath.Join(dir, "outside")
+	write(t, outside, "victim", "dir/in")
+	require.NoError(t, os.Mkdir(root, 0o755))
+	before := read(t, dir)
+	traps := []tar.Header{
+		{Name: "a/", Typeflag: tar.TypeDir},
+		{Name: "abs", Typeflag: tar.TypeSymlink, Linkname: outside},
+		{Name: "up", Typeflag: tar.TypeSymlink, Linkname: "../"},
+		{Name: "dots", Typeflag: tar.TypeSymlink, Linkname: "../outside"},
+		{Name: "loop", Typeflag: tar.TypeSymlink, Linkname: "loop"},
+		{Name: "root", Typeflag: tar.TypeSymlink, Linkname: "/"},
+		{Name: "dangling", Typeflag: tar.TypeSymlink, Linkname: "/nowhere"},
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if w.WriteHeader(&h) != nil {
+		return // no archive can say that
+	}
+	require.NoError(t, unpackInto(t, root, ocispec.MediaTypeImageLayer, layerWith(t, traps...)))
+	// Then the same as one archive, and once more, for what the first one left.
+	for range 2 {
+		if err := unpackInto(t, root, ocispec.MediaTypeImageLayer, layerWith(t, append(traps, h, h)...)); err != nil {
+			assert.NotContains(t, err.Error(), "panic")
+		}
+	}
+	after := read(t, dir)
+	for name := range after {
+		if strings.HasPrefix(name, "/root") {
+			delete(after, name)
+		}
+	}
+	delete(before, "/root")
+	assert.Empty(t, randtree.Differences(before, after), "outside")
+	i, err := os.Lstat(root)
+	require.NoError(t, err)
+	assert.True(t, i.IsDir())
+}
+
+// An archive that is cut off or damaged is an error, however it is compressed
+// and wherever that happens. containerd then removes what there is of it.
+func TestDamagedLayersAreErrors(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can change a thread's root directory")
+	}
+	t.Parallel()
+	var entries []tar.Header
+	for i := range 20 {
+		entries = append(entries, tar.Header{Name: fmt.Sprintf("file%d", i), Typeflag: tar.TypeReg})
+	}
+	plainLayer := layerWith(t, entries...)
+	for media, compressed := range map[string][]byte{
+		ocispec.MediaTypeImageLayerGzip: packed(t, plainLayer, func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }),
+		ocispec.MediaTypeImageLayerZstd: packed(t, plainLayer, func(w io.Writer) io.WriteCloser {
+			z, err := zstd.NewWriter(w)
+			require.NoError(t, err)
+			return z
+		}),
+	} {
+		require.NoError(t, unpackInto(t, t.TempDir(), media, compressed))
+		for _, size := range []int{1, 4, 10, 20, len(compressed) / 2, len(compressed) - 10, len(compressed) - 1} {
+			assert.Error(t, unpackInto(t, t.TempDir(), media, compressed[:size]), "%s cut to %d of %d", media, size, len(compressed))
+		}
+		for at := 0; at < len(compressed); at += len(compressed)/10 + 1 {
+			damaged := bytes.Clone(compressed)
+			damaged[at] ^= 0xff
+			dir := t.TempDir()
+			if unpackInto(t, dir, media, damaged) == nil { // not all of it matters
+				assert.Len(t, read(t, dir), len(entries), "%s with byte %d wrong", media, at)
+			}
+		}
+	}
+	for size := 512; size < 512*40; size += 512 {
+		if size%1024 != 0 { // in the middle of a file
+			assert.Error(t, unpackInto(t, t.TempDir(), ocispec.MediaTypeImageLayer, plainLayer[:size-300]), "cut to %d", size-300)
+		}
+	}
+	assert.ErrorContains(t, unpackInto(t, t.TempDir(), "text/plain", plainLayer), "text/plain")
+}
+
+func packed(t *testing.T, b []byte, with func(io.Writer) io.WriteCloser) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := with(&out)
+	_, err := w.Write(b)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	return out.Bytes()
+}

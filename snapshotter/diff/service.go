@@ -1,0 +1,256 @@
+package diff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/epoch"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Pool is what a Service needs of ZFS.
+type Pool interface {
+	Objects
+	Freeze(ctx context.Context, filesystem string) (*zfs.Frozen, error)
+	AttachRoot(ctx context.Context, snapshot string) (*os.File, error)
+	AttachWritable(ctx context.Context, filesystem string) (*os.File, error)
+}
+
+// Contents is where layers are kept: containerd's store and its leases.
+type Contents struct {
+	Store  content.Store
+	Leases leases.Manager
+}
+
+// Service makes layers of snapshots and snapshots of layers, for containerd. It
+// does so for the snapshots of one base; of any others it says that it cannot
+// (ErrNotImplemented), and containerd asks its next differ. Safe for use by any
+// number of goroutines.
+type Service struct {
+	base     layout.Base
+	pool     Pool
+	contents Contents
+}
+
+// New answers a service for a base.
+func New(base layout.Base, pool Pool, contents Contents) *Service {
+	return &Service{base: base, pool: pool, contents: contents}
+}
+
+var (
+	_ diff.Comparer = (*Service)(nil)
+	_ diff.Applier  = (*Service)(nil)
+)
+
+// Compare writes what upper has changed since lower as a layer into containerd's
+// store, in the caller's namespace, under a lease that keeps it there for an
+// hour. Either may be mounted and in use. An empty lower is nothing at all.
+//
+//	NotImplemented      mounts that are not ours, or a media type not known
+//	FailedPrecondition  something in upper that no layer can hold
+//	Unavailable         containerd's store cannot be reached
+func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts ...diff.Opt) (ocispec.Descriptor, error) {
+	var config diff.Config
+	for _, opt := range opts {
+		if err := opt(&config); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
+	if config.SourceDateEpoch == nil {
+		config.SourceDateEpoch = epoch.FromContext(ctx)
+	}
+	compress, err := compressor(&config)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	sides, err := s.sides(lower, upper)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	ctx, err = withNamespace(ctx)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	began := time.Now()
+	desc, err := s.store(ctx, config, compress, func(w io.Writer) error {
+		return s.Layer(ctx, sides, w, config.SourceDateEpoch)
+	})
+	if err != nil {
+		return desc, fmt.Errorf("layer of %s since %s: %w", sides.Upper, sides.from(), err)
+	}
+	log.G(ctx).WithField("took", time.Since(began).Round(time.Millisecond)).WithField("digest", desc.Digest).
+		WithField("bytes", desc.Size).WithField("dataset", sides.Upper).Info("a layer was made")
+	return desc, nil
+}
+
+// Sides are the two things that are compared: each a snapshot, or a file system
+// as it is now.
+type Sides struct {
+	Lower string // "" for nothing at all
+	Upper string
+}
+
+func (s Sides) from() string {
+	if s.Lower == "" {
+		return "nothing"
+	}
+	return s.Lower
+}
+
+// sides answers what two lists of mounts mount.
+func (s *Service) sides(lower, upper []mount.Mount) (sides Sides, err error) {
+	if len(lower) > 0 {
+		if sides.Lower, err = s.source(lower); err != nil {
+			return Sides{}, err
+		}
+	}
+	sides.Upper, err = s.source(upper)
+	return sides, err
+}
+
+// source answers the dataset or snapshot of ours that is mounted.
+func (s *Service) source(mounts []mount.Mount) (string, error) {
+	if len(mounts) == 1 && mounts[0].Type == "zfs" {
+		source := mounts[0].Source
+		if _, ok := s.base.ParseRuntime(source); ok {
+			return source, nil
+		}
+		if _, ok := s.base.ParseExtracted(source); ok {
+			return source, nil
+		}
+	}
+	return "", fmt.Errorf("mounts %q are not of a snapshot under %s: %w", sources(mounts), s.base, errdefs.ErrNotImplemented)
+}
+
+func sources(mounts []mount.Mount) (list []string) {
+	for _, m := range mounts {
+		list = append(list, m.Type+" "+m.Source)
+	}
+	return list
+}
+
+// withNamespace answers a context that says to containerd whose request it is:
+// the caller's, as it reached us.
+func withNamespace(ctx context.Context) (context.Context, error) {
+	ns, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return ctx, err
+	}
+	return namespaces.WithNamespace(ctx, ns), nil
+}
+
+// Layer writes what changed between two sides as a tar. With an epoch no time in
+// it is later than that.
+func (s *Service) Layer(ctx context.Context, sides Sides, w io.Writer, epoch *time.Time) error {
+	return s.compare(ctx, sides, func(upper *tree) (changes, func() error) {
+		l := newLayer(ctx, w, upper, epoch)
+		return l, l.close
+	})
+}
+
+// compare hands what changed between two sides to what begin answers, and ends
+// that when all is told.
+func (s *Service) compare(ctx context.Context, sides Sides, begin func(upper *tree) (changes, func() error)) (err error) {
+	upper, err := s.open(ctx, sides.Upper)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, upper.close()) }()
+	c := comparison{ctx: ctx, upper: &upper.tree, hint: anything()}
+	if sides.Lower != "" {
+		lower, err := s.open(ctx, sides.Lower)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, lower.close()) }()
+		c.lower = &lower.tree
+		if c.hint, err = s.hint(ctx, &lower.tree, &upper.tree); err != nil {
+			return err
+		}
+	}
+	to, end := begin(&upper.tree)
+	c.to = to
+	if err := c.run(); err != nil {
+		return err
+	}
+	return end()
+}
+
+// hint asks ZFS where to look. It may not know: then it is looked everywhere.
+func (s *Service) hint(ctx context.Context, lower, upper *tree) (hint, error) {
+	h, err := narrow(ctx, s.pool, lower, upper)
+	if ctx.Err() != nil {
+		return h, context.Cause(ctx)
+	}
+	if err != nil {
+		log.G(ctx).WithError(err).WithField("lower", lower.name).WithField("upper", upper.name).
+			Warn("ZFS does not tell what changed between two snapshots: all that is in them is compared, which takes longer")
+		return anything(), nil
+	}
+	return h, nil
+}
+
+// side is a snapshot that is open.
+type side struct {
+	tree
+	frozen *zfs.Frozen
+}
+
+// open opens a snapshot, or a file system as it is now.
+func (s *Service) open(ctx context.Context, name string) (_ *side, err error) {
+	opened := &side{tree: tree{name: name}}
+	if _, ok := s.base.ParseRuntime(name); ok {
+		if opened.frozen, err = s.pool.Freeze(ctx, name); err != nil {
+			return nil, zfsError(err)
+		}
+		opened.name = opened.frozen.Snapshot
+	}
+	if opened.root, err = s.pool.AttachRoot(ctx, opened.name); err != nil {
+		return nil, errors.Join(zfsError(err), opened.close())
+	}
+	return opened, nil
+}
+
+func (s *side) close() error {
+	var errs []error
+	if s.root != nil {
+		errs = append(errs, s.root.Close())
+	}
+	if s.frozen != nil {
+		errs = append(errs, s.frozen.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// zfsError gives what ZFS answered the kind that containerd knows.
+func zfsError(err error) error {
+	for _, kind := range []struct{ zfs, containerd error }{
+		{zfs.ErrNotFound, errdefs.ErrNotFound},
+		{zfs.ErrBusy, errdefs.ErrFailedPrecondition},
+		{zfs.ErrInvalid, errdefs.ErrInvalidArgument},
+		{zfs.ErrNoSpace, errdefs.ErrResourceExhausted},
+		{zfs.ErrQuota, errdefs.ErrResourceExhausted},
+		{zfs.ErrPermission, errdefs.ErrPermissionDenied},
+		{zfs.ErrSuspended, errdefs.ErrUnavailable},
+		{zfs.ErrUnavailable, errdefs.ErrUnavailable},
+	} {
+		if errors.Is(err, kind.zfs) {
+			return fmt.Errorf("%w: %w", err, kind.containerd)
+		}
+	}
+	return err
+}
