@@ -11,8 +11,8 @@ import (
 // hint says where two snapshots may differ. The zero value with paths that are
 // all says nothing: everything may.
 type hint struct {
-	// ranges are the objects that may have changed, in the order of their
-	// numbers. An object that is in none is what it was, and in a directory
+	// ranges are the objects that may have changed, apart from each other and in
+	// the order of their numbers. An object that is in none is what it was, and in a directory
 	// that is in none no name has changed.
 	ranges []zfs.ObjectRange
 	known  bool // whether ranges are known
@@ -27,7 +27,7 @@ func (h hint) changed(object uint64) bool {
 	if !h.known {
 		return true
 	}
-	i, found := slices.BinarySearchFunc(h.ranges, object, func(r zfs.ObjectRange, object uint64) int {
+	_, found := slices.BinarySearchFunc(h.ranges, object, func(r zfs.ObjectRange, object uint64) int {
 		switch {
 		case r.Last < object:
 			return -1
@@ -36,7 +36,7 @@ func (h hint) changed(object uint64) bool {
 		}
 		return 0
 	})
-	return found && !h.ranges[i].Free
+	return found
 }
 
 // paths is a set of paths, by their first names.

@@ -1,9 +1,11 @@
 package diff
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -27,16 +29,17 @@ const (
 
 // narrow asks ZFS where two snapshots may differ.
 func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, error) {
-	ranges, err := objects.ChangedObjects(ctx, lower.name, upper.name)
+	all, err := objects.ChangedObjects(ctx, lower.name, upper.name)
 	if err != nil {
 		return hint{}, err
 	}
+	ranges := inUse(all)
 	h := hint{ranges: ranges, known: true, paths: &paths{all: true}}
 	total, err := upper.objects()
 	if err != nil {
 		return hint{}, err
 	}
-	if n := inUse(ranges); n > mostPaths || n > fewObjects && n*namesAsked > total {
+	if n := count(ranges); n > mostPaths || n > fewObjects && n*namesAsked > total {
 		return h, nil
 	}
 	found, err := findPaths(ctx, objects, ranges, lower, upper)
@@ -51,11 +54,26 @@ func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, err
 	return h, nil
 }
 
-func inUse(ranges []zfs.ObjectRange) (n uint64) {
+// inUse answers the ranges of objects that are there, in the order of their
+// numbers. Of what is free nothing leads anywhere, and those ranges overlap
+// with others.
+func inUse(ranges []zfs.ObjectRange) []zfs.ObjectRange {
+	ranges = slices.DeleteFunc(slices.Clone(ranges), func(r zfs.ObjectRange) bool { return r.Free || r.First > r.Last })
+	slices.SortFunc(ranges, func(a, b zfs.ObjectRange) int { return cmp.Compare(a.First, b.First) })
+	var merged []zfs.ObjectRange
 	for _, r := range ranges {
-		if !r.Free {
-			n += r.Last - r.First + 1
+		if last := len(merged) - 1; last >= 0 && r.First <= merged[last].Last {
+			merged[last].Last = max(merged[last].Last, r.Last)
+			continue
 		}
+		merged = append(merged, r)
+	}
+	return merged
+}
+
+func count(ranges []zfs.ObjectRange) (n uint64) {
+	for _, r := range ranges {
+		n += r.Last - r.First + 1
 	}
 	return n
 }
@@ -74,10 +92,10 @@ var (
 func findPaths(ctx context.Context, objects Objects, ranges []zfs.ObjectRange, lower, upper *tree) (*paths, error) {
 	found := &paths{}
 	for _, r := range ranges {
-		if r.Free {
-			continue
-		}
 		for object := r.First; object <= r.Last; object++ {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
 			path, err := findPath(ctx, objects, object, lower, upper)
 			if err != nil {
 				return nil, err

@@ -1,0 +1,180 @@
+//go:build linux
+
+package diff
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Whatever order and overlaps the ranges have, an object is changed when it is
+// in one that is in use.
+func TestChangedObjects(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(*seed, 1))
+	for range 200 {
+		var ranges []zfs.ObjectRange
+		want := make(map[uint64]bool)
+		for range r.IntN(20) {
+			first := r.Uint64N(100)
+			one := zfs.ObjectRange{First: first, Last: first + r.Uint64N(10), Free: r.IntN(3) == 0}
+			ranges = append(ranges, one)
+			for o := one.First; o <= one.Last && !one.Free; o++ {
+				want[o] = true
+			}
+		}
+		ranges = append(ranges, zfs.ObjectRange{First: 0, Last: math.MaxUint64 - 1, Free: true})
+		h := hint{ranges: inUse(ranges), known: true}
+		for o := range uint64(120) {
+			assert.Equal(t, want[o], h.changed(o), "seed %d: %d in %v", *seed, o, ranges)
+		}
+		assert.Equal(t, uint64(len(want)), count(h.ranges))
+	}
+	assert.True(t, anything().changed(7))
+	assert.False(t, hint{known: true}.changed(7))
+}
+
+func TestPaths(t *testing.T) {
+	t.Parallel()
+	p := &paths{}
+	for _, path := range []string{"/", "/a/b", "/a/c/d", "/e"} {
+		p.add(path)
+	}
+	assert.Equal(t, []string{"a", "e"}, p.names())
+	assert.Equal(t, []string{"b", "c"}, p.child("a").names())
+	assert.Nil(t, p.child("x"))
+	assert.Nil(t, p.child("x").child("y"))
+	assert.Nil(t, p.child("e").child("f"))
+	all := anything().paths
+	assert.Same(t, all, all.child("x"))
+}
+
+// known says of one directory's objects what ZFS would.
+type known map[uint64]zfs.Object
+
+func (k known) ChangedObjects(context.Context, string, string) (list []zfs.ObjectRange, err error) {
+	for object := range k {
+		list = append(list, zfs.ObjectRange{First: object, Last: object})
+	}
+	return list, nil
+}
+
+func (k known) Object(_ context.Context, _ string, object uint64) (zfs.Object, error) {
+	if k[object].Generation == 0 {
+		return zfs.Object{}, &zfs.Error{Kind: zfs.ErrNotFound}
+	}
+	return k[object], nil
+}
+
+// ZFS's word for a path is believed only when the path leads to the object; in
+// doubt all directories are looked into, and where attributes hide, everything.
+func TestNarrow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "a/file", "b/file", "b/(on_delete_queue)")
+	require.NoError(t, os.Link(filepath.Join(dir, "a/file"), filepath.Join(dir, "linked")))
+	tree := treeAt(t, dir)
+	object := func(rel string) uint64 {
+		n, err := tree.stat(rel)
+		require.NoError(t, err)
+		return n.object
+	}
+	file := func(path string, links uint64) zfs.Object {
+		return zfs.Object{Generation: 7, Mode: typeRegular, Links: links, Path: path}
+	}
+	for what, c := range map[string]struct {
+		objects known
+		want    []string // nil: all
+		nothing bool     // not even which objects changed
+	}{
+		"a path":                     {known{object("b/file"): file("/b/file", 1)}, []string{"b"}, false},
+		"a directory":                {known{object("b"): {Generation: 7, Mode: typeDir, Links: 9, Path: "/b"}}, []string{"b"}, false},
+		"the root":                   {known{object("."): {Generation: 7, Mode: typeDir, Links: 9, Path: "/"}}, []string{}, false},
+		"an object of ZFS's own":     {known{object("b/file"): file("/b/file", 1), 1 << 40: {}}, []string{"b"}, false},
+		"a deleted file":             {known{object("b/file"): file("/b/(on_delete_queue)", 0)}, []string{}, false},
+		"several names, not touched": {known{object("linked"): file("/linked", 2)}, []string{}, false},
+		"a name that is gone":        {known{1 << 40: file("/b/gone", 1)}, []string{}, false},
+		"a hidden attribute":         {known{1 << 40: file("/b/file/<xattrdir>/user.x", 1)}, nil, true},
+	} {
+		h, err := narrow(t.Context(), c.objects, tree, tree)
+		require.NoError(t, err, what)
+		assert.Equal(t, !c.nothing, h.known, what)
+		assert.Equal(t, c.want == nil, h.paths.all, what)
+		if c.want != nil {
+			assert.ElementsMatch(t, c.want, h.paths.names(), what)
+		}
+	}
+	// The same, where the lower side knows another state of the object.
+	doubt := known{object("linked"): file("/linked", 2)}
+	h, err := narrow(t.Context(), changing{doubt}, tree, &treeWithName(t, dir, "upper").tree)
+	require.NoError(t, err)
+	assert.True(t, h.known && h.paths.all, "several names, touched")
+
+	_, err = narrow(t.Context(), failing{}, tree, tree)
+	assert.ErrorIs(t, err, errFailing)
+}
+
+func treeWithName(t *testing.T, dir, name string) *side {
+	s := &side{tree: *treeAt(t, dir)}
+	s.name = name
+	return s
+}
+
+// changing has objects touched in what is called upper.
+type changing struct{ known }
+
+func (c changing) Object(ctx context.Context, snapshot string, object uint64) (zfs.Object, error) {
+	o, err := c.known.Object(ctx, snapshot, object)
+	if snapshot == "upper" {
+		o.Changed = o.Changed.AddDate(1, 0, 0)
+	}
+	return o, err
+}
+
+var errFailing = errors.New("no")
+
+type failing struct{ known }
+
+func (failing) ChangedObjects(context.Context, string, string) ([]zfs.ObjectRange, error) {
+	return nil, errFailing
+}
+
+// What is asked for is bounded: with many changes, directories are read instead.
+func TestNarrowAsksLittle(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tree := treeAt(t, dir)
+	many := asked{ranges: []zfs.ObjectRange{{First: 1, Last: mostPaths + 1}}}
+	h, err := narrow(t.Context(), &many, tree, tree)
+	require.NoError(t, err)
+	assert.True(t, h.paths.all)
+	assert.Zero(t, many.asked)
+	few := asked{ranges: []zfs.ObjectRange{{First: 1, Last: fewObjects}}}
+	_, err = narrow(t.Context(), &few, tree, tree)
+	require.NoError(t, err)
+	assert.Equal(t, fewObjects, few.asked)
+}
+
+type asked struct {
+	ranges []zfs.ObjectRange
+	asked  int
+}
+
+func (a *asked) ChangedObjects(context.Context, string, string) ([]zfs.ObjectRange, error) {
+	return a.ranges, nil
+}
+
+func (a *asked) Object(context.Context, string, uint64) (zfs.Object, error) {
+	a.asked++
+	return zfs.Object{}, &zfs.Error{Kind: zfs.ErrNotFound}
+}
