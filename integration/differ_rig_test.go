@@ -3,9 +3,11 @@ package integration
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -17,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
 
@@ -37,6 +40,7 @@ type differ struct {
 	base     *testpool.Base
 	ctx      context.Context
 	serial   int
+	asked    atomic.Int64 // how often it was asked for an object
 }
 
 func newDiffer(t testing.TB, base *testpool.Base) *differ {
@@ -49,9 +53,33 @@ func newDiffer(t testing.TB, base *testpool.Base) *differ {
 		require.NoError(t, sn.Close())
 	})
 	d.sn, d.contents = sn, newContents(t)
-	d.Service = diff.New(base.Base, base.Client, d.contents)
+	d.Service = diff.New(base.Base, &telling{base.Client, t, d}, d.contents)
 	d.walking = diff.New(base.Base, blind{base.Client}, d.contents)
 	return d
+}
+
+// telling is a pool that has to tell what changed, where it can.
+type telling struct {
+	diff.Pool
+	t testing.TB
+	d *differ
+}
+
+func (p *telling) ChangedObjects(ctx context.Context, from, to string) ([]zfs.ObjectRange, error) {
+	list, err := p.Pool.ChangedObjects(ctx, from, to)
+	if p.d.base.Choice != zfs.Command && !errors.Is(err, zfs.ErrInvalid) { // no ancestor
+		assert.NoError(p.t, err)
+	}
+	return list, err
+}
+
+func (p *telling) Object(ctx context.Context, snapshot string, object uint64) (zfs.Object, error) {
+	p.d.asked.Add(1)
+	o, err := p.Pool.Object(ctx, snapshot, object)
+	if !errors.Is(err, zfs.ErrNotFound) {
+		assert.NoError(p.t, err)
+	}
+	return o, err
 }
 
 // blind is a pool that does not tell which objects changed.

@@ -27,6 +27,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/integration/randtree"
 	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 var (
@@ -73,17 +74,17 @@ func TestLayersOfFewChanges(t *testing.T) {
 	t.Logf("-diff.seed %d", *diffSeed)
 	d := newDiffer(t, pool.NewBase(t))
 	large := d.template(t, "", func(root string) {
-		for i := range 60 {
+		for i := range 15 {
 			dir := filepath.Join(root, fmt.Sprintf("dir%02d", i))
 			mkdirs(t, dir)
-			for j := range 50 {
+			for j := range 40 {
 				require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprint(j)), []byte(dir), 0o644))
 			}
 		}
 		tree := randtree.New(filepath.Join(root, "dir00"), *diffSeed)
-		require.NoError(t, tree.Grow(100))
+		require.NoError(t, tree.Grow(40))
 	})
-	rounds := *diffRounds / 10
+	rounds := max(10, *diffRounds/10)
 	for i := range rounds {
 		_, mounts := d.prepare(t, large)
 		var layer []byte
@@ -91,7 +92,7 @@ func TestLayersOfFewChanges(t *testing.T) {
 		var tree *randtree.Tree
 		d.mounted(t, mounts, func(root string) {
 			tree = randtree.New(filepath.Join(root, fmt.Sprintf("dir%02d", i%3)), *diffSeed+uint64(i))
-			require.NoError(t, tree.Edit(1+i%6))
+			require.NoError(t, tree.Edit(1+i%3))
 			layer, want = d.layers(t, d.viewed(t, large), mounts), readTree(t, root)
 			require.NoError(t, tree.Close())
 		})
@@ -101,6 +102,7 @@ func TestLayersOfFewChanges(t *testing.T) {
 			}
 		})
 	}
+	assert.NotZero(t, d.asked.Load(), "no path was asked for")
 	d.removeAll(t)
 }
 
@@ -151,6 +153,9 @@ func readTree(t testing.TB, root string) map[string]string {
 // containerd's own tests of differs.
 func TestContainerdsDifferSuite(t *testing.T) {
 	eachClient(t, func(t *testing.T, base *testpool.Base) {
+		if testing.Short() && base.Choice == zfs.Command {
+			t.Skip("with the command client in 'make test-long' only")
+		}
 		fstest.FSSuite(t, &suiteApplier{t: t, d: newDiffer(t, base)})
 	})
 }

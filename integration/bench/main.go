@@ -32,36 +32,67 @@ func app() *cli.App {
 	return &cli.App{
 		Name: "bench", Usage: "measure zfstpl beside other snapshotters",
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{measureCommand(), reportCommand()},
+		Commands:        []*cli.Command{measureCommand(), layersCommand(), reportCommand()},
 	}
 }
 
 func measureCommand() *cli.Command {
 	return &cli.Command{
 		Name: "measure", Usage: "measure, and write samples to the standard output",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "quick", Usage: "few rounds, and no more than 100 clones: to try the program"},
 			&cli.StringSliceFlag{Name: "only", Usage: "only this contender, by `NAME`; repeatable: " + strings.Join(names, ", ")},
-			&cli.StringFlag{Name: "bin", Usage: "`DIR` of zfstpl's programs and the image's (default: PATH)"},
-			&cli.StringFlag{Name: "containerd-bin", Usage: "`DIR` of containerd, ctr and the shim (default: PATH)"},
-			&cli.StringFlag{Name: "pool-device", Usage: "make the pool on `DEVICE`, whose content is lost (default: a sparse file)"},
-			&cli.StringFlag{Name: "ext4-device", Usage: "the same for ext4"},
-			&cli.StringFlag{Name: "btrfs-device", Usage: "the same for btrfs"},
-			&cli.StringFlag{Name: "dir", Usage: "make the temporary directory in `DIR`", Value: os.TempDir()},
-		},
+		}, rigFlags...),
 		Action: func(c *cli.Context) error {
-			if os.Geteuid() != 0 {
-				return errors.New("measuring needs root: it makes a pool, mounts and containers")
+			options, err := rigOptions(c)
+			if err != nil {
+				return err
 			}
 			plan := full
 			if c.Bool("quick") {
 				plan = quick
 			}
-			return measure(c.Context, plan, c.StringSlice("only"), rig.Options{
-				Bin: c.String("bin"), ContainerdBin: c.String("containerd-bin"),
-				Pool: c.String("pool-device"), Ext4: c.String("ext4-device"), Btrfs: c.String("btrfs-device"),
-				Dir: c.String("dir"),
-			})
+			return measure(c.Context, plan, c.StringSlice("only"), options)
 		},
 	}
+}
+
+func layersCommand() *cli.Command {
+	return &cli.Command{
+		Name: "layers", Usage: "measure what it costs to make layers, and write samples to the standard output",
+		Flags: append([]cli.Flag{
+			&cli.BoolFlag{Name: "quick", Usage: "few rounds and small images: to try the program"},
+		}, rigFlags...),
+		Action: func(c *cli.Context) error {
+			options, err := rigOptions(c)
+			if err != nil {
+				return err
+			}
+			plan := fullLayers
+			if c.Bool("quick") {
+				plan = quickLayers
+			}
+			return measureLayers(c.Context, plan, options)
+		},
+	}
+}
+
+var rigFlags = []cli.Flag{
+	&cli.StringFlag{Name: "bin", Usage: "`DIR` of zfstpl's programs and the image's (default: PATH)"},
+	&cli.StringFlag{Name: "containerd-bin", Usage: "`DIR` of containerd, ctr and the shim (default: PATH)"},
+	&cli.StringFlag{Name: "pool-device", Usage: "make the pool on `DEVICE`, whose content is lost (default: a sparse file)"},
+	&cli.StringFlag{Name: "ext4-device", Usage: "the same for ext4"},
+	&cli.StringFlag{Name: "btrfs-device", Usage: "the same for btrfs"},
+	&cli.StringFlag{Name: "dir", Usage: "make the temporary directory in `DIR`", Value: os.TempDir()},
+}
+
+func rigOptions(c *cli.Context) (rig.Options, error) {
+	if os.Geteuid() != 0 {
+		return rig.Options{}, errors.New("measuring needs root: it makes a pool, mounts and containers")
+	}
+	return rig.Options{
+		Bin: c.String("bin"), ContainerdBin: c.String("containerd-bin"),
+		Pool: c.String("pool-device"), Ext4: c.String("ext4-device"), Btrfs: c.String("btrfs-device"),
+		Dir: c.String("dir"),
+	}, nil
 }

@@ -19,25 +19,32 @@ func reportCommand() *cli.Command {
 	return &cli.Command{
 		Name: "report", Usage: "make performance.md and its plot of measurements",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "in", Usage: "the `FILE` that was measured into", Required: true},
+			&cli.StringSliceFlag{Name: "in", Usage: "a `FILE` that was measured into; repeatable", Required: true},
 			&cli.StringFlag{Name: "out", Usage: "the `DIR` for what is made", Value: "."},
 		},
-		Action: func(c *cli.Context) error { return makeReport(c.String("in"), c.String("out")) },
+		Action: func(c *cli.Context) error { return makeReport(c.StringSlice("in"), c.String("out")) },
 	}
 }
 
-func makeReport(in, out string) error {
-	file, err := os.Open(in)
+func makeReport(in []string, out string) error {
+	set, err := result.Read(bytes.NewReader(nil))
 	if err != nil {
 		return err
 	}
-	defer file.Close() // only read
-	set, err := result.Read(file)
-	if err != nil {
-		return err
-	}
-	if len(set.Cases()) == 0 {
-		return fmt.Errorf("%s has no measurements", in)
+	for _, name := range in {
+		file, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer file.Close() // only read
+		more, err := result.Read(file)
+		if err != nil {
+			return err
+		}
+		if len(more.Cases()) == 0 {
+			return fmt.Errorf("%s has no measurements", name)
+		}
+		set.Merge(more)
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err

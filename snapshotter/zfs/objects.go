@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"syscall"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/ioctl"
 )
@@ -36,8 +37,8 @@ func (c *Client) ChangedObjects(ctx context.Context, from, to string) ([]ObjectR
 	return list, nativeError(op, to, err)
 }
 
-// Object answers what an object of a snapshot is, and ErrNotFound where there is
-// none of that number. It costs more the larger the object's directory is. Only
+// Object answers what an object of a snapshot is, and ErrNotFound where no file,
+// directory or the like has that number. It costs more the larger the object's directory is. Only
 // the native client can tell; the other fails with ErrUnavailable.
 func (c *Client) Object(ctx context.Context, snapshot string, object uint64) (Object, error) {
 	const op = "object"
@@ -49,6 +50,10 @@ func (c *Client) Object(ctx context.Context, snapshot string, object uint64) (Ob
 		return Object{}, err
 	}
 	o, err := handle.Object(ctx, snapshot, object)
+	if errors.Is(err, syscall.EOPNOTSUPP) {
+		// The file system's own: a table of its attributes and the like.
+		return Object{}, &Error{Op: op, Dataset: snapshot, Kind: ErrNotFound}
+	}
 	return o, nativeError(op, snapshot, err)
 }
 

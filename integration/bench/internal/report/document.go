@@ -41,10 +41,22 @@ func Document(w io.Writer, s *result.Set) error {
 		"Facts": s, "Quick": s.Fact(PlanFact) == "quick", "Emulated": s.Fact("machine") == result.Emulated,
 		"Verdicts": verdicts, "Met": met, "Judged": judged, "Missing": len(verdicts) - judged,
 		"Ratios": ratioTable(s), "Sections": sections,
+		"Layers": layerTable(s), "LayerMemory": layerMemory(s),
 		"Starts": timeTable(s, Start), "Memory": memoryTable(s),
 		"OverlayBtrfs": len(rowsOn(s, OverlayBtrfs)) > 0,
 		"Plot":         PlotName,
 	})
+}
+
+// layerMemory is what the daemon had in memory at most while it made layers.
+func layerMemory(s *result.Set) string {
+	for _, c := range s.Cases() {
+		if c.Operation == MemoryLayers+PeakSuffix {
+			m, _ := s.Summary(c)
+			return mebibytes(m.Median)
+		}
+	}
+	return ""
 }
 
 // rowsOn are the cases of a contender.

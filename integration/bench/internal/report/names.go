@@ -1,5 +1,7 @@
 package report
 
+import "slices"
+
 // Contenders, as they are called in the results.
 const (
 	Native       = "zfstpl-native"
@@ -42,6 +44,13 @@ const (
 	Container = "Container"
 	Start     = "Start"
 
+	LayerFew     = "LayerOfFew"
+	LayerMany    = "LayerOfMany"
+	LayerRenamed = "LayerOfRenamed"
+	LayerLarge   = "LayerOfLarge"
+	// MemoryLayers is of the daemon that made them.
+	MemoryLayers = "MemoryLayers"
+
 	MemoryUsed    = "MemoryUsed"
 	MemoryStarted = "MemoryStarted"
 	// PeakSuffix makes of a memory's name that of the greatest it was.
@@ -66,8 +75,26 @@ var operations = []struct{ name, title string }{
 	{Container, "ctr run --rm"},
 }
 
+// layers are the operations of the second half: clones then are files.
+var layers = []struct{ name, title string }{
+	{LayerFew, "Layer of ten changed files"},
+	{LayerMany, "Layer of 20,000 new files"},
+	{LayerRenamed, "Layer of a renamed tree of 20,000 files"},
+	{LayerLarge, "Layer of a large new file"},
+}
+
+// thing is what there is many of.
+func thing(operation string) string {
+	for _, o := range layers {
+		if o.name == operation {
+			return "files"
+		}
+	}
+	return "clones"
+}
+
 func operationTitle(name string) string {
-	for _, o := range operations {
+	for _, o := range slices.Concat(operations, layers) {
 		if o.name == name {
 			return o.title
 		}

@@ -108,6 +108,37 @@ func ratioTable(s *result.Set) string {
 	return t.String()
 }
 
+// layerTable sets the times to make layers beside each other: the median, and
+// how many times zfstpl's that is.
+func layerTable(s *result.Set) string {
+	var all []row
+	for _, o := range layers {
+		all = append(all, rows(s, o.name)...)
+	}
+	names := present(all)
+	t := table{text: 1, head: []string{"layer", "files in the image"}}
+	for _, name := range names {
+		t.head = append(t.head, contenderTitle(name))
+	}
+	for _, o := range layers {
+		for _, r := range rows(s, o.name) {
+			cells := []string{o.title, fmt.Sprint(r.clones)}
+			for _, name := range names {
+				cell := "–"
+				if m, ok := r.cells[name]; ok {
+					cell = milliseconds(m.Median)
+					if ours, ok := r.cells[Native]; ok && name != Native {
+						cell += ", " + times(m.Median/ours.Median)
+					}
+				}
+				cells = append(cells, cell)
+			}
+			t.rows = append(t.rows, cells)
+		}
+	}
+	return t.String()
+}
+
 // memoryTable is what the daemons had in memory.
 func memoryTable(s *result.Set) string {
 	t := table{text: 2, head: []string{"daemon", "when", "snapshots", "resident", "peak"}}

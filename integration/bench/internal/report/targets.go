@@ -45,6 +45,14 @@ var targets = slices.Concat(
 		{operation: Prepare, clones: 3000, slower: 1.2, than: Native, thanClones: 10},
 	},
 	atEach(target{operation: Prepare, slower: 1.3, than: Floor, of: Socket}),
+	[]target{
+		{operation: LayerFew, clones: 50_000, faster: 100, than: ZFSPlugin},
+		{operation: LayerFew, clones: 50_000, faster: 50, than: OverlayZFS},
+		{operation: LayerFew, clones: 250_000, slower: 1.5, than: Native, thanClones: 5_000},
+		{operation: LayerLarge, clones: 5_000, faster: 2.5, than: ZFSPlugin},
+		{operation: LayerMany, clones: 5_000, faster: 1, than: OverlayZFS},
+		{operation: LayerRenamed, clones: 5_000, faster: 1, than: OverlayZFS},
+	},
 )
 
 // Memory that a daemon may have with 1000 snapshots.
@@ -110,7 +118,7 @@ func (t target) cases() (ours, theirs result.Case) {
 }
 
 func (t target) what() string {
-	what := fmt.Sprintf("%s, %d clones", operationTitle(t.operation), t.clones)
+	what := fmt.Sprintf("%s, %d %s", operationTitle(t.operation), t.clones, thing(t.operation))
 	if t.callers > 1 {
 		what += fmt.Sprintf(", %d callers", t.callers)
 	}
@@ -125,7 +133,7 @@ func (t target) text() string {
 	case t.faster > 0:
 		return fmt.Sprintf("at least %s as fast as %s", limit(t.faster), contenderTitle(t.than))
 	case t.thanClones > 0:
-		return fmt.Sprintf("at most %s of that with %d clones", limit(t.slower), t.thanClones)
+		return fmt.Sprintf("at most %s of that with %d %s", limit(t.slower), t.thanClones, thing(t.operation))
 	default:
 		return fmt.Sprintf("at most %s the time of %s", limit(t.slower), contenderTitle(t.than))
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -46,6 +47,18 @@ func Read(r io.Reader) (*Set, error) {
 // case.
 func isKey(text string) bool {
 	return text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyz-") == ""
+}
+
+// Merge adds another run's samples, and those facts that are not there yet.
+func (s *Set) Merge(other *Set) {
+	for _, f := range other.Facts {
+		if !slices.ContainsFunc(s.Facts, func(have Fact) bool { return have.Key == f.Key }) {
+			s.Facts = append(s.Facts, f)
+		}
+	}
+	for c, values := range other.samples {
+		s.samples[c] = append(s.samples[c], values...)
+	}
 }
 
 // Add adds a sample.

@@ -10,6 +10,10 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/rootfs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/zfstpl/zfstpl/integration/bench/internal/contender"
 )
@@ -48,7 +52,7 @@ var unneeded = []string{
 // StartContainerd starts a containerd for one contender. Its own files are on
 // ext4, whoever it is for.
 func (r *Rig) StartContainerd(ctx context.Context, name string, s Snapshotter) (*Containerd, error) {
-	c := &Containerd{rig: r, name: name, plugin: s.Plugin, address: r.Path(name + ".ctd.sock")}
+	c := &Containerd{rig: r, name: name, plugin: s.Plugin, address: r.containerdSocket(name)}
 	config := r.Path(name + ".toml")
 	if err := os.WriteFile(config, []byte(s.config()), 0o600); err != nil {
 		return nil, err
@@ -66,6 +70,9 @@ func (r *Rig) StartContainerd(ctx context.Context, name string, s Snapshotter) (
 	return c, nil
 }
 
+// containerdSocket is where the containerd of a contender serves.
+func (r *Rig) containerdSocket(name string) string { return r.Path(name + ".ctd.sock") }
+
 // config is a configuration in which nothing is collected but when asked for:
 // a collection of its own would fall into somebody's measurement.
 func (s Snapshotter) config() string {
@@ -82,6 +89,8 @@ func (s Snapshotter) config() string {
 	b.WriteString("]\n[plugins.\"io.containerd.gc.v1.scheduler\"]\n  pause_threshold = 0.000001\n  mutation_threshold = 0\n")
 	if s.Daemon != nil {
 		fmt.Fprintf(&b, "[proxy_plugins.%s]\n  type = \"snapshot\"\n  address = %q\n", s.Plugin, s.Daemon.socket())
+		fmt.Fprintf(&b, "[proxy_plugins.%s-diff]\n  type = \"diff\"\n  address = %q\n", s.Plugin, s.Daemon.socket())
+		fmt.Fprintf(&b, "[plugins.\"io.containerd.service.v1.diff-service\"]\n  default = [%q, \"walking\"]\n", s.Plugin+"-diff")
 	} else {
 		fmt.Fprintf(&b, "[plugins.\"io.containerd.snapshotter.v1.%s\"]\n  root_path = %q\n", s.Plugin, s.Root)
 	}
@@ -95,6 +104,16 @@ func (c *Containerd) Through(count func(context.Context) (int, error)) *contende
 		Collect:     contender.Collector(c.Client),
 		Count:       count,
 	}
+}
+
+// Snapshots is the contender's snapshotter behind containerd.
+func (c *Containerd) Snapshots() snapshots.Snapshotter { return c.Client.SnapshotService(c.plugin) }
+
+// Layer makes a layer of what an active snapshot changed, as 'nerdctl commit'
+// does.
+func (c *Containerd) Layer(ctx context.Context, key string) error {
+	_, err := rootfs.CreateDiff(ctx, key, c.Snapshots(), c.Client.DiffService(), diff.WithMediaType(ocispec.MediaTypeImageLayerGzip))
+	return err
 }
 
 // Unpack imports an image for RunContainer.

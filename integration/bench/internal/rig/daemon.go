@@ -41,7 +41,8 @@ func (d *Daemon) socket() string  { return d.rig.Path(d.name + ".sock") }
 // Start starts the daemon with a ZFS client, native or command.
 func (d *Daemon) Start(ctx context.Context, client string) (err error) {
 	d.Service, err = d.rig.start(ctx, d.name, "containerd-zfstpl-grpc", "--config", "/dev/null",
-		"--dataset", d.dataset(), "--address", d.socket(), "--zfs-client", client, "--log-level", "warn")
+		"--dataset", d.dataset(), "--address", d.socket(),
+		"--containerd-address", d.rig.containerdSocket(d.name), "--zfs-client", client, "--log-level", "warn")
 	return err
 }
 
