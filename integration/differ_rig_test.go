@@ -53,8 +53,8 @@ func newDiffer(t testing.TB, base *testpool.Base) *differ {
 		require.NoError(t, sn.Close())
 	})
 	d.sn, d.contents = sn, newContents(t)
-	d.Service = diff.New(base.Base, &telling{base.Client, t, d}, d.contents)
-	d.walking = diff.New(base.Base, blind{base.Client}, d.contents)
+	d.Service = diff.New(base.Base, &telling{base.Client, t, d}, d.contents, sn)
+	d.walking = diff.New(base.Base, blind{base.Client}, d.contents, sn)
 	return d
 }
 

@@ -24,7 +24,7 @@ import (
 // Differ makes layers of the instance's snapshots, and snapshots of layers, which
 // are kept in contents.
 func (i *Instance) Differ(contents diff.Contents) *diff.Service {
-	return diff.New(i.base, i.pool, contents)
+	return diff.New(i.base, i.pool, contents, i.Snapshotter)
 }
 
 // DialContents answers the content store and the leases of the containerd that

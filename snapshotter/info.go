@@ -35,6 +35,19 @@ func (s *Snapshotter) lookup(key string) (*record, error) {
 	return s.index.get(key)
 }
 
+// NamespaceOf answers the containerd namespace of the one active snapshot whose
+// runtime a dataset is, or "".
+func (s *Snapshotter) NamespaceOf(runtime string) string {
+	s.index.mu.RLock()
+	defer s.index.mu.RUnlock()
+	for name, r := range s.index.records {
+		if r.dataset == runtime && r.info.Kind == snapshots.KindActive {
+			return layout.Namespace(name)
+		}
+	}
+	return ""
+}
+
 // Mounts answers from memory.
 func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	r, err := s.lookup(key)

@@ -71,7 +71,7 @@ func showDiff(c *cli.Context) error {
 		return err
 	}
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	if err := write(c, diff.New(base, pool, diff.Contents{}), sides, out); err != nil {
+	if err := write(c, diff.New(base, pool, diff.Contents{}, nil), sides, out); err != nil {
 		return err
 	}
 	return out.Flush()

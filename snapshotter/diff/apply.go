@@ -34,7 +34,7 @@ func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if ctx, err = withNamespace(ctx); err != nil {
+	if ctx, err = s.withNamespace(ctx, runtime); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	began := time.Now()

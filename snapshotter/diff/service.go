@@ -44,11 +44,16 @@ type Service struct {
 	base     layout.Base
 	pool     Pool
 	contents Contents
+	owners   Owners
 }
 
+// Owners tells which containerd namespace a runtime belongs to, or "". A
+// containerd 1.7 asks without saying for whom.
+type Owners interface{ NamespaceOf(runtime string) string }
+
 // New answers a service for a base.
-func New(base layout.Base, pool Pool, contents Contents) *Service {
-	return &Service{base: base, pool: pool, contents: contents}
+func New(base layout.Base, pool Pool, contents Contents, owners Owners) *Service {
+	return &Service{base: base, pool: pool, contents: contents, owners: owners}
 }
 
 var (
@@ -60,7 +65,8 @@ var (
 // store, in the caller's namespace, under a lease that keeps it there for an
 // hour. Either may be mounted and in use. An empty lower is nothing at all.
 //
-//	NotImplemented      mounts that are not ours, or a media type not known
+//	NotImplemented      mounts that are not ours, a media type not known, or a
+//	                    caller whose namespace cannot be told
 //	FailedPrecondition  something in upper that no layer can hold
 //	Unavailable         containerd's store cannot be reached
 func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts ...diff.Opt) (ocispec.Descriptor, error) {
@@ -81,7 +87,7 @@ func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts 
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	ctx, err = withNamespace(ctx)
+	ctx, err = s.withNamespace(ctx, sides.Upper)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -144,11 +150,14 @@ func sources(mounts []mount.Mount) (list []string) {
 }
 
 // withNamespace answers a context that says to containerd whose request it is:
-// the caller's, as it reached us.
-func withNamespace(ctx context.Context) (context.Context, error) {
-	ns, err := namespaces.NamespaceRequired(ctx)
-	if err != nil {
-		return ctx, err
+// the caller's, as it reached us, or else the runtime's.
+func (s *Service) withNamespace(ctx context.Context, dataset string) (context.Context, error) {
+	ns, ok := namespaces.Namespace(ctx)
+	if !ok {
+		ns = s.owners.NamespaceOf(dataset)
+	}
+	if ns == "" {
+		return ctx, fmt.Errorf("containerd does not say in which namespace %s is asked for: %w", dataset, errdefs.ErrNotImplemented)
 	}
 	return namespaces.WithNamespace(ctx, ns), nil
 }
