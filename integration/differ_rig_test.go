@@ -46,16 +46,29 @@ type differ struct {
 func newDiffer(t testing.TB, base *testpool.Base) *differ {
 	t.Helper()
 	d := &differ{base: base, ctx: namespaces.WithNamespace(context.Background(), "test")}
-	sn, err := snapshotter.New(d.ctx, base.Client, snapshotter.Config{Base: base.Base, WarmKeep: snapshotter.KeepForever})
-	require.NoError(t, err)
+	d.contents = newContents(t)
+	d.open(t)
 	t.Cleanup(func() {
-		require.NoError(t, sn.Cleanup(context.Background()))
-		require.NoError(t, sn.Close())
+		require.NoError(t, d.sn.Cleanup(context.Background()))
+		require.NoError(t, d.sn.Close())
 	})
-	d.sn, d.contents = sn, newContents(t)
-	d.Service = diff.New(base.Base, &telling{base.Client, t, d}, d.contents, sn)
-	d.walking = diff.New(base.Base, blind{base.Client}, d.contents, sn)
 	return d
+}
+
+func (d *differ) open(t testing.TB) {
+	t.Helper()
+	var err error
+	d.sn, err = snapshotter.New(d.ctx, d.base.Client, snapshotter.Config{Base: d.base.Base, WarmKeep: snapshotter.KeepForever})
+	require.NoError(t, err)
+	d.Service = diff.New(d.base.Base, &telling{d.base.Client, t, d}, d.contents, d.sn)
+	d.walking = diff.New(d.base.Base, blind{d.base.Client}, d.contents, d.sn)
+}
+
+// restart is the snapshotter's end and a new beginning.
+func (d *differ) restart(t testing.TB) {
+	t.Helper()
+	require.NoError(t, d.sn.Close())
+	d.open(t)
 }
 
 // telling is a pool that has to tell what changed, where it can.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -180,7 +181,7 @@ func (s *suiteApplier) Apply(_ context.Context, a fstest.Applier) (string, func(
 	desc, err := d.Compare(d.ctx, before, d.viewed(t, s.first), diff.WithMediaType(ocispec.MediaTypeImageLayerZstd))
 	require.NoError(t, err)
 	key, mounts := d.prepare(t, s.again)
-	_, err = d.Service.Apply(d.ctx, desc, mounts)
+	_, err = d.Apply(d.ctx, desc, mounts)
 	require.NoError(t, err)
 	s.again = "again-" + key
 	require.NoError(t, d.sn.Commit(d.ctx, s.again, key))
@@ -242,12 +243,12 @@ func TestWhatTheDifferLeavesToOthers(t *testing.T) {
 	} {
 		_, err := d.Compare(d.ctx, c.lower, c.upper, diff.WithMediaType(c.media))
 		assert.True(t, errdefs.IsNotImplemented(err), "%s: %v", what, err)
-		_, err = d.Service.Apply(d.ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, c.upper)
+		_, err = d.Apply(d.ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, c.upper)
 		if c.media == "" && what != "an overlay" {
 			assert.True(t, errdefs.IsNotImplemented(err), "apply: %s: %v", what, err)
 		}
 	}
-	_, err := d.Service.Apply(d.ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, view)
+	_, err := d.Apply(d.ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, view)
 	assert.True(t, errdefs.IsNotImplemented(err), "a view is not written to: %v", err)
 	_, err = d.Compare(context.Background(), view, ours)
 	assert.True(t, errdefs.IsNotImplemented(err), "no namespace, and a key that names none: %v", err)
@@ -351,4 +352,54 @@ func TestDiffCommand(t *testing.T) {
 	_, stderr, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "nobody")
 	require.Error(t, err)
 	assert.Contains(t, stderr, `no snapshot "nobody"`)
+}
+
+// Whoever compares a container and is killed leaves a snapshot. The next start
+// takes it away, and so does the end of its container.
+func TestAKilledComparison(t *testing.T) {
+	t.Parallel()
+	base := pool.NewBase(t)
+	d := newDiffer(t, base)
+	key, mounts := d.prepare(t, "")
+	d.mounted(t, mounts, func(root string) {
+		for i := range 100 {
+			require.NoError(t, os.WriteFile(filepath.Join(root, fmt.Sprint(i)), make([]byte, 64<<10), 0o644))
+		}
+	})
+	d.killComparison(t, mounts[0].Source)
+	d.restart(t)
+	assert.Equal(t, 0, d.frozen(t), "after a start")
+
+	d.killComparison(t, mounts[0].Source)
+	require.NoError(t, d.sn.Remove(d.ctx, key))
+	require.NoError(t, d.sn.Cleanup(d.ctx))
+	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+}
+
+// killComparison kills a process that compares, in the middle of it.
+func (d *differ) killComparison(t testing.TB, runtime string) {
+	t.Helper()
+	cmd := exec.Command(binary(t, "zfstpl"), "diff", "--dataset", d.base.String(), "--format", "tar", runtime)
+	out, err := cmd.StdoutPipe() // of which no more is read than this
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	_, err = io.ReadFull(out, make([]byte, 1024))
+	require.NoError(t, err)
+	require.Equal(t, 1, d.frozen(t))
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	require.Equal(t, 1, d.frozen(t), "it is left")
+}
+
+// frozen counts the snapshots of comparisons.
+func (d *differ) frozen(t testing.TB) (n int) {
+	t.Helper()
+	for _, s := range d.base.List(t) {
+		for _, short := range s.Snapshots {
+			if strings.HasPrefix(short, zfs.TemporaryPrefix) {
+				n++
+			}
+		}
+	}
+	return n
 }

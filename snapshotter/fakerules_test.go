@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -163,7 +164,7 @@ func (s *fakeState) destroyTemplate(p *fakePool, own, name string) error {
 		return nil
 	}
 	for snap := range fs.snaps {
-		if snap != own {
+		if snap != own && !strings.HasPrefix(snap, zfs.TemporaryPrefix) {
 			return fakeError("destroy", name, zfs.ErrForeign)
 		}
 	}
@@ -173,6 +174,14 @@ func (s *fakeState) destroyTemplate(p *fakePool, own, name string) error {
 	for other := range s.fs {
 		if strings.HasPrefix(other, name+"/") {
 			return fakeError("destroy", name, zfs.ErrExists)
+		}
+	}
+	for snap := range maps.Clone(fs.snaps) {
+		if snap == own {
+			continue
+		}
+		if err := s.destroyOne(name + "@" + snap); err != nil {
+			return err
 		}
 	}
 	if _, has := fs.snaps[own]; has {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/containerd/log"
 
@@ -66,7 +67,7 @@ func (s *Snapshotter) destroyForeign(ctx context.Context, order []string, left m
 func foreignSnapshots(d zfs.Dataset) []string {
 	var names []string
 	for _, name := range d.Snapshots {
-		if name != layout.Extracted {
+		if name != layout.Extracted && !strings.HasPrefix(name, zfs.TemporaryPrefix) {
 			names = append(names, d.Name+"@"+name)
 		}
 	}

@@ -60,7 +60,23 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 		return err
 	}
 	r.mend(list)
+	r.thaw(list)
 	return nil
+}
+
+// thaw destroys the snapshots that somebody looked at who was killed. Those that
+// are looked at are busy, and stay.
+func (r *recovery) thaw(list []zfs.Dataset) {
+	for _, d := range list {
+		for _, short := range d.Snapshots {
+			if !strings.HasPrefix(short, zfs.TemporaryPrefix) {
+				continue
+			}
+			if err := r.pool.DestroySnapshot(r.ctx, d.Name+"@"+short); err != nil {
+				log.G(r.ctx).WithError(err).WithField("dataset", d.Name).Info("a snapshot that is being compared stays")
+			}
+		}
+	}
 }
 
 // mend has the queue take away the remains of records from what is in use.

@@ -291,3 +291,26 @@ func TestTheRemainsOfRecordsAreTakenAway(t *testing.T) {
 	s.start()
 	assert.Equal(t, []string{a, "web"}, s.names())
 }
+
+// Snapshots of comparisons that were killed go with the next start, wherever a
+// commit has taken them; those that are looked at stay, and go with their
+// dataset. They are no foreigners.
+func TestSnapshotsOfKilledComparisons(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	a, _ := s.pull("default", "", chain("a"), "a;")
+	s.prepare("web", a)
+	left := zfs.TemporaryPrefix + "LEFT"
+	for _, dataset := range []string{s.templateOf(a), s.dataset("web")} {
+		s.pool.editFS(dataset, func(fs *fakeFS) { fs.snaps[left] = fakeSnap{} })
+	}
+	s.restart()
+	for _, dataset := range []string{s.templateOf(a), s.dataset("web")} {
+		s.pool.editFS(dataset, func(fs *fakeFS) { assert.NotContains(t, fs.snaps, left) })
+	}
+	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.snaps[left] = fakeSnap{} })
+	s.remove("web", a)
+	s.cleanup()
+	assert.NotContains(t, s.log.String(), "foreign")
+	assert.NotContains(t, strings.Join(s.datasets(), " "), "/runtime/")
+}

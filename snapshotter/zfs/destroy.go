@@ -21,7 +21,8 @@ const (
 )
 
 // Destroy destroys file systems in the given order, each together with its
-// snapshot of the short name own and independently of the others. It never
+// snapshot of the short name own, with those that Freeze took and nobody looks
+// at any more, and independently of the others. It never
 // destroys a clone's origin, a mounted file system, or one that has a snapshot
 // of any other name. What is not there counts as destroyed.
 //
@@ -53,7 +54,7 @@ func (c *Client) Destroy(ctx context.Context, own string, filesystems []string) 
 }
 
 func (c *Client) destroyProgram(ctx context.Context, own string, batch []string, left map[string]error) error {
-	codes, err := c.driver.program(ctx, "destroy", batch[0], destroyScript, readWrite, append([]string{own}, batch...))
+	codes, err := c.driver.program(ctx, "destroy", batch[0], destroyScript, readWrite, append([]string{own, TemporaryPrefix}, batch...))
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func TestDestroyAnswersWhyWhatIsLeftIsLeft(t *testing.T) {
 	calls := f.calls(t)
 	require.Len(t, calls, 1)
 	assert.Equal(t, destroyScript, calls[0].Stdin)
-	assert.Equal(t, []string{"extracted", p + "/a", p + "/b", p + "/c", p + "/d"}, programWords(t, f, calls[0]), "in the order given")
+	assert.Equal(t, []string{"extracted", TemporaryPrefix, p + "/a", p + "/b", p + "/c", p + "/d"}, programWords(t, f, calls[0]), "in the order given")
 }
 
 // Lua's empty table is an empty object, or no answer at all.
@@ -48,9 +48,9 @@ func TestDestroyIsCutIntoBatches(t *testing.T) {
 	var all []string
 	for i, c := range f.calls(t) {
 		words := programWords(t, f, c)
-		assert.Equal(t, "extracted", words[0])
-		assert.LessOrEqual(t, len(words), 1+destroyBatch, "batch %d", i)
-		all = append(all, words[1:]...)
+		assert.Equal(t, []string{"extracted", TemporaryPrefix}, words[:2])
+		assert.LessOrEqual(t, len(words), 2+destroyBatch, "batch %d", i)
+		all = append(all, words[2:]...)
 	}
 	assert.Equal(t, names, all)
 }

@@ -70,48 +70,34 @@ func (c *Client) handle(op, dataset string) (*ioctl.Handle, error) {
 }
 
 // TemporaryPrefix begins the short names of the snapshots that Freeze takes.
-const TemporaryPrefix = "zfstpl-diff"
+const TemporaryPrefix = "zfstpl-diff-"
 
 // Frozen is a snapshot that somebody looks at and that goes when he is done.
 type Frozen struct {
 	Snapshot string
-	thaw     func() error
+	client   *Client
 }
 
-// Close destroys the snapshot. Nothing may have it mounted.
-func (f *Frozen) Close() error { return f.thaw() }
-
-// freezeTries bounds how often a name is tried that turns out to be taken.
-const freezeTries = 10
-
-// Freeze takes a snapshot of a file system as it is now, with what programs
-// wrote through mmap, that is destroyed when the answer is closed. The native
-// client's goes with this process too; the other's stays when the process dies,
-// and has a short name that begins with TemporaryPrefix.
+// Freeze takes a snapshot of a file system as it is now, with what programs wrote
+// through mmap. When this process ends without closing what it answers, the
+// snapshot stays: it has a short name that begins with TemporaryPrefix.
+//
+// The kernel has temporary snapshots of its own (ZFS_IOC_TMP_SNAPSHOT), which
+// belong to an open descriptor. They do not go with a process that is killed
+// while it has them mounted, and then are held, so that nobody can destroy them
+// before the pool is imported again.
 func (c *Client) Freeze(ctx context.Context, filesystem string) (*Frozen, error) {
 	if err := c.Flush(ctx, filesystem); err != nil {
 		return nil, err
 	}
-	handle, err := c.handle("freeze", filesystem)
-	if err != nil {
-		return c.freezeByName(ctx, filesystem)
-	}
-	defer c.around("freeze")()
-	for try := 1; ; try++ {
-		snapshot, err := handle.TemporarySnapshot(ctx, filesystem, TemporaryPrefix)
-		if err = nativeError("freeze", filesystem, err); err == nil {
-			return &Frozen{snapshot.Name, snapshot.Close}, nil
-		}
-		if try == freezeTries || !errors.Is(err, ErrExists) && !errors.Is(err, ErrSuspended) {
-			return nil, err
-		}
-	}
-}
-
-func (c *Client) freezeByName(ctx context.Context, filesystem string) (*Frozen, error) {
-	name := filesystem + "@" + TemporaryPrefix + "-" + rand.Text()
+	name := filesystem + "@" + TemporaryPrefix + rand.Text()
 	if err := c.Apply(ctx, Snapshot(name)); err != nil {
 		return nil, err
 	}
-	return &Frozen{name, func() error { return c.DestroySnapshot(context.WithoutCancel(ctx), name) }}, nil
+	return &Frozen{name, c}, nil
+}
+
+// Close destroys the snapshot. Nothing may have it mounted.
+func (f *Frozen) Close() error {
+	return f.client.DestroySnapshot(context.Background(), f.Snapshot)
 }

@@ -27,7 +27,6 @@ const (
 	atCookie  = 12616
 	atObj     = 12656
 	atStats   = 12704 // dmu_objset_stats_t
-	atCleanup = 13664 // int: a descriptor of the device
 	atSimple  = 13668 // u8
 	atStat    = 13696 // zfs_stat_t
 
@@ -67,7 +66,6 @@ const (
 	reqInheritProp      request = 0x5a2b
 	reqNextObj          request = 0x5a35
 	reqDiff             request = 0x5a36
-	reqTmpSnapshot      request = 0x5a37
 	reqObjToStats       request = 0x5a38
 	reqSpaceWritten     request = 0x5a39
 	reqDestroySnaps     request = 0x5a3b
@@ -96,7 +94,6 @@ type params struct {
 	name, value string
 	cookie, obj uint64
 	simple      bool
-	cleanup     uint32
 	wantOut     bool // tell the kernel of out
 }
 
@@ -148,7 +145,6 @@ func (c *command) fill() error {
 	}
 	c.put(atCookie, c.cookie)
 	c.put(atObj, c.obj)
-	binary.LittleEndian.PutUint32(c.raw[atCleanup:], c.cleanup)
 	if c.simple {
 		c.raw[atSimple] = 1
 	}

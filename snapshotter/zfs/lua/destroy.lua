@@ -1,12 +1,13 @@
 -- Destroys file systems, each with its own snapshot and independent of the
 -- others. The first word is the short name of the snapshot that may go with
--- its file system; any other snapshot is somebody else's and keeps it.
+-- its file system, the second begins those of snapshots that somebody of ours
+-- looked at, which go too; any other snapshot is somebody else's and keeps it.
 -- Answers a table from the name of each that is still there to its errno;
 -- 1001 stands for clones, 1002 for foreign snapshots.
 args = ...
 argv = args["argv"]
 
-local own = argv[1]
+local own, temporary = argv[1], argv[2]
 local HAS_CLONES, FOREIGN = 1001, 1002
 
 local function destroy(name)
@@ -14,9 +15,22 @@ local function destroy(name)
     local err = zfs.sync.destroy(name)
     if err == 0 or err == 2 then return 0 end
     local snapshot
+    local passing = {}
     for s in zfs.list.snapshots(name) do
-        if s == name .. "@" .. own then snapshot = s else return FOREIGN end
+        local short = string.sub(s, #name + 2)
+        if short == own then
+            snapshot = s
+        elseif string.sub(short, 1, #temporary) == temporary then
+            passing[#passing + 1] = s
+        else
+            return FOREIGN
+        end
     end
+    for _, s in ipairs(passing) do
+        err = zfs.sync.destroy(s) -- busy while it is looked at
+        if err ~= 0 then return err end
+    end
+    if not snapshot and #passing > 0 then return zfs.sync.destroy(name) end
     if snapshot then
         for clone in zfs.list.clones(snapshot) do return HAS_CLONES end
         err = zfs.sync.destroy(snapshot)
@@ -31,7 +45,7 @@ local function destroy(name)
 end
 
 local left = {}
-for i = 2, #argv do
+for i = 3, #argv do
     local err = destroy(argv[i])
     if err ~= 0 then left[argv[i]] = err end
 end
