@@ -107,6 +107,34 @@ func TestLayersOfFewChanges(t *testing.T) {
 	d.removeAll(t)
 }
 
+// The same where attributes are objects of their own, as ZFS keeps them without
+// xattr=sa: a change to one is a change to an object that no directory names.
+func TestLayersOfAttributesInDirectories(t *testing.T) {
+	t.Parallel()
+	t.Logf("-diff.seed %d", *diffSeed)
+	d := newDiffer(t, pool.NewBase(t))
+	out, err := exec.Command("zfs", "set", "xattr=dir", d.base.String()).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	d.round(t, *diffSeed, treesAtOnce, 20, 30)
+	file := d.template(t, "", func(root string) {
+		for i := range 200 {
+			path := filepath.Join(root, fmt.Sprint(i))
+			require.NoError(t, os.WriteFile(path, nil, 0o644))
+			require.NoError(t, unix.Lsetxattr(path, "user.a", []byte("before"), 0))
+		}
+	})
+	for _, count := range []int{1, 200} { // few are asked for one by one, many are not
+		_, mounts := d.prepare(t, file)
+		d.mounted(t, mounts, func(root string) {
+			for i := range count {
+				require.NoError(t, unix.Lsetxattr(filepath.Join(root, fmt.Sprint(i)), "user.a", []byte("after!"), 0))
+			}
+		})
+		assert.Len(t, tarNames(t, d.layers(t, d.viewed(t, file), mounts)), count)
+	}
+	d.removeAll(t)
+}
+
 // round makes some trees, changes them, and makes the changes again of a layer.
 func (d *differ) round(t *testing.T, seed uint64, count, grow, edit int) {
 	t.Helper()
