@@ -28,6 +28,7 @@ const testImage = "docker.io/zfstpl/test:1"
 
 // containerd is a running containerd that uses a daemon of ours.
 type containerd struct {
+	dir     string // of its own files
 	address string
 	log     *syncBuffer
 }
@@ -48,7 +49,7 @@ func startContainerd(t testing.TB, d *daemon) *containerd {
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	ours, err := plugin.ContainerdConfig(number, d.address, d.base.Root)
 	require.NoError(t, err)
-	c := &containerd{address: d.containerd(), log: &syncBuffer{}}
+	c := &containerd{dir: dir, address: d.containerd(), log: &syncBuffer{}}
 	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n"+
 		"disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n"+
 		"[grpc]\n  address = %q\n%s", number, filepath.Join(dir, "root"), filepath.Join(dir, "state"), c.address, ours)

@@ -116,7 +116,7 @@ func TestContainerInAUserNamespace(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	c := startContainerd(t, d)
-	reachable(t, filepath.Dir(c.address))
+	reachable(t, c.dir)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeTestImage(t))
 	before := len(everything(t, d.snapshotter(t)))
 	run := func(id string, more ...string) {

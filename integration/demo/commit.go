@@ -29,9 +29,7 @@ func (t *tour) commitSecond(ctx context.Context) error {
 	})
 }
 
-// commit makes an image of a container whose task has ended: the walking differ
-// mounts the container's root read-only, which ZFS refuses while it is mounted
-// for writing.
+// commit makes an image of a container.
 func (t *tour) commit(ctx context.Context, c *client.Client, id, name string) error {
 	container, err := c.LoadContainer(ctx, id)
 	if err != nil {

@@ -29,7 +29,7 @@ import (
 
 var (
 	seed   = flag.Uint64("diff.seed", rand.Uint64(), "of the random trees")
-	rounds = flag.Int("diff.rounds", 100, "how many random trees are compared")
+	rounds = flag.Int("diff.rounds", 60, "how many random trees are compared")
 )
 
 // treeAt opens a directory as a snapshot of that name.
