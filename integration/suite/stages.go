@@ -59,7 +59,7 @@ func unitArgs(opts options) []string {
 		args = append(args, "-run", opts.run)
 	}
 	return append(args, "./snapshotter/...", "./plugin/...", "./cmd/...",
-		"./integration/demo/...", "./integration/image/...", "./integration/powercut/ledger/...", "./integration/powercut/tree/...",
+		"./integration/bench/...", "./integration/demo/...", "./integration/image/...", "./integration/powercut/ledger/...", "./integration/powercut/tree/...",
 		"./integration/suite/...", "./integration/testbed/...")
 }
 
