@@ -1,28 +1,46 @@
 #!/bin/bash
 # What 'make bench' runs: measures in the testbed's machine or, with
 # ZFSTPL_TEST_HOST=1, on this host (a pool on a file; nothing else is touched),
-# and makes the tables. bin/ is built already. Arguments are passed on to
-# 'bench measure'.
+# and makes the tables. bin/ is built already. HALF=snapshots or HALF=layers
+# measures one half anew and takes the other's last measurements, where there are
+# any. Arguments are passed on to the measuring program.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 case ${BENCH:=full} in
-full) docs=docs ;;
-quick) docs=out/bench && set -- --quick "$@" ;;
+full) docs=docs out=docs/bench ;;
+quick) docs=out/bench out=out/bench && set -- --quick "$@" ;;
 *) echo "BENCH=$BENCH: want full or quick" >&2 && exit 1 ;;
 esac
-mkdir -p out/bench
-samples=out/bench/bench.txt
+case ${HALF:=both} in
+both) halves="measure layers" ;;
+snapshots) halves=measure ;;
+layers) halves=layers ;;
+*) echo "HALF=$HALF: want both, snapshots or layers" >&2 && exit 1 ;;
+esac
+mkdir -p "$out"
 
-if [ "${ZFSTPL_TEST_HOST:-}" = 1 ]; then
-    bin/bench measure --bin bin --containerd-bin "$(bin/testbed path containerd)" "$@" >"$samples"
-else
+measure() { # what it is called
+    if [ "${ZFSTPL_TEST_HOST:-}" = 1 ]; then
+        bin/bench "$@" --bin bin --containerd-bin "$(bin/testbed path containerd)"
+        return
+    fi
     echo "Booting a machine with ZFS $ZFS and containerd 2.4 (emulated where this one has no KVM)." >&2
-    put=()
+    local put=()
     for program in bench app zfstpl containerd-zfstpl-grpc; do put+=(--put "bin/$program:/put/bin/"); done
     bin/testbed run --containerd 2.4 --cores 2 --memory 6G --timeout 3h \
         --disk 24G --disk 12G --disk 12G "${put[@]}" -- \
-        /put/bin/bench measure --bin /put/bin --pool-device /dev/testbed/disk0 \
-        --ext4-device /dev/testbed/disk1 --btrfs-device /dev/testbed/disk2 "$@" >"$samples"
-fi
-bin/bench report --in "$samples" --out "$docs"
+        /put/bin/bench "$@" --bin /put/bin --pool-device /dev/testbed/disk0 \
+        --ext4-device /dev/testbed/disk1 --btrfs-device /dev/testbed/disk2
+}
+
+for half in $halves; do
+    # Not over the last ones, before there are new ones.
+    measure "$half" "$@" >"$out/$half.new"
+    mv "$out/$half.new" "$out/$half.txt"
+done
+in=()
+for half in measure layers; do
+    if [ -s "$out/$half.txt" ]; then in+=(--in "$out/$half.txt"); fi
+done
+bin/bench report "${in[@]}" --out "$docs"
