@@ -17,7 +17,6 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
-	"github.com/zfstpl/zfstpl/plugin"
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/diff"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
@@ -49,15 +48,7 @@ func showDiff(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := settings(c)
-	if err != nil {
-		return err
-	}
-	base, err := config.Check()
-	if err != nil {
-		return err
-	}
-	pool, err := plugin.OpenPool(c.Context, base, config.ZFSClient)
+	base, pool, err := open(c)
 	if err != nil {
 		return err
 	}

@@ -5,9 +5,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/zfstpl/zfstpl/plugin"
 	"github.com/zfstpl/zfstpl/snapshotter"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 func lsCommand() *cli.Command {
@@ -25,18 +23,11 @@ func lsCommand() *cli.Command {
 }
 
 func ls(c *cli.Context) error {
-	config, err := settings(c)
+	base, pool, err := open(c)
 	if err != nil {
 		return err
 	}
-	base, err := config.Check()
-	if err != nil {
-		return err
-	}
-	pool, err := plugin.OpenPool(c.Context, base, zfs.Auto)
-	if err != nil {
-		return err
-	}
+	defer pool.Close()
 	entries, err := snapshotter.Inspect(c.Context, pool, base)
 	if err != nil {
 		return err

@@ -12,6 +12,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 func main() {
@@ -54,6 +56,20 @@ func settings(c *cli.Context) (plugin.Config, error) {
 		}
 	}
 	return config, nil
+}
+
+// open answers the configured base and a client for its pool.
+func open(c *cli.Context) (layout.Base, *zfs.Client, error) {
+	config, err := settings(c)
+	if err != nil {
+		return layout.Base{}, nil, err
+	}
+	base, err := config.Check()
+	if err != nil {
+		return base, nil, err
+	}
+	pool, err := plugin.OpenPool(c.Context, base, config.ZFSClient)
+	return base, pool, err
 }
 
 var (
