@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -127,7 +128,7 @@ func (b *layersBench) setUp(ctx context.Context) error {
 		}
 		b.all = append(b.all, &layerer{name: name, c: c, daemon: s.Daemon, spent: make(map[string]time.Duration)})
 	}
-	slices.SortFunc(b.all, func(a, b *layerer) int { return len(b.name) - len(a.name) })
+	slices.SortFunc(b.all, func(a, b *layerer) int { return strings.Compare(a.name, b.name) })
 	return nil
 }
 

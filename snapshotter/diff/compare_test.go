@@ -316,6 +316,22 @@ func TestNamesThatNoLayerHolds(t *testing.T) {
 	}
 }
 
+// The whiteout of one such name is the mark of an opaque directory, which would
+// take its siblings away: that it is gone cannot be said either.
+func TestDeletedNamesThatNoLayerHolds(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{".wh..opq", ".wh.x"} {
+		dir := t.TempDir()
+		lower, upper := filepath.Join(dir, "lower"), filepath.Join(dir, "upper")
+		write(t, lower, "sibling", name)
+		write(t, upper, "sibling")
+		to := treeAt(t, upper)
+		l := newLayer(t.Context(), io.Discard, to, nil)
+		err := (&comparison{ctx: t.Context(), lower: treeAt(t, lower), upper: to, hint: anything(), to: l}).run()
+		assert.ErrorContains(t, err, "cannot be put into an image", name)
+	}
+}
+
 // Of an object that has several names, all are written when one is: whoever
 // applies the layer replaces what it names. Those that did not change come last.
 func TestAllNamesOfAnObject(t *testing.T) {

@@ -59,9 +59,8 @@ func (l *layer) changed(kind Kind, rel string, n node) error {
 	if rel == "." {
 		return nil // no layer says anything of the root itself
 	}
-	if strings.HasPrefix(path.Base(rel), whiteout) {
-		return fmt.Errorf("%q in %s cannot be put into an image: in a layer, a name that begins with %q says that something is deleted. Rename or delete it: %w",
-			rel, l.tree.name, whiteout, errdefs.ErrFailedPrecondition)
+	if err := l.sayable(rel, "rename or delete it"); err != nil {
+		return err
 	}
 	if err := l.parents(rel); err != nil {
 		return err
@@ -85,6 +84,12 @@ func (l *layer) deleted(dir string, names []string, emptied bool) error {
 	if err := l.parents(path.Join(dir, names[0])); err != nil {
 		return err
 	}
+	for _, name := range names {
+		// One of them, ".wh..opq", would say that nothing else is left.
+		if err := l.sayable(path.Join(dir, name), "it was deleted; make it again"); err != nil {
+			return err
+		}
+	}
 	if emptied && len(names) > 1 {
 		return l.whiteout(path.Join(dir, opaque))
 	}
@@ -94,6 +99,15 @@ func (l *layer) deleted(dir string, names []string, emptied bool) error {
 		}
 	}
 	return nil
+}
+
+// sayable refuses a name that means something else in a layer.
+func (l *layer) sayable(rel, advice string) error {
+	if !strings.HasPrefix(path.Base(rel), whiteout) {
+		return nil
+	}
+	return fmt.Errorf("%q in %s cannot be put into an image: in a layer, a name that begins with %q says that something is deleted (%s): %w",
+		rel, l.tree.name, whiteout, advice, errdefs.ErrFailedPrecondition)
 }
 
 func (l *layer) whiteout(rel string) error {

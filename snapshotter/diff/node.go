@@ -35,7 +35,7 @@ func (n node) isDir() bool         { return n.is(typeDir) }
 // linked tells whether a node may have more names than one.
 func (n node) linked() bool { return n.links > 1 && !n.isDir() }
 
-// is the same object tells whether two nodes of two snapshots of one file system
+// sameObject tells whether two nodes of two snapshots of one file system
 // are one object: numbers are used again, but not with the same time of birth.
 func (n node) sameObject(o node) bool { return n.object == o.object && n.born.Equal(o.born) }
 

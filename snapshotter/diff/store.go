@@ -67,7 +67,7 @@ func (s *Service) store(ctx context.Context, config diff.Config, c Compress, wri
 		return ocispec.Descriptor{}, storeError(err)
 	}
 	l := &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in}
-	defer l.report(ctx)()
+	defer l.report(ctx, config.Reference)()
 	if err := l.write(c, write); err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -131,7 +131,7 @@ func (p *progress) Write(b []byte) (int, error) {
 }
 
 // report has the log tell of a layer that takes long.
-func (l *stored) report(ctx context.Context) (stop func()) {
+func (l *stored) report(ctx context.Context, ref string) (stop func()) {
 	began, end := time.Now(), make(chan struct{})
 	go func() {
 		tick := time.NewTicker(sayEvery)
@@ -139,7 +139,7 @@ func (l *stored) report(ctx context.Context) (stop func()) {
 		for {
 			select {
 			case <-tick.C:
-				log.G(ctx).WithField("ref", l.in.Digest()).WithField("bytes", l.done.Load()).
+				log.G(ctx).WithField("ref", ref).WithField("bytes", l.done.Load()).
 					WithField("for", time.Since(began).Round(time.Second)).Info("a layer is being made")
 			case <-end:
 				return
