@@ -25,9 +25,15 @@ type result struct {
 	err     error
 	log     string // the file with everything it wrote
 	passed  int
-	failed  []string
-	skipped []string // each with its reason
+	failed  []failure
+	skipped []skip
 }
+
+// failure is a test or a package that failed, and what it wrote.
+type failure struct{ name, output string }
+
+// skip is a test that could not run, and what it said of that.
+type skip struct{ name, reason string }
 
 func runStage(ctx context.Context, steps []step, opts options) []result {
 	results := make([]result, len(steps))
@@ -80,11 +86,7 @@ func (s step) execute(ctx context.Context, r *result) (err error) {
 		return r.runVerbose(ctx, cmd, log)
 	default:
 		cmd.Stdout, cmd.Stderr = log, log
-		err := cmd.Run()
-		if err != nil {
-			show(r.log)
-		}
-		return err
+		return cmd.Run()
 	}
 }
 
@@ -180,7 +182,7 @@ func (r *result) count(e event, output *bytes.Buffer) {
 	name := e.Test
 	if name == "" { // the package as a whole
 		if e.Action == "fail" {
-			r.failed = append(r.failed, e.Package)
+			r.failed = append(r.failed, failure{e.Package, text})
 			say("%s: FAIL %s\n%s", r.name, e.Package, text)
 		}
 		return
@@ -192,21 +194,26 @@ func (r *result) count(e event, output *bytes.Buffer) {
 			say("%s: ok %s %.1fs", r.name, name, e.Elapsed)
 		}
 	case "skip":
-		r.skipped = append(r.skipped, name+": "+reason(text))
+		r.skipped = append(r.skipped, skip{name, reason(text)})
 		say("%s: cannot run here: %s: %s", r.name, name, reason(text))
 	case "fail":
-		r.failed = append(r.failed, e.Package+" "+name)
+		r.failed = append(r.failed, failure{e.Package + " " + name, text})
 		say("%s: FAIL %s\n%s", r.name, name, text)
 	}
 }
 
-// reason is what a test said when it skipped itself.
+// reason is what a test said when it skipped itself, without the place where
+// it did: many skip themselves for one reason.
 func reason(output string) string {
 	for line := range strings.Lines(output) {
 		line = strings.TrimSpace(line)
-		if line != "" && !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "--- ") {
-			return line
+		if line == "" || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- ") {
+			continue
 		}
+		if place, said, ok := strings.Cut(line, ": "); ok && strings.Contains(place, ".go:") {
+			return said
+		}
+		return line
 	}
 	return "no reason given"
 }

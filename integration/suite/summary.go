@@ -26,17 +26,18 @@ func say(format string, args ...any) {
 // lastLines is how much of a failed step's log is shown.
 const lastLines = 60
 
-func show(path string) {
+// end is the last lines of a file, or why they cannot be read.
+func end(path string) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		say("%v", err)
-		return
+		return err.Error()
 	}
-	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
-	if len(lines) > lastLines {
-		lines = lines[len(lines)-lastLines:]
-	}
-	say("the end of %s:\n%s", path, strings.Join(lines, "\n"))
+	return tail(string(text))
+}
+
+func tail(text string) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-lastLines):], "\n")
 }
 
 // prefixed passes a step's messages on, line by line, with its name.
@@ -89,13 +90,42 @@ func summarize(w io.Writer, results []result, took time.Duration) bool {
 			counts = fmt.Sprintf(", %d passed, %d failed, %d could not run", r.passed, len(r.failed), len(r.skipped))
 		}
 		fmt.Fprintf(w, "  %-38s %8s  %s%s\n", r.name, r.took.Round(time.Second), verdict, counts)
-		for _, name := range r.failed {
-			fmt.Fprintf(w, "      failed: %s\n", name)
+		for _, line := range byReason(r.skipped) {
+			fmt.Fprintf(w, "      could not run here: %s\n", line)
 		}
-		for _, name := range r.skipped {
-			fmt.Fprintf(w, "      could not run here: %s\n", name)
-		}
+	}
+	// What went wrong comes near the end: some keep no more of a long output.
+	for _, r := range results {
+		explain(w, r)
 	}
 	fmt.Fprintf(w, "\n%d passed, %d failed, %d skipped\n", passed, failed, cannot)
 	return failed == 0
+}
+
+// explain repeats what a failed step said.
+func explain(w io.Writer, r result) {
+	for _, f := range r.failed {
+		fmt.Fprintf(w, "\n%s: FAIL %s\n%s\n", r.name, f.name, tail(f.output))
+	}
+	if r.err != nil && len(r.failed) == 0 {
+		fmt.Fprintf(w, "\n%s: %v; the end of %s:\n%s\n", r.name, r.err, r.log, end(r.log))
+	}
+}
+
+// byReason names together the tests that were skipped for one reason.
+func byReason(skipped []skip) []string {
+	var reasons []string
+	names := make(map[string][]string)
+	for _, s := range skipped {
+		if names[s.reason] == nil {
+			reasons = append(reasons, s.reason)
+		}
+		names[s.reason] = append(names[s.reason], s.name)
+	}
+	var lines []string
+	for _, reason := range reasons {
+		tests := names[reason]
+		lines = append(lines, fmt.Sprintf("%d (%s): %s", len(tests), strings.Join(tests, ", "), reason))
+	}
+	return lines
 }
