@@ -35,17 +35,35 @@ func (s *Snapshotter) lookup(key string) (*record, error) {
 	return s.index.get(key)
 }
 
-// NamespaceOf answers the containerd namespace of the one active snapshot whose
-// runtime a dataset is, or "".
-func (s *Snapshotter) NamespaceOf(runtime string) string {
+// NamespaceOf answers the containerd namespace in whose snapshot something is
+// mounted: a runtime, or the snapshot of a template that is viewed. It answers
+// "" where there is none, or more than one.
+func (s *Snapshotter) NamespaceOf(source string) string {
 	s.index.mu.RLock()
 	defer s.index.mu.RUnlock()
+	found := ""
 	for name, r := range s.index.records {
-		if r.dataset == runtime && r.info.Kind == snapshots.KindActive {
-			return layout.Namespace(name)
+		if !r.shows(source) {
+			continue
 		}
+		ns := layout.Namespace(name)
+		if ns == "" || found != "" && found != ns {
+			return ""
+		}
+		found = ns
 	}
-	return ""
+	return found
+}
+
+// shows tells whether a source is what the record's snapshot mounts.
+func (r *record) shows(source string) bool {
+	switch r.info.Kind {
+	case snapshots.KindActive:
+		return r.dataset == source
+	case snapshots.KindView:
+		return r.template.Snapshot() == source
+	}
+	return false
 }
 
 // Mounts answers from memory.

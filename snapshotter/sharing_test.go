@@ -184,6 +184,29 @@ func TestWalkShowsTheCallersNamespaceFirst(t *testing.T) {
 	assert.Equal(t, []string{"b/2/x", "a/1/x", "c/3/x", "plain"}, names)
 }
 
+// A containerd that does not say for whom it asks has said so before, in the
+// names of its snapshots.
+func TestNamespaceOfWhatIsMounted(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	name, _ := s.pull("default", "", chain("a"), "a;")
+	other, _ := s.pull("k8s.io", "", chain("a"), "a;")
+	runtime := s.prepare("k8s.io/8/runs", other)[0].Source
+	assert.Equal(t, "k8s.io", s.sn.NamespaceOf(runtime))
+	template := s.templateOf(name) + "@extracted"
+	assert.Empty(t, s.sn.NamespaceOf(template), "nobody has it mounted")
+	s.view("default/9/one", name)
+	s.view("default/10/two", name)
+	assert.Equal(t, "default", s.sn.NamespaceOf(template))
+	s.view("k8s.io/11/three", other)
+	assert.Empty(t, s.sn.NamespaceOf(template), "either may have asked")
+	s.remove("default/9/one", "default/10/two")
+	assert.Equal(t, "k8s.io", s.sn.NamespaceOf(template))
+	s.view("plain", other)
+	assert.Empty(t, s.sn.NamespaceOf(template), "and so may whoever has no namespace")
+	assert.Empty(t, s.sn.NamespaceOf("tank/else"))
+}
+
 // With revival off everything that is asked for is unpacked, and joins what is
 // there when it is committed.
 func TestNoRevive(t *testing.T) {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
@@ -53,7 +52,7 @@ func pathCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "path",
 		Usage:     "build what is missing, and print where something is",
-		ArgsUsage: "cache|disks|kernel|image|containerd",
+		ArgsUsage: "cache|disks|kernel|image|containerd|buildkit",
 		Flags:     []cli.Flag{zfsFlag()},
 		Action: func(c *cli.Context) error {
 			cache, err := recipe.OpenCache()
@@ -77,12 +76,11 @@ func locate(c *cli.Context, u *ui.UI, cache *recipe.Cache) (string, error) {
 		return cache.Dir, nil
 	case "disks":
 		return cache.Disks(), nil
-	case "containerd":
-		dir, err := recipe.BuildContainerd(c.Context, cache, u)
-		return filepath.Join(dir, "bin"), err
+	case "containerd", "buildkit":
+		return recipe.BuildPrograms(c.Context, cache, u, what)
 	case "kernel", "image":
 	default:
-		return "", fmt.Errorf("path of %q: want cache, disks, kernel, image or containerd", what)
+		return "", fmt.Errorf("path of %q: want cache, disks, kernel, image, containerd or buildkit", what)
 	}
 	artefacts, err := recipe.Build(c.Context, cache, u, c.String("zfs"))
 	if what == "kernel" {

@@ -47,9 +47,9 @@ type Service struct {
 	owners   Owners
 }
 
-// Owners tells which containerd namespace a runtime belongs to, or "". A
-// containerd 1.7 asks without saying for whom.
-type Owners interface{ NamespaceOf(runtime string) string }
+// Owners tells in which containerd namespace a dataset or snapshot is mounted,
+// or "" where that cannot be told. A containerd 1.7 asks without saying for whom.
+type Owners interface{ NamespaceOf(source string) string }
 
 // New answers a service for a base.
 func New(base layout.Base, pool Pool, contents Contents, owners Owners) *Service {

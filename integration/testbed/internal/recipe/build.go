@@ -22,9 +22,6 @@ type Artefacts struct {
 	Kernel  string
 	Modules []string
 	Image   string
-	// Containerd is a directory with the binaries of ContainerdVersion, which
-	// also run on the host.
-	Containerd string
 	// ZFSVersion, KernelVersion and DebianContainerd say what Debian served.
 	ZFSVersion, KernelVersion, DebianContainerd string
 }
@@ -43,20 +40,22 @@ func Build(ctx context.Context, cache *Cache, u *ui.UI, release string) (Artefac
 	return artefacts(cache, all)
 }
 
-// BuildContainerd builds the containerd of ContainerdVersion alone, for which
-// neither root nor Debian is needed, and returns its directory.
-func BuildContainerd(ctx context.Context, cache *Cache, u *ui.UI) (string, error) {
+// BuildPrograms builds containerd or BuildKit alone, for which neither root nor
+// Debian is needed, and returns the directory of the programs, which run on the
+// host as well.
+func BuildPrograms(ctx context.Context, cache *Cache, u *ui.UI, name string) (string, error) {
 	for _, s := range stages(DefaultZFS) {
-		if s.name != containerdStage {
+		if s.name != name {
 			continue
 		}
+		dir := filepath.Join(cache.artefact(s), "bin")
 		if cache.has(s) {
-			return cache.artefact(s), nil
+			return dir, nil
 		}
 		b := &builder{cache: cache, ui: u}
-		return cache.artefact(s), b.build(ctx, []*stage{s})
+		return dir, b.build(ctx, []*stage{s})
 	}
-	return "", errors.New("the recipe has no containerd")
+	return "", fmt.Errorf("the recipe has no %s", name)
 }
 
 // Refresh forgets what was built, so that all is built anew, of what Debian
@@ -117,9 +116,9 @@ func (b *builder) build(ctx context.Context, all []*stage) (err error) {
 }
 
 // prepareHost sees to what the host needs for the stages that are to be built,
-// and for running guests. Containerd alone needs nothing.
+// and for running guests. Programs alone need nothing.
 func (b *builder) prepareHost(ctx context.Context, all []*stage) error {
-	if len(all) == 1 && all[0].name == containerdStage {
+	if len(all) == 1 && (all[0].name == containerdStage || all[0].name == buildKitStage) {
 		return nil
 	}
 	if err := b.installTools(ctx); err != nil {
@@ -192,10 +191,9 @@ func artefacts(cache *Cache, all []*stage) (Artefacts, error) {
 		dirs[kind] = cache.artefact(s)
 	}
 	a := Artefacts{
-		Kernel:     filepath.Join(dirs["toolchain"], "vmlinux"),
-		Modules:    []string{filepath.Join(dirs["toolchain"], "virtio_blk.ko")},
-		Image:      filepath.Join(dirs["image"], imageName),
-		Containerd: filepath.Join(dirs["containerd"], "bin"),
+		Kernel:  filepath.Join(dirs["toolchain"], "vmlinux"),
+		Modules: []string{filepath.Join(dirs["toolchain"], "virtio_blk.ko")},
+		Image:   filepath.Join(dirs["image"], imageName),
 	}
 	for path, into := range map[string]*string{
 		filepath.Join(dirs["toolchain"], "version"):         &a.KernelVersion,

@@ -114,12 +114,13 @@ func quote(text string) string {
 }
 
 // buildImage composes the root and writes it as a file system.
-func buildImage(system, toolchain, zfs, containerd *stage) func(context.Context, *job) error {
+func buildImage(system, toolchain, zfs, containerd, buildkit *stage) func(context.Context, *job) error {
 	return func(ctx context.Context, j *job) error {
 		if err := j.script(ctx, "unpack.sh", rootArchive(j.cache, system), j.root); err != nil {
 			return err
 		}
-		err := j.script(ctx, "compose.sh", j.root, j.cache.artefact(toolchain), j.cache.artefact(zfs), j.cache.artefact(containerd))
+		err := j.script(ctx, "compose.sh", j.root, j.cache.artefact(toolchain), j.cache.artefact(zfs),
+			j.cache.artefact(containerd), j.cache.artefact(buildkit))
 		if err != nil {
 			return err
 		}
@@ -160,6 +161,27 @@ func (j *job) installModule(ctx context.Context, cgo, tags, flags string, names 
 	for _, name := range names {
 		args = append(args, module+"/cmd/"+name+"@v"+ContainerdVersion)
 	}
+	return j.goCommand(ctx, cgo, args...)
+}
+
+// buildBuildKit builds BuildKit in its module's own directory: 'go install' of
+// a version refuses a module that excludes versions of others.
+func buildBuildKit(ctx context.Context, j *job) error {
+	const module = "github.com/moby/buildkit"
+	if err := j.goCommand(ctx, "0", "mod", "download", module+"@v"+BuildKitVersion); err != nil {
+		return err
+	}
+	cache, err := exec.CommandContext(ctx, "go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		return fmt.Errorf("go env: %w", err)
+	}
+	dir := filepath.Join(strings.TrimSpace(string(cache)), module+"@v"+BuildKitVersion)
+	return j.goCommand(ctx, "0", "-C", dir, "install", "-trimpath", "-buildvcs=false",
+		"-ldflags", "-s -w -X "+module+"/version.Version="+BuildKitVersion, "./cmd/buildkitd", "./cmd/buildctl")
+}
+
+// goCommand runs the host's go, which installs into the stage's result.
+func (j *job) goCommand(ctx context.Context, cgo string, args ...string) error {
 	cmd := j.command("go", args...)
 	path, err := exec.LookPath("go")
 	if err != nil {
@@ -169,5 +191,5 @@ func (j *job) installModule(ctx context.Context, cgo, tags, flags string, names 
 	// The user's environment says where modules come from and are cached.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo, "GOFLAGS=", "GOWORK=off", "GOBIN="+filepath.Join(j.out, "bin"))
 	cmd.Dir = j.out
-	return j.run(ctx, "go install", cmd)
+	return j.run(ctx, "go "+args[0], cmd)
 }

@@ -15,7 +15,11 @@ const (
 	// ContainerdVersion is the release that is built from its module.
 	ContainerdVersion = "2.4.2"
 	containerdStage   = "containerd"
-	imageSize         = "8G"
+	// BuildKitVersion is the newest release whose modules could all be had when
+	// it was chosen; of 0.34 some could not.
+	BuildKitVersion = "0.33.1"
+	buildKitStage   = "buildkit"
+	imageSize       = "8G"
 )
 
 // zfsSuites says where Debian has the releases: a suite to prefer, or none
@@ -102,6 +106,11 @@ func stages(release string) []*stage {
 		inputs: []string{ContainerdVersion, runtime.Version(), containerdTags, containerdFlags},
 		build:  buildContainerd,
 	}
+	buildkit := &stage{
+		name: buildKitStage, title: "building BuildKit " + BuildKitVersion, expected: 4 * time.Minute,
+		inputs: []string{BuildKitVersion, runtime.Version()},
+		build:  buildBuildKit,
+	}
 	system := &stage{
 		name: "system", title: "making the guest's system", expected: 30 * time.Second,
 		inputs: append([]string{enter, host, script("system.sh")}, runtimePackages...),
@@ -111,8 +120,8 @@ func stages(release string) []*stage {
 	image := &stage{
 		name: "image-" + release, title: "making the image with ZFS " + release, expected: 30 * time.Second,
 		inputs: []string{enter, host, script("image.sh"), script("compose.sh"), imageSize},
-		uses:   []*stage{system, toolchain, zfs, containerd},
+		uses:   []*stage{system, toolchain, zfs, containerd, buildkit},
 	}
-	image.build = buildImage(system, toolchain, zfs, containerd)
-	return []*stage{base, toolchain, zfs, containerd, system, image}
+	image.build = buildImage(system, toolchain, zfs, containerd, buildkit)
+	return []*stage{base, toolchain, zfs, containerd, buildkit, system, image}
 }

@@ -1,0 +1,175 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const builtImage = "docker.io/zfstpl/built:1"
+
+// Two stages: what the first one runs and copies, the second takes from it.
+const dockerfile = `FROM %[1]s AS build
+RUN ["/app", "write", "/data/made", "made"]
+COPY copied /data/copied
+FROM %[1]s
+COPY --from=build /data/made /data/copied /out/
+RUN ["/app", "write", "/data/kept", "changed"]
+ENTRYPOINT ["/app"]
+CMD ["ls"]
+`
+
+// BuildKit builds on a containerd whose snapshots and layers are ours. What it
+// built runs here and on overlayfs, and what it has built it does not build
+// again. When it forgets its cache, nothing is left.
+func TestBuildKit(t *testing.T) {
+	base := pool.NewBase(t)
+	d := startDaemon(t, base)
+	c := startContainerd(t, d)
+	_, ref := serveImage(t, writeTestImage(t))
+	b := startBuildKit(t, c, strings.Split(ref, "/")[0])
+
+	context := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(context, "Dockerfile"), fmt.Appendf(nil, dockerfile, ref), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(context, "copied"), []byte("copied"), 0o644))
+	archive, progress := b.build(t, context)
+	assert.Empty(t, cachedSteps(progress))
+	assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"), "the base was unpacked by our differ")
+	assert.Equal(t, 2, strings.Count(d.log.String(), "a layer was made"), "and the image's two new layers were made by it")
+
+	for _, snapshotter := range []string{"zfstpl", "overlayfs"} {
+		c.ctr(t, "images", "import", "--snapshotter", snapshotter, archive)
+		out := c.ctr(t, "run", "--rm", "--snapshotter", snapshotter, builtImage, "built-"+snapshotter)
+		for _, path := range []string{"/out/made\n", "/out/copied\n", "/data/kept\n", "/data/added\n"} {
+			assert.Contains(t, out, path, snapshotter)
+		}
+		assert.NotContains(t, out, "/data/made", "that was in the other stage")
+		assert.NotContains(t, out, "/data/removed", "%s: a whiteout of the base", snapshotter)
+	}
+
+	made := strings.Count(d.log.String(), "a layer was made")
+	_, progress = b.build(t, context)
+	assert.ElementsMatch(t, []string{"RUN made", "COPY copied", "COPY both", "RUN changed"}, cachedSteps(progress), progress)
+	assert.Equal(t, made, strings.Count(d.log.String(), "a layer was made"), "nothing is made twice")
+
+	require.NoError(t, os.WriteFile(filepath.Join(context, "copied"), []byte("another"), 0o644))
+	_, progress = b.build(t, context)
+	assert.Equal(t, []string{"RUN made"}, cachedSteps(progress), "all behind what changed is built again:\n%s", progress)
+
+	b.forget(t)
+	c.ctr(t, "images", "delete", "--sync", builtImage)
+	c.collect(t, "buildkit")
+	require.NoError(t, d.snapshotter(t).Cleanup(b.ctx))
+	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+}
+
+// buildKit is a running buildkitd whose worker is a containerd with our
+// snapshotter.
+type buildKit struct {
+	ctx     context.Context
+	address string
+}
+
+func startBuildKit(t testing.TB, c *containerd, registry string) *buildKit {
+	t.Helper()
+	program, err := exec.LookPath("buildkitd")
+	require.NoError(t, err, "BuildKit is wanted in PATH; the testbed has it")
+	config := filepath.Join(c.dir, "buildkitd.toml")
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "[registry.%q]\n  http = true\n", registry), 0o600))
+	b := &buildKit{ctx: context.Background(), address: "unix://" + filepath.Join(c.dir, "buildkit.sock")}
+	log := &syncBuffer{}
+	cmd := exec.Command(program, "--config", config, "--root", filepath.Join(c.dir, "buildkit"), "--addr", b.address,
+		"--oci-worker=false", "--containerd-worker=true", "--containerd-worker-addr", c.address,
+		"--containerd-worker-snapshotter", "zfstpl", "--containerd-worker-net", "host")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(t, cmd.Start())
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("BuildKit's log:\n%s", log)
+		}
+		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+		select {
+		case <-exited:
+		case <-time.After(patience):
+			assert.Fail(t, "buildkitd does not end")
+		}
+	})
+	b.ctl(t, "--wait", "debug", "workers")
+	return b
+}
+
+// ctl runs buildctl and answers what it wrote.
+func (b *buildKit) ctl(t testing.TB, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, 4*patience) // a build has many steps
+	defer cancel()
+	var out bytes.Buffer
+	cmd := exec.CommandContext(ctx, "buildctl", append([]string{"--addr", b.address, "--timeout", fmt.Sprint(patience.Seconds())}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Run(), "buildctl %s:\n%s", strings.Join(args, " "), &out)
+	return out.String()
+}
+
+// build builds a directory. It answers the image as an archive, and what was
+// said meanwhile.
+func (b *buildKit) build(t testing.TB, dir string) (archive, progress string) {
+	t.Helper()
+	archive = filepath.Join(t.TempDir(), "built.tar")
+	progress = b.ctl(t, "build", "--progress", "plain", "--frontend", "dockerfile.v0",
+		"--local", "context="+dir, "--local", "dockerfile="+dir, "--output", "type=oci,name="+builtImage+",dest="+archive)
+	return archive, progress
+}
+
+// cachedSteps are the steps of our Dockerfile that BuildKit says it need not do
+// again.
+func cachedSteps(progress string) (steps []string) {
+	for name, instruction := range map[string]string{
+		"RUN made":    `RUN ["/app", "write", "/data/made"`,
+		"COPY copied": "COPY copied ",
+		"COPY both":   "COPY --from=build ",
+		"RUN changed": `RUN ["/app", "write", "/data/kept"`,
+	} {
+		for line := range strings.Lines(progress) {
+			number, _, _ := strings.Cut(line, " ")
+			if strings.Contains(line, "] "+instruction) && strings.Contains(progress, "\n"+number+" CACHED\n") {
+				steps = append(steps, name)
+				break
+			}
+		}
+	}
+	return steps
+}
+
+// forget empties the cache.
+func (b *buildKit) forget(t testing.TB) {
+	t.Helper()
+	b.ctl(t, "prune", "--all")
+}
+
+// collect makes containerd collect garbage.
+func (c *containerd) collect(t testing.TB, namespace string) {
+	t.Helper()
+	cl, err := client.New(c.address)
+	require.NoError(t, err)
+	defer cl.Close()
+	ctx := namespaces.WithNamespace(context.Background(), namespace)
+	lease, err := cl.LeasesService().Create(ctx, leases.WithRandomID())
+	require.NoError(t, err)
+	require.NoError(t, cl.LeasesService().Delete(ctx, lease, leases.SynchronousDelete))
+}
