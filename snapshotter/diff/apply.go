@@ -1,10 +1,12 @@
 package diff
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -21,8 +23,10 @@ import (
 // partly filled when it fails: containerd then removes it. It answers what the
 // layer is without compression.
 //
-//	NotImplemented  mounts that are not ours to write to, or a media type that
-//	                nothing here can read
+//	NotImplemented     mounts that are not ours to write to, or a media type that
+//	                   nothing here can read
+//	ResourceExhausted  the pool or the runtime's quota is full
+//	InvalidArgument    the layer says that it is larger than any
 func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
 	var config diff.ApplyConfig
 	for _, opt := range opts {
@@ -76,16 +80,23 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 		return ocispec.Descriptor{}, errors.Join(zfsError(err), stream.Close())
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	if err := jailed(root, func() error { return stream.unpack(ctx) }); err != nil {
-		return ocispec.Descriptor{}, errors.Join(err, stream.Close())
-	}
-	if config.SyncFs {
+	err = jailed(root, func() error { return stream.unpack(ctx) })
+	if err == nil && config.SyncFs {
 		err = syncFS(root)
 	}
-	if err := errors.Join(err, stream.Close()); err != nil {
+	if err := errors.Join(spaceError(err), stream.Close()); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: stream.size, Digest: stream.digest.Digest()}, nil
+}
+
+// spaceError gives what a full file system answered the kind that containerd
+// knows. Which of the two was full it still says.
+func spaceError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+	}
+	return err
 }
 
 // stream is a layer that is read as what it is without compression.
@@ -120,7 +131,7 @@ func uncompress(ctx context.Context, desc ocispec.Descriptor, r io.Reader, confi
 // unpack makes the layer's files in the root directory, and reads on to the end:
 // what follows the archive is part of the layer's digest.
 func (s *stream) unpack(ctx context.Context) error {
-	if _, err := archive.Apply(ctx, "/", s.from); err != nil {
+	if _, err := archive.Apply(ctx, "/", s.from, archive.WithFilter(bounded())); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, s.from); err != nil {
@@ -134,6 +145,23 @@ func (s *stream) unpack(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// layerLimit is how many bytes the files of a layer may have in all. What a layer
+// itself has is no bound: an archive can say that a file is an exabyte of holes,
+// and ZFS stores zeros for nothing, so that no quota would end it.
+const layerLimit = 1 << 40
+
+// bounded lets pass what does not go beyond the limit.
+func bounded() archive.Filter {
+	left := int64(layerLimit)
+	return func(h *tar.Header) (bool, error) {
+		if h.Size > left {
+			return false, fmt.Errorf("%q makes the layer larger than %d bytes, which none may be: %w", h.Name, int64(layerLimit), errdefs.ErrInvalidArgument)
+		}
+		left -= h.Size
+		return true, nil
+	}
 }
 
 // Close ends the programs and goroutines that a layer was read by.

@@ -14,14 +14,15 @@ const (
 // carried tells which extended attributes a layer holds: what users and POSIX
 // access lists say, capabilities, and signatures of content. Labels of the
 // host's security modules say what this host allows, not what the file is, and
-// trusted ones no archive may set.
+// trusted ones no archive may set. A tar's record ends a name at the first "=",
+// so it cannot say one that has it.
 func carried(name string) bool {
 	switch name {
 	case "security.capability", "security.ima",
 		accessACL, defaultACL:
 		return true
 	}
-	return strings.HasPrefix(name, "user.")
+	return strings.HasPrefix(name, "user.") && !strings.Contains(name, "=")
 }
 
 // withoutInheritance adds to a node's attributes lists that say nothing, where it

@@ -5,6 +5,7 @@ package diff
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -122,6 +123,38 @@ func TestNarrow(t *testing.T) {
 
 	_, err = narrow(t.Context(), failing{}, tree, tree)
 	assert.ErrorIs(t, err, errFailing)
+}
+
+// Of a directory that much has changed in, ZFS is asked twice: to answer it looks
+// through the directory each time.
+func TestNarrowAsksLittleOfOneDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tree := treeAt(t, dir)
+	objects := &counted{known: known{}}
+	for i := range 60 {
+		rel := fmt.Sprintf("large/%d", i)
+		write(t, dir, rel)
+		n, err := tree.stat(rel)
+		require.NoError(t, err)
+		objects.known[n.object] = zfs.Object{Generation: 7, Mode: typeRegular, Links: 1, Path: "/" + rel}
+	}
+	h, err := narrow(t.Context(), objects, tree, tree)
+	require.NoError(t, err)
+	assert.Len(t, h.paths.child("large").names(), 60)
+	assert.Equal(t, 2, objects.asked)
+	assert.Equal(t, uint64(math.MaxUint64), count([]zfs.ObjectRange{{First: 0, Last: math.MaxUint64}}), "more than can be asked for")
+}
+
+// counted counts the questions.
+type counted struct {
+	known
+	asked int
+}
+
+func (c *counted) Object(ctx context.Context, snapshot string, object uint64) (zfs.Object, error) {
+	c.asked++
+	return c.known.Object(ctx, snapshot, object)
 }
 
 func treeWithName(t *testing.T, dir, name string) *side {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"path"
 	"slices"
 	"strings"
 
@@ -17,9 +19,10 @@ type Objects interface {
 	Object(ctx context.Context, snapshot string, object uint64) (zfs.Object, error)
 }
 
-// To ask ZFS for the path of an object costs as much as to read some dozens of
-// names in directories. It is asked for a few, or where that is little beside
-// what there is; else all directories are read.
+// To answer with the path of an object ZFS looks through the directory that it
+// is in: that costs as much as to read some dozens of names, and more where the
+// directory is large. It is asked for a few, or where that is little beside what
+// there is; else all directories are read.
 const (
 	fewObjects   = 64
 	namesAsked   = 64 // names that are read in the time of one question
@@ -42,7 +45,8 @@ func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, err
 	if n := count(ranges); n > mostPaths || n > fewObjects && n*namesAsked > total {
 		return h, nil
 	}
-	found, err := findPaths(ctx, objects, ranges, lower, upper)
+	f := finder{objects: objects, lower: lower, upper: upper, hint: h, asked: make(map[string]int), named: make(map[uint64]string)}
+	found, err := f.find(ctx)
 	switch {
 	case err == nil:
 		h.paths = found
@@ -71,8 +75,13 @@ func inUse(ranges []zfs.ObjectRange) []zfs.ObjectRange {
 	return merged
 }
 
+// count answers how many objects there are in ranges, or the greatest number
+// where they are more than can be asked for.
 func count(ranges []zfs.ObjectRange) (n uint64) {
 	for _, r := range ranges {
+		if r.Last-r.First >= mostPaths {
+			return math.MaxUint64
+		}
 		n += r.Last - r.First + 1
 	}
 	return n
@@ -88,58 +97,91 @@ var (
 	errHidden = errors.New("an extended attribute is an object")
 )
 
-// findPaths asks for the paths of objects.
-func findPaths(ctx context.Context, objects Objects, ranges []zfs.ObjectRange, lower, upper *tree) (*paths, error) {
+// finder finds the paths of the objects in a hint.
+type finder struct {
+	objects      Objects
+	lower, upper *tree
+	hint         hint
+	asked        map[string]int    // how many objects ZFS said are in a directory
+	named        map[uint64]string // paths of objects in the directories that were read
+}
+
+// find answers the paths of all of them.
+func (f *finder) find(ctx context.Context) (*paths, error) {
 	found := &paths{}
-	for _, r := range ranges {
+	for _, r := range f.hint.ranges {
 		for object := r.First; object <= r.Last; object++ {
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			path, err := findPath(ctx, objects, object, lower, upper)
+			full, err := f.path(ctx, object)
 			if err != nil {
 				return nil, err
 			}
-			found.add(path)
+			found.add(full)
 		}
 	}
 	return found, nil
 }
 
-// findPath answers the path of an object, or "" where it has none or was not
+// path answers the path of an object, or "" where it has none or was not
 // touched.
-func findPath(ctx context.Context, objects Objects, object uint64, lower, upper *tree) (string, error) {
-	is, err := objects.Object(ctx, upper.name, object)
+func (f *finder) path(ctx context.Context, object uint64) (string, error) {
+	if full := f.named[object]; full != "" && f.upper.leadsTo(full, object) {
+		return full, nil
+	}
+	is, err := f.objects.Object(ctx, f.upper.name, object)
 	if errors.Is(err, zfs.ErrNotFound) || err == nil && is.Links == 0 {
 		return "", nil // the file system's own, or a file that only a program has open
 	}
 	if err != nil {
 		return "", err
 	}
-	dir := is.Mode&typeMask == typeDir
-	if is.PathErr == nil && (dir || is.Links == 1) && upper.leadsTo(is.Path, object) {
-		return is.Path, nil
+	if is.PathErr == nil && f.upper.leadsTo(is.Path, object) {
+		return is.Path, f.read(path.Dir(is.Path))
 	}
 	if strings.Contains(is.Path, xattrDirName) {
-		return "", fmt.Errorf("object %d of %s: %w", object, upper.name, errHidden)
+		return "", fmt.Errorf("object %d of %s: %w", object, f.upper.name, errHidden)
 	}
-	was, err := objects.Object(ctx, lower.name, object)
+	was, err := f.objects.Object(ctx, f.lower.name, object)
 	if err == nil && was.Generation == is.Generation && was.Changed.Equal(is.Changed) {
 		return "", nil
 	}
 	if err != nil && !errors.Is(err, zfs.ErrNotFound) {
 		return "", err
 	}
-	return "", fmt.Errorf("object %d of %s: %w", object, upper.name, errUnsure)
+	return "", fmt.Errorf("object %d of %s: %w", object, f.upper.name, errUnsure)
 }
 
-// leadsTo tells whether a path, with a slash at its beginning, is one of an
+// read reads a directory that a second path leads through: its neighbours in
+// there, of which there may be many, need not be asked for.
+func (f *finder) read(full string) error {
+	if f.asked[full]++; f.asked[full] != 2 {
+		return nil
+	}
+	list, err := f.upper.readDir(relative(full))
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if f.hint.changed(e.object) {
+			f.named[e.object] = path.Join(full, e.name)
+		}
+	}
+	return nil
+}
+
+// leadsTo tells whether a path, with a slash at its beginning, is the one of an
 // object.
 func (t *tree) leadsTo(full string, object uint64) bool {
-	rel := strings.TrimPrefix(full, "/")
-	if rel == "" {
-		rel = "."
+	n, err := t.stat(relative(full))
+	return err == nil && n.object == object && (n.isDir() || n.links == 1)
+}
+
+// relative is a path, with a slash at its beginning, as a tree takes it.
+func relative(full string) string {
+	if rel := strings.TrimPrefix(full, "/"); rel != "" {
+		return rel
 	}
-	n, err := t.stat(rel)
-	return err == nil && n.object == object
+	return "."
 }

@@ -1,0 +1,336 @@
+package integration
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	containerdiff "github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"github.com/klauspost/compress/zstd"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/diff"
+)
+
+// sized is one of two sizes. Where the machine is emulated, ZFS makes some
+// hundred files a second.
+func sized(long, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return long
+}
+
+// crowd makes a directory of so many empty files.
+func crowd(t testing.TB, dir string, files int) {
+	t.Helper()
+	mkdirs(t, dir)
+	for i := range files {
+		require.NoError(t, touch(dir, crowded(i)))
+	}
+}
+
+func crowded(i int) string { return fmt.Sprintf("file%07d", i) }
+
+// Of a directory with very many names, a layer says what has changed and nothing
+// else. ZFS is asked for little: to find the name of an object it may read the
+// whole directory.
+func TestLayersOfALargeDirectory(t *testing.T) {
+	t.Parallel()
+	d := newDiffer(t, pool.NewBase(t))
+	files := sized(100_000, 2_000)
+	began := time.Now()
+	large := d.template(t, "", func(root string) { crowd(t, filepath.Join(root, "large"), files) })
+	t.Logf("%d files were made in %s", files, time.Since(began))
+
+	began = time.Now()
+	names, size := d.streamed(t, diff.Sides{Upper: d.viewed(t, large)[0].Source})
+	t.Logf("from nothing: %d bytes in %s", size, time.Since(began))
+	require.Len(t, names, files+1)
+	assert.True(t, slices.IsSorted(names))
+	assert.Equal(t, []string{"large/", "large/" + crowded(0)}, names[:2])
+
+	for what, step := range map[string]int{"next to each other": 1, "far from each other": files / 40} {
+		_, mounts := d.prepare(t, large)
+		var want []string
+		d.mounted(t, mounts, func(root string) { want = disturb(t, filepath.Join(root, "large"), step) })
+		view := d.viewed(t, large)
+		d.asked.Store(0)
+		began := time.Now()
+		assert.Equal(t, want, tarNames(t, d.layers(t, view, mounts)), what)
+		t.Logf("%s: %d questions, %s for two layers", what, d.asked.Load(), time.Since(began))
+		// For the directory, once or twice for what is in it, and for what is gone.
+		assert.LessOrEqual(t, d.asked.Load(), int64(30), what)
+	}
+	d.removeAll(t)
+}
+
+// disturb adds, removes, renames and changes a few files, every step-th one, and
+// answers what a layer says of that.
+func disturb(t testing.TB, dir string, step int) (names []string) {
+	t.Helper()
+	at := func(i int) string { return crowded(i * step) }
+	var gone []string
+	for i := range 10 {
+		added, renamed := at(i)+"-added", at(10+i)+"-renamed"
+		require.NoError(t, touch(dir, added))
+		require.NoError(t, os.Rename(filepath.Join(dir, at(10+i)), filepath.Join(dir, renamed)))
+		require.NoError(t, os.Remove(filepath.Join(dir, at(20+i))))
+		gone = append(gone, "large/.wh."+at(10+i), "large/.wh."+at(20+i))
+		names = append(names, "large/"+added, "large/"+renamed)
+	}
+	for i := range 5 {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, at(30+i)), []byte("changed"), 0o644))
+		names = append(names, "large/"+at(30+i))
+	}
+	slices.Sort(gone)
+	slices.Sort(names)
+	return slices.Concat([]string{"large/"}, gone, names)
+}
+
+// streamed reads the names in a layer while it is made, and counts its bytes.
+func (d *differ) streamed(t testing.TB, sides diff.Sides) (names []string, size int64) {
+	t.Helper()
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(d.Layer(d.ctx, sides, w, nil)) }()
+	defer r.Close()
+	var counted counting
+	layer := tar.NewReader(io.TeeReader(r, &counted))
+	for {
+		h, err := layer.Next()
+		if errors.Is(err, io.EOF) {
+			return names, int64(counted)
+		}
+		require.NoError(t, err)
+		names = append(names, h.Name)
+	}
+}
+
+type counting int64
+
+func (c *counting) Write(b []byte) (int, error) { *c += counting(len(b)); return len(b), nil }
+
+// pushed puts what write makes into the content store, as a layer that somebody
+// else made.
+func (d *differ) pushed(t testing.TB, mediaType string, write func(w io.Writer)) ocispec.Descriptor {
+	t.Helper()
+	w, err := d.contents.Store.Writer(d.ctx, content.WithRef("pushed"))
+	require.NoError(t, err)
+	defer w.Close()
+	var size counting
+	write(io.MultiWriter(w, &size))
+	digest := w.Digest()
+	require.NoError(t, w.Commit(d.ctx, int64(size), digest))
+	return ocispec.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(size)}
+}
+
+// A layer that is a thousandth of what it unpacks to fills the quota of its
+// runtime and no more: that is an error, nothing is left of the attempt, and
+// whoever is next to it has room.
+func TestABombAgainstAQuota(t *testing.T) {
+	t.Parallel()
+	const quota, unpacked = 6 * mib, 256 * mib
+	d := newDiffer(t, pool.NewBase(t))
+	desc := d.pushed(t, ocispec.MediaTypeImageLayerZstd, func(w io.Writer) { bomb(t, w, unpacked) })
+	require.Less(t, desc.Size, int64(unpacked/1000))
+
+	mounts, err := d.sn.Prepare(d.ctx, "bounded", "", withMaxSize(quota))
+	require.NoError(t, err)
+	_, sibling := d.prepare(t, "")
+	d.mounted(t, sibling, func(root string) {
+		began := time.Now()
+		_, err = d.Apply(d.ctx, desc, mounts)
+		t.Logf("it took %s: %v", time.Since(began), err)
+		_, err := fill(filepath.Join(root, "noise"), 2*quota)
+		require.NoError(t, err, "a sibling has room")
+	})
+	require.ErrorIs(t, err, syscall.EDQUOT)
+	assert.True(t, errdefs.IsResourceExhausted(err), "%v", err)
+	assert.ErrorContains(t, err, "/bomb: disk quota exceeded")
+	d.requireNothingUnderWay(t, 0)
+	space, err := d.base.Client.Space(d.ctx, mounts[0].Source)
+	require.NoError(t, err)
+	assert.InDelta(t, quota, space.Referenced, 5*mib) // as in TestQuotaBoundsWhatAContainerAdds
+
+	require.NoError(t, d.sn.Remove(d.ctx, "bounded"))
+	require.NoError(t, d.sn.Cleanup(d.ctx))
+	for _, s := range d.base.List(t) {
+		assert.NotEqual(t, mounts[0].Source, s.Name, "it is gone")
+	}
+}
+
+// bomb writes a layer of one file that zstd makes small, and ZFS does not: it
+// compresses each record of a file alone, which is no longer than what repeats.
+func bomb(t testing.TB, w io.Writer, size int) {
+	t.Helper()
+	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest))
+	require.NoError(t, err)
+	layer := tar.NewWriter(z)
+	require.NoError(t, layer.WriteHeader(&tar.Header{Name: "bomb", Mode: 0o644, Size: int64(size)}))
+	noise := make([]byte, 128<<10)
+	_, err = rand.NewChaCha8([32]byte{}).Read(noise)
+	require.NoError(t, err)
+	for range size / len(noise) {
+		_, err := layer.Write(noise)
+		require.NoError(t, err)
+	}
+	require.NoError(t, errors.Join(layer.Close(), z.Close()))
+}
+
+// A layer of very many entries is unpacked as it is read, in little memory.
+//
+// An emulated machine makes a hundred files of a layer in a second: a million would
+// take it hours. So most entries delete what is not there, which is much faster,
+// and the long form is of a fifth of a million. Of each file that is made,
+// containerd's code remembers the path to the end, some 200 bytes: that is not
+// bounded here.
+//
+// It does not run beside other tests, whose memory would be counted.
+func TestALayerOfAMillionEntries(t *testing.T) {
+	const perDir, files = 1000, 20
+	dirs := sized(200, 20)
+	d := newDiffer(t, pool.NewBase(t))
+	desc := d.pushed(t, ocispec.MediaTypeImageLayerGzip, func(w io.Writer) { manyEntries(t, w, dirs, perDir, files) })
+	_, mounts := d.prepare(t, "")
+	began := time.Now()
+	peak := memoryOf(func() {
+		_, err := d.Apply(d.ctx, desc, mounts)
+		require.NoError(t, err)
+	})
+	t.Logf("%d entries, %d bytes of layer: %s, %d KiB of memory", dirs*perDir, desc.Size, time.Since(began), peak>>10)
+	assert.Less(t, peak, uint64(64*mib))
+	d.requireNothingUnderWay(t, 0)
+	d.mounted(t, mounts, func(root string) {
+		for i := range dirs {
+			list, err := os.ReadDir(filepath.Join(root, fmt.Sprint(i)))
+			require.NoError(t, err)
+			require.Len(t, list, files)
+		}
+	})
+	d.removeAll(t)
+}
+
+// manyEntries writes a layer of directories with some files each, and whiteouts.
+func manyEntries(t testing.TB, w io.Writer, dirs, perDir, files int) {
+	t.Helper()
+	z := gzip.NewWriter(w)
+	layer := tar.NewWriter(z)
+	write := func(h tar.Header, text string) {
+		h.Size = int64(len(text))
+		require.NoError(t, layer.WriteHeader(&h))
+		_, err := io.WriteString(layer, text)
+		require.NoError(t, err)
+	}
+	for i := range dirs {
+		write(tar.Header{Name: fmt.Sprintf("%d/", i), Typeflag: tar.TypeDir, Mode: 0o755}, "")
+		for j := range perDir {
+			if j < files {
+				write(tar.Header{Name: fmt.Sprintf("%d/%s", i, crowded(j)), Mode: 0o644}, "tiny")
+			} else {
+				write(tar.Header{Name: fmt.Sprintf("%d/.wh.%s", i, crowded(j))}, "")
+			}
+		}
+	}
+	require.NoError(t, errors.Join(layer.Close(), z.Close()))
+}
+
+// memoryOf answers by how much the memory in use grew at most while f ran.
+func memoryOf(f func()) uint64 {
+	inUse := func() uint64 {
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	runtime.GC()
+	before := inUse()
+	end, peak := make(chan struct{}), make(chan uint64)
+	go func() {
+		most := before
+		for {
+			select {
+			case <-time.After(50 * time.Millisecond):
+				most = max(most, inUse())
+			case <-end:
+				peak <- most
+				return
+			}
+		}
+	}()
+	f()
+	close(end)
+	return <-peak - before
+}
+
+// soon is how long a comparison may go on when nobody waits for it any more. It
+// is to be a second; an emulated machine that runs other tests beside this one
+// is given more.
+const soon = 5 * time.Second
+
+// A comparison ends as soon as nobody waits for it, whatever it is about, and
+// leaves nothing.
+func TestAComparisonEndsWithinASecond(t *testing.T) {
+	t.Parallel()
+	d := newDiffer(t, pool.NewBase(t))
+	// Not the rig's, for which no question may be in vain.
+	d.Service = diff.New(d.base.Base, d.base.Client, d.contents, d.sn)
+	nothing := d.viewed(t, "")
+	_, large := d.prepare(t, "")
+	d.mounted(t, large, func(root string) {
+		f, err := os.Create(filepath.Join(root, "large"))
+		require.NoError(t, err)
+		require.NoError(t, errors.Join(f.Truncate(8<<30), f.Close()))
+	})
+	_, many := d.prepare(t, "")
+	d.mounted(t, many, func(root string) { crowd(t, root, sized(30_000, 2_000)) })
+	d.endsSoon(t, "a large file", nothing, large, ocispec.MediaTypeImageLayerGzip)
+	d.endsSoon(t, "a large directory", nothing, many, ocispec.MediaTypeImageLayer)
+	d.removeAll(t)
+}
+
+// endsSoon cancels a comparison at several moments. On a fast machine it may have
+// come to its end before the later ones.
+func (d *differ) endsSoon(t testing.TB, what string, lower, upper []mount.Mount, media string) {
+	t.Helper()
+	kept, err := d.contents.Leases.List(d.ctx)
+	require.NoError(t, err)
+	whole := len(kept)
+	for i, after := range []time.Duration{0, 50 * time.Millisecond, 200 * time.Millisecond, 800 * time.Millisecond} {
+		took, err := d.cancelled(lower, upper, media, after)
+		if i > 1 && err == nil {
+			whole++
+			continue
+		}
+		require.ErrorIs(t, err, context.Canceled, what)
+		t.Logf("%s, cancelled after %s: ended %s later", what, after, took)
+		assert.Less(t, took, soon, "%s, cancelled after %s", what, after)
+		d.requireNothingUnderWay(t, whole)
+	}
+}
+
+// cancelled begins a comparison, cancels it, and answers how long it then took
+// to end.
+func (d *differ) cancelled(lower, upper []mount.Mount, media string, after time.Duration) (time.Duration, error) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	defer cancel()
+	var at atomic.Int64
+	time.AfterFunc(after, func() { at.Store(time.Now().UnixNano()); cancel() })
+	_, err := d.Compare(ctx, lower, upper, containerdiff.WithMediaType(media))
+	return time.Since(time.Unix(0, at.Load())), err
+}
