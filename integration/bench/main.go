@@ -62,6 +62,7 @@ func layersCommand() *cli.Command {
 		Name: "layers", Usage: "measure what it costs to make layers, and write samples to the standard output",
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "quick", Usage: "few rounds and small images: to try the program"},
+			&cli.StringFlag{Name: "image", Usage: "also measure the import of the image in the archive `FILE`"},
 		}, rigFlags...),
 		Action: func(c *cli.Context) error {
 			options, err := rigOptions(c)
@@ -72,7 +73,7 @@ func layersCommand() *cli.Command {
 			if c.Bool("quick") {
 				plan = quickLayers
 			}
-			return measureLayers(c.Context, plan, options)
+			return measureLayers(c.Context, plan, c.String("image"), options)
 		},
 	}
 }

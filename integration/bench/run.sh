@@ -20,14 +20,20 @@ layers) halves=layers ;;
 esac
 mkdir -p "$out"
 
-measure() { # what it is called
+measure() { # the half, and what the program takes
     if [ "${ZFSTPL_TEST_HOST:-}" = 1 ]; then
+        if [ "$1" = layers ]; then set -- "$@" --image "$(bin/image --print)"; fi
         bin/bench "$@" --bin bin --containerd-bin "$(bin/testbed path containerd)"
         return
     fi
-    echo "Booting a machine with ZFS $ZFS and containerd 2.4 (emulated where this one has no KVM)." >&2
-    local put=()
+    local put=() image
     for program in bench app zfstpl containerd-zfstpl-grpc; do put+=(--put "bin/$program:/put/bin/"); done
+    if [ "$1" = layers ]; then
+        image=$(bin/image --print)
+        put+=(--put "$image:/put/image.tar")
+        set -- "$@" --image /put/image.tar
+    fi
+    echo "Booting a machine with ZFS $ZFS and containerd 2.4 (emulated where this one has no KVM)." >&2
     bin/testbed run --containerd 2.4 --cores 2 --memory 6G --timeout 3h \
         --disk 24G --disk 12G --disk 12G "${put[@]}" -- \
         /put/bin/bench "$@" --bin /put/bin --pool-device /dev/testbed/disk0 \

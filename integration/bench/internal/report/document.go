@@ -50,11 +50,8 @@ func Document(w io.Writer, s *result.Set) error {
 
 // layerMemory is what the daemon had in memory at most while it made layers.
 func layerMemory(s *result.Set) string {
-	for _, c := range s.Cases() {
-		if c.Operation == MemoryLayers+PeakSuffix {
-			m, _ := s.Summary(c)
-			return mebibytes(m.Median)
-		}
+	if peak, ok := layersPeak(s); ok {
+		return mebibytes(peak)
 	}
 	return ""
 }

@@ -44,6 +44,7 @@ const (
 	Container = "Container"
 	Start     = "Start"
 
+	Import       = "Import"
 	LayerFew     = "LayerOfFew"
 	LayerMany    = "LayerOfMany"
 	LayerRenamed = "LayerOfRenamed"
@@ -77,6 +78,7 @@ var operations = []struct{ name, title string }{
 
 // layers are the operations of the second half: clones then are files.
 var layers = []struct{ name, title string }{
+	{Import, "Import of the demo's image"},
 	{LayerFew, "Layer of ten changed files"},
 	{LayerMany, "Layer of 20,000 new files"},
 	{LayerRenamed, "Layer of a renamed tree of 20,000 files"},

@@ -122,7 +122,10 @@ func layerTable(s *result.Set) string {
 	}
 	for _, o := range layers {
 		for _, r := range rows(s, o.name) {
-			cells := []string{o.title, fmt.Sprint(r.clones)}
+			cells := []string{o.title, "–"}
+			if r.clones > 0 {
+				cells[1] = fmt.Sprint(r.clones)
+			}
 			for _, name := range names {
 				cell := "–"
 				if m, ok := r.cells[name]; ok {

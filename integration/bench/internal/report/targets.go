@@ -52,13 +52,16 @@ var targets = slices.Concat(
 		{operation: LayerLarge, clones: 5_000, faster: 2.5, than: ZFSPlugin},
 		{operation: LayerMany, clones: 5_000, faster: 1, than: OverlayZFS},
 		{operation: LayerRenamed, clones: 5_000, faster: 1, than: OverlayZFS},
+		{operation: Import, slower: 1, than: ZFSPlugin},
 	},
 )
 
-// Memory that a daemon may have with 1000 snapshots.
+// Memory that a daemon may have with 1000 snapshots, and at most while it makes
+// layers.
 const (
 	memoryLimit     = 30 << 20
 	memorySnapshots = 1000
+	layersLimit     = 64 << 20
 )
 
 // atEach repeats a target that was set for any number of clones.
@@ -78,7 +81,7 @@ func verdicts(s *result.Set) []verdict {
 	for _, t := range targets {
 		all = append(all, t.judge(s))
 	}
-	return append(all, judgeMemory(s))
+	return append(all, judgeMemory(s), judgeLayersMemory(s))
 }
 
 const notMeasured = "not measured"
@@ -118,7 +121,10 @@ func (t target) cases() (ours, theirs result.Case) {
 }
 
 func (t target) what() string {
-	what := fmt.Sprintf("%s, %d %s", operationTitle(t.operation), t.clones, thing(t.operation))
+	what := operationTitle(t.operation)
+	if t.clones > 0 {
+		what += fmt.Sprintf(", %d %s", t.clones, thing(t.operation))
+	}
 	if t.callers > 1 {
 		what += fmt.Sprintf(", %d callers", t.callers)
 	}
@@ -153,6 +159,25 @@ func judgeMemory(s *result.Set) verdict {
 		v.Measured, v.Met = mebibytes(worst), yes(worst <= memoryLimit)
 	}
 	return v
+}
+
+func judgeLayersMemory(s *result.Set) verdict {
+	v := verdict{What: "Resident memory while making layers, at most", Target: "at most " + mebibytes(layersLimit), Measured: notMeasured}
+	if peak, ok := layersPeak(s); ok {
+		v.Measured, v.Met = mebibytes(peak), yes(peak <= layersLimit)
+	}
+	return v
+}
+
+// layersPeak is what the daemon had in memory at most while it made layers.
+func layersPeak(s *result.Set) (float64, bool) {
+	for _, c := range s.Cases() {
+		if c.Operation == MemoryLayers+PeakSuffix {
+			m, ok := s.Summary(c)
+			return m.Median, ok
+		}
+	}
+	return 0, false
 }
 
 func yes(met bool) string {

@@ -121,6 +121,20 @@ func (c *Containerd) Unpack(ctx context.Context, archive string) error {
 	return contender.Unpack(ctx, c.Client, archive, c.plugin)
 }
 
+// RemoveImages removes every image, and what only they needed.
+func (c *Containerd) RemoveImages(ctx context.Context) error {
+	list, err := c.Client.ImageService().List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, image := range list {
+		if err := c.Client.ImageService().Delete(ctx, image.Name); err != nil {
+			return err
+		}
+	}
+	return contender.Collector(c.Client)(ctx)
+}
+
 // RunContainer answers a function that runs a container of the image as a
 // person would: with ctr.
 func (c *Containerd) RunContainer(image string, args ...string) func(context.Context, string) error {

@@ -38,11 +38,13 @@ func (r *Rig) Base(ctx context.Context, name string) (*Daemon, error) {
 func (d *Daemon) dataset() string { return d.rig.Dataset(d.name) }
 func (d *Daemon) socket() string  { return d.rig.Path(d.name + ".sock") }
 
-// Start starts the daemon with a ZFS client, native or command.
-func (d *Daemon) Start(ctx context.Context, client string) (err error) {
-	d.Service, err = d.rig.start(ctx, d.name, "containerd-zfstpl-grpc", "--config", "/dev/null",
+// Start starts the daemon with a ZFS client, native or command, and further
+// flags.
+func (d *Daemon) Start(ctx context.Context, client string, flags ...string) (err error) {
+	args := append([]string{"containerd-zfstpl-grpc", "--config", "/dev/null",
 		"--dataset", d.dataset(), "--address", d.socket(),
-		"--containerd-address", d.rig.containerdSocket(d.name), "--zfs-client", client, "--log-level", "warn")
+		"--containerd-address", d.rig.containerdSocket(d.name), "--zfs-client", client, "--log-level", "warn"}, flags...)
+	d.Service, err = d.rig.start(ctx, d.name, args...)
 	return err
 }
 
