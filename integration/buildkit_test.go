@@ -65,9 +65,11 @@ func TestBuildKit(t *testing.T) {
 	assert.ElementsMatch(t, []string{"RUN made", "COPY copied", "COPY both", "RUN changed"}, cachedSteps(progress), progress)
 	assert.Equal(t, made, strings.Count(d.log.String(), "a layer was made"), "nothing is made twice")
 
-	require.NoError(t, os.WriteFile(filepath.Join(context, "copied"), []byte("another"), 0o644))
-	_, progress = b.build(t, context)
-	assert.Equal(t, []string{"RUN made"}, cachedSteps(progress), "all behind what changed is built again:\n%s", progress)
+	if !testing.Short() { // which saves a build
+		require.NoError(t, os.WriteFile(filepath.Join(context, "copied"), []byte("another"), 0o644))
+		_, progress = b.build(t, context)
+		assert.Equal(t, []string{"RUN made"}, cachedSteps(progress), "all behind what changed is built again:\n%s", progress)
+	}
 
 	b.forget(t)
 	c.ctr(t, "images", "delete", "--sync", builtImage)

@@ -279,14 +279,14 @@ func memoryOf(f func()) uint64 {
 }
 
 // soon is how long a comparison may go on when nobody waits for it any more. It
-// is to be a second; an emulated machine that runs other tests beside this one
-// is given more.
-const soon = 5 * time.Second
+// is a second at most where nothing else goes on; the bound is what tells that
+// from going on to the end, which takes minutes here.
+const soon = 20 * time.Second
 
 // A comparison ends as soon as nobody waits for it, whatever it is about, and
-// leaves nothing.
-func TestAComparisonEndsWithinASecond(t *testing.T) {
-	t.Parallel()
+// leaves nothing. It does not run beside other tests: to take its snapshot away
+// it waits for what they write.
+func TestAComparisonEndsSoon(t *testing.T) {
 	d := newDiffer(t, pool.NewBase(t))
 	// Not the rig's, for which no question may be in vain.
 	d.Service = diff.New(d.base.Base, d.base.Client, d.contents, d.sn)
