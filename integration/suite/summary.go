@@ -107,7 +107,7 @@ func explain(w io.Writer, r result) {
 	for _, f := range r.failed {
 		fmt.Fprintf(w, "\n%s: FAIL %s\n%s\n", r.name, f.name, tail(f.output))
 	}
-	if r.err != nil && len(r.failed) == 0 {
+	if r.err != nil && len(r.failed) == 0 && r.log != "" { // one that has begun
 		fmt.Fprintf(w, "\n%s: %v; the end of %s:\n%s\n", r.name, r.err, r.log, end(r.log))
 	}
 }

@@ -71,7 +71,9 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 		return ocispec.Descriptor{}, storeError(err)
 	}
 	defer in.Close() // only read
-	stream, err := uncompress(ctx, desc, content.NewReader(in), config)
+	fetched := readAhead(content.NewReader(in), fetchSize, 2)
+	defer fetched.Close()
+	stream, err := uncompress(ctx, desc, fetched, config)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -99,11 +101,20 @@ func spaceError(err error) error {
 	return err
 }
 
+const (
+	// fetchSize is how much is asked of containerd's store at once. What takes
+	// compression away asks for 32 KiB, each of which would be a call of its own.
+	fetchSize = 1 << 20
+	// plainSize is in how large pieces the goroutine that takes compression away
+	// hands over to the one that makes files.
+	plainSize = 256 << 10
+)
+
 // stream is a layer that is read as what it is without compression.
 type stream struct {
 	steps  []diff.StreamProcessor // from the store on
-	from   io.Reader
-	digest digest.Digester
+	from   *ahead
+	digest digest.Digester // of what was read from the last step; complete at its end
 	size   int64
 }
 
@@ -124,7 +135,7 @@ func uncompress(ctx context.Context, desc ocispec.Descriptor, r io.Reader, confi
 		step = next
 		s.steps = append(s.steps, step)
 	}
-	s.from = io.TeeReader(step, io.MultiWriter(s.digest.Hash(), (*counter)(&s.size)))
+	s.from = readAhead(io.TeeReader(step, io.MultiWriter(s.digest.Hash(), (*counter)(&s.size))), plainSize, 4)
 	return s, nil
 }
 
@@ -167,6 +178,9 @@ func bounded() archive.Filter {
 // Close ends the programs and goroutines that a layer was read by.
 func (s *stream) Close() error {
 	var errs []error
+	if s.from != nil {
+		errs = append(errs, s.from.Close())
+	}
 	for i := len(s.steps) - 1; i >= 0; i-- {
 		errs = append(errs, s.steps[i].Close())
 	}
