@@ -8,9 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/leases"
@@ -92,26 +90,10 @@ func startBuildKit(t testing.TB, c *containerd, registry string) *buildKit {
 	config := filepath.Join(c.dir, "buildkitd.toml")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "[registry.%q]\n  http = true\n", registry), 0o600))
 	b := &buildKit{ctx: context.Background(), address: "unix://" + filepath.Join(c.dir, "buildkit.sock")}
-	log := &syncBuffer{}
 	cmd := exec.Command(program, "--config", config, "--root", filepath.Join(c.dir, "buildkit"), "--addr", b.address,
 		"--oci-worker=false", "--containerd-worker=true", "--containerd-worker-addr", c.address,
 		"--containerd-worker-snapshotter", "zfstpl", "--containerd-worker-net", "host")
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(t, cmd.Start())
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("BuildKit's log:\n%s", log)
-		}
-		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-		select {
-		case <-exited:
-		case <-time.After(patience):
-			assert.Fail(t, "buildkitd does not end")
-		}
-	})
+	serve(t, cmd, &syncBuffer{})
 	b.ctl(t, "--wait", "debug", "workers")
 	return b
 }

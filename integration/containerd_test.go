@@ -63,23 +63,8 @@ func (c *containerd) start(t testing.TB, config string) {
 	t.Helper()
 	ready := notifySocket(t, filepath.Dir(config))
 	cmd := exec.Command("containerd", "--config", config)
-	cmd.Stdout, cmd.Stderr = c.log, c.log
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(t, cmd.Start())
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("containerd's log:\n%s", c.log)
-		}
-		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-		select {
-		case <-exited:
-		case <-time.After(patience):
-			assert.Fail(t, "containerd does not end")
-		}
-	})
+	exited := serve(t, cmd, c.log)
 	select {
 	case <-ready.got:
 	case err := <-exited:
@@ -87,6 +72,30 @@ func (c *containerd) start(t testing.TB, config string) {
 	case <-time.After(patience):
 		require.Fail(t, "containerd is not ready", "%s", c.log)
 	}
+}
+
+// serve starts a program that is ended when t ends, and answers how it ended if
+// that is before.
+func serve(t testing.TB, cmd *exec.Cmd, log *syncBuffer) (exited chan error) {
+	t.Helper()
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the tests are killed
+	require.NoError(t, cmd.Start())
+	exited = make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	t.Cleanup(func() {
+		name := filepath.Base(cmd.Path)
+		if t.Failed() {
+			t.Logf("%s's log:\n%s", name, log)
+		}
+		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+		select {
+		case <-exited:
+		case <-time.After(patience):
+			assert.Fail(t, name+" does not end")
+		}
+	})
+	return exited
 }
 
 // snapshotter is zfstpl as containerd's clients see it, in a namespace of its
