@@ -24,6 +24,10 @@ func (t *tour) removeAll(ctx context.Context) error {
 	if err := t.removeListed(ctx, []string{"ctr", "images", "ls", "-q"}, "ctr", "images", "rm", "--sync"); err != nil {
 		return err
 	}
+	t.say("the layer that was made stays for an hour if nobody names it, by a lease")
+	if err := t.removeListed(ctx, []string{"ctr", "leases", "ls", "-q"}, "ctr", "leases", "rm", "--sync"); err != nil {
+		return err
+	}
 	if err := t.wantEmpty(ctx); err != nil {
 		return err
 	}
