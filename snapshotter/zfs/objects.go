@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"syscall"
+	"time"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/ioctl"
 )
@@ -97,7 +98,22 @@ func (c *Client) Freeze(ctx context.Context, filesystem string) (*Frozen, error)
 	return &Frozen{name, c}, nil
 }
 
-// Close destroys the snapshot. Nothing may have it mounted.
+// A snapshot that is still busy goes within goTime, or is left to the next start.
+const (
+	goTime = 5 * time.Second
+	goWait = 5 * time.Millisecond
+)
+
+// Close destroys the snapshot, which nothing may have mounted. It may be busy for a
+// moment all the same: a command that this process starts has copies of all its
+// descriptors until it gets to its exec, and a mount ends with the last of them.
 func (f *Frozen) Close() error {
-	return f.client.DestroySnapshot(context.Background(), f.Snapshot)
+	deadline := time.Now().Add(goTime)
+	for {
+		err := f.client.DestroySnapshot(context.Background(), f.Snapshot)
+		if !errors.Is(err, ErrBusy) || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(goWait)
+	}
 }
