@@ -26,9 +26,10 @@ local function restore(name, prop)
     return function() zfs.sync.set_prop(name, prop, before) end, 0, true
 end
 
-local function change(verb, name, prop, value)
+-- last: nothing follows that could fail, so that it need not be put back.
+local function change(verb, name, prop, value, last)
     local back, err, here
-    if not made[name] then
+    if not made[name] and not (last and verb == "set") then
         back, err, here = restore(name, prop)
         if err ~= 0 then return err end
         if verb == "inherit" and not here then return 0 end
@@ -42,8 +43,8 @@ local function change(verb, name, prop, value)
     return err
 end
 
-local function run(verb, name, origin, prop, value)
-    if verb == "set" or verb == "inherit" then return change(verb, name, prop, value) end
+local function run(verb, name, origin, prop, value, last)
+    if verb == "set" or verb == "inherit" then return change(verb, name, prop, value, last) end
     local err, back
     if verb == "idle" then
         if not zfs.exists(name) then return 2 end
@@ -69,7 +70,7 @@ end
 
 for i = 1, #argv, 5 do
     local verb, name = argv[i], argv[i + 1]
-    local err = run(verb, name, argv[i + 2], argv[i + 3], argv[i + 4])
+    local err = run(verb, name, argv[i + 2], argv[i + 3], argv[i + 4], i + 5 > #argv)
     if err ~= 0 then
         take_back()
         return { errno = err, op = verb, name = name }
