@@ -58,11 +58,32 @@ func (c *Client) applyProgram(ctx context.Context, ops []Op) (err error) {
 var errSameTxg = fmt.Errorf("%w: another snapshot of it was taken in the same moment", ErrBusy)
 
 func (c *Client) applyOnce(ctx context.Context, ops []Op) error {
+	return c.runOps(ctx, string(ops[0].verb), ops)
+}
+
+// Mark sets a user property of a file system, or takes it away where value is
+// empty: what Apply does with a Set or an Inherit, under a name of its own.
+func (c *Client) Mark(ctx context.Context, filesystem, prop, value string) error {
+	op := Set(filesystem, prop, value)
+	if value == "" {
+		op = Inherit(filesystem, prop)
+	}
+	if err := op.check(); err != nil {
+		return err
+	}
+	if err := c.inPool("mark", filesystem); err != nil {
+		return err
+	}
+	return c.runOps(context.WithoutCancel(ctx), "mark", []Op{op})
+}
+
+// runOps carries ops out in one channel program.
+func (c *Client) runOps(ctx context.Context, op string, ops []Op) error {
 	var argv []string
 	for _, op := range ops {
 		argv = append(argv, op.words()...)
 	}
-	op, name := string(ops[0].verb), ops[0].name
+	name := ops[0].name
 	answer, err := c.driver.program(ctx, op, name, applyScript, readWrite, argv)
 	if err != nil {
 		return err

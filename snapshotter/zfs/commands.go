@@ -29,8 +29,12 @@ const waitDelay = 5 * time.Second
 // run executes the zfs command and answers what it wrote. op and dataset are for
 // the error.
 func (c *commands) run(ctx context.Context, op, dataset string, stdin io.Reader, args ...string) ([]byte, error) {
+	return c.exec(ctx, "zfs", op, dataset, stdin, args...)
+}
+
+func (c *commands) exec(ctx context.Context, program, op, dataset string, stdin io.Reader, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "zfs", args...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	// Messages are classified by their text, which only the C locale fixes.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "LANGUAGE=C")
 	// A signal to our process group, such as Ctrl-C, is for us. A command that
@@ -49,7 +53,7 @@ func (c *commands) run(ctx context.Context, op, dataset string, stdin io.Reader,
 		return nil, &Error{Op: op, Dataset: dataset, Kind: ctx.Err()}
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, &Error{Op: op, Dataset: dataset, Kind: ErrUnavailable,
-			Detail: "the zfs command is not installed (Debian: zfsutils-linux and zfs-dkms)"}
+			Detail: "the " + program + " command is not installed (Debian: zfsutils-linux and zfs-dkms)"}
 	case stderr.Len() == 0:
 		return nil, &Error{Op: op, Dataset: dataset, Detail: err.Error()}
 	default:
@@ -152,15 +156,50 @@ func (c *commands) written(ctx context.Context, filesystem, snapshot string) (ui
 }
 
 func (c *commands) space(ctx context.Context, filesystem string) (Space, error) {
-	out, err := c.run(ctx, "space", filesystem, nil, "get", "-Hp", "-o", "value", "used,referenced", filesystem)
+	out, err := c.run(ctx, "space", filesystem, nil, "get", "-Hp", "-o", "value", "used,referenced,available,quota", filesystem)
 	if err != nil {
 		return Space{}, err
 	}
 	var s Space
-	if n, err := fmt.Sscanf(string(out), "%d\n%d\n", &s.Used, &s.Referenced); n != 2 || err != nil {
+	if n, err := fmt.Sscanf(string(out), "%d\n%d\n%d\n%d\n", &s.Used, &s.Referenced, &s.Available, &s.Quota); n != 4 || err != nil {
 		return Space{}, &Error{Op: "space", Dataset: filesystem, Detail: fmt.Sprintf("unexpected answer %q", out)}
 	}
 	return s, nil
+}
+
+func (c *commands) poolState(ctx context.Context) (PoolState, error) {
+	out, err := c.exec(ctx, "zpool", "state", c.pool, nil, "get", "-Hp", "-o", "property,value", "freeing,checkpoint,health", c.pool)
+	if err != nil {
+		return PoolState{}, err
+	}
+	var s PoolState
+	for _, row := range lines(out) {
+		if len(row) != 2 {
+			continue
+		}
+		switch row[0] {
+		case "freeing":
+			s.Freeing, err = strconv.ParseUint(row[1], 10, 64)
+		case "checkpoint":
+			s.Checkpoint = row[1] != "-"
+		case "health":
+			s.Suspended = row[1] == "SUSPENDED"
+		}
+	}
+	if err != nil {
+		return PoolState{}, &Error{Op: "state", Dataset: c.pool, Detail: fmt.Sprintf("unexpected answer %q", out)}
+	}
+	return s, nil
+}
+
+func (c *commands) waitFreed(ctx context.Context) error {
+	_, err := c.exec(ctx, "zpool", "wait", c.pool, nil, "wait", "-t", "free", c.pool)
+	for range deferredGroups {
+		if err == nil {
+			_, err = c.exec(ctx, "zpool", "sync", c.pool, nil, "sync", c.pool)
+		}
+	}
+	return err
 }
 
 func (c *commands) properties(ctx context.Context, filesystem string, names []string) (map[string]Property, error) {

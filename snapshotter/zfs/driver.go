@@ -24,6 +24,8 @@ type driver interface {
 
 	written(ctx context.Context, filesystem, snapshot string) (uint64, error)
 	space(ctx context.Context, filesystem string) (Space, error)
+	poolState(ctx context.Context) (PoolState, error)
+	waitFreed(ctx context.Context) error
 
 	// The following set up a base. They run the command in both drivers: it
 	// knows every property there is, and how to mount.

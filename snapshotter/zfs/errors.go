@@ -21,7 +21,7 @@ var (
 	ErrQuota       = errors.New("quota exceeded")
 	ErrPermission  = errors.New("permission denied")
 	ErrInvalid     = errors.New("invalid argument")
-	ErrSuspended   = errors.New("pool is suspended")
+	ErrSuspended   = errors.New("pool is suspended: 'zpool status' says why, 'zpool clear' resumes it when its disks are back")
 	ErrUnavailable = errors.New("ZFS is not available")
 )
 

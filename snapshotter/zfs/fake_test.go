@@ -15,9 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The test binary is its own zfs command: TestMain puts a link to it, called
-// zfs, first in PATH, and run under that name it answers what the test wrote
-// down for the pool it is asked about. So tests with pools of their own can
+// The test binary is its own zfs and zpool commands: TestMain puts links to it,
+// called so, first in PATH, and run under such a name it answers what the test
+// wrote down for the pool it is asked about. So tests with pools of their own can
 // run side by side.
 
 const fakeDirVariable = "ZFSTPL_TEST_FAKE_ZFS"
@@ -40,7 +40,7 @@ type call struct {
 }
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "zfs" {
+	if name := filepath.Base(os.Args[0]); name == "zfs" || name == "zpool" {
 		os.Exit(fakeZFS(os.Args[1:]))
 	}
 	os.Exit(withFakeZFS(m))
@@ -56,8 +56,10 @@ func withFakeZFS(m *testing.M) int {
 	if err != nil {
 		panic(err)
 	}
-	if err := os.Symlink(self, filepath.Join(dir, "zfs")); err != nil {
-		panic(err)
+	for _, name := range []string{"zfs", "zpool"} {
+		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
+			panic(err)
+		}
 	}
 	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	os.Setenv(fakeDirVariable, dir)

@@ -15,8 +15,10 @@ func (c *Client) List(ctx context.Context, root string) ([]Dataset, error) {
 // Space is what a file system occupies, in bytes. ZFS updates the figures with
 // every txg, some seconds behind a writer.
 type Space struct {
-	Used       uint64 // what only it and its snapshots hold
+	Used       uint64 // what only it, its snapshots and all below it hold
 	Referenced uint64 // what is reachable from it, shared or not
+	Available  uint64 // what could still be written, quotas above it included
+	Quota      uint64 // what it and all below it may hold, or 0
 }
 
 // Space answers what a file system occupies.

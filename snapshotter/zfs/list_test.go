@@ -136,17 +136,43 @@ func TestWritten(t *testing.T) {
 
 func TestSpace(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "/number$", Out: "12345\n678\n"}, answer{Match: "/none$", Out: "none\nnone\n"},
+	f := newFake(t, answer{Match: "/number$", Out: "12345\n678\n90\n0\n"}, answer{Match: "/none$", Out: "none\nnone\nnone\nnone\n"},
 		answer{Match: "/half$", Out: "5\n"},
 		answer{Match: "/gone$", Status: 1, Err: "cannot open 'x': dataset does not exist\n"})
 	c := f.client(true)
 	s, err := c.Space(t.Context(), f.pool+"/number")
 	require.NoError(t, err)
-	assert.Equal(t, Space{Used: 12345, Referenced: 678}, s)
+	assert.Equal(t, Space{Used: 12345, Referenced: 678, Available: 90}, s)
 	for _, bad := range []string{"/none", "/half"} {
 		_, err = c.Space(t.Context(), f.pool+bad)
 		assert.Error(t, err)
 	}
 	_, err = c.Space(t.Context(), f.pool+"/gone")
 	assertKind(t, ErrNotFound, err)
+}
+
+func TestPoolState(t *testing.T) {
+	t.Parallel()
+	for out, want := range map[string]PoolState{
+		"freeing\t0\ncheckpoint\t-\nhealth\tONLINE\n":            {},
+		"freeing\t4096\ncheckpoint\t77\nhealth\tSUSPENDED\n":     {Freeing: 4096, Checkpoint: true, Suspended: true},
+		"freeing\t1\ncheckpoint\t0\nhealth\tDEGRADED\nrubbish\n": {Freeing: 1, Checkpoint: true},
+	} {
+		s, err := newFake(t, answer{Match: "^get .*POOL$", Out: out}).client(true).State(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, want, s)
+	}
+	assert.Error(t, second(newFake(t, answer{Match: "^get", Out: "freeing\tmuch\n"}).client(true).State(t.Context())))
+	assertKind(t, ErrNotFound, second(newFake(t, answer{Match: "^get", Status: 1, Err: "cannot open 'x': no such pool\n"}).client(true).State(t.Context())))
+}
+
+// What was freed can be written again two transaction groups later.
+func TestWaitFreed(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, answer{Match: "^wait -t free POOL$"}, answer{Match: "^sync POOL$"})
+	require.NoError(t, f.client(true).WaitFreed(t.Context()))
+	assert.Len(t, f.calls(t), 3)
+	f = newFake(t, answer{Match: "^wait", Status: 1, Err: "cannot open 'x': no such pool\n"})
+	assertKind(t, ErrNotFound, f.client(true).WaitFreed(t.Context()))
+	assert.Len(t, f.calls(t), 1)
 }

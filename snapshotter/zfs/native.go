@@ -71,7 +71,22 @@ func (n *native) written(ctx context.Context, filesystem, snapshot string) (uint
 
 func (n *native) space(ctx context.Context, filesystem string) (Space, error) {
 	d, err := n.zfs.Stat(ctx, filesystem)
-	return Space{Used: d.Used, Referenced: d.Referenced}, nativeError("space", filesystem, err)
+	return Space{Used: d.Used, Referenced: d.Referenced, Available: d.Available, Quota: d.Quota}, nativeError("space", filesystem, err)
+}
+
+func (n *native) poolState(ctx context.Context) (PoolState, error) {
+	p, err := n.zfs.Pool(ctx, n.pool)
+	return PoolState{Freeing: p.Freeing, Checkpoint: p.Checkpoint, Suspended: p.Suspended}, nativeError("state", n.pool, err)
+}
+
+func (n *native) waitFreed(ctx context.Context) error {
+	_, err := n.zfs.WaitFree(ctx, n.pool)
+	for range deferredGroups {
+		if err == nil {
+			err = n.zfs.Sync(ctx, n.pool, true)
+		}
+	}
+	return nativeError("wait", n.pool, err)
 }
 
 // nativeError translates what a call answered; nil stays nil.

@@ -86,7 +86,7 @@ func TestChoices(t *testing.T) {
 // A watcher hears of each call before it is made and after.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, done, answer{Match: "^clone"}, answer{Match: "^list"}, answer{Match: "^get", Out: "1\n2\n"})
+	f := newFake(t, done, answer{Match: "^clone"}, answer{Match: "^list"}, answer{Match: "^get", Out: "1\n2\n3\n0\n"})
 	c := f.client(false)
 	var points []string
 	c.Watch(func(point string) { points = append(points, point) })

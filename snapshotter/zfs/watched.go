@@ -38,6 +38,11 @@ func (w watched) space(ctx context.Context, filesystem string) (Space, error) {
 	return w.driver.space(ctx, filesystem)
 }
 
+func (w watched) waitFreed(ctx context.Context) error {
+	defer w.around("wait")()
+	return w.driver.waitFreed(ctx)
+}
+
 func (w watched) mount(ctx context.Context, filesystem string) error {
 	defer w.around("mount")()
 	return w.driver.mount(ctx, filesystem)

@@ -30,6 +30,7 @@ type Dataset struct {
 	Used       uint64    // bytes that would come back if it and all below it went
 	Referenced uint64    // bytes it holds, shared ones included
 	Available  uint64    // bytes that could still be written, quotas included; 0 for a snapshot
+	Quota      uint64    // bytes that it and all below it may hold; 0 for no bound
 	// Latest is the dataset's own newest snapshot, the short name; "" where it
 	// has none.
 	Latest string
@@ -127,6 +128,8 @@ func (c *command) dataset() (Dataset, error) {
 			d.Referenced = property(r).number
 		case "available":
 			d.Available = property(r).number
+		case "quota":
+			d.Quota = property(r).number
 		case "prevsnap":
 			// For a clone without snapshots this is its origin.
 			if of, short, _ := strings.Cut(string(property(r).text), "@"); of == d.Name {

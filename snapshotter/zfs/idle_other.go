@@ -1,0 +1,6 @@
+//go:build !linux
+
+package zfs
+
+// Idly runs do; this system has no idle classes for a thread.
+func Idly(do func() error) error { return do() }
