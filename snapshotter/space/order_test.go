@@ -1,0 +1,82 @@
+package space
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		nodes []Node
+		want  []string
+	}{
+		"nothing":           {nil, nil},
+		"nothing doomed":    {[]Node{{Dataset: "a", Origin: "", Doomed: false}}, nil},
+		"one":               {[]Node{{Dataset: "a", Origin: "", Doomed: true}}, []string{"a"}},
+		"leaf first":        {[]Node{{Dataset: "a", Origin: "", Doomed: true}, {Dataset: "b", Origin: "a", Doomed: true}, {Dataset: "c", Origin: "b", Doomed: true}}, []string{"c", "b", "a"}},
+		"below one in use":  {[]Node{{Dataset: "a", Origin: "", Doomed: false}, {Dataset: "b", Origin: "a", Doomed: true}}, []string{"b"}},
+		"above one in use":  {[]Node{{Dataset: "a", Origin: "", Doomed: true}, {Dataset: "b", Origin: "a", Doomed: true}, {Dataset: "c", Origin: "b", Doomed: false}}, nil},
+		"beside one in use": {[]Node{{Dataset: "a", Origin: "", Doomed: true}, {Dataset: "b", Origin: "a", Doomed: false}, {Dataset: "c", Origin: "a", Doomed: true}}, []string{"c"}},
+		"an unknown origin": {[]Node{{Dataset: "a", Origin: "elsewhere", Doomed: true}}, []string{"a"}},
+		"a circle":          {[]Node{{Dataset: "a", Origin: "b", Doomed: true}, {Dataset: "b", Origin: "a", Doomed: true}}, nil},
+		"its own origin":    {[]Node{{Dataset: "a", Origin: "a", Doomed: true}}, nil},
+		"listed twice":      {[]Node{{Dataset: "a", Origin: "", Doomed: true}, {Dataset: "a", Origin: "", Doomed: true}}, []string{"a"}},
+	} {
+		assert.Equal(t, c.want, Order(c.nodes), what)
+	}
+}
+
+// randomTree is a tree of clones, of which each node is doomed at random.
+func randomTree(r *rand.Rand) []Node {
+	nodes := make([]Node, r.IntN(40))
+	for i := range nodes {
+		nodes[i] = Node{Dataset: fmt.Sprintf("n%02d", i), Doomed: r.IntN(4) > 0}
+		if i > 0 && r.IntN(10) > 0 {
+			nodes[i].Origin = nodes[r.IntN(i)].Dataset
+		}
+	}
+	r.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	return nodes
+}
+
+func TestOrderOfRandomTrees(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range 1000 {
+		nodes := randomTree(r)
+		order := Order(slices.Clone(nodes))
+		at := make(map[string]int)
+		for i, dataset := range order {
+			_, twice := at[dataset]
+			require.False(t, twice, "%s twice", dataset)
+			at[dataset] = i
+		}
+		for _, n := range nodes {
+			place, planned := at[n.Dataset]
+			require.False(t, planned && !n.Doomed, "%s is not doomed", n.Dataset)
+			free := n.Doomed
+			for _, clone := range nodes {
+				if clone.Origin != n.Dataset {
+					continue
+				}
+				clonePlace, gone := at[clone.Dataset]
+				free = free && gone
+				if planned {
+					require.True(t, gone, "%s has the clone %s, which stays", n.Dataset, clone.Dataset)
+					require.Less(t, clonePlace, place, "%s goes before its clone %s", n.Dataset, clone.Dataset)
+				}
+			}
+			require.Equal(t, free, planned, "%s: all that can go goes", n.Dataset)
+		}
+		r.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+		require.Equal(t, order, Order(nodes), "whatever the order of the nodes")
+	}
+}

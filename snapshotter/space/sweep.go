@@ -1,0 +1,204 @@
+package space
+
+import (
+	"container/heap"
+	"fmt"
+	"time"
+)
+
+// Forever as Policy.Keep evicts nothing for its age.
+const Forever time.Duration = -1
+
+// Relief is how far below the threshold an eviction for pressure goes, in
+// percentage points: the next layer should not bring the pressure back at once.
+const Relief = 5
+
+// Policy says which warm templates go.
+type Policy struct {
+	// Keep is how long one stays after its last use; zero keeps none.
+	Keep time.Duration
+	// MaxBytes is what all of them may have together; zero for no bound.
+	MaxBytes uint64
+	// Pressure is how full, in percent, whatever bounds the base may be before
+	// they go; zero for never.
+	Pressure int
+	// All lets everything go that can.
+	All bool
+}
+
+// Expired tells whether what was last used then has been kept for long enough.
+func (p Policy) Expired(lastUsed, now time.Time) bool {
+	return p.Keep != Forever && now.Sub(lastUsed) >= p.Keep
+}
+
+// Eviction is a dataset that goes.
+type Eviction struct {
+	Dataset  string
+	Why      string
+	Bytes    uint64    // that come back
+	Warm     bool      // it is a warm template, and no trash
+	LastUsed time.Time // of a warm one
+}
+
+// Plan is what goes, in this order.
+type Plan struct {
+	Evict []Eviction
+	Bytes uint64 // that come back in all
+	// Problems say of limits that are too full why nothing is evicted for them.
+	Problems []string
+}
+
+// Sweep plans what goes now: what is doomed, what is too old, and of the rest
+// the least recently used, leaf before parent, until the templates that stay are
+// no more than the policy allows and no limit is too full. Where evicting
+// everything would not bring a limit below its threshold nothing is evicted for
+// it: what is warm would be lost for nothing.
+func Sweep(nodes []Node, limits []Limit, policy Policy, now time.Time) Plan {
+	nodes = append([]Node(nil), nodes...)
+	for i, n := range nodes {
+		nodes[i].Doomed = n.Doomed || n.Warm && policy.Expired(n.LastUsed, now)
+	}
+	s := sweep{policy: policy, now: now}
+	t := newTree(nodes)
+	gone := make(map[string]bool)
+	for _, n := range t.doomed() {
+		gone[n.Dataset] = true
+		s.evict(n, s.whyDoomed(n))
+	}
+	s.queue = leastRecentlyUsed(t, gone)
+	for _, n := range t.nodes {
+		if n.Warm && !gone[n.Dataset] {
+			s.warm += n.Bytes
+		}
+	}
+	if policy.All {
+		s.takeWhile(func() bool { return true }, "room is wanted")
+	}
+	s.boundBytes()
+	s.relieve(limits)
+	return s.plan
+}
+
+type sweep struct {
+	policy Policy
+	now    time.Time
+	queue  []Node // warm ones in the order in which they may go
+	warm   uint64 // bytes of those that stay
+	plan   Plan
+}
+
+func (s *sweep) evict(n Node, why string) {
+	s.plan.Evict = append(s.plan.Evict, Eviction{Dataset: n.Dataset, Why: why, Bytes: n.Bytes, Warm: n.Warm, LastUsed: n.LastUsed})
+	s.plan.Bytes += n.Bytes
+}
+
+func (s *sweep) whyDoomed(n Node) string {
+	if !n.Warm {
+		return "nobody needs it"
+	}
+	return fmt.Sprintf("not used for %s", s.now.Sub(n.LastUsed).Round(time.Second))
+}
+
+// takeWhile evicts from the queue as long as it is wanted.
+func (s *sweep) takeWhile(wanted func() bool, why string) {
+	for len(s.queue) > 0 && wanted() {
+		n := s.queue[0]
+		s.queue = s.queue[1:]
+		s.warm -= n.Bytes
+		s.evict(n, why)
+	}
+}
+
+func (s *sweep) boundBytes() {
+	most := s.policy.MaxBytes
+	if most == 0 {
+		return
+	}
+	s.takeWhile(func() bool { return s.warm > most }, fmt.Sprintf("warm templates may have %s in all", Size(most)))
+}
+
+// relieve evicts for the limits that are too full.
+func (s *sweep) relieve(limits []Limit) {
+	if s.policy.Pressure == 0 {
+		return
+	}
+	for _, l := range limits {
+		if !l.Over(s.policy.Pressure) {
+			continue
+		}
+		load, most := l.load(), share(l.Total, s.policy.Pressure)
+		left := func() uint64 { return load - min(load, s.plan.Bytes) }
+		if l.Stuck != "" {
+			s.plan.Problems = append(s.plan.Problems, fmt.Sprintf("%s, and to evict would not help: %s", l, l.Stuck))
+			continue
+		}
+		var rest uint64
+		for _, n := range s.queue {
+			rest += n.Bytes
+		}
+		if left() > most+rest {
+			s.plan.Problems = append(s.plan.Problems, fmt.Sprintf("%s, and the %s that are warm would not bring it below %d%%", l, Size(rest), s.policy.Pressure))
+			continue
+		}
+		if left() <= most {
+			continue
+		}
+		until := share(l.Total, max(0, s.policy.Pressure-Relief))
+		s.takeWhile(func() bool { return left() > until }, l.String())
+	}
+}
+
+// leastRecentlyUsed answers the warm nodes that can go, in the order in which
+// they may: always the one that was used longest ago of those that have no clone.
+func leastRecentlyUsed(t *tree, gone map[string]bool) []Node {
+	byName, clones := make(map[string]Node), make(map[string]int)
+	for _, n := range t.nodes {
+		byName[n.Dataset] = n
+		if n.Origin != "" && !gone[n.Dataset] {
+			clones[n.Origin]++
+		}
+	}
+	var ready oldest
+	offer := func(n Node) {
+		if n.Warm && !gone[n.Dataset] && clones[n.Dataset] == 0 {
+			heap.Push(&ready, n)
+		}
+	}
+	for _, n := range byName {
+		offer(n)
+	}
+	var order []Node
+	for ready.Len() > 0 {
+		n, _ := heap.Pop(&ready).(Node)
+		order = append(order, n)
+		clones[n.Origin]--
+		if parent, ok := byName[n.Origin]; ok {
+			offer(parent)
+		}
+	}
+	return order
+}
+
+// oldest is a heap by last use, then by name.
+type oldest []Node
+
+func (o oldest) Len() int      { return len(o) }
+func (o oldest) Swap(i, j int) { o[i], o[j] = o[j], o[i] }
+func (o oldest) Less(i, j int) bool {
+	if !o[i].LastUsed.Equal(o[j].LastUsed) {
+		return o[i].LastUsed.Before(o[j].LastUsed)
+	}
+	return o[i].Dataset < o[j].Dataset
+}
+
+func (o *oldest) Push(n any) {
+	if n, ok := n.(Node); ok {
+		*o = append(*o, n)
+	}
+}
+
+func (o *oldest) Pop() any {
+	last := (*o)[len(*o)-1]
+	*o = (*o)[:len(*o)-1]
+	return last
+}
