@@ -23,6 +23,7 @@ const (
 	DefaultRoot       = "/var/lib/zfstpl"
 	DefaultAddress    = "/run/zfstpl/zfstpl.sock"
 	DefaultWarmKeep   = 168 * time.Hour
+	DefaultPressure   = 80 // percent
 	DefaultContainerd = "/run/containerd/containerd.sock"
 )
 
@@ -53,8 +54,15 @@ type Config struct {
 	ForeignSnapshots snapshotter.ForeignPolicy `toml:"foreign_snapshots"`
 	// Quota bounds what a container can add to its image, unless a label says
 	// otherwise: a size such as "10GiB", or "0" for no bound.
-	Quota Size `toml:"quota"`
-	Warm  Warm `toml:"warm"`
+	Quota   Size    `toml:"quota"`
+	Warm    Warm    `toml:"warm"`
+	Cleanup Cleanup `toml:"cleanup"`
+}
+
+// Cleanup are the settings about what nobody needs any more.
+type Cleanup struct {
+	// Mode says when it is destroyed: gc, background or manual.
+	Mode snapshotter.CleanupMode `toml:"mode"`
 }
 
 // Warm are the settings about templates that no record names.
@@ -62,6 +70,12 @@ type Warm struct {
 	// Keep is how long such a template stays: a duration such as "168h", "0s"
 	// for not at all, or "forever".
 	Keep Duration `toml:"keep"`
+	// MaxBytes is what all of them may have together: a size such as "50GiB", or
+	// "0" for no bound.
+	MaxBytes Size `toml:"max_bytes"`
+	// Pressure is how full, in percent, the pool may be, or a quota that the base
+	// is under, before they go, the least recently used first. 0 is for never.
+	Pressure int `toml:"pressure"`
 }
 
 // Duration is a time.Duration that is written as text, or "forever". It is a
@@ -100,7 +114,8 @@ func DefaultConfig() Config {
 		ShareTemplates:    true,
 		Revive:            true,
 		ForeignSnapshots:  snapshotter.KeepForeign,
-		Warm:              Warm{Keep: Duration{DefaultWarmKeep}},
+		Warm:              Warm{Keep: Duration{DefaultWarmKeep}, Pressure: DefaultPressure},
+		Cleanup:           Cleanup{Mode: snapshotter.CleanupGC},
 	}
 }
 
@@ -165,6 +180,12 @@ func (c Config) Check() (layout.Base, error) {
 	}
 	if err := c.ForeignSnapshots.Check(); err != nil {
 		return base, fmt.Errorf("foreign_snapshots: %w", err)
+	}
+	if err := c.Cleanup.Mode.Check(); err != nil {
+		return base, fmt.Errorf("cleanup.mode: %w", err)
+	}
+	if p := c.Warm.Pressure; p < 0 || p > 100 {
+		return base, fmt.Errorf("warm.pressure is %d: want a percentage from 1 to 100, or 0 for never", p)
 	}
 	return base, nil
 }

@@ -33,7 +33,7 @@ func TestLoadConfig(t *testing.T) {
 		"":                           DefaultConfig(),
 		"# nothing\n":                DefaultConfig(),
 		`dataset = "tank/zfstpl"`:    with(func(c *Config) { c.Dataset = "tank/zfstpl" }),
-		"[warm]\nkeep = \"1h30m\"\n": with(func(c *Config) { c.Warm = Warm{Duration{90 * time.Minute}} }),
+		"[warm]\nkeep = \"1h30m\"\n": with(func(c *Config) { c.Warm.Keep = Duration{90 * time.Minute} }),
 		"[warm]\n":                   DefaultConfig(),
 		"share_templates = false\n":  with(func(c *Config) { c.ShareTemplates = false }),
 		"revive = false\n":           with(func(c *Config) { c.Revive = false }),
@@ -41,9 +41,10 @@ func TestLoadConfig(t *testing.T) {
 		"quota = 1024\n":             with(func(c *Config) { c.Quota = Size{1024} }),
 		"quota = ''\n":               DefaultConfig(),
 		"dataset = 'd'\nroot = '/r'\naddress = '/a'\ncontainerd_address = '/c'\nlog_level = 'debug'\nzfs_client = 'command'\nshare_templates = false\n" +
-			"revive = false\nforeign_snapshots = 'destroy'\nquota = '10GiB'\nwarm.keep = 'forever'\n": {
+			"revive = false\nforeign_snapshots = 'destroy'\nquota = '10GiB'\nwarm.keep = 'forever'\nwarm.max_bytes = '50GiB'\nwarm.pressure = 90\ncleanup.mode = 'manual'\n": {
 			Dataset: "d", Root: "/r", Address: "/a", ContainerdAddress: "/c", LogLevel: "debug", ZFSClient: zfs.Command,
-			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{10 << 30}, Warm: Warm{Duration{snapshotter.KeepForever}}},
+			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{10 << 30}, Warm: Warm{Duration{snapshotter.KeepForever}, Size{50 << 30}, 90},
+			Cleanup: Cleanup{snapshotter.CleanupManual}},
 	} {
 		config, err := LoadConfig(write(t, text), false)
 		require.NoError(t, err, text)
@@ -72,6 +73,8 @@ func TestLoadConfigIsStrict(t *testing.T) {
 		"negative duration":     {"[warm]\nkeep = '-1h'\n", []string{":2:", `"-1h"`}},
 		"string for a switch":   {"revive = 'no'\n", []string{":1:"}},
 		"number for a switch":   {"\nshare_templates = 0\n", []string{":2:"}},
+		"text for a percentage": {"[warm]\npressure = '80%'\n", []string{":2:"}},
+		"bad size of the warm":  {"[warm]\nmax_bytes = '-1'\n", []string{":2:", `"-1"`}},
 		"bad size":              {"\nquota = '10 gigabytes'\n", []string{":2:", `"10 gigabytes"`, "10GiB"}},
 		"negative size":         {"quota = -1\n", []string{`"-1"`}},
 		"fraction of a size":    {"quota = 1.5\n", []string{`"1.5"`}},
@@ -126,6 +129,9 @@ func TestCheck(t *testing.T) {
 		"no level":            {func(c *Config) { c.LogLevel = "" }, "level"},
 		"level in capital":    {func(c *Config) { c.LogLevel = "INFO" }, "INFO"},
 		"bad client":          {func(c *Config) { c.ZFSClient = "magic" }, "magic"},
+		"unknown mode":        {func(c *Config) { c.Cleanup.Mode = "often" }, `cleanup.mode: "often" is none of gc, background, manual`},
+		"negative pressure":   {func(c *Config) { c.Warm.Pressure = -1 }, "warm.pressure is -1"},
+		"too much pressure":   {func(c *Config) { c.Warm.Pressure = 101 }, "warm.pressure is 101"},
 		"bad policy":          {func(c *Config) { c.ForeignSnapshots = "delete" }, `foreign_snapshots: "delete"`},
 	} {
 		config := good
@@ -193,7 +199,7 @@ func TestConfigRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, keep := range []time.Duration{0, time.Hour, snapshotter.KeepForever} {
 		config := Config{Dataset: "tank", Root: "/r", Address: "/a", LogLevel: "warn", ZFSClient: zfs.Native,
-			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{3 << 20}, Warm: Warm{Duration{keep}}}
+			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{3 << 20}, Warm: Warm{Duration{keep}, Size{1 << 30}, 70}}
 		text, err := toml.Marshal(config)
 		require.NoError(t, err)
 		again, err := LoadConfig(write(t, string(text)), false)

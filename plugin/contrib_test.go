@@ -32,3 +32,23 @@ func TestUnitAndDefaultsAgree(t *testing.T) {
 	assert.True(t, strings.HasPrefix(DefaultAddress, "/run/zfstpl/"), "RuntimeDirectory=zfstpl makes the socket's directory")
 	assert.Contains(t, string(unit), "RuntimeDirectory=zfstpl\n")
 }
+
+// The units of the cleanup call the command in ways that it knows, need no daemon,
+// and are started by nothing but the timer.
+func TestUnitsOfTheCleanup(t *testing.T) {
+	t.Parallel()
+	unit, err := os.ReadFile("../contrib/systemd/zfstpl-cleanup.service")
+	require.NoError(t, err)
+	for _, line := range []string{
+		"ExecCondition=/usr/local/bin/zfstpl cleanup --owed\n", "ExecStart=/usr/local/bin/zfstpl cleanup --auto\n",
+		"IOSchedulingClass=idle\n", "KillSignal=SIGINT\n",
+	} {
+		assert.Contains(t, string(unit), line)
+	}
+	for _, word := range []string{"[Install]", "CPUSchedulingPolicy=idle\n", "Requires=", "Conflicts=shutdown", "Before=shutdown"} {
+		assert.NotContains(t, string(unit), word)
+	}
+	timer, err := os.ReadFile("../contrib/systemd/zfstpl-cleanup.timer")
+	require.NoError(t, err)
+	assert.Contains(t, string(timer), "WantedBy=timers.target\n")
+}

@@ -27,6 +27,18 @@ type Instance struct {
 // Open answers the snapshotter that config asks for, after making sure that
 // this process may have it. Its errors are one line and say what to do.
 func Open(ctx context.Context, config Config) (*Instance, error) {
+	i, err := newInstance(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.open(ctx, config); err != nil {
+		return nil, errors.Join(err, i.Close())
+	}
+	return i, nil
+}
+
+// newInstance answers one that has nothing but a client for its pool.
+func newInstance(ctx context.Context, config Config) (*Instance, error) {
 	base, err := config.Check()
 	if err != nil {
 		return nil, err
@@ -35,30 +47,46 @@ func Open(ctx context.Context, config Config) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Instance{base: base, pool: pool}
-	if err := i.open(ctx, base, config); err != nil {
-		return nil, errors.Join(err, i.Close())
-	}
-	return i, nil
+	return &Instance{base: base, pool: pool}, nil
 }
 
-func (i *Instance) open(ctx context.Context, base layout.Base, config Config) (err error) {
+// own makes the base this process's.
+func (i *Instance) own(ctx context.Context, config Config, doing string) (err error) {
 	watch(i.pool)
-	if i.Root, err = mountBase(ctx, i.pool, base, config.Root); err != nil {
+	if i.Root, err = mountBase(ctx, i.pool, i.base, config.Root); err != nil {
 		return err
 	}
-	if i.lock, err = lockBase(ctx, i.Root, base, config.Address); err != nil {
+	if i.lock, err = lockBase(ctx, i.Root, i.base, doing); err != nil {
 		return err
 	}
 	i.pool.Hold(i.lock.file)
-	i.Snapshotter, err = snapshotter.New(ctx, i.pool, snapshotter.Config{
-		Base:         base,
+	return nil
+}
+
+// settings are the snapshotter's.
+func (i *Instance) settings(config Config) snapshotter.Config {
+	return snapshotter.Config{
+		Base:         i.base,
 		WarmKeep:     config.Warm.Keep.Duration,
+		WarmMaxBytes: config.Warm.MaxBytes.Bytes,
+		Pressure:     config.Warm.Pressure,
 		OwnTemplates: !config.ShareTemplates,
 		NoRevive:     !config.Revive,
 		Foreign:      config.ForeignSnapshots,
 		Quota:        config.Quota.Bytes,
-	})
+		Cleanup:      config.Cleanup.Mode,
+		CleanupList:  filepath.Join(i.Root, listName),
+	}
+}
+
+// listName is the file, in the base, with what a cleanup goes on from.
+const listName = "cleanup.json"
+
+func (i *Instance) open(ctx context.Context, config Config) (err error) {
+	if err := i.own(ctx, config, "serving "+config.Address); err != nil {
+		return err
+	}
+	i.Snapshotter, err = snapshotter.New(ctx, i.pool, i.settings(config))
 	if err != nil {
 		return err // the one line that is said, so it comes before any other
 	}
@@ -69,6 +97,16 @@ func (i *Instance) open(ctx context.Context, base layout.Base, config Config) (e
 	}
 	entry.Info("speaking to ZFS")
 	return nil
+}
+
+// Healthy answers why nothing can be done with the base, or nil: the pool is
+// suspended, or not there any more.
+func (i *Instance) Healthy(ctx context.Context) error {
+	state, err := i.pool.State(ctx)
+	if err == nil && state.Suspended {
+		err = fmt.Errorf("pool %s: %w", i.base.Pool(), zfs.ErrSuspended)
+	}
+	return err
 }
 
 // Close closes the snapshotter and gives the base free.

@@ -27,7 +27,9 @@ const lockName = "lock"
 // lastWords is how long a command of a daemon that was killed may go on.
 const lastWords = 30 * time.Second
 
-func lockBase(ctx context.Context, root string, base layout.Base, address string) (*baseLock, error) {
+// lockBase locks a base, mounted at root, and signs with what it is for, such as
+// "serving <address>".
+func lockBase(ctx context.Context, root string, base layout.Base, doing string) (*baseLock, error) {
 	file, err := os.OpenFile(filepath.Join(root, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock of %s: %w", base, err)
@@ -38,7 +40,7 @@ func lockBase(ctx context.Context, root string, base layout.Base, address string
 		err = l.inherit(ctx, base)
 	}
 	if err == nil {
-		err = l.sign(address)
+		err = l.sign(doing)
 	}
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
@@ -55,7 +57,7 @@ func (l *baseLock) inherit(ctx context.Context, base layout.Base) error {
 	for {
 		who, pid := l.holder()
 		if pid == 0 || alive(pid) {
-			return fmt.Errorf("dataset %s is in use by %s: stop it first, two daemons on one base would destroy each other's snapshots", base, who)
+			return fmt.Errorf("dataset %s %w %s: stop it first, two daemons on one base would destroy each other's snapshots", base, ErrInUse, who)
 		}
 		err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
@@ -71,14 +73,17 @@ func (l *baseLock) inherit(ctx context.Context, base layout.Base) error {
 	}
 }
 
+// ErrInUse says that another process has a base.
+var ErrInUse = errors.New("is in use by")
+
 func alive(pid int) bool { return !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
 // sign writes who holds the lock, for the one who meets it.
-func (l *baseLock) sign(address string) error {
+func (l *baseLock) sign(doing string) error {
 	if err := l.file.Truncate(0); err != nil {
 		return err
 	}
-	who := fmt.Sprintf("%s, process %d, serving %s\n", filepath.Base(os.Args[0]), os.Getpid(), address)
+	who := fmt.Sprintf("%s, process %d, %s\n", filepath.Base(os.Args[0]), os.Getpid(), doing)
 	_, err := l.file.WriteAt([]byte(who), 0)
 	return err
 }

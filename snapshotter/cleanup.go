@@ -2,87 +2,164 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// cleanupBatch bounds how many datasets are destroyed before others may use
-// the templates among them again: one channel program's worth.
-const cleanupBatch = 50
-
-// Cleanup destroys what nobody needs, trash and templates that have been warm for
-// longer than they are kept, and writes what removals are left. containerd calls it
-// after each garbage collection. What cannot be destroyed now, because it is
-// mounted or carries somebody else's snapshot, stays and is no error: it is
-// tried again by the next Cleanup, or by itself a second later, and after that
-// in pauses that grow to ten minutes.
+// Cleanup is what containerd calls after each garbage collection. It is Clean
+// where that is when cleanups are to be. Else it only writes what removals are left,
+// and says that there may be something to do.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
-	return settleErr(ctx, s, s.clean)
+	return settleErr(ctx, s, func(ctx context.Context) error {
+		if s.config.Cleanup.orDefault() != CleanupGC {
+			s.background.ask()
+			return poolError("cleanup", s.queue.flush(ctx))
+		}
+		return s.clean(ctx)
+	})
+}
+
+// Clean destroys what nobody needs, trash and templates that have been warm for
+// longer than they are kept, and writes what removals are left. Then it evicts warm
+// templates that are too many, or for which there is too little room. What cannot
+// be destroyed now, because it is mounted or carries somebody else's snapshot,
+// stays and is no error: it is tried again by the next one.
+//
+// One runs at a time. It ends within a batch of datasets when ctx does, and with
+// ErrAborted when Stop is called; what it has not destroyed is for the next one.
+// tell, where it is not nil, hears of its progress.
+func (s *Snapshotter) Clean(ctx context.Context, tell func(Progress)) error {
+	s.closing.RLock()
+	defer s.closing.RUnlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	s.background.ask()
+	return s.clean(withProgress(ctx, tell))
+}
+
+// StopCleanup ends the cleanup that runs and answers whether there was one. One in
+// the background does not begin again before somebody asks for a cleanup. Where
+// room is made for somebody who waits, that goes on.
+func (s *Snapshotter) StopCleanup() bool {
+	s.background.pause()
+	return s.cleanup.stop(errStopped, false)
 }
 
 func (s *Snapshotter) clean(ctx context.Context) error {
-	s.cleanup.Lock()
-	defer s.cleanup.Unlock()
-	defer s.again.poke()
+	leave, err := s.cleanup.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return s.cleanWithin(s.cleanup.endable(ctx, false))
+}
+
+// cleanWithin is a cleanup that others may end. The caller has the turn.
+func (s *Snapshotter) cleanWithin(ctx context.Context) error {
+	_, err := s.cleanBy(ctx, s.config.policy())
+	if err == nil {
+		s.background.satisfied()
+	}
+	if why := context.Cause(ctx); err != nil && (errors.Is(why, errStopped) || errors.Is(why, errYielded)) {
+		return why
+	}
+	return err
+}
+
+// cleanBy is a cleanup and a sweep by some policy. The caller has the turn.
+func (s *Snapshotter) cleanBy(ctx context.Context, policy space.Policy) (evicted, error) {
+	if err := s.cleanTrash(ctx); err != nil {
+		return evicted{}, err
+	}
+	gone, err := s.sweep(ctx, policy)
+	if err == nil {
+		s.queue.poke() // what is owed is another now
+	}
+	return gone, poolError("sweep", err)
+}
+
+func (s *Snapshotter) cleanTrash(ctx context.Context) error {
+	defer s.background.poke()
 	if err := s.queue.catchUp(ctx); err != nil {
 		return poolError("cleanup", err)
 	}
 	if err := s.releaseMounts(ctx); err != nil {
 		return err
 	}
-	if err := s.queue.overtake(func() ([]string, error) { return s.destroyDoomed(ctx) }); err != nil {
+	if err := s.destroyDoomed(ctx); err != nil {
 		return poolError("cleanup", err)
 	}
 	return poolError("cleanup", s.queue.flush(ctx))
 }
 
-// destroyDoomed destroys what nobody needs, and answers what is gone. A dataset
-// whose removal is still to be written needs no writing: it is removed when it is
-// destroyed, and of a crash in between containerd sees one that it removes again.
-func (s *Snapshotter) destroyDoomed(ctx context.Context) (gone []string, err error) {
-	for batch := range slices.Chunk(plan(s.index.nodes(s.config.WarmKeep, time.Now())), cleanupBatch) {
-		if err := ctx.Err(); err != nil {
-			return gone, err
-		}
-		destroyed, err := s.destroy(ctx, batch)
-		gone = append(gone, destroyed...)
-		if err != nil {
-			return gone, err
-		}
-	}
+// destroyDoomed destroys what nobody needs.
+func (s *Snapshotter) destroyDoomed(ctx context.Context) error {
+	may := func(t *template) bool { return t.expired(s.config.WarmKeep) }
+	gone, err := s.destroyAll(ctx, space.Order(s.index.nodes(s.config.WarmKeep, time.Now())), may)
 	if len(gone) > 0 {
 		log.G(ctx).WithField("datasets", len(gone)).Debug("cleanup destroyed what nobody needs")
 	}
-	return gone, nil
+	return err
+}
+
+// destroyAll destroys datasets, leaf first as they are given, and answers which are
+// gone. One whose removal is still to be written needs no writing: it is removed
+// when it is destroyed, and of a crash in between containerd sees one that it
+// removes again.
+func (s *Snapshotter) destroyAll(ctx context.Context, order []string, may func(*template) bool) (gone []string, err error) {
+	defer s.queue.holdBack()()
+	tell := progressOf(ctx, len(order))
+	err = s.paced(ctx, order, func(batch []string) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var destroyed []string
+		err := s.queue.overtake(func() (_ []string, err error) {
+			destroyed, err = s.destroy(ctx, batch, may)
+			return destroyed, err
+		})
+		gone = append(gone, destroyed...)
+		tell(len(batch), len(destroyed))
+		return err
+	})
+	return gone, err
 }
 
 // nodes is the tree of clones as the index knows it. What could not be
 // destroyed is not tried again before its time.
-func (x *index) nodes(keep time.Duration, now time.Time) []node {
+func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	var nodes []node
+	var nodes []space.Node
 	for dataset, t := range x.templates {
-		n := node{dataset: dataset, doomed: t.expired(keep) && !x.stuck[dataset].waits(now)}
+		n := space.Node{Dataset: dataset}
+		if t.warm() && !x.stuck[dataset].waits(now) {
+			n.Warm, n.Doomed = true, t.expired(keep)
+			n.LastUsed, n.Bytes = t.idle, t.bytes
+		}
 		if t.parent != nil {
-			n.origin = t.parent.Dataset()
+			n.Origin = t.parent.Dataset()
 		}
 		nodes = append(nodes, n)
 	}
 	for dataset, t := range x.trash {
-		n := node{dataset: dataset, doomed: !x.stuck[dataset].waits(now)}
+		n := space.Node{Dataset: dataset, Doomed: !x.stuck[dataset].waits(now)}
 		if t.origin != nil {
-			n.origin = t.origin.Dataset()
+			n.Origin = t.origin.Dataset()
 		}
 		nodes = append(nodes, n)
 	}
 	for _, r := range x.records {
 		if r.dataset != "" && r.template != nil && r.dataset != r.template.Dataset() {
-			nodes = append(nodes, node{dataset: r.dataset, origin: r.template.Dataset()})
+			nodes = append(nodes, space.Node{Dataset: r.dataset, Origin: r.template.Dataset()})
 		}
 	}
 	return nodes
@@ -94,22 +171,29 @@ func (t *template) expired(keep time.Duration) bool {
 	if !t.warm() {
 		return false
 	}
-	return t.IsOpaque() || keep != KeepForever && time.Since(t.idle) >= keep
+	return t.IsOpaque() || space.Policy{Keep: keep}.Expired(t.idle, time.Now())
 }
 
-// destroy destroys a batch of datasets and answers which are gone.
-func (s *Snapshotter) destroy(ctx context.Context, batch []string) (gone []string, err error) {
+// destroy destroys a batch of datasets and answers which are gone: trash, and of
+// templates those that still may go. Whatever is being committed or revived right
+// now is left for another time: who does so may be waiting for this cleanup.
+func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*template) bool) (gone []string, err error) {
 	// A commit of the same layer waits here until the name is free again.
-	names := slices.Sorted(slices.Values(batch))
-	unlock, err := s.data.lockAll(ctx, names...)
-	if err != nil {
-		return nil, err
-	}
+	locked, unlock := s.data.tryAll(batch...)
 	defer unlock()
-	dying := s.index.condemn(batch, s.config.WarmKeep)
-	order := slices.DeleteFunc(slices.Clone(batch), func(dataset string) bool { _, ok := dying[dataset]; return !ok })
+	dying := s.index.condemn(locked, may)
+	order := slices.DeleteFunc(slices.Clone(locked), func(dataset string) bool { _, ok := dying[dataset]; return !ok })
 	if len(order) == 0 {
 		return nil, nil
+	}
+	if s.verify {
+		still, err := s.stillGo(ctx, order)
+		if err != nil {
+			s.index.reprieve(dying, order, func(string) bool { return true })
+			return nil, err
+		}
+		s.index.reprieve(nil, order, func(dataset string) bool { return slices.Contains(still, dataset) })
+		order = still
 	}
 	left, err := s.destroyDatasets(ctx, order)
 	if err != nil {
@@ -127,8 +211,13 @@ func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[
 			return nil, err
 		}
 	}
-	left, err := s.pool.Destroy(ctx, layout.Extracted, order)
-	if err != nil {
+	var left map[string]error
+	destroy := func() (err error) { left, err = s.pool.Destroy(ctx, layout.Extracted, order); return err }
+	if isIdle(ctx) {
+		inner := destroy
+		destroy = func() error { return zfs.Idly(inner) }
+	}
+	if err := destroy(); err != nil {
 		return nil, err
 	}
 	return s.destroyForeign(ctx, order, left)
@@ -136,14 +225,14 @@ func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[
 
 // condemn takes those of the batch that still may go out of use. It answers
 // them, with the template for those that were one.
-func (x *index) condemn(batch []string, keep time.Duration) map[string]*template {
+func (x *index) condemn(batch []string, may func(*template) bool) map[string]*template {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	dying := make(map[string]*template)
 	for _, dataset := range batch {
 		t := x.templates[dataset]
 		switch {
-		case t != nil && t.expired(keep):
+		case t != nil && may(t):
 			delete(x.templates, dataset)
 			x.discard(dataset, t.parent)
 			dying[dataset] = t

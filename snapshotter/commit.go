@@ -27,7 +27,10 @@ import (
 // A layer that is in the pool already gets one more record, and what was
 // extracted a second time becomes trash.
 func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
-	return settleErr(ctx, s, func(ctx context.Context) error { return s.commit(ctx, name, key, opts) })
+	return settleErr(ctx, s, func(ctx context.Context) error {
+		defer s.activity.begin()()
+		return s.commit(ctx, name, key, opts)
+	})
 }
 
 func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snapshots.Opt) error {
@@ -107,7 +110,8 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into 
 		// The name is taken by something else: a template that could not be
 		// destroyed, or the same chain ID claimed on another parent, which one
 		// of the two claims wrongly. Neither may stand for the other.
-		return opaque, unlock, nil
+		unlock()
+		return opaque, func() {}, nil
 	case whole:
 		r.template = t
 	}
@@ -143,9 +147,9 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		return poolError(doing, err)
 	}
 	if joins {
-		err = s.pool.Apply(ctx, ops...)
+		err = s.apply(ctx, ops...)
 	} else {
-		err = s.promote(ctx, r, active, ops)
+		err = s.withRoom(ctx, func() error { return s.promote(ctx, r, active, ops) })
 	}
 	if joins && ambiguous(err) {
 		err = errors.Join(err, s.undoJoin(r, active))

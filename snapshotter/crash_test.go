@@ -1,6 +1,8 @@
 package snapshotter
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -102,6 +104,81 @@ var crashing = map[string]struct {
 		},
 		func(s *story) error { return s.sn.Cleanup(s.ctx) },
 	},
+	"prepare that makes room": {
+		func(s *story) {
+			s.layer("base", "", "b;")
+			s.warmAndFull()
+		},
+		func(s *story) error { return second(s.sn.Prepare(s.ctx, "web", "base")) },
+	},
+	"commit that makes room": {
+		func(s *story) {
+			s.prepare("web", "")
+			s.write("web", "w;")
+			s.warmAndFull()
+		},
+		func(s *story) error { return s.sn.Commit(s.ctx, "saved", "web") },
+	},
+	"discard": {
+		func(s *story) {
+			s.prepare("default/8/extract-1-x "+chain("b"), "")
+			s.write("default/8/extract-1-x "+chain("b"), "partial;")
+		},
+		func(s *story) error {
+			r, err := s.sn.index.get("default/8/extract-1-x " + chain("b"))
+			if err != nil {
+				return nil // it is gone already
+			}
+			// What cannot be destroyed at once is no error: the next cleanup's is.
+			return errors.Join(s.sn.Discard(s.ctx, r.dataset), s.sn.Cleanup(s.ctx))
+		},
+	},
+}
+
+// warmAndFull fills the pool, with a layer that may go.
+func (s *story) warmAndFull() {
+	name, _ := s.pull("default", "", chain("a"), hundred)
+	s.remove(name)
+	require.NoError(s, s.sn.queue.flush(s.ctx))
+	s.pool.edit(func(state *fakeState) { state.size = state.below("tank") })
+}
+
+// An extraction that is begun anew is, after a crash, the old one, the new one, or
+// gone, and containerd begins from its own side again.
+func TestCrashDuringARenewal(t *testing.T) {
+	t.Parallel()
+	key := "default/8/extract-1-x " + chain("b")
+	for mode, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps, "torn": func(s *story) { s.pool.torn = true }} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			for cut := 0; ; cut++ {
+				require.Less(t, cut, 30)
+				s := begin(t, option)
+				s.prepare(key, "")
+				s.write(key, "partial;")
+				s.warmAndFull()
+				old := s.dataset(key)
+				s.pool.cut = cut
+				_, _, err := s.sn.Renew(s.ctx, old)
+				over := !s.pool.dead
+				s.crash()
+				s.pool.cut = -1
+				content := "gone"
+				if now, ok := s.visible()[key]; ok {
+					content = now.Content
+				}
+				if over {
+					require.NoError(t, err)
+					assert.Empty(t, content)
+				}
+				assert.Contains(t, []string{"partial;", "", "gone"}, content, "cut %d", cut)
+				s.requireInvariants()
+				if over {
+					return
+				}
+			}
+		})
+	}
 }
 
 // The machine dies between any two transactions of an operation, and again
@@ -144,7 +221,7 @@ func crashOnce(t *testing.T, option func(*story), cut int, prepare func(*story),
 		require.ErrorIs(t, err, errDead)
 		s.pool = s.pool.afterCrash()
 		s.pool.cut = recovery
-		died := s.tryStart() != nil || s.sn.Cleanup(s.ctx) != nil
+		died := s.tryStart() != nil || s.sn.Cleanup(s.ctx) != nil || s.pool.dead // a recovery goes on without what it can do later
 		if died {
 			require.True(t, s.pool.dead, "only a dead machine keeps a snapshotter from starting")
 			s.crash()
@@ -200,7 +277,7 @@ func TestACommandIsKilled(t *testing.T) {
 				s.remove("another")
 				s.cleanup()
 				require.Empty(t, differences(before, s.visible()), "killed at %d", kill)
-				if what != "commit" && what != "commit of a layer" {
+				if !slices.Contains([]string{"commit", "commit of a layer", "commit that makes room"}, what) {
 					s.requireInvariants() // what was done in part is taken back by now
 				}
 				s.restart()

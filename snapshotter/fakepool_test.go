@@ -45,11 +45,16 @@ type fakePool struct {
 	// before and after are called around every call, by its name. An error is
 	// answered in place of the call, or after it was done.
 	before, after func(call string) error
+
+	listed func(root string) // is called at each listing, where set
 }
 
 type fakeState struct {
 	txg     uint64
 	full    bool            // no space for what takes any
+	size    uint64          // bytes that the pool has; 0 for as many as anybody wants
+	point   bool            // there is a checkpoint
+	asleep  bool            // it is suspended, and says so
 	mounted map[string]bool // file systems and snapshots
 	// attached counts the mounts that Attach made; they go with the process.
 	attached map[string]int
@@ -215,6 +220,22 @@ func (p *fakePool) Apply(_ context.Context, ops ...zfs.Op) error {
 	})
 }
 
+// Mark is no transaction of the operation that is cut off: it comes by itself.
+func (p *fakePool) Mark(_ context.Context, name, prop, value string) error {
+	return p.call("mark", func() error {
+		op := zfs.Set(name, prop, value)
+		if value == "" {
+			op = zfs.Inherit(name, prop)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.dead {
+			return errDead
+		}
+		return p.state.applyAll([]zfs.Op{op})
+	})
+}
+
 // applySteps is what zfs.Client promises for releases below 2.4, and for a list
 // with a quota: cuts only before a clone, after one, after a quota, and between
 // one and the user properties behind it.
@@ -275,6 +296,9 @@ func (s *fakeState) create(name string, props map[string]string) {
 }
 
 func (p *fakePool) List(_ context.Context, root string) ([]zfs.Dataset, error) {
+	if p.listed != nil {
+		p.listed(root)
+	}
 	var list []zfs.Dataset
 	err := p.call("list", func() error {
 		return p.read(func(s *fakeState) error {
@@ -388,20 +412,6 @@ func (p *fakePool) Written(_ context.Context, name, since string) (n uint64, err
 		})
 	})
 	return n, err
-}
-
-func (p *fakePool) Space(_ context.Context, name string) (space zfs.Space, err error) {
-	err = p.call("space", func() error {
-		return p.read(func(s *fakeState) error {
-			if _, ok := s.fs[name]; !ok {
-				return fakeError("space", name, zfs.ErrNotFound)
-			}
-			content, _ := s.contentOf(name)
-			space.Used, space.Referenced = s.used(name), uint64(len(content))
-			return nil
-		})
-	})
-	return space, err
 }
 
 // Objects counts seven for a new file system and one for each ";" in it.

@@ -80,7 +80,7 @@ func (s *fakeState) snapshot(name string) error {
 		return fakeError("snapshot", name, zfs.ErrNotFound)
 	case taken:
 		return fakeError("snapshot", name, zfs.ErrExists)
-	case s.full:
+	case s.isFull():
 		return fakeError("snapshot", name, zfs.ErrNoSpace)
 	}
 	fs.snaps[short] = fakeSnap{txg: s.txg, content: fs.content}
@@ -96,7 +96,7 @@ func (s *fakeState) cloneOf(origin, name string) error {
 	if _, taken := s.fs[name]; taken {
 		return fakeError("clone", name, zfs.ErrExists)
 	}
-	if s.full {
+	if s.isFull() {
 		return fakeError("clone", name, zfs.ErrNoSpace)
 	}
 	s.create(name, nil)

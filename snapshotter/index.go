@@ -27,6 +27,7 @@ type template struct {
 	usage   *snapshots.Usage
 	objects uint64
 	refers  uint64 // bytes
+	bytes   uint64 // that come back when it is destroyed
 }
 
 // warm tells whether no record names the template and nothing is about to.
@@ -38,6 +39,7 @@ func (t *template) warm() bool {
 type trash struct {
 	dataset string
 	origin  *template // what it is a clone of; nil where that is not ours
+	since   time.Time
 }
 
 // index is what the pool holds, in memory. The mutex is held for moments only,
@@ -54,6 +56,8 @@ type index struct {
 	strays    map[string]bool      // runtimes that may have an @extracted of a commit that failed
 	samples   map[string]sample    // usage of active snapshots, by dataset
 	handed    map[string]time.Time // when the mounts of active snapshots were asked for, by dataset
+
+	owed func() // is called when something waits to be destroyed; it never waits
 }
 
 func newIndex() *index {
@@ -67,6 +71,7 @@ func newIndex() *index {
 		strays:    make(map[string]bool),
 		samples:   make(map[string]sample),
 		handed:    make(map[string]time.Time),
+		owed:      func() {},
 	}
 }
 
@@ -179,5 +184,6 @@ func (x *index) drop(r *record) {
 
 // discard notes that a dataset waits to be destroyed. It wants the mutex held.
 func (x *index) discard(dataset string, origin *template) {
-	x.trash[dataset] = &trash{dataset: dataset, origin: origin}
+	x.trash[dataset] = &trash{dataset: dataset, origin: origin, since: time.Now()}
+	x.owed()
 }

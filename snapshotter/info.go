@@ -192,7 +192,7 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	if err := s.queue.catchUp(ctx); err != nil {
 		return snapshots.Info{}, poolError(doing, err)
 	}
-	if err := s.pool.Apply(ctx, ops...); err != nil {
+	if err := s.apply(ctx, ops...); err != nil {
 		if ambiguous(err) {
 			err = errors.Join(err, s.undoUpdate(old, &r))
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -90,4 +91,17 @@ func inspect(base layout.Base, d zfs.Dataset) Entry {
 		e.State, e.Since = StateWarm, lastUsed(d)
 	}
 	return e
+}
+
+// Nodes are the datasets of an inspection as a plan of a sweep sees them.
+func Nodes(entries []Entry) []space.Node {
+	var nodes []space.Node
+	for _, e := range entries {
+		nodes = append(nodes, space.Node{
+			Dataset: e.Dataset, Origin: e.Parent, Bytes: e.Used,
+			Doomed: e.State == StateTrash && len(e.Foreign) == 0,
+			Warm:   e.State == StateWarm && len(e.Foreign) == 0, LastUsed: e.Since,
+		})
+	}
+	return nodes
 }

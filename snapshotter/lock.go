@@ -59,6 +59,32 @@ func (k *keyLocks) lockAll(ctx context.Context, names ...string) (unlock func(),
 	return unlock, nil
 }
 
+// tryAll locks those of the names that nobody holds or waits for, and answers
+// them.
+func (k *keyLocks) tryAll(names ...string) (locked []string, unlock func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.locks == nil {
+		k.locks = make(map[string]*keyLock)
+	}
+	var mine []*keyLock
+	for _, name := range names {
+		if k.locks[name] != nil {
+			continue
+		}
+		l := &keyLock{held: make(chan struct{}, 1), users: 1}
+		l.held <- struct{}{}
+		k.locks[name] = l
+		locked, mine = append(locked, name), append(mine, l)
+	}
+	return locked, func() {
+		for i, l := range mine {
+			<-l.held
+			k.leave(locked[i], l)
+		}
+	}
+}
+
 func (k *keyLocks) leave(name string, l *keyLock) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -177,7 +177,12 @@ func (m *model) update(name string, labels map[string]string, field string) erro
 func (m *model) write(key, text string) { m.snaps[key].Content += text }
 
 // cleanup forgets what is destroyed. Removals are in the pool by then.
-func (m *model) cleanup() {
+func (m *model) cleanup() { m.sweep(m.keep) }
+
+// makeRoom is what becomes of the pool when it was full.
+func (m *model) makeRoom() { m.sweep(false) }
+
+func (m *model) sweep(keep bool) {
 	clear(m.limbo)
 	needed := func(t *modelTemplate) bool {
 		for _, s := range m.snaps {
@@ -190,7 +195,7 @@ func (m *model) cleanup() {
 	for again := true; again; {
 		again = false
 		for i, t := range m.all {
-			if needed(t) || t.layer != "" && m.keep {
+			if needed(t) || t.layer != "" && keep {
 				continue
 			}
 			if t.layer != "" {

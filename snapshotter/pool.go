@@ -18,6 +18,10 @@ type Pool interface {
 	// says why. See zfs.Client for when a first part of them may be left.
 	Apply(ctx context.Context, ops ...zfs.Op) error
 
+	// Mark sets a user property of a file system, or takes it away where value is
+	// empty.
+	Mark(ctx context.Context, filesystem, prop, value string) error
+
 	// Destroy destroys file systems, each with its snapshot called own, and
 	// answers why each that is left is left.
 	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)
@@ -38,6 +42,12 @@ type Pool interface {
 
 	// Space answers what a file system occupies.
 	Space(ctx context.Context, filesystem string) (zfs.Space, error)
+
+	// State answers what the pool says of room in it.
+	State(ctx context.Context) (zfs.PoolState, error)
+
+	// WaitFreed waits until what was destroyed can be written again.
+	WaitFreed(ctx context.Context) error
 
 	// Attach mounts a snapshot without giving it a place in any mount namespace,
 	// until what it answers is closed.

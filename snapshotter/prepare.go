@@ -26,6 +26,7 @@ import (
 // AlreadyExists, upon which containerd neither fetches nor unpacks the layer.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return settle(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
+		defer s.activity.begin()()
 		return s.create(ctx, snapshots.KindActive, key, parent, opts)
 	})
 }
@@ -34,6 +35,7 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 // mounted is the template's snapshot.
 func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return settle(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
+		defer s.activity.begin()()
 		return s.create(ctx, snapshots.KindView, key, parent, opts)
 	})
 }
@@ -45,6 +47,9 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	}
 	if err := checkLabels(info); err != nil {
 		return nil, err
+	}
+	if kind == snapshots.KindActive {
+		s.easeSometimes(ctx)
 	}
 	unlock, err := s.keys.lockAll(ctx, s.namesTouched(info)...)
 	if err != nil {
@@ -100,7 +105,6 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 		}
 		r.target = target(r.info)
 		r.dataset = s.config.Base.Clone(r.info.Name, r.id)
-		ops = append(ops, zfs.Clone(r.template.Snapshot(), r.dataset))
 		quota, err := s.quota(ctx, r)
 		if err != nil {
 			return err
@@ -110,7 +114,23 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 			// its quota.
 			ops = append(ops, zfs.Quota(r.dataset, quota))
 		}
+		return createError(r, s.writeClone(ctx, r, ops, s.apply))
 	}
+	return createError(r, s.writeRecord(ctx, r, nil, s.apply))
+}
+
+func createError(r *record, err error) error {
+	return poolError(fmt.Sprintf("%s of %q on %q", verbOf(r.info.Kind), r.info.Name, r.info.Parent), err)
+}
+
+// writeClone makes the clone of an active record, does more to it, and writes the
+// record on it.
+func (s *Snapshotter) writeClone(ctx context.Context, r *record, more []zfs.Op, apply applier) error {
+	return s.writeRecord(ctx, r, append([]zfs.Op{zfs.Clone(r.template.Snapshot(), r.dataset)}, more...), apply)
+}
+
+// writeRecord writes a new record, and before it what it needs.
+func (s *Snapshotter) writeRecord(ctx context.Context, r *record, ops []zfs.Op, apply applier) error {
 	set, err := r.set()
 	if err != nil {
 		return err
@@ -118,11 +138,11 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err = s.pool.Apply(ctx, append(ops, set...)...)
+	err = apply(ctx, append(ops, set...)...)
 	if ambiguous(err) {
 		s.undoCreate(r)
 	}
-	return poolError(fmt.Sprintf("%s of %q on %q", verbOf(r.info.Kind), r.info.Name, r.info.Parent), err)
+	return err
 }
 
 func verbOf(kind snapshots.Kind) string {
@@ -302,7 +322,7 @@ func (s *Snapshotter) addCommitted(ctx context.Context, r *record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := s.pool.Apply(ctx, set...); err != nil {
+	if err := s.apply(ctx, set...); err != nil {
 		if ambiguous(err) {
 			s.undoCreate(r)
 		}

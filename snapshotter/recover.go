@@ -41,6 +41,9 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 	if err := CheckBase(s.config.Base, list); err != nil {
 		return err
 	}
+	if err := s.readMark(ctx, list); err != nil {
+		return err
+	}
 	slices.SortFunc(list, func(a, b zfs.Dataset) int { return cmp.Compare(a.CreateTXG, b.CreateTXG) })
 	r := recovery{Snapshotter: s, ctx: ctx, born: make(map[string]uint64)}
 	for _, d := range list {
@@ -167,8 +170,10 @@ func (r *recovery) runtime(d zfs.Dataset) {
 	case err != nil:
 		r.leave(d, err.Error())
 	case len(records) == 0 && r.origin(d) != nil:
-		// A clone that a crash left before its record was written.
+		// A clone that a crash left before its record was written, or, where it is
+		// mounted and stays for now, what a commit left before it was marked.
 		r.index.discard(d.Name, r.origin(d))
+		r.queue.pending = append(r.queue.pending, []zfs.Op{zfs.Set(d.Name, propTrash, stamp(time.Now()))})
 	case len(records) == 0:
 		r.leave(d, "it has no record and is no clone of a template")
 	case !sameActive(records):

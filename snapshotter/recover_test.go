@@ -158,6 +158,30 @@ func TestARuntimeThatIsNoCloneIsLeftAlone(t *testing.T) {
 
 // An administrator promoted a container's runtime over its template, or sent
 // one from elsewhere: a record whose origin is none of ours works on.
+// A commit that is cut off between the end of the runtime's record and its trash
+// mark leaves a runtime with neither. One that is mounted cannot be destroyed at
+// the next start: it is marked then.
+func TestARuntimeWithoutRecordOrMarkIsMarked(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.prepare("web", "")
+	runtime := s.dataset("web")
+	s.pool.edit(func(state *fakeState) { state.mounted[runtime] = true })
+	s.commit("saved", "web")
+	require.NoError(t, s.sn.Close())
+	s.pool.editFS(runtime, func(fs *fakeFS) { delete(fs.props, propTrash) })
+	s.start()
+	s.cleanup()
+	list, err := s.pool.List(s.ctx, s.base.String())
+	require.NoError(t, err)
+	require.NoError(t, CheckInvariants(s.base, list))
+	assert.Contains(t, s.datasets(), runtime)
+	s.pool.edit(func(state *fakeState) { delete(state.mounted, runtime) })
+	s.restart()
+	s.requireInvariants()
+	assert.NotContains(t, s.datasets(), runtime)
+}
+
 func TestAnActiveSnapshotOnAStrangersOrigin(t *testing.T) {
 	t.Parallel()
 	s := begin(t, keepWarm(0))

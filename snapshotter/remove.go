@@ -75,9 +75,11 @@ type removals struct {
 	mu      sync.Mutex
 	pending [][]zfs.Op // one entry a removal, oldest first
 	repairs int        // how many of them there are up to the last repair, see repair.go
+	held    int        // cleanups that are destroying what need not be written
 
 	flushing sync.Mutex // keeps batches in order: children before their parents
 	apply    func(context.Context, ...zfs.Op) error
+	mark     func(context.Context) error // makes the base say what is owed
 	wake     chan struct{}
 	quit     chan struct{}
 	done     chan struct{}
@@ -85,11 +87,12 @@ type removals struct {
 
 func (q *removals) start(s *Snapshotter) {
 	q.apply = s.pool.Apply
-	q.wake = make(chan struct{}, 1)
-	q.quit, q.done = make(chan struct{}), make(chan struct{})
-	if len(q.pending) > 0 { // what recovery found to be written
-		q.wake <- struct{}{}
+	q.mark = func(ctx context.Context) error {
+		s.background.poke() // what made the mark another is news to it too
+		return s.mark(ctx, "")
 	}
+	q.quit, q.done = make(chan struct{}), make(chan struct{})
+	q.poke() // for what recovery found to be written
 	go q.run()
 }
 
@@ -148,6 +151,27 @@ func (q *removals) overtake(destroy func() (gone []string, err error)) error {
 	return err
 }
 
+// holdBack keeps what is pending from being written by itself, until what it answers
+// is called.
+func (q *removals) holdBack() (release func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.held++
+	return func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if q.held--; len(q.pending) > 0 {
+			q.poke()
+		}
+	}
+}
+
+func (q *removals) isHeldBack() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.held > 0
+}
+
 func (q *removals) poke() {
 	select {
 	case q.wake <- struct{}{}:
@@ -168,16 +192,32 @@ func (q *removals) run() {
 			return
 		case <-time.After(removalDelay):
 		}
+		if q.isHeldBack() {
+			continue // it will be poked
+		}
 		if err := q.flush(context.Background()); err != nil {
 			log.L.WithError(err).Warn("removals could not be written to the pool; they will be with the next ones")
+			continue
+		}
+		if err := q.mark(context.Background()); err != nil {
+			log.L.WithError(err).Warn("the base could not be marked as owed a cleanup; it will be with the next removal")
 		}
 	}
+}
+
+func (q *removals) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.pending) == 0
 }
 
 // flush writes pending removals, oldest first. Those of datasets that are no
 // longer there are done; any other failure keeps the batch and what is behind
 // it for the next flush.
 func (q *removals) flush(ctx context.Context) error {
+	if q.empty() {
+		return nil
+	}
 	q.flushing.Lock()
 	defer q.flushing.Unlock()
 	for {

@@ -51,12 +51,20 @@ func (s *Snapshotter) undoUpdate(old, updated *record) error {
 // record on a template: the active snapshot is whole again before the committed
 // one goes, so whatever stops the pool in between, one of them is there.
 func (s *Snapshotter) undoJoin(r, active *record) error {
+	if err := s.undoDiscard(active); err != nil {
+		return err
+	}
+	s.queue.repair(r.clear())
+	return nil
+}
+
+// undoDiscard gives a runtime its record again, and takes the trash mark away.
+func (s *Snapshotter) undoDiscard(active *record) error {
 	again, err := active.rewrite()
 	if err != nil {
 		return err
 	}
 	s.queue.repair(append(again, zfs.Inherit(active.dataset, propTrash)))
-	s.queue.repair(r.clear())
 	return nil
 }
 

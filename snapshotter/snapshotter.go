@@ -15,10 +15,11 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
 // KeepForever as Config.WarmKeep never evicts a template for its age.
-const KeepForever time.Duration = -1
+const KeepForever = space.Forever
 
 // Config is what a snapshotter is made with.
 type Config struct {
@@ -26,6 +27,13 @@ type Config struct {
 	// WarmKeep is how long a template stays that no record names any more. Zero
 	// keeps none: the next Cleanup destroys it.
 	WarmKeep time.Duration
+	// WarmMaxBytes is what those templates may have together, in bytes; zero for
+	// no bound.
+	WarmMaxBytes uint64
+	// Pressure is how full, in percent, the pool may be, or a quota that the base
+	// is under, before such templates go, the least recently used first; zero for
+	// never.
+	Pressure int
 	// OwnTemplates gives every containerd namespace templates of its own: none
 	// is found by, or joined with, another namespace's layer.
 	OwnTemplates bool
@@ -35,6 +43,11 @@ type Config struct {
 	// Foreign says what becomes of snapshots that somebody else took of a
 	// dataset nobody needs. Empty means KeepForeign.
 	Foreign ForeignPolicy
+	// Cleanup says when what nobody needs is destroyed. Empty means CleanupGC.
+	Cleanup CleanupMode
+	// CleanupList names a file for the list of what may go that Close keeps, so that
+	// a cleanup can go on from there. Empty: none is kept.
+	CleanupList string
 	// Quota bounds what a container can add to its image, in bytes; zero does
 	// not. The label containerd.io/snapshot/max-size goes before it.
 	Quota uint64
@@ -53,12 +66,17 @@ type Snapshotter struct {
 	keys   keyLocks // by snapshot name
 	data   keyLocks // by dataset; taken behind keys
 	queue  removals
-	again  retries
+	marked Mark // what the base says is owed; see mark
+	verify bool // look at each dataset again before it is destroyed; see Resume
 
 	mounts keptMounts // of templates that have views
 	counts keyLocks   // by dataset, while its objects are counted
 
-	cleanup sync.Mutex // one cleanup at a time
+	cleanup    turns // one cleanup at a time
+	background background
+	activity   activity
+	sweeps     sweeps
+	room       roomMaker
 
 	closing sync.RWMutex // held for reading while an operation runs
 	closed  atomic.Bool
@@ -76,35 +94,55 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	if config.holders == nil {
-		config.holders = func(datasets ...string) map[string][]holders.Mount { return holders.Find(holders.Proc, datasets...) }
-	}
-	s := &Snapshotter{config: config, pool: pool, index: newIndex()}
-	s.mounts.kept = make(map[string]io.Closer)
+	s := newSnapshotter(pool, config)
 	if err := s.recover(ctx); err != nil {
 		return nil, err
 	}
 	s.keepViewsMounted(ctx)
 	s.queue.start(s)
-	s.again.start(context.WithoutCancel(ctx), s)
+	s.background.start(context.WithoutCancel(ctx), s)
 	return s, nil
 }
 
-// Close writes removals that are still in memory to the pool and waits for
-// what is under way. Every later call but Close fails.
+func newSnapshotter(pool Pool, config Config) *Snapshotter {
+	if config.holders == nil {
+		config.holders = func(datasets ...string) map[string][]holders.Mount { return holders.Find(holders.Proc, datasets...) }
+	}
+	s := &Snapshotter{config: config, pool: pool, index: newIndex()}
+	s.mounts.kept = make(map[string]io.Closer)
+	s.queue.wake = make(chan struct{}, 1)
+	s.index.owed = s.queue.poke
+	s.background.wake = make(chan struct{}, 1)
+	return s
+}
+
+// Close writes removals that are still in memory to the pool, and the list of what
+// may go, and waits for what is under way; a cleanup it ends. Every later call but
+// Close fails.
 func (s *Snapshotter) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	s.again.stop()
+	s.background.stop()
+	s.cleanup.stop(errStopped, false)
 	s.closing.Lock()
 	defer s.closing.Unlock()
-	return errors.Join(s.queue.stop(), s.mounts.releaseAll())
+	err := s.queue.stop()
+	if err == nil {
+		err = s.keepList(context.Background())
+	}
+	return errors.Join(err, s.mounts.releaseAll())
 }
 
 func (c Config) check() error {
 	if c.Quota > maxQuota {
 		return fmt.Errorf("quota %d is more than %d bytes: %w", c.Quota, uint64(maxQuota), errdefs.ErrInvalidArgument)
+	}
+	if c.Pressure < 0 || c.Pressure > 100 {
+		return fmt.Errorf("pressure %d is no percentage: %w", c.Pressure, errdefs.ErrInvalidArgument)
+	}
+	if err := c.Cleanup.Check(); err != nil {
+		return fmt.Errorf("cleanup: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	if err := c.Foreign.Check(); err != nil {
 		return fmt.Errorf("foreign snapshots: %w: %w", err, errdefs.ErrInvalidArgument)

@@ -52,17 +52,52 @@ func (x *index) holdBack(dataset, reason string, now time.Time) bool {
 }
 
 // nextRetry answers when the next dataset is to be tried again, and whether
-// there is one. It forgets those that are in use again.
+// there is one. It forgets those that are in use again. One that is warm only a
+// sweep wants to go, and a sweep comes when there is need.
 func (x *index) nextRetry(keep time.Duration) (next time.Time, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for dataset, k := range x.stuck {
-		if t := x.templates[dataset]; x.trash[dataset] == nil && (t == nil || !t.expired(keep)) {
-			delete(x.stuck, dataset)
-			continue
+		if x.trash[dataset] == nil {
+			t := x.templates[dataset]
+			if t == nil || !t.warm() {
+				delete(x.stuck, dataset)
+				continue
+			}
+			if !t.expired(keep) {
+				continue
+			}
 		}
 		if !ok || k.next.Before(next) {
 			next, ok = k.next, true
+		}
+	}
+	return next, ok
+}
+
+// nextDoomed answers since when, or from when on, a cleanup can destroy something,
+// and whether there will be anything.
+func (x *index) nextDoomed(keep time.Duration) (next time.Time, ok bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	consider := func(dataset string, since time.Time) {
+		if k := x.stuck[dataset]; k != nil && k.next.After(since) {
+			since = k.next
+		}
+		if !ok || since.Before(next) {
+			next, ok = since, true
+		}
+	}
+	for dataset, t := range x.trash {
+		consider(dataset, t.since)
+	}
+	for dataset, t := range x.templates {
+		switch {
+		case !t.warm():
+		case t.IsOpaque():
+			consider(dataset, t.idle)
+		case keep != KeepForever:
+			consider(dataset, t.idle.Add(keep))
 		}
 	}
 	return next, ok

@@ -26,6 +26,9 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "foreign-snapshots", Usage: "what becomes of other people's snapshots of what nobody needs: `POLICY` keep or destroy (default: keep)"},
 		&cli.StringFlag{Name: "quota", Usage: "what a container can add to its image: a `SIZE` such as 10GiB, or 0 for no bound (default: 0)"},
 		&cli.StringFlag{Name: "warm-keep", Usage: "how long a template stays that nothing names: a `DURATION`, 0s or forever (default: 168h)"},
+		&cli.StringFlag{Name: "warm-max-bytes", Usage: "what such templates may have together: a `SIZE` such as 50GiB, or 0 for no bound (default: 0)"},
+		&cli.IntFlag{Name: "warm-pressure", Usage: fmt.Sprintf("how full the pool or a quota may be, in `PERCENT`, before such templates go; 0 for never (default: %d)", plugin.DefaultPressure)},
+		&cli.StringFlag{Name: "cleanup-mode", Usage: "when what nobody needs is destroyed: `MODE` gc, background or manual (default: gc)"},
 	}
 }
 
@@ -55,7 +58,13 @@ func configuration(c *cli.Context) (plugin.Config, error) {
 			*setting = c.Bool(name)
 		}
 	}
-	for name, setting := range map[string]encoding.TextUnmarshaler{"quota": &config.Quota, "warm-keep": &config.Warm.Keep} {
+	if c.IsSet("cleanup-mode") {
+		config.Cleanup.Mode = snapshotter.CleanupMode(c.String("cleanup-mode"))
+	}
+	if c.IsSet("warm-pressure") {
+		config.Warm.Pressure = c.Int("warm-pressure")
+	}
+	for name, setting := range map[string]encoding.TextUnmarshaler{"quota": &config.Quota, "warm-keep": &config.Warm.Keep, "warm-max-bytes": &config.Warm.MaxBytes} {
 		if !c.IsSet(name) {
 			continue
 		}

@@ -112,22 +112,23 @@ func TestFlagsWin(t *testing.T) {
 // The settings of what a snapshotter does, on and off.
 func TestFlagsOfTheSnapshotter(t *testing.T) {
 	t.Parallel()
-	path := file(t, "share_templates = false\nrevive = false\nforeign_snapshots = 'destroy'\nquota = '1GiB'\nzfs_client = 'command'\n")
+	path := file(t, "share_templates = false\nrevive = false\nforeign_snapshots = 'destroy'\nquota = '1GiB'\nzfs_client = 'command'\nwarm.max_bytes = '1KiB'\nwarm.pressure = 0\ncleanup.mode = 'manual'\n")
 	for what, c := range map[string]struct {
 		args []string
 		want string
 	}{
-		"defaults": {[]string{"-c", file(t, "")}, "true true keep 0 auto"},
-		"a file":   {[]string{"-c", path}, "false false destroy 1073741824 command"},
-		"flags over a file": {[]string{"-c", path, "--share-templates", "--revive=true", "--foreign-snapshots", "keep", "--quota", "2KiB", "--zfs-client", "native"},
-			"true true keep 2048 native"},
-		"flags over the defaults": {[]string{"-c", file(t, ""), "--share-templates=false", "--revive=false", "--foreign-snapshots", "destroy", "--quota", "5"},
-			"false false destroy 5 auto"},
-		"no quota after all": {[]string{"-c", path, "--quota", ""}, "false false destroy 0 command"},
+		"defaults": {[]string{"-c", file(t, "")}, "true true keep 0 auto 0 80 gc"},
+		"a file":   {[]string{"-c", path}, "false false destroy 1073741824 command 1024 0 manual"},
+		"flags over a file": {[]string{"-c", path, "--share-templates", "--revive=true", "--foreign-snapshots", "keep", "--quota", "2KiB", "--zfs-client", "native", "--warm-max-bytes", "0", "--warm-pressure", "90", "--cleanup-mode", "background"},
+			"true true keep 2048 native 0 90 background"},
+		"flags over the defaults": {[]string{"-c", file(t, ""), "--share-templates=false", "--revive=false", "--foreign-snapshots", "destroy", "--quota", "5", "--warm-max-bytes=3", "--warm-pressure=0"},
+			"false false destroy 5 auto 3 0 gc"},
+		"no quota after all": {[]string{"-c", path, "--quota", ""}, "false false destroy 0 command 1024 0 manual"},
 	} {
 		config, err := configured(t, c.args...)
 		require.NoError(t, err, what)
-		assert.Equal(t, c.want+"\n", fmt.Sprintln(config.ShareTemplates, config.Revive, config.ForeignSnapshots, config.Quota.Bytes, config.ZFSClient), what)
+		assert.Equal(t, c.want+"\n", fmt.Sprintln(config.ShareTemplates, config.Revive, config.ForeignSnapshots, config.Quota.Bytes, config.ZFSClient,
+			config.Warm.MaxBytes.Bytes, config.Warm.Pressure, config.Cleanup.Mode), what)
 	}
 }
 

@@ -17,8 +17,9 @@ import (
 	"github.com/containerd/log"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/zfstpl/zfstpl/plugin/control"
 )
 
 // drainTime is how long calls under way may take after SIGTERM. systemd kills
@@ -26,7 +27,7 @@ import (
 const drainTime = 30 * time.Second
 
 // serve answers on address until ctx ends, then lets calls under way finish.
-func serve(ctx context.Context, address string, sn snapshots.Snapshotter, differ differ) error {
+func serve(ctx context.Context, address string, sn service, differ differ) error {
 	listener, err := listen(address)
 	if err != nil {
 		return err
@@ -52,6 +53,15 @@ func serve(ctx context.Context, address string, sn snapshots.Snapshotter, differ
 	return nil
 }
 
+// service is a snapshotter that cleans up.
+type service interface {
+	snapshots.Snapshotter
+	snapshots.Cleaner
+	control.Cleaner
+	// Healthy answers why nothing can be served, or nil.
+	Healthy(ctx context.Context) error
+}
+
 // differ makes layers of snapshots and snapshots of layers.
 type differ interface {
 	diff.Applier
@@ -59,20 +69,18 @@ type differ interface {
 }
 
 // newServer answers a server of a snapshotter and, where it is not nil, a differ.
-func newServer(sn snapshots.Snapshotter, differ differ) (*grpc.Server, *health.Server) {
+func newServer(sn service, differ differ) (*grpc.Server, *poolHealth) {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize))
-	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(walkStatus{sn, sn.(snapshots.Cleaner)}))
-	services := []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName}
+	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(walkStatus{sn, sn}))
+	control.Register(server, sn)
+	services := []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName, control.ServiceName}
 	if differ != nil {
 		diffapi.RegisterDiffServer(server, diffservice.FromApplierAndComparer(differ, differ))
 		services = append(services, diffapi.Diff_ServiceDesc.ServiceName)
 	}
-	status := health.NewServer()
-	for _, name := range services {
-		status.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
-	}
+	status := newHealth(sn.Healthy, services...)
 	grpc_health_v1.RegisterHealthServer(server, status)
 	return server, status
 }

@@ -19,7 +19,7 @@ import (
 
 // running serves sn on a socket of its own, made without listen, whose umask
 // is the whole process's.
-func running(t *testing.T, sn snapshots.Snapshotter) (address string) {
+func running(t *testing.T, sn service) (address string) {
 	t.Helper()
 	address = socket(t)
 	listener, err := net.Listen("unix", address)

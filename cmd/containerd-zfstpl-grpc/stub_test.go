@@ -18,6 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
 // stub is a snapshotter that knows a few snapshots and fails as it is told.
@@ -131,3 +133,9 @@ func unixUmask(t *testing.T, mask int) int {
 	t.Helper()
 	return syscall.Umask(mask)
 }
+
+func (s *stub) Clean(context.Context, func(snapshotter.Progress)) error { return s.failure() }
+
+func (s *stub) StopCleanup() bool { return false }
+
+func (s *stub) Healthy(context.Context) error { return s.failure() }

@@ -48,15 +48,11 @@ func showDiff(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	base, pool, err := open(c)
+	base, pool, entries, err := inspect(c)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	entries, err := snapshotter.Inspect(c.Context, pool, base)
-	if err != nil {
-		return err
-	}
 	sides, err := sidesOf(entries, c.Args().First(), c.String("parent"))
 	if err != nil {
 		return err

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 
 	"github.com/urfave/cli/v2"
-
-	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
 func lsCommand() *cli.Command {
@@ -23,15 +21,11 @@ func lsCommand() *cli.Command {
 }
 
 func ls(c *cli.Context) error {
-	base, pool, err := open(c)
+	base, pool, entries, err := inspect(c)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	entries, err := snapshotter.Inspect(c.Context, pool, base)
-	if err != nil {
-		return err
-	}
 	if c.Bool("json") {
 		enc := json.NewEncoder(c.App.Writer)
 		enc.SetIndent("", "  ")

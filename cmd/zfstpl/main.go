@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -12,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
+	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -20,10 +22,15 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := app().RunContext(ctx, os.Args); err != nil {
-		fmt.Fprintf(os.Stderr, "zfstpl: %v\n", err)
+		if !errors.Is(err, errSilent) {
+			fmt.Fprintf(os.Stderr, "zfstpl: %v\n", err)
+		}
 		os.Exit(1)
 	}
 }
+
+// errSilent is a failure that is an answer.
+var errSilent = errors.New("no")
 
 func app() *cli.App {
 	app := cli.NewApp()
@@ -31,7 +38,7 @@ func app() *cli.App {
 	app.Usage = "administer container snapshots on ZFS"
 	app.Version = plugin.Version()
 	app.HideHelpCommand = true
-	app.Commands = []*cli.Command{initCommand(), lsCommand(), diffCommand(), configCommand()}
+	app.Commands = []*cli.Command{initCommand(), lsCommand(), dfCommand(), sweepCommand(), cleanupCommand(), diffCommand(), configCommand()}
 	app.Action = func(c *cli.Context) error {
 		if c.Args().Present() {
 			return fmt.Errorf("there is no command %q: 'zfstpl --help' lists them", c.Args().First())
@@ -70,6 +77,20 @@ func open(c *cli.Context) (layout.Base, *zfs.Client, error) {
 	}
 	pool, err := plugin.OpenPool(c.Context, base, config.ZFSClient)
 	return base, pool, err
+}
+
+// inspect answers what lies under the configured base too. The caller closes the
+// client.
+func inspect(c *cli.Context) (layout.Base, *zfs.Client, []snapshotter.Entry, error) {
+	base, pool, err := open(c)
+	if err != nil {
+		return base, nil, nil, err
+	}
+	entries, err := snapshotter.Inspect(c.Context, pool, base)
+	if err != nil {
+		return base, nil, nil, errors.Join(err, pool.Close())
+	}
+	return base, pool, entries, nil
 }
 
 var (

@@ -17,15 +17,18 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Apply puts a layer from containerd's store into a runtime of ours, which stays
-// partly filled when it fails: containerd then removes it. It answers what the
-// layer is without compression.
+// Apply puts a layer from containerd's store into a runtime of ours. It answers
+// what the layer is without compression. Where the pool is full it is done once
+// more from the beginning, see again. Where it fails for another reason the runtime
+// stays partly filled: containerd then removes it.
 //
 //	NotImplemented     mounts that are not ours to write to, or a media type that
 //	                   nothing here can read
-//	ResourceExhausted  the pool or the runtime's quota is full
+//	ResourceExhausted  the pool or a quota is full, and stays so
 //	InvalidArgument    the layer says that it is larger than any
 func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
 	var config diff.ApplyConfig
@@ -42,7 +45,11 @@ func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 		return ocispec.Descriptor{}, err
 	}
 	began := time.Now()
+	defer s.runtimes.Begin(ctx)()
 	applied, err := s.apply(ctx, desc, runtime, config)
+	if full(err) {
+		applied, err = s.again(ctx, desc, runtime, config, err)
+	}
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("layer %s into %s: %w", desc.Digest, runtime, err)
 	}
@@ -66,6 +73,9 @@ func (s *Service) writable(mounts []mount.Mount) (string, error) {
 
 // apply is one attempt: it reads the layer from its beginning.
 func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig) (_ ocispec.Descriptor, err error) {
+	// What has failed does not wait for a store that answers no more.
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	in, err := s.contents.Store.ReaderAt(ctx, desc)
 	if err != nil {
 		return ocispec.Descriptor{}, storeError(err)
@@ -86,16 +96,29 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 	if err == nil && config.SyncFs {
 		err = syncFS(root)
 	}
+	if err != nil {
+		giveUp()
+	}
 	if err := errors.Join(spaceError(err), stream.Close()); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: stream.size, Digest: stream.digest.Digest()}, nil
 }
 
+// full tells whether there was no space for a layer.
+func full(err error) bool {
+	for _, kind := range []error{syscall.ENOSPC, syscall.EDQUOT, zfs.ErrNoSpace, zfs.ErrQuota} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
 // spaceError gives what a full file system answered the kind that containerd
 // knows. Which of the two was full it still says.
 func spaceError(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if full(err) {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
 	}
 	return err

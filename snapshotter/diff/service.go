@@ -44,16 +44,34 @@ type Service struct {
 	base     layout.Base
 	pool     Pool
 	contents Contents
-	owners   Owners
+	runtimes Runtimes
+	second   chan struct{} // a place for one: see again
 }
 
-// Owners tells in which containerd namespace a dataset or snapshot is mounted,
-// or "" where that cannot be told. A containerd 1.7 asks without saying for whom.
-type Owners interface{ NamespaceOf(source string) string }
+// Runtimes is whoever has the snapshots. *snapshotter.Snapshotter is one.
+type Runtimes interface {
+	// NamespaceOf tells in which containerd namespace a dataset or snapshot is
+	// mounted, or "" where that cannot be told. A containerd 1.7 asks without
+	// saying for whom.
+	NamespaceOf(source string) string
+
+	// Begin is called before something is written, to see to it that there is some
+	// room, where that is possible, and what it answers when that is over.
+	Begin(ctx context.Context) (end func())
+
+	// Renew destroys a runtime that a layer did not fit into, makes room, and
+	// answers a fresh one for the same layer, and in words what was done for room.
+	// It fails with ErrFailedPrecondition, and does nothing, where the runtime is
+	// not one that a layer is unpacked into.
+	Renew(ctx context.Context, runtime string) (fresh, made string, err error)
+
+	// Discard removes a runtime of a layer that does not fit.
+	Discard(ctx context.Context, runtime string) error
+}
 
 // New answers a service for a base.
-func New(base layout.Base, pool Pool, contents Contents, owners Owners) *Service {
-	return &Service{base: base, pool: pool, contents: contents, owners: owners}
+func New(base layout.Base, pool Pool, contents Contents, runtimes Runtimes) *Service {
+	return &Service{base: base, pool: pool, contents: contents, runtimes: runtimes, second: make(chan struct{}, 1)}
 }
 
 var (
@@ -154,7 +172,7 @@ func sources(mounts []mount.Mount) (list []string) {
 func (s *Service) withNamespace(ctx context.Context, dataset string) (context.Context, error) {
 	ns, ok := namespaces.Namespace(ctx)
 	if !ok {
-		ns = s.owners.NamespaceOf(dataset)
+		ns = s.runtimes.NamespaceOf(dataset)
 	}
 	if ns == "" {
 		return ctx, fmt.Errorf("containerd does not say in which namespace %s is asked for: %w", dataset, errdefs.ErrNotImplemented)

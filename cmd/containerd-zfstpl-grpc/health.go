@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/containerd/log"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// healthFresh is how often it is looked how the pool is while somebody watches.
+const healthFresh = 5 * time.Second
+
+// poolHealth answers health checks by what the pool is like when they come: with
+// its disks gone a daemon lives and can do nothing.
+type poolHealth struct {
+	*health.Server
+	services []string
+	check    func(context.Context) error
+
+	mu  sync.Mutex
+	ill bool
+}
+
+// newHealth answers a server of health checks. check answers why nothing can be
+// served, or nil.
+func newHealth(check func(context.Context) error, services ...string) *poolHealth {
+	h := &poolHealth{Server: health.NewServer(), services: services, check: check}
+	h.set(grpc_health_v1.HealthCheckResponse_SERVING)
+	return h
+}
+
+func (h *poolHealth) set(status grpc_health_v1.HealthCheckResponse_ServingStatus) {
+	for _, name := range h.services {
+		h.SetServingStatus(name, status)
+	}
+}
+
+func (h *poolHealth) look(ctx context.Context) {
+	err := h.check(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ill == (err != nil) {
+		return
+	}
+	h.ill = err != nil
+	if h.ill {
+		log.L.WithError(err).Error("nothing can be served")
+		h.set(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+		return
+	}
+	log.L.Info("snapshots can be served again")
+	h.set(grpc_health_v1.HealthCheckResponse_SERVING)
+}
+
+func (h *poolHealth) Check(ctx context.Context, r *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+	h.look(ctx)
+	return h.Server.Check(ctx, r)
+}
+
+func (h *poolHealth) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
+	ctx := stream.Context()
+	h.look(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(healthFresh)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				h.look(ctx)
+			}
+		}
+	}()
+	err := h.Server.Watch(r, stream)
+	<-done
+	return err
+}

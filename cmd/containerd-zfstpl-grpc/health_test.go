@@ -1,0 +1,46 @@
+package main
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/zfstpl/zfstpl/plugin/control"
+)
+
+// With its pool gone a daemon says so, of every service, and no longer when it is
+// back; whoever watches hears of it.
+func TestHealthIsThePools(t *testing.T) {
+	t.Parallel()
+	sn := &stub{}
+	client := grpc_health_v1.NewHealthClient(dial(t, running(t, sn)))
+	status := func(name string) grpc_health_v1.HealthCheckResponse_ServingStatus {
+		answer, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: name})
+		require.NoError(t, err)
+		return answer.Status
+	}
+	watch, err := client.Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	require.NoError(t, err)
+	hears := func() grpc_health_v1.HealthCheckResponse_ServingStatus {
+		answer, err := watch.Recv()
+		require.NoError(t, err)
+		return answer.Status
+	}
+	assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, hears())
+	for range 2 {
+		for _, name := range []string{"", control.ServiceName} {
+			assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status(name))
+		}
+		sn.failWith(errors.New("the pool is suspended"))
+		for _, name := range []string{"", control.ServiceName} {
+			assert.Equal(t, grpc_health_v1.HealthCheckResponse_NOT_SERVING, status(name))
+		}
+		assert.Equal(t, grpc_health_v1.HealthCheckResponse_NOT_SERVING, hears())
+		sn.failWith(nil)
+		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status(""))
+		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, hears())
+	}
+}

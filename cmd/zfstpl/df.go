@@ -1,0 +1,70 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
+)
+
+func dfCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "df",
+		Usage: "show what holds the space",
+		Description: "An image is a committed snapshot on which no other stands. UNIQUE is what only\n" +
+			"it holds, SHARED what other images hold too, as ZFS stores it. Reads the pool\n" +
+			"and changes nothing; the daemon may run or not.",
+		Flags: []cli.Flag{configFlag, datasetFlag,
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object instead"},
+			&cli.BoolFlag{Name: "full", Usage: "do not shorten chain IDs"}},
+		Action: df,
+	}
+}
+
+func df(c *cli.Context) error {
+	base, pool, entries, err := inspect(c)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	limits, err := snapshotter.Limits(c.Context, pool, base)
+	if err != nil {
+		return err
+	}
+	accounts := snapshotter.Account(entries)
+	if c.Bool("json") {
+		enc := json.NewEncoder(c.App.Writer)
+		enc.SetIndent("", "  ")
+		return enc.Encode(struct {
+			snapshotter.Accounts
+			Limits []space.Limit `json:"limits"`
+		}{accounts, limits})
+	}
+	return printAccounts(c.App.Writer, accounts, limits, tree{full: c.Bool("full")}.name)
+}
+
+func printAccounts(w io.Writer, a snapshotter.Accounts, limits []space.Limit, name func(string) string) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "IMAGE\tNAMESPACES\tUNIQUE\tSHARED\tCONTAINERS")
+	for _, i := range a.Images {
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\n", name(i.Dataset), printable(strings.Join(i.Namespaces, ", ")), size(i.Unique), size(i.Shared), i.Containers)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nimages %s, containers %s, warm %s, trash %s, other %s; %s can be reclaimed\n",
+		size(a.Templates), size(a.Containers), size(a.Warm), size(a.Trash), size(a.Other), size(a.Reclaimable))
+	for _, l := range limits {
+		fmt.Fprintln(w, l)
+		if l.Stuck != "" {
+			fmt.Fprintf(w, "  %s\n", l.Stuck)
+		}
+	}
+	return nil
+}

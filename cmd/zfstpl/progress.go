@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+)
+
+// progress shows how far a cleanup is: a bar on a terminal, elsewhere a line now
+// and then.
+type progress struct {
+	mu       sync.Mutex
+	w        io.Writer
+	terminal bool
+	silent   bool
+	now      snapshotter.Progress
+	said     time.Time // when the last line was written
+	began    time.Time
+}
+
+const (
+	barWidth = 30
+	// lineEvery is how often a log hears of a cleanup.
+	lineEvery = 10 * time.Second
+)
+
+func newProgress(w io.Writer, silent bool) *progress {
+	file, ok := w.(*os.File)
+	now := time.Now()
+	return &progress{w: w, silent: silent, terminal: ok && term.IsTerminal(int(file.Fd())), began: now, said: now}
+}
+
+func (p *progress) tell(now snapshotter.Progress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now = now
+	switch {
+	case p.silent:
+	case p.terminal:
+		full := barWidth
+		if now.Of > 0 {
+			full = barWidth * now.Looked / now.Of
+		}
+		fmt.Fprintf(p.w, "\r\x1b[K[%s%s] %d of %d datasets", strings.Repeat("#", full), strings.Repeat("-", barWidth-full), now.Looked, now.Of)
+	case time.Since(p.said) >= lineEvery:
+		p.said = time.Now()
+		fmt.Fprintf(p.w, "%d of %d datasets\n", now.Looked, now.Of)
+	}
+}
+
+// end takes the bar away.
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.terminal && !p.silent && p.now.Of > 0 {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
+
+// sum says what it came to.
+func (p *progress) sum() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	took := time.Since(p.began).Round(100 * time.Millisecond)
+	said := fmt.Sprintf("%d datasets destroyed in %s", p.now.Destroyed, took)
+	if left := p.now.Looked - p.now.Destroyed; left > 0 {
+		said += fmt.Sprintf("; %d could not go, and the log says why", left)
+	}
+	return said
+}

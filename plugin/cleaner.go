@@ -1,0 +1,132 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Cleaner cleans up a base while no daemon serves it.
+type Cleaner interface {
+	Clean(ctx context.Context, tell func(snapshotter.Progress)) error
+	io.Closer
+}
+
+// cleaningUp is how the owner of a lock signs who has it for that alone.
+const cleaningUp = "cleaning up"
+
+// OpenCleaner answers a cleaner that owns the base. It goes on from the list that
+// the last owner kept, where that holds, and else finds out what there is.
+func OpenCleaner(ctx context.Context, config Config) (Cleaner, error) {
+	i, err := newInstance(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	cleaner, err := i.openCleaner(ctx, config)
+	if err != nil {
+		return nil, errors.Join(err, i.Close())
+	}
+	return cleaner, nil
+}
+
+func (i *Instance) openCleaner(ctx context.Context, config Config) (Cleaner, error) {
+	if err := i.own(ctx, config, cleaningUp); err != nil {
+		return nil, err
+	}
+	mark, err := ReadMark(ctx, i.pool, i.base)
+	if err != nil {
+		return nil, err
+	}
+	resumed, err := snapshotter.Resume(ctx, i.pool, i.settings(config), mark)
+	if err != nil {
+		return nil, err
+	}
+	if resumed != nil {
+		return ownedCleaner{resumed, i}, nil
+	}
+	i.Snapshotter, err = snapshotter.New(ctx, i.pool, i.settings(config))
+	return i, err
+}
+
+// ownedCleaner is a cleaner with the base that it works on.
+type ownedCleaner struct {
+	*snapshotter.Cleaner
+	owner *Instance
+}
+
+func (c ownedCleaner) Close() error { return errors.Join(c.Cleaner.Close(), c.owner.Close()) }
+
+// ReadMark answers what a base says about the cleanup it is owed.
+func ReadMark(ctx context.Context, pool *zfs.Client, base layout.Base) (snapshotter.Mark, error) {
+	props, err := pool.Properties(ctx, base.String(), snapshotter.CleanupProperty)
+	if errors.Is(err, zfs.ErrNotFound) {
+		return snapshotter.Mark{}, fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s'", base, base)
+	}
+	if v := props[snapshotter.CleanupProperty]; err == nil && v.Here {
+		return snapshotter.ParseMark(v.Value), nil
+	}
+	return snapshotter.Mark{}, err
+}
+
+// StopCleaner ends the cleanup that another process does alone, as a signal from a
+// terminal would, and answers whether there was one.
+func StopCleaner(ctx context.Context, config Config) (bool, error) {
+	i, err := newInstance(ctx, config)
+	if err != nil {
+		return false, err
+	}
+	root, err := mountBase(ctx, i.pool, i.base, config.Root)
+	if err = errors.Join(err, i.Close()); err != nil {
+		return false, err
+	}
+	return stopOwner(root)
+}
+
+// stopOwner signals the owner of a base's lock, if he is cleaning up. His process is
+// held on to before it is looked whether it still has the lock: another one that got
+// its number is never signalled.
+func stopOwner(root string) (bool, error) {
+	file, err := os.Open(filepath.Join(root, lockName))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	l := &baseLock{file}
+	who, pid := l.holder()
+	if pid == 0 || !strings.HasSuffix(who, cleaningUp) {
+		return false, nil
+	}
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return false, nil // it has ended
+	}
+	defer func() { _ = process.Release() }() // it answers no error that anybody could heed
+	if now, _ := l.holder(); now != who || !l.taken() {
+		return false, nil
+	}
+	err = process.Signal(syscall.SIGTERM)
+	if errors.Is(err, os.ErrProcessDone) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// taken tells whether somebody has the lock.
+func (l *baseLock) taken() bool {
+	err := unix.Flock(int(l.file.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	return errors.Is(err, unix.EWOULDBLOCK)
+}

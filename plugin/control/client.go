@@ -1,0 +1,48 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+)
+
+// Clean has a daemon clean up and returns when that is done. It ends when ctx
+// does, and with ErrAborted when somebody stops it.
+func Clean(ctx context.Context, conn grpc.ClientConnInterface, tell func(snapshotter.Progress)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &runStream, "/"+ServiceName+"/Run")
+	if err == nil {
+		err = stream.SendMsg(&emptypb.Empty{})
+	}
+	if err == nil {
+		err = stream.CloseSend()
+	}
+	for err == nil {
+		var p structpb.Struct
+		if err = stream.RecvMsg(&p); err == nil && tell != nil {
+			tell(snapshotter.Progress{Looked: number(&p, "looked"), Of: number(&p, "of"), Destroyed: number(&p, "destroyed")})
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return errgrpc.ToNative(err)
+}
+
+func number(s *structpb.Struct, name string) int { return int(s.GetFields()[name].GetNumberValue()) }
+
+// Stop ends the cleanup that a daemon is at and answers whether there was one.
+func Stop(ctx context.Context, conn grpc.ClientConnInterface) (bool, error) {
+	var was wrapperspb.BoolValue
+	err := conn.Invoke(ctx, "/"+ServiceName+"/Stop", &emptypb.Empty{}, &was)
+	return was.GetValue(), errgrpc.ToNative(err)
+}

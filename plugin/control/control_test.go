@@ -1,0 +1,111 @@
+package control_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/zfstpl/zfstpl/plugin/control"
+	"github.com/zfstpl/zfstpl/snapshotter"
+)
+
+// cleaner does as its function says, and ends when it is stopped.
+type cleaner struct {
+	clean   func(ctx context.Context, tell func(snapshotter.Progress)) error
+	stopped chan struct{}
+}
+
+func (c *cleaner) Clean(ctx context.Context, tell func(snapshotter.Progress)) error {
+	return c.clean(ctx, tell)
+}
+
+func (c *cleaner) StopCleanup() bool { close(c.stopped); return true }
+
+func serve(t *testing.T, c control.Cleaner) *grpc.ClientConn {
+	t.Helper()
+	address := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", address)
+	require.NoError(t, err)
+	server := grpc.NewServer()
+	control.Register(server, c)
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	conn, err := grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		assert.NoError(t, conn.Close())
+		server.Stop()
+		assert.NoError(t, <-done)
+	})
+	return conn
+}
+
+func TestProgressComesThrough(t *testing.T) {
+	t.Parallel()
+	steps := []snapshotter.Progress{{Of: 70}, {Looked: 50, Of: 70, Destroyed: 49}, {Looked: 70, Of: 70, Destroyed: 69}}
+	conn := serve(t, &cleaner{clean: func(_ context.Context, tell func(snapshotter.Progress)) error {
+		for _, p := range steps {
+			tell(p)
+		}
+		return nil
+	}})
+	var heard []snapshotter.Progress
+	require.NoError(t, control.Clean(t.Context(), conn, func(p snapshotter.Progress) { heard = append(heard, p) }))
+	assert.Equal(t, steps, heard)
+	require.NoError(t, control.Clean(t.Context(), conn, nil), "nobody has to listen")
+}
+
+func TestErrorsComeThrough(t *testing.T) {
+	t.Parallel()
+	conn := serve(t, &cleaner{clean: func(context.Context, func(snapshotter.Progress)) error {
+		return fmt.Errorf("tank/x: %w", errdefs.ErrUnavailable)
+	}})
+	err := control.Clean(t.Context(), conn, nil)
+	require.ErrorIs(t, err, errdefs.ErrUnavailable)
+	assert.ErrorContains(t, err, "tank/x")
+}
+
+// Another connection stops a cleanup; whoever waits for it hears so.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	stopped := make(chan struct{})
+	conn := serve(t, &cleaner{stopped: stopped, clean: func(_ context.Context, tell func(snapshotter.Progress)) error {
+		tell(snapshotter.Progress{Of: 1})
+		<-stopped
+		return fmt.Errorf("stopped: %w", errdefs.ErrAborted)
+	}})
+	began, answer := make(chan struct{}), make(chan error, 1)
+	go func() { answer <- control.Clean(t.Context(), conn, func(snapshotter.Progress) { close(began) }) }()
+	<-began
+	was, err := control.Stop(t.Context(), conn)
+	require.NoError(t, err)
+	assert.True(t, was)
+	require.ErrorIs(t, <-answer, errdefs.ErrAborted)
+}
+
+// A caller that goes away ends the cleanup, and what that still tells is no harm.
+func TestACallerThatGoesAway(t *testing.T) {
+	t.Parallel()
+	over := make(chan error, 1)
+	conn := serve(t, &cleaner{clean: func(ctx context.Context, tell func(snapshotter.Progress)) error {
+		tell(snapshotter.Progress{Of: 2})
+		<-ctx.Done()
+		for range 1000 {
+			tell(snapshotter.Progress{Looked: 1, Of: 2})
+		}
+		over <- ctx.Err()
+		return ctx.Err()
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	err := control.Clean(ctx, conn, func(snapshotter.Progress) { cancel() })
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, <-over, context.Canceled)
+}

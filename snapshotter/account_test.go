@@ -1,0 +1,50 @@
+package snapshotter
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Of two images on one layer each has its own part and both share the layer; what
+// is warm, trash or a container's is told apart, and it all adds up.
+func TestAccount(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		below, _ := s.pull("default", "", chain("a"), hundred)
+		one, _ := s.pull("default", below, chain("b"), hundred+hundred)
+		two, _ := s.pull("default", below, chain("c"), hundred)
+		s.pull("k8s.io", "", chain("a"), hundred) // the same layer, one more record
+		s.prepare("web", one)
+		s.write("web", "0123456789")
+		warm, _ := s.pull("default", one, chain("d"), hundred)
+		s.remove(warm)
+		s.cleanup()
+		templates := map[string]string{one: s.templateOf(one), two: s.templateOf(two)}
+		s.prepare("gone", two)
+		s.write("gone", "12345")
+		s.remove("gone")
+		s.later()
+		require.NoError(t, s.sn.queue.flush(s.ctx))
+		entries, err := Inspect(s.ctx, s.pool, s.base)
+		require.NoError(t, err)
+		a := Account(entries)
+		assert.Equal(t, []ImageAccount{
+			{Dataset: templates[one], Namespaces: []string{"default"}, Unique: 200, Shared: 100, Containers: 1},
+			{Dataset: templates[two], Namespaces: []string{"default"}, Unique: 100, Shared: 100},
+		}, a.Images)
+		assert.Equal(t, Accounts{Images: a.Images, Templates: 400, Containers: 10, Warm: 100, Trash: 5, Reclaimable: 105}, a)
+		var total uint64
+		for _, e := range entries {
+			total += e.Used
+		}
+		assert.Equal(t, total, a.Templates+a.Containers+a.Warm+a.Trash+a.Other)
+	})
+	empty := Account(nil)
+	assert.Equal(t, Accounts{Images: []ImageAccount{}}, empty)
+	circle := Account([]Entry{{Dataset: "a", Parent: "b", State: StateWarm}, {Dataset: "b", Parent: "a", State: StateWarm}})
+	assert.Zero(t, circle.Reclaimable)
+}

@@ -1,0 +1,197 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/log"
+)
+
+// CleanupMode says when what nobody needs is destroyed. When there is no room for
+// something that is to be written it is destroyed then, whatever the mode.
+type CleanupMode string
+
+// The modes.
+const (
+	// CleanupGC: when containerd says so, after its garbage collection.
+	CleanupGC CleanupMode = "gc"
+	// CleanupBackground: when nothing else is done.
+	CleanupBackground CleanupMode = "background"
+	// CleanupManual: when somebody calls Clean.
+	CleanupManual CleanupMode = "manual"
+)
+
+// Check refuses a word that is no mode.
+func (m CleanupMode) Check() error {
+	switch m.orDefault() {
+	case CleanupGC, CleanupBackground, CleanupManual:
+		return nil
+	}
+	return fmt.Errorf("%q is none of %s, %s, %s", string(m), CleanupGC, CleanupBackground, CleanupManual)
+}
+
+func (m CleanupMode) orDefault() CleanupMode {
+	if m == "" {
+		return CleanupGC
+	}
+	return m
+}
+
+const (
+	// backgroundQuiet is how long nobody may have written anything when a cleanup
+	// begins in the background: a pull makes pauses between its layers.
+	backgroundQuiet = 10 * time.Second
+	// backgroundPatience is how long such a cleanup waits, at most, on a machine
+	// that is never quiet.
+	backgroundPatience = 10 * time.Minute
+)
+
+// background runs cleanups that nobody waits for: in every mode but the manual one
+// when a dataset that could not be destroyed is to be tried again, so that its space
+// comes back without waiting for containerd's next garbage collection; and in the
+// background mode all of them.
+type background struct {
+	wake chan struct{} // what there is to do may have changed
+	quit context.CancelFunc
+	done chan struct{}
+
+	mu     sync.Mutex
+	paused bool      // until somebody asks for a cleanup
+	asked  time.Time // when somebody first did; zero when there was one since
+}
+
+// start begins; ctx has what the log needs.
+func (b *background) start(ctx context.Context, s *Snapshotter) {
+	ctx, b.quit = context.WithCancel(ctx)
+	b.done = make(chan struct{})
+	s.activity.begin()() // whoever starts us begins to work now
+	go b.run(ctx, s)
+}
+
+// stop ends the goroutine, and the cleanup that it runs.
+func (b *background) stop() {
+	if b.quit != nil {
+		b.quit()
+		<-b.done
+	}
+}
+
+// poke makes run look again at what there is to do. It never waits.
+func (b *background) poke() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (b *background) pause() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.paused = true
+}
+
+// ask notes that somebody wants a cleanup.
+func (b *background) ask() {
+	b.mu.Lock()
+	b.paused = false
+	if b.asked.IsZero() {
+		b.asked = time.Now()
+	}
+	b.mu.Unlock()
+	b.poke()
+}
+
+// satisfied notes that there was one.
+func (b *background) satisfied() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked = time.Time{}
+}
+
+// wanted answers since when somebody wants a cleanup, zero for nobody, and
+// whether none is to begin all the same.
+func (b *background) wanted() (since time.Time, paused bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.asked, b.paused
+}
+
+func (b *background) run(ctx context.Context, s *Snapshotter) {
+	defer close(b.done)
+	timer := time.NewTimer(lastRetry)
+	defer timer.Stop()
+	pause := firstRetry // at least, between two cleanups
+	notBefore := time.Now().Add(pause)
+	for {
+		if next, ok := s.nextCleanup(time.Now()); ok {
+			timer.Reset(max(time.Until(next), time.Until(notBefore)))
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.wake:
+			continue
+		case <-timer.C:
+		}
+		if next, ok := s.nextCleanup(time.Now()); !ok || time.Until(next) > 0 {
+			continue
+		}
+		err := s.cleanBehind(ctx)
+		if err == nil || ctx.Err() != nil || errors.Is(err, errStopped) || errors.Is(err, errYielded) {
+			pause = firstRetry
+		} else {
+			pause = min(2*pause, lastRetry)
+			log.G(ctx).WithError(err).WithField("again", pause).Warn("a cleanup could not be done")
+		}
+		notBefore = time.Now().Add(pause)
+	}
+}
+
+// nextCleanup answers when a cleanup is to begin by itself, if one is.
+func (s *Snapshotter) nextCleanup(now time.Time) (time.Time, bool) {
+	switch s.config.Cleanup.orDefault() {
+	case CleanupGC:
+		return s.index.nextRetry(s.config.WarmKeep)
+	case CleanupManual:
+		return time.Time{}, false
+	}
+	since, paused := s.background.wanted()
+	if doomed, ok := s.index.nextDoomed(s.config.WarmKeep); ok {
+		since = earlier(since, doomed)
+	}
+	if since.IsZero() || paused {
+		return time.Time{}, false
+	}
+	when := earlier(s.activity.quiet(backgroundQuiet, now), since.Add(backgroundPatience))
+	if when.Before(since) {
+		when = since
+	}
+	return when, true
+}
+
+// earlier answers the earlier of two times, of which a zero one does not count.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// cleanBehind is a cleanup that nobody waits for: it makes way for one that
+// somebody does wait for.
+func (s *Snapshotter) cleanBehind(ctx context.Context) error {
+	leave, ok := s.cleanup.tryTake()
+	if !ok {
+		return nil // one is under way
+	}
+	defer leave()
+	if s.config.Cleanup == CleanupBackground {
+		ctx = withIdle(ctx)
+	}
+	return s.cleanWithin(s.cleanup.endable(ctx, true))
+}

@@ -1,0 +1,50 @@
+package diff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// again is the second and last attempt for a layer that did not fit. What was
+// unpacked of it is thrown away, room is made, and it is unpacked into a fresh
+// clone. If it still does not fit nothing stays of it.
+//
+// A runtime that no layer is unpacked into, such as a container's, is left as it
+// is: its quota is nobody's else, and what is in it may be the only copy.
+//
+// Layers that did not fit have their second attempt one after the other: of two
+// that fit one at a time neither is to fail for the other.
+func (s *Service) again(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig, first error) (ocispec.Descriptor, error) {
+	select {
+	case s.second <- struct{}{}:
+		defer func() { <-s.second }()
+	case <-ctx.Done():
+		return ocispec.Descriptor{}, errors.Join(first, context.Cause(ctx))
+	}
+	fresh, made, err := s.runtimes.Renew(ctx, runtime)
+	if errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) {
+		return ocispec.Descriptor{}, first
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("%w (and it could not be tried again: %s)", first, err.Error())
+	}
+	log.G(ctx).WithError(first).WithField("digest", desc.Digest).WithField("dataset", fresh).
+		Warnf("a layer did not fit: %s, and it is unpacked once more", made)
+	applied, err := s.apply(ctx, desc, fresh, config)
+	if err == nil {
+		return applied, nil
+	}
+	if full(err) {
+		err = fmt.Errorf("%w (tried twice: %s)", err, made)
+	}
+	if discardErr := s.runtimes.Discard(context.WithoutCancel(ctx), fresh); discardErr != nil {
+		log.G(ctx).WithError(discardErr).WithField("dataset", fresh).Warn("what was unpacked of a layer that does not fit stays until it is removed")
+	}
+	return ocispec.Descriptor{}, err
+}

@@ -1,0 +1,248 @@
+package snapshotter
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// keptList is what may go of a base, leaf first, as the snapshotter knew it that had
+// the base open last. A cleanup that runs alone goes on from there, without listing
+// the pool. It holds as long as the base's mark names its hash: whoever opens the
+// base takes that away before anything else.
+type keptList struct {
+	// State is a hash of the records and datasets that the list was made from.
+	State string      `json:"state"`
+	Go    []keptEntry `json:"go"`
+}
+
+type keptEntry struct {
+	Dataset  string    `json:"dataset"`
+	Origin   string    `json:"origin"` // the dataset it is a clone of
+	Template bool      `json:"template,omitempty"`
+	Idle     time.Time `json:"idle,omitzero"` // a template: when its last record went
+	Bytes    uint64    `json:"bytes,omitempty"`
+}
+
+// maxKeptList bounds what is read: some 100 bytes for each of a million datasets.
+const maxKeptList = 128 << 20
+
+// keepList keeps what may go and marks the base with the list's hash.
+func (s *Snapshotter) keepList(ctx context.Context) error {
+	if s.config.CleanupList == "" {
+		return s.mark(ctx, "")
+	}
+	// The file lies in the pool: whoever writes it while that is suspended waits for
+	// its disks, and nobody can end him.
+	if state, err := s.pool.State(ctx); err != nil || state.Suspended {
+		log.G(ctx).WithError(err).WithField("suspended", state.Suspended).Warn("no list of what may go is kept: the next cleanup makes it anew")
+		return s.mark(ctx, "")
+	}
+	list := s.list()
+	if len(list.Go) == 0 {
+		if err := os.Remove(s.config.CleanupList); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return s.mark(ctx, "")
+	}
+	text, err := json.Marshal(list)
+	if err == nil {
+		err = writeWhole(s.config.CleanupList, text)
+	}
+	if err != nil {
+		log.G(ctx).WithError(err).Warn("the list of what may go could not be kept; the next cleanup makes it anew")
+		return s.mark(ctx, "")
+	}
+	return s.mark(ctx, hashOf(text))
+}
+
+// writeWhole replaces a file by one that is whole, whatever happens.
+func writeWhole(path string, text []byte) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(file.Name()))
+		}
+	}()
+	_, err = file.Write(text)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), path)
+}
+
+func hashOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+func (s *Snapshotter) list() keptList {
+	x := s.index
+	nodes := x.nodes(0, time.Now().Add(lastRetry)) // as if nothing were kept, nor put off
+	origins := make(map[string]string)
+	for _, n := range nodes {
+		origins[n.Dataset] = n.Origin
+	}
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	list := keptList{State: x.state()}
+	for _, dataset := range space.Order(nodes) {
+		entry := keptEntry{Dataset: dataset, Origin: origins[dataset]}
+		if t := x.templates[dataset]; t != nil {
+			entry.Template, entry.Idle, entry.Bytes = true, t.idle, t.bytes
+		}
+		list.Go = append(list.Go, entry)
+	}
+	return list
+}
+
+// state is a hash of all records and datasets. It wants the mutex held.
+func (x *index) state() string {
+	var lines []string
+	for dataset := range x.templates {
+		lines = append(lines, "template "+dataset)
+	}
+	for dataset := range x.trash {
+		lines = append(lines, "trash "+dataset)
+	}
+	for _, r := range x.records {
+		lines = append(lines, fmt.Sprintf("record %s %d %s", r.id, r.seq, r.dataset))
+	}
+	slices.Sort(lines)
+	sum := sha256.New()
+	for _, line := range lines {
+		fmt.Fprintln(sum, line)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// Cleaner cleans up a base that no snapshotter has open.
+type Cleaner struct{ s *Snapshotter }
+
+// Resume answers a cleaner that goes on from the list that was kept when the base
+// was open last, or nil where there is none that holds: then New finds out what
+// there is. mark is the base's, and the caller holds the base's lock.
+//
+// Every entry is looked at again before it is destroyed.
+func Resume(ctx context.Context, pool Pool, config Config, mark Mark) (*Cleaner, error) {
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	list, err := readList(config.CleanupList, mark.List)
+	if err != nil {
+		log.G(ctx).WithError(err).Debug("no list of what may go holds: it is made anew")
+		return nil, nil
+	}
+	s := newSnapshotter(pool, config)
+	s.marked, s.verify = mark, true
+	s.index.resume(config.Base, list.Go)
+	// From here on the list holds no more: there may be less.
+	if err := s.mark(ctx, ""); err != nil {
+		return nil, poolError("cleanup", err)
+	}
+	s.queue.start(s)
+	return &Cleaner{s}, nil
+}
+
+// Clean is Snapshotter.Clean.
+func (c *Cleaner) Clean(ctx context.Context, tell func(Progress)) error { return c.s.Clean(ctx, tell) }
+
+// Close keeps what is left for the next time.
+func (c *Cleaner) Close() error { return c.s.Close() }
+
+func readList(path, hash string) (list keptList, err error) {
+	if path == "" || hash == "" {
+		return list, errors.New("none was kept")
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return list, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxKeptList))
+	if err != nil {
+		return list, err
+	}
+	if hashOf(text) != hash {
+		return list, fmt.Errorf("%s is not the list that the base's mark names", path)
+	}
+	return list, json.Unmarshal(text, &list)
+}
+
+// resume fills the index from a list, which names parents behind their clones.
+// What is not the name of a dataset of ours, which no snapshotter writes, is left
+// out.
+func (x *index) resume(base layout.Base, list []keptEntry) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, e := range slices.Backward(list) {
+		origin := x.templates[e.Origin]
+		name, isTemplate := base.ParseTemplate(e.Dataset)
+		if _, isRuntime := base.ParseRuntime(e.Dataset); !isTemplate && !isRuntime {
+			continue
+		}
+		if e.Template && isTemplate {
+			x.templates[e.Dataset] = &template{Template: name, parent: origin, idle: e.Idle, bytes: e.Bytes}
+		} else {
+			x.discard(e.Dataset, origin)
+		}
+	}
+}
+
+// stillGo answers those of the datasets that still are what the list says: templates
+// without a record, and runtimes that are trash.
+func (s *Snapshotter) stillGo(ctx context.Context, order []string) (still []string, err error) {
+	for _, name := range order {
+		found, err := s.pool.List(ctx, name)
+		if errors.Is(err, zfs.ErrNotFound) {
+			still = append(still, name) // it is gone: destroying it succeeds
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if why := s.needed(found); why != "" {
+			log.G(ctx).WithField("dataset", name).Warn("left alone, though it was to go: " + why)
+			continue
+		}
+		still = append(still, name)
+	}
+	return still, nil
+}
+
+// needed says why a dataset must stay that was to go, "" where it may.
+func (s *Snapshotter) needed(found []zfs.Dataset) string {
+	if len(found) != 1 {
+		return "there are datasets in it"
+	}
+	d := found[0]
+	_, isTrash := d.Props[propTrash]
+	_, isRuntime := s.config.Base.ParseRuntime(d.Name)
+	records, err := readRecords(d)
+	switch {
+	case err != nil:
+		return err.Error()
+	case len(records) > 0:
+		return fmt.Sprintf("it carries the record of %q", records[0].info.Name)
+	case isRuntime && !isTrash:
+		return "it has no trash mark"
+	}
+	return ""
+}

@@ -1,0 +1,325 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// counted counts the pool's calls by their names.
+func (s *story) counted() func(call string) int {
+	var mu sync.Mutex
+	calls := make(map[string]int)
+	s.pool.interrupt(func(call string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		calls[call]++
+		return nil
+	})
+	return func(call string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return calls[call]
+	}
+}
+
+// Where there is no space for what is to be done everything that is warm goes, and
+// it is done once more; then it is the end.
+func TestRoomIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	for what, do := range map[string]func(s *story) error{
+		"prepare":                func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
+		"commit":                 func(s *story) error { return s.sn.Commit(s.ctx, "x", "web") },
+		"commit of what is used": func(s *story) error { return s.commitMounted("x", "web") },
+	} {
+		for _, option := range []func(*story){func(*story) {}, inSteps} {
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t, option)
+				s.layer("base", "", "")
+				a, b, c := threeWarm(s)
+				s.resize(900)
+				calls := s.counted()
+				require.NoError(t, do(s), what)
+				assert.False(t, s.has(a) || s.has(b) || s.has(c), what)
+				assert.Equal(t, 1, calls("wait"), "the frees were waited for")
+				assert.Equal(t, 3, strings.Count(s.log.String(), "evicted a warm template"))
+				s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+				s.requireInvariants()
+			})
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t, option)
+				s.layer("base", "", "")
+				threeWarm(s)
+				s.resize(600)
+				calls, before := s.counted(), s.names()
+				err := do(s)
+				require.ErrorIs(t, err, errdefs.ErrResourceExhausted, what)
+				assert.ErrorContains(t, err, "tried twice: 3 warm templates of 300B were evicted, and pool tank is 100% full (600B of 600B)")
+				assert.Equal(t, before, s.names())
+				assert.Equal(t, 1, calls("wait"))
+				err = do(s)
+				assert.ErrorContains(t, err, "no warm template could be evicted")
+				s.resize(0)
+				s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+				s.requireInvariants()
+				require.NoError(t, do(s), "and when there is room, it is done")
+			})
+		}
+	}
+}
+
+// Where a first part of what was refused may be left it is not tried again, but
+// taken back: a second attempt would meet the remains of the first.
+func TestRoomIsNotMadeForWhatIsInDoubt(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	done := false
+	s.pool.after = func(call string) error {
+		if call != "apply" || done {
+			return nil
+		}
+		done = true
+		return errors.Join(fakeError("clone", "x", zfs.ErrNoSpace), errors.New("and it could not be taken back"))
+	}
+	err := second(s.sn.Prepare(s.ctx, "web", ""))
+	require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
+	assert.ErrorContains(t, err, "could not be taken back")
+	assert.Empty(t, s.names())
+	s.requireInvariants()
+	s.prepare("web", "")
+	s.requireInvariants()
+}
+
+// commitMounted commits a container that is in use.
+func (s *story) commitMounted(name, key string) error {
+	dataset := s.dataset(key)
+	s.pool.edit(func(state *fakeState) { state.mounted[dataset] = true })
+	return s.sn.Commit(s.ctx, name, key)
+}
+
+// Everybody who runs out of space while room is being made shares it.
+func TestRoomIsMadeForAllAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		threeWarm(s)
+		s.resize(900)
+		const callers = 8
+		var failed, waits atomic.Int32
+		all := make(chan struct{})
+		s.pool.interrupt(func(call string) error {
+			switch call {
+			case "apply":
+				if failed.Add(1) == callers {
+					close(all)
+				}
+			case "destroy":
+				<-all
+				time.Sleep(time.Second) // until each of them waits for the room
+			case "wait":
+				waits.Add(1)
+			}
+			return nil
+		})
+		var each sync.WaitGroup
+		for i := range callers {
+			each.Go(func() { assert.NoError(t, second(s.sn.Prepare(s.ctx, fmt.Sprint(i), ""))) })
+		}
+		each.Wait()
+		s.pool.interrupt(nil)
+		assert.EqualValues(t, 1, waits.Load())
+		s.requireInvariants()
+	})
+}
+
+// A cleanup that is under way and a commit that needs room wait for nobody in a
+// circle.
+func TestRoomForACommitDuringACleanup(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		name, _ := s.pull("default", "", chain("a"), hundred)
+		key := s.backend("k8s.io", "extract-2-x "+chain("a"))
+		require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
+		s.remove(name) // it is warm, and a cleanup may have it
+		failed := false
+		s.pool.interrupt(func(call string) error {
+			if call == "apply" && !failed {
+				failed = true
+				assert.NoError(t, s.sn.Cleanup(s.ctx))
+				return fakeError("apply", "x", zfs.ErrNoSpace)
+			}
+			return nil
+		})
+		require.NoError(t, s.sn.Commit(s.ctx, s.backend("k8s.io", chain("a")), key))
+		s.pool.interrupt(nil)
+		s.requireInvariants()
+	})
+}
+
+// An extraction that ran out of space gets a fresh clone under its key, in a pool
+// from which everything that could go is gone.
+func TestRenew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		parent, _ := s.pull("default", "", chain("d"), hundred)
+		a, b, c := threeWarm(s)
+		key := s.backend("default", "extract-9-x "+chain("e"))
+		require.NoError(t, second(s.sn.Prepare(s.ctx, key, parent, ref(chain("e")))))
+		partial := s.dataset(key)
+		s.write(key, "partial;")
+		s.resize(900)
+		before := s.stat(key)
+		fresh, made, err := s.sn.Renew(s.ctx, partial)
+		require.NoError(t, err)
+		assert.Equal(t, "3 warm templates of 300B were evicted, and pool tank is 77% full (700B of 900B)", made)
+		assert.False(t, s.has(a) || s.has(b) || s.has(c) || s.has(partial))
+		assert.Equal(t, fresh, s.dataset(key))
+		assert.NotEqual(t, partial, fresh)
+		assert.Equal(t, before, s.stat(key))
+		assert.Equal(t, hundred, s.visible()[key].Content, "what its parent has, and nothing else")
+		s.requireInvariants()
+		s.write(key, "whole;")
+		name := s.backend("default", chain("e"))
+		s.commit(name, key, ref(chain("e")))
+		assert.Contains(t, s.templateOf(name), chain("e"), "it is the layer it was to be")
+		s.crash()
+		assert.Equal(t, hundred+"whole;", s.visible()[name].Content)
+		s.requireInvariants()
+	})
+}
+
+// Nothing is thrown away that is not a layer being unpacked.
+func TestRenewOfOtherThings(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.layer("base", "", "b;")
+	s.prepare("web", "base")
+	s.write("web", "precious;")
+	before := s.visible()
+	for _, dataset := range []string{s.dataset("web"), s.templateOf("base"), "tank/z/runtime/none-0123456789abcdef", "elsewhere", ""} {
+		_, _, err := s.sn.Renew(s.ctx, dataset)
+		assert.ErrorIs(t, err, errdefs.ErrFailedPrecondition, dataset)
+		assert.NoError(t, s.sn.Discard(s.ctx, dataset))
+	}
+	assert.Equal(t, before, s.visible())
+	s.requireInvariants()
+}
+
+// Where there is no room for a fresh clone either, nothing is left of it.
+func TestRenewWithoutRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		threeWarm(s)
+		key := s.backend("default", "extract-9-x "+chain("e"))
+		require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
+		s.write(key, "partial;")
+		s.resize(600)
+		_, _, err := s.sn.Renew(s.ctx, s.dataset(key))
+		require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
+		assert.ErrorContains(t, err, "3 warm templates")
+		assert.Equal(t, []string{"web"}, s.names())
+		s.resize(0)
+		s.requireInvariants()
+		assert.Empty(t, heldLocks(s.sn))
+	})
+}
+
+// A layer that does not fit is removed whole.
+func TestDiscard(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	parent, _ := s.pull("default", "", chain("d"), hundred)
+	key := s.backend("default", "extract-9-x "+chain("e"))
+	require.NoError(t, second(s.sn.Prepare(s.ctx, key, parent)))
+	runtime := s.dataset(key)
+	require.NoError(t, s.sn.Discard(s.ctx, runtime))
+	assert.False(t, s.has(runtime), "and at once")
+	assert.Equal(t, []string{parent}, s.names())
+	require.NoError(t, s.sn.Remove(s.ctx, key), "as containerd does next")
+	s.remove(parent)
+	s.requireInvariants()
+}
+
+// Whoever waits for room can be called off; it is made all the same.
+func TestWaitingForRoomIsCancelled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		a, _, _ := threeWarm(s)
+		s.resize(900)
+		ctx, cancel := context.WithCancel(s.ctx)
+		s.pool.interrupt(func(call string) error {
+			if call == "wait" {
+				cancel()
+				time.Sleep(time.Second)
+			}
+			return nil
+		})
+		assert.ErrorIs(t, second(s.sn.Prepare(ctx, "x", "")), context.Canceled)
+		s.pool.interrupt(nil)
+		time.Sleep(time.Minute)
+		assert.False(t, s.has(a))
+		s.remove("x") // what was begun may have come to its end
+		s.requireInvariants()
+	})
+}
+
+// Every k-th call finds no space: each operation either succeeds or fails for want
+// of space, and when there is space again nothing is left over and all can be done.
+func TestEveryKthCallFindsNoRoom(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []error{zfs.ErrNoSpace, zfs.ErrQuota} {
+		for k := 1; k <= 12; k++ {
+			t.Run(fmt.Sprintf("%v, every %d", kind, k), func(t *testing.T) {
+				t.Parallel()
+				s := begin(t)
+				warm, _ := s.pull("default", "", chain("a"), hundred)
+				s.remove(warm)
+				n := 0
+				s.pool.interrupt(func(call string) error {
+					switch call {
+					case "apply", "destroy", "mark":
+						if n++; n%k == 0 {
+							return fakeError(call, "tank/z", kind)
+						}
+					}
+					return nil
+				})
+				for i := range 4 {
+					key := fmt.Sprint("web ", i)
+					for _, err := range []error{
+						second(s.sn.Prepare(s.ctx, key, "")), second(s.sn.View(s.ctx, key+" looked at", "")),
+						s.sn.Commit(s.ctx, key+" saved", key), s.sn.Remove(s.ctx, key+" saved"), s.sn.Cleanup(s.ctx),
+					} {
+						if !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) { // of what an earlier one did not make
+							assert.True(t, err == nil || errdefs.IsResourceExhausted(err), "%v", err)
+						}
+					}
+				}
+				s.pool.interrupt(nil)
+				for _, info := range s.walk() {
+					s.remove(info.Name)
+				}
+				s.requireInvariants()
+				s.layer("base", "", "b;")
+				s.prepare("web", "base")
+				s.requireInvariants()
+			})
+		}
+	}
+}

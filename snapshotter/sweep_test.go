@@ -1,0 +1,217 @@
+package snapshotter
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// hundred is what a layer of a hundred bytes holds.
+var hundred = strings.Repeat("x", 99) + ";"
+
+// threeWarm has three layers of a hundred bytes each that nobody uses, a stood on
+// by b, and c, which were used last in the order c, b, a; and a container of six
+// hundred bytes that stays.
+func threeWarm(s *story) (a, b, c string) {
+	a, _ = s.pull("default", "", chain("a"), hundred)
+	b, _ = s.pull("default", a, chain("b"), hundred)
+	c, _ = s.pull("default", "", chain("c"), hundred)
+	names := map[string]string{a: s.templateOf(a), b: s.templateOf(b), c: s.templateOf(c)}
+	s.prepare("web", "")
+	s.write("web", strings.Repeat(hundred, 6))
+	for _, name := range []string{c, b, a} {
+		s.remove(name)
+		time.Sleep(time.Hour)
+	}
+	s.cleanup()
+	return names[a], names[b], names[c]
+}
+
+func (s *story) has(dataset string) bool {
+	ok := false
+	s.pool.edit(func(state *fakeState) { _, ok = state.fs[dataset] })
+	return ok
+}
+
+func (s *story) resize(size uint64) { s.pool.edit(func(state *fakeState) { state.size = size }) }
+
+// Above the threshold the least recently used go until there is some room below it.
+func TestPressure(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		squeeze func(s *story)
+		gone    string // of a, b, c
+		says    string
+	}{
+		"enough room":         {func(s *story) { s.resize(1125) }, "", ""},
+		"a little too full":   {func(s *story) { s.resize(1100) }, "c", "pool tank is 81% full (900B of 1.074KiB)"},
+		"so full that two go": {func(s *story) { s.resize(1000) }, "cb", "pool tank is 90% full"},
+		"so full that all go": {func(s *story) { s.resize(900) }, "cba", "pool tank is 100% full"},
+		"it would not help": {func(s *story) {
+			s.write("web", strings.Repeat(hundred, 50))
+			s.resize(6000)
+		}, "", "would not bring it below 80%"},
+		"a quota on the base": {func(s *story) { s.quota("tank/z", "1100") }, "c", "the quota of tank/z is 81% full"},
+		"a quota above it":    {func(s *story) { s.quota("tank", "1100") }, "c", "the quota of tank is 81% full"},
+		"a quota in the base": {func(s *story) { s.quota("tank/z/storage", "370") }, "c", "the quota of tank/z/storage"},
+		"there is a checkpoint": {func(s *story) {
+			s.resize(1100)
+			s.pool.edit(func(state *fakeState) { state.point = true })
+		}, "", "the pool has a checkpoint"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+				layers := make(map[rune]string)
+				layers['a'], layers['b'], layers['c'] = threeWarm(s)
+				c.squeeze(s)
+				s.cleanup()
+				for name, dataset := range layers {
+					assert.Equal(t, !strings.ContainsRune(c.gone, name), s.has(dataset), "layer %c", name)
+				}
+				assert.Contains(t, s.log.String(), c.says)
+				before := strings.Count(s.log.String(), "\n")
+				s.cleanup()
+				assert.Equal(t, before, strings.Count(s.log.String(), "\n"), "what is so already is said once: %s", s.log)
+				s.requireInvariants()
+			})
+		})
+	}
+}
+
+func (s *story) quota(dataset, size string) {
+	s.pool.editFS(dataset, func(fs *fakeFS) { fs.native["quota"] = size })
+}
+
+// What is warm may have so many bytes in all.
+func TestWarmMaxBytes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.WarmMaxBytes = 250 }))
+		a, b, c := threeWarm(s)
+		assert.True(t, s.has(a) && s.has(b))
+		assert.False(t, s.has(c))
+		s.requireInvariants()
+	})
+}
+
+// A Prepare that starts under pressure makes room first; it looks once in a while,
+// and not at all where it is not asked to.
+func TestPrepareUnderPressure(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		a, b, c := threeWarm(s)
+		s.resize(1100)
+		looks := 0
+		s.pool.interrupt(func(call string) error {
+			if call == "state" {
+				looks++
+			}
+			return nil
+		})
+		s.prepare("one", "")
+		assert.False(t, s.has(c))
+		assert.True(t, s.has(a) && s.has(b))
+		before := looks
+		s.prepare("two", "")
+		assert.Equal(t, before, looks, "just now it was looked")
+		time.Sleep(gaugeFresh)
+		s.view("look", "")
+		assert.Equal(t, before, looks, "a view writes nothing")
+		s.prepare("three", "")
+		assert.Greater(t, looks, before)
+		s.pool.interrupt(func(call string) error {
+			if call == "state" {
+				return fakeError("state", "tank", zfs.ErrPermission)
+			}
+			return nil
+		})
+		time.Sleep(gaugeFresh)
+		s.prepare("four", "")
+		assert.Contains(t, s.log.String(), "warm templates could not be evicted")
+		s.pool.interrupt(nil)
+		s.requireInvariants()
+	})
+}
+
+// A layer that is revived between the plan and its execution stays.
+func TestReviveDuringASweep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		a, b, c := threeWarm(s)
+		s.resize(1000)
+		asked := false
+		s.pool.interrupt(func(call string) error {
+			if call == "space" && !asked { // before the plan is made
+				asked = true
+				r := s.sn.index.template(c)
+				s.sn.index.mu.Lock()
+				r.pins++
+				s.sn.index.mu.Unlock()
+			}
+			return nil
+		})
+		s.cleanup()
+		s.pool.interrupt(nil)
+		assert.True(t, s.has(c), "somebody is about to use it")
+		assert.False(t, s.has(a) || s.has(b))
+		s.sn.index.unpin(s.sn.index.template(c))
+		s.requireInvariants()
+	})
+}
+
+// What cannot be destroyed stays, is said once, and keeps nobody else.
+func TestASweepOfWhatIsMounted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		a, b, c := threeWarm(s)
+		s.pool.edit(func(state *fakeState) { state.mounted[c] = true })
+		s.resize(1100)
+		s.cleanup()
+		s.later()
+		s.cleanup()
+		assert.True(t, s.has(c) && s.has(a))
+		assert.False(t, s.has(b), "the next goes in its place")
+		assert.Equal(t, 1, strings.Count(s.log.String(), "could not be destroyed"), s.log.String())
+		s.pool.edit(func(state *fakeState) { delete(state.mounted, c) })
+		s.requireInvariants()
+	})
+}
+
+// Pressure that stays because everything warm is in use is said once.
+func TestASweepOfNothingButWhatIsMounted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		_, b, c := threeWarm(s)
+		s.pool.edit(func(state *fakeState) { state.mounted[b], state.mounted[c] = true, true })
+		s.resize(1000)
+		for range 3 {
+			s.cleanup()
+		}
+		assert.Equal(t, 1, strings.Count(s.log.String(), "there is little room"), s.log.String())
+		s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+		s.later()
+		s.requireInvariants()
+	})
+}
+
+func TestSettingsOfSweeps(t *testing.T) {
+	t.Parallel()
+	for _, pressure := range []int{-1, 101} {
+		s := begin(t)
+		require.NoError(t, s.sn.Close())
+		s.with = func(c *Config) { c.Pressure = pressure }
+		assert.ErrorContains(t, s.tryStart(), "no percentage")
+	}
+}
