@@ -65,9 +65,9 @@ build: tools ## build the programs into bin/
 	@$(GO_BUILD) -o $(BIN)/ ./cmd/... ./integration/suite ./integration/testbed ./integration/demo ./integration/image ./integration/powercut ./integration/testimage/app
 
 .PHONY: install
-install: build ## install the daemon, the command and the systemd unit (PREFIX=/usr/local)
+install: build ## install the daemon, the command and the systemd units (PREFIX=/usr/local)
 	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin $(BIN)/containerd-zfstpl-grpc $(BIN)/zfstpl
-	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system contrib/systemd/zfstpl.service
+	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system contrib/systemd/zfstpl.service contrib/systemd/zfstpl-cleanup.service contrib/systemd/zfstpl-cleanup.timer
 
 .PHONY: shell
 shell: build testbed ## a prompt in the machine with ZFS, everything installed

@@ -187,6 +187,9 @@ func TestClientsAgree(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	one := pool.NewBaseWith(t, zfs.Native)
+	// The quota is what bounds the base, not the pool: what is available
+	// there changes with every other test.
+	zfsCommand(t, "set", "quota=64M", one.String())
 	other, err := zfs.Open(ctx, pool.Name, "zfstpl:", zfs.Command)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, other.Close()) }()

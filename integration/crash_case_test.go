@@ -28,6 +28,9 @@ type crashCase struct {
 	again error
 	// lazy: a step that was answered may be lost in a crash, until the last is.
 	lazy bool
+	// paced: how many calls the steps make depends on how quiet it is, see pace.go of
+	// the snapshotter.
+	paced bool
 	// warm: a template that no record names is needed to do the steps again.
 	warm bool
 	// check looks at what the daemon does not tell of, where not nil.
@@ -215,6 +218,7 @@ func removals() []crashCase {
 		name:  "cleanup",
 		scene: muchToClean,
 		do:    []func(*crashScene) error{cleanup},
+		paced: true,
 	}, {
 		name: "stop",
 		scene: func(s *crashScene) {

@@ -50,6 +50,12 @@ func (c *crashRun) die(s *crashScene, b crashBlow) (answered int) {
 			answered++
 		}
 	}
+	if c.paced && answered == len(c.do) && len(s.points(s.t)) < b.point {
+		c.missed++ // there is no such point this time; it dies behind the last
+		s.kill(s.t)
+		s.pardon(s.t)
+		return answered
+	}
 	ended := s.d.wait()
 	if ended == nil && answered == len(c.do) && b.delay > 0 {
 		s.hangUp() // it was to end, and did so before its time

@@ -79,7 +79,7 @@ type crashRun struct {
 	points   []crashPoint // that the steps pass
 	recovery []crashPoint // that the last start passed
 
-	deaths, inRecovery, worked int
+	deaths, missed, inRecovery, worked int
 }
 
 // everywhere dies behind the operation, at each point and within calls. It
@@ -113,8 +113,8 @@ func (c *crashRun) everywhere(t *testing.T, rigs chan *crashRig) {
 	for _, p := range c.points {
 		names = append(names, p.what)
 	}
-	t.Logf("%d points: %s; died %d times, and %d times in a recovery; %d recoveries found work",
-		len(names), strings.Join(names, ", "), c.deaths, c.inRecovery, c.worked)
+	t.Logf("%d points: %s; died %d times, %d of them behind the last point as theirs did not come, and %d times in a recovery; %d recoveries found work",
+		len(names), strings.Join(names, ", "), c.deaths, c.missed, c.inRecovery, c.worked)
 }
 
 // chosen are the points to die at.

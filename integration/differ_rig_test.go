@@ -55,10 +55,14 @@ func newDiffer(t testing.TB, base *testpool.Base) *differ {
 	return d
 }
 
-func (d *differ) open(t testing.TB) {
+func (d *differ) open(t testing.TB, settings ...func(*snapshotter.Config)) {
 	t.Helper()
+	config := snapshotter.Config{Base: d.base.Base, WarmKeep: snapshotter.KeepForever}
+	for _, set := range settings {
+		set(&config)
+	}
 	var err error
-	d.sn, err = snapshotter.New(d.ctx, d.base.Client, snapshotter.Config{Base: d.base.Base, WarmKeep: snapshotter.KeepForever})
+	d.sn, err = snapshotter.New(d.ctx, d.base.Client, config)
 	require.NoError(t, err)
 	d.Service = diff.New(d.base.Base, &telling{d.base.Client, t, d}, d.contents, d.sn)
 	d.walking = diff.New(d.base.Base, blind{d.base.Client}, d.contents, d.sn)

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"io"
 	"strings"
 	"testing"
 
@@ -17,16 +16,6 @@ import (
 
 // testLayers is how many layers the test's image has.
 const testLayers = 3
-
-func readLayer(t testing.TB, open func() (io.ReadCloser, error)) []byte {
-	t.Helper()
-	reader, err := open()
-	require.NoError(t, err)
-	defer reader.Close()
-	content, err := io.ReadAll(reader)
-	require.NoError(t, err)
-	return content
-}
 
 // identities are what makes each template that very one, by name: a template
 // that was made anew has others.
@@ -81,7 +70,7 @@ func TestRepullUnpacksNothing(t *testing.T) {
 	registry, ref := serveImage(t, writeTestImage(t))
 
 	c.pullByClient(t, "default", ref)
-	assert.Equal(t, testLayers, registry.layersFetched())
+	assert.Equal(t, testLayers, registry.Fetched().Layers)
 	first := c.lists(t, "default", ref)
 	c.forget(t, d, "default", ref)
 	assert.Empty(t, everything(t, d.snapshotter(t)), "containerd knows nothing of it any more")
@@ -95,7 +84,7 @@ func TestRepullUnpacksNothing(t *testing.T) {
 	}
 	for i, pull := range pulls {
 		pull(t, "default", ref)
-		assert.Zero(t, registry.layersFetched(), "nothing is fetched")
+		assert.Zero(t, registry.Fetched().Layers, "nothing is fetched")
 		assert.Equal(t, (i+1)*testLayers, strings.Count(d.log.String(), "revived a layer"))
 		assert.Equal(t, before, identities(t, base), "the very same templates")
 		for _, name := range base.Names(t) {

@@ -71,7 +71,7 @@ func TestNamespacesOfContainerdShareNothing(t *testing.T) {
 	}
 	for _, fetched := range []int{testLayers, again} {
 		c.pullByClient(t, "default", ref)
-		assert.Equal(t, fetched, registry.layersFetched())
+		assert.Equal(t, fetched, registry.Fetched().Layers)
 		assert.Contains(t, c.lists(t, "default", ref), "/app\n", "what the layer has")
 		assert.Len(t, identities(t, base), 1+testLayers+1)
 		c.forget(t, d, "default", ref)

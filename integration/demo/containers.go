@@ -44,17 +44,6 @@ test ! -e ../kinds/made-anew
 test -e ../HISTORY -a ! -e ../NEWS
 exec ` + recipe.Command
 
-func (t *tour) importImage(ctx context.Context) error {
-	args := []string{"ctr", "images", "import", "--snapshotter", t.snapshotterName(), t.image}
-	t.command(args...)
-	// ctr draws its progress over and over, which is for terminals.
-	if _, err := t.ask(ctx, args...); err != nil {
-		return err
-	}
-	_, err := t.do(ctx, "ctr", "images", "ls", "-q")
-	return err
-}
-
 // runContainer runs a container to its end. Its files must not lie where a
 // containerd of the machine keeps its own.
 func (t *tour) runContainer(ctx context.Context, flags []string, image, id string, command ...string) (string, error) {

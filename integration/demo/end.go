@@ -31,8 +31,19 @@ func (t *tour) removeAll(ctx context.Context) error {
 	if err := t.wantEmpty(ctx); err != nil {
 		return err
 	}
-	if t.rehearse {
-		return nil
+	return nil
+}
+
+// cleanUp destroys what is warm too, which a daemon would keep for a week.
+func (t *tour) cleanUp(ctx context.Context) error {
+	path := t.path("zfstpl.toml")
+	settings := fmt.Sprintf("dataset = %q\nroot = %q\naddress = %q\nwarm.keep = \"0s\"\n", t.dataset(), t.root(), t.socket())
+	if err := os.WriteFile(path, []byte(settings), 0o600); err != nil {
+		return err
+	}
+	t.say("its configuration says that nothing is kept: warm.keep is 0s")
+	if _, err := t.do(ctx, "zfstpl", "cleanup", "--config", path); err != nil {
+		return err
 	}
 	if err := t.waitEmpty(ctx); err != nil {
 		return err
@@ -87,6 +98,11 @@ func listed(out string) string {
 }
 
 func (t *tour) stopServices(ctx context.Context) error {
+	if t.closeRegistry != nil {
+		if err := t.closeRegistry(); err != nil {
+			return err
+		}
+	}
 	for _, s := range []*service{t.containerd, t.daemon} {
 		if s == nil {
 			continue

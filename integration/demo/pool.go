@@ -67,10 +67,7 @@ func (t *tour) startDaemon(ctx context.Context) error {
 	var err error
 	t.daemon, err = t.start(ctx, "daemon", "containerd-zfstpl-grpc",
 		"--dataset", t.dataset(), "--root", t.root(), "--address", t.socket(),
-		"--containerd-address", t.containerdSocket(), "--log-level", "info",
-		// Templates nobody uses would wait a week for the next pull. Here the
-		// end of the tour is to show that nothing is left.
-		"--warm-keep", "0s")
+		"--containerd-address", t.containerdSocket(), "--log-level", "info")
 	if err != nil {
 		return err
 	}

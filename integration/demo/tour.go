@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/zfstpl/zfstpl/integration/registry"
 )
 
 // options are what the command line says.
@@ -43,6 +45,11 @@ type tour struct {
 	// foreign are the directories that the tour, not the machine, has made
 	// outside of tmp.
 	foreign []string
+
+	// registry serves the image under a reference of its own.
+	registry      *registry.Registry
+	reference     string
+	closeRegistry func() error
 
 	first, second computed
 	space         space
@@ -100,8 +107,8 @@ func (t *tour) steps() []step {
 		{"A home for templates", "init makes the base dataset: templates and running containers live below it", true, t.initialize},
 		{"The daemon", "it serves containerd's snapshotter interface on a socket and keeps no state of its own", true, t.startDaemon},
 		{"containerd", "an ordinary containerd: zfstpl is a few lines in its configuration", false, t.startContainerd},
-		{"Import an image", "each layer becomes a template: a clone of the one below, frozen by a snapshot", false, t.importImage},
-		{"What an import leaves on the pool", "one dataset per layer, and of each only what it changed", true, t.showTree},
+		{"Pull an image", "each layer becomes a template: a clone of the one below, frozen by a snapshot", false, t.pullFirst},
+		{"What a pull leaves on the pool", "one dataset per layer, and of each only what it changed", true, t.showTree},
 		{"Is it the image?", "every path, owner, mode, hard link and byte against what was built", false, t.compare},
 		{"Run a container", "its root is a clone of the top template: made in one transaction, whatever the size", false, t.runFirst},
 		{"Change files in a second container", "edit, delete, create, hard link; the container ends, its clone stays", false, t.runSecond},
@@ -110,7 +117,10 @@ func (t *tour) steps() []step {
 		{"Templates and clones", "who uses what, and what it costs", true, t.showSharing},
 		{"Look around", "everything is running", false, t.pause},
 		{"Remove it all", "containers, images, then one garbage collection", false, t.removeAll},
+		{"What is left of it", "no image names the templates any more; they stay warm for the next pull", true, t.showWarm},
+		{"Pull it again", "its layers are in the pool: not a byte of them moves", true, t.pullAgain},
 		{"Stop", "SIGTERM, and both exit with 0", false, t.stopServices},
+		{"Clean up", "the daemon has left a list of what may go; a command goes on from there", true, t.cleanUp},
 		{"Leave no trace", "no process, no mount, no dataset, no file", false, t.leave},
 	}
 }

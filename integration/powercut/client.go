@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
 )
@@ -19,7 +21,10 @@ import (
 // client is a snapshotter that notes what is asked of it and what it answers.
 // Questions that change nothing are not noted.
 type client struct {
-	sn     snapshots.Snapshotter
+	sn      snapshots.Snapshotter
+	applier diff.Applier
+	// clean has the daemon clean up now, whatever its mode.
+	clean  func(context.Context) error
 	notes  *ledger.Writer
 	cutter *cutter
 }
@@ -56,7 +61,7 @@ func kindOf(err error) string {
 // prepare asks for an active snapshot. If layer is a chain ID, the answer may
 // be that the layer is there, as revived or as another name.
 func (c *client) prepare(ctx context.Context, key, parent string, labels map[string]string, layer, revived string) ([]mount.Mount, ledger.Snap, error) {
-	snap := ledger.Snap{Kind: ledger.Active, Parent: parent, Labels: digest(labels)}
+	snap := ledger.Snap{Kind: ledger.Active, Parent: parent, Labels: digestOf(labels)}
 	var mounts []mount.Mount
 	n := ledger.Note{Op: ledger.Prepare, Key: key, Name: revived, Layer: layer, Snap: &snap}
 	err := c.request(n, func() (err error) {
@@ -67,7 +72,7 @@ func (c *client) prepare(ctx context.Context, key, parent string, labels map[str
 }
 
 func (c *client) view(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, ledger.Snap, error) {
-	snap := ledger.Snap{Kind: ledger.Viewed, Parent: parent, Labels: digest(labels)}
+	snap := ledger.Snap{Kind: ledger.Viewed, Parent: parent, Labels: digestOf(labels)}
 	var mounts []mount.Mount
 	err := c.request(ledger.Note{Op: ledger.View, Key: key, Snap: &snap}, func() (err error) {
 		mounts, err = c.sn.View(ctx, key, parent, snapshots.WithLabels(labels))
@@ -76,9 +81,17 @@ func (c *client) view(ctx context.Context, key, parent string, labels map[string
 	return mounts, snap, err
 }
 
+// unpack asks for a layer to be put into what stands under key.
+func (c *client) unpack(ctx context.Context, key string, layer ocispec.Descriptor, mounts []mount.Mount) error {
+	return c.request(ledger.Note{Op: ledger.Unpack, Key: key}, func() error {
+		_, err := c.applier.Apply(ctx, layer, mounts)
+		return err
+	})
+}
+
 // commit asks for name to be made of key, whose tree has the hash.
 func (c *client) commit(ctx context.Context, name, key, parent, hash, layer string, labels map[string]string) (ledger.Snap, error) {
-	snap := ledger.Snap{Kind: ledger.Committed, Parent: parent, Labels: digest(labels), Hash: hash}
+	snap := ledger.Snap{Kind: ledger.Committed, Parent: parent, Labels: digestOf(labels), Hash: hash}
 	return snap, c.request(ledger.Note{Op: ledger.Commit, Key: key, Name: name, Layer: layer, Snap: &snap}, func() error {
 		return c.sn.Commit(ctx, name, key, snapshots.WithLabels(labels))
 	})
@@ -86,7 +99,7 @@ func (c *client) commit(ctx context.Context, name, key, parent, hash, layer stri
 
 // update replaces the labels of what is snap, all of them or those of fields.
 func (c *client) update(ctx context.Context, name string, snap ledger.Snap, labels map[string]string, fields ...string) (ledger.Snap, error) {
-	snap.Labels = digest(labels)
+	snap.Labels = digestOf(labels)
 	return snap, c.request(ledger.Note{Op: ledger.Update, Key: name, Snap: &snap}, func() error {
 		_, err := c.sn.Update(ctx, snapshots.Info{Name: name, Labels: labels}, fields...)
 		return err
@@ -98,9 +111,7 @@ func (c *client) remove(ctx context.Context, key string) error {
 }
 
 func (c *client) cleanup(ctx context.Context) error {
-	return c.request(ledger.Note{Op: ledger.Cleanup}, func() error {
-		return c.sn.(snapshots.Cleaner).Cleanup(ctx)
-	})
+	return c.request(ledger.Note{Op: ledger.Cleanup}, func() error { return c.clean(ctx) })
 }
 
 // everything is what a listing shows.
@@ -114,11 +125,11 @@ func (c *client) everything(ctx context.Context) (map[string]ledger.Snap, error)
 }
 
 func snapOf(info snapshots.Info) ledger.Snap {
-	return ledger.Snap{Kind: strings.ToLower(info.Kind.String()), Parent: info.Parent, Labels: digest(info.Labels)}
+	return ledger.Snap{Kind: strings.ToLower(info.Kind.String()), Parent: info.Parent, Labels: digestOf(info.Labels)}
 }
 
-// digest is a short word for labels.
-func digest(labels map[string]string) string {
+// digestOf is a short word for labels.
+func digestOf(labels map[string]string) string {
 	if len(labels) == 0 {
 		return "none"
 	}

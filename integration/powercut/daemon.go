@@ -13,10 +13,16 @@ import (
 	"strings"
 	"syscall"
 
+	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/core/diff"
+	diffproxy "github.com/containerd/containerd/v2/core/diff/proxy"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/proxy"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/zfstpl/zfstpl/plugin/control"
 )
 
 const (
@@ -50,7 +56,8 @@ func (m *machine) startDaemon(ctx context.Context) error {
 	defer log.Close() // the process has its own
 	d := &daemon{exited: make(chan struct{})}
 	d.cmd = exec.Command(filepath.Join(m.bin, "containerd-zfstpl-grpc"), "--dataset", baseName, "--root", rootDir,
-		"--address", socket, "--log-level", "debug", "--warm-keep", m.plan.keep, "--zfs-client", m.plan.client)
+		"--address", socket, "--log-level", "debug", "--warm-keep", m.plan.keep, "--zfs-client", m.plan.client,
+		"--cleanup-mode", m.plan.mode, "--warm-max-bytes", m.plan.warm, "--containerd-address", layersSocket)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -118,5 +125,10 @@ func (m *machine) dial() (*client, error) {
 		return nil, err
 	}
 	sn := proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "zfstpl")
-	return &client{sn: sn, notes: m.notes, cutter: m.cutter}, nil
+	clean := sn.(snapshots.Cleaner).Cleanup
+	if m.plan.mode != "gc" {
+		clean = func(ctx context.Context) error { return control.Clean(ctx, conn, nil) }
+	}
+	applier := diffproxy.NewDiffApplier(diffapi.NewDiffClient(conn)).(diff.Applier)
+	return &client{sn: sn, applier: applier, clean: clean, notes: m.notes, cutter: m.cutter}, nil
 }

@@ -29,10 +29,16 @@ const loadTime = 15 * time.Minute
 // load lets workers do whatever comes to their minds until the power goes.
 // found is shared out among them.
 func (m *machine) load(ctx context.Context, c *client, found map[string]ledger.Snap) error {
+	return m.untilCut(c, found, workers, func(w *worker) error { return w.step(ctx) })
+}
+
+// untilCut lets so many workers do one step after the other until the power goes,
+// or something is wrong.
+func (m *machine) untilCut(c *client, found map[string]ledger.Snap, many int, step func(*worker) error) error {
 	m.cutter.arm()
 	known := &hashes{m: m.book.Layers()}
-	failed := make(chan error, workers)
-	for id := range workers {
+	failed := make(chan error, many)
+	for id := range many {
 		w := m.worker(c, id)
 		w.hashes = known
 		for name, snap := range found {
@@ -40,7 +46,7 @@ func (m *machine) load(ctx context.Context, c *client, found map[string]ledger.S
 				w.own[name] = snap
 			}
 		}
-		go func() { failed <- w.work(ctx) }()
+		go func() { failed <- w.work(step) }()
 	}
 	select {
 	case err := <-failed:
@@ -72,7 +78,7 @@ func (w *worker) chain(image, layer int) string {
 	return fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Appendf(nil, "%d/%d/%d", w.seed, image, layer)))
 }
 
-// content is what a layer is made of: the same for everybody who pulls it.
-func content(chain string) *rand.Rand {
+// seedOf is what a layer is made of: the same for everybody who pulls it.
+func seedOf(chain string) *rand.Rand {
 	return rand.New(rand.NewChaCha8(sha256.Sum256([]byte(chain))))
 }

@@ -58,7 +58,14 @@ func run(ctx context.Context, opts options) error {
 	if err := m.countRemains(ctx); err != nil {
 		return err
 	}
+	if m.layers, err = serveLayers(); err != nil {
+		return err
+	}
 	if err := m.startDaemon(ctx); err != nil {
+		return err
+	}
+	// What a life with little room has left is recovered with as little.
+	if _, err := command(ctx, "zfs", "set", "quota=none", baseName); err != nil {
 		return err
 	}
 	if err := m.live(ctx); err != nil {
@@ -88,6 +95,7 @@ type machine struct {
 	notes  *ledger.Writer
 	cutter *cutter
 	daemon *daemon
+	layers *layers
 	// remains is how many invariants the cut has left broken, for the daemon to
 	// recover.
 	remains int
@@ -105,6 +113,9 @@ func (m *machine) live(ctx context.Context) error {
 	}
 	if m.plan.last {
 		return m.end(ctx, c)
+	}
+	if m.plan.narrow {
+		return m.loadNarrowly(ctx, c, found)
 	}
 	return m.load(ctx, c, found)
 }

@@ -20,10 +20,16 @@ type plan struct {
 	requests int
 	delay    time.Duration
 	last     bool // no cut: everything is removed
+	narrow   bool // there is room for one layer, and every other one wants a sweep
 
 	keep   string // how long the daemon keeps warm templates
 	client string // how the daemon speaks to ZFS
+	mode   string // when the daemon cleans up
+	warm   string // what its warm templates may have together
 }
+
+// narrowRequests are the most where there is little room.
+const narrowRequests = 12
 
 func planOf(opts options) plan {
 	r := rand.New(rand.NewPCG(opts.seed, uint64(opts.cycle)))
@@ -35,11 +41,19 @@ func planOf(opts options) plan {
 		client:   []string{"auto", "auto", "command"}[r.IntN(3)],
 		last:     opts.cycle >= opts.cuts,
 	}
+	p.mode = []string{"gc", "gc", "background", "manual"}[r.IntN(4)]
+	p.warm = []string{"0", "64KiB"}[r.IntN(2)]
+	if p.narrow = r.IntN(3) == 0; p.narrow {
+		// What is unpacked takes long, and something has to be warm.
+		p.requests = 1 + r.IntN(narrowRequests)
+		p.delay = time.Duration(r.Int64N(int64(5 * time.Second)))
+		p.keep, p.warm = "forever", "0"
+	}
 	if p.early {
 		p.delay = time.Duration(r.Int64N(int64(4 * time.Second)))
 	}
 	if p.last {
-		p.keep = "0s"
+		p.keep, p.mode = "0s", "gc"
 	}
 	return p
 }
@@ -51,8 +65,10 @@ func (p plan) String() string {
 		when = "no cut"
 	case p.early:
 		when = fmt.Sprintf("cut %s after the pool's opening begins", p.delay)
+	case p.narrow:
+		when += ", with room for one layer"
 	}
-	return fmt.Sprintf("%s; warm templates are kept %s, ZFS client %s", when, p.keep, p.client)
+	return fmt.Sprintf("%s; warm templates are kept %s and have at most %s (0: any), cleanups %s, ZFS client %s", when, p.keep, p.warm, p.mode, p.client)
 }
 
 // cutter says when to cut.

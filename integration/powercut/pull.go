@@ -56,13 +56,18 @@ func (w *worker) next(image int) (x extraction, ok bool) {
 	if x.chain == "" {
 		return x, false
 	}
+	return w.extraction(x.chain, x.parent), true
+}
+
+// extraction is a layer that is to be asked for.
+func (w *worker) extraction(chain, parent string) extraction {
+	x := extraction{chain: chain, parent: parent, labels: w.labels()}
 	x.key = w.name(fmt.Sprintf("extract-%d-Ab_1 %s", w.number, x.chain))
-	x.labels = w.labels()
 	if w.r.IntN(4) > 0 { // as all but the oldest ways to pull do
 		x.labels[snapshots.LabelSnapshotRef] = x.chain
 		x.revived = strings.TrimSuffix(x.key, layout.ClientName(x.key)) + x.chain
 	}
-	return x, true
+	return x
 }
 
 // asked is the layer that prepare asks for by label.
@@ -96,20 +101,23 @@ func (w *worker) adopt(ctx context.Context, x extraction, asked ledger.Snap) err
 // extract fills the layer and commits it. Most unpackers unmount it before,
 // some do not.
 func (w *worker) extract(ctx context.Context, x extraction, mounts []mount.Mount) error {
+	commit := func(hash string) error { return w.commitLayer(ctx, x, hash) }
+	return w.fill(ctx, mounts, w.r.IntN(3) == 0, func(root string) error { return tree.Grow(root, seedOf(x.chain)) }, commit)
+}
+
+// commitLayer commits a layer whose tree has the hash.
+func (w *worker) commitLayer(ctx context.Context, x extraction, hash string) error {
 	labels := w.labels()
 	if x.asked() != "" {
 		labels[snapshots.LabelSnapshotRef] = x.chain
 	}
 	name := w.name(x.chain)
-	commit := func(hash string) error {
-		w.hashes.set(x.chain, hash)
-		snap, err := w.commit(ctx, name, x.key, x.parent, hash, x.chain, labels)
-		if err == nil {
-			w.own[name] = snap
-		}
-		return err
+	w.hashes.set(x.chain, hash)
+	snap, err := w.commit(ctx, name, x.key, x.parent, hash, x.chain, labels)
+	if err == nil {
+		w.own[name] = snap
 	}
-	return w.fill(ctx, mounts, w.r.IntN(3) == 0, func(root string) error { return tree.Grow(root, content(x.chain)) }, commit)
+	return err
 }
 
 // fill mounts a snapshot, lets grow change it and hands commit its hash: while

@@ -38,10 +38,10 @@ const (
 	maxActive = 4
 )
 
-// work goes on until something is wrong.
-func (w *worker) work(ctx context.Context) error {
+// work takes one step after the other until something is wrong.
+func (w *worker) work(step func(*worker) error) error {
 	for {
-		if err := w.step(ctx); err != nil {
+		if err := step(w); err != nil {
 			return fmt.Errorf("worker of namespace %s: %w", w.namespace, err)
 		}
 	}
@@ -125,10 +125,13 @@ func (w *worker) gone(parent string, err error) bool {
 
 // removeOne removes anything; what others stand on stays.
 func (w *worker) removeOne(ctx context.Context) error {
-	name := w.pick("")
-	if name == "" {
-		return nil
+	if name := w.pick(""); name != "" {
+		return w.drop(ctx, name)
 	}
+	return nil
+}
+
+func (w *worker) drop(ctx context.Context, name string) error {
 	err := w.remove(ctx, name)
 	if errdefs.IsFailedPrecondition(err) && w.own[name].Kind == ledger.Committed {
 		return nil

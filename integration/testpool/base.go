@@ -49,6 +49,17 @@ func (p *Pool) NewBaseWith(t testing.TB, choice zfs.Choice) *Base {
 	return b
 }
 
+// OpenBase is a base that another process has made and will take down. The caller
+// closes its Client.
+func (p *Pool) OpenBase(t testing.TB, id string) *Base {
+	t.Helper()
+	name, err := layout.ParseBase(p.Name + "/" + id)
+	require.NoError(t, err)
+	client, err := zfs.Open(context.Background(), p.Name, snapshotter.PropertyPrefix, ClientChoice())
+	require.NoError(t, err)
+	return &Base{Base: name, Root: filepath.Join(p.Dir, id), Client: client, Choice: ClientChoice(), pool: p}
+}
+
 // List answers everything under the base.
 func (b *Base) List(t testing.TB) []zfs.Dataset {
 	t.Helper()

@@ -36,8 +36,12 @@ func Available() error {
 }
 
 // Create makes a pool. Close takes it away.
-func Create(size int64) (*Pool, error) {
-	dir, err := os.MkdirTemp("", "zfstpl-test-")
+func Create(size int64) (*Pool, error) { return CreateIn("", size) }
+
+// CreateIn is Create for a pool whose file is in a directory ("" for that of
+// temporary files): what befalls its file system befalls the pool.
+func CreateIn(parent string, size int64) (*Pool, error) {
+	dir, err := os.MkdirTemp(parent, "zfstpl-test-")
 	if err != nil {
 		return nil, err
 	}

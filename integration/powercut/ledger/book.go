@@ -96,9 +96,12 @@ func (b *Book) answer(n Note) error {
 		return fmt.Errorf("answer %d to nothing", n.ID)
 	}
 	delete(b.asked, n.ID)
-	if n.Failed == "" {
+	switch {
+	case n.Failed == "":
 		b.done(asked)
-	} else if n.Failed == Exists && asked.Op == Prepare && asked.Name != "" {
+	case asked.Op == Unpack:
+		b.state(asked.Key).absent = true
+	case n.Failed == Exists && asked.Op == Prepare && asked.Name != "":
 		// The layer has a record: under the name that was foretold, or
 		// somebody else's. The load looks, and says what it sees.
 		s := b.state(asked.Name)
@@ -164,6 +167,10 @@ func (b *Book) cutOff(n Note) {
 		b.pairs = append(b.pairs, pair{Commit, n.Key, before, n.Name, true})
 	case Remove:
 		b.state(n.Key).absent = true
+	case Unpack:
+		s := b.state(n.Key)
+		s.absent = true
+		b.pairs = append(b.pairs, pair{Unpack, n.Key, s.may[len(s.may)-1], "", false})
 	}
 }
 

@@ -65,6 +65,7 @@ func TestWhatMayBeFound(t *testing.T) {
 	one := func(n Note) []Note { return []Note{n} }
 	prepared := done(Prepare, "key", &g1)
 	again := done(Prepare, "key", &g2)
+	full := Note{Note: Answered, Op: Unpack, Key: "key", Failed: "no room"}
 	removed := done(Remove, "key", nil)
 	for name, c := range map[string]struct {
 		notes []Note
@@ -86,6 +87,10 @@ func TestWhatMayBeFound(t *testing.T) {
 		"prepared again and removed":             {life(prepared, removed, again, removed), []string{"none", "g2"}},
 		"update cut off":                         {life(prepared, one(asks(Update, "key", &g2))), []string{"g1", "g2"}},
 		"updated":                                {life(prepared, done(Update, "key", &g2)), []string{"g2"}},
+		"unpacking cut off":                      {life(prepared, one(asks(Unpack, "key", nil))), []string{"none", "g1"}},
+		"unpacked":                               {life(prepared, done(Unpack, "key", nil)), []string{"g1"}},
+		"does not fit":                           {life(prepared, one(asks(Unpack, "key", nil)), one(full)), []string{"none", "g1"}},
+		"does not fit, and is gone":              {life(prepared, one(asks(Unpack, "key", nil)), one(full), one(Note{Note: Sees, Name: "key"})), []string{"none"}},
 		"settled without":                        {append(life(prepared), Note{Note: Settled}), []string{"none"}},
 		"settled with":                           {append(life(prepared, removed), Note{Note: Sees, Name: "key", Snap: &g1}, Note{Note: Settled}), []string{"g1"}},
 		"seen, and cut off before it is settled": {append(life(prepared, removed), Note{Note: Sees, Name: "key", Snap: &g1}, Note{Note: Begins}), []string{"g1"}},

@@ -44,14 +44,14 @@ func (b *Book) Match(found map[string]Snap) (matched map[string]Snap, wrong []st
 	return matched, wrong
 }
 
-// CutOff counts the commits, and the prepares of layers that may have been
-// there, that the power cut off: those of which something was found and those
-// of which nothing was.
+// CutOff counts the commits, the prepares of layers that may have been there, and
+// the unpackings that the power cut off: those of which something was found, or
+// whose runtime was thrown away, and the others.
 func (b *Book) CutOff(found map[string]Snap) (happened, not int) {
 	for _, p := range b.pairs {
 		_, after := found[p.name]
 		at, prepared := found[p.key]
-		if after || p.op == Prepare && prepared && at.sameRecord(p.snap) {
+		if after || p.op == Prepare && prepared && at.sameRecord(p.snap) || p.op == Unpack && !prepared {
 			happened++
 		} else {
 			not++

@@ -30,6 +30,7 @@ const (
 	Update  = "update"
 	Remove  = "remove"
 	Cleanup = "cleanup"
+	Unpack  = "unpack" // a layer into what stands under Key, which goes where there is no room for it
 )
 
 // A Note is one line of a ledger.
@@ -38,8 +39,8 @@ type Note struct {
 	At   string `json:"at,omitempty"` // since the writer was made
 	ID   int    `json:"id,omitempty"` // ties an answer to what was asked
 	Op   string `json:"op,omitempty"`
-	// Key is the name that is prepared, viewed, updated, removed or, by a
-	// commit, used up.
+	// Key is the name that is prepared, viewed, updated, unpacked into, removed
+	// or, by a commit, used up.
 	Key string `json:"key,omitempty"`
 	// Name is what a commit makes and what a prepare makes instead of Key
 	// where the layer is there already.

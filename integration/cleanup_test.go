@@ -1,0 +1,254 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/plugin/control"
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// markOf is what a base says about the cleanup it is owed.
+func markOf(t testing.TB, base *testpool.Base) snapshotter.Mark {
+	t.Helper()
+	props, err := base.Client.Properties(context.Background(), base.String(), snapshotter.CleanupProperty)
+	require.NoError(t, err)
+	if v := props[snapshotter.CleanupProperty]; v.Here {
+		return snapshotter.ParseMark(v.Value)
+	}
+	return snapshotter.Mark{}
+}
+
+// cleanupArgs are those of 'zfstpl cleanup' for a base and a daemon that may run.
+func cleanupArgs(d *daemon, more ...string) []string {
+	return append([]string{"cleanup", "--dataset", d.base.String(), "--address", d.address}, more...)
+}
+
+// litter makes trash, as a daemon that was killed leaves it: the base says that
+// there is some, and nobody has a list.
+func litter(t testing.TB, base *testpool.Base, n int) {
+	t.Helper()
+	var ops []zfs.Op
+	for range n {
+		run := base.Clone("litter", layout.NewID())
+		ops = append(ops, zfs.Clone(base.Empty().Snapshot(), run), zfs.Set(run, "zfstpl:trash", time.Now().UTC().Format(time.RFC3339)))
+		if len(ops) == 40 {
+			require.NoError(t, base.Client.Apply(context.Background(), ops...))
+			ops = nil
+		}
+	}
+	ops = append(ops, zfs.Set(base.String(), snapshotter.CleanupProperty, time.Now().UTC().Format(time.RFC3339)))
+	require.NoError(t, base.Client.Apply(context.Background(), ops...))
+}
+
+// With cleanup.mode "manual" a removal is one property and nothing else, until
+// somebody says otherwise. The base itself says that there is something to do, and
+// a command does it without any daemon, from the list that the daemon left.
+func TestCleanupWithoutADaemon(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	d := startDaemon(t, base, "--cleanup-mode", "manual")
+	sn := d.snapshotter(t)
+	for i := range 5 {
+		key := fmt.Sprint(i)
+		_, err := sn.Prepare(ctx, key, "")
+		require.NoError(t, err)
+		require.NoError(t, sn.Remove(ctx, key))
+	}
+	require.NoError(t, sn.Cleanup(ctx))
+	require.Eventually(t, func() bool { return markOf(t, base).Owed(time.Now()) }, patience, 50*time.Millisecond, "the base says so by itself")
+	assert.Len(t, base.Names(t), 4+5, "containerd's own call destroys nothing")
+
+	d.stop(t)
+	list := filepath.Join(base.Root, "cleanup.json")
+	require.FileExists(t, list)
+	require.NotEmpty(t, markOf(t, base).List)
+	stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d, "--owed")...)
+	require.NoError(t, err, "one is owed: %s", stderr)
+	assert.Empty(t, stdout+stderr)
+	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--auto")...)
+	require.NoError(t, err, stderr)
+	assert.Empty(t, stdout, "not a word")
+	assert.Len(t, base.Names(t), 4, "the base, its two halves and the empty template")
+	assert.Equal(t, snapshotter.Mark{}, markOf(t, base))
+	assert.NoFileExists(t, list)
+
+	var exit *exec.ExitError
+	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--owed")...)
+	require.ErrorAs(t, err, &exit, "none is owed")
+	assert.Equal(t, 1, exit.ExitCode(), "which systemd takes for a condition that does not hold")
+	assert.Empty(t, stdout+stderr)
+	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--auto")...)
+	require.NoError(t, err)
+	assert.Empty(t, stdout+stderr)
+
+	// Without a list it finds out what there is.
+	litter(t, base, 3)
+	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d)...)
+	require.NoError(t, err, stderr)
+	assert.Contains(t, stdout, "3 datasets destroyed in ")
+	assert.Len(t, base.Names(t), 4)
+}
+
+// A daemon that runs does the work, whatever its mode, and tells of it; while it
+// is at it containers begin.
+func TestCleanupByADaemon(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	litter(t, base, 20)
+	d := startDaemon(t, base, "--cleanup-mode", "manual")
+	sn := d.snapshotter(t)
+	began, over := make(chan struct{}), make(chan error, 1)
+	var last snapshotter.Progress
+	conn := d.dial(t)
+	go func() {
+		over <- control.Clean(ctx, conn, func(p snapshotter.Progress) {
+			if last.Of == 0 {
+				close(began)
+			}
+			last = p
+		})
+	}()
+	<-began
+	_, err := sn.Prepare(ctx, "web", "")
+	require.NoError(t, err)
+	require.NoError(t, <-over)
+	assert.Equal(t, snapshotter.Progress{Looked: 20, Of: 20, Destroyed: 20}, last)
+	assert.Len(t, base.Names(t), 4+1)
+	require.NoError(t, sn.Remove(ctx, "web"))
+	stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d)...)
+	require.NoError(t, err, stderr)
+	assert.Contains(t, stdout, "1 datasets destroyed in ")
+	assert.Len(t, base.Names(t), 4)
+	stdout, _, err = runCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
+	require.NoError(t, err)
+	assert.Contains(t, stdout, "no cleanup is under way")
+}
+
+// A cleanup is stopped from anywhere, in a daemon or without one, loses nothing,
+// and the next one does the rest.
+func TestACleanupIsStopped(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	const many = 40 // five batches
+	for what, run := range map[string]func(t *testing.T, d *daemon) error{
+		"in a daemon": func(t *testing.T, d *daemon) error {
+			d.start(t)
+			over, conn := make(chan error, 1), d.dial(t)
+			go func() {
+				over <- control.Clean(ctx, conn, func(p snapshotter.Progress) {
+					if p.Looked > 0 {
+						return
+					}
+					_, err := control.Stop(ctx, conn) // with the first batch still to come
+					assert.NoError(t, err)
+				})
+			}()
+			err := <-over
+			require.ErrorIs(t, err, errdefs.ErrAborted)
+			d.stop(t)
+			return nil
+		},
+		"without one": func(t *testing.T, d *daemon) error {
+			var log syncBuffer
+			cmd := exec.Command(binary(t, "zfstpl"), cleanupArgs(d)...)
+			cmd.Stdout, cmd.Stderr = &log, &log
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			require.NoError(t, cmd.Start())
+			require.Eventually(t, func() bool {
+				stdout, _, err := runCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
+				return err == nil && strings.Contains(stdout, "the cleanup ends")
+			}, patience, time.Millisecond)
+			err := cmd.Wait()
+			var exit *exec.ExitError
+			require.ErrorAs(t, err, &exit, "%s", log.String())
+			assert.Equal(t, 1, exit.ExitCode())
+			assert.Contains(t, log.String(), "interrupted; the rest is for the next time")
+			return nil
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			base := pool.NewBase(t)
+			d := newDaemon(t, base, "--cleanup-mode", "manual")
+			litter(t, base, many)
+			require.NoError(t, run(t, d))
+			left := len(base.Names(t)) - 4
+			assert.Positive(t, left, "it was stopped")
+			assert.True(t, markOf(t, base).Owed(time.Now()), "and the base says so")
+			base.Check(t)
+			stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d)...)
+			require.NoError(t, err, stderr)
+			assert.Contains(t, stdout, fmt.Sprintf("%d datasets destroyed in ", left))
+			assert.Len(t, base.Names(t), 4)
+			assert.Equal(t, snapshotter.Mark{}, markOf(t, base))
+		})
+	}
+}
+
+// In the background what nobody needs goes by itself, some time after the last
+// container began.
+func TestCleanupInTheBackground(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := pool.NewBase(t)
+	d := startDaemon(t, base, "--cleanup-mode", "background")
+	sn := d.snapshotter(t)
+	_, err := sn.Prepare(ctx, "web", "")
+	require.NoError(t, err)
+	require.NoError(t, sn.Remove(ctx, "web"))
+	require.NoError(t, sn.Cleanup(ctx))
+	assert.Len(t, base.Names(t), 4+1, "not while somebody is at work")
+	require.Eventually(t, func() bool { return len(base.Names(t)) == 4 }, patience, 200*time.Millisecond)
+	require.Eventually(t, func() bool { return markOf(t, base) == snapshotter.Mark{} }, patience, 50*time.Millisecond)
+}
+
+// A cleanup that is killed, in a daemon or alone, is one that was stopped: whoever
+// comes next finds out what there is.
+func TestACleanupIsKilled(t *testing.T) {
+	t.Parallel()
+	base := pool.NewBase(t)
+	d := newDaemon(t, base, "--cleanup-mode", "manual")
+	litter(t, base, 40)
+	for range 2 {
+		var log syncBuffer
+		cmd := exec.Command(binary(t, "zfstpl"), cleanupArgs(d)...)
+		cmd.Stdout, cmd.Stderr = &log, &log
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		before := len(base.Names(t))
+		if before == 4 {
+			break // the first was done before the kill came
+		}
+		require.NoError(t, cmd.Start())
+		require.Eventually(t, func() bool { return len(base.Names(t)) < before }, patience, time.Millisecond)
+		_ = cmd.Process.Kill() // it may have ended just now
+		var exit *exec.ExitError
+		if err := cmd.Wait(); err != nil {
+			require.ErrorAs(t, err, &exit, "%s", log.String())
+		}
+		base.Check(t)
+	}
+	require.NoError(t, errors.Join(os.WriteFile(filepath.Join(base.Root, "cleanup.json"), []byte("{"), 0o600)))
+	d.start(t)
+	require.NoError(t, control.Clean(context.Background(), d.dial(t), nil))
+	assert.Len(t, base.Names(t), 4)
+	d.stop(t)
+	assert.Equal(t, snapshotter.Mark{}, markOf(t, base))
+}

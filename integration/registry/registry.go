@@ -1,0 +1,172 @@
+// Package registry serves one image as a registry does, and counts what is fetched.
+// It checks no names and no credentials: it is for tests and the demo, on the
+// loopback device.
+package registry
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Registry is an http.Handler.
+type Registry struct {
+	manifest  []byte
+	mediaType string
+	digest    string
+	blobs     map[string][]byte // by digest
+	layers    map[string]bool   // digests of those that are layers
+
+	mu      sync.Mutex
+	fetched Fetched
+}
+
+// Fetched is what was fetched of layers.
+type Fetched struct {
+	Layers int
+	Bytes  int64
+}
+
+// OfImage serves an image that a library has read.
+func OfImage(image v1.Image) (*Registry, error) {
+	r := &Registry{blobs: make(map[string][]byte), layers: make(map[string]bool)}
+	var err error
+	if r.manifest, err = image.RawManifest(); err != nil {
+		return nil, err
+	}
+	mediaType, err := image.MediaType()
+	if err != nil {
+		return nil, err
+	}
+	r.mediaType, r.digest = string(mediaType), digest.FromBytes(r.manifest).String()
+	config, err := image.RawConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	r.blobs[digest.FromBytes(config).String()] = config
+	layers, err := image.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		if err := r.addLayer(l); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (r *Registry) addLayer(l v1.Layer) error {
+	digest, err := l.Digest()
+	if err != nil {
+		return err
+	}
+	reader, err := l.Compressed()
+	if err != nil {
+		return err
+	}
+	content, err := io.ReadAll(reader)
+	if err = errors.Join(err, reader.Close()); err != nil {
+		return err
+	}
+	r.blobs[digest.String()] = content
+	r.layers[digest.String()] = true
+	return nil
+}
+
+// OfLayout serves the image of a tar archive of an OCI image layout that has one.
+func OfLayout(archive string) (*Registry, error) {
+	file, err := os.Open(archive)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	r := &Registry{blobs: make(map[string][]byte), layers: make(map[string]bool)}
+	var index ocispec.Index
+	for reader := tar.NewReader(file); ; {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", archive, err)
+		}
+		content, err := io.ReadAll(reader)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", archive, err)
+		}
+		switch dir, last := path.Split(path.Clean(header.Name)); {
+		case last == ocispec.ImageIndexFile && dir == "":
+			if err := json.Unmarshal(content, &index); err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", archive, header.Name, err)
+			}
+		case strings.HasPrefix(dir, ocispec.ImageBlobsDir+"/"):
+			r.blobs[path.Base(dir)+":"+last] = content
+		}
+	}
+	if len(index.Manifests) != 1 {
+		return nil, fmt.Errorf("%s has %d images, one is wanted", archive, len(index.Manifests))
+	}
+	target := index.Manifests[0]
+	r.manifest, r.mediaType, r.digest = r.blobs[target.Digest.String()], target.MediaType, target.Digest.String()
+	var manifest ocispec.Manifest
+	if err := json.Unmarshal(r.manifest, &manifest); err != nil {
+		return nil, fmt.Errorf("%s: manifest %s: %w", archive, target.Digest, err)
+	}
+	for _, l := range manifest.Layers {
+		r.layers[l.Digest.String()] = true
+	}
+	return r, nil
+}
+
+func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	content, mediaType, digest := []byte("{}"), "application/json", ""
+	switch dir, last := path.Split(req.URL.Path); {
+	case strings.HasSuffix(dir, "/manifests/"):
+		content, mediaType, digest = r.manifest, r.mediaType, r.digest
+	case strings.HasSuffix(dir, "/blobs/"):
+		blob, ok := r.blobs[last]
+		if !ok {
+			http.NotFound(w, req)
+			return
+		}
+		content, mediaType, digest = blob, "application/octet-stream", last
+		if req.Method == http.MethodGet && r.layers[last] {
+			r.count(blob)
+		}
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+	w.Header().Set("Docker-Content-Digest", digest)
+	if req.Method != http.MethodHead {
+		_, _ = w.Write(content) // who hung up needs no answer
+	}
+}
+
+func (r *Registry) count(blob []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fetched.Layers++
+	r.fetched.Bytes += int64(len(blob))
+}
+
+// Fetched answers what was fetched since it was last asked.
+func (r *Registry) Fetched() Fetched {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.fetched
+	r.fetched = Fetched{}
+	return now
+}

@@ -1,0 +1,415 @@
+package integration
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
+)
+
+// narrowRoom is what a quota or reservation leaves: an emulated machine is slow to
+// fill more, and slower where a quota is near.
+const narrowRoom = 10 * mib
+
+// shortOf leaves some of the places out where time is short.
+func shortOf(t testing.TB, what string) {
+	t.Helper()
+	if testing.Short() && what != "a small pool" && what != "a quota on the base" {
+		t.Skip("two places of four where time is short")
+	}
+}
+
+// narrowPlaces are the ways in which a base can have little room. Each makes a
+// base, and answers how many bytes can be written there.
+var narrowPlaces = map[string]func(t *testing.T) (base *testpool.Base, room int64){
+	"a small pool": func(t *testing.T) (*testpool.Base, int64) {
+		base := smallPool(t, 64*mib).NewBase(t)
+		return base, available(t, base.String())
+	},
+	"a quota on the base": func(t *testing.T) (*testpool.Base, int64) {
+		base := pool.NewBase(t)
+		zfsCommand(t, "set", fmt.Sprintf("quota=%d", narrowRoom), base.String())
+		return base, available(t, base.String())
+	},
+	"a quota above the base": func(t *testing.T) (*testpool.Base, int64) {
+		p := smallPool(t, 512*mib)
+		base := p.NewBase(t)
+		zfsCommand(t, "set", fmt.Sprintf("quota=%d", narrowRoom), p.Name)
+		return base, available(t, base.String())
+	},
+	"a neighbour's reservation": func(t *testing.T) (*testpool.Base, int64) {
+		p := smallPool(t, 512*mib)
+		base := p.NewBase(t)
+		zfsCommand(t, "create", "-o", "mountpoint=none", "-o",
+			fmt.Sprintf("reservation=%d", available(t, base.String())-narrowRoom), p.Name+"/neighbour")
+		return base, available(t, base.String())
+	},
+}
+
+// smallPool is a pool of a test's own.
+func smallPool(t *testing.T, size int64) *testpool.Pool {
+	t.Helper()
+	p, err := testpool.Create(size)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, p.Close(context.Background())) })
+	return p
+}
+
+func zfsCommand(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("zfs", args...).CombinedOutput()
+	require.NoError(t, err, "zfs %v: %s", args, out)
+	return string(out)
+}
+
+// available is what can still be written, after what was written has settled.
+func available(t testing.TB, dataset string) int64 {
+	t.Helper()
+	zpoolSync(t, dataset)
+	var bytes int64
+	_, err := fmt.Sscan(zfsCommand(t, "get", "-Hp", "-o", "value", "available", dataset), &bytes)
+	require.NoError(t, err)
+	return bytes
+}
+
+func zpoolSync(t testing.TB, dataset string) {
+	t.Helper()
+	base, err := layout.ParseBase(dataset)
+	require.NoError(t, err)
+	out, err := exec.Command("zpool", "sync", base.Pool()).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// attempts is a content store that counts how often each layer is read.
+type attempts struct {
+	content.Store
+	n atomic.Int32
+}
+
+func (a *attempts) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
+	a.n.Add(1)
+	return a.Store.ReaderAt(ctx, desc)
+}
+
+// newNarrow is a differ over a base that has little room.
+func newNarrow(t *testing.T, base *testpool.Base) (*differ, *attempts) {
+	t.Helper()
+	d := newDiffer(t, base)
+	counted := &attempts{Store: d.contents.Store}
+	d.contents.Store = counted
+	d.restart(t)
+	return d, counted
+}
+
+// noise is a layer of files that nothing makes smaller.
+func (d *differ) noise(t testing.TB, seed byte, size int64) ocispec.Descriptor {
+	t.Helper()
+	return d.pushed(t, ocispec.MediaTypeImageLayer, func(w io.Writer) {
+		random, layer := rand.NewChaCha8([32]byte{seed}), tar.NewWriter(w)
+		const fileSize = mib
+		for i := int64(0); i < size; i += fileSize {
+			n := min(fileSize, size-i)
+			require.NoError(t, layer.WriteHeader(&tar.Header{Name: fmt.Sprintf("noise-%d", i/fileSize), Mode: 0o644, Size: n}))
+			_, err := io.CopyN(layer, random, n)
+			require.NoError(t, err)
+		}
+		require.NoError(t, layer.Close())
+	})
+}
+
+// extract begins to unpack a layer.
+func (d *differ) extract(t testing.TB, chain string) (key string, mounts []mount.Mount) {
+	t.Helper()
+	d.serial++
+	key = extraction("test", d.serial, chain)
+	mounts, err := d.sn.Prepare(d.ctx, key, "", withRef(chain))
+	require.NoError(t, err)
+	return key, mounts
+}
+
+// pull unpacks a layer and commits it, as containerd does.
+func (d *differ) pull(t testing.TB, chain string, desc ocispec.Descriptor) (name string, err error) {
+	t.Helper()
+	key, mounts := d.extract(t, chain)
+	if _, err := d.Apply(d.ctx, desc, mounts); err != nil {
+		require.NoError(t, d.sn.Remove(d.ctx, key), "as containerd does then")
+		return "", err
+	}
+	d.serial++
+	name = fmt.Sprintf("test/%d/%s", d.serial, chain)
+	return name, d.sn.Commit(d.ctx, name, key, withRef(chain))
+}
+
+func (d *differ) hasTemplate(t testing.TB, chain string) bool {
+	t.Helper()
+	layer, err := d.base.Layer(chain)
+	require.NoError(t, err)
+	for _, s := range d.base.List(t) {
+		if s.Name == layer.Dataset() {
+			return s.HasSnapshot(layout.Extracted)
+		}
+	}
+	return false
+}
+
+// The first attempt finds no space, a warm template goes, the second succeeds, and
+// the new template is there: in one run, in every place with little room.
+func TestALayerFitsAfterASweep(t *testing.T) {
+	t.Parallel()
+	for what, place := range narrowPlaces {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			base, room := place(t)
+			d, counted := newNarrow(t, base)
+			size := room * 6 / 10
+			warm, err := d.pull(t, chainID(1), d.noise(t, 1, size))
+			require.NoError(t, err)
+			require.NoError(t, d.sn.Remove(d.ctx, warm))
+			require.NoError(t, d.sn.Cleanup(d.ctx))
+			require.True(t, d.hasTemplate(t, chainID(1)), "it is warm")
+			require.Less(t, available(t, base.String()), size, "what comes next does not fit beside it")
+
+			counted.n.Store(0)
+			name, err := d.pull(t, chainID(2), d.noise(t, 2, size))
+			require.NoError(t, err)
+			assert.EqualValues(t, 2, counted.n.Load(), "attempts")
+			assert.False(t, d.hasTemplate(t, chainID(1)), "the warm one is gone")
+			assert.True(t, d.hasTemplate(t, chainID(2)), "the new one is there")
+			d.mounted(t, d.viewed(t, name), func(root string) { requireNoise(t, root, 2, size) })
+			d.removeAll(t)
+		})
+	}
+}
+
+// requireNoise wants the files of a layer of noise, whole.
+func requireNoise(t testing.TB, root string, seed byte, size int64) {
+	t.Helper()
+	random := rand.NewChaCha8([32]byte{seed})
+	want := make([]byte, mib)
+	for i := int64(0); i < size; i += mib {
+		part := want[:min(mib, size-i)]
+		_, err := io.ReadFull(random, part)
+		require.NoError(t, err)
+		got, err := os.ReadFile(filepath.Join(root, "noise-"+strconv.FormatInt(i/mib, 10)))
+		require.NoError(t, err)
+		require.Equal(t, len(part), len(got))
+		require.True(t, string(part) == string(got), "the content of file %d", i/mib)
+	}
+}
+
+// Where nothing can be evicted the second attempt is the last, and nothing is left
+// of it.
+func TestALayerThatFitsNowhere(t *testing.T) {
+	t.Parallel()
+	for what, place := range narrowPlaces {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			shortOf(t, what)
+			base, room := place(t)
+			d, counted := newNarrow(t, base)
+			// A template that a container stands on is nothing to evict.
+			pinned, err := d.pull(t, chainID(1), d.noise(t, 1, room*6/10))
+			require.NoError(t, err)
+			d.prepare(t, pinned)
+			require.NoError(t, d.sn.Cleanup(d.ctx))
+			before := base.Names(t)
+
+			counted.n.Store(0)
+			_, err = d.pull(t, chainID(2), d.noise(t, 2, room*6/10))
+			require.True(t, errdefs.IsResourceExhausted(err), "%v", err)
+			t.Log(err)
+			assert.ErrorContains(t, err, "tried twice: no warm template could be evicted")
+			assert.EqualValues(t, 2, counted.n.Load(), "attempts")
+			assert.Equal(t, before, base.Names(t), "nothing is left")
+			d.requireNothingUnderWay(t, 0)
+			d.removeAll(t)
+			require.NoError(t, d.sn.Cleanup(d.ctx))
+			_, err = d.pull(t, chainID(2), d.noise(t, 3, room*6/10))
+			require.NoError(t, err, "when there is room it fits")
+			d.removeAll(t)
+		})
+	}
+}
+
+// stalled is a store that answers no more after so many bytes.
+type stalled struct {
+	content.Store
+	after int64
+}
+
+type stalledReader struct {
+	content.ReaderAt
+	ctx   context.Context
+	after int64
+}
+
+func (s stalled) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
+	r, err := s.Store.ReaderAt(ctx, desc)
+	return stalledReader{r, ctx, s.after}, err
+}
+
+func (r stalledReader) ReadAt(p []byte, at int64) (int, error) {
+	if at >= r.after {
+		<-r.ctx.Done()
+		return 0, context.Cause(r.ctx)
+	}
+	return r.ReaderAt.ReadAt(p, at)
+}
+
+// A layer that meets the end of the space says so, also when the store it comes
+// from has stalled: it waits for nobody.
+//
+// It runs beside no other test: near a bound ZFS ends a txg for every few blocks,
+// and beside others each takes seconds. What is to be told apart is slow and never.
+func TestASpaceErrorWaitsForNobody(t *testing.T) {
+	for what, place := range narrowPlaces {
+		t.Run(what, func(t *testing.T) {
+			shortOf(t, what)
+			base, room := place(t)
+			d := newDiffer(t, base)
+			// Between the end of the space and the stall there is more than is read
+			// ahead of what is unpacked.
+			desc := d.noise(t, 1, room+64*mib)
+			d.contents.Store = stalled{d.contents.Store, room + 16*mib}
+			d.restart(t)
+			ctx, cancel := context.WithTimeoutCause(d.ctx, 5*patience, errors.New("it hangs"))
+			defer cancel()
+			key, mounts := d.extract(t, chainID(1))
+			_, err := d.Apply(ctx, desc, mounts)
+			assert.True(t, errdefs.IsResourceExhausted(err), "%v", err)
+			assert.NoError(t, ctx.Err())
+			require.NoError(t, d.sn.Remove(d.ctx, key))
+			require.NoError(t, d.sn.Cleanup(d.ctx))
+			assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+		})
+	}
+}
+
+// What a plan says comes back is what ZFS then says has come back.
+func TestWhatASweepGivesBack(t *testing.T) {
+	t.Parallel()
+	d := newDiffer(t, pool.NewBase(t))
+	parent, err := d.pull(t, chainID(1), d.noise(t, 1, 3*mib))
+	require.NoError(t, err)
+	names := []string{parent}
+	for i := range byte(3) { // two on the first, one on one of these
+		d.serial++
+		key, name := extraction("test", d.serial, chainID(2+int(i))), fmt.Sprintf("test/%d/%s", d.serial+100, chainID(2+int(i)))
+		mounts, err := d.sn.Prepare(d.ctx, key, names[i/2], withRef(chainID(2+int(i))))
+		require.NoError(t, err)
+		_, err = d.Apply(d.ctx, d.noise(t, 2+i, int64(1+i)*mib), mounts)
+		require.NoError(t, err)
+		require.NoError(t, d.sn.Commit(d.ctx, name, key, withRef(chainID(2+int(i)))))
+		names = append(names, name)
+	}
+	require.NoError(t, d.sn.Cleanup(d.ctx))
+	zpoolSync(t, d.base.String())
+	before, err := d.base.Client.Space(d.ctx, d.base.String())
+	require.NoError(t, err)
+	d.removeAll(t)
+	require.NoError(t, d.sn.Cleanup(d.ctx))
+	entries, err := snapshotter.Inspect(d.ctx, d.base.Client, d.base.Base)
+	require.NoError(t, err)
+	plan := space.Sweep(snapshotter.Nodes(entries), nil, space.Policy{All: true}, time.Now())
+	require.Len(t, plan.Evict, 4)
+	require.NoError(t, d.sn.Close())
+	d.open(t, func(c *snapshotter.Config) { c.WarmKeep = 0 })
+	require.NoError(t, d.sn.Cleanup(d.ctx))
+	zpoolSync(t, d.base.String())
+	after, err := d.base.Client.Space(d.ctx, d.base.String())
+	require.NoError(t, err)
+	assert.Greater(t, plan.Bytes, uint64(8*mib))
+	assert.InDelta(t, before.Used-after.Used, plan.Bytes, 64<<10, "of datasets that hold a few blocks of their own each")
+}
+
+// Layers that are unpacked at once, in a place that has room for half of them,
+// each end in success or for want of space, and never at the cost of what is in use.
+func TestManyLayersAndRoomForHalf(t *testing.T) {
+	t.Parallel()
+	workers, rounds := []int{8}, 1
+	if !testing.Short() {
+		workers, rounds = []int{8, 32}, 20
+	}
+	for _, n := range workers {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			for range rounds {
+				manyLayers(t, n)
+			}
+		})
+	}
+}
+
+func manyLayers(t *testing.T, n int) {
+	const size = mib
+	base := pool.NewBase(t)
+	d, counted := newNarrow(t, base)
+	used, err := d.pull(t, chainID(100), d.noise(t, 100, size))
+	require.NoError(t, err)
+	d.prepare(t, used)
+	warm, err := d.pull(t, chainID(101), d.noise(t, 101, size))
+	require.NoError(t, err)
+	require.NoError(t, d.sn.Remove(d.ctx, warm))
+	require.NoError(t, d.sn.Cleanup(d.ctx))
+	zfsCommand(t, "set", fmt.Sprintf("quota=%d", 2*size+int64(n)*size/2), base.String())
+	layers := make([]ocispec.Descriptor, n)
+	for i := range layers {
+		layers[i] = d.noise(t, byte(i), size)
+	}
+	counted.n.Store(0)
+	var each sync.WaitGroup
+	errs := make([]error, n)
+	for i := range n {
+		key, mounts := d.extract(t, chainID(i))
+		each.Go(func() {
+			if _, errs[i] = d.Apply(d.ctx, layers[i], mounts); errs[i] == nil {
+				errs[i] = d.sn.Commit(d.ctx, fmt.Sprintf("test/%d/%s", 1000+i, chainID(i)), key, withRef(chainID(i)))
+			}
+		})
+	}
+	each.Wait()
+	fitted := 0
+	for i, err := range errs {
+		if err == nil {
+			fitted++
+			assert.True(t, d.hasTemplate(t, chainID(i)))
+			continue
+		}
+		assert.True(t, errdefs.IsResourceExhausted(err), "%v", err)
+		assert.False(t, d.hasTemplate(t, chainID(i)))
+	}
+	t.Logf("%d of %d fitted, in %d attempts", fitted, n, counted.n.Load())
+	assert.Positive(t, fitted)
+	assert.Less(t, fitted, n)
+	assert.LessOrEqual(t, counted.n.Load(), int32(2*n), "two attempts each at most")
+	assert.True(t, d.hasTemplate(t, chainID(100)), "it is in use")
+	assert.False(t, d.hasTemplate(t, chainID(101)), "it was warm")
+	d.mounted(t, d.viewed(t, used), func(root string) { requireNoise(t, root, 100, size) })
+	d.removeAll(t)
+	require.NoError(t, d.sn.Cleanup(d.ctx))
+	for _, name := range base.Names(t) {
+		assert.NotContains(t, name, "/runtime/", "nothing is left of what did not fit")
+	}
+}

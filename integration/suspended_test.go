@@ -1,0 +1,152 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/snapshotter"
+)
+
+// thinDisk is a directory on a file system that can be filled, so that whatever a
+// pool in it still wants to write is refused: its disk fails.
+type thinDisk struct{ dir string }
+
+func newThinDisk(t *testing.T, size int64) thinDisk {
+	t.Helper()
+	d := thinDisk{t.TempDir()}
+	require.NoError(t, unix.Mount("tmpfs", d.dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)))
+	t.Cleanup(func() { assert.NoError(t, unix.Unmount(d.dir, 0)) })
+	return d
+}
+
+func (d thinDisk) filler() string { return filepath.Join(d.dir, "filler") }
+
+// fail fills the file system to its last page.
+func (d thinDisk) fail(t *testing.T) {
+	t.Helper()
+	file, err := os.Create(d.filler())
+	require.NoError(t, err)
+	page := make([]byte, 4096)
+	for err == nil {
+		_, err = file.Write(page)
+	}
+	require.ErrorIs(t, err, unix.ENOSPC)
+	require.NoError(t, file.Close())
+}
+
+func (d thinDisk) heal(t *testing.T, p *testpool.Pool) {
+	t.Helper()
+	require.NoError(t, os.Remove(d.filler()))
+	out, err := exec.Command("zpool", "clear", p.Name).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// A pool that loses its disk is suspended: nobody hangs, errors and the health
+// check say so, and when the disk is back everything goes on where it was.
+func TestASuspendedPool(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	disk := newThinDisk(t, 96*mib)
+	p, err := testpool.CreateIn(disk.dir, 1024*mib) // more than there is
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, p.Close(ctx)) })
+	base := p.NewBase(t)
+	d := startDaemon(t, base)
+	sn := d.snapshotter(t)
+	_, err = sn.Prepare(ctx, "before", "")
+	require.NoError(t, err)
+	health := grpc_health_v1.NewHealthClient(d.dial(t))
+	serving := func() grpc_health_v1.HealthCheckResponse_ServingStatus {
+		answer, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+		require.NoError(t, err)
+		return answer.Status
+	}
+	require.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, serving())
+
+	disk.fail(t)
+	// What is under way when it happens waits for the disk, and whoever asked for it
+	// does so no longer than he wants to.
+	short, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for err = nil; err == nil; {
+		_, err = sn.Prepare(short, "meanwhile-"+time.Now().String(), "")
+	}
+	require.True(t, errors.Is(err, context.DeadlineExceeded) || errdefs.IsDeadlineExceeded(err) || errdefs.IsUnavailable(err), "%v", err)
+	require.Eventually(t, func() bool { return serving() == grpc_health_v1.HealthCheckResponse_NOT_SERVING }, patience, 100*time.Millisecond)
+	assert.Contains(t, d.log.String(), "pool is suspended")
+	_, err = sn.Prepare(ctx, "during", "")
+	require.True(t, errdefs.IsUnavailable(err), "%v", err)
+	assert.ErrorContains(t, err, "zpool clear", "what to do")
+	_, err = sn.Stat(ctx, "before")
+	require.NoError(t, err, "what is known is known")
+	_, stderr, err := runCommand(t, "zfstpl", "cleanup", "--auto", "--dataset", base.String(), "--address", d.address)
+	require.Error(t, err)
+	assert.Contains(t, stderr, "suspended")
+
+	disk.heal(t, p)
+	require.Eventually(t, func() bool { return serving() == grpc_health_v1.HealthCheckResponse_SERVING }, patience, 100*time.Millisecond)
+	_, err = sn.Prepare(ctx, "after", "")
+	require.NoError(t, err)
+	require.NoError(t, sn.Remove(ctx, "before"))
+	require.NoError(t, sn.Cleanup(ctx))
+	assert.Contains(t, d.log.String(), "can be served again")
+	base.Check(t)
+}
+
+// While a checkpoint keeps everything that is destroyed nothing is evicted for
+// pressure in the pool, and it is said why; a layer that does not fit ends in an
+// error all the same. When the checkpoint is gone they go.
+func TestACheckpoint(t *testing.T) {
+	t.Parallel()
+	p := smallPool(t, 96*mib)
+	base := p.NewBase(t)
+	d := newDiffer(t, base)
+	require.NoError(t, d.sn.Close())
+	d.open(t, func(c *snapshotter.Config) { c.Pressure = 20 })
+	said := &syncBuffer{}
+	logger := logrus.New()
+	logger.SetOutput(said)
+	ctx := log.WithLogger(d.ctx, logrus.NewEntry(logger))
+	room := available(t, base.String())
+	_, err := d.pull(t, chainID(1), d.noise(t, 1, room/3))
+	require.NoError(t, err)
+	out, err := exec.Command("zpool", "checkpoint", p.Name).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	d.removeAll(t)
+	require.NoError(t, d.sn.Cleanup(ctx))
+	assert.Contains(t, base.Names(t), "/storage/"+chainID(1), "it would give nothing back")
+	assert.Contains(t, said.String(), "the pool has a checkpoint")
+	assert.Equal(t, 1, strings.Count(said.String(), "there is little room"), "once")
+	require.NoError(t, d.sn.Cleanup(ctx))
+	assert.Equal(t, 1, strings.Count(said.String(), "there is little room"), "once")
+
+	if !testing.Short() { // to fill a pool to its end takes long
+		_, mounts := d.extract(t, chainID(2))
+		_, err = d.Apply(d.ctx, d.noise(t, 2, room), mounts)
+		require.True(t, errdefs.IsResourceExhausted(err), "%v", err)
+		assert.ErrorContains(t, err, "tried twice")
+	}
+
+	out, err = exec.Command("zpool", "checkpoint", "-d", "-w", p.Name).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	zpoolSync(t, base.String())
+	require.NoError(t, d.sn.Cleanup(ctx))
+	assert.NotContains(t, base.Names(t), "/storage/"+chainID(1), "now it gives something back")
+	d.removeAll(t)
+}
