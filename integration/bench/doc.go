@@ -3,8 +3,10 @@
 // changes on the machine meanwhile changes for all.
 //
 //	bench measure [--quick]     measure; samples go to the standard output
+//	bench layers [--quick]      the same for layers of what was changed
+//	bench cleanups [--quick]    the same for what happens during a cleanup
 //	bench report --in FILE      make tables and a plot of them
 //
-// 'make bench' does both. Measuring needs root, ZFS and containerd; everything
+// 'make bench' does all of it. Measuring needs root, ZFS and containerd; everything
 // it makes has names of its own and is gone afterwards.
 package main

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -27,20 +29,20 @@ import (
 type layersPlan struct {
 	name string
 	// roots are numbers of files in an image, ascending; rounds is how often
-	// each contender has its turn, save that who is slow has one at the last.
+	// each contender has its turn.
 	roots  []int
 	rounds int
-	// many is how many files are new or renamed in the first image, large how
-	// large a new one is.
+	// many is how many files are new in the first image, and how many are
+	// renamed in one of nothing else; large is how large a new one is.
 	many  int
 	large int64
-	// patience is what one contender may take for one thing: after that it has
-	// no further turn. It has one at least.
+	// patience is what one contender may take for its turns at one thing, with
+	// what it takes to get ready: after that it has no more. It has one at least.
 	patience time.Duration
 }
 
 var fullLayers = layersPlan{
-	name: "full", roots: []int{5_000, 50_000, 250_000}, rounds: 3, many: 20_000, large: 1 << 30, patience: time.Minute,
+	name: "full", roots: []int{5_000, 50_000, 250_000}, rounds: 3, many: 20_000, large: 1 << 30, patience: 90 * time.Second,
 }
 
 // emulatedLarge stands in for the large file where processors are software.
@@ -54,8 +56,8 @@ var quickLayers = layersPlan{
 type layerer struct {
 	name   string
 	c      *rig.Containerd
-	daemon *rig.Daemon // ours only
-	spent  map[string]time.Duration
+	daemon *rig.Daemon   // ours only
+	spent  time.Duration // on the deed that is measured
 	serial int
 }
 
@@ -93,15 +95,8 @@ func measureLayers(ctx context.Context, p layersPlan, image string, o rig.Option
 	if err := b.setUp(ctx); err != nil {
 		return err
 	}
-	if b.image != "" {
-		if err := b.measureImport(ctx); err != nil {
-			return err
-		}
-	}
-	for _, files := range b.roots {
-		if err := b.measureRoot(ctx, files); err != nil {
-			return err
-		}
+	if err := b.measureDeeds(ctx); err != nil {
+		return err
 	}
 	return b.writeMemory()
 }
@@ -134,76 +129,137 @@ func (b *layersBench) setUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.all = append(b.all, &layerer{name: name, c: c, daemon: s.Daemon, spent: make(map[string]time.Duration)})
+		b.all = append(b.all, &layerer{name: name, c: c, daemon: s.Daemon})
 	}
 	slices.SortFunc(b.all, func(a, b *layerer) int { return strings.Compare(a.name, b.name) })
 	return nil
 }
 
-// A deed is something that is done to a container's files.
+// A deed is something that is done to a container's files, which are those of an
+// image.
 type deed struct {
 	operation string
+	image     string
+	files     int // in the image
 	do        func(root string) error
 }
 
-// measureRoot measures everything that is done to an image of so many files. All
-// but the first are for what costs little alone, and the last is not for overlayfs
-// on ext4: there is one on ZFS.
-func (b *layersBench) measureRoot(ctx context.Context, files int) error {
-	first, last := files == b.roots[0], files == b.roots[len(b.roots)-1]
-	if last && !first {
-		b.all = slices.DeleteFunc(b.all, func(l *layerer) bool { return l.name == report.OverlayExt4 })
-	}
-	b.say("making an image of %d files for each", files)
-	parent, movable := fmt.Sprintf("root-%d", files), 0
-	if first {
-		movable = b.many
-	}
-	for _, l := range b.all {
-		if err := l.makeRoot(ctx, parent, files, movable); err != nil {
-			return fmt.Errorf("%s: %w", l.name, err)
+// measureDeeds measures few changes in images of every size, many in the
+// smallest, and what is renamed in an image of its own.
+func (b *layersBench) measureDeeds(ctx context.Context) error {
+	smallest, largest := b.roots[0], b.roots[len(b.roots)-1]
+	for _, files := range b.roots {
+		if files == largest && largest != smallest {
+			continue
+		}
+		if err := b.makeImage(ctx, b.all, rootName(files), "usr", files); err != nil {
+			return err
+		}
+		if err := b.measureDeed(ctx, few(files), b.all); err != nil {
+			return err
 		}
 	}
-	deeds := []deed{{report.LayerFew, changeFew}}
-	if first {
-		deeds = append(deeds,
-			deed{report.LayerMany, func(root string) error { return writeTree(filepath.Join(root, "new"), b.many) }},
-			deed{report.LayerRenamed, func(root string) error {
-				// By a program: overlayfs does not rename directories of an image.
-				_, err := rig.Run(ctx, "mv", filepath.Join(root, "movable"), filepath.Join(root, "moved"))
-				return err
-			}},
-			deed{report.LayerLarge, func(root string) error { return writeLarge(filepath.Join(root, "large"), b.large) }})
+	if err := b.makeImage(ctx, b.all, "movable", "movable", b.many); err != nil {
+		return err
 	}
-	for _, d := range deeds {
-		for round := range b.rounds {
-			if err := b.turns(ctx, d, parent, files, round); err != nil {
-				return err
-			}
-			b.say("%s, image of %d files: round %d of %d", d.operation, files, round+1, b.rounds)
+	for _, d := range []deed{
+		{report.LayerMany, rootName(smallest), smallest, func(root string) error { return writeTree(filepath.Join(root, "new"), b.many) }},
+		{report.LayerLarge, rootName(smallest), smallest, func(root string) error { return writeLarge(filepath.Join(root, "large"), b.large) }},
+		{report.LayerRenamed, "movable", b.many, func(root string) error {
+			// By a program: overlayfs does not rename directories of an image.
+			_, err := rig.Run(ctx, "mv", filepath.Join(root, "movable"), filepath.Join(root, "moved"))
+			return err
+		}},
+	} {
+		if err := b.measureDeed(ctx, d, b.all); err != nil {
+			return err
+		}
+	}
+	if b.image != "" {
+		if err := b.measureImport(ctx); err != nil {
+			return err
+		}
+	}
+	if largest == smallest {
+		return nil
+	}
+	return b.measureLargest(ctx, largest)
+}
+
+// measureLargest measures few changes in the largest image, which takes long to
+// make and long to look through: one contender after the other, zfstpl first,
+// and not overlayfs on ext4, for there is one on ZFS.
+func (b *layersBench) measureLargest(ctx context.Context, files int) error {
+	who := slices.DeleteFunc(slices.Clone(b.all), func(l *layerer) bool { return l.name == report.OverlayExt4 })
+	slices.SortStableFunc(who, func(a, b *layerer) int {
+		return cmp.Compare(slices.Index(largestOrder, a.name), slices.Index(largestOrder, b.name))
+	})
+	if err := b.makeImage(ctx, who, rootName(files), "usr", files); err != nil {
+		return err
+	}
+	for i := range who {
+		if err := b.measureDeed(ctx, few(files), who[i:i+1]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (b *layersBench) turns(ctx context.Context, d deed, parent string, files, round int) error {
+var largestOrder = []string{report.Native, report.OverlayZFS, report.ZFSPlugin}
+
+// few is a change of few files in an image of many.
+func few(files int) deed { return deed{report.LayerFew, rootName(files), files, changeFew} }
+
+func rootName(files int) string { return fmt.Sprintf("root-%d", files) }
+
+// makeImage makes an image of a tree for some contenders, all at once: nothing is
+// measured meanwhile.
+func (b *layersBench) makeImage(ctx context.Context, who []*layerer, name, dir string, files int) error {
+	b.say("making an image of %d files for each", files)
+	var each sync.WaitGroup
+	errs := make([]error, len(who))
+	for i, l := range who {
+		each.Go(func() {
+			if err := l.makeImage(ctx, name, dir, files); err != nil {
+				errs[i] = fmt.Errorf("%s: %w", l.name, err)
+			}
+		})
+	}
+	each.Wait()
+	return errors.Join(errs...)
+}
+
+func (b *layersBench) measureDeed(ctx context.Context, d deed, who []*layerer) error {
+	for _, l := range who {
+		l.spent = 0
+	}
+	for round := range b.rounds {
+		if err := b.turns(ctx, d, who); err != nil {
+			return err
+		}
+		b.say("%s, image of %d files: round %d of %d", d.operation, d.files, round+1, b.rounds)
+	}
+	return nil
+}
+
+func (b *layersBench) turns(ctx context.Context, d deed, who []*layerer) error {
 	b.round++
-	for i := range b.all {
-		l := b.all[(i+b.round)%len(b.all)]
-		id := fmt.Sprintf("%s/%d", d.operation, files)
-		if round > 0 && l.spent[id] > b.patience {
+	for i := range who {
+		l := who[(i+b.round)%len(who)]
+		if l.spent > b.patience {
 			continue
 		}
-		took, err := l.layer(ctx, parent, d.do)
+		began := time.Now()
+		took, err := l.layer(ctx, d)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", l.name, d.operation, err)
 		}
-		l.spent[id] += took
+		l.spent += time.Since(began)
 		fmt.Println(result.Sample{
-			Case:  result.Case{Operation: d.operation, Clones: files, Callers: 1, On: l.name},
+			Case:  result.Case{Operation: d.operation, Clones: d.files, Callers: 1, On: l.name},
 			Value: float64(took.Nanoseconds()), Unit: result.Nanoseconds,
 		})
 	}
@@ -213,30 +269,27 @@ func (b *layersBench) turns(ctx context.Context, d deed, parent string, files, r
 // kept keeps what is not removed from containerd's collections.
 var kept = snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "bench"})
 
-func (l *layerer) makeRoot(ctx context.Context, name string, files, movable int) error {
+func (l *layerer) makeImage(ctx context.Context, name, dir string, files int) error {
 	mounts, err := l.c.Snapshots().Prepare(ctx, name+"-extract", "", kept)
 	if err != nil {
 		return err
 	}
-	err = mount.WithTempMount(ctx, mounts, func(root string) error {
-		return errors.Join(writeTree(filepath.Join(root, "usr"), files), writeTree(filepath.Join(root, "movable"), movable))
-	})
+	err = mount.WithTempMount(ctx, mounts, func(root string) error { return writeTree(filepath.Join(root, dir), files) })
 	if err != nil {
 		return err
 	}
 	return l.c.Snapshots().Commit(ctx, name, name+"-extract", kept)
 }
 
-// layer answers how long it takes to make a layer of what was done to a
-// container's files.
-func (l *layerer) layer(ctx context.Context, parent string, do func(root string) error) (time.Duration, error) {
+// layer answers how long it takes to make a layer of what was done.
+func (l *layerer) layer(ctx context.Context, d deed) (time.Duration, error) {
 	l.serial++
 	key := fmt.Sprintf("container-%d", l.serial)
-	mounts, err := l.c.Snapshots().Prepare(ctx, key, parent, kept)
+	mounts, err := l.c.Snapshots().Prepare(ctx, key, d.image, kept)
 	if err != nil {
 		return 0, err
 	}
-	if err := mount.WithTempMount(ctx, mounts, do); err != nil {
+	if err := mount.WithTempMount(ctx, mounts, d.do); err != nil {
 		return 0, err
 	}
 	unix.Sync()
@@ -255,10 +308,16 @@ func (l *layerer) layer(ctx context.Context, parent string, do func(root string)
 // measureImport measures how long it takes until an archive is an image that
 // containers can be run of.
 func (b *layersBench) measureImport(ctx context.Context) error {
+	for _, l := range b.all {
+		l.spent = 0
+	}
 	for round := range b.rounds {
 		b.round++
 		for i := range b.all {
 			l := b.all[(i+b.round)%len(b.all)]
+			if l.spent > b.patience {
+				continue
+			}
 			began := time.Now()
 			if err := l.c.Unpack(ctx, b.image); err != nil {
 				return fmt.Errorf("%s: %w", l.name, err)
@@ -267,6 +326,7 @@ func (b *layersBench) measureImport(ctx context.Context) error {
 			if err := l.c.RemoveImages(ctx); err != nil {
 				return fmt.Errorf("%s: %w", l.name, err)
 			}
+			l.spent += time.Since(began)
 			fmt.Println(result.Sample{
 				Case:  result.Case{Operation: report.Import, Callers: 1, On: l.name},
 				Value: float64(took.Nanoseconds()), Unit: result.Nanoseconds,

@@ -32,7 +32,7 @@ func app() *cli.App {
 	return &cli.App{
 		Name: "bench", Usage: "measure zfstpl beside other snapshotters",
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{measureCommand(), layersCommand(), reportCommand()},
+		Commands:        []*cli.Command{measureCommand(), layersCommand(), cleanupsCommand(), reportCommand()},
 	}
 }
 
@@ -74,6 +74,24 @@ func layersCommand() *cli.Command {
 				plan = quickLayers
 			}
 			return measureLayers(c.Context, plan, c.String("image"), options)
+		},
+	}
+}
+
+func cleanupsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "cleanups", Usage: "measure Prepare while a cleanup is under way, and write samples to the standard output",
+		Flags: append([]cli.Flag{&cli.BoolFlag{Name: "quick", Usage: "few datasets: to try the program"}}, rigFlags...),
+		Action: func(c *cli.Context) error {
+			options, err := rigOptions(c)
+			if err != nil {
+				return err
+			}
+			plan := fullCleanups
+			if c.Bool("quick") {
+				plan = quickCleanups
+			}
+			return measureCleanups(c.Context, plan, options)
 		},
 	}
 }

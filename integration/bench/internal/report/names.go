@@ -13,6 +13,8 @@ const (
 	OverlayBtrfs = "overlayfs-btrfs"
 	Socket       = "zfstpl-socket"
 	Floor        = "floor"
+	// Still is the daemon's own socket while it has nothing else to do.
+	Still = "zfstpl-still"
 )
 
 // contenders are all of them in the order of the tables, and how the tables
@@ -26,6 +28,7 @@ var contenders = []struct{ name, title string }{
 	{Btrfs, "btrfs"},
 	{OverlayBtrfs, "overlayfs on btrfs"},
 	{Socket, "zfstpl, own socket"},
+	{Still, "zfstpl, own socket, nothing else to do"},
 	{Floor, "the floor"},
 }
 
@@ -43,6 +46,9 @@ const (
 	RemoveAll = "RemoveAll"
 	Container = "Container"
 	Start     = "Start"
+
+	// Cleaning is a Prepare while what is removed is destroyed.
+	Cleaning = "PrepareDuringCleanup"
 
 	Import       = "Import"
 	LayerFew     = "LayerOfFew"
@@ -96,6 +102,9 @@ func thing(operation string) string {
 }
 
 func operationTitle(name string) string {
+	if name == Cleaning {
+		return "Prepare during a cleanup"
+	}
 	for _, o := range slices.Concat(operations, layers) {
 		if o.name == name {
 			return o.title

@@ -51,8 +51,9 @@ var targets = slices.Concat(
 		{operation: LayerFew, clones: 250_000, slower: 1.5, than: Native, thanClones: 5_000},
 		{operation: LayerLarge, clones: 5_000, faster: 2.5, than: ZFSPlugin},
 		{operation: LayerMany, clones: 5_000, faster: 1, than: OverlayZFS},
-		{operation: LayerRenamed, clones: 5_000, faster: 1, than: OverlayZFS},
+		{operation: LayerRenamed, clones: 20_000, faster: 1, than: OverlayZFS},
 		{operation: Import, slower: 1, than: ZFSPlugin},
+		{operation: Cleaning, clones: 1000, slower: 2, than: Still, of: Socket},
 	},
 )
 

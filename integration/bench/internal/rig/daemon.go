@@ -48,13 +48,21 @@ func (d *Daemon) Start(ctx context.Context, client string, flags ...string) (err
 	return err
 }
 
+// Dial answers a connection to the daemon, until the rig is closed.
+func (d *Daemon) Dial() (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("unix://"+d.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err == nil {
+		d.rig.onClose(conn.Close)
+	}
+	return conn, err
+}
+
 // Snapshotter is the daemon as containerd sees it.
 func (d *Daemon) Snapshotter() (snapshots.Snapshotter, error) {
-	conn, err := grpc.NewClient("unix://"+d.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := d.Dial()
 	if err != nil {
 		return nil, err
 	}
-	d.rig.onClose(conn.Close)
 	return proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), d.name), nil
 }
 
