@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,83 +14,91 @@ import (
 // for them, and does not make one wait for another.
 func listers() int { return min(2*runtime.GOMAXPROCS(0), 16) }
 
-// ListFilesystems answers root and every file system below it, in no order
-// but parents before their children. One that comes, goes or is renamed
-// meanwhile may be there or not; the others are there once. Volumes are left
-// out, and what a receive has not finished.
+// ListFilesystems answers root and the file systems below it, in no order but
+// parents before their children. One that comes, goes or is renamed meanwhile may
+// be there or not; the others are there once. Volumes are left out, and what a
+// receive has not finished.
 //
-// It takes three calls for each file system, of which the one for its properties
-// costs nearly all; those are made several at once.
+// It takes one call for each file system, in which the kernel opens it, and one
+// more for each that it looks below: root, what lies directly below that, and of
+// all others those that have bytes below them. So a clone that nobody has written
+// to is not found three levels down or deeper.
 func (h *Handle) ListFilesystems(ctx context.Context, root string) ([]Dataset, error) {
 	first, err := h.Stat(ctx, root)
 	if err != nil {
 		return nil, err
 	}
-	names := []string{root}
-	c := newCommand("")
-	defer c.free()
-	// The list is the queue: what is found is looked below in its turn.
-	for i := 0; i < len(names); i++ {
-		if names, err = h.appendChildren(ctx, c, names, names[i]); err != nil {
-			return nil, fail("list", names[i], err)
+	list, level := []Dataset{first}, []Dataset{first}
+	for depth := 0; len(level) > 0; depth++ {
+		var parents []string
+		for _, d := range level {
+			if depth < 2 || d.below > 0 {
+				parents = append(parents, d.Name)
+			}
 		}
+		if level, err = h.listBelow(ctx, parents); err != nil {
+			return nil, err
+		}
+		list = append(list, level...)
 	}
-	list := make([]Dataset, len(names))
-	list[0] = first
-	if err := h.statEach(ctx, names[1:], list[1:]); err != nil {
-		return nil, err
-	}
-	// What is gone has no GUID.
-	return slices.DeleteFunc(list, func(d Dataset) bool { return d.GUID == 0 }), nil
+	return list, nil
 }
 
-// statEach fills list with the states of datasets, and with nothing for those
-// that are not there.
-func (h *Handle) statEach(ctx context.Context, names []string, list []Dataset) error {
+// listBelow answers the file systems directly below any of the parents, several of
+// which are looked at at once.
+func (h *Handle) listBelow(ctx context.Context, parents []string) ([]Dataset, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	found := make([][]Dataset, len(parents))
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range min(listers(), len(names)) {
+	for range min(listers(), len(parents)) {
 		wg.Go(func() {
 			for {
 				i := int(next.Add(1)) - 1
-				if i >= len(names) {
+				if i >= len(parents) {
 					return
 				}
-				d, err := h.Stat(ctx, names[i])
-				if errors.Is(err, syscall.ENOENT) {
-					continue
-				}
+				children, err := h.children(ctx, parents[i])
 				if err != nil {
-					cancel(err)
+					cancel(fail("list", parents[i], err))
 					return
 				}
-				list[i] = d
+				found[i] = children
 			}
 		})
 	}
 	wg.Wait()
-	return context.Cause(ctx)
+	var list []Dataset
+	for _, children := range found {
+		list = append(list, children...)
+	}
+	return list, context.Cause(ctx)
 }
 
-// appendChildren appends the names of the file systems directly below parent.
-// A parent that is gone has none.
-func (h *Handle) appendChildren(ctx context.Context, c *command, names []string, parent string) ([]string, error) {
-	c.params = params{name: parent, simple: true}
+// children answers the file systems directly below parent. A parent that is gone
+// has none.
+func (h *Handle) children(ctx context.Context, parent string) (list []Dataset, err error) {
+	c := newCommand(parent)
+	defer c.free()
+	c.wantOut = true
 	for {
 		// The kernel answers a child in place of the parent's name and moves
 		// the cookie on; read begins again with what is in params.
 		err := h.read(ctx, reqDatasetListNext, c)
 		if errors.Is(err, syscall.ESRCH) {
-			return names, nil
+			return list, nil
 		}
 		if err != nil {
-			return names, err
+			return list, err
 		}
 		// $ marks what is the pool's own, % what a receive works on.
 		if name := c.text(atName, nameSize); !strings.ContainsAny(name, "$%") && !c.stats().Volume {
-			names = append(names, name)
+			d, err := c.dataset()
+			if err != nil {
+				return list, err
+			}
+			list = append(list, d)
 		}
 		c.cookie = c.get(atCookie)
 	}

@@ -40,6 +40,8 @@ type Dataset struct {
 	// User are the user properties set on the dataset itself, not inherited
 	// ones. nil where there are none.
 	User map[string]Property
+
+	below uint64 // bytes of what lies below it
 }
 
 // Stats is the fixed part of a dataset's state.
@@ -130,6 +132,8 @@ func (c *command) dataset() (Dataset, error) {
 			d.Available = property(r).number
 		case "quota":
 			d.Quota = property(r).number
+		case "usedbychildren":
+			d.below = property(r).number
 		case "prevsnap":
 			// For a clone without snapshots this is its origin.
 			if of, short, _ := strings.Cut(string(property(r).text), "@"); of == d.Name {
