@@ -49,7 +49,7 @@ type entrant struct {
 	out   bool
 }
 
-func measure(ctx context.Context, p plan, only []string, o rig.Options) (err error) {
+func measure(ctx context.Context, p plan, o rig.Options) (err error) {
 	b := &bench{plan: p, began: time.Now()}
 	b.rig, err = rig.New(ctx, o)
 	defer func() {
@@ -60,7 +60,7 @@ func measure(ctx context.Context, p plan, only []string, o rig.Options) (err err
 		return err
 	}
 	ctx = namespaces.WithNamespace(ctx, contender.Namespace)
-	if err := b.setUp(ctx, only); err != nil {
+	if err := b.setUp(ctx); err != nil {
 		return err
 	}
 	facts, err := b.rig.Facts(ctx)
@@ -150,7 +150,7 @@ func (b *bench) timed(e *entrant, operation string, clones, callers int, f func(
 		return nil
 	}
 	return b.write(result.Sample{
-		Case:  result.Case{Operation: operation, Clones: clones, Callers: callers, On: e.Name},
+		Case:  result.Case{Operation: b.prefix + operation, Clones: clones, Callers: callers, On: e.Name},
 		Value: float64(took.Nanoseconds()), Unit: result.Nanoseconds,
 	})
 }

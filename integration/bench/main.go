@@ -32,7 +32,7 @@ func app() *cli.App {
 	return &cli.App{
 		Name: "bench", Usage: "measure zfstpl beside other snapshotters",
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{measureCommand(), layersCommand(), cleanupsCommand(), reportCommand()},
+		Commands:        []*cli.Command{measureCommand(), scaleCommand(), layersCommand(), cleanupsCommand(), reportCommand()},
 	}
 }
 
@@ -40,7 +40,7 @@ func measureCommand() *cli.Command {
 	return &cli.Command{
 		Name: "measure", Usage: "measure, and write samples to the standard output",
 		Flags: append([]cli.Flag{
-			&cli.BoolFlag{Name: "quick", Usage: "few rounds, and no more than 100 clones: to try the program"},
+			quickFlag,
 			&cli.StringSliceFlag{Name: "only", Usage: "only this contender, by `NAME`; repeatable: " + strings.Join(names, ", ")},
 		}, rigFlags...),
 		Action: func(c *cli.Context) error {
@@ -52,7 +52,28 @@ func measureCommand() *cli.Command {
 			if c.Bool("quick") {
 				plan = quick
 			}
-			return measure(c.Context, plan, c.StringSlice("only"), options)
+			plan.only = c.StringSlice("only")
+			return measure(c.Context, plan, options)
+		},
+	}
+}
+
+var quickFlag = &cli.BoolFlag{Name: "quick", Usage: "few rounds, and no more than 100 clones: to try the program"}
+
+func scaleCommand() *cli.Command {
+	return &cli.Command{
+		Name: "scale", Usage: "measure zfstpl with few clones and with many, and starts of its daemon",
+		Flags: append([]cli.Flag{quickFlag}, rigFlags...),
+		Action: func(c *cli.Context) error {
+			options, err := rigOptions(c)
+			if err != nil {
+				return err
+			}
+			plan := scale
+			if c.Bool("quick") {
+				plan = quickScale
+			}
+			return measure(c.Context, plan, options)
 		},
 	}
 }

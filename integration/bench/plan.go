@@ -2,11 +2,19 @@
 
 package main
 
-import "time"
+import (
+	"time"
+
+	"github.com/zfstpl/zfstpl/integration/bench/internal/report"
+)
 
 // plan says what is measured and how often.
 type plan struct {
 	name string
+	// prefix begins the names of what is measured, only are the contenders: all
+	// where there are none.
+	prefix string
+	only   []string
 	// levels are the numbers of clones, ascending.
 	levels []int
 	// rounds is how often each contender has its turn at a level, cycles how
@@ -44,12 +52,27 @@ const (
 
 var full = plan{
 	name:   "full",
-	levels: []int{10, 100, 500, 3000}, rounds: 6, cycles: 3,
+	levels: []int{10, 100, 500}, rounds: 6, cycles: 3,
 	bursts: []int{10, 500}, burstRounds: 3,
 	removal: 500, removalRounds: 2,
 	containers: 10, containerRounds: 8,
+	patience: 2 * time.Minute,
+}
+
+// scale and quickScale are of zfstpl alone: what many clones change, a start with
+// many, and what the daemon needs to remember them.
+var scale = plan{
+	name: "full", prefix: report.ScalePrefix, only: []string{report.Native, report.Socket, report.Floor},
+	levels: []int{10, 3000}, rounds: 6, cycles: 3,
 	starts: []int{1000, 5000}, startRounds: 3, idle: 30 * time.Second,
 	patience: 2 * time.Minute,
+}
+
+var quickScale = plan{
+	name: "quick", prefix: report.ScalePrefix, only: scale.only,
+	levels: []int{10, 100}, rounds: 1, cycles: 2,
+	starts: []int{100}, startRounds: 2, idle: 3 * time.Second,
+	patience: 20 * time.Second,
 }
 
 var quick = plan{
@@ -58,6 +81,5 @@ var quick = plan{
 	bursts: []int{10}, burstRounds: 1,
 	removal: 100, removalRounds: 1,
 	containers: 10, containerRounds: 1,
-	starts: []int{100}, startRounds: 2, idle: 3 * time.Second,
 	patience: 20 * time.Second,
 }

@@ -52,7 +52,7 @@ func makers() []maker {
 }
 
 // setUp makes the contenders that were chosen, all of them where none was.
-func (b *bench) setUp(ctx context.Context, only []string) error {
+func (b *bench) setUp(ctx context.Context) error {
 	program, err := exec.LookPath("app")
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (b *bench) setUp(ctx context.Context, only []string) error {
 		return err
 	}
 	for _, m := range makers() {
-		if len(only) > 0 && !slices.Contains(only, m.flag()) {
+		if len(b.only) > 0 && !slices.Contains(b.only, m.flag()) {
 			continue
 		}
 		c, err := m.make(ctx, b, m.name)

@@ -42,6 +42,7 @@ func Document(w io.Writer, s *result.Set) error {
 		"Verdicts": verdicts, "Met": met, "Judged": judged, "Missing": len(verdicts) - judged,
 		"Ratios": ratioTable(s), "Sections": sections,
 		"Layers": layerTable(s), "LayerMemory": layerMemory(s),
+		"Scale":    scaleTable(s),
 		"Cleaning": timeTable(s, Cleaning), "Starts": timeTable(s, Start), "Memory": memoryTable(s),
 		"OverlayBtrfs": len(rowsOn(s, OverlayBtrfs)) > 0,
 		"Plot":         PlotName,

@@ -1,6 +1,9 @@
 package report
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Contenders, as they are called in the results.
 const (
@@ -46,6 +49,10 @@ const (
 	RemoveAll = "RemoveAll"
 	Container = "Container"
 	Start     = "Start"
+
+	// ScalePrefix makes of an operation's name that of the same in the run that
+	// compares few clones with many.
+	ScalePrefix = "Scale"
 
 	// Cleaning is a Prepare while what is removed is destroyed.
 	Cleaning = "PrepareDuringCleanup"
@@ -106,7 +113,7 @@ func operationTitle(name string) string {
 		return "Prepare during a cleanup"
 	}
 	for _, o := range slices.Concat(operations, layers) {
-		if o.name == name {
+		if o.name == strings.TrimPrefix(name, ScalePrefix) {
 			return o.title
 		}
 	}

@@ -108,6 +108,33 @@ func ratioTable(s *result.Set) string {
 	return t.String()
 }
 
+// scaleTable sets the medians with few clones beside those with many, in ms.
+func scaleTable(s *result.Set) string {
+	t := table{text: 2, head: []string{"operation", "by"}}
+	var counts []int
+	for _, r := range rows(s, ScalePrefix+Prepare) {
+		counts = append(counts, r.clones)
+		t.head = append(t.head, fmt.Sprintf("%d clones", r.clones))
+	}
+	if len(counts) < 2 {
+		return ""
+	}
+	t.head = append(t.head, "last to first")
+	for _, o := range operations {
+		for _, name := range present(rows(s, ScalePrefix+o.name)) {
+			cells := []string{o.title, contenderTitle(name)}
+			var medians []float64
+			for _, clones := range counts {
+				m, _ := s.Summary(result.Case{Operation: ScalePrefix + o.name, Clones: clones, Callers: 1, On: name})
+				medians = append(medians, m.Median)
+				cells = append(cells, milliseconds(m.Median))
+			}
+			t.rows = append(t.rows, append(cells, times(medians[len(medians)-1]/medians[0])))
+		}
+	}
+	return t.String()
+}
+
 // layerTable sets the times to make layers beside each other: the median, and
 // how many times zfstpl's that is.
 func layerTable(s *result.Set) string {

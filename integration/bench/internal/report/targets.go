@@ -42,7 +42,7 @@ var targets = slices.Concat(
 	[]target{
 		{operation: RemoveAll, clones: 500, slower: 1.3, than: OverlayZFS},
 		{operation: Container, clones: 10, slower: 1.15, than: OverlayZFS},
-		{operation: Prepare, clones: 3000, slower: 1.2, than: Native, thanClones: 10},
+		{operation: ScalePrefix + Prepare, clones: 3000, slower: 1.2, than: Native, thanClones: 10},
 	},
 	atEach(target{operation: Prepare, slower: 1.3, than: Floor, of: Socket}),
 	[]target{
