@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/tied"
 )
 
 // eventually waits for something that the system does by itself.
@@ -38,8 +40,8 @@ func TestBusyNamesTheHolderAndGoesByItself(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, mount.All(mounts, dir))
 	holder := exec.Command("sleep", "infinity")
-	holder.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	require.NoError(t, holder.Start())
+	holder.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	require.NoError(t, tied.Start(holder))
 	end := func() { _ = holder.Process.Kill(); _ = holder.Wait() }
 	defer end()
 	require.NoError(t, mount.UnmountAll(dir, 0))

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/integration/tied"
 	"github.com/zfstpl/zfstpl/plugin/control"
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
@@ -170,8 +170,7 @@ func TestACleanupIsStopped(t *testing.T) {
 			var log syncBuffer
 			cmd := exec.Command(binary(t, "zfstpl"), cleanupArgs(d)...)
 			cmd.Stdout, cmd.Stderr = &log, &log
-			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-			require.NoError(t, cmd.Start())
+			require.NoError(t, tied.Start(cmd))
 			require.Eventually(t, func() bool {
 				stdout, _, err := runCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
 				return err == nil && strings.Contains(stdout, "the cleanup ends")
@@ -231,12 +230,11 @@ func TestACleanupIsKilled(t *testing.T) {
 		var log syncBuffer
 		cmd := exec.Command(binary(t, "zfstpl"), cleanupArgs(d)...)
 		cmd.Stdout, cmd.Stderr = &log, &log
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		before := len(base.Names(t))
 		if before == 4 {
 			break // the first was done before the kill came
 		}
-		require.NoError(t, cmd.Start())
+		require.NoError(t, tied.Start(cmd))
 		require.Eventually(t, func() bool { return len(base.Names(t)) < before }, patience, time.Millisecond)
 		_ = cmd.Process.Kill() // it may have ended just now
 		var exit *exec.ExitError

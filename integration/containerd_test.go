@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/zfstpl/zfstpl/integration/testimage"
+	"github.com/zfstpl/zfstpl/integration/tied"
 	"github.com/zfstpl/zfstpl/plugin"
 )
 
@@ -79,8 +80,7 @@ func (c *containerd) start(t testing.TB, config string) {
 func serve(t testing.TB, cmd *exec.Cmd, log *syncBuffer) (exited chan error) {
 	t.Helper()
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the tests are killed
-	require.NoError(t, cmd.Start())
+	require.NoError(t, tied.Start(cmd))
 	exited = make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
 	t.Cleanup(func() {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/integration/tied"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -64,11 +65,10 @@ func (r *crashRig) launch(t testing.TB) bool {
 	cmd := exec.Command(d.cmd.Path, d.cmd.Args[1:]...)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path,
 		"ZFSTPL_FAILPOINT_LOG="+r.log, "ZFSTPL_FAILPOINT_KILL="+r.order)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	log, exited := &syncBuffer{}, make(chan struct{})
 	cmd.Stdout, cmd.Stderr = log, log
 	d.cmd, d.log, d.exited = cmd, log, exited
-	require.NoError(t, cmd.Start())
+	require.NoError(t, tied.Start(cmd))
 	go func() { d.err = cmd.Wait(); close(exited) }()
 	select {
 	case <-ready.got:

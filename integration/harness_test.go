@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/integration/tied"
 )
 
 // patience bounds every wait for an event. The testbed is emulated and slow.
@@ -80,10 +81,8 @@ func (d *daemon) start(t testing.TB) {
 	cmd := exec.Command(d.cmd.Path, d.cmd.Args[1:]...)
 	cmd.Stdout, cmd.Stderr = d.log, d.log
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path)
-	// The daemon goes when the tests are killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	d.cmd, d.exited = cmd, make(chan struct{})
-	require.NoError(t, cmd.Start())
+	require.NoError(t, tied.Start(cmd))
 	exited := d.exited
 	go func() { d.err = cmd.Wait(); close(exited) }()
 	select {

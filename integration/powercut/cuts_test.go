@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
+	"github.com/zfstpl/zfstpl/integration/tied"
 )
 
 var (
@@ -97,7 +98,7 @@ func (d *drive) boot(t *testing.T, cycle int) {
 	cmd.Cancel, cmd.WaitDelay = func() error { return cmd.Process.Signal(os.Interrupt) }, stopTime
 	// The machine goes when the test is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	err = cmd.Run()
+	err = tied.Run(cmd)
 	require.NoError(t, errors.Join(notes.Err, file.Close()))
 	t.Logf("%s: %s; %d requests, %d answered; %s in all", notes.Plan,
 		cmp.Or(notes.Verified, "cut before everything was looked at"), notes.Asked, notes.Answered,

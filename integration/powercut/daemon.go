@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/zfstpl/zfstpl/integration/tied"
 	"github.com/zfstpl/zfstpl/plugin/control"
 )
 
@@ -60,8 +61,7 @@ func (m *machine) startDaemon(ctx context.Context) error {
 		"--cleanup-mode", m.plan.mode, "--warm-max-bytes", m.plan.warm, "--containerd-address", layersSocket)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := d.cmd.Start(); err != nil {
+	if err := tied.Start(d.cmd); err != nil {
 		return err
 	}
 	m.daemon = d

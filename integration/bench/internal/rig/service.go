@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/zfstpl/zfstpl/integration/tied"
 )
 
 // patience is how long a service may take to start or to end. Emulated, and
@@ -47,9 +49,9 @@ func (r *Rig) start(ctx context.Context, name string, args ...string) (s *Servic
 	s.cmd = exec.Command(args[0], args[1:]...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	began := time.Now()
-	if err := s.cmd.Start(); err != nil {
+	if err := tied.Start(s.cmd); err != nil {
 		return nil, err
 	}
 	go func() {
