@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// turnTime is how long a second attempt waits for those of others.
+const turnTime = 30 * time.Second
 
 // again is the second and last attempt for a layer that did not fit. What was
 // unpacked of it is thrown away, room is made, and it is unpacked into a fresh
@@ -19,11 +23,13 @@ import (
 // is: its quota is nobody's else, and what is in it may be the only copy.
 //
 // Layers that did not fit have their second attempt one after the other: of two
-// that fit one at a time neither is to fail for the other.
+// that fit one at a time neither is to fail for the other. But none waits for long:
+// the one before may be read from a store that is slow, or answers no more.
 func (s *Service) again(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig, first error) (ocispec.Descriptor, error) {
 	select {
 	case s.second <- struct{}{}:
 		defer func() { <-s.second }()
+	case <-time.After(turnTime):
 	case <-ctx.Done():
 		return ocispec.Descriptor{}, errors.Join(first, context.Cause(ctx))
 	}

@@ -6,7 +6,7 @@ import "io"
 // own and in blocks of one size: what is read goes on while the last block is
 // worked on, and a reader that asks for little does not cost a call each time.
 type ahead struct {
-	full, free chan block
+	full, free chan block // full is closed when no more come
 	stop       chan struct{}
 	ended      chan struct{} // when the goroutine has
 
@@ -37,6 +37,7 @@ func readAhead(r io.Reader, size, blocks int) *ahead {
 
 func (a *ahead) fill(r io.Reader, size int) {
 	defer close(a.ended)
+	defer close(a.full)
 	for {
 		var b block
 		select {
@@ -68,7 +69,12 @@ func (a *ahead) Read(p []byte) (int, error) {
 		if a.last.buf != nil {
 			a.free <- a.last
 		}
-		a.last = <-a.full
+		next, ok := <-a.full
+		if !ok {
+			a.last, a.err = block{}, io.ErrClosedPipe
+			continue
+		}
+		a.last = next
 		a.rest, a.err = a.last.buf[:a.last.n], a.last.err
 	}
 	n := copy(p, a.rest)
@@ -76,7 +82,7 @@ func (a *ahead) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close ends the goroutine, and waits for that.
+// Close ends the goroutine, and waits for that. Who reads meanwhile is told so.
 func (a *ahead) Close() error {
 	close(a.stop)
 	<-a.ended

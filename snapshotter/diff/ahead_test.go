@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -54,3 +55,38 @@ func TestReadAheadEndsEarly(t *testing.T) {
 	require.NoError(t, a.Close())
 	assert.LessOrEqual(t, int(read), 500, "two blocks, three more, and no others")
 }
+
+// Whoever waits for a block that does not come any more is not left waiting.
+func TestReadAheadEndsBesideAReader(t *testing.T) {
+	t.Parallel()
+	entered, let := make(chan struct{}), make(chan struct{})
+	var calls int
+	a := readAhead(readerFunc(func(p []byte) (int, error) {
+		if calls++; calls == 1 {
+			close(entered)
+		}
+		<-let
+		return len(p), nil
+	}), 100, 1)
+	<-entered
+	read := make(chan error)
+	go func() {
+		_, err := io.Copy(io.Discard, a)
+		read <- err
+	}()
+	closed := make(chan error)
+	go func() { closed <- a.Close() }()
+	<-a.stop
+	close(let)
+	require.NoError(t, <-closed)
+	select {
+	case err := <-read:
+		assert.ErrorIs(t, err, io.ErrClosedPipe)
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits still")
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -29,7 +29,8 @@ import (
 //	NotImplemented     mounts that are not ours to write to, or a media type that
 //	                   nothing here can read
 //	ResourceExhausted  the pool or a quota is full, and stays so
-//	InvalidArgument    the layer says that it is larger than any
+//	InvalidArgument    the layer says that it is larger than any, or needs more
+//	                   memory to read than any
 func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
 	var config diff.ApplyConfig
 	for _, opt := range opts {
@@ -82,13 +83,14 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 	}
 	defer in.Close() // only read
 	fetched := readAhead(content.NewReader(in), fetchSize, 2)
-	defer fetched.Close()
+	defer func() { giveUp(); fetched.Close() }()
 	stream, err := uncompress(ctx, desc, fetched, config)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	root, err := s.pool.AttachWritable(ctx, runtime)
 	if err != nil {
+		giveUp()
 		return ocispec.Descriptor{}, errors.Join(zfsError(err), stream.Close())
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
@@ -151,9 +153,13 @@ func uncompress(ctx context.Context, desc ocispec.Descriptor, r io.Reader, confi
 	step := diff.NewProcessorChain(desc.MediaType, r)
 	s.steps = append(s.steps, step)
 	for step.MediaType() != ocispec.MediaTypeImageLayer {
-		next, err := diff.GetProcessor(ctx, step, config.ProcessorPayloads)
+		next, err := process(ctx, step, config)
+		if errors.Is(err, diff.ErrNoProcessor) {
+			// Of anything else that is wrong the next differ shall not try its luck.
+			err = fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
+		}
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("media type %q: %w: %w", desc.MediaType, err, errdefs.ErrNotImplemented), s.Close())
+			return nil, errors.Join(fmt.Errorf("media type %q: %w", desc.MediaType, err), s.Close())
 		}
 		step = next
 		s.steps = append(s.steps, step)

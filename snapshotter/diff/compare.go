@@ -202,9 +202,18 @@ func (c *comparison) addedBelow(rel string) error {
 // differ compares all that a layer can hold of two nodes of one path, and answers
 // what to say of it, or "". What was not touched since is the same; what was
 // touched may be, and then its content decides: programs set times back.
+//
+// Between an ancestor and what came of it, number, birth and time of change prove
+// that nothing was touched. Between others, or where that is not known, they prove
+// nothing: two clones give out the same numbers, and do so in the same tick of the
+// clock. There all is compared, with the same result.
+//
+// Which names are of one object, numbers tell whatever the sides are to each other:
+// two names, each with the same number on both sides, are of one object on both
+// sides or on neither. A linked name whose number is another one is written.
 func (c *comparison) differ(rel string, old, now node) (Kind, error) {
 	switch {
-	case old.untouched(now):
+	case c.hint.related && old.untouched(now):
 		return "", nil
 	case now.isDir() && old.isDir():
 		return c.directoriesDiffer(rel, old, now)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -384,4 +385,87 @@ func TestAComparisonThatIsCancelled(t *testing.T) {
 	to := treeAt(t, dir)
 	l := newLayer(ctx, io.Discard, to, nil)
 	assert.ErrorIs(t, (&comparison{ctx: ctx, upper: to, hint: anything(), to: l}).run(), io.ErrNoProgress)
+}
+
+// Of two sides of which neither came of the other, equal numbers and times prove
+// nothing: what is in a file decides. Number and birth still tell which names are
+// of one object, so that nothing more is told of than between relatives.
+func TestEqualNumbersProveNothingBetweenStrangers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	lower, upper := filepath.Join(dir, "lower"), filepath.Join(dir, "upper")
+	write(t, lower, "changed", "same")
+	write(t, upper, "same")
+	require.NoError(t, os.WriteFile(filepath.Join(upper, "changed"), []byte("CHANGED"), 0o644))
+	from, to := treeAt(t, lower), treeAt(t, upper)
+	for _, c := range []struct {
+		rel                  string
+		links                uint32
+		other                bool // object
+		relatives, strangers Kind
+	}{
+		{"changed", 1, false, "", Modified},
+		{"changed", 2, false, "", Modified},
+		{"same", 1, false, "", ""},
+		{"same", 2, false, "", ""},
+		{"same", 1, true, "", ""},
+		{"same", 2, true, Modified, Modified},
+	} {
+		old, err := from.stat(c.rel)
+		require.NoError(t, err)
+		old.links = c.links
+		now := old
+		if c.other {
+			now.object++
+		}
+		for related, want := range map[bool]Kind{true: c.relatives, false: c.strangers} {
+			h := anything()
+			h.related = related
+			got, err := (&comparison{ctx: t.Context(), lower: from, upper: to, hint: h}).differ(c.rel, old, now)
+			require.NoError(t, err)
+			assert.Equal(t, want, got, "%+v, related: %t", c, related)
+		}
+	}
+}
+
+// A directory above what has changed is written too, and so are the other names
+// of an object: none of them may mean something else in a layer.
+func TestNamesNextToWhatChanged(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "a/.wh.dir/in/file", "first")
+	require.NoError(t, os.Link(filepath.Join(dir, "first"), filepath.Join(dir, ".wh.other")))
+	to := treeAt(t, dir)
+	for _, rel := range []string{"a/.wh.dir/in/file", "first"} {
+		n, err := to.stat(rel)
+		require.NoError(t, err)
+		l := newLayer(t.Context(), io.Discard, to, nil)
+		if err = l.changed(Modified, rel, n); err == nil {
+			err = l.close()
+		}
+		require.ErrorIs(t, err, errdefs.ErrFailedPrecondition, rel)
+		assert.ErrorContains(t, err, "cannot be put into an image", rel)
+	}
+}
+
+// Of an object all whose names are written nothing is kept: there may be millions.
+func TestLinksThatAreWrittenAreForgotten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "one", "half")
+	for _, name := range []string{"three", "two"} {
+		require.NoError(t, os.Link(filepath.Join(dir, "one"), filepath.Join(dir, name)))
+	}
+	require.NoError(t, os.Link(filepath.Join(dir, "half"), filepath.Join(dir, "unwritten")))
+	to := treeAt(t, dir)
+	var out bytes.Buffer
+	l := newLayer(t.Context(), &out, to, nil)
+	for i, name := range []string{"one", "three", "two", "half"} {
+		n, err := to.stat(name)
+		require.NoError(t, err)
+		require.NoError(t, l.changed(Added, name, n))
+		assert.Len(t, l.links, map[int]int{0: 1, 1: 1, 2: 0, 3: 1}[i], name)
+	}
+	require.NoError(t, l.close())
+	assert.Equal(t, []string{"one", "three", "two", "half", "unwritten"}, tar2names(t, out.Bytes()))
 }

@@ -16,11 +16,14 @@ type hint struct {
 	// that is in none no name has changed.
 	ranges []zfs.ObjectRange
 	known  bool // whether ranges are known
+	// related says that lower is an ancestor of upper, for certain: see differ.
+	related bool
 	// paths lead to those of them that were there before.
 	paths *paths
 }
 
-// anything is the hint that knows nothing.
+// anything is the hint that knows nothing, not even whether one side came of the
+// other.
 func anything() hint { return hint{paths: &paths{all: true}} }
 
 func (h hint) changed(object uint64) bool {

@@ -110,6 +110,7 @@ func TestNarrow(t *testing.T) {
 		h, err := narrow(t.Context(), c.objects, tree, tree)
 		require.NoError(t, err, what)
 		assert.Equal(t, !c.nothing, h.known, what)
+		assert.True(t, h.related, "%s: ZFS tells only of relatives", what)
 		assert.Equal(t, c.want == nil, h.paths.all, what)
 		if c.want != nil {
 			assert.ElementsMatch(t, c.want, h.paths.names(), what)

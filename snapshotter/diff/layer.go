@@ -31,7 +31,7 @@ type layer struct {
 	// above are the directories that are written and lead to the last entry,
 	// from the root on.
 	above []directory
-	// links are the objects with several names that are written.
+	// links are the objects with several names of which some are written.
 	links map[uint64]*links
 }
 
@@ -50,6 +50,9 @@ type links struct {
 	names map[string]bool
 }
 
+// complete tells whether an object has no other names.
+func (k *links) complete() bool { return uint32(len(k.names)) >= k.node.links }
+
 func newLayer(ctx context.Context, w io.Writer, upper *tree, epoch *time.Time) *layer {
 	return &layer{ctx: ctx, tar: tar.NewWriter(w), tree: upper, epoch: epoch, links: make(map[uint64]*links)}
 }
@@ -58,9 +61,6 @@ func newLayer(ctx context.Context, w io.Writer, upper *tree, epoch *time.Time) *
 func (l *layer) changed(kind Kind, rel string, n node) error {
 	if rel == "." {
 		return nil // no layer says anything of the root itself
-	}
-	if err := l.sayable(rel, "rename or delete it"); err != nil {
-		return err
 	}
 	if err := l.parents(rel); err != nil {
 		return err
@@ -100,6 +100,9 @@ func (l *layer) deleted(dir string, names []string, emptied bool) error {
 	}
 	return nil
 }
+
+// renameIt is what to do about a name that no layer can hold.
+const renameIt = "rename or delete it"
 
 // sayable refuses a name that means something else in a layer.
 func (l *layer) sayable(rel, advice string) error {
@@ -159,6 +162,9 @@ func prefix(dir string) string {
 
 // entry writes a path whose parents are written.
 func (l *layer) entry(rel string, n node) error {
+	if err := l.sayable(rel, renameIt); err != nil {
+		return err
+	}
 	if n.linked() {
 		if first := l.links[n.object]; first != nil {
 			return l.link(rel, first)
@@ -186,7 +192,13 @@ func (l *layer) entry(rel string, n node) error {
 // object: who applies a layer sets the owner of every entry, which takes
 // capabilities away.
 func (l *layer) link(rel string, known *links) error {
+	if err := l.sayable(rel, renameIt); err != nil {
+		return err
+	}
 	known.names[rel] = true
+	if known.complete() {
+		delete(l.links, known.node.object)
+	}
 	h, err := l.header(rel, known.node)
 	if err != nil {
 		return err
@@ -287,7 +299,7 @@ func (l *layer) content(rel string, size int64) error {
 func (l *layer) close() error {
 	missing := make(map[uint64]*links)
 	for object, known := range l.links {
-		if uint32(len(known.names)) < known.node.links {
+		if !known.complete() {
 			missing[object] = known
 		}
 	}

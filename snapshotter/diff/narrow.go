@@ -30,14 +30,15 @@ const (
 	xattrDirName = "<xattrdir>"
 )
 
-// narrow asks ZFS where two snapshots may differ.
+// narrow asks ZFS where two snapshots may differ. It tells only of an ancestor and
+// what came of it.
 func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, error) {
 	all, err := objects.ChangedObjects(ctx, lower.name, upper.name)
 	if err != nil {
 		return hint{}, err
 	}
 	ranges := inUse(all)
-	h := hint{ranges: ranges, known: true, paths: &paths{all: true}}
+	h := hint{ranges: ranges, known: true, related: true, paths: &paths{all: true}}
 	total, err := upper.objects()
 	if err != nil {
 		return hint{}, err
@@ -51,7 +52,7 @@ func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, err
 	case err == nil:
 		h.paths = found
 	case errors.Is(err, errHidden):
-		return anything(), nil
+		return hint{related: true, paths: &paths{all: true}}, nil
 	case !errors.Is(err, errUnsure):
 		return hint{}, err
 	}

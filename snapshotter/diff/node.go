@@ -35,11 +35,12 @@ func (n node) isDir() bool         { return n.is(typeDir) }
 // linked tells whether a node may have more names than one.
 func (n node) linked() bool { return n.links > 1 && !n.isDir() }
 
-// sameObject tells whether two nodes of two snapshots of one file system
-// are one object: numbers are used again, but not with the same time of birth.
+// sameObject tells whether two nodes of an ancestor and of what came of it are one
+// object: numbers are used again, but not with the same time of birth.
 func (n node) sameObject(o node) bool { return n.object == o.object && n.born.Equal(o.born) }
 
-// untouched tells whether nothing was done to an object between two snapshots.
+// untouched tells whether nothing was done to an object between an ancestor and
+// what came of it.
 func (n node) untouched(o node) bool { return n.sameObject(o) && n.ctime.Equal(o.ctime) }
 
 // sameAttributes compares all that stat tells of two nodes and a layer can hold.

@@ -196,14 +196,14 @@ func (s *Service) compare(ctx context.Context, sides Sides, begin func(upper *tr
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, upper.close()) }()
+	defer func() { err = upper.done(ctx, err) }()
 	c := comparison{ctx: ctx, upper: &upper.tree, hint: anything()}
 	if sides.Lower != "" {
 		lower, err := s.open(ctx, sides.Lower)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, lower.close()) }()
+		defer func() { err = lower.done(ctx, err) }()
 		c.lower = &lower.tree
 		if c.hint, err = s.hint(ctx, &lower.tree, &upper.tree); err != nil {
 			return err
@@ -250,6 +250,18 @@ func (s *Service) open(ctx context.Context, name string) (_ *side, err error) {
 		return nil, errors.Join(zfsError(err), opened.close())
 	}
 	return opened, nil
+}
+
+// done closes a side behind what came of it. What is whole is not thrown away for
+// a snapshot that somebody holds: that one goes at the next start.
+func (s *side) done(ctx context.Context, err error) error {
+	closeErr := s.close()
+	if err == nil && closeErr != nil {
+		log.G(ctx).WithError(closeErr).WithField("snapshot", s.name).
+			Warn("what was compared could not be let go of; a temporary snapshot goes at the next start")
+		return nil
+	}
+	return errors.Join(err, closeErr)
 }
 
 func (s *side) close() error {

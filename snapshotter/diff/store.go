@@ -102,22 +102,58 @@ type stored struct {
 }
 
 func (l *stored) write(c Compress, write func(io.Writer) error) error {
-	out := bufio.NewWriterSize(io.MultiWriter(l.in, l.compressed.Hash(), (*counter)(&l.size)), sendSize)
-	compressed, err := c(out)
+	out := &outlet{w: io.MultiWriter(l.in, l.compressed.Hash(), (*counter)(&l.size))}
+	buffered := bufio.NewWriterSize(out, sendSize)
+	compressed, err := c(buffered)
 	if err != nil {
 		return err
 	}
-	if err := write(io.MultiWriter(compressed, l.raw.Hash(), (*progress)(&l.done))); err != nil {
+	if err := write(io.MultiWriter(gate{out}, compressed, l.raw.Hash(), (*progress)(&l.done))); err != nil {
 		// What compresses is ended, to let its goroutines go. What it writes then
 		// is thrown away with the rest.
-		out.Reset(io.Discard)
+		out.shut(err)
 		return errors.Join(err, compressed.Close())
 	}
-	if err := compressed.Close(); err != nil {
+	if err := errors.Join(compressed.Close(), buffered.Flush()); err != nil {
 		return storeError(err)
 	}
-	return storeError(out.Flush())
+	return storeError(out.err())
 }
+
+// outlet leads to the store until that fails or the outlet is shut; then it throws
+// away what comes. Whoever compresses is told of no error: pgzip, once it knows of
+// one, does not let its goroutine and buffers go. It writes in a goroutine of its
+// own, which an outlet may be shut beside.
+type outlet struct {
+	w      io.Writer
+	failed atomic.Pointer[error]
+}
+
+func (o *outlet) Write(b []byte) (int, error) {
+	if o.err() == nil {
+		if _, err := o.w.Write(b); err != nil {
+			o.shut(err)
+		}
+	}
+	return len(b), nil
+}
+
+// shut closes an outlet for a reason. The first one stays.
+func (o *outlet) shut(why error) { o.failed.CompareAndSwap(nil, &why) }
+
+// err answers why an outlet is shut, or nil.
+func (o *outlet) err() error {
+	if why := o.failed.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
+
+// gate stands before what compresses and lets nothing more in when the store has
+// failed: the rest of the layer need not be read.
+type gate struct{ out *outlet }
+
+func (g gate) Write(b []byte) (int, error) { return len(b), storeError(g.out.err()) }
 
 type counter int64
 

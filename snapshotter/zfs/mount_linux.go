@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -20,20 +19,33 @@ const (
 	attachWait = 5 * time.Millisecond
 )
 
+// way is how something is mounted: read-only or not.
+type way bool
+
+const (
+	forWriting way = false
+	forReading way = true
+)
+
 // attach mounts a file system or snapshot without giving it a place in any
 // mount namespace and answers its root. Closing the file unmounts it, and so
 // does the end of this process: nothing can be left behind. A file system that
 // is mounted elsewhere, in whatever namespace, is the same superblock; where it
 // is read-only, so is this one.
-func attach(ctx context.Context, name string, readonly bool) (*os.File, error) {
+//
+// The ways are tried in turn. Whoever wants to write has only one.
+func attach(ctx context.Context, name string, ways ...way) (*os.File, error) {
+	return persist(ctx, name, attachOnce, ways)
+}
+
+// persist mounts with once, again and again while it is busy.
+func persist(ctx context.Context, name string, once func(string, way) (*os.File, error), ways []way) (*os.File, error) {
 	deadline := time.Now().Add(attachTime)
-	snapshot := strings.Contains(name, "@")
-	for {
-		root, err := attachOnce(name, readonly)
+	for i := 0; ; i++ {
+		root, err := once(name, ways[i%len(ways)])
 		if !errors.Is(err, ErrBusy) || time.Now().After(deadline) {
 			return root, err
 		}
-		readonly = !readonly || snapshot
 		select {
 		case <-time.After(attachWait):
 		case <-ctx.Done():
@@ -42,7 +54,7 @@ func attach(ctx context.Context, name string, readonly bool) (*os.File, error) {
 	}
 }
 
-func attachOnce(name string, readonly bool) (*os.File, error) {
+func attachOnce(name string, as way) (*os.File, error) {
 	fs, err := unix.Fsopen("zfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, mountError("mount", name, err)
@@ -52,7 +64,7 @@ func attachOnce(name string, readonly bool) (*os.File, error) {
 		return nil, mountError("mount", name, err)
 	}
 	attrs := 0
-	if readonly {
+	if as == forReading {
 		attrs = unix.MOUNT_ATTR_RDONLY
 		if err := unix.FsconfigSetFlag(fs, "ro"); err != nil {
 			return nil, mountError("mount", name, err)
@@ -90,7 +102,7 @@ func (c *Client) AttachRoot(ctx context.Context, snapshot string) (*os.File, err
 		return nil, err
 	}
 	defer c.around("attach")()
-	return attach(ctx, snapshot, true)
+	return attach(ctx, snapshot, forReading)
 }
 
 // AttachWritable mounts a file system without giving it a place in any mount
@@ -104,7 +116,7 @@ func (c *Client) AttachWritable(ctx context.Context, filesystem string) (*os.Fil
 		return nil, err
 	}
 	defer c.around("attach writable")()
-	return attach(ctx, filesystem, false)
+	return attach(ctx, filesystem, forWriting)
 }
 
 func mountError(op, name string, err error) error {
@@ -126,7 +138,7 @@ func (c *Client) Flush(ctx context.Context, filesystem string) error {
 		return err
 	}
 	defer c.around("flush")()
-	root, err := attach(ctx, filesystem, false)
+	root, err := attach(ctx, filesystem, forWriting, forReading)
 	if err != nil {
 		return err
 	}
@@ -150,7 +162,11 @@ func (c *Client) Objects(ctx context.Context, name string) (uint64, error) {
 		return 0, err
 	}
 	defer c.around("objects")()
-	root, err := attach(ctx, name, snapshot)
+	ways := []way{forWriting, forReading}
+	if snapshot {
+		ways = []way{forReading}
+	}
+	root, err := attach(ctx, name, ways...)
 	if err != nil {
 		return 0, err
 	}

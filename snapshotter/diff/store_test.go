@@ -1,0 +1,84 @@
+package diff
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var errStore = errors.New("the store is full")
+
+// narrowStore takes so many bytes and no more.
+type narrowStore struct {
+	content.Writer
+	left int
+}
+
+func (n *narrowStore) Write(b []byte) (int, error) {
+	if n.left -= len(b); n.left < 0 {
+		return 0, errStore
+	}
+	return len(b), nil
+}
+
+func storedIn(in content.Writer) *stored {
+	return &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in}
+}
+
+// compressing counts the goroutines that compress.
+func compressing() int {
+	stacks := make([]byte, 4<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	n := 0
+	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
+		if strings.Contains(stack, "klauspost") {
+			n++
+		}
+	}
+	return n
+}
+
+// Where the store takes no more, or the layer cannot be made, that is the error;
+// the layer is not read to its end, and nothing that compresses stays.
+func TestAStoreThatFails(t *testing.T) {
+	before := compressing() // not in parallel: others compress too
+	noise := rand.NewChaCha8([32]byte{})
+	errLayer := errors.New("the layer cannot be made")
+	for media, c := range compressors {
+		for range 20 {
+			written := 0
+			err := storedIn(&narrowStore{left: 2 << 20}).write(c, func(w io.Writer) error {
+				for ; written < 64; written++ {
+					if _, err := io.CopyN(w, noise, 1<<20); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			require.ErrorIs(t, err, errStore, media)
+			assert.Less(t, written, 64, media)
+		}
+		for _, size := range []int64{0, 1000, 2 << 20} {
+			err := storedIn(&narrowStore{left: 4 << 20}).write(c, func(w io.Writer) error {
+				_, err := io.CopyN(w, noise, size)
+				return errors.Join(err, errLayer)
+			})
+			require.ErrorIs(t, err, errLayer, media)
+		}
+		err := storedIn(&narrowStore{}).write(c, func(w io.Writer) error {
+			_, err := io.WriteString(w, "less than is sent at once")
+			return err
+		})
+		require.ErrorIs(t, err, errStore, media)
+	}
+	assert.Eventually(t, func() bool { return compressing() <= before }, 10*time.Second, 10*time.Millisecond)
+}

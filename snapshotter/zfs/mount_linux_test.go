@@ -1,0 +1,48 @@
+package zfs
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// What is busy for a moment is mounted the other way next, save for those who want
+// to write: what they get they can write to.
+func TestWhatIsBusyIsMountedTheOtherWay(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct{ ways, want []way }{
+		"to write": {[]way{forWriting}, []way{forWriting, forWriting, forWriting, forWriting}},
+		"either":   {[]way{forWriting, forReading}, []way{forWriting, forReading, forWriting, forReading}},
+		"snapshot": {[]way{forReading}, []way{forReading, forReading, forReading, forReading}},
+	} {
+		var tried []way
+		root, err := persist(t.Context(), "tank/a", func(_ string, as way) (*os.File, error) {
+			if tried = append(tried, as); len(tried) < len(c.want) {
+				return nil, &Error{Kind: ErrBusy}
+			}
+			return os.Open(t.TempDir())
+		}, c.ways)
+		require.NoError(t, err, what)
+		root.Close()
+		assert.Equal(t, c.want, tried, what)
+	}
+}
+
+// Anything else is an error at once, and so is an end of the context.
+func TestWhatIsNotBusyIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	tried := 0
+	_, err := persist(t.Context(), "tank/a", func(string, way) (*os.File, error) {
+		tried++
+		return nil, &Error{Kind: ErrNotFound}
+	}, []way{forWriting})
+	require.ErrorIs(t, err, ErrNotFound)
+	assert.Equal(t, 1, tried)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = persist(ctx, "tank/a", func(string, way) (*os.File, error) { return nil, &Error{Kind: ErrBusy} }, []way{forWriting})
+	require.ErrorIs(t, err, context.Canceled)
+}
