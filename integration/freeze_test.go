@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -36,4 +37,23 @@ func TestFrozenSnapshotsGoBesideCommands(t *testing.T) {
 			assert.Empty(t, d.Snapshots)
 		}
 	}
+}
+
+// A container is committed while somebody looks at it, but for a moment when nothing
+// has the look's snapshot mounted: promote takes it along, and it goes all the same.
+func TestAFrozenSnapshotIsFollowed(t *testing.T) {
+	t.Parallel()
+	base := pool.NewBase(t)
+	ctx := context.Background()
+	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.WarmKeep = snapshotter.KeepForever })
+	mounts, err := sn.Prepare(ctx, "web", "")
+	require.NoError(t, err)
+	frozen, err := base.Client.Freeze(ctx, mounts[0].Source)
+	require.NoError(t, err)
+	require.NoError(t, sn.Commit(ctx, "saved", "web"))
+	require.NoError(t, frozen.Close())
+	for _, d := range base.List(t) {
+		assert.Subset(t, []string{layout.Extracted}, d.Snapshots, d.Name)
+	}
+	require.NoError(t, sn.Cleanup(ctx))
 }

@@ -3,6 +3,7 @@ package zfs
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"syscall"
 )
@@ -80,6 +81,15 @@ func destroyError(name string, code int) error {
 // DestroySnapshot destroys one snapshot that has no clones. One that is not
 // there counts as destroyed.
 func (c *Client) DestroySnapshot(ctx context.Context, snapshot string) error {
+	err := c.destroySnapshot(ctx, snapshot)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// destroySnapshot is DestroySnapshot that fails with ErrNotFound where there is none.
+func (c *Client) destroySnapshot(ctx context.Context, snapshot string) error {
 	if err := checkSnapshot("destroy", snapshot); err != nil {
 		return err
 	}
@@ -92,7 +102,7 @@ func (c *Client) DestroySnapshot(ctx context.Context, snapshot string) error {
 	const script = `
 args = ...
 local name = args["argv"][1]
-if not zfs.exists(name) then return { errno = 0 } end
+if not zfs.exists(name) then return { errno = 2 } end
 local err = zfs.check.destroy(name)
 if err == 0 then err = zfs.sync.destroy(name) end
 return { errno = err }`

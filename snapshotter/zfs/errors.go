@@ -63,7 +63,7 @@ func kindOfErrno(errno syscall.Errno) error {
 		return ErrPermission
 	case syscall.EINVAL, syscall.ENAMETOOLONG, syscall.E2BIG, syscall.EXDEV:
 		return ErrInvalid
-	case syscall.EAGAIN, syscall.EIO:
+	case syscall.EAGAIN:
 		return ErrSuspended
 	}
 	return nil

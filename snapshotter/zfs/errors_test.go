@@ -85,7 +85,7 @@ func TestErrnosHaveKinds(t *testing.T) {
 		syscall.EEXIST: ErrExists, syscall.ENOENT: ErrNotFound, syscall.EBUSY: ErrBusy, syscall.ENOSPC: ErrNoSpace,
 		syscall.EDQUOT: ErrQuota, syscall.EPERM: ErrPermission, syscall.EACCES: ErrPermission, syscall.EINVAL: ErrInvalid,
 		syscall.ENAMETOOLONG: ErrInvalid, syscall.E2BIG: ErrInvalid, syscall.EXDEV: ErrInvalid, syscall.EAGAIN: ErrSuspended,
-		syscall.EIO: ErrSuspended, syscall.ERANGE: nil, syscall.ENODEV: nil,
+		syscall.EIO: nil, syscall.ERANGE: nil, syscall.ENODEV: nil,
 	} {
 		err := errnoError("clone", "tank/a", errno)
 		assertKind(t, kind, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"strings"
 	"syscall"
 	"time"
 
@@ -88,11 +89,17 @@ type Frozen struct {
 // while it has them mounted, and then are held, so that nobody can destroy them
 // before the pool is imported again.
 func (c *Client) Freeze(ctx context.Context, filesystem string) (*Frozen, error) {
-	if err := c.Flush(ctx, filesystem); err != nil {
-		return nil, err
-	}
 	name := filesystem + "@" + TemporaryPrefix + rand.Text()
-	if err := c.Apply(ctx, Snapshot(name)); err != nil {
+	// To flush it is to mount it, which a container that begins just now could meet:
+	// what is mounted nowhere has nothing to flush.
+	err := c.Apply(ctx, Idle(filesystem), Snapshot(name))
+	if errors.Is(err, ErrMounted) {
+		if err := c.Flush(ctx, filesystem); err != nil {
+			return nil, err
+		}
+		err = c.Apply(ctx, Snapshot(name))
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &Frozen{name, c}, nil
@@ -106,14 +113,37 @@ const (
 
 // Close destroys the snapshot, which nothing may have mounted. It may be busy for a
 // moment all the same: a command that this process starts has copies of all its
-// descriptors until it gets to its exec, and a mount ends with the last of them.
+// descriptors until it gets to its exec, and a mount ends with the last of them. A
+// commit meanwhile has taken it along to the new template.
 func (f *Frozen) Close() error {
 	deadline := time.Now().Add(goTime)
 	for {
-		err := f.client.DestroySnapshot(context.Background(), f.Snapshot)
+		err := f.client.destroySnapshot(context.Background(), f.Snapshot)
+		if errors.Is(err, ErrNotFound) {
+			return f.follow()
+		}
 		if !errors.Is(err, ErrBusy) || time.Now().After(deadline) {
 			return err
 		}
 		time.Sleep(goWait)
 	}
+}
+
+// follow destroys the snapshot where promote has brought it.
+func (f *Frozen) follow() error {
+	ctx := context.Background()
+	filesystem, short, _ := strings.Cut(f.Snapshot, "@")
+	list, err := f.client.List(ctx, filesystem)
+	if errors.Is(err, ErrNotFound) {
+		return nil // it went with its file system
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		if origin, _, ok := strings.Cut(d.Origin, "@"); ok && d.Name == filesystem {
+			return f.client.DestroySnapshot(ctx, origin+"@"+short)
+		}
+	}
+	return nil
 }
