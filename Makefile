@@ -68,6 +68,7 @@ build: tools ## build the programs into bin/
 install: build ## install the daemon, the command and the systemd units (PREFIX=/usr/local)
 	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin $(BIN)/containerd-zfstpl-grpc $(BIN)/zfstpl
 	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system contrib/systemd/zfstpl.service contrib/systemd/zfstpl-cleanup.service contrib/systemd/zfstpl-cleanup.timer
+	sed -i 's|/usr/local/bin/|$(or $(PREFIX),/usr/local)/bin/|' $(DESTDIR)/usr/lib/systemd/system/zfstpl.service $(DESTDIR)/usr/lib/systemd/system/zfstpl-cleanup.service
 
 .PHONY: shell
 shell: build testbed ## a prompt in the machine with ZFS, everything installed

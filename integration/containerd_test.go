@@ -48,7 +48,7 @@ func startContainerd(t testing.TB, d *daemon) *containerd {
 	dir, err := os.MkdirTemp("", "zfstpl-ctd-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	ours, err := plugin.ContainerdConfig(number, d.address, d.base.Root)
+	ours, err := plugin.ContainerdConfig(number, d.address, d.base.Root, true)
 	require.NoError(t, err)
 	c := &containerd{dir: dir, address: d.containerd(), log: &syncBuffer{}}
 	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n"+

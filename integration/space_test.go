@@ -413,3 +413,25 @@ func manyLayers(t *testing.T, n int) {
 		assert.NotContains(t, name, "/runtime/", "nothing is left of what did not fit")
 	}
 }
+
+// Where nothing can be written any more a daemon starts all the same, and the
+// command cleans up: who makes room there must be able to begin.
+func TestAStartWithoutRoom(t *testing.T) {
+	t.Parallel()
+	base := pool.NewBase(t)
+	d := startDaemon(t, base, "--cleanup-mode", "manual")
+	d.stop(t)
+	litter(t, base, 2)
+	zfsCommand(t, "set", fmt.Sprintf("refquota=%d", mib), base.String())
+	_, err := fill(filepath.Join(base.Root, "noise"), 4*mib)
+	require.Error(t, err)
+	stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d)...)
+	require.NoError(t, err, stderr)
+	assert.Contains(t, stdout, "2 datasets destroyed in ")
+	d.start(t)
+	_, err = d.snapshotter(t).Prepare(context.Background(), "web", "")
+	require.NoError(t, err)
+	require.NoError(t, d.snapshotter(t).Remove(context.Background(), "web"))
+	d.stop(t)
+	require.NoError(t, os.Remove(filepath.Join(base.Root, "noise")))
+}

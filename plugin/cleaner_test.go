@@ -2,16 +2,44 @@ package plugin
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
+
+// A daemon that comes while somebody only cleans up has him stop, and begins then; a
+// second cleanup does not.
+func TestACleanupMakesWayForADaemon(t *testing.T) {
+	t.Parallel()
+	base, err := layout.ParseBase("tank/zfstpl")
+	require.NoError(t, err)
+	root := t.TempDir()
+	cleaner := exec.Command("sh", "-c", `flock -x "$0" sh -c 'trap "kill \$!; exit 0" TERM; sleep 1000 & echo "zfstpl, process $$, `+cleaningUp+`" > "$0"; wait' "$0"`, filepath.Join(root, lockName))
+	require.NoError(t, cleaner.Start())
+	require.Eventually(t, func() bool {
+		l := &baseLock{}
+		if l.file, err = os.Open(filepath.Join(root, lockName)); err != nil {
+			return false
+		}
+		defer l.file.Close()
+		_, pid := l.holder()
+		return pid != 0
+	}, 10*time.Second, 10*time.Millisecond)
+	_, err = lockBase(t.Context(), root, base, cleaningUp)
+	require.ErrorIs(t, err, ErrInUse)
+	l, err := lockBase(t.Context(), root, base, "serving /run/x.sock")
+	require.NoError(t, err)
+	require.NoError(t, cleaner.Wait())
+	require.NoError(t, l.release())
+}
 
 // Only a process that has the lock and is cleaning up is signalled.
 func TestStopOwner(t *testing.T) {

@@ -35,18 +35,20 @@ var containerdConfig = template.Must(template.New("").Parse(`# For {{if eq .Vers
   [proxy_plugins.zfstpl.exports]
     root = "{{.Root}}"
     enable_remote_snapshot_annotations = "true"
-
+{{if .Differ}}
 # Layers of what containers changed. What is not zfstpl's goes to "walking".
 [proxy_plugins.zfstpl-diff]
   type = "diff"
   address = "{{.Address}}"
 [plugins."io.containerd.service.v1.diff-service"]
   default = ["zfstpl-diff", "walking"]
-{{if eq .Version 3}}
+{{end}}{{if eq .Version 3}}
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "{{.Platform}}"
   snapshotter = "zfstpl"
+{{- if .Differ}}
   differ = "zfstpl-diff"
+{{- end}}
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "{{.Platform}}"
   snapshotter = "overlayfs"
@@ -62,8 +64,8 @@ var containerdConfig = template.Must(template.New("").Parse(`# For {{if eq .Vers
 {{end}}`))
 
 // ContainerdConfig is what a containerd's configuration needs to use a daemon
-// that serves address, with its base mounted at root.
-func ContainerdConfig(version int, address, root string) (string, error) {
+// that serves address, with its base mounted at root, and a differ where it has one.
+func ContainerdConfig(version int, address, root string, differ bool) (string, error) {
 	if version != ContainerdConfig2 && version != ContainerdConfig3 {
 		return "", fmt.Errorf("containerd's configuration has version 2 (containerd 1.7) or 3 (containerd 2.x), not %d", version)
 	}
@@ -75,7 +77,7 @@ func ContainerdConfig(version int, address, root string) (string, error) {
 	var b strings.Builder
 	err := containerdConfig.Execute(&b, map[string]any{
 		"Version": version, "Address": address, "Root": root, "Platform": "linux/" + runtime.GOARCH,
-		"RemapIDs": remapIDs,
+		"RemapIDs": remapIDs, "Differ": differ,
 	})
 	return b.String(), err
 }

@@ -29,7 +29,7 @@ func at(t *testing.T, value any, keys ...string) any {
 func TestContainerdConfigIsTOML(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int{ContainerdConfig2, ContainerdConfig3} {
-		text, err := ContainerdConfig(version, "/run/my socket/ä's.sock", "/var/lib/z")
+		text, err := ContainerdConfig(version, "/run/my socket/ä's.sock", "/var/lib/z", true)
 		require.NoError(t, err)
 		var parsed map[string]any
 		require.NoError(t, toml.Unmarshal([]byte(text), &parsed), text)
@@ -55,18 +55,32 @@ func TestContainerdConfigIsTOML(t *testing.T) {
 	}
 }
 
+// A daemon that has no containerd to keep layers in serves no differ, and who names
+// one that is not there unpacks nothing.
+func TestContainerdConfigWithoutADiffer(t *testing.T) {
+	t.Parallel()
+	for _, version := range []int{ContainerdConfig2, ContainerdConfig3} {
+		text, err := ContainerdConfig(version, "/a", "/r", false)
+		require.NoError(t, err)
+		var parsed map[string]any
+		require.NoError(t, toml.Unmarshal([]byte(text), &parsed), text)
+		assert.NotContains(t, text, "differ")
+		assert.NotContains(t, text, "zfstpl-diff")
+	}
+}
+
 func TestContainerdConfigRefuses(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int{-1, 0, 1, 4} {
-		_, err := ContainerdConfig(version, "/a", "/r")
+		_, err := ContainerdConfig(version, "/a", "/r", true)
 		assert.Error(t, err, version)
 	}
 	for _, path := range []string{`/a"b`, `/a\b`, "/a\nb", "/a\"\n[plugins]\nx = \"", "/a\rb", "/a\x00b", "/a\x1b[2J", "/a\x7fb", "/a\xff"} {
 		for _, version := range []int{ContainerdConfig2, ContainerdConfig3} {
-			text, err := ContainerdConfig(version, path, "/r")
+			text, err := ContainerdConfig(version, path, "/r", true)
 			assert.Error(t, err, "address %q", path)
 			assert.Empty(t, text)
-			_, err = ContainerdConfig(version, "/a", path)
+			_, err = ContainerdConfig(version, "/a", path, true)
 			assert.Error(t, err, "root %q", path)
 		}
 	}

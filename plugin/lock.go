@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
@@ -37,27 +38,39 @@ func lockBase(ctx context.Context, root string, base layout.Base, doing string) 
 	l := &baseLock{file}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = l.inherit(ctx, base)
-	}
-	if err == nil {
-		err = l.sign(doing)
+		err = l.inherit(ctx, root, base, doing)
 	}
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
+	}
+	// The lock holds without a word in it. On a full pool none can be written, and
+	// whoever makes room there must be able to begin.
+	if err := l.sign(doing); err != nil {
+		log.G(ctx).WithError(err).WithField("dataset", base.String()).Warn("who has the base could not be written into its lock")
 	}
 	return l, nil
 }
 
 // inherit waits for a lock whose owner is dead: a command that he ran holds it
-// until it has ended. A living owner is named in the error.
-func (l *baseLock) inherit(ctx context.Context, base layout.Base) error {
+// until it has ended. A living owner is named in the error, but for one that only
+// cleans up: he is asked to stop when a daemon comes, or a timer's cleanup at night
+// would keep it, and every container, waiting for as long as there is trash.
+func (l *baseLock) inherit(ctx context.Context, root string, base layout.Base, doing string) error {
 	deadline := time.After(lastWords)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	asked := false
 	for {
 		who, pid := l.holder()
-		if pid == 0 || alive(pid) {
+		yields := strings.HasSuffix(who, cleaningUp) && doing != cleaningUp
+		if pid == 0 || alive(pid) && !yields {
 			return fmt.Errorf("dataset %s %w %s: stop it first, two daemons on one base would destroy each other's snapshots", base, ErrInUse, who)
+		}
+		if yields && !asked {
+			asked = true
+			if _, err := stopOwner(root); err != nil {
+				return err
+			}
 		}
 		err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
@@ -66,6 +79,9 @@ func (l *baseLock) inherit(ctx context.Context, base layout.Base) error {
 		select {
 		case <-tick.C:
 		case <-deadline:
+			if alive(pid) {
+				return fmt.Errorf("dataset %s %w %s, which was asked to stop and does not: see 'zpool status'", base, ErrInUse, who)
+			}
 			return fmt.Errorf("dataset %s: a zfs command of %s, which is dead, does not end: see 'zpool status'", base, who)
 		case <-ctx.Done():
 			return ctx.Err()

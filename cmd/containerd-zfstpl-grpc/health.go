@@ -20,6 +20,7 @@ type poolHealth struct {
 	*health.Server
 	services []string
 	check    func(context.Context) error
+	ended    chan struct{} // closed when the daemon stops: nobody watches on
 
 	mu  sync.Mutex
 	ill bool
@@ -28,7 +29,7 @@ type poolHealth struct {
 // newHealth answers a server of health checks. check answers why nothing can be
 // served, or nil.
 func newHealth(check func(context.Context) error, services ...string) *poolHealth {
-	h := &poolHealth{Server: health.NewServer(), services: services, check: check}
+	h := &poolHealth{Server: health.NewServer(), services: services, check: check, ended: make(chan struct{})}
 	h.set(grpc_health_v1.HealthCheckResponse_SERVING)
 	return h
 }
@@ -37,6 +38,13 @@ func (h *poolHealth) set(status grpc_health_v1.HealthCheckResponse_ServingStatus
 	for _, name := range h.services {
 		h.SetServingStatus(name, status)
 	}
+}
+
+// end says that nothing is served any more, also to those who watch, and lets them
+// go: the server waits for them.
+func (h *poolHealth) end() {
+	h.Shutdown()
+	close(h.ended)
 }
 
 func (h *poolHealth) look(ctx context.Context) {
@@ -65,23 +73,36 @@ func (h *poolHealth) Check(ctx context.Context, r *grpc_health_v1.HealthCheckReq
 }
 
 func (h *poolHealth) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
-	ctx := stream.Context()
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
 	h.look(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer cancel()
 		tick := time.NewTicker(healthFresh)
 		defer tick.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
+			case <-h.ended:
+				return
 			case <-tick.C:
 				h.look(ctx)
 			}
 		}
 	}()
-	err := h.Server.Watch(r, stream)
+	err := h.Server.Watch(r, watching{stream, ctx})
+	cancel()
 	<-done
 	return err
 }
+
+// watching is a stream that may end before its client goes.
+type watching struct {
+	grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]
+	ctx context.Context
+}
+
+func (w watching) Context() context.Context { return w.ctx }

@@ -9,11 +9,9 @@ import (
 	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/v2/contrib/diffservice"
-	"github.com/containerd/containerd/v2/contrib/snapshotservice"
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/defaults"
-	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"google.golang.org/grpc"
@@ -23,7 +21,7 @@ import (
 )
 
 // drainTime is how long calls under way may take after SIGTERM. systemd kills
-// after 90 s.
+// after 60 s.
 const drainTime = 30 * time.Second
 
 // serve answers on address until ctx ends, then lets calls under way finish.
@@ -45,8 +43,8 @@ func serve(ctx context.Context, address string, sn service, differ differ) error
 	}
 	notify(ctx, daemon.SdNotifyStopping)
 	log.G(ctx).Info("stopping: calls under way are finished first")
-	status.Shutdown()
-	drain(server)
+	status.end()
+	drain(server, sn)
 	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return err
 	}
@@ -72,8 +70,10 @@ type differ interface {
 func newServer(sn service, differ differ) (*grpc.Server, *poolHealth) {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
-		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize))
-	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(walkStatus{sn, sn}))
+		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
+		// What a call that is broken off takes back needs the pool and containerd.
+		grpc.WaitForHandlers(true))
+	snapshotsapi.RegisterSnapshotsServer(server, newSnapshotService(sn))
 	control.Register(server, sn)
 	services := []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName, control.ServiceName}
 	if differ != nil {
@@ -85,24 +85,23 @@ func newServer(sn service, differ differ) (*grpc.Server, *poolHealth) {
 	return server, status
 }
 
-// walkStatus makes Walk answer gRPC's errors: the service maps those of every
-// other method, but hands Walk's on as they are.
-type walkStatus struct {
-	snapshots.Snapshotter
-	snapshots.Cleaner
-}
-
-func (w walkStatus) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
-	return errgrpc.ToGRPC(w.Snapshotter.Walk(ctx, fn, filters...))
-}
-
-func drain(server *grpc.Server) {
+// drain lets calls under way finish, but for cleanups: the next one goes on.
+func drain(server *grpc.Server, sn control.Cleaner) {
 	done := make(chan struct{})
 	go func() { server.GracefulStop(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(drainTime):
-		server.Stop()
+	deadline := time.After(drainTime)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		sn.StopCleanup() // and one that waits for its turn when that has come
+		select {
+		case <-done:
+			return
+		case <-deadline:
+			server.Stop()
+			return
+		case <-tick.C:
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -102,6 +103,24 @@ func TestWalkBringsEverything(t *testing.T) {
 	mounts, err := c.View(t.Context(), "x", "")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"ro"}, mounts[0].Options)
+}
+
+// Labels are whatever an image says: no number of them keeps containerd from hearing
+// what there is.
+func TestWalkBringsLongLabels(t *testing.T) {
+	t.Parallel()
+	sn := &stub{}
+	long := strings.Repeat("x", 200<<10) // what a record holds, more or less
+	for i := range 110 {
+		sn.infos = append(sn.infos, snapshots.Info{Name: fmt.Sprint(i), Labels: map[string]string{"a": long}})
+	}
+	n := 0
+	require.NoError(t, client(dial(t, running(t, sn))).Walk(t.Context(), func(_ context.Context, info snapshots.Info) error {
+		assert.Len(t, info.Labels["a"], len(long))
+		n++
+		return nil
+	}))
+	assert.Equal(t, 110, n)
 }
 
 func TestHealth(t *testing.T) {

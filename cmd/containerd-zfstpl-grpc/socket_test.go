@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -130,19 +131,31 @@ func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 	assert.NoFileExists(t, address)
 }
 
-// Nothing is under way: it ends at once, and can be started again.
+// Nothing is under way but a cleanup, which is stopped, and somebody who watches its
+// health, which he hears the end of: it ends at once, and can be started again.
 func TestServeAgain(t *testing.T) {
 	address := socket(t)
 	for range 2 {
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
-		go func() { served <- serve(ctx, address, &stub{}, nil) }()
+		sn := &stub{}
+		go func() { served <- serve(ctx, address, sn, nil) }()
 		eventually(t, "an answer", func() bool {
 			_, err := grpc_health_v1.NewHealthClient(dial(t, address)).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 			return err == nil
 		})
+		watch, err := grpc_health_v1.NewHealthClient(dial(t, address)).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+		require.NoError(t, err)
+		_, err = watch.Recv()
+		require.NoError(t, err)
 		cancel()
-		require.NoError(t, <-served)
+		select {
+		case err := <-served:
+			require.NoError(t, err)
+		case <-time.After(drainTime / 2):
+			require.Fail(t, "it waits for somebody")
+		}
+		assert.True(t, sn.stopped)
 	}
 	require.NoError(t, os.WriteFile(address, nil, 0o600))
 	assert.ErrorContains(t, serve(t.Context(), address, &stub{}, nil), "not a socket")

@@ -30,6 +30,7 @@ type stub struct {
 	// hold, where it is set, keeps Prepare waiting; held says that it waits.
 	hold, held chan struct{}
 	cleaned    int
+	stopped    bool // its cleanup was
 }
 
 func (s *stub) failure() error {
@@ -136,6 +137,11 @@ func unixUmask(t *testing.T, mask int) int {
 
 func (s *stub) Clean(context.Context, func(snapshotter.Progress)) error { return s.failure() }
 
-func (s *stub) StopCleanup() bool { return false }
+func (s *stub) StopCleanup() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	return true
+}
 
 func (s *stub) Healthy(context.Context) error { return s.failure() }

@@ -27,7 +27,7 @@ func cleanupCommand() *cli.Command {
 			"next time.",
 		Flags: []cli.Flag{configFlag, datasetFlag, addressFlag,
 			&cli.BoolFlag{Name: "auto", Usage: "only if the base says that one is owed (property " + snapshotter.CleanupProperty + "), and without a word"},
-			&cli.BoolFlag{Name: "owed", Usage: "clean nothing: succeed if one is owed, fail if not"},
+			&cli.BoolFlag{Name: "owed", Usage: "clean nothing: exit with 0 if one is owed, with 1 if not, with 255 where that cannot be told"},
 			&cli.BoolFlag{Name: "stop", Usage: "end the one that is under way, wherever it runs; in the background none begins again before containerd's next garbage collection"}},
 		Action: cleanup,
 	}
@@ -50,6 +50,8 @@ func cleanup(c *cli.Context) error {
 	if c.Bool("auto") || c.Bool("owed") {
 		owed, err := isOwed(c)
 		switch {
+		case err != nil && c.Bool("owed"):
+			return notKnown{err}
 		case err != nil:
 			return err
 		case !owed && c.Bool("owed"):

@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 func configCommand() *cli.Command {
@@ -30,11 +32,29 @@ func configCommand() *cli.Command {
 var versionFlag = &cli.IntFlag{Name: "config-version", Value: plugin.ContainerdConfig3,
 	Usage: "`VERSION` of containerd's configuration: 3 for containerd 2.x, 2 for 1.7"}
 
+// rootOf is where the base is mounted or, where it cannot be asked, would be.
+func rootOf(c *cli.Context, config plugin.Config) string {
+	base, err := config.Check()
+	if err != nil {
+		return plugin.DefaultRoot
+	}
+	pool, err := plugin.OpenPool(c.Context, base, zfs.Auto)
+	if err != nil {
+		return plugin.DefaultRoot
+	}
+	defer pool.Close()
+	props, err := pool.Properties(c.Context, base.String(), "mountpoint")
+	if at := props["mountpoint"].Value; err == nil && filepath.IsAbs(at) {
+		return at
+	}
+	return plugin.DefaultRoot
+}
+
 func printContainerd(c *cli.Context, config plugin.Config) error {
 	if config.Root == "" {
-		config.Root = plugin.DefaultRoot
+		config.Root = rootOf(c, config)
 	}
-	text, err := plugin.ContainerdConfig(c.Int("config-version"), config.Address, config.Root)
+	text, err := plugin.ContainerdConfig(c.Int("config-version"), config.Address, config.Root, config.ContainerdAddress != "")
 	if err != nil {
 		return err
 	}

@@ -39,8 +39,9 @@ func initBase(c *cli.Context) error {
 	case c.NArg() == 1:
 		config.Dataset = c.Args().First()
 	}
-	if config.Root == "" {
-		config.Root = plugin.DefaultRoot
+	root := config.Root
+	if root == "" {
+		root = plugin.DefaultRoot
 	}
 	base, err := config.Check()
 	if err != nil {
@@ -50,7 +51,7 @@ func initBase(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := makeBase(c, base, filepath.Clean(config.Root), props); err != nil {
+	if err := makeBase(c, base, filepath.Clean(root), props); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.App.Writer, "\n# Start the daemon: containerd-zfstpl-grpc --dataset %s\n", base)

@@ -25,9 +25,18 @@ func main() {
 		if !errors.Is(err, errSilent) {
 			fmt.Fprintf(os.Stderr, "zfstpl: %v\n", err)
 		}
+		if errors.As(err, &notKnown{}) {
+			os.Exit(255)
+		}
 		os.Exit(1)
 	}
 }
+
+// notKnown is a question that could not be answered. To systemd's ExecCondition 255
+// is a failure, and anything else a no.
+type notKnown struct{ error }
+
+func (n notKnown) Unwrap() error { return n.error }
 
 // errSilent is a failure that is an answer.
 var errSilent = errors.New("no")

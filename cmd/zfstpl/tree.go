@@ -77,10 +77,17 @@ func (t tree) owner(e snapshotter.Entry) string {
 	if e.Problem != "" {
 		return "cannot be read: " + printable(strings.ReplaceAll(e.Problem, "\n", "; "))
 	}
+	kept := ""
+	if len(e.Foreign) > 0 {
+		kept = ", kept by snapshots: " + printable(strings.Join(e.Foreign, ", "))
+	}
 	switch e.State {
 	case snapshotter.StateWarm:
-		return fmt.Sprintf("nobody, warm for %s", t.since(e.Since))
+		return fmt.Sprintf("nobody, warm for %s%s", t.since(e.Since), kept)
 	case snapshotter.StateTrash:
+		if kept != "" {
+			return "nobody" + kept
+		}
 		return "nobody, destroyed at the next cleanup"
 	case snapshotter.StatePartial:
 		return "nobody, left by a crash"

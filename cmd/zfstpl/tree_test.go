@@ -48,7 +48,7 @@ func TestTree(t *testing.T) {
 			info(snapshots.KindCommitted, "k8s.io/4/"+chain("a")), info(snapshots.KindView, "default/8/look"))},
 		{Dataset: storage + chain("b"), Parent: storage + chain("a"), State: snapshotter.StateUsed, Used: 2 << 20, Refer: 3 << 20,
 			Records: records(info(snapshots.KindCommitted, chain("b")))},
-		{Dataset: storage + chain("c"), Parent: storage + chain("a"), State: snapshotter.StateWarm, Since: noon.Add(-26 * time.Hour)},
+		{Dataset: storage + chain("c"), Parent: storage + chain("a"), State: snapshotter.StateWarm, Since: noon.Add(-26 * time.Hour), Foreign: []string{"nightly"}},
 		{Dataset: storage + "opaque-0123456789abcdef", Parent: storage + "empty", State: snapshotter.StateUsed,
 			Records: records(info(snapshots.KindCommitted, "default/5/saved"), info(snapshots.KindCommitted, "plain"))},
 		{Dataset: storage + "empty", State: snapshotter.StateUsed, Used: 24576, Refer: 24576},
@@ -66,7 +66,7 @@ empty                          24KiB     24KiB  every image
 │  ├─ sha256:bbbbbbbbbbbb…     2MiB      3MiB   image layer
 │  │  ├─ old-0123456789abcde0  1KiB      0B     nobody, destroyed at the next cleanup
 │  │  └─ web-0123456789abcdef  4KiB      3MiB   active default/web
-│  └─ sha256:cccccccccccc…     0B        0B     nobody, warm for 26 hours
+│  └─ sha256:cccccccccccc…     0B        0B     nobody, warm for 26 hours, kept by snapshots: nightly
 └─ sha256:eeeeeeeeeeee…        0B        0B     cannot be read: part 2 of 3 is missing
 10 datasets                    3.028MiB
 `, drawn(t, false, entries))

@@ -43,24 +43,50 @@ func run(srv any, stream grpc.ServerStream) error {
 	if err := stream.RecvMsg(&emptypb.Empty{}); err != nil {
 		return err
 	}
-	s := sender{stream: stream}
-	err := srv.(Cleaner).Clean(stream.Context(), s.send)
+	s := sender{stream: stream, news: make(chan struct{}, 1)}
+	done := make(chan struct{})
+	go func() { s.run(); close(done) }()
+	err := srv.(Cleaner).Clean(stream.Context(), s.tell)
 	s.end()
+	<-done
 	return errgrpc.ToGRPC(err)
 }
 
-// sender sends progress for as long as the stream is there.
+// sender sends progress from a goroutine of its own, the latest there is: whoever
+// asked may read slowly, or not at all (Ctrl-Z), and the cleanup does not wait for
+// him.
 type sender struct {
-	mu     sync.Mutex
 	stream grpc.ServerStream
+	news   chan struct{} // there is something to send; closed at the end
+
+	mu    sync.Mutex
+	last  snapshotter.Progress
+	ended bool
+}
+
+func (s *sender) tell(p snapshotter.Progress) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	s.last = p
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
+}
+
+func (s *sender) run() {
+	for range s.news {
+		s.mu.Lock()
+		p := s.last
+		s.mu.Unlock()
+		s.send(p)
+	}
 }
 
 func (s *sender) send(p snapshotter.Progress) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stream == nil {
-		return
-	}
 	// Who asked may be gone; the cleanup hears of that by its context.
 	_ = s.stream.SendMsg(&structpb.Struct{Fields: map[string]*structpb.Value{
 		"looked":    structpb.NewNumberValue(float64(p.Looked)),
@@ -72,7 +98,8 @@ func (s *sender) send(p snapshotter.Progress) {
 func (s *sender) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stream = nil
+	s.ended = true
+	close(s.news) // what is in it is still sent
 }
 
 func stop(srv any, ctx context.Context, dec func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/contrib/snapshotservice"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/proxy"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"google.golang.org/protobuf/proto"
+)
+
+// snapshotService is containerd's own service of a snapshotter but for List.
+//
+// containerd's puts a hundred snapshots into a message. A message has a limit of 16
+// MiB on both sides, and labels are an image's annotations, which anybody writes:
+// with enough of them the list never arrives, and containerd, whose garbage
+// collection begins with it, never removes anything again.
+type snapshotService struct {
+	snapshotsapi.SnapshotsServer
+	sn snapshots.Snapshotter
+}
+
+func newSnapshotService(sn snapshots.Snapshotter) snapshotService {
+	return snapshotService{snapshotservice.FromSnapshotter(sn), sn}
+}
+
+const (
+	// listBytes is from how many bytes on a message is sent. One record is a
+	// fraction of that.
+	listBytes = 1 << 20
+	// listMost is how many snapshots are in a message, as containerd has it.
+	listMost = 100
+)
+
+// List answers gRPC's errors, which containerd's service leaves out here too.
+func (s snapshotService) List(r *snapshotsapi.ListSnapshotsRequest, stream snapshotsapi.Snapshots_ListServer) error {
+	var block snapshotsapi.ListSnapshotsResponse
+	size := 0
+	send := func() error {
+		if len(block.Info) == 0 {
+			return nil
+		}
+		err := stream.Send(&block)
+		block.Info, size = nil, 0
+		return err
+	}
+	err := s.sn.Walk(stream.Context(), func(_ context.Context, info snapshots.Info) error {
+		i := proxy.InfoToProto(info)
+		block.Info = append(block.Info, i)
+		if size += proto.Size(i); size < listBytes && len(block.Info) < listMost {
+			return nil
+		}
+		return send()
+	}, r.GetFilters()...)
+	if err == nil {
+		err = send()
+	}
+	return errgrpc.ToGRPC(err)
+}
