@@ -154,14 +154,17 @@ func (b *background) run(ctx context.Context, s *Snapshotter) {
 
 // nextCleanup answers when a cleanup is to begin by itself, if one is.
 func (s *Snapshotter) nextCleanup(now time.Time) (time.Time, bool) {
+	since, paused := s.background.wanted()
 	switch s.config.Cleanup.orDefault() {
 	case CleanupGC:
+		if paused {
+			return time.Time{}, false
+		}
 		return s.index.nextRetry(s.config.WarmKeep)
 	case CleanupManual:
 		return time.Time{}, false
 	}
-	since, paused := s.background.wanted()
-	if doomed, ok := s.index.nextDoomed(s.config.WarmKeep); ok {
+	if doomed, ok := s.index.nextDoomed(s.config.WarmKeep, now); ok {
 		since = earlier(since, doomed)
 	}
 	if since.IsZero() || paused {

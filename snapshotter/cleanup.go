@@ -18,8 +18,8 @@ import (
 // and says that there may be something to do.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	return settleErr(ctx, s, func(ctx context.Context) error {
+		s.background.ask()
 		if s.config.Cleanup.orDefault() != CleanupGC {
-			s.background.ask()
 			return poolError("cleanup", s.queue.flush(ctx))
 		}
 		return s.clean(ctx)
@@ -42,7 +42,7 @@ func (s *Snapshotter) Clean(ctx context.Context, tell func(Progress)) error {
 		return err
 	}
 	s.background.ask()
-	return s.clean(withProgress(ctx, tell))
+	return s.clean(withAsked(withProgress(ctx, tell)))
 }
 
 // StopCleanup ends the cleanup that runs and answers whether there was one. One in
@@ -76,38 +76,46 @@ func (s *Snapshotter) cleanWithin(ctx context.Context) error {
 
 // cleanBy is a cleanup and a sweep by some policy. The caller has the turn.
 func (s *Snapshotter) cleanBy(ctx context.Context, policy space.Policy) (evicted, error) {
-	if err := s.cleanTrash(ctx); err != nil {
-		return evicted{}, err
+	old, err := s.cleanTrash(ctx)
+	if err != nil {
+		return old, err
 	}
 	gone, err := s.sweep(ctx, policy)
 	if err == nil {
 		s.queue.poke() // what is owed is another now
 	}
-	return gone, poolError("sweep", err)
+	return evicted{old.templates + gone.templates, old.bytes + gone.bytes}, poolError("sweep", err)
 }
 
-func (s *Snapshotter) cleanTrash(ctx context.Context) error {
+func (s *Snapshotter) cleanTrash(ctx context.Context) (old evicted, err error) {
 	defer s.background.poke()
 	if err := s.queue.catchUp(ctx); err != nil {
-		return poolError("cleanup", err)
+		return old, poolError("cleanup", err)
 	}
 	if err := s.releaseMounts(ctx); err != nil {
-		return err
+		return old, err
 	}
-	if err := s.destroyDoomed(ctx); err != nil {
-		return poolError("cleanup", err)
+	if old, err = s.destroyDoomed(ctx); err != nil {
+		return old, poolError("cleanup", err)
 	}
-	return poolError("cleanup", s.queue.flush(ctx))
+	return old, poolError("cleanup", s.queue.flush(ctx))
 }
 
-// destroyDoomed destroys what nobody needs.
-func (s *Snapshotter) destroyDoomed(ctx context.Context) error {
+// destroyDoomed destroys what nobody needs, and answers which warm templates were
+// among that, for their age.
+func (s *Snapshotter) destroyDoomed(ctx context.Context) (old evicted, err error) {
 	may := func(t *template) bool { return t.expired(s.config.WarmKeep) }
-	gone, err := s.destroyAll(ctx, space.Order(s.index.nodes(s.config.WarmKeep, time.Now())), may)
+	nodes := s.index.nodes(s.config.WarmKeep, retryTime(ctx))
+	gone, err := s.destroyAll(ctx, space.Order(nodes), may)
 	if len(gone) > 0 {
 		log.G(ctx).WithField("datasets", len(gone)).Debug("cleanup destroyed what nobody needs")
 	}
-	return err
+	for _, n := range nodes {
+		if n.Layer && slices.Contains(gone, n.Dataset) {
+			old.add(ctx, space.Eviction{Dataset: n.Dataset, Bytes: n.Bytes, Warm: true, LastUsed: n.LastUsed, Why: space.Unused(n.LastUsed, time.Now())})
+		}
+	}
+	return old, err
 }
 
 // destroyAll destroys datasets, leaf first as they are given, and answers which are
@@ -142,7 +150,7 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 	for dataset, t := range x.templates {
 		n := space.Node{Dataset: dataset}
 		if t.warm() && !x.stuck[dataset].waits(now) {
-			n.Warm, n.Doomed = true, t.expired(keep)
+			n.Warm, n.Layer, n.Doomed = true, !t.IsOpaque(), t.expired(keep)
 			n.LastUsed, n.Bytes = t.idle, t.bytes
 		}
 		if t.parent != nil {

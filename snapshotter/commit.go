@@ -147,7 +147,9 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		return poolError(doing, err)
 	}
 	if joins {
-		err = s.apply(ctx, ops...)
+		if err = s.apply(ctx, ops...); s.index.lost(r.template, err) {
+			err = fmt.Errorf("somebody destroyed the warm template %s; the next commit makes it anew: %w", r.dataset, err)
+		}
 	} else {
 		err = s.withRoom(ctx, func() error { return s.promote(ctx, r, active, ops) })
 	}

@@ -50,7 +50,7 @@ func (m Mark) Owed(now time.Time) bool { return !m.Due.IsZero() && !m.Due.After(
 // nobody else while that runs.
 func (s *Snapshotter) mark(ctx context.Context, list string) error {
 	now := time.Now()
-	next := Mark{Due: s.index.due(s.config.WarmKeep, now), List: list}
+	next := Mark{Due: s.index.due(s.config.WarmKeep, s.config.WarmMaxBytes, now), List: list}
 	if s.marked.Owed(now) && next.Owed(now) {
 		next.Due = s.marked.Due // since when matters to nobody
 	}
@@ -80,14 +80,21 @@ func (s *Snapshotter) readMark(ctx context.Context, list []zfs.Dataset) error {
 }
 
 // due answers from when on a cleanup has something to do; zero for never.
-func (x *index) due(keep time.Duration, now time.Time) time.Time {
+func (x *index) due(keep time.Duration, maxBytes uint64, now time.Time) time.Time {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if len(x.trash) > 0 {
 		return now
 	}
 	var first time.Time
+	var warm uint64
 	for _, t := range x.templates {
+		if maxBytes > 0 && t.warm() {
+			// What was never measured a cleanup measures.
+			if warm += t.bytes; warm > maxBytes || t.bytes == 0 {
+				return now
+			}
+		}
 		switch {
 		case t.expired(keep):
 			return now

@@ -21,7 +21,7 @@ const (
 func (s *Snapshotter) paced(ctx context.Context, order []string, do func(batch []string) error) error {
 	for len(order) > 0 {
 		n := 1
-		if isUrgent(ctx) || s.activity.isQuiet(quietFor, time.Now()) {
+		if isUrgent(ctx) || s.cleanup.isAwaited() || s.activity.isQuiet(quietFor, time.Now()) {
 			n = min(quietBatch, len(order))
 		}
 		if err := do(order[:n]); err != nil {

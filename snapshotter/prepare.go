@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -247,6 +248,10 @@ func (s *Snapshotter) revive(ctx context.Context, r *record) error {
 		return nil
 	}
 	if err := s.addCommitted(ctx, committed); err != nil {
+		if s.index.lost(t, err) {
+			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("somebody destroyed a warm template; the layer is unpacked anew")
+			return nil
+		}
 		return err
 	}
 	log.G(ctx).WithField("key", r.info.Name).WithField("template", t.Dataset()).Debug("revived a layer that was in the pool")
@@ -301,6 +306,22 @@ func (x *index) layerOn(layer layout.Template, parent *template, parentName, ref
 	}
 	t.pins++
 	return t, false
+}
+
+// lost tells whether an error says that a warm template is no longer there, and
+// forgets it then.
+func (x *index) lost(t *template, err error) bool {
+	var failed *zfs.Error
+	if !errors.As(err, &failed) || !errors.Is(failed, zfs.ErrNotFound) || failed.Dataset != t.Dataset() {
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if t.records > 0 || x.templates[t.Dataset()] != t {
+		return false
+	}
+	delete(x.templates, t.Dataset())
+	return true
 }
 
 func (x *index) unpin(t *template) {

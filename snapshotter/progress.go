@@ -1,6 +1,9 @@
 package snapshotter
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Progress is how far a cleanup has come.
 type Progress struct {
@@ -14,6 +17,7 @@ type (
 	progressKey struct{}
 	idleKey     struct{}
 	urgentKey   struct{}
+	askedKey    struct{}
 )
 
 // teller counts for whoever wants to hear.
@@ -55,3 +59,16 @@ func withUrgent(ctx context.Context) context.Context {
 }
 
 func isUrgent(ctx context.Context) bool { return ctx.Value(urgentKey{}) != nil }
+
+// withAsked is for a cleanup that a person asked for.
+func withAsked(ctx context.Context) context.Context { return context.WithValue(ctx, askedKey{}, true) }
+
+// retryTime is the time by which it is judged whether what could not be destroyed is
+// tried again. Who waits for room, or asks because he has just ended whatever was in
+// the way, is not told to come again later.
+func retryTime(ctx context.Context) time.Time {
+	if isUrgent(ctx) || ctx.Value(askedKey{}) != nil {
+		return time.Now().Add(lastRetry)
+	}
+	return time.Now()
+}

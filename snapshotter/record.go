@@ -213,6 +213,17 @@ func readRecords(d zfs.Dataset) ([]*record, error) {
 	return records, errors.Join(errs...)
 }
 
+// hasRecord tells whether a dataset carries a record, which may be one that cannot
+// be read.
+func hasRecord(d zfs.Dataset) bool {
+	for name := range d.Props {
+		if rest, ok := strings.CutPrefix(name, propRecord); ok && !strings.Contains(rest, ":") {
+			return true
+		}
+	}
+	return false
+}
+
 // clearRemains are the ops that take away what was left of records whose first part is
 // gone: the clearing of a long one was cut off, or its writing.
 func clearRemains(d zfs.Dataset) []zfs.Op {

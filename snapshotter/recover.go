@@ -3,6 +3,7 @@ package snapshotter
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -101,6 +102,11 @@ func (r *recovery) templates(list []zfs.Dataset) {
 		switch {
 		case ok && d.HasSnapshot(layout.Extracted):
 			r.template(name, d)
+		case ok && hasRecord(d):
+			// No commit leaves that: its record comes behind @extracted.
+			r.index.doubtful[d.Name] = true
+			r.leave(d, fmt.Sprintf("it carries records, and somebody took its snapshot @%s away; 'zfs snapshot %s@%s' and another start bring it back",
+				layout.Extracted, d.Name, layout.Extracted))
 		case ok:
 			r.halves = append(r.halves, d.Name)
 		case d.Name != base.String() && d.Name != base.Storage() && d.Name != base.Runtime():
@@ -284,7 +290,13 @@ func (r *recovery) settleCommits() error {
 			continue
 		}
 		if err := r.pool.Apply(r.ctx, zfs.Promote(active.dataset, t.Dataset())); err != nil {
-			return poolError(fmt.Sprintf("take back the commit of %q", active.info.Name), err)
+			if errors.Is(err, zfs.ErrSuspended) || r.ctx.Err() != nil {
+				return poolError(fmt.Sprintf("take back the commit of %q", active.info.Name), err)
+			}
+			t.held = true // active goes on as its clone, and the next start tries again
+			log.G(r.ctx).WithError(err).WithField("snapshot", active.info.Name).WithField("dataset", t.Dataset()).
+				Warn("a commit that was cut off could not be taken back; its snapshot is there, and can be used")
+			continue
 		}
 		delete(x.templates, t.Dataset())
 		active.template = t.parent

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -90,6 +91,62 @@ func TestStrangePropertiesDegrade(t *testing.T) {
 	}
 }
 
+// Somebody took @extracted away from a template in use. Its files are all there, and
+// stay; what names it is not shown until they have their snapshot back.
+func TestATemplateThatLostItsSnapshot(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(0))
+	a, _ := s.pull("default", "", chain("a"), "a;")
+	template := s.templateOf(a)
+	require.NoError(t, s.sn.Close())
+	var taken fakeSnap
+	s.pool.editFS(template, func(fs *fakeFS) { taken = fs.snaps[layout.Extracted]; delete(fs.snaps, layout.Extracted) })
+	s.start()
+	assert.Contains(t, s.log.String(), "'zfs snapshot "+template+"@extracted' and another start bring it back")
+	assert.Empty(t, s.names())
+	s.remove(a)
+	s.cleanup()
+	assert.True(t, s.has(template))
+	b, _ := s.pull("default", "", chain("a"), "a;")
+	assert.NotEqual(t, template, s.templateOf(b), "whoever pulls it meanwhile has his own")
+
+	require.NoError(t, s.sn.Close())
+	s.pool.editFS(template, func(fs *fakeFS) { fs.snaps[layout.Extracted] = taken })
+	s.start()
+	assert.Equal(t, template, s.templateOf(a))
+	s.requireInvariants()
+}
+
+// A commit that cannot be taken back, for whatever reason, does not keep the others
+// from being served: its snapshot is there and active.
+func TestACommitThatCannotBeTakenBack(t *testing.T) {
+	t.Parallel()
+	s := begin(t, inSteps)
+	s.layer("base", "", "b;")
+	s.prepare("web", "base")
+	runtime := s.dataset("web")
+	require.NoError(t, s.sn.Close())
+	half := s.base.Opaque(layout.NewID()).Dataset()
+	require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(runtime+"@extracted"), zfs.Clone(runtime+"@extracted", half), zfs.Promote(half, runtime)))
+	s.pool.interrupt(func(call string) error {
+		if call == "apply" { // nothing else is applied at this start
+			return fakeError("promote", half, zfs.ErrQuota)
+		}
+		return nil
+	})
+	s.start()
+	assert.Contains(t, s.log.String(), "could not be taken back")
+	assert.Equal(t, []string{"base", "web"}, s.names())
+	assert.Equal(t, runtime, s.dataset("web"))
+	s.cleanup()
+	assert.True(t, s.has(half), "web is a clone of it")
+	s.pool.interrupt(nil)
+	s.restart()
+	s.cleanup()
+	assert.False(t, s.has(half))
+	s.requireInvariants()
+}
+
 // The same for runtimes: one that cannot be understood is left alone.
 func TestStrangeRuntimesAreLeftAlone(t *testing.T) {
 	t.Parallel()
@@ -120,7 +177,8 @@ func TestStrangeRuntimesAreLeftAlone(t *testing.T) {
 			s.cleanup()
 			s.cleanup()
 			assert.Contains(t, s.datasets(), runtime)
-			assert.NotContains(t, s.log.String(), "could not be destroyed")
+			assert.Equal(t, 1, strings.Count(s.log.String(), "could not be destroyed"), "and it is said why its template stays")
+			assert.Contains(t, s.log.String(), "somebody made a clone")
 		})
 	}
 }

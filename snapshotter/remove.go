@@ -53,6 +53,7 @@ func (s *Snapshotter) remove(key string) error {
 		delete(x.strays, r.dataset)
 	case t.records > 0 || t.IsEmpty():
 	case t.IsOpaque():
+		t.idle = now
 		ops = append(ops, zfs.Set(r.dataset, propTrash, stamp(now)))
 	default:
 		t.idle = now
@@ -196,11 +197,13 @@ func (q *removals) run() {
 			continue // it will be poked
 		}
 		if err := q.flush(context.Background()); err != nil {
-			log.L.WithError(err).Warn("removals could not be written to the pool; they will be with the next ones")
+			log.L.WithError(err).WithField("again", lastRetry).Warn("removals could not be written to the pool; they will be with the next ones")
+			time.AfterFunc(lastRetry, q.poke)
 			continue
 		}
 		if err := q.mark(context.Background()); err != nil {
-			log.L.WithError(err).Warn("the base could not be marked as owed a cleanup; it will be with the next removal")
+			log.L.WithError(err).WithField("again", lastRetry).Warn("the base could not be marked as owed a cleanup; it will be with the next removal")
+			time.AfterFunc(lastRetry, q.poke)
 		}
 	}
 }

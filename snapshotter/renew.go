@@ -45,6 +45,9 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string) (string, Room, 
 	// Whoever asked may be gone: what was begun comes to an end, one or the other.
 	ctx = context.WithoutCancel(ctx)
 	room, err := s.makeRoom(ctx)
+	if err == nil && s.index.isTrash(dataset) {
+		room, err = s.makeRoom(ctx) // the first was under way before there was this to destroy
+	}
 	if err != nil {
 		abandon()
 		return "", room, fmt.Errorf("making room for %q: %w", key, err)
@@ -59,12 +62,18 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string) (string, Room, 
 	return r.dataset, room, nil
 }
 
+func (x *index) isTrash(dataset string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.trash[dataset] != nil
+}
+
 // extraction answers the key of the extraction that has this runtime.
 func (x *index) extraction(dataset string) (key string, err error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, r := range x.records {
-		if r.dataset == dataset && extracts(r.info) {
+		if r.dataset == dataset && r.template != nil && extracts(r.info) {
 			return r.info.Name, nil
 		}
 	}

@@ -77,8 +77,13 @@ func (s *Snapshotter) makeRoom(ctx context.Context) (Room, error) {
 }
 
 func (s *Snapshotter) evictAll(ctx context.Context) (Room, error) {
+	before, err := Limits(ctx, s.pool, s.config.Base)
+	if err != nil {
+		return Room{}, err
+	}
 	policy := s.config.policy()
-	policy.All = true
+	// Where nothing comes back of what is destroyed, what is warm would go for nothing.
+	policy.All = space.Tightest(before).Stuck == ""
 	leave, err := s.cleanup.take(ctx)
 	if err != nil {
 		return Room{}, err
@@ -98,7 +103,11 @@ func (s *Snapshotter) evictAll(ctx context.Context) (Room, error) {
 	if err != nil {
 		return room, err
 	}
-	room.Full = space.Fullest(limits).String()
+	full := space.Fullest(limits)
+	room.Full = full.String()
+	if full.Stuck != "" {
+		room.Full += "; " + full.Stuck
+	}
 	return room, nil
 }
 

@@ -80,6 +80,36 @@ func TestRoomIsMadeOnce(t *testing.T) {
 	}
 }
 
+// While a checkpoint keeps what is destroyed nothing warm goes for want of room in the
+// pool, but it does for a quota, which counts otherwise.
+func TestRoomAndACheckpoint(t *testing.T) {
+	t.Parallel()
+	for _, quota := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := begin(t)
+			s.layer("base", "", "")
+			a, b, c := threeWarm(s)
+			s.resize(900)
+			if quota {
+				s.quota("tank/z", "899")
+			}
+			s.pool.edit(func(state *fakeState) { state.point = true })
+			err := second(s.sn.Prepare(s.ctx, "x", "base"))
+			if quota {
+				require.NoError(t, err) // the fake knows no checkpoint but by its name
+				assert.False(t, s.has(a) || s.has(b) || s.has(c))
+				return
+			}
+			require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
+			assert.ErrorContains(t, err, "no warm template could be evicted")
+			assert.ErrorContains(t, err, "zpool checkpoint -d tank")
+			assert.True(t, s.has(a) && s.has(b) && s.has(c))
+			s.resize(0)
+			s.requireInvariants()
+		})
+	}
+}
+
 // Where a first part of what was refused may be left it is not tried again, but
 // taken back: a second attempt would meet the remains of the first.
 func TestRoomIsNotMadeForWhatIsInDoubt(t *testing.T) {

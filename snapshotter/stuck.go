@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -77,12 +78,19 @@ func (x *index) nextRetry(keep time.Duration) (next time.Time, ok bool) {
 
 // nextDoomed answers since when, or from when on, a cleanup can destroy something,
 // and whether there will be anything.
-func (x *index) nextDoomed(keep time.Duration) (next time.Time, ok bool) {
+func (x *index) nextDoomed(keep time.Duration, now time.Time) (next time.Time, ok bool) {
+	can := make(map[string]bool) // now; others have a clone that stays
+	for _, dataset := range space.Order(x.nodes(keep, now)) {
+		can[dataset] = true
+	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	consider := func(dataset string, since time.Time) {
 		if k := x.stuck[dataset]; k != nil && k.next.After(since) {
 			since = k.next
+		}
+		if !since.After(now) && !can[dataset] {
+			return
 		}
 		if !ok || since.Before(next) {
 			next, ok = since, true
@@ -104,8 +112,8 @@ func (x *index) nextDoomed(keep time.Duration) (next time.Time, ok bool) {
 }
 
 // complain puts datasets off that could not be destroyed, and says once why and
-// what to do. A clone that could not go keeps its origin: the line about the
-// clone is enough.
+// what to do. A clone of ours that could not go keeps its origin: the line about
+// the clone is enough.
 func (s *Snapshotter) complain(ctx context.Context, left map[string]error) {
 	var busy []string
 	for dataset, err := range left {
@@ -119,7 +127,7 @@ func (s *Snapshotter) complain(ctx context.Context, left map[string]error) {
 	}
 	for _, dataset := range slices.Sorted(maps.Keys(left)) {
 		err := left[dataset]
-		if errors.Is(err, zfs.ErrHasClones) {
+		if errors.Is(err, zfs.ErrHasClones) && s.index.hasClone(dataset) {
 			continue
 		}
 		field, why, todo := s.explain(ctx, dataset, err, found[dataset])
@@ -133,12 +141,17 @@ func (s *Snapshotter) complain(ctx context.Context, left map[string]error) {
 	}
 }
 
+// hasClone tells whether a dataset has a clone that is ours.
+func (x *index) hasClone(dataset string) bool {
+	return slices.ContainsFunc(x.nodes(KeepForever, time.Now()), func(n space.Node) bool { return n.Origin == dataset })
+}
+
 // explain finds out what an error does not say: who holds a dataset, or which
 // snapshots do. It answers a word for that, and what can be done.
 func (s *Snapshotter) explain(ctx context.Context, dataset string, err error, mounts []holders.Mount) (field, why, todo string) {
 	switch {
 	case errors.Is(err, zfs.ErrBusy) && len(mounts) == 0:
-		return "held", "no process has it mounted; a file on it may be open since it was unmounted lazily, or a snapshot of it may be held",
+		return "held", "no process that could be looked at has it mounted; a file on it may be open since it was unmounted lazily, or a snapshot of it may be held",
 			": end the program that uses it"
 	case errors.Is(err, zfs.ErrBusy):
 		var places []string
@@ -148,6 +161,8 @@ func (s *Snapshotter) explain(ctx context.Context, dataset string, err error, mo
 		m := mounts[0]
 		return "held", strings.Join(places, "; "),
 			fmt.Sprintf(": end the program that uses it, or unmount it there (nsenter -t %d -m umount %q)", m.PID, m.Mountpoint)
+	case errors.Is(err, zfs.ErrHasClones):
+		return "", "", ": somebody made a clone of a snapshot of it ('zfs list -r -t snapshot -o name,clones' tells), which has to go or be promoted first"
 	case errors.Is(err, zfs.ErrForeign):
 		list, listErr := s.pool.List(ctx, dataset)
 		if listErr != nil {

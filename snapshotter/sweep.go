@@ -103,7 +103,7 @@ func (s *Snapshotter) sweep(ctx context.Context, policy space.Policy) (evicted, 
 	left := make(map[string]bool)
 	var total evicted
 	for {
-		plan := space.Sweep(s.without(left), limits, policy, time.Now())
+		plan := space.Sweep(s.without(ctx, left), limits, policy, time.Now())
 		done, stays, err := s.evict(ctx, plan)
 		total.templates, total.bytes = total.templates+done.templates, total.bytes+done.bytes
 		if err != nil {
@@ -123,8 +123,8 @@ func (s *Snapshotter) sweep(ctx context.Context, policy space.Policy) (evicted, 
 }
 
 // without is the tree of clones as the index knows it, in which some stay.
-func (s *Snapshotter) without(stay map[string]bool) []space.Node {
-	nodes := s.index.nodes(s.config.WarmKeep, time.Now())
+func (s *Snapshotter) without(ctx context.Context, stay map[string]bool) []space.Node {
+	nodes := s.index.nodes(s.config.WarmKeep, retryTime(ctx))
 	for i, n := range nodes {
 		if stay[n.Dataset] {
 			nodes[i].Warm, nodes[i].Doomed = false, false
@@ -252,6 +252,20 @@ func (s *Snapshotter) ease(ctx context.Context) error {
 		return nil // one is under way
 	}
 	defer leave()
-	_, err = s.cleanBy(withUrgent(ctx), s.config.policy())
+	if err := s.measureWarm(ctx); err != nil {
+		return err
+	}
+	// Whoever prepares waits for warm templates to go if that helps, and for nothing
+	// else: trash goes when cleanup.mode says.
+	policy := s.config.policy()
+	policy.WarmOnly = true
+	if plan := space.Sweep(s.without(ctx, nil), limits, policy, time.Now()); !plan.Relieves() {
+		s.sweeps.report(ctx, plan.Problems)
+		return nil
+	}
+	if err := s.queue.catchUp(ctx); err != nil {
+		return err
+	}
+	_, err = s.sweep(withUrgent(ctx), policy)
 	return err
 }

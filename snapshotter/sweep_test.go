@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -140,6 +141,57 @@ func TestPrepareUnderPressure(t *testing.T) {
 		s.pool.interrupt(nil)
 		s.requireInvariants()
 	})
+}
+
+// Who prepares does not wait for a cleanup that makes no room: what nobody needs goes
+// when it would have gone.
+func TestPrepareUnderPressureThatNothingRelieves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, CleanupManual }))
+		a, b, c := threeWarm(s)
+		s.prepare("old", "")
+		old := s.dataset("old")
+		s.remove("old")
+		s.write("web", strings.Repeat(hundred, 50))
+		s.resize(6000)
+		time.Sleep(gaugeFresh)
+		s.prepare("new", "")
+		assert.True(t, s.has(a) && s.has(b) && s.has(c) && s.has(old))
+		assert.Contains(t, s.log.String(), "would not bring it below 80%")
+		require.NoError(t, s.sn.Clean(s.ctx, nil))
+		assert.False(t, s.has(old))
+		s.requireInvariants()
+	})
+}
+
+// Somebody destroys a warm template by hand. The next pull unpacks its layer, and a
+// commit that would join it fails once.
+func TestAWarmTemplateThatIsGone(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	a, _ := s.pull("default", "", chain("a"), "a;")
+	gone := s.templateOf(a)
+	s.remove(a)
+	s.cleanup()
+	s.pool.edit(func(state *fakeState) { delete(state.fs, gone) })
+	name, unpacked := s.pull("default", "", chain("a"), "a;")
+	assert.True(t, unpacked)
+	assert.Contains(t, s.log.String(), "somebody destroyed a warm template")
+	assert.Equal(t, gone, s.templateOf(name))
+
+	joining := s.backend("default", "extract-2-abcd "+chain("a"))
+	s.prepare(joining, "")
+	s.remove(name)
+	s.cleanup()
+	s.pool.edit(func(state *fakeState) { delete(state.fs, gone) })
+	joined := s.backend("default", chain("a"))
+	err := s.sn.Commit(s.ctx, joined, joining)
+	require.ErrorIs(t, err, errdefs.ErrNotFound)
+	assert.ErrorContains(t, err, "somebody destroyed the warm template "+gone)
+	s.commit(joined, joining)
+	assert.Equal(t, gone, s.templateOf(joined))
+	s.requireInvariants()
 }
 
 // A layer that is revived between the plan and its execution stays.

@@ -59,6 +59,13 @@ func (t *turns) tryTake() (leave func(), ok bool) {
 	}
 }
 
+// isAwaited tells whether somebody waits for his turn.
+func (t *turns) isAwaited() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.waiting > 0
+}
+
 func (t *turns) leave() {
 	t.mu.Lock()
 	if t.end != nil {

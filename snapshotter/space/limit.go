@@ -40,6 +40,18 @@ func Fullest(limits []Limit) (fullest Limit) {
 	return fullest
 }
 
+// Tightest answers the limit that leaves the fewest bytes.
+func Tightest(limits []Limit) (tightest Limit) {
+	for i, l := range limits {
+		if i == 0 || l.left() < tightest.left() {
+			tightest = l
+		}
+	}
+	return tightest
+}
+
+func (l Limit) left() uint64 { return l.Total - min(l.Total, l.Used) }
+
 func percent(part, whole uint64) int {
 	if whole == 0 {
 		return 0

@@ -13,7 +13,9 @@ type Node struct {
 	Doomed  bool   // nobody needs it: it goes in any case
 	// Warm tells that it is a template that no record names and that nothing
 	// holds: it may go.
-	Warm     bool
+	Warm bool
+	// Layer tells that a warm one is a layer, which somebody may pull again.
+	Layer    bool
 	LastUsed time.Time // of a warm one
 	// Bytes come back when it is destroyed. ZFS charges a block to the file system
 	// it was written in and to no clone of that, so of a set that is destroyed leaf

@@ -24,6 +24,8 @@ type Policy struct {
 	Pressure int
 	// All lets everything go that can.
 	All bool
+	// WarmOnly leaves trash to the next cleanup.
+	WarmOnly bool
 }
 
 // Expired tells whether what was last used then has been kept for long enough.
@@ -48,6 +50,16 @@ type Plan struct {
 	Problems []string
 }
 
+// Relieves tells whether a warm template goes in it.
+func (p Plan) Relieves() bool {
+	for _, e := range p.Evict {
+		if e.Warm {
+			return true
+		}
+	}
+	return false
+}
+
 // Sweep plans what goes now: what is doomed, what is too old, and of the rest
 // the least recently used, leaf before parent, until the templates that stay are
 // no more than the policy allows and no limit is too full. Where evicting
@@ -56,7 +68,7 @@ type Plan struct {
 func Sweep(nodes []Node, limits []Limit, policy Policy, now time.Time) Plan {
 	nodes = append([]Node(nil), nodes...)
 	for i, n := range nodes {
-		nodes[i].Doomed = n.Doomed || n.Warm && policy.Expired(n.LastUsed, now)
+		nodes[i].Doomed = n.Doomed && (n.Warm || !policy.WarmOnly) || n.Warm && policy.Expired(n.LastUsed, now)
 	}
 	s := sweep{policy: policy, now: now}
 	t := newTree(nodes)
@@ -96,7 +108,12 @@ func (s *sweep) whyDoomed(n Node) string {
 	if !n.Warm {
 		return "nobody needs it"
 	}
-	return fmt.Sprintf("not used for %s", s.now.Sub(n.LastUsed).Round(time.Second))
+	return Unused(n.LastUsed, s.now)
+}
+
+// Unused says of what was last used then why it goes.
+func Unused(lastUsed, now time.Time) string {
+	return fmt.Sprintf("not used for %s", now.Sub(lastUsed).Round(time.Second))
 }
 
 // takeWhile evicts from the queue as long as it is wanted.
