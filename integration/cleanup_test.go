@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -152,13 +153,13 @@ func TestACleanupIsStopped(t *testing.T) {
 		"in a daemon": func(t *testing.T, d *daemon) error {
 			d.start(t)
 			over, conn := make(chan error, 1), d.dial(t)
+			var once sync.Once
 			go func() {
-				over <- control.Clean(ctx, conn, func(p snapshotter.Progress) {
-					if p.Looked > 0 {
-						return
-					}
-					_, err := control.Stop(ctx, conn) // with the first batch still to come
-					assert.NoError(t, err)
+				over <- control.Clean(ctx, conn, func(snapshotter.Progress) {
+					once.Do(func() {
+						_, err := control.Stop(ctx, conn) // with most batches still to come
+						assert.NoError(t, err)
+					})
 				})
 			}()
 			err := <-over

@@ -61,8 +61,10 @@ func (p *Pool) create(size int64) error {
 	if err := errors.Join(file.Truncate(size), file.Close()); err != nil {
 		return err
 	}
-	// Neither the system's cache of pools nor its mounts hear of this one.
-	p.pool, err = zfs.CreateZpool(p.Name, map[string]string{"cachefile": "none"},
+	// Neither the system's cache of pools nor its mounts hear of this one. What is
+	// destroyed is punched out of the file: where it lies in memory, a long run would
+	// fill that, and the pool be suspended.
+	p.pool, err = zfs.CreateZpool(p.Name, map[string]string{"cachefile": "none", "autotrim": "on"},
 		"-O", "mountpoint=none", vdev)
 	if err != nil {
 		return fmt.Errorf("pool %s: %w", p.Name, err)
