@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -44,7 +45,7 @@ func makeReport(in []string, out string) error {
 		if len(more.Cases()) == 0 {
 			return fmt.Errorf("%s has no measurements", name)
 		}
-		set.Merge(more)
+		set.Merge(more, strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)))
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err

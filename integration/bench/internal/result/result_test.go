@@ -59,6 +59,17 @@ BenchmarkResident/clones=1000/callers=1/on=x 1 4096 bytes
 	assert.ElementsMatch(t, []Case{view, {"Resident", 1000, 1, "x"}}, s.Cases())
 }
 
+func TestMergeKeepsWhatIsSaidOfEachPart(t *testing.T) {
+	s, err := Read(strings.NewReader("zfs: 2.4.4\nzfstpl: a\nBenchmarkView/clones=10/callers=1/on=x 1 10 ns/op\n"))
+	require.NoError(t, err)
+	more, err := Read(strings.NewReader("zfs: 2.4.4\nzfstpl: b\nremark: busy\nBenchmarkView/clones=10/callers=1/on=x 1 20 ns/op\n"))
+	require.NoError(t, err)
+	s.Merge(more, "layers")
+	assert.Equal(t, []Fact{{"zfs", "2.4.4"}, {"zfstpl", "a"}, {"layers-zfstpl", "b"}, {"remark", "busy"}}, s.Facts)
+	got, _ := s.Summary(Case{"View", 10, 1, "x"})
+	assert.Equal(t, 2, got.Count)
+}
+
 func TestReadRefusesABrokenSample(t *testing.T) {
 	for _, line := range []string{
 		"BenchmarkView/clones=10 2 10 ns/op",

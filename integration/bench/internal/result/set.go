@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -49,11 +48,19 @@ func isKey(text string) bool {
 	return text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyz-") == ""
 }
 
-// Merge adds another run's samples, and those facts that are not there yet.
-func (s *Set) Merge(other *Set) {
+// Merge adds another run's samples, and those facts that are not there yet. One that
+// is there and says something else is added as "<part>-<key>".
+func (s *Set) Merge(other *Set, part string) {
+	known := make(map[string]string)
+	for _, f := range s.Facts {
+		known[f.Key] = f.Value
+	}
 	for _, f := range other.Facts {
-		if !slices.ContainsFunc(s.Facts, func(have Fact) bool { return have.Key == f.Key }) {
+		switch have, ok := known[f.Key]; {
+		case !ok:
 			s.Facts = append(s.Facts, f)
+		case have != f.Value:
+			s.Facts = append(s.Facts, Fact{part + "-" + f.Key, f.Value})
 		}
 	}
 	for c, values := range other.samples {
