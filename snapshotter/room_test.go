@@ -174,6 +174,48 @@ func TestRoomIsMadeForAllAtOnce(t *testing.T) {
 	})
 }
 
+// So do layers that do not fit, and of each what was unpacked is gone before any is
+// unpacked again.
+func TestRenewalsShareTheRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		threeWarm(s)
+		const callers = 8
+		var partials []string
+		for i := range callers {
+			key := s.backend("default", fmt.Sprintf("extract-%d-x %s", i, chain(fmt.Sprint(i))))
+			require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
+			partials = append(partials, s.dataset(key))
+			s.write(key, hundred)
+		}
+		var waits atomic.Int32
+		s.pool.interrupt(func(call string) error {
+			switch call {
+			case "destroy":
+				time.Sleep(time.Second) // until each of them waits for the room
+			case "wait":
+				waits.Add(1)
+			}
+			return nil
+		})
+		var each sync.WaitGroup
+		for _, partial := range partials {
+			each.Go(func() {
+				_, _, err := s.sn.Renew(s.ctx, partial)
+				assert.NoError(t, err)
+			})
+		}
+		each.Wait()
+		s.pool.interrupt(nil)
+		assert.LessOrEqual(t, waits.Load(), int32(2), "the first, and one for those that came while it destroyed")
+		for _, partial := range partials {
+			assert.False(t, s.has(partial))
+		}
+		s.requireInvariants()
+	})
+}
+
 // A cleanup that is under way and a commit that needs room wait for nobody in a
 // circle.
 func TestRoomForACommitDuringACleanup(t *testing.T) {

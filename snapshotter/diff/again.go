@@ -22,23 +22,24 @@ const turnTime = 30 * time.Second
 // A runtime that no layer is unpacked into, such as a container's, is left as it
 // is: its quota is nobody's else, and what is in it may be the only copy.
 //
-// Layers that did not fit have their second attempt one after the other: of two
-// that fit one at a time neither is to fail for the other. But none waits for long:
-// the one before may be read from a store that is slow, or answers no more.
+// Layers that fail at once share the room that is made. Then they are unpacked one
+// after the other: of two that fit one at a time neither is to fail for the other.
+// But none waits for long: the one before may be read from a store that is slow, or
+// answers no more.
 func (s *Service) again(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig, first error) (ocispec.Descriptor, error) {
-	select {
-	case s.second <- struct{}{}:
-		defer func() { <-s.second }()
-	case <-time.After(turnTime):
-	case <-ctx.Done():
-		return ocispec.Descriptor{}, errors.Join(first, context.Cause(ctx))
-	}
 	fresh, made, err := s.runtimes.Renew(ctx, runtime)
 	if errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) {
 		return ocispec.Descriptor{}, first
 	}
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%w (and it could not be tried again: %s)", first, err.Error())
+	}
+	select {
+	case s.second <- struct{}{}:
+		defer func() { <-s.second }()
+	case <-time.After(turnTime):
+	case <-ctx.Done():
+		return ocispec.Descriptor{}, errors.Join(first, context.Cause(ctx))
 	}
 	log.G(ctx).WithError(first).WithField("digest", desc.Digest).WithField("dataset", fresh).
 		Warnf("a layer did not fit: %s, and it is unpacked once more", made)
