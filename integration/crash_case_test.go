@@ -28,6 +28,8 @@ type crashCase struct {
 	again error
 	// lazy: a step that was answered may be lost in a crash, until the last is.
 	lazy bool
+	// renewed is a key whose snapshot the last step makes anew; "" for none.
+	renewed string
 	// paced: how many calls the steps make depends on how quiet it is, see pace.go of
 	// the snapshotter.
 	paced bool
@@ -206,6 +208,22 @@ func removals() []crashCase {
 		scene: func(s *crashScene) { s.active(crashWeb, "", "above", withLabel(100_000, "long ")) },
 		do:    []func(*crashScene) error{remove(crashWeb), written(crashWeb)},
 		lazy:  true,
+	}, {
+		name:  "remove and prepare again",
+		scene: func(s *crashScene) { s.active(crashWeb, "", "above", withLabel(60_000, "old ")) },
+		do: []func(*crashScene) error{remove(crashWeb), func(s *crashScene) error {
+			return s.prepare(crashWeb, "", withLabel(20_000, "new "))
+		}},
+		lazy:    true,
+		renewed: crashWeb,
+	}, {
+		name: "cleanup of what somebody took a snapshot of",
+		scene: func(s *crashScene) {
+			s.active(crashWeb, "", "above")
+			s.must(s.base.Client.Apply(s.ctx, zfs.Snapshot(s.dataset(crashWeb)+"@nightly")), s.sn.Remove(s.ctx, crashWeb), s.written(crashWeb))
+		},
+		do:    []func(*crashScene) error{cleanup},
+		paced: true,
 	}, {
 		name: "remove and cleanup",
 		scene: func(s *crashScene) {

@@ -43,7 +43,8 @@ type crashRig struct {
 func newCrashRig(t testing.TB, client zfs.Choice) *crashRig {
 	t.Helper()
 	base := pool.NewBase(t)
-	d := newDaemon(t, base, "--zfs-client", string(client), "--warm-pressure", "0") // no looks in between
+	d := newDaemon(t, base, "--zfs-client", string(client), "--warm-pressure", "0", // no looks in between
+		"--foreign-snapshots", "destroy")
 	d.cmd.Path = binary(t, "containerd-zfstpl-grpc-failpoint")
 	dir := filepath.Dir(d.address)
 	r := &crashRig{base: base, d: d, log: filepath.Join(dir, "points"), order: filepath.Join(dir, "order")}

@@ -1,11 +1,13 @@
 package snapshotter
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -23,6 +25,10 @@ type run struct {
 	m *model
 	r *rand.Rand
 	n int
+
+	own    string // begins the keys that collide
+	digits string // of the layers
+	beside bool   // others are at work: whoever sees to it makes the errors
 }
 
 // A few thousand random operations, with errors and crashes among them: after
@@ -46,7 +52,7 @@ func TestModel(t *testing.T) {
 			// In a bubble no timer fires between two operations: removals are
 			// in the pool when the test says so.
 			synctest.Test(t, func(t *testing.T) {
-				x := &run{begin(t, c.option), newModel(c.keep), rand.New(rand.NewPCG(seed, 0)), 0}
+				x := &run{story: begin(t, c.option), m: newModel(c.keep), r: rand.New(rand.NewPCG(seed, 0)), digits: "abcd"}
 				for x.n = range 500 {
 					what := x.step()
 					require.Empty(t, differences(x.m.visible(), x.visible()), "after operation %d: %s (seed %d)", x.n, what, seed)
@@ -75,7 +81,7 @@ func differences(model, actual map[string]seen) []string {
 
 // pick is one of the snapshots, or a name that nobody has.
 func (x *run) pick() string {
-	names := append(slices.Sorted(maps.Keys(x.m.snaps)), "nobody")
+	names := append(slices.Sorted(maps.Keys(x.m.snaps)), x.own+"nobody")
 	return names[x.r.IntN(len(names))]
 }
 
@@ -105,12 +111,12 @@ func (x *run) labels() map[string]string {
 	return labels
 }
 
-func (x *run) layerID() string { return chain(string("abcd"[x.r.IntN(4)])) }
+func (x *run) layerID() string { return chain(string(x.digits[x.r.IntN(4)])) }
 
 func (x *run) key() string {
 	switch x.r.IntN(4) {
 	case 0:
-		return string("xyz"[x.r.IntN(3)]) // collides
+		return x.own + string("xyz"[x.r.IntN(3)]) // collides
 	case 1:
 		return x.backend("default", "web")
 	default:
@@ -165,6 +171,13 @@ func (x *run) step() string {
 // again; or for all, and then nothing may change.
 func (x *run) both(what string, do, model func() error) string {
 	x.Helper()
+	if x.beside {
+		got := do()
+		if !errors.Is(got, errdefs.ErrPermissionDenied) { // which is what others make
+			require.Equal(x, model(), kindOf(got), "operation %d: %s", x.n, what)
+		}
+		return what
+	}
 	failed, once := 0, x.r.IntN(2) == 0
 	if x.r.IntN(10) == 0 {
 		x.pool.before = func(call string) error {
@@ -238,6 +251,97 @@ func (x *run) updateOne() string {
 	return x.both(fmt.Sprintf("update of %q", name), func() error {
 		return second(x.sn.Update(x.ctx, snapshots.Info{Name: name, Labels: labels}, fields...))
 	}, func() error { return x.m.update(name, labels, field) })
+}
+
+// The same by many goroutines at once, each with names and layers of its own, and with
+// calls to the pool that fail: after each step, in which all of them do something, the
+// snapshotter shows what their models show together.
+func TestModelsAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seed := rand.Uint64()
+			t.Logf("seed %d", seed)
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t, option)
+				var all []*run
+				for i, digits := range []string{"0123", "4567", "89ab", "cdef"} {
+					own := *s
+					own.n = 1000 * (i + 1)
+					all = append(all, &run{story: &own, m: newModel(true), r: rand.New(rand.NewPCG(seed, uint64(i))),
+						own: digits, digits: digits, beside: true})
+				}
+				r := rand.New(rand.NewPCG(seed, 9))
+				for n := range 250 {
+					s.togetherOnce(all, r, n)
+					models := make(map[string]seen)
+					for _, x := range all {
+						maps.Copy(models, x.m.visible())
+					}
+					require.Empty(t, differences(models, s.visible()), "after step %d (seed %d)", n, seed)
+					require.Empty(t, heldLocks(s.sn), "no lock is left")
+				}
+			})
+		})
+	}
+}
+
+// togetherOnce has each do something, at once; or, now and then, does something that
+// concerns all of them.
+func (s *story) togetherOnce(all []*run, r *rand.Rand, n int) {
+	s.Helper()
+	switch r.IntN(12) {
+	case 0:
+		s.cleanup()
+		s.requireInvariants()
+		want := 1 // the empty template is everybody's
+		for _, x := range all {
+			x.m.cleanup()
+			want += x.m.datasets() - 1
+		}
+		require.Len(s, s.datasets(), want, "step %d", n)
+		return
+	case 1:
+		s.restart()
+		for _, x := range all {
+			x.sn = s.sn
+			clear(x.m.limbo)
+		}
+		return
+	}
+	if fails := r.IntN(3); fails > 0 {
+		var calls atomic.Int64
+		s.pool.interrupt(func(call string) error {
+			if call == "apply" && calls.Add(1)%int64(1+fails) == 0 {
+				return fakeError(call, "x", zfs.ErrPermission)
+			}
+			return nil
+		})
+		defer s.pool.interrupt(nil)
+	}
+	var together sync.WaitGroup
+	for _, x := range all {
+		x.n = n
+		together.Go(func() { x.apart() })
+	}
+	together.Wait()
+}
+
+// apart is a step that concerns nobody else.
+func (x *run) apart() {
+	switch n := x.r.IntN(12); {
+	case n < 5:
+		x.create(snapshots.KindActive, x.key(), x.committed(), x.labels())
+	case n < 6:
+		x.create(snapshots.KindView, x.key(), x.committed(), x.labels())
+	case n < 9:
+		x.commitOne()
+	case n < 11 || len(x.m.snaps) > 12:
+		x.removeSome()
+	default:
+		x.updateOne()
+	}
 }
 
 // Many at once, on the same names and on different ones. What comes out nobody
