@@ -106,6 +106,13 @@ func (s *Snapshotter) cleanTrash(ctx context.Context) (old evicted, err error) {
 func (s *Snapshotter) destroyDoomed(ctx context.Context) (old evicted, err error) {
 	may := func(t *template) bool { return t.expired(s.config.WarmKeep) }
 	nodes := s.index.nodes(s.config.WarmKeep, retryTime(ctx))
+	if slices.ContainsFunc(nodes, func(n space.Node) bool { return n.Layer && n.Doomed && n.Bytes == 0 }) {
+		// It is told of them what comes back.
+		if err := s.measureWarm(ctx); err != nil {
+			return old, err
+		}
+		nodes = s.index.nodes(s.config.WarmKeep, retryTime(ctx))
+	}
 	gone, err := s.destroyAll(ctx, space.Order(nodes), may)
 	if len(gone) > 0 {
 		log.G(ctx).WithField("datasets", len(gone)).Debug("cleanup destroyed what nobody needs")
