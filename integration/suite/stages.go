@@ -131,10 +131,10 @@ func testArgs(opts options, program string) []string {
 	if opts.run != "" {
 		args = append(args, "-test.run="+opts.run)
 	}
-	if !opts.long {
-		args = append(args, "-test.short")
+	if opts.long {
+		return append(args, "-diff.rounds=1000")
 	}
-	return args
+	return append(args, "-test.short")
 }
 
 // limit is how long the integration tests may take, and some minutes: an
