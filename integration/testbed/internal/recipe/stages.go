@@ -15,9 +15,8 @@ const (
 	// ContainerdVersion is the release that is built from its module.
 	ContainerdVersion = "2.4.2"
 	containerdStage   = "containerd"
-	// BuildKitVersion is the newest release whose modules could all be had when
-	// it was chosen; of 0.34 some could not.
-	BuildKitVersion = "0.33.1"
+	// BuildKitVersion is the release that is built from its module.
+	BuildKitVersion = "0.34.2"
 	buildKitStage   = "buildkit"
 	imageSize       = "8G"
 )
