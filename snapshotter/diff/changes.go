@@ -17,9 +17,12 @@ type Change struct {
 // Changes calls tell for each thing that changed between two sides: in a
 // directory first for what was deleted, then by name. An error of tell's ends it.
 func (s *Service) Changes(ctx context.Context, sides Sides, tell func(Change) error) error {
-	return s.compare(ctx, sides, func(*tree) (changes, func() error) {
-		return teller(tell), func() error { return nil }
-	})
+	pair, err := s.open(ctx, sides)
+	if err != nil {
+		return err
+	}
+	err = pair.compare(ctx, teller(tell))
+	return pair.closing(ctx)(err)
 }
 
 type teller func(Change) error

@@ -110,10 +110,18 @@ func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts 
 		return ocispec.Descriptor{}, err
 	}
 	began := time.Now()
+	closed := func(err error) error { return err }
 	desc, err := s.store(ctx, config, compress, func(w io.Writer) error {
-		return s.Layer(ctx, sides, w, config.SourceDateEpoch)
+		pair, err := s.open(ctx, sides)
+		if err != nil {
+			return err
+		}
+		err = pair.layer(ctx, w, config.SourceDateEpoch)
+		// ZFS destroys the snapshot while containerd takes in what is left.
+		closed = pair.closing(ctx)
+		return err
 	})
-	if err != nil {
+	if err = closed(err); err != nil {
 		return desc, fmt.Errorf("layer of %s since %s: %w", sides.Upper, sides.from(), err)
 	}
 	log.G(ctx).WithField("took", time.Since(began).Round(time.Millisecond)).WithField("digest", desc.Digest).
@@ -183,96 +191,12 @@ func (s *Service) withNamespace(ctx context.Context, dataset string) (context.Co
 // Layer writes what changed between two sides as a tar. With an epoch no time in
 // it is later than that.
 func (s *Service) Layer(ctx context.Context, sides Sides, w io.Writer, epoch *time.Time) error {
-	return s.compare(ctx, sides, func(upper *tree) (changes, func() error) {
-		l := newLayer(ctx, w, upper, epoch)
-		return l, l.close
-	})
-}
-
-// compare hands what changed between two sides to what begin answers, and ends
-// that when all is told.
-func (s *Service) compare(ctx context.Context, sides Sides, begin func(upper *tree) (changes, func() error)) (err error) {
-	upper, err := s.open(ctx, sides.Upper)
+	pair, err := s.open(ctx, sides)
 	if err != nil {
 		return err
 	}
-	defer func() { err = upper.done(ctx, err) }()
-	c := comparison{ctx: ctx, upper: &upper.tree, hint: anything()}
-	if sides.Lower != "" {
-		lower, err := s.open(ctx, sides.Lower)
-		if err != nil {
-			return err
-		}
-		defer func() { err = lower.done(ctx, err) }()
-		c.lower = &lower.tree
-		if c.hint, err = s.hint(ctx, &lower.tree, &upper.tree); err != nil {
-			return err
-		}
-	}
-	to, end := begin(&upper.tree)
-	c.to = to
-	if err := c.run(); err != nil {
-		return err
-	}
-	return end()
-}
-
-// hint asks ZFS where to look. It may not know: then it is looked everywhere.
-func (s *Service) hint(ctx context.Context, lower, upper *tree) (hint, error) {
-	h, err := narrow(ctx, s.pool, lower, upper)
-	if ctx.Err() != nil {
-		return h, context.Cause(ctx)
-	}
-	if err != nil {
-		log.G(ctx).WithError(err).WithField("lower", lower.name).WithField("upper", upper.name).
-			Warn("ZFS does not tell what changed between two snapshots: all that is in them is compared, which takes longer")
-		return anything(), nil
-	}
-	return h, nil
-}
-
-// side is a snapshot that is open.
-type side struct {
-	tree
-	frozen *zfs.Frozen
-}
-
-// open opens a snapshot, or a file system as it is now.
-func (s *Service) open(ctx context.Context, name string) (_ *side, err error) {
-	opened := &side{tree: tree{name: name}}
-	if _, ok := s.base.ParseRuntime(name); ok {
-		if opened.frozen, err = s.pool.Freeze(ctx, name); err != nil {
-			return nil, zfsError(err)
-		}
-		opened.name = opened.frozen.Snapshot
-	}
-	if opened.root, err = s.pool.AttachRoot(ctx, opened.name); err != nil {
-		return nil, errors.Join(zfsError(err), opened.close())
-	}
-	return opened, nil
-}
-
-// done closes a side behind what came of it. What is whole is not thrown away for
-// a snapshot that somebody holds: that one goes at the next start.
-func (s *side) done(ctx context.Context, err error) error {
-	closeErr := s.close()
-	if err == nil && closeErr != nil {
-		log.G(ctx).WithError(closeErr).WithField("snapshot", s.name).
-			Warn("what was compared could not be let go of; a temporary snapshot goes at the next start")
-		return nil
-	}
-	return errors.Join(err, closeErr)
-}
-
-func (s *side) close() error {
-	var errs []error
-	if s.root != nil {
-		errs = append(errs, s.root.Close())
-	}
-	if s.frozen != nil {
-		errs = append(errs, s.frozen.Close())
-	}
-	return errors.Join(errs...)
+	err = pair.layer(ctx, w, epoch)
+	return pair.closing(ctx)(err)
 }
 
 // zfsError gives what ZFS answered the kind that containerd knows.

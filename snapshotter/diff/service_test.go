@@ -47,14 +47,14 @@ func TestWhereZFSDoesNotTell(t *testing.T) {
 // that failed both is told.
 func TestASideThatCannotBeClosed(t *testing.T) {
 	t.Parallel()
-	closed := func() *side {
+	closing := func() func(error) error {
 		f, err := os.Create(filepath.Join(t.TempDir(), "root"))
 		require.NoError(t, err)
 		require.NoError(t, f.Close())
-		return &side{tree: tree{root: f, name: "tank/a@b"}}
+		return (&pair{upper: &side{tree: tree{root: f, name: "tank/a@b"}}}).closing(t.Context())
 	}
-	require.NoError(t, closed().done(t.Context(), nil))
-	err := closed().done(t.Context(), io.ErrNoProgress)
+	require.NoError(t, closing()(nil))
+	err := closing()(io.ErrNoProgress)
 	require.ErrorIs(t, err, io.ErrNoProgress)
 	require.ErrorIs(t, err, os.ErrClosed)
 }

@@ -3,7 +3,6 @@ package diff
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,91 +10,42 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/diff"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/labels"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
-	// leaseTime is how long a layer stays that nobody refers to. The caller's own
-	// lease, if it has one, never reaches us.
-	leaseTime = time.Hour
 	// sendSize is how much goes to containerd at once. Each time it is asked
 	// whether that arrived.
 	sendSize = 1 << 20
 	// sayEvery is how often the log tells how far a long one is.
 	sayEvery = 10 * time.Second
-	// cleanTime bounds how long it is tried to take back what failed.
-	cleanTime = 10 * time.Second
 )
 
 // store writes what write makes into containerd's store and answers what it is
 // there. A layer that cannot be made leaves nothing.
-func (s *Service) store(ctx context.Context, config diff.Config, c Compress, write func(io.Writer) error) (_ ocispec.Descriptor, err error) {
-	ctx, release, err := s.lease(ctx)
-	if err != nil {
-		return ocispec.Descriptor{}, storeError(err)
-	}
-	if config.Reference == "" {
-		config.Reference = "zfstpl-diff-" + rand.Text()
-	}
-	in, err := s.contents.Store.Writer(ctx, content.WithRef(config.Reference),
-		content.WithDescriptor(ocispec.Descriptor{MediaType: config.MediaType}))
-	if err != nil {
-		release()
-		return ocispec.Descriptor{}, storeError(err)
-	}
-	defer func() {
-		closeErr := in.Close()
-		if err == nil {
-			return // it is committed; there is nothing to be lost by a close
+func (s *Service) store(ctx context.Context, config diff.Config, c Compress, write func(io.Writer) error) (ocispec.Descriptor, error) {
+	in := s.ingest(ctx, config)
+	l := &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in, failed: in.failed}
+	defer l.report(ctx, in.ref)()
+	err := l.write(c, write)
+	if err == nil {
+		desc := ocispec.Descriptor{MediaType: config.MediaType, Size: l.size, Digest: l.compressed.Digest()}
+		if err = storeError(in.commit(desc, l.labels(config.Labels))); err == nil {
+			return desc, nil
 		}
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
-		defer cancel()
-		if abortErr := s.contents.Store.Abort(clean, config.Reference); abortErr != nil && !errdefs.IsNotFound(abortErr) {
-			log.G(ctx).WithError(errors.Join(abortErr, closeErr)).WithField("ref", config.Reference).
-				Warn("a layer that failed could not be taken out of containerd's store; it will be when its lease ends")
-		}
-		release()
-	}()
-	if err := in.Truncate(0); err != nil {
-		return ocispec.Descriptor{}, storeError(err)
 	}
-	l := &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in}
-	defer l.report(ctx, config.Reference)()
-	if err := l.write(c, write); err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return s.commit(ctx, l, config)
-}
-
-// lease answers a context in which containerd's collections leave alone what is
-// written, and what takes the lease back where nothing came of it.
-func (s *Service) lease(ctx context.Context) (_ context.Context, release func(), err error) {
-	if _, ok := leases.FromContext(ctx); ok {
-		return ctx, func() {}, nil
-	}
-	lease, err := s.contents.Leases.Create(ctx, leases.WithID("zfstpl-diff-"+rand.Text()), leases.WithExpiration(leaseTime))
-	if err != nil {
-		return ctx, nil, err
-	}
-	return leases.WithLease(ctx, lease.ID), func() {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
-		defer cancel()
-		if err := s.contents.Leases.Delete(clean, lease); err != nil && !errdefs.IsNotFound(err) {
-			log.G(ctx).WithError(err).WithField("lease", lease.ID).Warn("a lease could not be given back; it ends within the hour")
-		}
-	}, nil
+	in.abandon(ctx)
+	return ocispec.Descriptor{}, err
 }
 
 // stored is a layer on its way into the store.
 type stored struct {
-	in              content.Writer
+	in              io.Writer
+	failed          func() error // why the store takes no more, as far as is known
 	raw, compressed digest.Digester
 	size            int64
 	done            atomic.Int64 // bytes before compression, for the log
@@ -108,7 +58,7 @@ func (l *stored) write(c Compress, write func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	if err := write(io.MultiWriter(gate{out}, compressed, l.raw.Hash(), (*progress)(&l.done))); err != nil {
+	if err := write(io.MultiWriter(gate{out.err, l.failed}, compressed, l.raw.Hash(), (*progress)(&l.done))); err != nil {
 		// What compresses is ended, to let its goroutines go. What it writes then
 		// is thrown away with the rest.
 		out.shut(err)
@@ -151,9 +101,16 @@ func (o *outlet) err() error {
 
 // gate stands before what compresses and lets nothing more in when the store has
 // failed: the rest of the layer need not be read.
-type gate struct{ out *outlet }
+type gate []func() error
 
-func (g gate) Write(b []byte) (int, error) { return len(b), storeError(g.out.err()) }
+func (g gate) Write(b []byte) (int, error) {
+	for _, failed := range g {
+		if err := failed(); err != nil {
+			return len(b), storeError(err)
+		}
+	}
+	return len(b), nil
+}
 
 type counter int64
 
@@ -185,36 +142,14 @@ func (l *stored) report(ctx context.Context, ref string) (stop func()) {
 	return func() { close(end) }
 }
 
-// commit makes what was written content. One that is there already is as good,
-// save that it may lack the label that says what it is without compression.
-func (s *Service) commit(ctx context.Context, l *stored, config diff.Config) (ocispec.Descriptor, error) {
-	own := maps.Clone(config.Labels)
+// labels answers those of the caller and what the layer is without compression.
+func (l *stored) labels(own map[string]string) map[string]string {
+	own = maps.Clone(own)
 	if own == nil {
 		own = make(map[string]string)
 	}
 	own[labels.LabelUncompressed] = l.raw.Digest().String()
-	desc := ocispec.Descriptor{MediaType: config.MediaType, Size: l.size, Digest: l.compressed.Digest()}
-	err := l.in.Commit(ctx, desc.Size, desc.Digest, content.WithLabels(own))
-	if err == nil {
-		return desc, nil
-	}
-	if !errdefs.IsAlreadyExists(err) {
-		return ocispec.Descriptor{}, storeError(err)
-	}
-	info, err := s.contents.Store.Info(ctx, desc.Digest)
-	if err != nil {
-		return ocispec.Descriptor{}, storeError(err)
-	}
-	if info.Labels[labels.LabelUncompressed] != "" {
-		return desc, nil
-	}
-	info.Labels = own
-	var fields []string
-	for name := range own {
-		fields = append(fields, "labels."+name)
-	}
-	_, err = s.contents.Store.Update(ctx, info, fields...)
-	return desc, storeError(err)
+	return own
 }
 
 func storeError(err error) error {

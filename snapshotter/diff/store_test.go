@@ -31,7 +31,7 @@ func (n *narrowStore) Write(b []byte) (int, error) {
 }
 
 func storedIn(in content.Writer) *stored {
-	return &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in}
+	return &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in, failed: func() error { return nil }}
 }
 
 // compressing counts the goroutines that compress.
