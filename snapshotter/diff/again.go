@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/diff"
@@ -27,6 +28,9 @@ const turnTime = 30 * time.Second
 // But none waits for long: the one before may be read from a store that is slow, or
 // answers no more.
 func (s *Service) again(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig, first error) (ocispec.Descriptor, error) {
+	if err := s.rereadable(ctx, desc); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("%w (and it is not tried again: the layer cannot be read a second time: %s)", first, err.Error())
+	}
 	fresh, made, err := s.runtimes.Renew(ctx, runtime)
 	if errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) {
 		return ocispec.Descriptor{}, first
@@ -54,4 +58,20 @@ func (s *Service) again(ctx context.Context, desc ocispec.Descriptor, runtime st
 		log.G(ctx).WithError(discardErr).WithField("dataset", fresh).Warn("what was unpacked of a layer that does not fit stays until it is removed")
 	}
 	return ocispec.Descriptor{}, err
+}
+
+// rereadable finds out whether a layer is still there, before others pay for the
+// room that it needs.
+func (s *Service) rereadable(ctx context.Context, desc ocispec.Descriptor) error {
+	ctx, cancel := context.WithTimeout(ctx, turnTime)
+	defer cancel()
+	in, err := s.contents.Store.ReaderAt(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer in.Close() // only read
+	if _, err := in.ReadAt(make([]byte, 1), 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }

@@ -1,0 +1,164 @@
+package diff
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// smallPool is a pool, and whoever has its runtimes, that answers its attempts to
+// write one after the other: with an error, or, for nil, with a directory.
+type smallPool struct {
+	Pool
+	dir      string
+	answers  []error
+	attempts []string // the runtimes that were written to
+	renewed  []string
+	gone     []string
+}
+
+func (p *smallPool) AttachWritable(_ context.Context, runtime string) (*os.File, error) {
+	answer := p.answers[len(p.attempts)%len(p.answers)]
+	p.attempts = append(p.attempts, runtime)
+	if answer != nil {
+		return nil, answer
+	}
+	return os.Open(p.dir)
+}
+
+func (p *smallPool) NamespaceOf(string) string    { return "test" }
+func (p *smallPool) Begin(context.Context) func() { return func() {} }
+func (p *smallPool) Renew(_ context.Context, runtime string) (fresh, made string, err error) {
+	p.renewed = append(p.renewed, runtime)
+	return runtime + "-fresh", "1 template was evicted", nil
+}
+func (p *smallPool) Discard(_ context.Context, runtime string) error {
+	p.gone = append(p.gone, runtime)
+	return nil
+}
+
+// onceStore has a layer that can be read so many times.
+type onceStore struct {
+	content.Store
+	layer []byte
+	left  int
+}
+
+type layerReader struct{ *bytes.Reader }
+
+func (layerReader) Close() error { return nil }
+
+func (s *onceStore) ReaderAt(context.Context, ocispec.Descriptor) (content.ReaderAt, error) {
+	if s.left--; s.left < 0 {
+		return nil, errdefs.ErrNotFound
+	}
+	return layerReader{bytes.NewReader(s.layer)}, nil
+}
+
+// A layer that meets ENOSPC is unpacked exactly once more, into a fresh runtime; for
+// any other reason it is not; and if it cannot be read again nobody pays for room.
+func TestOneMoreAttempt(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root can change a thread's root directory")
+	}
+	noSpace := &zfs.Error{Op: "mount", Kind: zfs.ErrNoSpace}
+	quota := &zfs.Error{Op: "mount", Kind: zfs.ErrQuota}
+	busy := &zfs.Error{Op: "mount", Kind: zfs.ErrBusy}
+	for name, c := range map[string]struct {
+		answers  []error
+		readable int
+		want     error
+		says     string
+		attempts int
+		renewed  bool
+		gone     bool
+	}{
+		"it fits":                   {[]error{nil}, 9, nil, "", 1, false, false},
+		"it fits then":              {[]error{noSpace, nil}, 9, nil, "", 2, true, false},
+		"a quota, then it fits":     {[]error{quota, nil}, 9, nil, "", 2, true, false},
+		"it fits never":             {[]error{noSpace}, 9, errdefs.ErrResourceExhausted, "1 template was evicted", 2, true, true},
+		"full, then something else": {[]error{noSpace, busy}, 9, errdefs.ErrFailedPrecondition, "busy", 2, true, true},
+		"something else":            {[]error{busy, nil}, 9, errdefs.ErrFailedPrecondition, "busy", 1, false, false},
+		"the layer is gone":         {[]error{noSpace, nil}, 1, errdefs.ErrResourceExhausted, "cannot be read a second time", 1, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := &smallPool{dir: t.TempDir(), answers: c.answers}
+			s, desc, mounts := serviceOn(t, p, c.readable)
+			applied, err := s.Apply(t.Context(), desc, mounts)
+			if c.want == nil {
+				require.NoError(t, err)
+				assert.Equal(t, desc.Digest, applied.Digest)
+				assert.FileExists(t, filepath.Join(p.dir, "file"))
+			} else {
+				require.ErrorIs(t, err, c.want)
+				assert.ErrorContains(t, err, c.says)
+			}
+			want := []string{mounts[0].Source, mounts[0].Source + "-fresh"}[:c.attempts]
+			assert.Equal(t, want, p.attempts)
+			assert.Equal(t, c.renewed, len(p.renewed) == 1, "%q", p.renewed)
+			assert.Equal(t, c.gone, len(p.gone) == 1, "%q", p.gone)
+		})
+	}
+}
+
+// Where every k-th attempt meets ENOSPC, every layer gets in: no layer meets it
+// twice. Where all do, none is tried more than twice.
+func TestEveryFewAttemptsFail(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root can change a thread's root directory")
+	}
+	noSpace := fmt.Errorf("write: %w", &zfs.Error{Op: "mount", Kind: zfs.ErrNoSpace})
+	for every := 1; every <= 5; every++ {
+		answers := make([]error, every)
+		answers[every-1] = noSpace
+		p := &smallPool{dir: t.TempDir(), answers: answers}
+		s, desc, mounts := serviceOn(t, p, 1000)
+		const layers = 20
+		failed := 0
+		for range layers {
+			_, err := s.Apply(t.Context(), desc, mounts)
+			if err != nil {
+				require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
+				failed++
+			}
+		}
+		if every == 1 {
+			assert.Equal(t, layers, failed)
+			assert.Len(t, p.attempts, 2*layers)
+			assert.Len(t, p.gone, layers)
+			continue
+		}
+		assert.Zero(t, failed, "every %d", every)
+		assert.Len(t, p.attempts, layers+len(p.renewed))
+		assert.NotEmpty(t, p.renewed)
+		assert.Empty(t, p.gone)
+	}
+}
+
+func serviceOn(t *testing.T, p *smallPool, readable int) (*Service, ocispec.Descriptor, []mount.Mount) {
+	t.Helper()
+	base, err := layout.ParseBase("tank/zfstpl")
+	require.NoError(t, err)
+	layer := layerWith(t, tar.Header{Name: "file", Typeflag: tar.TypeReg})
+	s := New(base, p, Contents{Store: &onceStore{layer: layer, left: readable}}, p)
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: int64(len(layer)), Digest: digest.FromBytes(layer)}
+	return s, desc, []mount.Mount{{Type: "zfs", Source: base.Clone("extract", layout.NewID())}}
+}
