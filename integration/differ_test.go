@@ -3,6 +3,7 @@ package integration
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"flag"
@@ -21,6 +22,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/continuity/fs/fstest"
 	"github.com/containerd/errdefs"
+	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -377,6 +379,31 @@ func TestDiffCommand(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, d.layers(t, d.viewed(t, parent), mounts), []byte(stdout))
 	})
+	for format, reader := range map[string]func(io.Reader) (io.Reader, error){
+		"tar+gzip": func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
+		"tar+zstd": func(r io.Reader) (io.Reader, error) { return zstd.NewReader(r) },
+	} {
+		stdout, _, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", format, key)
+		require.NoError(t, err)
+		r, err := reader(strings.NewReader(stdout))
+		require.NoError(t, err)
+		layer, err := io.ReadAll(r)
+		require.NoError(t, err)
+		assert.Equal(t, d.layers(t, d.viewed(t, parent), mounts), layer, format)
+	}
+
+	// A name that is no UTF-8, and an ancestor further down.
+	require.NoError(t, d.sn.Commit(d.ctx, "diff-command", key))
+	grandchild, mounts := d.prepare(t, "diff-command")
+	d.mounted(t, mounts, func(root string) { require.NoError(t, touch(root, "\xff")) })
+	stdout, _, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "json", grandchild)
+	require.NoError(t, err)
+	assert.Equal(t, `{"kind":"modified","path":"/","type":"directory"}`+"\n"+
+		`{"kind":"added","path":"/\ufffd","type":"file","raw":"L/8="}`+"\n", stdout)
+	stdout, _, err = runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--parent", parent, grandchild)
+	require.NoError(t, err)
+	assert.Equal(t, "M /\nM /etc\nD /etc/removed\nM /etc/changed\nA \"/etc/with\\nline\"\nA \"/\\xff\"\n", stdout)
+
 	_, stderr, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "nobody")
 	require.Error(t, err)
 	assert.Contains(t, stderr, `no snapshot "nobody"`)

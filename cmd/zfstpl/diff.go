@@ -30,8 +30,9 @@ func diffCommand() *cli.Command {
 		ArgsUsage: "SNAPSHOT",
 		Description: "SNAPSHOT is a key or name as containerd has it, such as a container's, or the\n" +
 			"dataset of it. A container may be running: what it changed until now is shown.\n" +
-			"Formats are names (A added, M modified, D deleted), json (a line each), and tar,\n" +
-			"tar+gzip or tar+zstd, which are a layer of an image. Changes nothing; the daemon\n" +
+			"Formats are names (A added, M modified, D deleted), json (a line each; raw is a\n" +
+			"path that is no UTF-8, in base64), and tar, tar+gzip or tar+zstd, which are a\n" +
+			"layer of an image. Changes nothing; the daemon\n" +
 			"may run or not.",
 		Flags: []cli.Flag{configFlag, datasetFlag,
 			&cli.StringFlag{Name: "parent", Usage: "compare with `SNAPSHOT` (default: what it was made from)"},
@@ -116,10 +117,23 @@ func readable(path string) string {
 	return strconv.Quote(path)
 }
 
+// jsonChange is a line of the json format. JSON knows no bytes that are no UTF-8:
+// a path with such is there once more, in base64.
+type jsonChange struct {
+	diff.Change
+	Raw []byte `json:"raw,omitempty"`
+}
+
 func writeJSON(c *cli.Context, s *diff.Service, sides diff.Sides, w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	return s.Changes(c.Context, sides, func(change diff.Change) error { return enc.Encode(change) })
+	return s.Changes(c.Context, sides, func(change diff.Change) error {
+		line := jsonChange{Change: change}
+		if !utf8.ValidString(change.Path) {
+			line.Raw = []byte(change.Path)
+		}
+		return enc.Encode(line)
+	})
 }
 
 // sidesOf answers what is to be compared.
