@@ -86,6 +86,7 @@ testbed-test: build
 integration-test: tools
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 go test -c -trimpath -o $(BIN)/integration.test ./integration
+	@CGO_ENABLED=0 go test -c -trimpath -o $(BIN)/diff.test ./snapshotter/diff
 	@$(GO_BUILD) -tags failpoint -o $(BIN)/containerd-zfstpl-grpc-failpoint ./cmd/containerd-zfstpl-grpc
 	@CGO_ENABLED=0 go test -c -trimpath -o $(BIN)/powercut.test ./integration/powercut
 

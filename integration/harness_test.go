@@ -41,6 +41,7 @@ type daemon struct {
 	cmd     *exec.Cmd
 	base    *testpool.Base
 	address string
+	env     []string // more of it than the test's own
 	log     *syncBuffer
 	exited  chan struct{} // closed when the process has ended
 	err     error         // how it ended; read after exited
@@ -80,7 +81,7 @@ func (d *daemon) start(t testing.TB) {
 	d.log = &syncBuffer{}
 	cmd := exec.Command(d.cmd.Path, d.cmd.Args[1:]...)
 	cmd.Stdout, cmd.Stderr = d.log, d.log
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path)
+	cmd.Env = append(append(os.Environ(), "NOTIFY_SOCKET="+ready.path), d.env...)
 	d.cmd, d.exited = cmd, make(chan struct{})
 	require.NoError(t, tied.Start(cmd))
 	exited := d.exited
