@@ -102,15 +102,29 @@ func zpoolSync(t testing.TB, dataset string) {
 	require.NoError(t, err, "%s", out)
 }
 
-// attempts is a content store that counts how often each layer is read.
+// attempts is a content store that counts how often layers are read. To look whether
+// one can be, at its first byte, is none.
 type attempts struct {
 	content.Store
 	n atomic.Int32
 }
 
 func (a *attempts) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
-	a.n.Add(1)
-	return a.Store.ReaderAt(ctx, desc)
+	in, err := a.Store.ReaderAt(ctx, desc)
+	return &attempt{ReaderAt: in, all: a}, err
+}
+
+type attempt struct {
+	content.ReaderAt
+	all     *attempts
+	counted sync.Once
+}
+
+func (a *attempt) ReadAt(b []byte, at int64) (int, error) {
+	if len(b) > 1 {
+		a.counted.Do(func() { a.all.n.Add(1) })
+	}
+	return a.ReaderAt.ReadAt(b, at)
 }
 
 // newNarrow is a differ over a base that has little room.
