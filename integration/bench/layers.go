@@ -28,29 +28,30 @@ import (
 // layersPlan says which layers are made, and how often.
 type layersPlan struct {
 	name string
-	// roots are numbers of files in an image, ascending; rounds is how often
-	// each contender has its turn.
-	roots  []int
+	// few are numbers of files in images in which few are changed, ascending.
+	few []int
+	// root is how many files the image has that many, or a large one, are added to,
+	// many how many these are, and how many are renamed in an image of nothing else,
+	// and large how large the large one is. Without a root none of it is measured.
+	root, many int
+	large      int64
+	// rounds is how often each contender has its turn.
 	rounds int
-	// many is how many files are new in the first image, and how many are
-	// renamed in one of nothing else; large is how large a new one is.
-	many  int
-	large int64
 	// patience is what one contender may take for its turns at one thing, with
 	// what it takes to get ready: after that it has no more. It has one at least.
 	patience time.Duration
 }
 
-var fullLayers = layersPlan{
-	name: "full", roots: []int{5_000, 50_000, 250_000}, rounds: 3, many: 20_000, large: 1 << 30, patience: 90 * time.Second,
-}
+var (
+	fullFew    = layersPlan{name: "full", few: []int{5_000, 50_000, 250_000}, rounds: 3, patience: 90 * time.Second}
+	fullLayers = layersPlan{name: "full", root: 5_000, many: 20_000, large: 1 << 30, rounds: 3, patience: 90 * time.Second}
+
+	quickFew    = layersPlan{name: "quick", few: []int{500, 1000}, rounds: 1, patience: 20 * time.Second}
+	quickLayers = layersPlan{name: "quick", root: 1000, many: 500, large: 4 << 20, rounds: 1, patience: 20 * time.Second}
+)
 
 // emulatedLarge stands in for the large file where processors are software.
 const emulatedLarge = 64 << 20
-
-var quickLayers = layersPlan{
-	name: "quick", roots: []int{1000}, rounds: 1, many: 500, large: 4 << 20, patience: 20 * time.Second,
-}
 
 // maker of layers: a snapshotter and the differ that containerd uses with it.
 type layerer struct {
@@ -144,27 +145,30 @@ type deed struct {
 	do        func(root string) error
 }
 
-// measureDeeds measures few changes in images of every size, many in the
-// smallest, and what is renamed in an image of its own.
+// measureDeeds measures few changes in images of every size, then many in one, and
+// what is renamed in an image of its own.
 func (b *layersBench) measureDeeds(ctx context.Context) error {
-	smallest, largest := b.roots[0], b.roots[len(b.roots)-1]
-	for _, files := range b.roots {
-		if files == largest && largest != smallest {
-			continue
+	for i, files := range b.few {
+		measure := b.measureFew
+		if i > 0 && i == len(b.few)-1 {
+			measure = b.measureLargest
 		}
-		if err := b.makeImage(ctx, b.all, rootName(files), "usr", files); err != nil {
+		if err := measure(ctx, files); err != nil {
 			return err
 		}
-		if err := b.measureDeed(ctx, few(files), b.all); err != nil {
-			return err
-		}
+	}
+	if b.root == 0 {
+		return nil
+	}
+	if err := b.makeImage(ctx, b.all, rootName(b.root), "usr", b.root); err != nil {
+		return err
 	}
 	if err := b.makeImage(ctx, b.all, "movable", "movable", b.many); err != nil {
 		return err
 	}
 	for _, d := range []deed{
-		{report.LayerMany, rootName(smallest), smallest, func(root string) error { return writeTree(filepath.Join(root, "new"), b.many) }},
-		{report.LayerLarge, rootName(smallest), smallest, func(root string) error { return writeLarge(filepath.Join(root, "large"), b.large) }},
+		{report.LayerMany, rootName(b.root), b.root, func(root string) error { return writeTree(filepath.Join(root, "new"), b.many) }},
+		{report.LayerLarge, rootName(b.root), b.root, func(root string) error { return writeLarge(filepath.Join(root, "large"), b.large) }},
 		{report.LayerRenamed, "movable", b.many, func(root string) error {
 			// By a program: overlayfs does not rename directories of an image.
 			_, err := rig.Run(ctx, "mv", filepath.Join(root, "movable"), filepath.Join(root, "moved"))
@@ -175,15 +179,17 @@ func (b *layersBench) measureDeeds(ctx context.Context) error {
 			return err
 		}
 	}
-	if b.image != "" {
-		if err := b.measureImport(ctx); err != nil {
-			return err
-		}
-	}
-	if largest == smallest {
+	if b.image == "" {
 		return nil
 	}
-	return b.measureLargest(ctx, largest)
+	return b.measureImport(ctx)
+}
+
+func (b *layersBench) measureFew(ctx context.Context, files int) error {
+	if err := b.makeImage(ctx, b.all, rootName(files), "usr", files); err != nil {
+		return err
+	}
+	return b.measureDeed(ctx, few(files), b.all)
 }
 
 // measureLargest measures few changes in the largest image, which takes long to
@@ -348,7 +354,7 @@ func (b *layersBench) writeMemory() error {
 			return err
 		}
 		fmt.Println(result.Sample{
-			Case:  result.Case{Operation: report.MemoryLayers + report.PeakSuffix, Clones: b.roots[len(b.roots)-1], Callers: 1, On: l.name},
+			Case:  result.Case{Operation: report.MemoryLayers + report.PeakSuffix, Clones: max(b.root, slices.Max(append([]int{0}, b.few...))), Callers: 1, On: l.name},
 			Value: m.Peak, Unit: result.Bytes,
 		})
 	}

@@ -32,7 +32,7 @@ func app() *cli.App {
 	return &cli.App{
 		Name: "bench", Usage: "measure zfstpl beside other snapshotters",
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{measureCommand(), scaleCommand(), layersCommand(), cleanupsCommand(), reportCommand()},
+		Commands:        []*cli.Command{measureCommand(), scaleCommand(), fewCommand(), layersCommand(), cleanupsCommand(), reportCommand()},
 	}
 }
 
@@ -78,9 +78,29 @@ func scaleCommand() *cli.Command {
 	}
 }
 
+func fewCommand() *cli.Command {
+	return &cli.Command{
+		Name: "few", Usage: "measure layers of few changes in images of every size, and write samples to the standard output",
+		Flags: append([]cli.Flag{
+			&cli.BoolFlag{Name: "quick", Usage: "one round and small images: to try the program"},
+		}, rigFlags...),
+		Action: func(c *cli.Context) error {
+			options, err := rigOptions(c)
+			if err != nil {
+				return err
+			}
+			plan := fullFew
+			if c.Bool("quick") {
+				plan = quickFew
+			}
+			return measureLayers(c.Context, plan, "", options)
+		},
+	}
+}
+
 func layersCommand() *cli.Command {
 	return &cli.Command{
-		Name: "layers", Usage: "measure what it costs to make layers, and write samples to the standard output",
+		Name: "layers", Usage: "measure what other layers and an import cost, and write samples to the standard output",
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "quick", Usage: "few rounds and small images: to try the program"},
 			&cli.StringFlag{Name: "image", Usage: "also measure the import of the image in the archive `FILE`"},

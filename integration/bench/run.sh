@@ -1,9 +1,9 @@
 #!/bin/bash
 # What 'make bench' runs: measures in the testbed's machine or, with
 # ZFSTPL_TEST_HOST=1, on this host (a pool on a file; nothing else is touched),
-# and makes the tables. bin/ is built already. HALF=snapshots, HALF=scale,
-# HALF=layers or HALF=cleanups measures one part anew and takes the others' last measurements,
-# where there are any. Arguments are passed on to the measuring program.
+# and makes the tables. bin/ is built already. HALF=snapshots, scale, few, layers
+# or cleanups measures one part anew and takes the others' last measurements, where
+# there are any. Arguments are passed on to the measuring program.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -13,10 +13,10 @@ quick) docs=out/bench out=out/bench && set -- --quick "$@" ;;
 *) echo "BENCH=$BENCH: want full or quick" >&2 && exit 1 ;;
 esac
 case ${HALF:=both} in
-both) halves="measure scale layers cleanups" ;;
+both) halves="measure scale few layers cleanups" ;;
 snapshots) halves=measure ;;
-scale | layers | cleanups) halves=$HALF ;;
-*) echo "HALF=$HALF: want both, snapshots, scale, layers or cleanups" >&2 && exit 1 ;;
+scale | few | layers | cleanups) halves=$HALF ;;
+*) echo "HALF=$HALF: want both, snapshots, scale, few, layers or cleanups" >&2 && exit 1 ;;
 esac
 mkdir -p "$out"
 
@@ -46,7 +46,7 @@ for half in $halves; do
     mv "$out/$half.new" "$out/$half.txt"
 done
 in=()
-for half in measure scale layers cleanups; do
+for half in measure scale few layers cleanups; do
     if [ -s "$out/$half.txt" ]; then in+=(--in "$out/$half.txt"); fi
 done
 bin/bench report "${in[@]}" --out "$docs"

@@ -171,14 +171,15 @@ func judgeLayersMemory(s *result.Set) verdict {
 }
 
 // layersPeak is what the daemon had in memory at most while it made layers.
-func layersPeak(s *result.Set) (float64, bool) {
+func layersPeak(s *result.Set) (peak float64, measured bool) {
 	for _, c := range s.Cases() {
 		if c.Operation == MemoryLayers+PeakSuffix {
-			m, ok := s.Summary(c)
-			return m.Median, ok
+			if m, ok := s.Summary(c); ok {
+				peak, measured = max(peak, m.Median), true
+			}
 		}
 	}
-	return 0, false
+	return peak, measured
 }
 
 func yes(met bool) string {
