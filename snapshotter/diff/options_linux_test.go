@@ -1,0 +1,84 @@
+package diff
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/typeurl/v2"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+const sealed = ocispec.MediaTypeImageLayer + "+sealed"
+
+// unsealed is a layer from which a key was taken off, byte by byte.
+type unsealed struct {
+	diff.StreamProcessor
+	key byte
+}
+
+func (u unsealed) MediaType() string { return ocispec.MediaTypeImageLayer }
+
+func (u unsealed) Read(b []byte) (int, error) {
+	n, err := u.StreamProcessor.Read(b)
+	for i := range b[:n] {
+		b[i] ^= u.key
+	}
+	return n, err
+}
+
+// Handlers are for the whole process, and others read them.
+func init() {
+	diff.RegisterProcessor(diff.StaticHandler(sealed, func(_ context.Context, from diff.StreamProcessor, payloads map[string]typeurl.Any) (diff.StreamProcessor, error) {
+		key, ok := payloads["key"]
+		if !ok || len(key.GetValue()) != 1 {
+			return nil, errors.New("sealed without a key")
+		}
+		return unsealed{from, key.GetValue()[0]}, nil
+	}))
+}
+
+// A media type that an administrator has a program for is read by it, with what the
+// caller sends along; the caller is told how far the layer is, and can have all of it
+// on the disk before the answer.
+func TestWhatApplyIsAskedFor(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root can change a thread's root directory")
+	}
+	p := &smallPool{dir: t.TempDir(), answers: []error{nil}}
+	s, desc, mounts := serviceOn(t, p, 100)
+	layer := layerWith(t, tar.Header{Name: "sealed", Typeflag: tar.TypeReg})
+	for i := range layer {
+		layer[i] ^= 7
+	}
+	s.contents.Store = &onceStore{layer: layer, left: 100}
+	desc.MediaType, desc.Size = sealed, int64(len(layer))
+
+	_, err := s.Apply(t.Context(), desc, mounts)
+	require.ErrorContains(t, err, "sealed without a key")
+
+	var told []int64
+	applied, err := s.Apply(t.Context(), desc, mounts, diff.WithSyncFs(true),
+		diff.WithPayloads(map[string]typeurl.Any{"key": &anypb.Any{Value: []byte{7}}}),
+		diff.WithProgress(func(_ ocispec.Descriptor, at int64) { told = append(told, at) }))
+	require.NoError(t, err)
+	assert.FileExists(t, filepath.Join(p.dir, "sealed"))
+	assert.Equal(t, ocispec.MediaTypeImageLayer, applied.MediaType)
+	require.NotEmpty(t, told)
+	assert.Zero(t, told[0])
+	assert.Equal(t, desc.Size, told[len(told)-1])
+
+	// Where the disk cannot be asked to have it all, that is an error.
+	root, err := os.Open(p.dir)
+	require.NoError(t, err)
+	require.NoError(t, root.Close())
+	assert.Error(t, syncFS(root))
+}
