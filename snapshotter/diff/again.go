@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/diff"
@@ -13,8 +14,32 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// turnTime is how long a second attempt waits for those of others.
+// turnTime is how long a second attempt waits for another one to end.
 const turnTime = 30 * time.Second
+
+// turns are those of second attempts: one has its turn at a time.
+type turns struct {
+	taken chan struct{} // room for one
+	ended atomic.Int64  // how many have
+}
+
+// wait waits for a turn, and answers what ends it. A turn that takes too long is
+// waited for no more: then there are two.
+func (t *turns) wait(ctx context.Context) (end func(), err error) {
+	for {
+		ended := t.ended.Load()
+		select {
+		case t.taken <- struct{}{}:
+			return func() { t.ended.Add(1); <-t.taken }, nil
+		case <-time.After(turnTime):
+			if t.ended.Load() == ended {
+				return func() { t.ended.Add(1) }, nil
+			}
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
 
 // again is the second and last attempt for a layer that did not fit. What was
 // unpacked of it is thrown away, room is made, and it is unpacked into a fresh
@@ -25,7 +50,7 @@ const turnTime = 30 * time.Second
 //
 // Layers that fail at once share the room that is made. Then they are unpacked one
 // after the other: of two that fit one at a time neither is to fail for the other.
-// But none waits for long: the one before may be read from a store that is slow, or
+// But none waits for long for another: that may be read from a store that is slow, or
 // answers no more.
 func (s *Service) again(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig, first error) (ocispec.Descriptor, error) {
 	if err := s.rereadable(ctx, desc); err != nil {
@@ -38,13 +63,11 @@ func (s *Service) again(ctx context.Context, desc ocispec.Descriptor, runtime st
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%w (and it could not be tried again: %s)", first, err.Error())
 	}
-	select {
-	case s.second <- struct{}{}:
-		defer func() { <-s.second }()
-	case <-time.After(turnTime):
-	case <-ctx.Done():
-		return ocispec.Descriptor{}, errors.Join(first, context.Cause(ctx))
+	end, err := s.second.wait(ctx)
+	if err != nil {
+		return ocispec.Descriptor{}, errors.Join(first, err)
 	}
+	defer end()
 	log.G(ctx).WithError(first).WithField("digest", desc.Digest).WithField("dataset", fresh).
 		Warnf("a layer did not fit: %s, and it is unpacked once more", made)
 	applied, err := s.apply(ctx, desc, fresh, config)

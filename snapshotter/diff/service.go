@@ -45,7 +45,7 @@ type Service struct {
 	pool     Pool
 	contents Contents
 	runtimes Runtimes
-	second   chan struct{} // a place for one: see again
+	second   turns // see again
 }
 
 // Runtimes is whoever has the snapshots. *snapshotter.Snapshotter is one.
@@ -71,7 +71,7 @@ type Runtimes interface {
 
 // New answers a service for a base.
 func New(base layout.Base, pool Pool, contents Contents, runtimes Runtimes) *Service {
-	return &Service{base: base, pool: pool, contents: contents, runtimes: runtimes, second: make(chan struct{}, 1)}
+	return &Service{base: base, pool: pool, contents: contents, runtimes: runtimes, second: turns{taken: make(chan struct{}, 1)}}
 }
 
 var (

@@ -1,0 +1,53 @@
+package diff
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// However many wait, each has a turn of its own, for as long as none takes too long;
+// one that does has company then, and one whose caller gives up has none.
+func TestTurnsOfSecondAttempts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := &turns{taken: make(chan struct{}, 1)}
+		at, most := 0, 0
+		for range 32 {
+			go func() {
+				end, err := turns.wait(t.Context())
+				if !assert.NoError(t, err) {
+					return
+				}
+				at++ // only whoever has the turn touches it
+				most = max(most, at)
+				time.Sleep(turnTime - time.Second)
+				at--
+				end()
+			}()
+		}
+		time.Sleep(32 * turnTime)
+		synctest.Wait()
+		assert.Zero(t, at)
+		assert.Equal(t, 1, most)
+		assert.EqualValues(t, 32, turns.ended.Load())
+
+		stalled, err := turns.wait(t.Context())
+		require.NoError(t, err)
+		began := time.Now()
+		end, err := turns.wait(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, turnTime, time.Since(began))
+		end()
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = turns.wait(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		stalled()
+	})
+}
