@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -151,7 +152,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 			err = fmt.Errorf("somebody destroyed the warm template %s; the next commit makes it anew: %w", r.dataset, err)
 		}
 	} else {
-		err = s.withRoom(ctx, func() error { return s.promote(ctx, r, active, ops) })
+		err = s.withRoom(ctx, func() error { return s.promoteBesideWriters(ctx, r, active, ops) })
 	}
 	if joins && ambiguous(err) {
 		err = errors.Join(err, s.undoJoin(r, active))
@@ -161,6 +162,44 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	}
 	s.committed(r, active, joins)
 	return nil
+}
+
+const (
+	// writersTime is how long a commit waits for others' writes to get to the disk,
+	// writersPause how often it looks.
+	writersTime  = 10 * time.Second
+	writersPause = 50 * time.Millisecond
+)
+
+// promoteBesideWriters is promote, tried again for some time where it is refused for
+// want of space and there is some. To promote writes nothing, but ZFS counts what
+// others are writing at that moment as 24 times its size, the most that it could
+// come to on any disk: one block of theirs can be more than what is left, until it is
+// on the disk. What is unpacked already, and what is warm, need not go for that.
+func (s *Snapshotter) promoteBesideWriters(ctx context.Context, r, active *record, ops []zfs.Op) error {
+	for began := time.Now(); ; {
+		err := s.promote(ctx, r, active, ops)
+		if !s.isForWriters(ctx, err) || time.Since(began) > writersTime {
+			return err
+		}
+		log.G(ctx).WithError(err).WithField("dataset", r.dataset).Debug("a commit waits until what others are writing is on the disk")
+		select {
+		case <-time.After(writersPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// isForWriters tells whether ZFS refused to promote because of what is being written.
+func (s *Snapshotter) isForWriters(ctx context.Context, err error) bool {
+	var refused *zfs.Error
+	if !outOfRoom(err) || ambiguous(err) || !errors.As(err, &refused) || refused.Op != "promote" {
+		return false
+	}
+	// What is available is that on the disk, of the pool and of every quota.
+	space, spaceErr := s.pool.Space(ctx, s.config.Base.String())
+	return spaceErr == nil && space.Available > 0
 }
 
 // promote carries out a commit that makes a template. A runtime that is mounted

@@ -395,3 +395,51 @@ func TestEveryKthCallFindsNoRoom(t *testing.T) {
 		}
 	}
 }
+
+// What others are writing can keep ZFS from promoting though there is room: a commit
+// waits for that and evicts nothing; not for ever, and not where there is no room.
+func TestACommitBesideWriters(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		refusals int
+		full     bool
+		keeps    bool
+		fits     bool
+		waits    bool
+	}{
+		"they end":          {refusals: 5, keeps: true, fits: true, waits: true},
+		"they never end":    {refusals: 1 << 20, waits: true},
+		"there is no room":  {refusals: 1, full: true, fits: true},
+		"nobody is writing": {keeps: true, fits: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t)
+				a, b, d := threeWarm(s)
+				if c.full {
+					s.resize(900)
+				}
+				left := c.refusals
+				s.pool.interrupt(func(call string) error {
+					if left--; call == "apply" && left >= 0 {
+						return fakeError("promote", "tank/z", zfs.ErrNoSpace)
+					}
+					return nil
+				})
+				began := time.Now()
+				err := s.sn.Commit(s.ctx, "saved", "web")
+				assert.Equal(t, c.fits, err == nil, "%v", err)
+				if !c.fits {
+					require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
+				}
+				assert.Equal(t, c.keeps, s.has(a) && s.has(b) && s.has(d))
+				assert.Less(t, time.Since(began), time.Minute)
+				assert.Equal(t, c.waits, time.Since(began) > 0, "%s", time.Since(began))
+				s.pool.interrupt(nil)
+				s.resize(0)
+				s.requireInvariants()
+			})
+		})
+	}
+}
