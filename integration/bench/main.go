@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -83,6 +84,7 @@ func fewCommand() *cli.Command {
 		Name: "few", Usage: "measure layers of few changes in images of every size, and write samples to the standard output",
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "quick", Usage: "one round and small images: to try the program"},
+			&cli.StringSliceFlag{Name: "largest-of", Usage: "the largest image only for this contender, by `NAME`; repeatable: " + strings.Join(largestOrder, ", ")},
 		}, rigFlags...),
 		Action: func(c *cli.Context) error {
 			options, err := rigOptions(c)
@@ -92,6 +94,12 @@ func fewCommand() *cli.Command {
 			plan := fullFew
 			if c.Bool("quick") {
 				plan = quickFew
+			}
+			plan.largestOf = c.StringSlice("largest-of")
+			for _, name := range plan.largestOf {
+				if !slices.Contains(largestOrder, name) {
+					return fmt.Errorf("--largest-of %s: want one of %s", name, strings.Join(largestOrder, ", "))
+				}
 			}
 			return measureLayers(c.Context, plan, "", options)
 		},
