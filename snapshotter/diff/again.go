@@ -14,26 +14,27 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// turnTime is how long a second attempt waits for another one to end.
+// turnTime is how long a second attempt waits for the one before it.
 const turnTime = 30 * time.Second
 
 // turns are those of second attempts: one has its turn at a time.
 type turns struct {
 	taken chan struct{} // room for one
-	ended atomic.Int64  // how many have
+	moves atomic.Int64  // how often one has begun beside another, or ended
 }
 
 // wait waits for a turn, and answers what ends it. A turn that takes too long is
-// waited for no more: then there are two.
+// waited for no more: one of those that wait has his beside it. The others go on
+// waiting, or all would be in each other's way.
 func (t *turns) wait(ctx context.Context) (end func(), err error) {
 	for {
-		ended := t.ended.Load()
+		moves := t.moves.Load()
 		select {
 		case t.taken <- struct{}{}:
-			return func() { t.ended.Add(1); <-t.taken }, nil
+			return func() { t.moves.Add(1); <-t.taken }, nil
 		case <-time.After(turnTime):
-			if t.ended.Load() == ended {
-				return func() { t.ended.Add(1) }, nil
+			if t.moves.CompareAndSwap(moves, moves+1) {
+				return func() { t.moves.Add(1) }, nil
 			}
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)

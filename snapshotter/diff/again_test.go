@@ -10,8 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// However many wait, each has a turn of its own, for as long as none takes too long;
-// one that does has company then, and one whose caller gives up has none.
+// However many wait, each has a turn of its own, for as long as none takes too long.
+// Beside one that does the next begins, and the one behind that no sooner than if the
+// first had only just begun. One whose caller gives up has none.
 func TestTurnsOfSecondAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -34,15 +35,22 @@ func TestTurnsOfSecondAttempts(t *testing.T) {
 		synctest.Wait()
 		assert.Zero(t, at)
 		assert.Equal(t, 1, most)
-		assert.EqualValues(t, 32, turns.ended.Load())
+		assert.EqualValues(t, 32, turns.moves.Load())
 
 		stalled, err := turns.wait(t.Context())
 		require.NoError(t, err)
 		began := time.Now()
-		end, err := turns.wait(t.Context())
-		require.NoError(t, err)
-		assert.Equal(t, turnTime, time.Since(began))
-		end()
+		waited := make(chan time.Duration, 3)
+		for range 3 {
+			go func() {
+				_, err := turns.wait(t.Context()) // and these stall too
+				assert.NoError(t, err)
+				waited <- time.Since(began)
+			}()
+		}
+		for i := range 3 {
+			assert.Equal(t, time.Duration(i+1)*turnTime, <-waited)
+		}
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
