@@ -49,7 +49,7 @@ var (
 	fullFew    = layersPlan{name: "full", few: []int{5_000, 50_000, 250_000}, rounds: 3, patience: 90 * time.Second}
 	fullLayers = layersPlan{name: "full", root: 5_000, many: 20_000, large: 1 << 30, rounds: 3, patience: 90 * time.Second}
 
-	quickFew    = layersPlan{name: "quick", few: []int{500, 1000}, rounds: 1, patience: 20 * time.Second}
+	quickFew    = layersPlan{name: "quick", few: []int{1000, 2000}, rounds: 1, patience: 20 * time.Second}
 	quickLayers = layersPlan{name: "quick", root: 1000, many: 500, large: 4 << 20, rounds: 1, patience: 20 * time.Second}
 )
 
