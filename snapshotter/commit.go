@@ -173,9 +173,9 @@ const (
 
 // promoteBesideWriters is promote, tried again for some time where it is refused for
 // want of space and there is some. To promote writes nothing, but ZFS counts what
-// others are writing at that moment as 24 times its size, the most that it could
-// come to on any disk: one block of theirs can be more than what is left, until it is
-// on the disk. What is unpacked already, and what is warm, need not go for that.
+// others are writing at that moment as 24 times its size (spa_asize_inflation), the
+// most that it could come to on any disk: one block of theirs can be more than what is
+// left, until it is on the disk. What is unpacked already, and what is warm, need not go for that.
 func (s *Snapshotter) promoteBesideWriters(ctx context.Context, r, active *record, ops []zfs.Op) error {
 	for began := time.Now(); ; {
 		err := s.promote(ctx, r, active, ops)
