@@ -74,9 +74,7 @@ func (s *onceStore) ReaderAt(context.Context, ocispec.Descriptor) (content.Reade
 // any other reason it is not; and if it cannot be read again nobody pays for room.
 func TestOneMoreAttempt(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("only root can change a thread's root directory")
-	}
+	needsRoot(t)
 	noSpace := &zfs.Error{Op: "mount", Kind: zfs.ErrNoSpace}
 	quota := &zfs.Error{Op: "mount", Kind: zfs.ErrQuota}
 	busy := &zfs.Error{Op: "mount", Kind: zfs.ErrBusy}
@@ -122,9 +120,7 @@ func TestOneMoreAttempt(t *testing.T) {
 // twice. Where all do, none is tried more than twice.
 func TestEveryFewAttemptsFail(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("only root can change a thread's root directory")
-	}
+	needsRoot(t)
 	noSpace := fmt.Errorf("write: %w", &zfs.Error{Op: "mount", Kind: zfs.ErrNoSpace})
 	for every := 1; every <= 5; every++ {
 		answers := make([]error, every)

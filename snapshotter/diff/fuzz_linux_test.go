@@ -32,9 +32,7 @@ import (
 // FuzzApply asserts of any bytes that, unpacked as a layer, they end in time with
 // nil or an error that is no panic, and change nothing outside of the root.
 func FuzzApply(f *testing.F) {
-	if os.Geteuid() != 0 {
-		f.Skip("only root can change a thread's root directory")
-	}
+	needsRoot(f)
 	layers := layersToBeginWith(f)
 	for i, layer := range layers {
 		f.Add(uint8(0), layer)
@@ -169,9 +167,7 @@ func sparse(f testing.TB) []byte {
 
 // A layer of three kilobytes that says to be an exabyte is refused at once.
 func TestALayerThatIsEndless(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can change a thread's root directory")
-	}
+	needsRoot(t)
 	t.Parallel()
 	dir := t.TempDir()
 	err := unpackWithin(dir, ocispec.MediaTypeImageLayer, sparse(t))

@@ -59,9 +59,7 @@ func layerWith(t *testing.T, entries ...tar.Header) []byte {
 // Whatever names, links and types an archive combines, nothing outside of the
 // root is made, changed or taken away, and the root stays a directory.
 func TestHostileArchivesStayInside(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can change a thread's root directory")
-	}
+	needsRoot(t)
 	t.Parallel()
 	names := []string{
 		"..", "../evil", "../outside/victim", "../../../../../../../outside/victim", "/../evil", "a/../../evil",
@@ -143,9 +141,7 @@ func hostile(t *testing.T, h tar.Header) {
 // An archive that is cut off or damaged is an error, however it is compressed
 // and wherever that happens. containerd then removes what there is of it.
 func TestDamagedLayersAreErrors(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can change a thread's root directory")
-	}
+	needsRoot(t)
 	t.Parallel()
 	var entries []tar.Header
 	for i := range 20 {

@@ -13,12 +13,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// needsRoot skips a test that unpacks, where nobody may.
+func needsRoot(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root can change a thread's root directory")
+	}
+}
+
 // Whoever unpacks in a jail finds nothing outside of it, and nobody else is in
 // it, however many there are at once.
 func TestJail(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can change a thread's root directory")
-	}
+	needsRoot(t)
 	t.Parallel()
 	outside := t.TempDir()
 	var wg sync.WaitGroup
@@ -57,9 +63,7 @@ func TestJail(t *testing.T) {
 
 // A panic in there is an error out here.
 func TestJailPanics(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can change a thread's root directory")
-	}
+	needsRoot(t)
 	t.Parallel()
 	root, err := os.Open(t.TempDir())
 	require.NoError(t, err)

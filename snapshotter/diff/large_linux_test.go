@@ -56,9 +56,7 @@ func TestALargeDirectory(t *testing.T) {
 
 // A layer of very many files is unpacked as it is read.
 func TestALayerOfManyFiles(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can change a thread's root directory")
-	}
+	needsRoot(t)
 	t.Parallel()
 	dir := t.TempDir()
 	root, err := os.Open(dir)

@@ -50,9 +50,7 @@ func init() {
 // on the disk before the answer.
 func TestWhatApplyIsAskedFor(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("only root can change a thread's root directory")
-	}
+	needsRoot(t)
 	p := &smallPool{dir: t.TempDir(), answers: []error{nil}}
 	s, desc, mounts := serviceOn(t, p, 100)
 	layer := layerWith(t, tar.Header{Name: "sealed", Typeflag: tar.TypeReg})
