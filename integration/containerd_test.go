@@ -38,6 +38,15 @@ type containerd struct {
 // and stops it when t ends.
 func startContainerd(t testing.TB, d *daemon) *containerd {
 	t.Helper()
+	return startContainerdWith(t, d, func(int, string) string {
+		return "disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n"
+	})
+}
+
+// startContainerdWith is startContainerd with more configuration, for the version of
+// its file and for a directory.
+func startContainerdWith(t testing.TB, d *daemon, more func(version int, dir string) string) *containerd {
+	t.Helper()
 	version, err := exec.Command("containerd", "--version").Output()
 	require.NoError(t, err, "containerd is wanted in PATH")
 	t.Logf("%s", version)
@@ -51,9 +60,8 @@ func startContainerd(t testing.TB, d *daemon) *containerd {
 	ours, err := plugin.ContainerdConfig(number, d.address, d.base.Root, true)
 	require.NoError(t, err)
 	c := &containerd{dir: dir, address: d.containerd(), log: &syncBuffer{}}
-	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n"+
-		"disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n"+
-		"[grpc]\n  address = %q\n%s", number, filepath.Join(dir, "root"), filepath.Join(dir, "state"), c.address, ours)
+	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n%s[grpc]\n  address = %q\n%s",
+		number, filepath.Join(dir, "root"), filepath.Join(dir, "state"), more(number, dir), c.address, ours)
 	file := filepath.Join(dir, "config.toml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
 	c.start(t, file)
