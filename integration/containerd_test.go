@@ -64,22 +64,23 @@ func startContainerdWith(t testing.TB, d *daemon, more func(version int, dir str
 		number, filepath.Join(dir, "root"), filepath.Join(dir, "state"), more(number, dir), c.address, ours)
 	file := filepath.Join(dir, "config.toml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	c.start(t, file)
+	serveReady(t, exec.Command("containerd", "--config", file), c.log, dir)
 	return c
 }
 
-func (c *containerd) start(t testing.TB, config string) {
+// serveReady is serve of a program that tells systemd when it is ready, and waits for
+// that. dir is for its socket.
+func serveReady(t testing.TB, cmd *exec.Cmd, log *syncBuffer, dir string) {
 	t.Helper()
-	ready := notifySocket(t, filepath.Dir(config))
-	cmd := exec.Command("containerd", "--config", config)
+	ready := notifySocket(t, dir)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path)
-	exited := serve(t, cmd, c.log)
+	exited := serve(t, cmd, log)
 	select {
 	case <-ready.got:
 	case err := <-exited:
-		require.Fail(t, "containerd ended at its start", "%v\n%s", err, c.log)
+		require.Fail(t, filepath.Base(cmd.Path)+" ended at its start", "%v\n%s", err, log)
 	case <-time.After(patience):
-		require.Fail(t, "containerd is not ready", "%s", c.log)
+		require.Fail(t, filepath.Base(cmd.Path)+" is not ready", "%s", log)
 	}
 }
 

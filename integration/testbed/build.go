@@ -52,7 +52,7 @@ func pathCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "path",
 		Usage:     "build what is missing, and print where something is",
-		ArgsUsage: "cache|disks|kernel|image|containerd|buildkit",
+		ArgsUsage: "cache|disks|kernel|image|containerd|buildkit|docker",
 		Flags:     []cli.Flag{zfsFlag()},
 		Action: func(c *cli.Context) error {
 			cache, err := recipe.OpenCache()
@@ -76,11 +76,11 @@ func locate(c *cli.Context, u *ui.UI, cache *recipe.Cache) (string, error) {
 		return cache.Dir, nil
 	case "disks":
 		return cache.Disks(), nil
-	case "containerd", "buildkit":
+	case "containerd", "buildkit", "docker":
 		return recipe.BuildPrograms(c.Context, cache, u, what)
 	case "kernel", "image":
 	default:
-		return "", fmt.Errorf("path of %q: want cache, disks, kernel, image, containerd or buildkit", what)
+		return "", fmt.Errorf("path of %q: want cache, disks, kernel, image, containerd, buildkit or docker", what)
 	}
 	artefacts, err := recipe.Build(c.Context, cache, u, c.String("zfs"))
 	if what == "kernel" {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ func Build(ctx context.Context, cache *Cache, u *ui.UI, release string) (Artefac
 	return artefacts(cache, all)
 }
 
-// BuildPrograms builds containerd or BuildKit alone, for which neither root nor
+// BuildPrograms builds containerd, BuildKit or Docker's daemon alone, for which neither root nor
 // Debian is needed, and returns the directory of the programs, which run on the
 // host as well.
 func BuildPrograms(ctx context.Context, cache *Cache, u *ui.UI, name string) (string, error) {
@@ -118,7 +119,7 @@ func (b *builder) build(ctx context.Context, all []*stage) (err error) {
 // prepareHost sees to what the host needs for the stages that are to be built,
 // and for running guests. Programs alone need nothing.
 func (b *builder) prepareHost(ctx context.Context, all []*stage) error {
-	if len(all) == 1 && (all[0].name == containerdStage || all[0].name == buildKitStage) {
+	if len(all) == 1 && slices.Contains([]string{containerdStage, buildKitStage, dockerStage}, all[0].name) {
 		return nil
 	}
 	if err := b.installTools(ctx); err != nil {

@@ -114,13 +114,13 @@ func quote(text string) string {
 }
 
 // buildImage composes the root and writes it as a file system.
-func buildImage(system, toolchain, zfs, containerd, buildkit *stage) func(context.Context, *job) error {
+func buildImage(system, toolchain, zfs, containerd, buildkit, docker *stage) func(context.Context, *job) error {
 	return func(ctx context.Context, j *job) error {
 		if err := j.script(ctx, "unpack.sh", rootArchive(j.cache, system), j.root); err != nil {
 			return err
 		}
 		err := j.script(ctx, "compose.sh", j.root, j.cache.artefact(toolchain), j.cache.artefact(zfs),
-			j.cache.artefact(containerd), j.cache.artefact(buildkit))
+			j.cache.artefact(containerd), j.cache.artefact(buildkit), j.cache.artefact(docker))
 		if err != nil {
 			return err
 		}
@@ -135,16 +135,19 @@ func buildImage(system, toolchain, zfs, containerd, buildkit *stage) func(contex
 
 const imageName = "root.img"
 
-// containerd needs cgo for its btrfs snapshotter, the other programs do not.
-// These make it a static binary all the same.
+// containerd needs cgo for its btrfs snapshotter and runc to enter namespaces, the
+// other programs do not. These make them static binaries all the same.
 const (
-	containerdTags  = "netgo,osusergo,static_build"
-	containerdFlags = "-extldflags -static"
+	staticTags  = "netgo,osusergo,static_build"
+	staticFlags = "-extldflags -static"
 )
+
+// dockerTags leaves out what needs cgo.
+const dockerTags = "exclude_graphdriver_btrfs"
 
 // buildContainerd builds static binaries, which run on the host as well.
 func buildContainerd(ctx context.Context, j *job) error {
-	err := j.installModule(ctx, "1", containerdTags, containerdFlags, "containerd")
+	err := j.installModule(ctx, "1", staticTags, staticFlags, "containerd")
 	if err != nil {
 		return err
 	}
@@ -164,20 +167,43 @@ func (j *job) installModule(ctx context.Context, cgo, tags, flags string, names 
 	return j.goCommand(ctx, cgo, args...)
 }
 
-// buildBuildKit builds BuildKit in its module's own directory: 'go install' of
-// a version refuses a module that excludes versions of others.
+// buildBuildKit builds the daemon and its command.
 func buildBuildKit(ctx context.Context, j *job) error {
-	const module = "github.com/moby/buildkit"
-	if err := j.goCommand(ctx, "0", "mod", "download", module+"@v"+BuildKitVersion); err != nil {
+	return j.installInside(ctx, "github.com/moby/buildkit", BuildKitVersion, "", "version.Version", "./cmd/buildkitd", "./cmd/buildctl")
+}
+
+// buildDocker builds the daemon, and a runc that knows what it asks for, which
+// Debian's does not; it is called docker-runc. Docker's command is Debian's: its own
+// is no module.
+func buildDocker(ctx context.Context, j *job) error {
+	err := j.goCommand(ctx, "1", "install", "-trimpath", "-tags", staticTags, "-ldflags", "-s -w "+staticFlags,
+		"github.com/opencontainers/runc@v"+RuncVersion)
+	if err != nil {
+		return err
+	}
+	bin := filepath.Join(j.out, "bin")
+	if err := os.Rename(filepath.Join(bin, "runc"), filepath.Join(bin, "docker-runc")); err != nil {
+		return err
+	}
+	return j.installInside(ctx, "github.com/moby/moby/v2", DockerVersion, dockerTags, "dockerversion.Version", "./cmd/dockerd")
+}
+
+// installInside builds commands in their module's own directory: 'go install' of a
+// version refuses a module that excludes or replaces versions of others.
+func (j *job) installInside(ctx context.Context, module, version, tags, variable string, commands ...string) error {
+	if err := j.goCommand(ctx, "0", "mod", "download", module+"@v"+version); err != nil {
 		return err
 	}
 	cache, err := exec.CommandContext(ctx, "go", "env", "GOMODCACHE").Output()
 	if err != nil {
 		return fmt.Errorf("go env: %w", err)
 	}
-	dir := filepath.Join(strings.TrimSpace(string(cache)), module+"@v"+BuildKitVersion)
-	return j.goCommand(ctx, "0", "-C", dir, "install", "-trimpath", "-buildvcs=false",
-		"-ldflags", "-s -w -X "+module+"/version.Version="+BuildKitVersion, "./cmd/buildkitd", "./cmd/buildctl")
+	args := []string{
+		"-C", filepath.Join(strings.TrimSpace(string(cache)), module+"@v"+version),
+		"install", "-trimpath", "-buildvcs=false", "-tags", tags,
+		"-ldflags", "-s -w -X " + module + "/" + variable + "=" + version,
+	}
+	return j.goCommand(ctx, "0", append(args, commands...)...)
 }
 
 // goCommand runs the host's go, which installs into the stage's result.

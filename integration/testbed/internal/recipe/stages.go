@@ -18,7 +18,12 @@ const (
 	// BuildKitVersion is the release that is built from its module.
 	BuildKitVersion = "0.34.2"
 	buildKitStage   = "buildkit"
-	imageSize       = "8G"
+	// DockerVersion is the release of Docker 29's module that is built.
+	DockerVersion = "2.0.0-beta.24"
+	// RuncVersion is the release of runc that is built for it.
+	RuncVersion = "1.5.2"
+	dockerStage = "docker"
+	imageSize   = "8G"
 )
 
 // zfsSuites says where Debian has the releases: a suite to prefer, or none
@@ -61,9 +66,9 @@ var (
 	}
 
 	runtimePackages = []string{
-		"acl", "attr", "bash", "btrfs-progs", "e2fsprogs", "fdisk", "file", "iproute2", "jq", "kmod",
-		"less", "lsof", "mount", "ncurses-base", "procps", "psmisc", "runc", "strace", "util-linux",
-		"vim-tiny", "xz-utils", "zstd",
+		"acl", "attr", "bash", "btrfs-progs", "docker-buildx", "docker-cli", "e2fsprogs", "fdisk", "file",
+		"iproute2", "jq", "kmod", "less", "lsof", "mount", "ncurses-base", "procps", "psmisc", "runc", "strace",
+		"util-linux", "vim-tiny", "xz-utils", "zstd",
 	}
 )
 
@@ -102,13 +107,18 @@ func stages(release string) []*stage {
 	zfs.build = buildRoot(toolchain, "zfs.sh", false, release, zfsSuites[release])
 	containerd := &stage{
 		name: containerdStage, title: "building containerd " + ContainerdVersion, expected: 2 * time.Minute,
-		inputs: []string{ContainerdVersion, runtime.Version(), containerdTags, containerdFlags},
+		inputs: []string{ContainerdVersion, runtime.Version(), staticTags, staticFlags},
 		build:  buildContainerd,
 	}
 	buildkit := &stage{
 		name: buildKitStage, title: "building BuildKit " + BuildKitVersion, expected: 4 * time.Minute,
 		inputs: []string{BuildKitVersion, runtime.Version()},
 		build:  buildBuildKit,
+	}
+	docker := &stage{
+		name: dockerStage, title: "building Docker's daemon " + DockerVersion, expected: 2 * time.Minute,
+		inputs: []string{DockerVersion, runtime.Version(), dockerTags, RuncVersion, staticTags, staticFlags},
+		build:  buildDocker,
 	}
 	system := &stage{
 		name: "system", title: "making the guest's system", expected: 30 * time.Second,
@@ -119,8 +129,8 @@ func stages(release string) []*stage {
 	image := &stage{
 		name: "image-" + release, title: "making the image with ZFS " + release, expected: 30 * time.Second,
 		inputs: []string{enter, host, script("image.sh"), script("compose.sh"), imageSize},
-		uses:   []*stage{system, toolchain, zfs, containerd, buildkit},
+		uses:   []*stage{system, toolchain, zfs, containerd, buildkit, docker},
 	}
-	image.build = buildImage(system, toolchain, zfs, containerd, buildkit)
-	return []*stage{base, toolchain, zfs, containerd, buildkit, system, image}
+	image.build = buildImage(system, toolchain, zfs, containerd, buildkit, docker)
+	return []*stage{base, toolchain, zfs, containerd, buildkit, docker, system, image}
 }
