@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -157,6 +158,42 @@ func TestDestroyAndForeignSnapshots(t *testing.T) {
 		require.NoError(t, err)
 		assert.Empty(t, left)
 	})
+}
+
+// In a full pool a template that turns out to be mounted loses its snapshot: the
+// snapshot has to go first, and there is no room to take it again. The error says so.
+func TestABusyTemplateInAFullPool(t *testing.T) {
+	t.Parallel()
+	p := smallPool(t, 64*mib)
+	base := p.NewBase(t)
+	ctx, c := context.Background(), base.Client
+	tpl := runtimeOf(base, "tpl")
+	require.NoError(t, c.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), tpl)))
+	require.NoError(t, c.Apply(ctx, zfs.Snapshot(tpl+"@extracted")))
+	destroyBusy := func() (half bool) {
+		err := mount.WithTempMount(ctx, []mount.Mount{{Type: "zfs", Source: tpl}}, func(string) error {
+			left, err := c.Destroy(ctx, "extracted", []string{tpl})
+			var why *zfs.Error
+			require.ErrorAs(t, left[tpl], &why)
+			assert.ErrorIs(t, why, zfs.ErrBusy)
+			half = why.Half
+			return err
+		})
+		require.NoError(t, err)
+		return half
+	}
+	hasSnapshot := func() bool {
+		return slices.ContainsFunc(base.List(t), func(d zfs.Dataset) bool { return d.Name == tpl && d.HasSnapshot("extracted") })
+	}
+	assert.False(t, destroyBusy())
+	assert.True(t, hasSnapshot(), "it was taken again")
+	zfsCommand(t, "create", "-o", "mountpoint=none", "-o",
+		fmt.Sprintf("reservation=%d", available(t, base.String())-128<<10), p.Name+"/neighbour")
+	assert.True(t, destroyBusy())
+	assert.False(t, hasSnapshot())
+	left, err := c.Destroy(ctx, "extracted", []string{tpl})
+	require.NoError(t, err)
+	assert.Empty(t, left)
 }
 
 // A foreign snapshot that is cloned or mounted stays.

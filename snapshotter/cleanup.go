@@ -215,6 +215,12 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*tem
 		s.index.reprieve(dying, order, func(string) bool { return true })
 		return nil, err
 	}
+	for dataset, why := range left {
+		var e *zfs.Error
+		if errors.As(why, &e) && e.Half {
+			dying[dataset] = nil // no template any more: it stays in the trash
+		}
+	}
 	s.index.reprieve(dying, order, func(dataset string) bool { return left[dataset] != nil })
 	s.complain(ctx, left)
 	return slices.DeleteFunc(order, func(dataset string) bool { return left[dataset] != nil }), nil

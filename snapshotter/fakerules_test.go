@@ -169,6 +169,10 @@ func (s *fakeState) destroyTemplate(p *fakePool, own, name string) error {
 		}
 	}
 	if s.isMounted(name) {
+		if _, has := fs.snaps[own]; has && s.isFull() && s.clonesOf(name+"@"+own) == 0 {
+			delete(fs.snaps, own)
+			return &zfs.Error{Op: "destroy", Dataset: name, Kind: zfs.ErrBusy, Half: true}
+		}
 		return fakeError("destroy", name, zfs.ErrBusy)
 	}
 	for other := range s.fs {

@@ -73,6 +73,34 @@ func TestBusyIsTriedAgainWithBackoff(t *testing.T) {
 	})
 }
 
+// Where there is no room a warm template that somebody has mounted loses its
+// snapshot when it is to go. Then it is none any more: the next pull unpacks the layer,
+// and what is left of it goes when nobody holds it.
+func TestAMountedTemplateInAFullPool(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		a := chain("a")
+		name, _ := s.pull("default", "", a, "x;")
+		template := s.templateOf(name)
+		s.remove(name)
+		s.mount(template)
+		s.pool.edit(func(state *fakeState) { state.full = true })
+		s.cleanup()
+		s.pool.edit(func(state *fakeState) { state.full = false })
+		require.True(t, s.has(template), "it is mounted")
+
+		name, unpacked := s.pull("default", "", a, "x;")
+		assert.True(t, unpacked)
+		s.prepare("web", name)
+		assert.Equal(t, "x;", s.visible()["web"].Content)
+		s.unmount(template)
+		s.later()
+		assert.False(t, s.has(template))
+		s.requireInvariants()
+	})
+}
+
 // Whoever ends what was in the way and asks for a cleanup is not told to come later.
 func TestBusyIsTriedAgainWhenSomebodyAsks(t *testing.T) {
 	t.Parallel()

@@ -19,6 +19,7 @@ const destroyBatch = 50
 const (
 	codeHasClones = 1001
 	codeForeign   = 1002
+	codeHalf      = 2000 // is added to an errno
 )
 
 // Destroy destroys file systems in the given order, each together with its
@@ -28,7 +29,9 @@ const (
 // of any other name. What is not there counts as destroyed.
 //
 // It answers, for each file system that is still there, why: an *Error that
-// wraps ErrBusy, ErrHasClones, ErrForeign or another kind. The second result
+// wraps ErrBusy, ErrHasClones, ErrForeign or another kind. One that is busy has its
+// snapshot still, unless there was no room to take that again: the error's Half
+// says so. The second result
 // is not nil when the work could not be done at all; the first then holds what
 // is known so far.
 func (c *Client) Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error) {
@@ -67,6 +70,11 @@ func (c *Client) destroyProgram(ctx context.Context, own string, batch []string,
 }
 
 func destroyError(name string, code int) error {
+	if code > codeHalf {
+		err := errnoError("destroy", name, syscall.Errno(code-codeHalf))
+		err.Half = true
+		return err
+	}
 	switch code {
 	case codeHasClones:
 		return &Error{Op: "destroy", Dataset: name, Kind: ErrHasClones}

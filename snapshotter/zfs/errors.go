@@ -31,6 +31,8 @@ type Error struct {
 	Dataset string // on what
 	Kind    error  // one of the kinds above, or nil
 	Detail  string // what ZFS said, where it said more than the kind does
+	// Half is of a destroy: the dataset is there still, and its own snapshot is not.
+	Half bool
 }
 
 func (e *Error) Error() string {
@@ -40,6 +42,9 @@ func (e *Error) Error() string {
 	}
 	if e.Detail != "" {
 		s += ": " + e.Detail
+	}
+	if e.Half {
+		s += ", and there was no room to take its snapshot again"
 	}
 	return s
 }

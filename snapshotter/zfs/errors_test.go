@@ -101,6 +101,9 @@ func TestDestroyCodesHaveKinds(t *testing.T) {
 	for code, kind := range map[int]error{1001: ErrHasClones, 1002: ErrForeign, 16: ErrBusy, 28: ErrNoSpace, 9999: nil} {
 		assertKind(t, kind, destroyError("tank/a", code))
 	}
+	half := destroyError("tank/a", 2016)
+	assert.ErrorIs(t, half, ErrBusy)
+	assert.Equal(t, "zfs destroy tank/a: busy, and there was no room to take its snapshot again", half.Error())
 	assert.Contains(t, destroyError("tank/a", 1002).Error(), "zfs list -t snapshot tank/a", "says what to do")
 }
 

@@ -3,12 +3,13 @@
 -- its file system, the second begins those of snapshots that somebody of ours
 -- looked at, which go too; any other snapshot is somebody else's and keeps it.
 -- Answers a table from the name of each that is still there to its errno;
--- 1001 stands for clones, 1002 for foreign snapshots.
+-- 1001 stands for clones, 1002 for foreign snapshots; 2000 is added where its own
+-- snapshot is gone.
 args = ...
 argv = args["argv"]
 
 local own, temporary = argv[1], argv[2]
-local HAS_CLONES, FOREIGN = 1001, 1002
+local HAS_CLONES, FOREIGN, HALF = 1001, 1002, 2000
 
 local function destroy(name)
     -- Nearly always this is all: a clone without snapshots, and in use by nobody.
@@ -39,8 +40,8 @@ local function destroy(name)
     end
     -- Whether the file system itself is mounted cannot be asked while it has a
     -- snapshot: that is busy too. Its content has not changed since; take it
-    -- again, or a template would be half a template.
-    if err ~= 0 and snapshot then zfs.sync.snapshot(snapshot) end
+    -- again, or a template would be half a template. In a full pool it will be.
+    if err ~= 0 and snapshot and zfs.sync.snapshot(snapshot) ~= 0 then return HALF + err end
     return err
 end
 
