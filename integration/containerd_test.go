@@ -47,24 +47,65 @@ func startContainerd(t testing.TB, d *daemon) *containerd {
 // its file and for a directory.
 func startContainerdWith(t testing.TB, d *daemon, more func(version int, dir string) string) *containerd {
 	t.Helper()
-	version, err := exec.Command("containerd", "--version").Output()
+	c, version := newContainerd(t, d)
+	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n%s[grpc]\n  address = %q\n%s",
+		version, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), more(version, c.dir), c.address, d.containerdConfig(t, version))
+	file := filepath.Join(c.dir, "config.toml")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	serveReady(t, exec.Command("containerd", "--config", file), c.log, c.dir)
+	return c
+}
+
+// newContainerd answers one that is not started, and which version its configuration
+// has.
+func newContainerd(t testing.TB, d *daemon) (*containerd, int) {
+	t.Helper()
+	said, err := exec.Command("containerd", "--version").Output()
 	require.NoError(t, err, "containerd is wanted in PATH")
-	t.Logf("%s", version)
-	number := plugin.ContainerdConfig3
-	if strings.Contains(string(version), " 1.7.") || strings.Contains(string(version), "v1.7.") {
-		number = plugin.ContainerdConfig2
+	t.Logf("%s", said)
+	version := plugin.ContainerdConfig3
+	if plugin.ContainerdIsOld(string(said)) {
+		version = plugin.ContainerdConfig2
 	}
 	dir, err := os.MkdirTemp("", "zfstpl-ctd-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	ours, err := plugin.ContainerdConfig(number, d.address, d.base.Root, true)
+	return &containerd{dir: dir, address: d.containerd(), log: &syncBuffer{}}, version
+}
+
+// containerdConfig is what a containerd's configuration needs to use the daemon.
+func (d *daemon) containerdConfig(t testing.TB, version int) string {
+	t.Helper()
+	text, err := plugin.ContainerdConfig(version, d.address, d.base.Root, true)
 	require.NoError(t, err)
-	c := &containerd{dir: dir, address: d.containerd(), log: &syncBuffer{}}
-	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n%s[grpc]\n  address = %q\n%s",
-		number, filepath.Join(dir, "root"), filepath.Join(dir, "state"), more(number, dir), c.address, ours)
-	file := filepath.Join(dir, "config.toml")
-	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	serveReady(t, exec.Command("containerd", "--config", file), c.log, dir)
+	return text
+}
+
+// startDefaultContainerd starts a containerd with the configuration it has by default
+// and, in files of their own as administrators have them, what we print and more.
+// 1.7 puts no tables of several files together: there it is all in one.
+func startDefaultContainerd(t testing.TB, d *daemon, more func(version int, dir string) string) *containerd {
+	t.Helper()
+	c, version := newContainerd(t, d)
+	if version == plugin.ContainerdConfig2 {
+		return startContainerdWith(t, d, more)
+	}
+	config, err := exec.Command("containerd", "config", "default").Output()
+	require.NoError(t, err)
+	require.Contains(t, string(config), "'/etc/containerd/conf.d/*.toml'", "the default imports from there")
+	dropIns := filepath.Join(c.dir, "conf.d")
+	require.NoError(t, os.Mkdir(dropIns, 0o700))
+	file := filepath.Join(c.dir, "config.toml")
+	for path, text := range map[string]string{
+		file:                                  strings.ReplaceAll(string(config), "/etc/containerd/conf.d", dropIns),
+		filepath.Join(dropIns, "zfstpl.toml"): fmt.Sprintf("version = %d\n%s", version, d.containerdConfig(t, version)),
+		filepath.Join(dropIns, "test.toml"): fmt.Sprintf("version = %d\n[ttrpc]\naddress = %q\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = %q\n%s",
+			version, c.address+".ttrpc", filepath.Join(c.dir, "opt"), more(version, c.dir)),
+	} {
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	serveReady(t, exec.Command("containerd", "--config", file, "--address", c.address,
+		"--root", filepath.Join(c.dir, "root"), "--state", filepath.Join(c.dir, "state")), c.log, c.dir)
 	return c
 }
 

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/plugin"
 )
 
 const (
@@ -106,7 +108,7 @@ func containerd17(t testing.TB) bool {
 	t.Helper()
 	version, err := exec.Command("containerd", "--version").Output()
 	require.NoError(t, err)
-	return strings.Contains(string(version), " 1.7.") || strings.Contains(string(version), "v1.7.")
+	return plugin.ContainerdIsOld(string(version))
 }
 
 // A container in a user namespace starts on the image as it is: nothing was

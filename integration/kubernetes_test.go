@@ -22,7 +22,7 @@ import (
 )
 
 // What a kubelet asks of containerd for a pod, from the pull to the last collection,
-// with the configuration that zfstpl prints. The images of the pod and of its sandbox
+// with containerd's default configuration and what zfstpl prints. The images of the pod and of its sandbox
 // are the same layers: the second moves none.
 func TestKubernetes(t *testing.T) {
 	base := pool.NewBase(t)
@@ -30,7 +30,7 @@ func TestKubernetes(t *testing.T) {
 	archive := writeTestImage(t)
 	images, ref := serveImage(t, archive)
 	sandboxes, sandbox := serveSandbox(t, archive)
-	k := startKubelet(t, startContainerdWith(t, d, forKubernetes(sandbox)))
+	k := startKubelet(t, startDefaultContainerd(t, d, forKubernetes(sandbox)))
 
 	k.pull(t, ref)
 	assert.Equal(t, testLayers, images.Fetched().Layers)

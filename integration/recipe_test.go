@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/docs"
+	"github.com/zfstpl/zfstpl/plugin"
 )
 
 var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
@@ -48,7 +49,7 @@ func TestTheRecipe(t *testing.T) {
 	text := script.String()
 	version, err := exec.Command("containerd", "--version").Output()
 	require.NoError(t, err, "containerd is wanted in PATH")
-	if strings.Contains(string(version), "1.7.") {
+	if plugin.ContainerdIsOld(string(version)) {
 		require.Contains(t, text, "version=3")
 		text = strings.Replace(text, "version=3", "version=2", 1)
 	}

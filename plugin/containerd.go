@@ -3,6 +3,7 @@ package plugin
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"text/template"
@@ -25,7 +26,14 @@ const remapIDs = "remap-ids"
 
 // The transfer service of containerd 2 has one table that says with what it
 // unpacks; a table of ours replaces its defaults, so overlayfs is listed too.
-var containerdConfig = template.Must(template.New("").Parse(`# For {{if eq .Version 3}}containerd 2.x{{else}}containerd 1.7{{end}}: goes below "version = {{.Version}}" in /etc/containerd/config.toml.
+var containerdConfig = template.Must(template.New("").Parse(`{{if eq .Version 3 -}}
+# For containerd 2.x: below a line "version = 3" in a file of its own, as
+# /etc/containerd/conf.d/zfstpl.toml, which /etc/containerd/config.toml imports:
+# imports = ["/etc/containerd/conf.d/*.toml"]
+{{- else -}}
+# For containerd 1.7: goes to the end of /etc/containerd/config.toml, whose version
+# is 2.
+{{- end}}
 [proxy_plugins.zfstpl]
   type = "snapshot"
   address = "{{.Address}}"
@@ -62,6 +70,11 @@ var containerdConfig = template.Must(template.New("").Parse(`# For {{if eq .Vers
   snapshotter = "zfstpl"
   disable_snapshot_annotations = false
 {{end}}`))
+
+var oldContainerd = regexp.MustCompile(`\sv?1\.\d+\.`)
+
+// ContainerdIsOld tells of what 'containerd --version' printed whether it is of a 1.x.
+func ContainerdIsOld(version string) bool { return oldContainerd.MatchString(version) }
 
 // ContainerdConfig is what a containerd's configuration needs to use a daemon
 // that serves address, with its base mounted at root, and a differ where it has one.

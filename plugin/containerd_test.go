@@ -107,3 +107,18 @@ func TestTheBuiltInPluginSkipsItself(t *testing.T) {
 	assert.Error(t, err)
 	assert.NotErrorIs(t, err, plugin.ErrSkipPlugin, "what is configured wrongly is said")
 }
+
+func TestOldContainerd(t *testing.T) {
+	t.Parallel()
+	for says, old := range map[string]bool{
+		"containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6+deb13u1\n": true,
+		"containerd containerd.io 1.7.27 05044ec0a9a75232cad458027ca83437aae3f4da\n":    true,
+		"containerd github.com/containerd/containerd v1.7.28 b98a3a\n":                  true,
+		"containerd github.com/containerd/containerd/v2 2.4.2 \n":                       false,
+		"containerd containerd.io v2.1.5 fcd43222d6b07379a4be9786bda52438f0dd16a1\n":    false,
+		"containerd github.com/containerd/containerd/v2 v2.1.7 \n":                      false,
+		"": false,
+	} {
+		assert.Equal(t, old, ContainerdIsOld(says), says)
+	}
+}

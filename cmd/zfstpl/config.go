@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os/exec"
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
@@ -29,8 +30,20 @@ func configCommand() *cli.Command {
 	}
 }
 
-var versionFlag = &cli.IntFlag{Name: "config-version", Value: plugin.ContainerdConfig3,
-	Usage: "`VERSION` of containerd's configuration: 3 for containerd 2.x, 2 for 1.7"}
+var versionFlag = &cli.IntFlag{Name: "config-version",
+	Usage: "`VERSION` of containerd's configuration: 3 for containerd 2.x, 2 for 1.7 (default: that of the containerd in PATH, else 3)"}
+
+// configVersion is the one that was asked for, or that the containerd here has.
+func configVersion(c *cli.Context) int {
+	if c.IsSet("config-version") {
+		return c.Int("config-version")
+	}
+	out, err := exec.CommandContext(c.Context, "containerd", "--version").Output()
+	if err == nil && plugin.ContainerdIsOld(string(out)) {
+		return plugin.ContainerdConfig2
+	}
+	return plugin.ContainerdConfig3
+}
 
 // rootOf is where the base is mounted or, where it cannot be asked, would be.
 func rootOf(c *cli.Context, config plugin.Config) string {
@@ -54,7 +67,7 @@ func printContainerd(c *cli.Context, config plugin.Config) error {
 	if config.Root == "" {
 		config.Root = rootOf(c, config)
 	}
-	text, err := plugin.ContainerdConfig(c.Int("config-version"), config.Address, config.Root, config.ContainerdAddress != "")
+	text, err := plugin.ContainerdConfig(configVersion(c), config.Address, config.Root, config.ContainerdAddress != "")
 	if err != nil {
 		return err
 	}
