@@ -22,6 +22,10 @@ func TestInitIsIdempotentAndCompletesWhatACrashLeft(t *testing.T) {
 	assert.Contains(t, stdout, `root = "`+base.Root+`"`)
 	assert.Equal(t, before, base.Names(t))
 
+	_, stderr, err = runCommand(t, "zfstpl", "init", "--root", "/elsewhere", base.String())
+	require.Error(t, err, "containerd would be told to look for room in the wrong place")
+	assert.Contains(t, stderr, "zfs set mountpoint=/elsewhere "+base.String())
+
 	require.NoError(t, base.Client.DestroySnapshot(ctx, base.Empty().Snapshot()))
 	_, stderr, err = runCommand(t, "containerd-zfstpl-grpc", "--dataset", base.String(),
 		"--address", filepath.Join(t.TempDir(), "run", "s"))

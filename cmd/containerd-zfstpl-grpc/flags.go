@@ -27,7 +27,7 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "quota", Usage: "what a container can add to its image: a `SIZE` such as 10GiB, or 0 for no bound (default: 0)"},
 		&cli.StringFlag{Name: "warm-keep", Usage: "how long a template stays that nothing names: a `DURATION`, 0s or forever (default: 168h)"},
 		&cli.StringFlag{Name: "warm-max-bytes", Usage: "what such templates may have together: a `SIZE` such as 50GiB, or 0 for no bound (default: 0)"},
-		&cli.IntFlag{Name: "warm-pressure", Usage: fmt.Sprintf("how full the pool or a quota may be, in `PERCENT`, before such templates go; 0 for never (default: %d)", plugin.DefaultPressure)},
+		&cli.IntFlag{Name: "warm-pressure", Value: plugin.DefaultPressure, Usage: "how full the pool or a quota may be, in `PERCENT`, before such templates go; 0 for never"},
 		&cli.StringFlag{Name: "cleanup-mode", Usage: "when what nobody needs is destroyed: `MODE` gc, background or manual (default: gc)"},
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -81,6 +82,38 @@ func TestConfigContainerd(t *testing.T) {
 		assert.Equal(t, c.address, parsed.ProxyPlugins["zfstpl"].Address, what)
 		assert.Equal(t, c.root, parsed.ProxyPlugins["zfstpl"].Exports["root"], what)
 		assert.Contains(t, parsed.Plugins, c.key, what)
+	}
+}
+
+// What is printed is for the containerd that is installed, if nothing else is said.
+func TestConfigForTheInstalledContainerd(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	for says, key := range map[string]string{
+		"containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6+deb13u1": "io.containerd.grpc.v1.cri",
+		"containerd containerd.io v2.1.5 fcd43222d6b07379a4be9786bda52438f0dd16a1":    "io.containerd.cri.v1.images",
+	} {
+		script := fmt.Sprintf("#!/bin/sh\necho '%s'\n", says)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "containerd"), []byte(script), 0o755))
+		out, err := run(t, "config", "containerd", "--config", file(t, ""))
+		require.NoError(t, err)
+		assert.Contains(t, out, key, says)
+	}
+}
+
+// To a timer "no" and "that cannot be told" are not the same, whatever the reason.
+func TestWhetherOneIsOwedIsNotKnown(t *testing.T) {
+	t.Parallel()
+	none := filepath.Join(t.TempDir(), "none")
+	for what, args := range map[string][]string{
+		"no such file": {"--config", none},
+		"no dataset":   {"--config", file(t, "")},
+		"unknown key":  {"--config", file(t, "datset = 'tank/z'\n")},
+		"bad setting":  {"--config", file(t, "dataset = 'tank/z'\n[warm]\npressure = 101\n")},
+		"two words":    {"--config", file(t, "dataset = 'tank/z'\n"), "--auto"},
+	} {
+		_, err := run(t, append([]string{"cleanup", "--owed"}, args...)...)
+		assert.ErrorAs(t, err, &notKnown{}, what)
 	}
 }
 

@@ -34,6 +34,14 @@ func cleanupCommand() *cli.Command {
 }
 
 func cleanup(c *cli.Context) error {
+	err := cleanUp(c)
+	if c.Bool("owed") && err != nil && !errors.Is(err, errSilent) {
+		return notKnown{err}
+	}
+	return err
+}
+
+func cleanUp(c *cli.Context) error {
 	config, err := settings(c)
 	if err != nil {
 		return err
@@ -50,8 +58,6 @@ func cleanup(c *cli.Context) error {
 	if c.Bool("auto") || c.Bool("owed") {
 		owed, err := isOwed(c)
 		switch {
-		case err != nil && c.Bool("owed"):
-			return notKnown{err}
 		case err != nil:
 			return err
 		case !owed && c.Bool("owed"):

@@ -32,8 +32,8 @@ func diffCommand() *cli.Command {
 			"dataset of it. A container may be running: what it changed until now is shown.\n" +
 			"Formats are names (A added, M modified, D deleted), json (a line each; raw is a\n" +
 			"path that is no UTF-8, in base64), and tar, tar+gzip or tar+zstd, which are a\n" +
-			"layer of an image. Changes nothing; the daemon\n" +
-			"may run or not.",
+			"layer of an image. Of a container it takes a snapshot for as long as it looks,\n" +
+			"and changes nothing else. The daemon may run or not.",
 		Flags: []cli.Flag{configFlag, datasetFlag,
 			&cli.StringFlag{Name: "parent", Usage: "compare with `SNAPSHOT` (default: what it was made from)"},
 			&cli.StringFlag{Name: "format", Value: "names", Usage: "`FORMAT` names, json, tar, tar+gzip or tar+zstd"}},

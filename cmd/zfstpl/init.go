@@ -21,7 +21,8 @@ func initCommand() *cli.Command {
 		ArgsUsage: "DATASET",
 		Description: "Makes DATASET, such as tank/zfstpl, with the properties that snapshots inherit,\n" +
 			"mounts it and prints what to put into containerd's configuration.\n" +
-			"Doing it again changes nothing. A dataset that zfstpl did not make is refused.",
+			"Doing it again changes nothing, and -o is for when DATASET is made: 'zfs set' is\n" +
+			"for later. A dataset that zfstpl did not make is refused.",
 		Flags: []cli.Flag{configFlag, rootFlag, addressFlag, versionFlag,
 			&cli.StringSliceFlag{Name: "o", Usage: "a native ZFS property of the base, `NAME=VALUE`, such as compression=zstd"}},
 		Action: initBase,
@@ -51,14 +52,16 @@ func initBase(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := makeBase(c, base, filepath.Clean(root), props); err != nil {
+	if err := makeBase(c, base, filepath.Clean(root), props, config.Root != ""); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.App.Writer, "\n# Start the daemon: containerd-zfstpl-grpc --dataset %s\n", base)
 	return printContainerd(c, config)
 }
 
-func makeBase(c *cli.Context, base layout.Base, root string, props map[string]string) error {
+// makeBase makes the base, or completes it. One that is there already must be mounted
+// at root, where root was chosen.
+func makeBase(c *cli.Context, base layout.Base, root string, props map[string]string, chosen bool) error {
 	pool, err := plugin.OpenPool(c.Context, base, zfs.Auto)
 	if err != nil {
 		return err
@@ -66,6 +69,11 @@ func makeBase(c *cli.Context, base layout.Base, root string, props map[string]st
 	changed, err := snapshotter.InitBase(c.Context, pool, base, root, props)
 	if err != nil {
 		return err
+	}
+	if at, err := pool.Properties(c.Context, base.String(), "mountpoint"); err != nil {
+		return err
+	} else if is := at["mountpoint"].Value; chosen && is != root {
+		return fmt.Errorf("dataset %s is there already and has its mountpoint at %s, not %s: 'zfs set mountpoint=%s %s' moves it", base, is, root, root, base)
 	}
 	what := "was ready"
 	if changed {

@@ -105,6 +105,6 @@ func inspect(c *cli.Context) (layout.Base, *zfs.Client, []snapshotter.Entry, err
 var (
 	configFlag  = &cli.StringFlag{Name: "config", Aliases: []string{"c"}, Value: plugin.DefaultConfigFile, Usage: "the daemon's configuration `FILE`"}
 	datasetFlag = &cli.StringFlag{Name: "dataset", Usage: "base `DATASET` (default: the configured one)"}
-	rootFlag    = &cli.StringFlag{Name: "root", Usage: "`DIR` where the base is mounted (default: " + plugin.DefaultRoot + ")"}
+	rootFlag    = &cli.StringFlag{Name: "root", Usage: "`DIR` where the base is mounted (default: where the base itself says, else " + plugin.DefaultRoot + ")"}
 	addressFlag = &cli.StringFlag{Name: "address", Usage: "the daemon's unix `SOCKET` (default: " + plugin.DefaultAddress + ")"}
 )
