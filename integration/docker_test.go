@@ -76,7 +76,7 @@ func startDocker(t testing.TB, c *containerd) *docker {
 	dir := filepath.Join(c.dir, "docker")
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	config, err := json.Marshal(map[string]any{
-		"containerd": c.address, "storage-driver": "zfstpl",
+		"containerd": c.address, "features": map[string]bool{"containerd-snapshotter": true}, "storage-driver": "zfstpl",
 		"runtimes": map[string]any{"newer": map[string]any{"path": runc}}, "default-runtime": "newer",
 		"seccomp-profile": "unconfined", // for which runc would need a library
 		"bridge":          "none", "iptables": false, "ip6tables": false, "userland-proxy": false,
