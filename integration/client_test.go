@@ -160,18 +160,28 @@ func TestDestroyAndForeignSnapshots(t *testing.T) {
 	})
 }
 
-// In a full pool a template that turns out to be mounted loses its snapshot: the
-// snapshot has to go first, and there is no room to take it again. The error says so.
-func TestABusyTemplateInAFullPool(t *testing.T) {
+// A template that turns out to be mounted loses its snapshot in a full pool, and where
+// somebody wrote into it: the snapshot has to go first, and there is no room to take it
+// again, or it would be another. The error says so.
+func TestABusyTemplateLosesItsSnapshot(t *testing.T) {
 	t.Parallel()
 	p := smallPool(t, 64*mib)
 	base := p.NewBase(t)
 	ctx, c := context.Background(), base.Client
-	tpl := runtimeOf(base, "tpl")
-	require.NoError(t, c.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), tpl)))
-	require.NoError(t, c.Apply(ctx, zfs.Snapshot(tpl+"@extracted")))
-	destroyBusy := func() (half bool) {
-		err := mount.WithTempMount(ctx, []mount.Mount{{Type: "zfs", Source: tpl}}, func(string) error {
+	tpl, run := runtimeOf(base, "tpl"), runtimeOf(base, "run")
+	require.NoError(t, c.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), run)))
+	require.NoError(t, mount.WithTempMount(ctx, []mount.Mount{{Type: "zfs", Source: run}}, func(root string) error {
+		return os.WriteFile(filepath.Join(root, "file"), []byte("of the layer"), 0o644)
+	}))
+	require.NoError(t, c.Apply(ctx, zfs.Snapshot(run+"@extracted"), zfs.Clone(run+"@extracted", tpl), zfs.Promote(tpl, run)))
+	left, err := c.Destroy(ctx, "extracted", []string{run})
+	require.NoError(t, err)
+	require.Empty(t, left)
+	destroyBusy := func(write string) (half bool) {
+		err := mount.WithTempMount(ctx, []mount.Mount{{Type: "zfs", Source: tpl}}, func(root string) error {
+			if write != "" {
+				require.NoError(t, os.WriteFile(filepath.Join(root, write), nil, 0o644))
+			}
 			left, err := c.Destroy(ctx, "extracted", []string{tpl})
 			var why *zfs.Error
 			require.ErrorAs(t, left[tpl], &why)
@@ -185,13 +195,16 @@ func TestABusyTemplateInAFullPool(t *testing.T) {
 	hasSnapshot := func() bool {
 		return slices.ContainsFunc(base.List(t), func(d zfs.Dataset) bool { return d.Name == tpl && d.HasSnapshot("extracted") })
 	}
-	assert.False(t, destroyBusy())
+	assert.False(t, destroyBusy(""))
 	assert.True(t, hasSnapshot(), "it was taken again")
+	assert.True(t, destroyBusy("his"))
+	assert.False(t, hasSnapshot(), "the same one cannot be taken again")
+	require.NoError(t, c.Apply(ctx, zfs.Snapshot(tpl+"@extracted")))
 	zfsCommand(t, "create", "-o", "mountpoint=none", "-o",
 		fmt.Sprintf("reservation=%d", available(t, base.String())-128<<10), p.Name+"/neighbour")
-	assert.True(t, destroyBusy())
+	assert.True(t, destroyBusy(""))
 	assert.False(t, hasSnapshot())
-	left, err := c.Destroy(ctx, "extracted", []string{tpl})
+	left, err = c.Destroy(ctx, "extracted", []string{tpl})
 	require.NoError(t, err)
 	assert.Empty(t, left)
 }

@@ -126,7 +126,7 @@ func (s *Snapshotter) destroyDoomed(ctx context.Context) (old evicted, err error
 }
 
 // destroyAll destroys datasets, leaf first as they are given, and answers which are
-// gone. One whose removal is still to be written needs no writing: it is removed
+// gone. A runtime whose removal is still to be written needs no writing: it is removed
 // when it is destroyed, and of a crash in between containerd sees one that it
 // removes again.
 func (s *Snapshotter) destroyAll(ctx context.Context, order []string, may func(*template) bool) (gone []string, err error) {
@@ -137,7 +137,7 @@ func (s *Snapshotter) destroyAll(ctx context.Context, order []string, may func(*
 			return err
 		}
 		var destroyed []string
-		err := s.queue.overtake(func() (_ []string, err error) {
+		err := s.queue.overtake(ctx, s.isTemplate(batch), func() (_ []string, err error) {
 			destroyed, err = s.destroy(ctx, batch, may)
 			return destroyed, err
 		})
@@ -211,15 +211,17 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*tem
 		order = still
 	}
 	left, err := s.destroyDatasets(ctx, order)
-	if err != nil {
-		s.index.reprieve(dying, order, func(string) bool { return true })
-		return nil, err
-	}
 	for dataset, why := range left {
-		var e *zfs.Error
-		if errors.As(why, &e) && e.Half {
+		if isHalf(why) {
 			dying[dataset] = nil // no template any more: it stays in the trash
 		}
+	}
+	if err != nil {
+		if ambiguous(err) && ctx.Err() == nil {
+			clear(dying) // any of them may have lost its snapshot
+		}
+		s.index.reprieve(dying, order, func(string) bool { return true })
+		return nil, err
 	}
 	s.index.reprieve(dying, order, func(dataset string) bool { return left[dataset] != nil })
 	s.complain(ctx, left)
@@ -239,9 +241,24 @@ func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[
 		destroy = func() error { return zfs.Idly(inner) }
 	}
 	if err := destroy(); err != nil {
-		return nil, err
+		return left, err
 	}
 	return s.destroyForeign(ctx, order, left)
+}
+
+// isHalf tells whether a dataset that was to be destroyed has lost its snapshot, and
+// with it what can be cloned.
+func isHalf(why error) bool {
+	var e *zfs.Error
+	return errors.As(why, &e) && e.Half
+}
+
+// isTemplate answers what tells which of a batch lie under storage.
+func (s *Snapshotter) isTemplate(batch []string) func(dataset string) bool {
+	return func(dataset string) bool {
+		_, ok := s.config.Base.ParseTemplate(dataset)
+		return ok && slices.Contains(batch, dataset)
+	}
 }
 
 // condemn takes those of the batch that still may go out of use. It answers

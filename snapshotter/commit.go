@@ -154,8 +154,8 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	} else {
 		err = s.withRoom(ctx, func() error { return s.promoteBesideWriters(ctx, r, active, ops) })
 	}
-	if joins && ambiguous(err) {
-		err = errors.Join(err, s.undoJoin(r, active))
+	if ambiguous(err) {
+		err = errors.Join(err, s.undoCommit(r, active))
 	}
 	if err != nil {
 		return poolError(doing, err)

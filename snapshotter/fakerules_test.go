@@ -169,7 +169,8 @@ func (s *fakeState) destroyTemplate(p *fakePool, own, name string) error {
 		}
 	}
 	if s.isMounted(name) {
-		if _, has := fs.snaps[own]; has && s.isFull() && s.clonesOf(name+"@"+own) == 0 {
+		snap, has := fs.snaps[own]
+		if has && s.clonesOf(name+"@"+own) == 0 && (s.isFull() || snap.content != fs.content) {
 			delete(fs.snaps, own)
 			return &zfs.Error{Op: "destroy", Dataset: name, Kind: zfs.ErrBusy, Half: true}
 		}

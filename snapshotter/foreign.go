@@ -60,7 +60,16 @@ func (s *Snapshotter) destroyForeign(ctx context.Context, order []string, left m
 	}
 	// Leaf first, as before: what a freed dataset stood on may go with it.
 	rest := slices.DeleteFunc(slices.Clone(order), func(dataset string) bool { return left[dataset] == nil })
-	return s.pool.Destroy(ctx, layout.Extracted, rest)
+	again, err := s.pool.Destroy(ctx, layout.Extracted, rest)
+	if err != nil {
+		return left, err
+	}
+	for dataset := range again {
+		if isHalf(left[dataset]) {
+			again[dataset] = left[dataset] // it has no snapshot to lose any more
+		}
+	}
+	return again, nil
 }
 
 // foreignSnapshots are the names of a dataset's snapshots that are not ours.

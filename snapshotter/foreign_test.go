@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -120,4 +121,31 @@ func TestForeignPolicyIsChecked(t *testing.T) {
 	s := begin(t)
 	s.with = func(c *Config) { c.Foreign = "delete" }
 	assert.ErrorContains(t, s.tryStart(), `"delete" is none of keep, destroy`)
+}
+
+// A mounted template loses its snapshot in a full pool, in one batch with a dataset
+// whose foreign snapshots go. With that it is tried again, and then is only busy.
+func TestATemplateWithoutItsSnapshotBesideAForeignOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(destroyForeign), keepWarm(0))
+		name, _ := s.pull("default", "", chain("a"), "x;")
+		s.cleanup()
+		template := s.templateOf(name)
+		s.prepare("web", "")
+		web := s.dataset("web")
+		require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(web+"@daily")))
+		s.remove(name, "web")
+		s.mount(template)
+		s.pool.edit(func(state *fakeState) { state.full = true })
+		time.Sleep(2 * quietFor) // nobody is at work: both go in one batch
+		s.cleanup()
+		s.pool.edit(func(state *fakeState) { state.full = false })
+		require.True(t, s.has(template), "it is mounted")
+		require.False(t, s.has(web))
+
+		name, unpacked := s.pull("default", "", chain("a"), "x;")
+		assert.True(t, unpacked)
+		s.prepare("db", name)
+	})
 }

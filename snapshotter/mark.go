@@ -58,13 +58,14 @@ func (s *Snapshotter) mark(ctx context.Context, list string) error {
 }
 
 func (s *Snapshotter) setMark(ctx context.Context, next Mark) error {
-	if s.marked.String() == next.String() {
+	if s.marked.String() == next.String() && !s.markUnsure {
 		return nil
 	}
+	s.markUnsure = true // a call that fails may have been carried out
 	if err := s.pool.Mark(ctx, s.config.Base.String(), CleanupProperty, next.String()); err != nil {
 		return err
 	}
-	s.marked = next
+	s.marked, s.markUnsure = next, false
 	return nil
 }
 

@@ -136,9 +136,19 @@ func (q *removals) catchUp(ctx context.Context) error {
 
 // overtake runs destroy, while nothing is written, and forgets the removals of
 // the datasets that it destroyed.
-func (q *removals) overtake(destroy func() (gone []string, err error)) error {
+//
+// If there are any of templates that are to be destroyed, all are written before. A
+// template loses its snapshot first: with a record it would then look as if a stranger
+// had taken that, and the next start would leave it alone, and all it stands on. But
+// where there is no room to write them, room has to be made first.
+func (q *removals) overtake(ctx context.Context, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
 	q.flushing.Lock()
 	defer q.flushing.Unlock()
+	if q.has(template) {
+		if err := q.writeAll(ctx); err != nil && !outOfRoom(err) {
+			return err
+		}
+	}
 	names, err := destroy()
 	gone := make(map[string]bool, len(names))
 	for _, name := range names {
@@ -223,6 +233,18 @@ func (q *removals) flush(ctx context.Context) error {
 	}
 	q.flushing.Lock()
 	defer q.flushing.Unlock()
+	return q.writeAll(ctx)
+}
+
+// has tells whether a removal is pending of a dataset of which is says so.
+func (q *removals) has(is func(dataset string) bool) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.ContainsFunc(q.pending, func(ops []zfs.Op) bool { return is(ops[0].Dataset()) })
+}
+
+// writeAll is flush for who has the turn.
+func (q *removals) writeAll(ctx context.Context) error {
 	for {
 		q.mu.Lock()
 		batch := q.pending[:min(len(q.pending), removalBatch)]

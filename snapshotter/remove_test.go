@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -288,5 +289,60 @@ func TestNothingIsReadAfterClose(t *testing.T) {
 		"walk":   s.sn.Walk(s.ctx, nil, "name==nobody"),
 	} {
 		assert.ErrorIs(t, err, errdefs.ErrUnavailable, what)
+	}
+}
+
+// The daemon dies while a cleanup destroys a template whose removal is not written: it
+// has no snapshot any more. With its record it would be taken for one that a stranger
+// did that to, and stay, with all it stands on.
+func TestADeathBetweenASnapshotAndItsTemplate(t *testing.T) {
+	t.Parallel()
+	for what, dies := range map[string]func(s *story, template string){
+		"killed in the program": func(s *story, template string) {
+			s.pool.interrupt(func(call string) error {
+				if call != "destroy" {
+					return nil
+				}
+				s.pool.interrupt(nil)
+				s.pool.editFS(template, func(fs *fakeFS) { delete(fs.snaps, layout.Extracted) })
+				s.pool.edit(func(*fakeState) { s.pool.cut = 0 })
+				return errKilled
+			})
+		},
+		"mounted, in a full pool, and no power": func(s *story, template string) {
+			s.mount(template)
+			s.pool.edit(func(state *fakeState) { state.full = true })
+			s.pool.interrupt(func(call string) error {
+				if call == "destroy" {
+					s.pool.edit(func(*fakeState) { s.pool.cut = 1 })
+				}
+				return nil
+			})
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t) // keeps layers for ever; what is opaque, as of BuildKit, goes at once
+				s.layer("base", "", "b;")
+				s.layer("built", "base", "x;")
+				s.cleanup()
+				template := s.templateOf("built")
+				s.remove("built", "base")
+				dies(s, template)
+				_ = s.sn.Cleanup(s.ctx)
+				s.pool.interrupt(nil)
+				s.crash()
+				s.pool.cut = -1
+				for range 3 { // containerd's next collections, and starts
+					s.remove("built", "base")
+					s.cleanup()
+					s.later()
+					s.restart()
+				}
+				assert.Empty(t, s.names())
+				assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "nothing is leaked: %s", s.log)
+			})
+		})
 	}
 }

@@ -47,10 +47,11 @@ func (s *Snapshotter) undoUpdate(old, updated *record) error {
 	return nil
 }
 
-// undoJoin takes back what there may be of a commit that was to be one more
-// record on a template: the active snapshot is whole again before the committed
-// one goes, so whatever stops the pool in between, one of them is there.
-func (s *Snapshotter) undoJoin(r, active *record) error {
+// undoCommit takes back what there may be of a commit: the active snapshot is whole
+// again before the committed one goes, so whatever stops the pool in between, one of
+// them is there. A template that the commit made is left, without a record: the next
+// start takes it back, and what is written until then is the active snapshot's.
+func (s *Snapshotter) undoCommit(r, active *record) error {
 	if err := s.undoDiscard(active); err != nil {
 		return err
 	}

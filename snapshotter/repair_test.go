@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -193,4 +194,61 @@ func TestAmbiguous(t *testing.T) {
 	} {
 		assert.Equal(t, c.want, ambiguous(c.err), "%v", c.err)
 	}
+}
+
+// The command of a commit is killed, and had done all. The caller is told that it
+// failed and goes on with his snapshot: an orderly restart keeps what he writes.
+func TestWhatIsWrittenAfterAKilledCommit(t *testing.T) {
+	t.Parallel()
+	for what, then := range map[string]func(s *story){
+		"written": func(*story) {},
+		"written and labelled": func(s *story) {
+			require.NoError(s, second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}})))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t)
+			s.layer("base", "", "b;")
+			s.prepare("web", "base")
+			s.write("web", "before;")
+			s.silent(func() error { return s.sn.Commit(s.ctx, "saved", "web") })
+			assert.Equal(t, []string{"base", "web"}, s.names(), "as before")
+			s.write("web", "after;")
+			then(s)
+			s.cleanup()
+
+			s.restart()
+			s.cleanup()
+			assert.Equal(t, "b;before;after;", s.visible()["web"].Content, "there are %q now", s.names())
+			s.commit("saved again", "web")
+			assert.Equal(t, "b;before;after;", s.visible()["saved again"].Content)
+			s.requireInvariants()
+		})
+	}
+}
+
+// The command that destroys a template is killed behind its snapshot, and the daemon
+// lives on: there is nothing to clone any more, and the next pull unpacks the layer.
+func TestADestroyIsKilled(t *testing.T) {
+	t.Parallel()
+	s := begin(t, keepWarm(0))
+	name, _ := s.pull("default", "", chain("a"), "x;")
+	s.cleanup()
+	template := s.templateOf(name)
+	s.remove(name)
+	s.pool.interrupt(func(call string) error {
+		if call != "destroy" {
+			return nil
+		}
+		s.pool.interrupt(nil)
+		s.pool.editFS(template, func(fs *fakeFS) { delete(fs.snaps, layout.Extracted) })
+		return errKilled
+	})
+	require.ErrorIs(t, s.sn.Cleanup(s.ctx), errKilled)
+
+	name, unpacked := s.pull("default", "", chain("a"), "x;")
+	assert.True(t, unpacked)
+	s.prepare("web", name)
+	assert.Equal(t, "x;", s.visible()["web"].Content)
 }

@@ -59,15 +59,16 @@ type Config struct {
 // Snapshotter implements containerd's snapshots.Snapshotter and
 // snapshots.Cleaner.
 type Snapshotter struct {
-	config Config
-	pool   Pool
-	index  *index
-	empty  *template
-	keys   keyLocks // by snapshot name
-	data   keyLocks // by dataset; taken behind keys
-	queue  removals
-	marked Mark // what the base says is owed; see mark
-	verify bool // look at each dataset again before it is destroyed; see Resume
+	config     Config
+	pool       Pool
+	index      *index
+	empty      *template
+	keys       keyLocks // by snapshot name
+	data       keyLocks // by dataset; taken behind keys
+	queue      removals
+	marked     Mark // what the base says is owed; see mark
+	markUnsure bool // whether it does is not known
+	verify     bool // look at each dataset again before it is destroyed; see Resume
 
 	mounts keptMounts // of templates that have views
 	counts keyLocks   // by dataset, while its objects are counted

@@ -286,3 +286,27 @@ func TestCloseDuringARetry(t *testing.T) {
 		require.NoError(t, <-closed)
 	})
 }
+
+// What a stranger wrote into a template that he has mounted is in no clone of it, nor
+// in what the next pull gets.
+func TestAStrangerWritesIntoATemplate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		name, _ := s.pull("default", "", chain("a"), "a;")
+		s.cleanup()
+		template := s.templateOf(name)
+		s.mount(template)
+		s.pool.editFS(template, func(fs *fakeFS) { fs.content += "his;" })
+		s.prepare("db", name)
+		require.Equal(t, "a;", s.visible()["db"].Content)
+		s.remove("db", name)
+		s.cleanup()
+		s.cleanup() // db went first
+		require.True(t, s.has(template), "it is mounted")
+
+		name, _ = s.pull("default", "", chain("a"), "a;")
+		s.prepare("web", name)
+		assert.Equal(t, "a;", s.visible()["web"].Content)
+	})
+}

@@ -30,8 +30,8 @@ const (
 //
 // It answers, for each file system that is still there, why: an *Error that
 // wraps ErrBusy, ErrHasClones, ErrForeign or another kind. One that is busy has its
-// snapshot still, unless there was no room to take that again: the error's Half
-// says so. The second result
+// snapshot still, unless it was written into or there was no room to take that
+// again: the error's Half says so. The second result
 // is not nil when the work could not be done at all; the first then holds what
 // is known so far.
 func (c *Client) Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error) {

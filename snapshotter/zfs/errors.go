@@ -44,7 +44,7 @@ func (e *Error) Error() string {
 		s += ": " + e.Detail
 	}
 	if e.Half {
-		s += ", and there was no room to take its snapshot again"
+		s += ", and its snapshot is gone: it was written into, or there was no room to take it again"
 	}
 	return s
 }

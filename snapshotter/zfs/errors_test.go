@@ -103,7 +103,7 @@ func TestDestroyCodesHaveKinds(t *testing.T) {
 	}
 	half := destroyError("tank/a", 2016)
 	assert.ErrorIs(t, half, ErrBusy)
-	assert.Equal(t, "zfs destroy tank/a: busy, and there was no room to take its snapshot again", half.Error())
+	assert.Equal(t, "zfs destroy tank/a: busy, and its snapshot is gone: it was written into, or there was no room to take it again", half.Error())
 	assert.Contains(t, destroyError("tank/a", 1002).Error(), "zfs list -t snapshot tank/a", "says what to do")
 }
 

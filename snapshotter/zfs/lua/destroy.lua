@@ -15,7 +15,7 @@ local function destroy(name)
     -- Nearly always this is all: a clone without snapshots, and in use by nobody.
     local err = zfs.sync.destroy(name)
     if err == 0 or err == 2 then return 0 end
-    local snapshot
+    local snapshot, written
     local passing = {}
     for s in zfs.list.snapshots(name) do
         local short = string.sub(s, #name + 2)
@@ -34,14 +34,16 @@ local function destroy(name)
     if not snapshot and #passing > 0 then return zfs.sync.destroy(name) end
     if snapshot then
         for clone in zfs.list.clones(snapshot) do return HAS_CLONES end
+        written = zfs.get_prop(name, "written")
         err = zfs.sync.destroy(snapshot)
         if err ~= 0 then return err end
         err = zfs.sync.destroy(name)
     end
     -- Whether the file system itself is mounted cannot be asked while it has a
-    -- snapshot: that is busy too. Its content has not changed since; take it
-    -- again, or a template would be half a template. In a full pool it will be.
-    if err ~= 0 and snapshot and zfs.sync.snapshot(snapshot) ~= 0 then return HALF + err end
+    -- snapshot: that is busy too. Take it again, or a template would be half a
+    -- template. In a full pool it will be, and where whoever has it mounted wrote
+    -- into it: then it is not what it was.
+    if err ~= 0 and snapshot and (written ~= 0 or zfs.sync.snapshot(snapshot) ~= 0) then return HALF + err end
     return err
 end
 
