@@ -167,11 +167,16 @@ func (r *recovery) runtimes(list []zfs.Dataset) {
 }
 
 func (r *recovery) runtime(d zfs.Dataset) {
-	if _, ok := d.Props[propTrash]; ok {
-		r.index.discard(d.Name, r.origin(d))
-		return
-	}
 	records, err := readRecords(d)
+	if _, ok := d.Props[propTrash]; ok {
+		if err != nil || len(records) == 0 {
+			r.index.discard(d.Name, r.origin(d))
+			return
+		}
+		// The record goes before the mark comes: it was written again, behind a commit
+		// whose caller was told that it failed, and the mark was to be taken away.
+		r.queue.pending = append(r.queue.pending, []zfs.Op{zfs.Inherit(d.Name, propTrash)})
+	}
 	switch {
 	case err != nil:
 		r.leave(d, err.Error())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/stretchr/testify/assert"
@@ -251,4 +252,22 @@ func TestADestroyIsKilled(t *testing.T) {
 	assert.True(t, unpacked)
 	s.prepare("web", name)
 	assert.Equal(t, "x;", s.visible()["web"].Content)
+}
+
+// The daemon is killed while it gives a runtime its record again, before the trash mark
+// is gone: the record is the truth.
+func TestARecordBesideATrashMark(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	s.prepare("web", "")
+	s.write("web", "x;")
+	require.NoError(t, s.pool.Apply(s.ctx, zfs.Set(s.dataset("web"), propTrash, stamp(time.Now()))))
+	s.crash()
+	s.cleanup()
+	assert.Equal(t, "x;", s.visible()["web"].Content)
+	s.restart()
+	s.requireInvariants()
+	s.remove("web")
+	s.cleanup()
+	assert.Len(t, s.datasets(), 1)
 }
