@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -118,11 +119,32 @@ func stopOwner(root string) (bool, error) {
 	if now, _ := l.holder(); now != who || !l.taken() {
 		return false, nil
 	}
+	if !l.openIn(pid) {
+		return false, fmt.Errorf("%s has the base, and no process of that number here has its lock: stop it where it runs", who)
+	}
 	err = process.Signal(syscall.SIGTERM)
 	if errors.Is(err, os.ErrProcessDone) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// openIn tells whether a process has the lock's file open. The number in the lock may
+// be of another PID namespace, and here of somebody who has nothing to do with it.
+func (l *baseLock) openIn(pid int) bool {
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		return true // there is no such thing here to look at
+	}
+	want, err := l.file.Stat()
+	if err != nil {
+		return false
+	}
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	return err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		is, err := os.Stat(filepath.Join(dir, e.Name()))
+		return err == nil && os.SameFile(is, want)
+	})
 }
 
 // taken tells whether somebody has the lock.

@@ -49,19 +49,25 @@ func TestStopOwner(t *testing.T) {
 	for what, c := range map[string]struct {
 		doing  string
 		locked bool
+		owner  bool // he has the lock's file open
 		want   bool
+		says   string
 	}{
-		"a cleanup":                   {cleaningUp, true, true},
-		"a daemon":                    {"serving /run/x.sock", true, false},
-		"one that died, another came": {cleaningUp, false, false},
+		"a cleanup":                         {cleaningUp, true, true, true, ""},
+		"a daemon":                          {"serving /run/x.sock", true, true, false, ""},
+		"one that died, another came":       {cleaningUp, false, false, false, ""},
+		"a number in another PID namespace": {cleaningUp, true, false, false, "stop it where it runs"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			victim := exec.Command("sleep", "1000")
-			require.NoError(t, victim.Start())
 			root := t.TempDir()
 			l, err := lockBase(t.Context(), root, base, c.doing)
 			require.NoError(t, err)
+			victim := exec.Command("sleep", "1000")
+			if c.owner {
+				victim.ExtraFiles = []*os.File{l.file}
+			}
+			require.NoError(t, victim.Start())
 			require.NoError(t, l.file.Truncate(0))
 			_, err = fmt.Fprintf(l.file, "zfstpl, process %d, %s\n", victim.Process.Pid, c.doing)
 			require.NoError(t, err)
@@ -69,7 +75,11 @@ func TestStopOwner(t *testing.T) {
 				require.NoError(t, l.release())
 			}
 			was, err := stopOwner(root)
-			require.NoError(t, err)
+			if c.says == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, c.says)
+			}
 			assert.Equal(t, c.want, was)
 			if !c.want {
 				require.NoError(t, victim.Process.Kill())
