@@ -217,7 +217,10 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*tem
 		}
 	}
 	if err != nil {
-		if ambiguous(err) && ctx.Err() == nil {
+		// A context's error is answered before anything is done; a program that was begun
+		// goes on when its caller has gone, and may be killed then too.
+		begun := !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+		if begun && ambiguous(err) {
 			clear(dying) // any of them may have lost its snapshot
 		}
 		s.index.reprieve(dying, order, func(string) bool { return true })

@@ -482,35 +482,3 @@ func TestAMarkThatCannotBeWritten(t *testing.T) {
 		assert.True(t, s.marked().Owed(time.Now()))
 	})
 }
-
-// A mark that was written though the call failed does not keep the next from it.
-func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
-		s.prepare("web", "")
-		s.remove("web")
-		s.settled()
-		require.True(t, s.marked().Owed(time.Now()))
-		s.pool.edit(func(*fakeState) {
-			s.pool.after = func(call string) error {
-				if call != "mark" {
-					return nil
-				}
-				s.pool.edit(func(*fakeState) { s.pool.after = nil })
-				return errKilled
-			}
-		})
-		s.cleanup()
-		s.settled()
-		require.Equal(t, Mark{}, s.marked(), "nothing is owed")
-		s.prepare("db", "")
-		db := s.dataset("db")
-		s.mount(db)
-		s.remove("db")
-		time.Sleep(3 * lastRetry)
-		synctest.Wait()
-		require.True(t, s.sn.index.isTrash(db))
-		assert.True(t, s.marked().Owed(time.Now()))
-	})
-}

@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -233,25 +234,38 @@ func TestWhatIsWrittenAfterAKilledCommit(t *testing.T) {
 // lives on: there is nothing to clone any more, and the next pull unpacks the layer.
 func TestADestroyIsKilled(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
-	name, _ := s.pull("default", "", chain("a"), "x;")
-	s.cleanup()
-	template := s.templateOf(name)
-	s.remove(name)
-	s.pool.interrupt(func(call string) error {
-		if call != "destroy" {
-			return nil
-		}
-		s.pool.interrupt(nil)
-		s.pool.editFS(template, func(fs *fakeFS) { delete(fs.snaps, layout.Extracted) })
-		return errKilled
-	})
-	require.ErrorIs(t, s.sn.Cleanup(s.ctx), errKilled)
+	for what, gone := range map[string]bool{"while somebody waits for it": false, "when whoever asked has gone": true} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t, keepWarm(0))
+				name, _ := s.pull("default", "", chain("a"), "x;")
+				s.cleanup()
+				template := s.templateOf(name)
+				s.remove(name)
+				ctx, cancel := context.WithCancel(s.ctx)
+				defer cancel()
+				s.pool.interrupt(func(call string) error {
+					if call != "destroy" {
+						return nil
+					}
+					s.pool.interrupt(nil)
+					if gone {
+						cancel()
+					}
+					s.pool.editFS(template, func(fs *fakeFS) { delete(fs.snaps, layout.Extracted) })
+					return errKilled
+				})
+				require.Error(t, s.sn.Cleanup(ctx))
+				synctest.Wait() // for what goes on behind who has gone
 
-	name, unpacked := s.pull("default", "", chain("a"), "x;")
-	assert.True(t, unpacked)
-	s.prepare("web", name)
-	assert.Equal(t, "x;", s.visible()["web"].Content)
+				name, unpacked := s.pull("default", "", chain("a"), "x;")
+				assert.True(t, unpacked)
+				s.prepare("web", name)
+				assert.Equal(t, "x;", s.visible()["web"].Content)
+			})
+		})
+	}
 }
 
 // The daemon is killed while it gives a runtime its record again, before the trash mark
@@ -270,4 +284,36 @@ func TestARecordBesideATrashMark(t *testing.T) {
 	s.remove("web")
 	s.cleanup()
 	assert.Len(t, s.datasets(), 1)
+}
+
+// A mark that was written though the call failed does not keep the next from it.
+func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		s.prepare("web", "")
+		s.remove("web")
+		s.settled()
+		require.True(t, s.marked().Owed(time.Now()))
+		s.pool.edit(func(*fakeState) {
+			s.pool.after = func(call string) error {
+				if call != "mark" {
+					return nil
+				}
+				s.pool.edit(func(*fakeState) { s.pool.after = nil })
+				return errKilled
+			}
+		})
+		s.cleanup()
+		s.settled()
+		require.Equal(t, Mark{}, s.marked(), "nothing is owed")
+		s.prepare("db", "")
+		db := s.dataset("db")
+		s.mount(db)
+		s.remove("db")
+		time.Sleep(3 * lastRetry)
+		synctest.Wait()
+		require.True(t, s.sn.index.isTrash(db))
+		assert.True(t, s.marked().Owed(time.Now()))
+	})
 }
