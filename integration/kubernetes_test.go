@@ -3,7 +3,6 @@ package integration
 import (
 	"context"
 	"fmt"
-	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -81,11 +80,7 @@ func serveSandbox(t testing.TB, archive string) (*registry.Registry, string) {
 	config.Cmd = []string{"wait"}
 	image, err = mutate.Config(image, config)
 	require.NoError(t, err)
-	r, err := registry.OfImage(image)
-	require.NoError(t, err)
-	server := httptest.NewServer(r)
-	t.Cleanup(server.Close)
-	return r, strings.TrimPrefix(server.URL, "http://") + "/zfstpl/sandbox:1"
+	return serveAs(t, image, "zfstpl/sandbox:1")
 }
 
 // forKubernetes has containerd serve kubelets. Its network configuration is looked for
