@@ -30,9 +30,9 @@ type crashCase struct {
 	lazy bool
 	// renewed is a key whose snapshot the last step makes anew; "" for none.
 	renewed string
-	// paced: how many calls the steps make depends on how quiet it is, see pace.go of
-	// the snapshotter.
-	paced bool
+	// uneven: how many calls the steps make depends on how quiet it is, see pace.go of
+	// the snapshotter, or on whether removals are written together, see remove.go.
+	uneven bool
 	// warm: a template that no record names is needed to do the steps again.
 	warm bool
 	// check looks at what the daemon does not tell of, where not nil.
@@ -222,21 +222,22 @@ func removals() []crashCase {
 			s.active(crashWeb, "", "above")
 			s.must(s.base.Client.Apply(s.ctx, zfs.Snapshot(s.dataset(crashWeb)+"@nightly")), s.sn.Remove(s.ctx, crashWeb), s.written(crashWeb))
 		},
-		do:    []func(*crashScene) error{cleanup},
-		paced: true,
+		do:     []func(*crashScene) error{cleanup},
+		uneven: true,
 	}, {
 		name: "remove and cleanup",
 		scene: func(s *crashScene) {
 			s.committed(crashBase, "", "below", withLabel(60_000, "long "))
 			s.must(s.view(crashView, crashBase, withLabel(60_000, "long ")))
 		},
-		do:   []func(*crashScene) error{remove(crashView), remove(crashBase), cleanup},
-		lazy: true,
+		do:     []func(*crashScene) error{remove(crashView), remove(crashBase), cleanup},
+		lazy:   true,
+		uneven: true,
 	}, {
-		name:  "cleanup",
-		scene: muchToClean,
-		do:    []func(*crashScene) error{cleanup},
-		paced: true,
+		name:   "cleanup",
+		scene:  muchToClean,
+		do:     []func(*crashScene) error{cleanup},
+		uneven: true,
 	}, {
 		name: "stop",
 		scene: func(s *crashScene) {
@@ -249,7 +250,8 @@ func removals() []crashCase {
 			}
 			return s.stop()
 		}},
-		lazy: true,
+		lazy:   true,
+		uneven: true,
 	}}
 }
 

@@ -122,13 +122,18 @@ func (r *crashRig) stop() error {
 	return r.d.wait()
 }
 
-// kill ends the daemon at once, if it still runs.
+// kill ends the daemon at once.
 func (r *crashRig) kill(t testing.TB) {
 	t.Helper()
+	r.strikeDown()
+	r.requireKilled(t)
+}
+
+// strikeDown sends the signal, if the daemon still runs.
+func (r *crashRig) strikeDown() {
 	if r.running() {
 		_ = r.d.cmd.Process.Kill() // it may have ended just now
 	}
-	r.requireKilled(t)
 }
 
 // requireKilled waits for the daemon to die by the signal that it was promised.

@@ -50,14 +50,13 @@ func (c *crashRun) die(s *crashScene, b crashBlow) (answered int) {
 			answered++
 		}
 	}
-	if c.paced && answered == len(c.do) && len(s.points(s.t)) < b.point {
-		c.missed++ // there is no such point this time; it dies behind the last
-		s.kill(s.t)
-		s.pardon(s.t)
-		return answered
+	missed := c.uneven && answered == len(c.do) && len(s.points(s.t)) < b.point
+	if missed {
+		c.missed++ // there is no such point this time: it dies behind the last
+		s.strikeDown()
 	}
 	ended := s.d.wait()
-	if ended == nil && answered == len(c.do) && b.delay > 0 {
+	if ended == nil && answered == len(c.do) && (b.delay > 0 || missed) {
 		s.hangUp() // it was to end, and did so before its time
 	} else {
 		s.requireKilled(s.t)
