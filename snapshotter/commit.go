@@ -155,7 +155,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		err = s.withRoom(ctx, func() error { return s.promoteBesideWriters(ctx, r, active, ops) })
 	}
 	if ambiguous(err) {
-		err = errors.Join(err, s.undoCommit(r, active))
+		err = errors.Join(err, s.undoCommit(ctx, r, active))
 	}
 	if err != nil {
 		return poolError(doing, err)

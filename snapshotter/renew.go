@@ -97,7 +97,7 @@ func (s *Snapshotter) discardPartial(ctx context.Context, key, dataset string) (
 	ops := append(old.clear(), zfs.Set(dataset, propTrash, stamp(time.Now())))
 	if err := s.apply(ctx, ops...); err != nil {
 		if ambiguous(err) {
-			err = errors.Join(err, s.undoDiscard(old))
+			err = errors.Join(err, s.undoDiscard(ctx, old))
 		}
 		return nil, nil, poolError(doing, err)
 	}

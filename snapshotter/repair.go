@@ -1,7 +1,9 @@
 package snapshotter
 
 import (
+	"context"
 	"errors"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 
@@ -51,22 +53,44 @@ func (s *Snapshotter) undoUpdate(old, updated *record) error {
 // again before the committed one goes, so whatever stops the pool in between, one of
 // them is there. A template that the commit made is left, without a record: the next
 // start takes it back, and what is written until then is the active snapshot's.
-func (s *Snapshotter) undoCommit(r, active *record) error {
-	if err := s.undoDiscard(active); err != nil {
+func (s *Snapshotter) undoCommit(ctx context.Context, r, active *record) error {
+	if err := s.queueUndiscard(active); err != nil {
 		return err
 	}
 	s.queue.repair(r.clear())
+	s.tellPool(ctx)
 	return nil
 }
 
 // undoDiscard gives a runtime its record again, and takes the trash mark away.
-func (s *Snapshotter) undoDiscard(active *record) error {
+func (s *Snapshotter) undoDiscard(ctx context.Context, active *record) error {
+	if err := s.queueUndiscard(active); err != nil {
+		return err
+	}
+	s.tellPool(ctx)
+	return nil
+}
+
+func (s *Snapshotter) queueUndiscard(active *record) error {
 	again, err := active.rewrite()
 	if err != nil {
 		return err
 	}
 	s.queue.repair(append(again, zfs.Inherit(active.dataset, propTrash)))
 	return nil
+}
+
+// repairTime is how long a caller waits, at most, until the pool knows that his
+// operation failed.
+const repairTime = 5 * time.Second
+
+// tellPool writes repairs before the caller hears that his operation failed: he goes
+// on writing into a snapshot that, should the machine die before the pool knows of
+// it, would go at the next start. Where it cannot be done now the queue goes on.
+func (s *Snapshotter) tellPool(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), repairTime)
+	defer cancel()
+	_ = s.queue.catchUp(ctx) // the queue tells of it when it cannot either
 }
 
 // rewrite are the ops that write a record which may be in the pool already.

@@ -230,6 +230,33 @@ func TestWhatIsWrittenAfterAKilledCommit(t *testing.T) {
 	}
 }
 
+// The command of a commit is killed, had done all, and the machine dies right after the
+// caller was told that it failed: he finds his snapshot at the next boot.
+func TestADeathBehindAKilledCommit(t *testing.T) {
+	t.Parallel()
+	const key = "default/9/extract-1-x"
+	for what, joins := range map[string]bool{"one that makes a template": false, "one that joins another": true} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t)
+			left := []string{key}
+			s.prepare(key, "", ref(chain("a")))
+			s.write(key, "y;")
+			if joins {
+				name, _ := s.pull("default", "", chain("a"), "x;")
+				left = append(left, name)
+			}
+			s.silent(func() error { return s.sn.Commit(s.ctx, "default/8/"+chain("a"), key) })
+
+			s.crash()
+			assert.ElementsMatch(t, left, s.names())
+			assert.Equal(t, "y;", s.visible()[key].Content)
+			s.cleanup()
+			s.requireInvariants()
+		})
+	}
+}
+
 // The command that destroys a template is killed behind its snapshot, and the daemon
 // lives on: there is nothing to clone any more, and the next pull unpacks the layer.
 func TestADestroyIsKilled(t *testing.T) {
