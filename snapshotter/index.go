@@ -24,10 +24,11 @@ type template struct {
 	idle    time.Time // when its last record went
 
 	// Measured when first asked for; a template never changes.
-	usage   *snapshots.Usage
-	objects uint64
-	refers  uint64 // bytes
-	bytes   uint64 // that come back when it is destroyed
+	usage    *snapshots.Usage
+	objects  uint64
+	refers   uint64 // bytes
+	bytes    uint64 // that come back when it is destroyed
+	measured bool   // whether that is known of bytes; there are layers that hold nothing
 }
 
 // warm tells whether no record names the template and nothing is about to.

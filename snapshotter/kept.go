@@ -199,7 +199,7 @@ func (x *index) resume(base layout.Base, list []keptEntry) {
 			continue
 		}
 		if e.Template && isTemplate {
-			x.templates[e.Dataset] = &template{Template: name, parent: origin, idle: e.Idle, bytes: e.Bytes}
+			x.templates[e.Dataset] = &template{Template: name, parent: origin, idle: e.Idle, bytes: e.Bytes, measured: e.Bytes > 0}
 		} else {
 			x.discard(e.Dataset, origin)
 		}

@@ -92,7 +92,7 @@ func (x *index) due(keep time.Duration, maxBytes uint64, now time.Time) time.Tim
 	for _, t := range x.templates {
 		if maxBytes > 0 && t.warm() {
 			// What was never measured a cleanup measures.
-			if warm += t.bytes; warm > maxBytes || t.bytes == 0 {
+			if warm += t.bytes; warm > maxBytes || !t.measured {
 				return now
 			}
 		}

@@ -88,6 +88,42 @@ func TestTheBaseSaysWhatIsOwed(t *testing.T) {
 	})
 }
 
+// A layer that changes nothing holds nothing, and gives nothing back: that is known
+// of it when it was measured, and nobody is to measure it again.
+func TestAnEmptyLayerIsOwedNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(KeepForever), settings(func(c *Config) { c.WarmMaxBytes = 1000 }))
+		name, _ := s.pull("default", "", chain("a"), "")
+		s.remove(name)
+		s.settled()
+		assert.True(t, s.marked().Owed(time.Now()), "it is not measured yet")
+		s.cleanup()
+		s.settled()
+		assert.Equal(t, Mark{}, s.marked())
+	})
+}
+
+// What is evicted for want of room, beside a Prepare, is owed no more.
+func TestAMarkBehindAnEviction(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(time.Hour), settings(func(c *Config) { c.Pressure = 80 }))
+		name, _ := s.pull("default", "", chain("a"), strings.Repeat("a", 90))
+		template := s.templateOf(name)
+		s.cleanup()
+		s.remove(name)
+		s.settled()
+		require.False(t, s.marked().Due.IsZero(), "it goes when an hour is over")
+		s.resize(100)
+		time.Sleep(gaugeFresh)
+		s.prepare("web", "")
+		require.False(t, s.has(template))
+		s.settled()
+		assert.Equal(t, Mark{}, s.marked())
+	})
+}
+
 // A machine that dies between the removal and the mark: the next start marks it.
 func TestAMarkThatACrashKeptBackIsMadeGood(t *testing.T) {
 	t.Parallel()

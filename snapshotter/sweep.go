@@ -157,7 +157,7 @@ func (s *Snapshotter) measureWarm(ctx context.Context) error {
 			return err
 		}
 		s.index.mu.Lock()
-		t.bytes = bytes.Used
+		t.bytes, t.measured = bytes.Used, true
 		s.index.mu.Unlock()
 	}
 	return nil
@@ -169,7 +169,7 @@ func (x *index) unmeasured() []*template {
 	defer x.mu.RUnlock()
 	var list []*template
 	for _, t := range x.templates {
-		if t.warm() && t.bytes == 0 {
+		if t.warm() && !t.measured {
 			list = append(list, t)
 		}
 	}
