@@ -89,7 +89,9 @@ func (s *Snapshotter) cleanBy(ctx context.Context, policy space.Policy) (evicted
 
 func (s *Snapshotter) cleanTrash(ctx context.Context) (old evicted, err error) {
 	defer s.background.poke()
-	if err := s.queue.catchUp(ctx); err != nil {
+	// Where there is no room for that, destroying makes some, and touches nothing that
+	// is in use.
+	if err := s.queue.catchUp(ctx); err != nil && !outOfRoom(err) {
 		return old, poolError("cleanup", err)
 	}
 	if err := s.releaseMounts(ctx); err != nil {

@@ -151,6 +151,33 @@ func TestARepairThatFails(t *testing.T) {
 	s.requireInvariants()
 }
 
+// Where there is no room to take something back, a cleanup makes some.
+func TestARepairWithoutRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // where no timer writes in between
+		s := begin(t)
+		s.prepare("web", "")
+		s.prepare("gone", "")
+		s.remove("gone")
+		s.silent(func() error {
+			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
+		})
+		room := false
+		s.pool.interrupt(func(call string) error {
+			if room = room || call == "destroy"; !room && call == "apply" {
+				return fakeError("set", "x", zfs.ErrNoSpace)
+			}
+			return nil
+		})
+		s.cleanup()
+		assert.True(t, room)
+		s.pool.interrupt(nil)
+		s.requireInvariants()
+		s.crash()
+		assert.Empty(t, s.stat("web").Labels)
+	})
+}
+
 // A repair behind many removals, of which the first batch can be written and the
 // second cannot: it is still one that others wait for.
 func TestARepairBehindManyRemovals(t *testing.T) {
