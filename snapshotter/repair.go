@@ -21,7 +21,7 @@ import (
 // gave no reason, or a second one for not having taken back a first part.
 func ambiguous(err error) bool {
 	var several interface{ Unwrap() []error }
-	return err != nil && (!hasKind(err) || errors.As(err, &several) && len(several.Unwrap()) > 1)
+	return err != nil && (zfs.KindOf(err) == nil || errors.As(err, &several) && len(several.Unwrap()) > 1)
 }
 
 // undoCreate takes back what there may be of a new record and, under an active

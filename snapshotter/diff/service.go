@@ -2,7 +2,6 @@ package diff
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -201,19 +200,8 @@ func (s *Service) Layer(ctx context.Context, sides Sides, w io.Writer, epoch *ti
 
 // zfsError gives what ZFS answered the kind that containerd knows.
 func zfsError(err error) error {
-	for _, kind := range []struct{ zfs, containerd error }{
-		{zfs.ErrNotFound, errdefs.ErrNotFound},
-		{zfs.ErrBusy, errdefs.ErrFailedPrecondition},
-		{zfs.ErrInvalid, errdefs.ErrInvalidArgument},
-		{zfs.ErrNoSpace, errdefs.ErrResourceExhausted},
-		{zfs.ErrQuota, errdefs.ErrResourceExhausted},
-		{zfs.ErrPermission, errdefs.ErrPermissionDenied},
-		{zfs.ErrSuspended, errdefs.ErrUnavailable},
-		{zfs.ErrUnavailable, errdefs.ErrUnavailable},
-	} {
-		if errors.Is(err, kind.zfs) {
-			return fmt.Errorf("%w: %w", err, kind.containerd)
-		}
+	if kind := zfs.KindOf(err); kind != nil {
+		return fmt.Errorf("%w: %w", err, kind)
 	}
 	return err
 }
