@@ -17,11 +17,17 @@ const (
 	quietFor = time.Second
 )
 
+// mayHurry tells whether much may be done at a time: nobody is at work, or somebody
+// waits for it.
+func (s *Snapshotter) mayHurry(ctx context.Context) bool {
+	return isUrgent(ctx) || s.cleanup.isAwaited() || s.activity.isQuiet(quietFor, time.Now())
+}
+
 // paced cuts what is to be destroyed into batches, as long as do has no error.
 func (s *Snapshotter) paced(ctx context.Context, order []string, do func(batch []string) error) error {
 	for len(order) > 0 {
 		n := 1
-		if isUrgent(ctx) || s.cleanup.isAwaited() || s.activity.isQuiet(quietFor, time.Now()) {
+		if s.mayHurry(ctx) {
 			n = min(quietBatch, len(order))
 		}
 		if err := do(order[:n]); err != nil {

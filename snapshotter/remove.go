@@ -69,6 +69,9 @@ const (
 	// removalBatch bounds how many removals are one channel program: the pool's
 	// configuration lock is held while it runs.
 	removalBatch = 50
+	// politeBatch is what that is while somebody is at work: his next transaction
+	// begins when theirs is over.
+	politeBatch = 5
 )
 
 // removals are records that have left the index and not yet the pool.
@@ -81,6 +84,7 @@ type removals struct {
 	flushing sync.Mutex // keeps batches in order: children before their parents
 	apply    func(context.Context, ...zfs.Op) error
 	mark     func(context.Context) error // makes the base say what is owed
+	hurry    func(context.Context) bool  // whether the work of others counts less
 	wake     chan struct{}
 	quit     chan struct{}
 	done     chan struct{}
@@ -92,6 +96,7 @@ func (q *removals) start(s *Snapshotter) {
 		s.background.poke() // what made the mark another is news to it too
 		return s.mark(ctx, "")
 	}
+	q.hurry = s.mayHurry
 	q.quit, q.done = make(chan struct{}), make(chan struct{})
 	q.poke() // for what recovery found to be written
 	go q.run()
@@ -101,7 +106,7 @@ func (q *removals) start(s *Snapshotter) {
 func (q *removals) stop() error {
 	close(q.quit)
 	<-q.done
-	return q.flush(context.Background())
+	return q.flush(withUrgent(context.Background()))
 }
 
 func (q *removals) add(ops []zfs.Op) {
@@ -131,7 +136,7 @@ func (q *removals) catchUp(ctx context.Context) error {
 	if repairs == 0 {
 		return nil
 	}
-	return q.flush(ctx)
+	return q.flush(withUrgent(ctx))
 }
 
 // overtake runs destroy, while nothing is written, and forgets the removals of
@@ -203,10 +208,11 @@ func (q *removals) run() {
 			return
 		case <-time.After(removalDelay):
 		}
-		if q.isHeldBack() {
+		err := q.trickle(context.Background())
+		if err == nil && q.isHeldBack() {
 			continue // it will be poked
 		}
-		if err := q.flush(context.Background()); err != nil {
+		if err != nil {
 			log.L.WithError(err).WithField("again", lastRetry).Warn("removals could not be written to the pool; they will be with the next ones")
 			time.AfterFunc(lastRetry, q.poke)
 			continue
@@ -236,6 +242,21 @@ func (q *removals) flush(ctx context.Context) error {
 	return q.writeAll(ctx)
 }
 
+// trickle is a flush that leaves off when a cleanup begins, which may make it needless.
+func (q *removals) trickle(ctx context.Context) error {
+	if q.empty() || q.isHeldBack() {
+		return nil
+	}
+	q.flushing.Lock()
+	defer q.flushing.Unlock()
+	for !q.isHeldBack() {
+		if more, err := q.writeSome(ctx); !more || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // has tells whether a removal is pending of a dataset of which is says so.
 func (q *removals) has(is func(dataset string) bool) bool {
 	q.mu.Lock()
@@ -246,20 +267,32 @@ func (q *removals) has(is func(dataset string) bool) bool {
 // writeAll is flush for who has the turn.
 func (q *removals) writeAll(ctx context.Context) error {
 	for {
-		q.mu.Lock()
-		batch := q.pending[:min(len(q.pending), removalBatch)]
-		q.mu.Unlock()
-		if len(batch) == 0 {
-			return nil
-		}
-		if err := q.write(ctx, batch); err != nil {
+		if more, err := q.writeSome(ctx); !more || err != nil {
 			return err
 		}
-		q.mu.Lock()
-		q.pending = q.pending[len(batch):]
-		q.repairs = max(0, q.repairs-len(batch))
-		q.mu.Unlock()
 	}
+}
+
+// writeSome writes some removals and tells whether there are more.
+func (q *removals) writeSome(ctx context.Context) (more bool, err error) {
+	most := politeBatch
+	if q.hurry(ctx) {
+		most = removalBatch
+	}
+	q.mu.Lock()
+	batch := q.pending[:min(len(q.pending), most)]
+	q.mu.Unlock()
+	if len(batch) == 0 {
+		return false, nil
+	}
+	if err := q.write(ctx, batch); err != nil {
+		return true, err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pending = q.pending[len(batch):]
+	q.repairs = max(0, q.repairs-len(batch))
+	return len(q.pending) > 0, nil
 }
 
 func (q *removals) write(ctx context.Context, batch [][]zfs.Op) error {

@@ -133,25 +133,85 @@ func TestAChildIsBackAndItsParentIsNot(t *testing.T) {
 	s.requireInvariants()
 }
 
+// Removals that wait are written together: many of them in a transaction when nobody
+// is at work, few when somebody is, whose own would have to wait for theirs.
 func TestRemovalsAreWrittenInBatches(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
-	for i := range 2*removalBatch + 10 {
-		s.prepare(fmt.Sprint("web", i), "")
+	const removals = 2*removalBatch + 10
+	for what, c := range map[string]struct {
+		begin func(s *story)
+		want  int
+	}{
+		"nobody is at work":   {func(*story) {}, 3},
+		"somebody unpacks":    {func(s *story) { s.sn.Begin(s.ctx) }, removals / politeBatch},
+		"the daemon is ended": {func(s *story) { s.sn.Begin(s.ctx)(); assert.NoError(s, s.sn.Close()) }, 3},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t)
+				for i := range removals {
+					s.prepare(fmt.Sprint("web", i), "")
+				}
+				time.Sleep(quietFor)
+				transactions := 0
+				s.pool.interrupt(func(call string) error {
+					if call == "apply" {
+						transactions++
+					}
+					return nil
+				})
+				for i := range removals {
+					s.remove(fmt.Sprint("web", i))
+				}
+				c.begin(s)
+				s.settled()
+				assert.Equal(t, c.want, transactions)
+				s.pool.interrupt(nil)
+				if !s.sn.closed.Load() {
+					s.requireInvariants()
+				}
+			})
+		})
 	}
-	transactions := 0
-	s.pool.before = func(call string) error {
-		if call == "apply" {
-			transactions++
+}
+
+// A cleanup that begins while removals are written makes the rest of them needless.
+func TestACleanupEndsTheWritingOfRemovals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		for i := range 10 * politeBatch {
+			s.prepare(fmt.Sprint("web", i), "")
 		}
-		return nil
-	}
-	for i := range 2*removalBatch + 10 {
-		s.remove(fmt.Sprint("web", i))
-	}
-	require.NoError(t, s.sn.queue.flush(s.ctx))
-	assert.Equal(t, 3, transactions)
-	s.requireInvariants()
+		end := s.sn.Begin(s.ctx)
+		for i := range 10 * politeBatch {
+			s.remove(fmt.Sprint("web", i))
+		}
+		writes, busy := 0, make(chan struct{})
+		s.pool.interrupt(func(call string) error {
+			if call != "apply" {
+				return nil
+			}
+			if writes++; writes == 2 {
+				<-busy
+			}
+			return nil
+		})
+		time.Sleep(2 * removalDelay)
+		synctest.Wait()
+		require.Equal(t, 2, writes)
+		release := s.sn.queue.holdBack() // as a cleanup does
+		close(busy)
+		s.settled()
+		assert.Equal(t, 2, writes)
+		release()
+		s.settled()
+		assert.Equal(t, 10, writes, "what it left is written")
+		end()
+		s.pool.interrupt(nil)
+		s.requireInvariants()
+	})
 }
 
 // What is destroyed at once is removed by that, and need not be written before.
