@@ -3,7 +3,7 @@ package snapshotter
 import (
 	"fmt"
 
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/kind"
 )
 
 // poolError gives an error of the pool its errdefs kind and says what was
@@ -12,8 +12,8 @@ func poolError(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if kind := zfs.KindOf(err); kind != nil {
-		return fmt.Errorf("%s: %w: %w", doing, kind, err)
+	if k := kind.Of(err); k != nil {
+		return fmt.Errorf("%s: %w: %w", doing, k, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }

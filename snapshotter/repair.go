@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 
+	"github.com/zfstpl/zfstpl/snapshotter/kind"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -21,7 +22,7 @@ import (
 // gave no reason, or a second one for not having taken back a first part.
 func ambiguous(err error) bool {
 	var several interface{ Unwrap() []error }
-	return err != nil && (zfs.KindOf(err) == nil || errors.As(err, &several) && len(several.Unwrap()) > 1)
+	return err != nil && (kind.Of(err) == nil || errors.As(err, &several) && len(several.Unwrap()) > 1)
 }
 
 // undoCreate takes back what there may be of a new record and, under an active

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/log"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/zfstpl/zfstpl/snapshotter/kind"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -200,8 +201,8 @@ func (s *Service) Layer(ctx context.Context, sides Sides, w io.Writer, epoch *ti
 
 // zfsError gives what ZFS answered the kind that containerd knows.
 func zfsError(err error) error {
-	if kind := zfs.KindOf(err); kind != nil {
-		return fmt.Errorf("%w: %w", err, kind)
+	if k := kind.Of(err); k != nil {
+		return fmt.Errorf("%w: %w", err, k)
 	}
 	return err
 }
