@@ -120,7 +120,7 @@ func TestCleanupByADaemon(t *testing.T) {
 	var last snapshotter.Progress
 	conn := d.dial(t)
 	go func() {
-		over <- control.Clean(ctx, conn, func(p snapshotter.Progress) {
+		over <- control.Clean(ctx, conn, base.String(), func(p snapshotter.Progress) {
 			if last.Of == 0 {
 				close(began)
 			}
@@ -143,6 +143,46 @@ func TestCleanupByADaemon(t *testing.T) {
 	assert.Contains(t, stdout, "no cleanup is under way")
 }
 
+// The daemon that has the base does the work, wherever it serves it; one that has
+// another base does nothing.
+func TestCleanupByTheDaemonThatHasTheBase(t *testing.T) {
+	t.Parallel()
+	base, other := pool.NewBase(t), pool.NewBase(t)
+	d := startDaemon(t, base, "--cleanup-mode", "manual")
+	litter(t, other, 2)
+	ofOther := []string{"cleanup", "--dataset", other.String(), "--address", d.address}
+	stdout, _, err := runCommand(t, "zfstpl", append(ofOther, "--stop")...)
+	require.NoError(t, err)
+	assert.Contains(t, stdout, "no cleanup is under way")
+	stdout, stderr, err := runCommand(t, "zfstpl", ofOther...)
+	require.NoError(t, err, stderr)
+	assert.Contains(t, stdout, "2 datasets destroyed in ")
+	assert.Len(t, other.Names(t), 4)
+
+	sn := d.snapshotter(t)
+	_, err = sn.Prepare(t.Context(), "web", "")
+	require.NoError(t, err)
+	require.NoError(t, sn.Remove(t.Context(), "web"))
+	require.Eventually(t, func() bool { return markOf(t, base).Owed(time.Now()) }, patience, 50*time.Millisecond)
+	atNobodys := []string{"cleanup", "--dataset", base.String(), "--address", d.address + ".none"}
+	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--stop")...)
+	require.NoError(t, err, stderr)
+	assert.Contains(t, stdout, "no cleanup is under way")
+	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--auto")...)
+	require.NoError(t, err, stderr)
+	assert.Empty(t, stdout+stderr)
+	assert.Len(t, base.Names(t), 4)
+
+	require.NoError(t, os.Rename(d.address, d.address+".away")) // as where it is another's mount namespace
+	litter(t, base, 1)
+	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--auto")...)
+	require.Error(t, err, stdout)
+	assert.Contains(t, stderr, "serving "+d.address+", where nobody answers")
+	require.NoError(t, os.Rename(d.address+".away", d.address))
+	require.NoError(t, control.Clean(t.Context(), d.dial(t), base.String(), nil))
+	require.NoError(t, d.snapshotter(t).Close())
+}
+
 // A cleanup is stopped from anywhere, in a daemon or without one, loses nothing,
 // and the next one does the rest.
 func TestACleanupIsStopped(t *testing.T) {
@@ -155,9 +195,9 @@ func TestACleanupIsStopped(t *testing.T) {
 			over, conn := make(chan error, 1), d.dial(t)
 			var once sync.Once
 			go func() {
-				over <- control.Clean(ctx, conn, func(snapshotter.Progress) {
+				over <- control.Clean(ctx, conn, "", func(snapshotter.Progress) {
 					once.Do(func() {
-						_, err := control.Stop(ctx, conn) // with most batches still to come
+						_, err := control.Stop(ctx, conn, "") // with most batches still to come
 						assert.NoError(t, err)
 					})
 				})
@@ -168,19 +208,17 @@ func TestACleanupIsStopped(t *testing.T) {
 			return nil
 		},
 		"without one": func(t *testing.T, d *daemon) error {
-			var log syncBuffer
-			cmd := exec.Command(binary(t, "zfstpl"), cleanupArgs(d)...)
-			cmd.Stdout, cmd.Stderr = &log, &log
-			require.NoError(t, tied.Start(cmd))
-			require.Eventually(t, func() bool {
-				stdout, _, err := runCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
-				return err == nil && strings.Contains(stdout, "the cleanup ends")
-			}, patience, time.Millisecond)
-			err := cmd.Wait()
+			said, err := stoppedAlone(t, d)
 			var exit *exec.ExitError
-			require.ErrorAs(t, err, &exit, "%s", log.String())
+			require.ErrorAs(t, err, &exit, "%s", said)
 			assert.Equal(t, 1, exit.ExitCode())
-			assert.Contains(t, log.String(), "interrupted; the rest is for the next time")
+			assert.Contains(t, said, "interrupted; the rest is for the next time")
+			return nil
+		},
+		"by a timer": func(t *testing.T, d *daemon) error {
+			said, err := stoppedAlone(t, d, "--auto")
+			require.NoError(t, err, "nobody is to be woken up for that")
+			assert.Empty(t, said)
 			return nil
 		},
 	} {
@@ -201,6 +239,21 @@ func TestACleanupIsStopped(t *testing.T) {
 			assert.Equal(t, snapshotter.Mark{}, markOf(t, base))
 		})
 	}
+}
+
+// stoppedAlone is a cleanup without a daemon that is told to stop, and what it says.
+func stoppedAlone(t *testing.T, d *daemon, more ...string) (said string, err error) {
+	t.Helper()
+	var log syncBuffer
+	cmd := exec.Command(binary(t, "zfstpl"), cleanupArgs(d, more...)...)
+	cmd.Stdout, cmd.Stderr = &log, &log
+	require.NoError(t, tied.Start(cmd))
+	require.Eventually(t, func() bool {
+		stdout, _, err := runCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
+		return err == nil && strings.Contains(stdout, "the cleanup ends")
+	}, patience, time.Millisecond)
+	err = cmd.Wait()
+	return log.String(), err
 }
 
 // In the background what nobody needs goes by itself, some time after the last
@@ -246,7 +299,7 @@ func TestACleanupIsKilled(t *testing.T) {
 	}
 	require.NoError(t, errors.Join(os.WriteFile(filepath.Join(base.Root, "cleanup.json"), []byte("{"), 0o600)))
 	d.start(t)
-	require.NoError(t, control.Clean(context.Background(), d.dial(t), nil))
+	require.NoError(t, control.Clean(context.Background(), d.dial(t), base.String(), nil))
 	assert.Len(t, base.Names(t), 4)
 	d.stop(t)
 	assert.Equal(t, snapshotter.Mark{}, markOf(t, base))

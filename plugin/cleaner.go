@@ -81,7 +81,8 @@ func ReadMark(ctx context.Context, pool *zfs.Client, base layout.Base) (snapshot
 }
 
 // StopCleaner ends the cleanup that another process does alone, as a signal from a
-// terminal would, and answers whether there was one.
+// terminal would, and answers whether there was one. Where a daemon has the base its
+// error is an *InUseError.
 func StopCleaner(ctx context.Context, config Config) (bool, error) {
 	i, err := newInstance(ctx, config)
 	if err != nil {
@@ -91,13 +92,13 @@ func StopCleaner(ctx context.Context, config Config) (bool, error) {
 	if err = errors.Join(err, i.Close()); err != nil {
 		return false, err
 	}
-	return stopOwner(root)
+	return stopOwner(root, i.base)
 }
 
 // stopOwner signals the owner of a base's lock, if he is cleaning up. His process is
 // held on to before it is looked whether it still has the lock: another one that got
 // its number is never signalled.
-func stopOwner(root string) (bool, error) {
+func stopOwner(root string, base layout.Base) (bool, error) {
 	file, err := os.Open(filepath.Join(root, lockName))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
@@ -108,8 +109,11 @@ func stopOwner(root string) (bool, error) {
 	defer file.Close()
 	l := &baseLock{file}
 	who, pid := l.holder()
-	if pid == 0 || !strings.HasSuffix(who, cleaningUp) {
+	switch {
+	case !l.taken() || pid == 0:
 		return false, nil
+	case !strings.HasSuffix(who, cleaningUp):
+		return false, &InUseError{Base: base, Who: who, cleaning: true}
 	}
 	process, err := os.FindProcess(pid)
 	if err != nil {

@@ -34,7 +34,9 @@ func TestACleanupMakesWayForADaemon(t *testing.T) {
 		return pid != 0
 	}, 10*time.Second, 10*time.Millisecond)
 	_, err = lockBase(t.Context(), root, base, cleaningUp)
-	require.ErrorIs(t, err, ErrInUse)
+	var inUse *InUseError
+	require.ErrorAs(t, err, &inUse)
+	assert.Empty(t, inUse.Address(), "it serves nobody")
 	l, err := lockBase(t.Context(), root, base, "serving /run/x.sock")
 	require.NoError(t, err)
 	require.NoError(t, cleaner.Wait())
@@ -54,7 +56,7 @@ func TestStopOwner(t *testing.T) {
 		says   string
 	}{
 		"a cleanup":                         {cleaningUp, true, true, true, ""},
-		"a daemon":                          {"serving /run/x.sock", true, true, false, ""},
+		"a daemon":                          {"serving /run/x.sock", true, true, false, "tank/zfstpl is in use by zfstpl, process"},
 		"one that died, another came":       {cleaningUp, false, false, false, ""},
 		"a number in another PID namespace": {cleaningUp, true, false, false, "stop it where it runs"},
 	} {
@@ -74,7 +76,7 @@ func TestStopOwner(t *testing.T) {
 			if !c.locked {
 				require.NoError(t, l.release())
 			}
-			was, err := stopOwner(root)
+			was, err := stopOwner(root, base)
 			if c.says == "" {
 				require.NoError(t, err)
 			} else {
@@ -92,7 +94,7 @@ func TestStopOwner(t *testing.T) {
 			}
 		})
 	}
-	was, err := stopOwner(filepath.Join(t.TempDir(), "none"))
+	was, err := stopOwner(filepath.Join(t.TempDir(), "none"), base)
 	require.NoError(t, err)
 	assert.False(t, was, "a base that nobody ever opened")
 }

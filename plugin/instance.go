@@ -83,7 +83,7 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 const listName = "cleanup.json"
 
 func (i *Instance) open(ctx context.Context, config Config) (err error) {
-	if err := i.own(ctx, config, "serving "+config.Address); err != nil {
+	if err := i.own(ctx, config, servingAt+config.Address); err != nil {
 		return err
 	}
 	i.Snapshotter, err = snapshotter.New(ctx, i.pool, i.settings(config))
@@ -98,6 +98,9 @@ func (i *Instance) open(ctx context.Context, config Config) (err error) {
 	entry.Info("speaking to ZFS")
 	return nil
 }
+
+// Dataset is the base's name.
+func (i *Instance) Dataset() string { return i.base.String() }
 
 // Healthy answers why nothing can be done with the base, or nil: the pool is
 // suspended, or not there any more.

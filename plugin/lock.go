@@ -64,11 +64,11 @@ func (l *baseLock) inherit(ctx context.Context, root string, base layout.Base, d
 		who, pid := l.holder()
 		yields := strings.HasSuffix(who, cleaningUp) && doing != cleaningUp
 		if pid == 0 || alive(pid) && !yields {
-			return fmt.Errorf("dataset %s %w %s: stop it first, two daemons on one base would destroy each other's snapshots", base, ErrInUse, who)
+			return &InUseError{Base: base, Who: who, cleaning: doing == cleaningUp}
 		}
 		if yields && !asked {
 			asked = true
-			if _, err := stopOwner(root); err != nil {
+			if _, err := stopOwner(root, base); err != nil {
 				return err
 			}
 		}
@@ -80,7 +80,7 @@ func (l *baseLock) inherit(ctx context.Context, root string, base layout.Base, d
 		case <-tick.C:
 		case <-deadline:
 			if alive(pid) {
-				return fmt.Errorf("dataset %s %w %s, which was asked to stop and does not: see 'zpool status'", base, ErrInUse, who)
+				return fmt.Errorf("%w, which was asked to stop and does not: see 'zpool status'", &InUseError{Base: base, Who: who, cleaning: true})
 			}
 			return fmt.Errorf("dataset %s: a zfs command of %s, which is dead, does not end: see 'zpool status'", base, who)
 		case <-ctx.Done():
@@ -89,8 +89,30 @@ func (l *baseLock) inherit(ctx context.Context, root string, base layout.Base, d
 	}
 }
 
-// ErrInUse says that another process has a base.
-var ErrInUse = errors.New("is in use by")
+// InUseError says that another process has a base.
+type InUseError struct {
+	Base layout.Base
+	Who  string // as the lock is signed
+
+	cleaning bool // all that was wanted was to clean up
+}
+
+func (e *InUseError) Error() string {
+	text := fmt.Sprintf("dataset %s is in use by %s", e.Base, e.Who)
+	if !e.cleaning {
+		text += ": stop it first, two daemons on one base would destroy each other's snapshots"
+	}
+	return text
+}
+
+// Address is that of the socket at which the base is served; "" where it is not.
+func (e *InUseError) Address() string {
+	_, address, _ := strings.Cut(e.Who, ", "+servingAt)
+	return address
+}
+
+// servingAt is how the owner of a lock signs, before his socket's address.
+const servingAt = "serving "
 
 func alive(pid int) bool { return !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 

@@ -56,6 +56,8 @@ type service interface {
 	snapshots.Snapshotter
 	snapshots.Cleaner
 	control.Cleaner
+	// Dataset is the base.
+	Dataset() string
 	// Healthy answers why nothing can be served, or nil.
 	Healthy(ctx context.Context) error
 }
@@ -74,7 +76,7 @@ func newServer(sn service, differ differ) (*grpc.Server, *poolHealth) {
 		// What a call that is broken off takes back needs the pool and containerd.
 		grpc.WaitForHandlers(true))
 	snapshotsapi.RegisterSnapshotsServer(server, newSnapshotService(sn))
-	control.Register(server, sn)
+	control.Register(server, sn, sn.Dataset())
 	services := []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName, control.ServiceName}
 	if differ != nil {
 		diffapi.RegisterDiffServer(server, diffservice.FromApplierAndComparer(differ, differ))

@@ -145,3 +145,5 @@ func (s *stub) StopCleanup() bool {
 }
 
 func (s *stub) Healthy(context.Context) error { return s.failure() }
+
+func (s *stub) Dataset() string { return "tank/zfstpl" }

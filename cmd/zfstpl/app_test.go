@@ -111,6 +111,7 @@ func TestWhetherOneIsOwedIsNotKnown(t *testing.T) {
 		"unknown key":  {"--config", file(t, "datset = 'tank/z'\n")},
 		"bad setting":  {"--config", file(t, "dataset = 'tank/z'\n[warm]\npressure = 101\n")},
 		"two words":    {"--config", file(t, "dataset = 'tank/z'\n"), "--auto"},
+		"a base":       {"--config", file(t, "dataset = 'tank/z'\n"), "tank/y"},
 	} {
 		_, err := run(t, append([]string{"cleanup", "--owed"}, args...)...)
 		assert.ErrorAs(t, err, &notKnown{}, what)
@@ -130,6 +131,11 @@ func TestCommandsRefuse(t *testing.T) {
 		"no such file":          {[]string{"ls", "--config", none}, none},
 		"bad file":              {[]string{"ls", "--config", file(t, "x = 1")}, `"x"`},
 		"ls without a dataset":  {[]string{"ls", "--config", empty}, "no dataset is configured"},
+		"ls of a base":          {[]string{"ls", "tank/z"}, `unexpected argument "tank/z"`},
+		"df of a base":          {[]string{"df", "tank/z"}, "--dataset"},
+		"sweep of a base":       {[]string{"sweep", "tank/z", "--dry-run"}, "--dataset"},
+		"stop behind a base":    {[]string{"cleanup", "tank/z", "--stop"}, "--dataset"},
+		"config of a base":      {[]string{"config", "containerd", "tank/z"}, "--dataset"},
 		"ls of a bad one":       {[]string{"ls", "--config", empty, "--dataset", "a b"}, "a b"},
 		"init without one":      {[]string{"init", "--config", empty}, "no dataset is configured"},
 		"init of a bad one":     {[]string{"init", "--config", empty, "tank/../x"}, "tank/../x"},
@@ -139,6 +145,7 @@ func TestCommandsRefuse(t *testing.T) {
 		"init with mountpoint":  {[]string{"init", "--config", empty, "-o", "mountpoint=/x", "tank/a"}, "--root"},
 		"config, bad version":   {[]string{"config", "containerd", "--config", empty, "--config-version", "1"}, "version 2"},
 		"config, bad address":   {[]string{"config", "containerd", "--config", empty, "--address", "/a\"b"}, "cannot stand"},
+		"config, bad dataset":   {[]string{"config", "containerd", "--config", file(t, "dataset = 'tank//z'")}, "tank//z"},
 		"config, relative root": {[]string{"config", "containerd", "--config", empty, "--root", "srv"}, "srv"},
 	} {
 		out, err := run(t, c.args...)

@@ -34,6 +34,9 @@ func cleanupCommand() *cli.Command {
 }
 
 func cleanup(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return notKnown{err} // --owed may be behind them
+	}
 	err := cleanUp(c)
 	if c.Bool("owed") && err != nil && !errors.Is(err, errSilent) {
 		return notKnown{err}
@@ -90,18 +93,25 @@ func isOwed(c *cli.Context) (bool, error) {
 }
 
 func cleanNow(c *cli.Context, config plugin.Config) error {
-	shown := newProgress(c.App.ErrWriter, c.Bool("auto"))
-	err := cleanByDaemon(c.Context, config.Address, shown.tell)
-	if errors.Is(err, errNoDaemon) {
-		err = cleanAlone(c.Context, config, shown.tell)
+	if c.Bool("auto") {
+		config.LogLevel = "warn"
 	}
+	if err := config.SetLogLevel(); err != nil {
+		return err
+	}
+	shown := newProgress(c.App.ErrWriter, c.Bool("auto"))
+	err := cleanWherever(c.Context, config, shown.tell)
 	shown.end()
+	interrupted, stopped := err != nil && c.Err() != nil, errdefs.IsAborted(err)
+	var other *plugin.InUseError
 	switch {
-	case err != nil && c.Err() != nil:
+	case c.Bool("auto") && (interrupted || stopped):
+		return nil // the base still says that one is owed
+	case interrupted:
 		return errors.New("interrupted; the rest is for the next time")
-	case errdefs.IsAborted(err):
+	case stopped:
 		return errors.New("stopped; the rest is for the next time")
-	case c.Bool("auto") && errors.Is(err, plugin.ErrInUse):
+	case c.Bool("auto") && errors.As(err, &other) && !isServedElsewhere(other, config):
 		return nil // whoever has the base cleans it up
 	case err != nil:
 		return err
@@ -110,6 +120,39 @@ func cleanNow(c *cli.Context, config plugin.Config) error {
 		_, err = fmt.Fprintln(c.App.Writer, shown.sum())
 	}
 	return err
+}
+
+// cleanWherever has the daemon clean up that has the base or, where none has, does it
+// itself.
+func cleanWherever(ctx context.Context, config plugin.Config, tell func(snapshotter.Progress)) error {
+	err := cleanByDaemon(ctx, config.Address, config.Dataset, tell)
+	if !isNotServed(err) {
+		return err
+	}
+	err = cleanAlone(ctx, config, tell)
+	var other *plugin.InUseError
+	if !errors.As(err, &other) || !isServedElsewhere(other, config) {
+		return err
+	}
+	return notReached(other, cleanByDaemon(ctx, other.Address(), config.Dataset, tell))
+}
+
+// isNotServed tells whether no daemon serves the base at an address.
+func isNotServed(err error) bool { return errors.Is(err, errNoDaemon) || errdefs.IsNotImplemented(err) }
+
+// isServedElsewhere tells whether who has the base serves it at another address than
+// the configured one.
+func isServedElsewhere(owner *plugin.InUseError, config plugin.Config) bool {
+	return owner.Address() != "" && owner.Address() != config.Address
+}
+
+// notReached says of a daemon that has the base and does not serve it where it says
+// what may be done.
+func notReached(owner *plugin.InUseError, err error) error {
+	if !isNotServed(err) {
+		return err
+	}
+	return fmt.Errorf("%w, where nobody answers: say --address, or have it serve where the configuration says", owner)
 }
 
 var errNoDaemon = errors.New("no daemon serves the socket")
@@ -124,13 +167,13 @@ func dialDaemon(address string) (*grpc.ClientConn, error) {
 	return grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
-func cleanByDaemon(ctx context.Context, address string, tell func(snapshotter.Progress)) error {
+func cleanByDaemon(ctx context.Context, address, base string, tell func(snapshotter.Progress)) error {
 	conn, err := dialDaemon(address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := control.Clean(ctx, conn, tell); err != nil {
+	if err := control.Clean(ctx, conn, base, tell); err != nil {
 		return fmt.Errorf("the daemon at %s: %w", address, err)
 	}
 	return nil
@@ -146,10 +189,7 @@ func cleanAlone(ctx context.Context, config plugin.Config, tell func(snapshotter
 }
 
 func stopCleanup(c *cli.Context, config plugin.Config) error {
-	was, err := stopByDaemon(c.Context, config.Address)
-	if errors.Is(err, errNoDaemon) {
-		was, err = plugin.StopCleaner(c.Context, config)
-	}
+	was, err := stopWherever(c.Context, config)
 	if err != nil {
 		return err
 	}
@@ -161,11 +201,25 @@ func stopCleanup(c *cli.Context, config plugin.Config) error {
 	return err
 }
 
-func stopByDaemon(ctx context.Context, address string) (bool, error) {
+func stopWherever(ctx context.Context, config plugin.Config) (bool, error) {
+	was, err := stopByDaemon(ctx, config.Address, config.Dataset)
+	if !isNotServed(err) {
+		return was, err
+	}
+	was, err = plugin.StopCleaner(ctx, config)
+	var other *plugin.InUseError
+	if !errors.As(err, &other) || !isServedElsewhere(other, config) {
+		return was, err
+	}
+	was, err = stopByDaemon(ctx, other.Address(), config.Dataset)
+	return was, notReached(other, err)
+}
+
+func stopByDaemon(ctx context.Context, address, base string) (bool, error) {
 	conn, err := dialDaemon(address)
 	if err != nil {
 		return false, err
 	}
 	defer conn.Close()
-	return control.Stop(ctx, conn)
+	return control.Stop(ctx, conn, base)
 }

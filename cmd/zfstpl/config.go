@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -16,9 +18,10 @@ func configCommand() *cli.Command {
 		Name:  "config",
 		Usage: "print configuration for others",
 		Subcommands: []*cli.Command{{
-			Name:  "containerd",
-			Usage: "print what containerd's configuration needs to use the daemon",
-			Flags: []cli.Flag{configFlag, datasetFlag, rootFlag, addressFlag, versionFlag},
+			Name:   "containerd",
+			Usage:  "print what containerd's configuration needs to use the daemon",
+			Flags:  []cli.Flag{configFlag, datasetFlag, rootFlag, addressFlag, versionFlag},
+			Before: noArguments,
 			Action: func(c *cli.Context) error {
 				config, err := settings(c)
 				if err != nil {
@@ -45,27 +48,46 @@ func configVersion(c *cli.Context) int {
 	return plugin.ContainerdConfig3
 }
 
-// rootOf is where the base is mounted or, where it cannot be asked, would be.
-func rootOf(c *cli.Context, config plugin.Config) string {
+// rootOf is where the base is mounted. Where none is configured, or it cannot be
+// asked, it is where it would be; the latter is said.
+func rootOf(c *cli.Context, config plugin.Config) (string, error) {
+	if config.Dataset == "" {
+		return plugin.DefaultRoot, nil
+	}
 	base, err := config.Check()
 	if err != nil {
-		return plugin.DefaultRoot
+		return "", err
 	}
-	pool, err := plugin.OpenPool(c.Context, base, zfs.Auto)
+	at, err := mountpointOf(c.Context, base)
 	if err != nil {
-		return plugin.DefaultRoot
+		fmt.Fprintf(c.App.ErrWriter, "zfstpl: it is not known where %s is mounted, so root is a guess; --root says it: %v\n", base, err)
+		return plugin.DefaultRoot, nil
+	}
+	return at, nil
+}
+
+func mountpointOf(ctx context.Context, base layout.Base) (string, error) {
+	pool, err := plugin.OpenPool(ctx, base, zfs.Auto)
+	if err != nil {
+		return "", err
 	}
 	defer pool.Close()
-	props, err := pool.Properties(c.Context, base.String(), "mountpoint")
-	if at := props["mountpoint"].Value; err == nil && filepath.IsAbs(at) {
-		return at
+	props, err := pool.Properties(ctx, base.String(), "mountpoint")
+	if err != nil {
+		return "", err
 	}
-	return plugin.DefaultRoot
+	if at := props["mountpoint"].Value; filepath.IsAbs(at) {
+		return at, nil
+	}
+	return "", fmt.Errorf("its mountpoint is %s", props["mountpoint"].Value)
 }
 
 func printContainerd(c *cli.Context, config plugin.Config) error {
 	if config.Root == "" {
-		config.Root = rootOf(c, config)
+		var err error
+		if config.Root, err = rootOf(c, config); err != nil {
+			return err
+		}
 	}
 	text, err := plugin.ContainerdConfig(configVersion(c), config.Address, config.Root, config.ContainerdAddress != "")
 	if err != nil {

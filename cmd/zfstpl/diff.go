@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +30,7 @@ func diffCommand() *cli.Command {
 		Usage:     "show what a snapshot changed",
 		ArgsUsage: "SNAPSHOT",
 		Description: "SNAPSHOT is a key or name as containerd has it, such as a container's, or the\n" +
-			"dataset of it. A container may be running: what it changed until now is shown.\n" +
+			"dataset of it, or what 'zfstpl ls' shows of that. A container may be running: what it changed until now is shown.\n" +
 			"Formats are names (A added, M modified, D deleted), json (a line each; raw is a\n" +
 			"path that is no UTF-8, in base64), and tar, tar+gzip or tar+zstd, which are a\n" +
 			"layer of an image. Of a container it takes a snapshot for as long as it looks,\n" +
@@ -54,7 +55,7 @@ func showDiff(c *cli.Context) error {
 		return err
 	}
 	defer pool.Close()
-	sides, err := sidesOf(entries, c.Args().First(), c.String("parent"))
+	sides, err := sidesOf(base, entries, c.Args().First(), c.String("parent"))
 	if err != nil {
 		return err
 	}
@@ -137,19 +138,21 @@ func writeJSON(c *cli.Context, s *diff.Service, sides diff.Sides, w io.Writer) e
 }
 
 // sidesOf answers what is to be compared.
-func sidesOf(entries []snapshotter.Entry, name, parent string) (sides diff.Sides, err error) {
+func sidesOf(base layout.Base, entries []snapshotter.Entry, name, parent string) (sides diff.Sides, err error) {
 	of, err := find(entries, name)
 	if err != nil {
 		return sides, err
 	}
-	sides.Upper = source(of)
+	sides.Upper = source(base, of)
 	switch {
 	case parent != "":
 		below, err := find(entries, parent)
 		if err != nil {
 			return sides, err
 		}
-		sides.Lower = source(below)
+		sides.Lower = source(base, below)
+	case isView(of, name):
+		sides.Lower = sides.Upper // whoever looks at a template changes nothing
 	case of.Parent != "":
 		sides.Lower = of.Parent + "@" + layout.Extracted
 	}
@@ -157,11 +160,18 @@ func sidesOf(entries []snapshotter.Entry, name, parent string) (sides diff.Sides
 }
 
 // source is what is read of a dataset: a template's snapshot, a runtime as it is.
-func source(e snapshotter.Entry) string {
-	if slices.ContainsFunc(e.Records, func(r snapshots.Info) bool { return r.Kind == snapshots.KindActive }) {
+func source(base layout.Base, e snapshotter.Entry) string {
+	if _, ok := base.ParseRuntime(e.Dataset); ok {
 		return e.Dataset
 	}
 	return e.Dataset + "@" + layout.Extracted
+}
+
+// isView tells whether a name is that of a view of a dataset.
+func isView(e snapshotter.Entry, name string) bool {
+	return slices.ContainsFunc(e.Records, func(r snapshots.Info) bool {
+		return r.Kind == snapshots.KindView && (r.Name == name || layout.ClientName(r.Name) == name)
+	})
 }
 
 // find answers the dataset of a snapshot that is named as the backend, containerd
@@ -170,7 +180,7 @@ func find(entries []snapshotter.Entry, name string) (snapshotter.Entry, error) {
 	var found []snapshotter.Entry
 	var names []string
 	for _, e := range entries {
-		if e.Dataset == name && e.State != snapshotter.StatePartial && e.State != snapshotter.StateForeign {
+		if (e.Dataset == name || path.Base(e.Dataset) == name) && e.State != snapshotter.StatePartial && e.State != snapshotter.StateForeign {
 			return e, nil
 		}
 		for _, r := range e.Records {

@@ -15,7 +15,8 @@ func lsCommand() *cli.Command {
 			"may run or not.",
 		Flags: []cli.Flag{configFlag, datasetFlag,
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON array instead of the tree"},
-			&cli.BoolFlag{Name: "full", Usage: "do not shorten chain IDs"}},
+			&cli.BoolFlag{Name: "full", Usage: "do not shorten chain IDs and names"}},
+		Before: noArguments,
 		Action: ls,
 	}
 }

@@ -19,10 +19,14 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
+	// Who reads a diff may have seen enough. To write is an error then, and what was
+	// made for it is taken away; not heard of, the signal would end the process at once.
+	// (To ignore it would have every command that we run ignore it too.)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if err := app().RunContext(ctx, os.Args); err != nil {
-		if !errors.Is(err, errSilent) {
+		if !errors.Is(err, errSilent) && !errors.Is(err, syscall.EPIPE) {
 			fmt.Fprintf(os.Stderr, "zfstpl: %v\n", err)
 		}
 		if errors.As(err, &notKnown{}) {
@@ -72,6 +76,15 @@ func settings(c *cli.Context) (plugin.Config, error) {
 		}
 	}
 	return config, nil
+}
+
+// noArguments refuses words behind the options. With them no option that follows
+// would be read: who says 'cleanup tank/zfstpl --stop' wants none to begin.
+func noArguments(c *cli.Context) error {
+	if c.Args().Present() {
+		return fmt.Errorf("unexpected argument %q: this command takes options only, such as --dataset for another base", c.Args().First())
+	}
+	return nil
 }
 
 // open answers the configured base and a client for its pool.

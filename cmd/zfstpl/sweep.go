@@ -24,6 +24,7 @@ func sweepCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dry-run", Usage: "required, so that nobody takes this for the deed"},
 			&cli.BoolFlag{Name: "all", Usage: "what would go if something did not fit"},
 			&cli.BoolFlag{Name: "full", Usage: "do not shorten chain IDs"}},
+		Before: noArguments,
 		Action: sweep,
 	}
 }

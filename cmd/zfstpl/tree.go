@@ -19,7 +19,7 @@ import (
 
 // tree draws entries below the templates they are clones of.
 type tree struct {
-	full bool // chain IDs in full
+	full bool // chain IDs and names of snapshots in full
 	now  func() time.Time
 }
 
@@ -75,11 +75,11 @@ func (t tree) name(dataset string) string {
 // owner says what a dataset belongs to, or why it is there all the same.
 func (t tree) owner(e snapshotter.Entry) string {
 	if e.Problem != "" {
-		return "cannot be read: " + printable(strings.ReplaceAll(e.Problem, "\n", "; "))
+		return "cannot be read: " + printable(strings.ReplaceAll(e.Problem, "\n", "; "), 0)
 	}
 	kept := ""
 	if len(e.Foreign) > 0 {
-		kept = ", kept by snapshots: " + printable(strings.Join(e.Foreign, ", "))
+		kept = ", kept by snapshots: " + printable(strings.Join(shortNames(e.Foreign), ", "), 0)
 	}
 	switch e.State {
 	case snapshotter.StateWarm:
@@ -97,7 +97,7 @@ func (t tree) owner(e snapshotter.Entry) string {
 	if len(e.Records) == 0 {
 		return "every image"
 	}
-	return strings.Join(owners(e.Records), ", ")
+	return strings.Join(t.owners(e.Records), ", ")
 }
 
 func (t tree) since(when time.Time) string {
@@ -108,42 +108,60 @@ func (t tree) since(when time.Time) string {
 	return units.HumanDuration(now().Sub(when))
 }
 
+// shortNames are snapshots' names without their dataset's, which stands in the row.
+func shortNames(snapshots []string) []string {
+	var names []string
+	for _, s := range snapshots {
+		names = append(names, s[strings.IndexByte(s, '@')+1:])
+	}
+	return names
+}
+
+// most is how much of a name that a client chose is shown: containers of Kubernetes
+// and Docker have 64 digits.
+const most = 80
+
 // owners are the namespaces whose images hold a template, and the snapshots
 // that show or change one.
-func owners(records []snapshots.Info) []string {
+func (t tree) owners(records []snapshots.Info) []string {
+	shown := most
+	if t.full {
+		shown = 0
+	}
 	found := make(map[string]bool)
 	for _, r := range records {
 		client := layout.ClientName(r.Name)
-		ns, where := printable(layout.Namespace(r.Name)), ""
+		ns, where := printable(layout.Namespace(r.Name), shown), ""
 		if ns != "" {
 			where = ns + "/"
 		}
 		switch {
 		case r.Kind == snapshots.KindView:
-			found["view "+where+printable(client)] = true
+			found["view "+where+printable(client, shown)] = true
 		case r.Kind == snapshots.KindActive:
-			found["active "+where+printable(client)] = true
+			found["active "+where+printable(client, shown)] = true
 		case layout.IsChainID(client) && ns != "":
 			found["image layer in "+ns] = true
 		case layout.IsChainID(client):
 			found["image layer"] = true
 		default:
-			found["snapshot "+where+printable(client)] = true
+			found["snapshot "+where+printable(client, shown)] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(found))
 }
 
-// printable keeps what clients chose from writing to the terminal by itself.
-func printable(s string) string {
+// printable keeps what clients chose from writing to the terminal by itself, and
+// cuts it behind so many characters; 0 is any number.
+func printable(s string, shown int) string {
 	clean := strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0 {
 			return '?'
 		}
 		return r
 	}, s)
-	if len([]rune(clean)) > 60 {
-		clean = string([]rune(clean)[:59]) + "…"
+	if runes := []rune(clean); shown > 0 && len(runes) > shown {
+		clean = string(runes[:shown-1]) + "…"
 	}
 	return clean
 }

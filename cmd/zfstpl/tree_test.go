@@ -48,7 +48,7 @@ func TestTree(t *testing.T) {
 			info(snapshots.KindCommitted, "k8s.io/4/"+chain("a")), info(snapshots.KindView, "default/8/look"))},
 		{Dataset: storage + chain("b"), Parent: storage + chain("a"), State: snapshotter.StateUsed, Used: 2 << 20, Refer: 3 << 20,
 			Records: records(info(snapshots.KindCommitted, chain("b")))},
-		{Dataset: storage + chain("c"), Parent: storage + chain("a"), State: snapshotter.StateWarm, Since: noon.Add(-26 * time.Hour), Foreign: []string{"nightly"}},
+		{Dataset: storage + chain("c"), Parent: storage + chain("a"), State: snapshotter.StateWarm, Since: noon.Add(-26 * time.Hour), Foreign: []string{storage + chain("c") + "@nightly", storage + chain("c") + "@weekly"}},
 		{Dataset: storage + "opaque-0123456789abcdef", Parent: storage + "empty", State: snapshotter.StateUsed,
 			Records: records(info(snapshots.KindCommitted, "default/5/saved"), info(snapshots.KindCommitted, "plain"))},
 		{Dataset: storage + "empty", State: snapshotter.StateUsed, Used: 24576, Refer: 24576},
@@ -66,7 +66,7 @@ empty                          24KiB     24KiB  every image
 │  ├─ sha256:bbbbbbbbbbbb…     2MiB      3MiB   image layer
 │  │  ├─ old-0123456789abcde0  1KiB      0B     nobody, destroyed at the next cleanup
 │  │  └─ web-0123456789abcdef  4KiB      3MiB   active default/web
-│  └─ sha256:cccccccccccc…     0B        0B     nobody, warm for 26 hours, kept by snapshots: nightly
+│  └─ sha256:cccccccccccc…     0B        0B     nobody, warm for 26 hours, kept by snapshots: nightly, weekly
 └─ sha256:eeeeeeeeeeee…        0B        0B     cannot be read: part 2 of 3 is missing
 10 datasets                    3.028MiB
 `, drawn(t, false, entries))
@@ -110,8 +110,11 @@ func TestHostileNamesArePrintedSafely(t *testing.T) {
 			require.True(t, utf8.ValidString(text), "%.60q", name)
 		}
 	}
-	long := owners(records(info(snapshots.KindActive, "default/1/"+strings.Repeat("日", 5000))))[0]
-	assert.Less(t, len([]rune(long)), 100, "a name does not fill the screen")
+	long := records(info(snapshots.KindActive, "default/1/"+strings.Repeat("日", 5000)))
+	assert.Less(t, len([]rune(tree{}.owners(long)[0])), 120, "a name does not fill the screen")
+	assert.Greater(t, len([]rune(tree{full: true}.owners(long)[0])), 5000, "unless it is asked for")
+	id := strings.Repeat("f", 64)
+	assert.Equal(t, []string{"active k8s.io/" + id}, tree{}.owners(records(info(snapshots.KindActive, "k8s.io/9/"+id))), "what 'zfstpl diff' can be asked with")
 }
 
 func TestPrintable(t *testing.T) {
@@ -120,8 +123,9 @@ func TestPrintable(t *testing.T) {
 		"": "", "web": "web", "日本語": "日本語", "a\nb": "a?b", "\x1b[2J": "?[2J", "\u009b": "?",
 		strings.Repeat("é", 60): strings.Repeat("é", 60), strings.Repeat("é", 61): strings.Repeat("é", 59) + "…",
 	} {
-		assert.Equal(t, want, printable(in), "%q", in)
+		assert.Equal(t, want, printable(in, 60), "%q", in)
 	}
+	assert.Len(t, printable(strings.Repeat("x", 5000), 0), 5000)
 }
 
 func TestTreeSaysWhenWritingFails(t *testing.T) {

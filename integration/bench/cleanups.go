@@ -118,7 +118,7 @@ func (b *cleanupsBench) round(ctx context.Context) error {
 	}
 	b.say("cleaning up")
 	over := make(chan error, 1)
-	go func() { over <- control.Clean(ctx, b.conn, nil) }()
+	go func() { over <- control.Clean(ctx, b.conn, "", nil) }()
 	for {
 		key, err := b.prepare(ctx, report.Socket)
 		if err != nil {
@@ -127,7 +127,7 @@ func (b *cleanupsBench) round(ctx context.Context) error {
 		made = append(made, key)
 		select {
 		case err := <-over:
-			return errors.Join(err, b.Remove(ctx, made...), control.Clean(ctx, b.conn, nil))
+			return errors.Join(err, b.Remove(ctx, made...), control.Clean(ctx, b.conn, "", nil))
 		default:
 		}
 	}

@@ -127,7 +127,7 @@ func (m *machine) dial() (*client, error) {
 	sn := proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "zfstpl")
 	clean := sn.(snapshots.Cleaner).Cleanup
 	if m.plan.mode != "gc" {
-		clean = func(ctx context.Context) error { return control.Clean(ctx, conn, nil) }
+		clean = func(ctx context.Context) error { return control.Clean(ctx, conn, "", nil) }
 	}
 	applier := diffproxy.NewDiffApplier(diffapi.NewDiffClient(conn)).(diff.Applier)
 	return &client{sn: sn, applier: applier, clean: clean, notes: m.notes, cutter: m.cutter}, nil

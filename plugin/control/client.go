@@ -7,21 +7,21 @@ import (
 
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-// Clean has a daemon clean up and returns when that is done. It ends when ctx
-// does, and with ErrAborted when somebody stops it.
-func Clean(ctx context.Context, conn grpc.ClientConnInterface, tell func(snapshotter.Progress)) error {
+// Clean has a daemon clean up its base and returns when that is done. It ends when
+// ctx does, with ErrAborted when somebody stops it, and with ErrNotImplemented when
+// the daemon serves another base.
+func Clean(ctx context.Context, conn grpc.ClientConnInterface, base string, tell func(snapshotter.Progress)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := conn.NewStream(ctx, &runStream, "/"+ServiceName+"/Run")
 	if err == nil {
-		err = stream.SendMsg(&emptypb.Empty{})
+		err = stream.SendMsg(request(base))
 	}
 	if err == nil {
 		err = stream.CloseSend()
@@ -40,9 +40,14 @@ func Clean(ctx context.Context, conn grpc.ClientConnInterface, tell func(snapsho
 
 func number(s *structpb.Struct, name string) int { return int(s.GetFields()[name].GetNumberValue()) }
 
-// Stop ends the cleanup that a daemon is at and answers whether there was one.
-func Stop(ctx context.Context, conn grpc.ClientConnInterface) (bool, error) {
+func request(base string) *structpb.Struct {
+	return &structpb.Struct{Fields: map[string]*structpb.Value{baseField: structpb.NewStringValue(base)}}
+}
+
+// Stop ends the cleanup of its base that a daemon is at and answers whether there was
+// one. Its error is ErrNotImplemented when the daemon serves another base.
+func Stop(ctx context.Context, conn grpc.ClientConnInterface, base string) (bool, error) {
 	var was wrapperspb.BoolValue
-	err := conn.Invoke(ctx, "/"+ServiceName+"/Stop", &emptypb.Empty{}, &was)
+	err := conn.Invoke(ctx, "/"+ServiceName+"/Stop", request(base), &was)
 	return was.GetValue(), errgrpc.ToNative(err)
 }

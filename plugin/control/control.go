@@ -4,11 +4,12 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -26,21 +27,50 @@ type Cleaner interface {
 
 var (
 	runStream = grpc.StreamDesc{StreamName: "Run", ServerStreams: true, Handler: run}
-	// The messages are protobuf's own types: Run answers a stream of structs with
-	// the numbers of a snapshotter.Progress, Stop whether there was a cleanup.
+	// The messages are protobuf's own types: both are asked with a struct that names
+	// the base, Run answers a stream of structs with the numbers of a
+	// snapshotter.Progress, Stop whether there was a cleanup.
 	service = grpc.ServiceDesc{
 		ServiceName: ServiceName,
-		HandlerType: (*Cleaner)(nil),
+		HandlerType: (*server)(nil),
 		Methods:     []grpc.MethodDesc{{MethodName: "Stop", Handler: stop}},
 		Streams:     []grpc.StreamDesc{runStream},
 	}
 )
 
-// Register has server serve c.
-func Register(server grpc.ServiceRegistrar, c Cleaner) { server.RegisterService(&service, c) }
+// Register has to serve c, which cleans up the base of that name.
+func Register(to grpc.ServiceRegistrar, c Cleaner, base string) {
+	to.RegisterService(&service, served{c, base})
+}
+
+type server interface {
+	Cleaner
+	check(request *structpb.Struct) error
+}
+
+type served struct {
+	Cleaner
+	base string
+}
+
+// baseField names the base in a request. Where it is missing any will do.
+const baseField = "dataset"
+
+// check refuses a request that is for another base: who asks has another's address.
+func (s served) check(request *structpb.Struct) error {
+	want := request.GetFields()[baseField].GetStringValue()
+	if want == "" || want == s.base {
+		return nil
+	}
+	return errgrpc.ToGRPC(fmt.Errorf("the daemon serves dataset %s, not %s: %w", s.base, want, errdefs.ErrNotImplemented))
+}
 
 func run(srv any, stream grpc.ServerStream) error {
-	if err := stream.RecvMsg(&emptypb.Empty{}); err != nil {
+	var request structpb.Struct
+	if err := stream.RecvMsg(&request); err != nil {
+		return err
+	}
+	if err := srv.(server).check(&request); err != nil {
 		return err
 	}
 	s := sender{stream: stream, news: make(chan struct{}, 1)}
@@ -103,12 +133,18 @@ func (s *sender) end() {
 }
 
 func stop(srv any, ctx context.Context, dec func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {
-	if err := dec(&emptypb.Empty{}); err != nil {
+	var request structpb.Struct
+	if err := dec(&request); err != nil {
 		return nil, err
 	}
-	handle := func(context.Context, any) (any, error) { return wrapperspb.Bool(srv.(Cleaner).StopCleanup()), nil }
+	handle := func(context.Context, any) (any, error) {
+		if err := srv.(server).check(&request); err != nil {
+			return nil, err
+		}
+		return wrapperspb.Bool(srv.(Cleaner).StopCleanup()), nil
+	}
 	if chain == nil {
 		return handle(ctx, nil)
 	}
-	return chain(ctx, &emptypb.Empty{}, &grpc.UnaryServerInfo{Server: srv, FullMethod: "/" + ServiceName + "/Stop"}, handle)
+	return chain(ctx, &request, &grpc.UnaryServerInfo{Server: srv, FullMethod: "/" + ServiceName + "/Stop"}, handle)
 }

@@ -35,7 +35,7 @@ func serve(t *testing.T, c control.Cleaner) *grpc.ClientConn {
 	listener, err := net.Listen("unix", address)
 	require.NoError(t, err)
 	server := grpc.NewServer()
-	control.Register(server, c)
+	control.Register(server, c, "tank/x")
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	conn, err := grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -58,11 +58,11 @@ func TestProgressComesThrough(t *testing.T) {
 		return nil
 	}})
 	var heard []snapshotter.Progress
-	require.NoError(t, control.Clean(t.Context(), conn, func(p snapshotter.Progress) { heard = append(heard, p) }))
+	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", func(p snapshotter.Progress) { heard = append(heard, p) }))
 	require.NotEmpty(t, heard)
 	assert.Subset(t, steps, heard, "some may be passed over")
 	assert.Equal(t, steps[2], heard[len(heard)-1], "but never the last")
-	require.NoError(t, control.Clean(t.Context(), conn, nil), "nobody has to listen")
+	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", nil), "nobody has to listen")
 }
 
 // Whoever asked and does not listen, such as a command under Ctrl-Z, keeps nobody
@@ -77,7 +77,7 @@ func TestACallerThatDoesNotListen(t *testing.T) {
 		close(done)
 		return nil
 	}})
-	require.NoError(t, control.Clean(t.Context(), conn, func(snapshotter.Progress) { <-done }))
+	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", func(snapshotter.Progress) { <-done }))
 }
 
 func TestErrorsComeThrough(t *testing.T) {
@@ -85,7 +85,7 @@ func TestErrorsComeThrough(t *testing.T) {
 	conn := serve(t, &cleaner{clean: func(context.Context, func(snapshotter.Progress)) error {
 		return fmt.Errorf("tank/x: %w", errdefs.ErrUnavailable)
 	}})
-	err := control.Clean(t.Context(), conn, nil)
+	err := control.Clean(t.Context(), conn, "tank/x", nil)
 	require.ErrorIs(t, err, errdefs.ErrUnavailable)
 	assert.ErrorContains(t, err, "tank/x")
 }
@@ -100,9 +100,11 @@ func TestStop(t *testing.T) {
 		return fmt.Errorf("stopped: %w", errdefs.ErrAborted)
 	}})
 	began, answer := make(chan struct{}), make(chan error, 1)
-	go func() { answer <- control.Clean(t.Context(), conn, func(snapshotter.Progress) { close(began) }) }()
+	go func() {
+		answer <- control.Clean(t.Context(), conn, "tank/x", func(snapshotter.Progress) { close(began) })
+	}()
 	<-began
-	was, err := control.Stop(t.Context(), conn)
+	was, err := control.Stop(t.Context(), conn, "tank/x")
 	require.NoError(t, err)
 	assert.True(t, was)
 	require.ErrorIs(t, <-answer, errdefs.ErrAborted)
@@ -122,7 +124,23 @@ func TestACallerThatGoesAway(t *testing.T) {
 		return ctx.Err()
 	}})
 	ctx, cancel := context.WithCancel(t.Context())
-	err := control.Clean(ctx, conn, func(snapshotter.Progress) { cancel() })
+	err := control.Clean(ctx, conn, "tank/x", func(snapshotter.Progress) { cancel() })
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, <-over, context.Canceled)
+}
+
+// Whoever asks for the cleanup of another base has another daemon's address: nothing
+// is cleaned up, and nothing stopped.
+func TestAnotherBase(t *testing.T) {
+	t.Parallel()
+	cleaned := 0
+	conn := serve(t, &cleaner{clean: func(context.Context, func(snapshotter.Progress)) error { cleaned++; return nil }})
+	err := control.Clean(t.Context(), conn, "tank/y", nil)
+	require.ErrorIs(t, err, errdefs.ErrNotImplemented)
+	require.ErrorContains(t, err, "serves dataset tank/x, not tank/y")
+	_, err = control.Stop(t.Context(), conn, "tank/y")
+	require.ErrorIs(t, err, errdefs.ErrNotImplemented)
+	assert.Zero(t, cleaned)
+	require.NoError(t, control.Clean(t.Context(), conn, "", nil), "an older command does not say which")
+	assert.Equal(t, 1, cleaned)
 }

@@ -33,6 +33,9 @@ const (
 // narrow asks ZFS where two snapshots may differ. It tells only of an ancestor and
 // what came of it.
 func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, error) {
+	if lower.name == upper.name {
+		return hint{known: true, related: true, paths: &paths{}}, nil
+	}
 	all, err := objects.ChangedObjects(ctx, lower.name, upper.name)
 	if err != nil {
 		return hint{}, err

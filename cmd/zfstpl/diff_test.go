@@ -1,0 +1,50 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/diff"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+)
+
+// A snapshot is compared with what it was made from, by whatever name it is called.
+func TestSidesOf(t *testing.T) {
+	t.Parallel()
+	base, err := layout.ParseBase("tank/z")
+	require.NoError(t, err)
+	const storage, run = "tank/z/storage/", "tank/z/runtime/web-0123456789abcdef"
+	const trash = "tank/z/runtime/old-0123456789abcdef"
+	a, b := storage+chain("a"), storage+chain("b")
+	entries := []snapshotter.Entry{
+		{Dataset: a, Parent: storage + "empty", State: snapshotter.StateUsed, Records: records(
+			info(snapshots.KindCommitted, "default/1/"+chain("a")))},
+		{Dataset: b, Parent: a, State: snapshotter.StateUsed, Records: records(
+			info(snapshots.KindCommitted, "default/2/"+chain("b")), info(snapshots.KindView, "default/5/look"))},
+		{Dataset: run, Parent: b, State: snapshotter.StateUsed, Records: records(info(snapshots.KindActive, "default/3/web"))},
+		{Dataset: trash, Parent: b, State: snapshotter.StateTrash},
+	}
+	for name, want := range map[string]diff.Sides{
+		"web":                  {Lower: b + "@extracted", Upper: run},
+		"default/3/web":        {Lower: b + "@extracted", Upper: run},
+		run:                    {Lower: b + "@extracted", Upper: run},
+		"web-0123456789abcdef": {Lower: b + "@extracted", Upper: run},
+		chain("b"):             {Lower: a + "@extracted", Upper: b + "@extracted"},
+		b:                      {Lower: a + "@extracted", Upper: b + "@extracted"},
+		"look":                 {Lower: b + "@extracted", Upper: b + "@extracted"},
+		trash:                  {Lower: b + "@extracted", Upper: trash},
+	} {
+		sides, err := sidesOf(base, entries, name, "")
+		require.NoError(t, err, name)
+		assert.Equal(t, want, sides, name)
+	}
+	sides, err := sidesOf(base, entries, "web", chain("a"))
+	require.NoError(t, err)
+	assert.Equal(t, diff.Sides{Lower: a + "@extracted", Upper: run}, sides)
+	_, err = sidesOf(base, entries, "nobody", "")
+	require.ErrorContains(t, err, `there is no snapshot "nobody"`)
+}
