@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/integration/randtree"
 	"github.com/zfstpl/zfstpl/integration/testpool"
+	"github.com/zfstpl/zfstpl/integration/tied"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -407,6 +409,41 @@ func TestDiffCommand(t *testing.T) {
 	_, stderr, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "nobody")
 	require.Error(t, err)
 	assert.Contains(t, stderr, `no snapshot "nobody"`)
+}
+
+// Whoever reads a diff may have seen enough, or have hung up: nothing is left on the
+// container.
+func TestNobodyReadsADiff(t *testing.T) {
+	t.Parallel()
+	base := pool.NewBase(t)
+	d := newDiffer(t, base)
+	key, mounts := d.prepare(t, "")
+	d.mounted(t, mounts, func(root string) {
+		noise := make([]byte, 1<<20)
+		_, _ = rand.NewChaCha8([32]byte{}).Read(noise) // it answers no error
+		require.NoError(t, os.WriteFile(filepath.Join(root, "big"), noise, 0o644))
+	})
+	for what, end := range map[string]func(*exec.Cmd) error{
+		"the pipe is closed": func(*exec.Cmd) error { return nil },
+		"hung up":            func(cmd *exec.Cmd) error { return cmd.Process.Signal(syscall.SIGHUP) },
+	} {
+		cmd := exec.Command(binary(t, "zfstpl"), "diff", "--dataset", base.String(), "--format", "tar", key)
+		var stderr syncBuffer
+		cmd.Stderr = &stderr
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, tied.Start(cmd))
+		_, err = out.Read(make([]byte, 1))
+		require.NoError(t, err, what)
+		require.NoError(t, end(cmd))
+		require.NoError(t, out.Close())
+		var exit *exec.ExitError
+		require.ErrorAs(t, cmd.Wait(), &exit, what)
+		assert.Equal(t, 1, exit.ExitCode(), "%s: %s", what, stderr.String())
+		found, err := base.Client.List(d.ctx, mounts[0].Source)
+		require.NoError(t, err)
+		assert.Empty(t, found[0].Snapshots, what)
+	}
 }
 
 // Whoever compares a container and is killed leaves a snapshot. The next start

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -193,4 +194,17 @@ func TestVersionAndHelp(t *testing.T) {
 		assert.Contains(t, out, says)
 		assert.Contains(t, out, "containerd-zfstpl-grpc")
 	}
+}
+
+// Told to end while its base is being opened, or is not to be had, the daemon ends as it
+// does at any other time.
+func TestToldToEndBeforeItServes(t *testing.T) {
+	t.Parallel()
+	one.Lock()
+	defer one.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	args := []string{"containerd-zfstpl-grpc", "--config", file(t, ""), "--dataset", "nosuchpool/z"}
+	require.Error(t, app().RunContext(ctx, args))
+	cancel()
+	require.NoError(t, app().RunContext(ctx, args))
 }

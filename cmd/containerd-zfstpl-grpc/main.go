@@ -19,6 +19,8 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// Whoever reads the log may end; that is no reason to end in the middle of a call.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if err := app().RunContext(ctx, os.Args); err != nil {
 		fmt.Fprintf(os.Stderr, "containerd-zfstpl-grpc: %v\n", err)
 		os.Exit(1)
@@ -50,7 +52,12 @@ func run(c *cli.Context) error {
 	if err := config.SetLogLevel(); err != nil {
 		return err
 	}
+	log.G(c.Context).WithField("dataset", config.Dataset).Info("opening the base")
 	instance, err := plugin.Open(c.Context, config)
+	if err != nil && c.Err() != nil {
+		log.G(c.Context).WithError(err).Info("told to end before the base was open")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
