@@ -57,7 +57,7 @@ func (s *Service) again(ctx context.Context, desc ocispec.Descriptor, runtime st
 	if err := s.rereadable(ctx, desc); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%w (and it is not tried again: the layer cannot be read a second time: %s)", first, err.Error())
 	}
-	fresh, made, err := s.runtimes.Renew(ctx, runtime)
+	fresh, made, err := s.runtimes.Renew(ctx, runtime, first)
 	if errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) {
 		return ocispec.Descriptor{}, first
 	}

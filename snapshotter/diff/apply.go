@@ -1,11 +1,11 @@
 package diff
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"syscall"
 	"time"
 
@@ -171,37 +171,32 @@ func uncompress(ctx context.Context, desc ocispec.Descriptor, r io.Reader, confi
 // unpack makes the layer's files in the root directory, and reads on to the end:
 // what follows the archive is part of the layer's digest.
 func (s *stream) unpack(ctx context.Context) error {
-	if _, err := archive.Apply(ctx, "/", s.from, archive.WithFilter(bounded())); err != nil {
+	if _, err := archive.Apply(ctx, "/", s.from, archive.WithFilter(newLimits().pass)); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, s.from); err != nil {
 		return err
 	}
 	for _, step := range s.steps {
-		if failed, ok := step.(interface{ Err() error }); ok {
-			if err := failed.Err(); err != nil {
-				return err
-			}
+		if err := outcome(ctx, step); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// layerLimit is how many bytes the files of a layer may have in all. What a layer
-// itself has is no bound: an archive can say that a file is an exabyte of holes,
-// and ZFS stores zeros for nothing, so that no quota would end it.
-const layerLimit = 1 << 40
-
-// bounded lets pass what does not go beyond the limit.
-func bounded() archive.Filter {
-	left := int64(layerLimit)
-	return func(h *tar.Header) (bool, error) {
-		if h.Size > left {
-			return false, fmt.Errorf("%q makes the layer larger than %d bytes, which none may be: %w", h.Name, int64(layerLimit), errdefs.ErrInvalidArgument)
-		}
-		left -= h.Size
-		return true, nil
+// outcome answers how a step went that has nothing more to say. A program may say it
+// some time after its last word.
+func outcome(ctx context.Context, step diff.StreamProcessor) error {
+	switch step := step.(type) {
+	case interface {
+		Wait(ctx context.Context) error
+	}:
+		return step.Wait(ctx)
+	case interface{ Err() error }:
+		return step.Err()
 	}
+	return nil
 }
 
 // Close ends the programs and goroutines that a layer was read by.
@@ -211,7 +206,10 @@ func (s *stream) Close() error {
 		errs = append(errs, s.from.Close())
 	}
 	for i := len(s.steps) - 1; i >= 0; i-- {
-		errs = append(errs, s.steps[i].Close())
+		// A program is ended, which is an error where it has ended by itself.
+		if err := s.steps[i].Close(); !errors.Is(err, os.ErrProcessDone) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -121,7 +121,9 @@ func (c *comparison) worthwhile(rel string, at *paths) ([]direntry, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, direntry{name, n.object, n.isDir()})
+		if !n.is(typeSocket) { // as readDir
+			list = append(list, direntry{name, n.object, n.isDir()})
+		}
 	}
 	return list, nil
 }

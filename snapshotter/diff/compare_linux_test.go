@@ -24,8 +24,10 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/zfstpl/zfstpl/integration/randtree"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 var (
@@ -277,6 +279,10 @@ func TestWhatALayerSays(t *testing.T) {
 		"a directory that lost all it had is opaque": {
 			func(t *testing.T, root string) { remove(t, root, "etc/a", "etc/b", "etc/c"); write(t, root, "etc/d") },
 			[]string{"etc/", "etc/.wh..wh..opq", "etc/d"}},
+		// overlayfs heeds no opaque mark on a layer's root.
+		"a root that lost all it had": {
+			func(t *testing.T, root string) { remove(t, root, "etc", "usr", "var"); write(t, root, "new") },
+			[]string{".wh.etc", ".wh.usr", ".wh.var", "new"}},
 		"a directory that lost all it had, which was one": {
 			func(t *testing.T, root string) { remove(t, root, "var/deep") },
 			[]string{"var/", "var/.wh.deep"}},
@@ -301,6 +307,31 @@ func TestWhatALayerSays(t *testing.T) {
 			c.edit(t, upper)
 			assert.Equal(t, c.want, tar2names(t, layerOf(t, lower, upper, nil)))
 		})
+	}
+}
+
+// A socket is in no layer, by whichever way it was found.
+func TestASocketThatWasTouched(t *testing.T) {
+	t.Parallel()
+	needsRoot(t)
+	lower, upper := pairOf(t, func(string) {})
+	for _, root := range []string{lower, upper} {
+		require.NoError(t, unix.Mknod(filepath.Join(root, "socket"), unix.S_IFSOCK|0o600, 0))
+	}
+	require.NoError(t, os.Chmod(filepath.Join(upper, "socket"), 0o666))
+	from, to := treeAt(t, lower), treeAt(t, upper)
+	n, err := to.stat("socket")
+	require.NoError(t, err)
+	root, err := to.stat(".")
+	require.NoError(t, err)
+	found := &paths{}
+	found.add("/socket")
+	for what, at := range map[string]*paths{"by its path": found, "in its directory": {all: true}} {
+		h := hint{known: true, related: true, ranges: []zfs.ObjectRange{{First: n.object, Last: n.object}}, paths: at}
+		l := newLayer(t.Context(), io.Discard, to, nil)
+		c := comparison{ctx: t.Context(), lower: from, upper: to, hint: h, to: l}
+		same := direntry{".", root.object, true} // in ZFS the root has one number in both
+		require.NoError(t, c.pair(".", same, same, h.paths), what)
 	}
 }
 

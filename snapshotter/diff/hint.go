@@ -26,6 +26,9 @@ type hint struct {
 // other.
 func anything() hint { return hint{paths: &paths{all: true}} }
 
+// nothing is the hint that there is nothing to find.
+func nothing() hint { return hint{known: true, related: true, paths: &paths{}} }
+
 func (h hint) changed(object uint64) bool {
 	if !h.known {
 		return true

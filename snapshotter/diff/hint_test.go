@@ -60,7 +60,8 @@ func TestPaths(t *testing.T) {
 	assert.Same(t, all, all.child("x"))
 }
 
-// known says of one directory's objects what ZFS would.
+// known says of one directory's objects what ZFS would, and of others that they are
+// there.
 type known map[uint64]zfs.Object
 
 func (k known) ChangedObjects(context.Context, string, string) (list []zfs.ObjectRange, err error) {
@@ -71,10 +72,14 @@ func (k known) ChangedObjects(context.Context, string, string) (list []zfs.Objec
 }
 
 func (k known) Object(_ context.Context, _ string, object uint64) (zfs.Object, error) {
-	if k[object].Generation == 0 {
+	is, ok := k[object]
+	switch {
+	case !ok:
+		return zfs.Object{Generation: 1, Links: 1}, nil
+	case is.Generation == 0:
 		return zfs.Object{}, &zfs.Error{Kind: zfs.ErrNotFound}
 	}
-	return k[object], nil
+	return is, nil
 }
 
 // ZFS's word for a path is believed only when the path leads to the object; in
@@ -196,7 +201,7 @@ func TestNarrowAsksLittle(t *testing.T) {
 	few := asked{ranges: []zfs.ObjectRange{{First: 1, Last: fewObjects}}}
 	_, err = narrow(t.Context(), &few, tree, tree)
 	require.NoError(t, err)
-	assert.Equal(t, fewObjects, few.asked)
+	assert.Equal(t, fewObjects+1, few.asked, "and whether the snapshot is still there, as none was found")
 }
 
 type asked struct {
@@ -211,4 +216,36 @@ func (a *asked) ChangedObjects(context.Context, string, string) ([]zfs.ObjectRan
 func (a *asked) Object(context.Context, string, uint64) (zfs.Object, error) {
 	a.asked++
 	return zfs.Object{}, &zfs.Error{Kind: zfs.ErrNotFound}
+}
+
+// renamed is a snapshot that gets another name after some questions.
+type renamed struct {
+	known
+	after int
+}
+
+func (r *renamed) Object(ctx context.Context, snapshot string, object uint64) (zfs.Object, error) {
+	if r.after--; r.after < 0 && snapshot == "upper" {
+		return zfs.Object{}, &zfs.Error{Op: "object", Dataset: snapshot, Kind: zfs.ErrNotFound}
+	}
+	return r.known.Object(ctx, snapshot, object)
+}
+
+// Of a snapshot whose name is gone no object is found. That says nothing of the
+// objects: all directories are looked into.
+func TestNarrowWhereTheSnapshotIsGone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "a/file", "b/file")
+	lower, upper := treeAt(t, dir), treeAt(t, dir)
+	upper.name = "upper"
+	n, err := upper.stat("b/file")
+	require.NoError(t, err)
+	objects := known{n.object: {Generation: 7, Mode: typeRegular, Links: 1, Path: "/b/file"}}
+	for after, all := range []bool{true, false} {
+		h, err := narrow(t.Context(), &renamed{objects, after}, lower, upper)
+		require.NoError(t, err)
+		assert.Equal(t, all, h.paths.all, "after %d questions", after)
+		assert.True(t, h.changed(n.object))
+	}
 }

@@ -9,10 +9,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/assert"
@@ -54,6 +56,63 @@ func layerWith(t *testing.T, entries ...tar.Header) []byte {
 	}
 	require.NoError(t, w.Close())
 	return b.Bytes()
+}
+
+// What a layer asks for is bounded, whatever it holds itself.
+func TestLayersThatAskForTooMuch(t *testing.T) {
+	t.Parallel()
+	const gibibyte = 1 << 30
+	large := tar.Header{Name: "large", Typeflag: tar.TypeReg, Size: 600 * gibibyte}
+	record := map[string]string{xattrKey + "user.x": strings.Repeat("x", 1<<20)}
+	for what, c := range map[string]struct {
+		entries []tar.Header
+		says    string
+	}{
+		"bytes of files":                 {[]tar.Header{large, large}, "larger than"},
+		"a directory that gives it back": {[]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Size: -(1 << 62)}}, "-4611686018427387904 bytes"},
+		"memory for directories":         {slices.Repeat([]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, PAXRecords: record}}, 1024), "memory"},
+		"no name":                        {[]tar.Header{{Name: "link/.wh.", Typeflag: tar.TypeReg}}, "deletes no name"},
+		"its directory":                  {[]tar.Header{{Name: ".wh..", Typeflag: tar.TypeReg}}, "deletes no name"},
+		"the one above":                  {[]tar.Header{{Name: ".wh...", Typeflag: tar.TypeReg}}, "deletes no name"},
+	} {
+		pass := newLimits().pass
+		var err error
+		for i := 0; i < len(c.entries) && err == nil; i++ {
+			h := c.entries[i]
+			_, err = pass(&h)
+		}
+		require.ErrorIs(t, err, errdefs.ErrInvalidArgument, what)
+		require.ErrorContains(t, err, c.says, what)
+	}
+	pass := newLimits().pass
+	for range 1_000_000 {
+		_, err := pass(&tar.Header{Name: "usr/share/some/what/deeper/path/", Typeflag: tar.TypeDir})
+		require.NoError(t, err, "as many directories as a layer may well have")
+	}
+}
+
+// Of a directory's header, which is kept to the end, what is not needed is let go of.
+func TestADirectoryIsKeptSlim(t *testing.T) {
+	t.Parallel()
+	h := tar.Header{Name: "d/", Typeflag: tar.TypeDir, Uname: "somebody", Gname: "some", Mode: 0o750, Uid: 7, PAXRecords: map[string]string{
+		"A.comment": strings.Repeat("x", 1<<20), xattrKey + "user.x": "value"}}
+	bytes := slim(&h)
+	assert.Equal(t, map[string]string{xattrKey + "user.x": "value"}, h.PAXRecords)
+	assert.Less(t, bytes, int64(2*keptHeader))
+	assert.Equal(t, tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o750, Uid: 7, PAXRecords: h.PAXRecords}, h)
+}
+
+// A whiteout of the root's own names deletes nothing, though the root here is "/".
+func TestAWhiteoutOfTheRoot(t *testing.T) {
+	t.Parallel()
+	needsRoot(t)
+	for _, name := range []string{".wh.", ".wh..", ".wh..."} {
+		dir := t.TempDir()
+		write(t, dir, "lower")
+		err := unpackInto(t, dir, ocispec.MediaTypeImageLayer, layerWith(t, tar.Header{Name: name, Typeflag: tar.TypeReg}))
+		assert.ErrorIs(t, err, errdefs.ErrInvalidArgument, name)
+		assert.FileExists(t, filepath.Join(dir, "lower"), name)
+	}
 }
 
 // Whatever names, links and types an archive combines, nothing outside of the

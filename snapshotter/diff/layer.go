@@ -90,7 +90,8 @@ func (l *layer) deleted(dir string, names []string, emptied bool) error {
 			return err
 		}
 	}
-	if emptied && len(names) > 1 {
+	// overlayfs heeds no such mark on the root of a layer.
+	if emptied && len(names) > 1 && dir != "." {
 		return l.whiteout(path.Join(dir, opaque))
 	}
 	for _, name := range names {

@@ -33,9 +33,6 @@ const (
 // narrow asks ZFS where two snapshots may differ. It tells only of an ancestor and
 // what came of it.
 func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, error) {
-	if lower.name == upper.name {
-		return hint{known: true, related: true, paths: &paths{}}, nil
-	}
 	all, err := objects.ChangedObjects(ctx, lower.name, upper.name)
 	if err != nil {
 		return hint{}, err
@@ -108,6 +105,7 @@ type finder struct {
 	hint         hint
 	asked        map[string]int    // how many objects ZFS said are in a directory
 	named        map[uint64]string // paths of objects in the directories that were read
+	missed       bool              // whether an object was not found
 }
 
 // find answers the paths of all of them.
@@ -125,7 +123,24 @@ func (f *finder) find(ctx context.Context) (*paths, error) {
 			found.add(full)
 		}
 	}
-	return found, nil
+	return found, f.stillThere(ctx)
+}
+
+// stillThere makes sure of what was not found: where the snapshot itself was renamed
+// meanwhile, no object of it was.
+func (f *finder) stillThere(ctx context.Context) error {
+	if !f.missed {
+		return nil
+	}
+	root, err := f.upper.stat(".")
+	if err != nil {
+		return err
+	}
+	_, err = f.objects.Object(ctx, f.upper.name, root.object)
+	if errors.Is(err, zfs.ErrNotFound) {
+		return fmt.Errorf("%s: %w", f.upper.name, errUnsure)
+	}
+	return err
 }
 
 // path answers the path of an object, or "" where it has none or was not
@@ -135,6 +150,7 @@ func (f *finder) path(ctx context.Context, object uint64) (string, error) {
 		return full, nil
 	}
 	is, err := f.objects.Object(ctx, f.upper.name, object)
+	f.missed = f.missed || errors.Is(err, zfs.ErrNotFound)
 	if errors.Is(err, zfs.ErrNotFound) || err == nil && is.Links == 0 {
 		return "", nil // the file system's own, or a file that only a program has open
 	}

@@ -32,6 +32,10 @@ func (s *Service) open(ctx context.Context, sides Sides) (_ *pair, err error) {
 	if p.lower, err = s.openSide(ctx, sides.Lower); err != nil {
 		return p, err
 	}
+	if p.lower.name == p.upper.name {
+		p.hint = nothing()
+		return p, nil
+	}
 	p.hint, err = s.hint(ctx, &p.lower.tree, &p.upper.tree)
 	return p, err
 }

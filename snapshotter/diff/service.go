@@ -61,9 +61,9 @@ type Runtimes interface {
 
 	// Renew destroys a runtime that a layer did not fit into, makes room, and
 	// answers a fresh one for the same layer, and in words what was done for room.
-	// It fails with ErrFailedPrecondition, and does nothing, where the runtime is
+	// cause is what ZFS answered. It fails with ErrFailedPrecondition, and does nothing, where the runtime is
 	// not one that a layer is unpacked into.
-	Renew(ctx context.Context, runtime string) (fresh, made string, err error)
+	Renew(ctx context.Context, runtime string, cause error) (fresh, made string, err error)
 
 	// Discard removes a runtime of a layer that does not fit.
 	Discard(ctx context.Context, runtime string) error
