@@ -54,12 +54,8 @@ func run(c *cli.Context) error {
 	}
 	log.G(c.Context).WithField("dataset", config.Dataset).Info("opening the base")
 	instance, err := plugin.Open(c.Context, config)
-	if err != nil && c.Err() != nil {
-		log.G(c.Context).WithError(err).Info("told to end before the base was open")
-		return nil
-	}
 	if err != nil {
-		return err
+		return unlessEnded(c.Context, err)
 	}
 	saveMemory()
 	log.G(c.Context).WithField("dataset", config.Dataset).WithField("root", instance.Root).
@@ -69,6 +65,15 @@ func run(c *cli.Context) error {
 		err = closeErr
 	}
 	return err
+}
+
+// unlessEnded answers an error of opening a base, unless that was ended from outside.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	log.G(ctx).WithError(err).Info("told to end before the base was open")
+	return nil
 }
 
 // serveInstance serves an instance's snapshots, and its differ where there is a

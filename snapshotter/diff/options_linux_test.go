@@ -80,3 +80,28 @@ func TestWhatApplyIsAskedFor(t *testing.T) {
 	require.NoError(t, root.Close())
 	assert.Error(t, syncFS(root))
 }
+
+const piped = ocispec.MediaTypeImageLayer + "+piped"
+
+func init() {
+	diff.RegisterProcessor(diff.BinaryHandler("piped", ocispec.MediaTypeImageLayer, []string{piped}, "/bin/cat", nil, nil))
+	diff.RegisterProcessor(diff.BinaryHandler("broken", ocispec.MediaTypeImageLayer, []string{piped + "+broken"}, "/bin/sh",
+		[]string{"-c", "cat; echo no key >&2; exit 3"}, nil))
+}
+
+// A layer that a program decrypts, as whoever has containerd with zfstpl built in may
+// configure: it has ended by itself when all is read, and what it says then counts.
+func TestALayerThatAProgramReads(t *testing.T) {
+	t.Parallel()
+	needsRoot(t)
+	for range 20 {
+		s, desc, mounts := serviceOn(t, &smallPool{dir: t.TempDir(), answers: []error{nil}}, 100)
+		desc.MediaType = piped
+		_, err := s.Apply(t.Context(), desc, mounts)
+		require.NoError(t, err)
+	}
+	s, desc, mounts := serviceOn(t, &smallPool{dir: t.TempDir(), answers: []error{nil}}, 100)
+	desc.MediaType = piped + "+broken"
+	_, err := s.Apply(t.Context(), desc, mounts)
+	require.ErrorContains(t, err, "no key")
+}
