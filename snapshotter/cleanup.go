@@ -64,6 +64,9 @@ func (s *Snapshotter) clean(ctx context.Context) error {
 
 // cleanWithin is a cleanup that others may end. The caller has the turn.
 func (s *Snapshotter) cleanWithin(ctx context.Context) error {
+	if err := s.usable(); err != nil { // since it waited for its turn
+		return err
+	}
 	_, err := s.cleanBy(ctx, s.config.policy())
 	if err == nil {
 		s.background.satisfied()
@@ -81,6 +84,9 @@ func (s *Snapshotter) cleanBy(ctx context.Context, policy space.Policy) (evicted
 		return old, err
 	}
 	gone, err := s.sweep(ctx, policy)
+	if err == nil {
+		err = s.queue.flush(ctx)
+	}
 	if err == nil {
 		s.queue.poke() // what is owed is another now
 	}
@@ -100,7 +106,10 @@ func (s *Snapshotter) cleanTrash(ctx context.Context) (old evicted, err error) {
 	if old, err = s.destroyDoomed(ctx); err != nil {
 		return old, poolError("cleanup", err)
 	}
-	return old, poolError("cleanup", s.queue.flush(ctx))
+	if err := s.queue.flush(ctx); err != nil && !outOfRoom(err) {
+		return old, poolError("cleanup", err)
+	}
+	return old, nil
 }
 
 // destroyDoomed destroys what nobody needs, and answers which warm templates were

@@ -3,7 +3,10 @@ package snapshotter
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -45,4 +48,46 @@ func TestACallerDoesNotWaitForClose(t *testing.T) {
 	}
 	close(gate)
 	require.NoError(t, <-closed)
+}
+
+// Nothing is evicted by a snapshotter that is closed.
+func TestBeginAfterClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		a, b, c := threeWarm(s)
+		s.resize(900)
+		require.NoError(t, s.sn.Close())
+		s.sn.Begin(context.Background())()
+		assert.True(t, s.has(a) && s.has(b) && s.has(c))
+	})
+}
+
+// Close ends cleanups, also one that waits for its turn.
+func TestCloseEndsACleanupThatWaits(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	for i := range 5 * quietBatch {
+		s.prepare(fmt.Sprint(i), "")
+		s.remove(fmt.Sprint(i))
+	}
+	var destroys atomic.Int64
+	gate := make(chan struct{})
+	s.pool.interrupt(func(call string) error {
+		if call == "destroy" {
+			destroys.Add(1)
+			<-gate
+		}
+		return nil
+	})
+	for range 2 {
+		go func() { _ = s.sn.Clean(s.ctx, nil) }() // it is ended: that is looked at here
+	}
+	require.Eventually(t, func() bool { return destroys.Load() == 1 && s.sn.cleanup.isAwaited() }, 10*time.Second, time.Millisecond)
+	done := make(chan error, 1)
+	go func() { done <- s.sn.Close() }()
+	require.Eventually(t, func() bool { return s.sn.usable() != nil }, 10*time.Second, time.Millisecond)
+	close(gate)
+	require.NoError(t, <-done)
+	assert.Less(t, destroys.Load(), int64(quietBatch), "of five times as many datasets, one by one")
 }

@@ -144,7 +144,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		return err
 	}
 	doing := fmt.Sprintf("commit of %q as %q", active.info.Name, r.info.Name)
-	if err := s.queue.catchUp(ctx); err != nil {
+	if err := s.catchUp(ctx); err != nil {
 		return poolError(doing, err)
 	}
 	if joins {
@@ -198,7 +198,7 @@ func (s *Snapshotter) isForWriters(ctx context.Context, err error) bool {
 		return false
 	}
 	// What is available is that on the disk, of the pool and of every quota.
-	space, spaceErr := s.pool.Space(ctx, s.config.Base.String())
+	space, spaceErr := s.pool.Space(ctx, s.config.Base.Storage())
 	return spaceErr == nil && space.Available > 0
 }
 
@@ -222,11 +222,22 @@ func (s *Snapshotter) promote(ctx context.Context, r, active *record, ops []zfs.
 	return err
 }
 
-// forgetStray takes away the snapshot that a commit left which neither went
-// through nor could be taken back.
+// forgetStray takes away what a commit left which neither went through nor could be
+// taken back: a snapshot, and before it the clone of that which was to be the template.
+// One that was promoted has a clone itself, and stays.
 func (s *Snapshotter) forgetStray(ctx context.Context, active *record) error {
-	if !s.index.suspected(active.dataset) {
+	half, suspected := s.index.suspected(active.dataset)
+	if !suspected {
 		return nil
+	}
+	if half != "" {
+		left, err := s.pool.Destroy(ctx, layout.Extracted, []string{half})
+		if err != nil {
+			return err
+		}
+		if left[half] == nil {
+			s.index.trustName(half)
+		}
 	}
 	if err := s.pool.DestroySnapshot(ctx, active.dataset+"@"+layout.Extracted); err != nil {
 		return err
@@ -238,14 +249,18 @@ func (s *Snapshotter) forgetStray(ctx context.Context, active *record) error {
 // suspect notes what a commit that failed may have left: a snapshot of the
 // runtime and, where the pool did not say why it failed or what is in the way,
 // a dataset of the new template's name. A command that is killed says nothing,
-// and may have done any part of its work; the next start sees to it.
+// and may have done any part of its work.
 func (x *index) suspect(runtime, template string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.strays[runtime] = true
-	if ambiguous(err) || errors.Is(err, zfs.ErrExists) {
+	exists := errors.Is(err, zfs.ErrExists)
+	if ambiguous(err) || exists {
 		x.doubtful[template] = true
 	}
+	if exists || !ambiguous(err) {
+		template = "" // it is not of this commit, or was taken back
+	}
+	x.strays[runtime] = template
 }
 
 func (x *index) trust(runtime string) {
@@ -254,10 +269,26 @@ func (x *index) trust(runtime string) {
 	delete(x.strays, runtime)
 }
 
-func (x *index) suspected(runtime string) bool {
+func (x *index) trustName(template string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.doubtful, template)
+}
+
+func (x *index) suspected(runtime string) (half string, suspected bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.strays[runtime]
+	half, suspected = x.strays[runtime]
+	return half, suspected
+}
+
+// dropStray has what a failed commit of a runtime may have left destroyed with it.
+// It wants the mutex held.
+func (x *index) dropStray(runtime string) {
+	if half := x.strays[runtime]; half != "" {
+		x.discard(half, nil)
+	}
+	delete(x.strays, runtime)
 }
 
 // commitOps orders the steps so that a crash between any two of them can be

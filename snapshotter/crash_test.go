@@ -159,7 +159,7 @@ func TestCrashDuringARenewal(t *testing.T) {
 				s.warmAndFull()
 				old := s.dataset(key)
 				s.pool.cut = cut
-				_, _, err := s.sn.Renew(s.ctx, old)
+				_, _, err := s.sn.Renew(s.ctx, old, errors.New("full"))
 				over := !s.pool.dead
 				s.crash()
 				s.pool.cut = -1

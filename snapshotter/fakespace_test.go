@@ -38,6 +38,11 @@ func (p *fakePool) Space(_ context.Context, name string) (space zfs.Space, err e
 			}
 			space = zfs.Space{Used: s.below(name), Referenced: uint64(len(content)), Available: size - min(size, s.below("tank"))}
 			space.Quota, _ = strconv.ParseUint(fs.native["quota"], 10, 64)
+			for _, above := range ancestors(name) { // as ZFS has it
+				if quota, err := strconv.ParseUint(s.fs[above].native["quota"], 10, 64); err == nil {
+					space.Available = min(space.Available, quota-min(quota, s.below(above)))
+				}
+			}
 			return nil
 		})
 	})

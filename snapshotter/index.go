@@ -54,7 +54,7 @@ type index struct {
 	trash     map[string]*trash    // by dataset
 	stuck     map[string]*stuck    // datasets whose last destroy failed
 	doubtful  map[string]bool      // names under storage that something unknown may have
-	strays    map[string]bool      // runtimes that may have an @extracted of a commit that failed
+	strays    map[string]string    // runtimes that may have an @extracted of a commit that failed, and what may be a clone of it or ""
 	samples   map[string]sample    // usage of active snapshots, by dataset
 	handed    map[string]time.Time // when the mounts of active snapshots were asked for, by dataset
 
@@ -69,7 +69,7 @@ func newIndex() *index {
 		trash:     make(map[string]*trash),
 		stuck:     make(map[string]*stuck),
 		doubtful:  make(map[string]bool),
-		strays:    make(map[string]bool),
+		strays:    make(map[string]string),
 		samples:   make(map[string]sample),
 		handed:    make(map[string]time.Time),
 		owed:      func() {},

@@ -518,3 +518,66 @@ func TestAMarkThatCannotBeWritten(t *testing.T) {
 		assert.True(t, s.marked().Owed(time.Now()))
 	})
 }
+
+// What became trash while warm templates were evicted is not forgotten.
+func TestTrashBesideAnEviction(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, CleanupBackground }))
+		a, _ := s.pull("default", "", chain("a"), strings.Repeat(hundred, 3))
+		s.prepare("web", "")
+		s.write("web", strings.Repeat(hundred, 6))
+		time.Sleep(time.Minute) // what it was unpacked in has gone
+		s.remove(a)
+		time.Sleep(time.Minute)
+		require.Equal(t, Mark{}, s.marked())
+		s.resize(1100)
+		s.pool.interrupt(func(call string) error {
+			if call == "destroy" {
+				time.Sleep(2 * time.Second) // a disk that is busy
+			}
+			return nil
+		})
+		done := make(chan error, 1)
+		go func() { done <- second(s.sn.Prepare(s.ctx, "new", "")) }()
+		synctest.Wait()
+		s.commit("saved", "web") // its runtime is trash
+		require.NoError(t, <-done)
+		s.pool.interrupt(nil)
+		require.Len(t, s.sn.index.trash, 1)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		assert.Empty(t, s.sn.index.trash, "an hour later")
+	})
+}
+
+// The same for the mark, in mode manual.
+func TestAMarkOfTrashBesideAnEviction(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, CleanupManual }))
+		a, _ := s.pull("default", "", chain("a"), strings.Repeat(hundred, 3))
+		s.prepare("web", "")
+		s.write("web", strings.Repeat(hundred, 6))
+		require.NoError(t, s.sn.Clean(s.ctx, nil))
+		s.remove(a)
+		time.Sleep(time.Minute)
+		require.Equal(t, Mark{}, s.marked())
+		s.resize(1100)
+		s.pool.interrupt(func(call string) error {
+			if call == "destroy" {
+				time.Sleep(2 * time.Second)
+			}
+			return nil
+		})
+		done := make(chan error, 1)
+		go func() { done <- second(s.sn.Prepare(s.ctx, "new", "")) }()
+		synctest.Wait()
+		s.commit("saved", "web")
+		require.NoError(t, <-done)
+		s.pool.interrupt(nil)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		assert.True(t, s.marked().Owed(time.Now()), "%v, trash %d", s.marked(), len(s.sn.index.trash))
+	})
+}

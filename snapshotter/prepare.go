@@ -49,9 +49,6 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	if err := checkLabels(info); err != nil {
 		return nil, err
 	}
-	if kind == snapshots.KindActive {
-		s.easeSometimes(ctx)
-	}
 	unlock, err := s.keys.lockAll(ctx, s.namesTouched(info)...)
 	if err != nil {
 		return nil, err
@@ -104,6 +101,7 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 		if err := s.revive(ctx, r); err != nil {
 			return err
 		}
+		s.easeSometimes(ctx)
 		r.target = target(r.info)
 		r.dataset = s.config.Base.Clone(r.info.Name, r.id)
 		quota, err := s.quota(ctx, r)

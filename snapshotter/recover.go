@@ -175,7 +175,7 @@ func (r *recovery) runtime(d zfs.Dataset) {
 		}
 		// The record goes before the mark comes: it was written again, behind a commit
 		// whose caller was told that it failed, and the mark was to be taken away.
-		r.queue.pending = append(r.queue.pending, []zfs.Op{zfs.Inherit(d.Name, propTrash)})
+		r.repair([]zfs.Op{zfs.Inherit(d.Name, propTrash)})
 	}
 	switch {
 	case err != nil:
@@ -202,9 +202,15 @@ func (r *recovery) active(d zfs.Dataset, records []*record) {
 	r.records = append(r.records, newest)
 	for _, old := range records {
 		if old != newest {
-			r.queue.pending = append(r.queue.pending, old.clear())
+			r.repair(old.clear())
 		}
 	}
+}
+
+// repair has the queue change a dataset that is in use, before anybody else does.
+func (r *recovery) repair(ops []zfs.Op) {
+	r.queue.pending = append(r.queue.pending, ops)
+	r.queue.repairs = len(r.queue.pending)
 }
 
 func sameActive(records []*record) bool {
@@ -325,7 +331,7 @@ func (r *recovery) takeBack() error {
 	for _, snapshot := range r.strays {
 		if err := r.pool.DestroySnapshot(r.ctx, snapshot); err != nil {
 			runtime, _, _ := strings.Cut(snapshot, "@")
-			r.index.strays[runtime] = true
+			r.index.strays[runtime] = ""
 			log.G(r.ctx).WithError(err).WithField("snapshot", snapshot).Warn("the remains of a commit could not be destroyed yet")
 		}
 	}

@@ -3,6 +3,7 @@ package snapshotter
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -395,4 +396,22 @@ func TestSnapshotsOfKilledComparisons(t *testing.T) {
 	s.cleanup()
 	assert.NotContains(t, s.log.String(), "foreign")
 	assert.NotContains(t, strings.Join(s.datasets(), " "), "/runtime/")
+}
+
+// A snapshot that was committed behind a start which found two records of it does not
+// come back as an active one.
+func TestACommitBehindAStart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, torn)
+		s.prepare("web", "")
+		s.write("web", "w;")
+		s.pool.cut = 1 // the new record, and the old one is still there
+		_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}})
+		require.ErrorIs(t, err, errDead)
+		s.crash()
+		s.commit("saved", "web")
+		s.crash()
+		assert.Equal(t, []string{"saved"}, s.names())
+	})
 }

@@ -50,7 +50,7 @@ func (s *Snapshotter) remove(key string) error {
 	case r.info.Kind == snapshots.KindActive:
 		ops = append(ops, zfs.Set(r.dataset, propTrash, stamp(now)))
 		x.discard(r.dataset, t)
-		delete(x.strays, r.dataset)
+		x.dropStray(r.dataset)
 	case t.records > 0 || t.IsEmpty():
 	case t.IsOpaque():
 		t.idle = now
@@ -176,9 +176,8 @@ func (q *removals) holdBack() (release func()) {
 	return func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		if q.held--; len(q.pending) > 0 {
-			q.poke()
-		}
+		q.held--
+		q.poke() // also for the mark
 	}
 }
 
@@ -197,11 +196,15 @@ func (q *removals) poke() {
 
 func (q *removals) run() {
 	defer close(q.done)
+	again := time.NewTimer(lastRetry) // one, however often it fails
+	defer again.Stop()
+	again.Stop()
 	for {
 		select {
 		case <-q.quit:
 			return
 		case <-q.wake:
+		case <-again.C:
 		}
 		select {
 		case <-q.quit:
@@ -214,12 +217,12 @@ func (q *removals) run() {
 		}
 		if err != nil {
 			log.L.WithError(err).WithField("again", lastRetry).Warn("removals could not be written to the pool; they will be with the next ones")
-			time.AfterFunc(lastRetry, q.poke)
+			again.Reset(lastRetry)
 			continue
 		}
 		if err := q.mark(context.Background()); err != nil {
 			log.L.WithError(err).WithField("again", lastRetry).Warn("the base could not be marked as owed a cleanup; it will be with the next removal")
-			time.AfterFunc(lastRetry, q.poke)
+			again.Reset(lastRetry)
 		}
 	}
 }

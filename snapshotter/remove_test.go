@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -405,4 +406,32 @@ func TestADeathBetweenASnapshotAndItsTemplate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// In a pool that fails there is one retry at a time, however much was removed meanwhile.
+func TestRetriesOfRemovalsDoNotAddUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.Cleanup = CleanupManual }))
+		for i := range 50 {
+			s.prepare(fmt.Sprint(i), "")
+		}
+		s.settled()
+		var applies atomic.Int64
+		s.pool.interrupt(func(call string) error {
+			if call == "apply" {
+				applies.Add(1)
+			}
+			return fakeError(call, "x", zfs.ErrSuspended)
+		})
+		for i := range 50 {
+			s.remove(fmt.Sprint(i))
+			time.Sleep(2 * time.Second)
+		}
+		time.Sleep(time.Hour)
+		applies.Store(0)
+		time.Sleep(time.Hour)
+		assert.LessOrEqual(t, applies.Load(), int64(10), "attempts in an hour in which nobody did anything")
+		s.pool.interrupt(nil)
+	})
 }

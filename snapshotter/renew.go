@@ -16,19 +16,19 @@ import (
 // Renew begins an extraction anew that ran out of room: it destroys the runtime
 // and all that is in it, makes room, and answers a fresh clone with the same key,
 // and in words what making room came to. Where the clone cannot be made the
-// snapshot is gone, as if it had been removed.
+// snapshot is gone, as if it had been removed. cause is what ZFS answered.
 //
 // FailedPrecondition, and nothing is done, where the dataset is no runtime that a
 // layer is being unpacked into: what else is in it may be the only copy.
-func (s *Snapshotter) Renew(ctx context.Context, dataset string) (fresh, made string, err error) {
+func (s *Snapshotter) Renew(ctx context.Context, dataset string, cause error) (fresh, made string, err error) {
 	answer, err := settle(ctx, s, func(ctx context.Context) ([2]string, error) {
-		fresh, room, err := s.renew(ctx, dataset)
+		fresh, room, err := s.renew(ctx, dataset, cause)
 		return [2]string{fresh, room.String()}, err
 	})
 	return answer[0], answer[1], err
 }
 
-func (s *Snapshotter) renew(ctx context.Context, dataset string) (string, Room, error) {
+func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (string, Room, error) {
 	key, err := s.index.extraction(dataset)
 	if err != nil {
 		return "", Room{}, err
@@ -44,9 +44,9 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string) (string, Room, 
 	}
 	// Whoever asked may be gone: what was begun comes to an end, one or the other.
 	ctx = context.WithoutCancel(ctx)
-	room, err := s.makeRoom(ctx)
+	room, err := s.makeRoom(ctx, cause)
 	if err == nil && s.index.isTrash(dataset) {
-		room, err = s.makeRoom(ctx) // the first was under way before there was this to destroy
+		room, err = s.makeRoom(ctx, cause) // the first was under way before there was this to destroy
 	}
 	if err != nil {
 		abandon()
@@ -91,7 +91,7 @@ func (s *Snapshotter) discardPartial(ctx context.Context, key, dataset string) (
 		return nil, nil, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 	}
 	doing := fmt.Sprintf("discard of what was unpacked for %q", key)
-	if err := s.queue.catchUp(ctx); err != nil {
+	if err := s.catchUp(ctx); err != nil {
 		return nil, nil, poolError(doing, err)
 	}
 	ops := append(old.clear(), zfs.Set(dataset, propTrash, stamp(time.Now())))
@@ -106,7 +106,7 @@ func (s *Snapshotter) discardPartial(ctx context.Context, key, dataset string) (
 	old.template.pins++
 	x.drop(old)
 	x.discard(dataset, old.template)
-	delete(x.strays, dataset)
+	x.dropStray(dataset)
 	x.mu.Unlock()
 	return old, func() {
 		x.mu.Lock()

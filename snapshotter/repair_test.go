@@ -371,3 +371,116 @@ func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
 		assert.True(t, s.marked().Owed(time.Now()))
 	})
 }
+
+// What cannot be written for want of room keeps no room from being made.
+func TestARemovalWithoutRoom(t *testing.T) {
+	t.Parallel()
+	for what, queued := range map[string]func(s *story){
+		"a removal": func(s *story) { s.remove("gone") },
+		"a repair": func(s *story) {
+			s.silent(func() error {
+				return second(s.sn.Update(s.ctx, snapshots.Info{Name: "gone", Labels: map[string]string{"a": "b"}}))
+			})
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t)
+				a, b, c := threeWarm(s)
+				s.layer("base", "", "")
+				s.view("gone", "base")
+				s.cleanup()
+				queued(s) // nothing is trash
+				room := false
+				s.pool.interrupt(func(call string) error {
+					if room = room || call == "destroy"; !room && call == "apply" {
+						return fakeError("set", "x", zfs.ErrNoSpace)
+					}
+					return nil
+				})
+				assert.NoError(t, second(s.sn.Prepare(s.ctx, "x", "")))
+				assert.False(t, s.has(a) || s.has(b) || s.has(c), "nothing was destroyed: %v", room)
+				s.pool.interrupt(nil)
+			})
+		})
+	}
+}
+
+// Whoever changes a dataset while a repair waits gets the room that others get.
+func TestARepairWithoutRoomAndWhatComesBehindIt(t *testing.T) {
+	t.Parallel()
+	for what, do := range map[string]func(s *story) error{
+		"commit": func(s *story) error { return s.sn.Commit(s.ctx, "saved", "web") },
+		"update": func(s *story) error {
+			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "c"}}))
+		},
+		"renew": func(s *story) error {
+			_, _, err := s.sn.Renew(s.ctx, s.dataset("default/8/extract-1-x "+chain("z")), zfs.ErrNoSpace)
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t)
+				threeWarm(s)
+				s.prepare("default/8/extract-1-x "+chain("z"), "", ref(chain("z")))
+				s.prepare("gone", "")
+				s.remove("gone") // trash, which makes room
+				s.silent(func() error {
+					return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
+				})
+				room := false
+				s.pool.interrupt(func(call string) error {
+					if room = room || call == "destroy"; !room && call == "apply" {
+						return fakeError("set", "x", zfs.ErrNoSpace)
+					}
+					return nil
+				})
+				assert.NoError(t, do(s))
+				assert.True(t, room, "room was made")
+				s.pool.interrupt(nil)
+			})
+		})
+	}
+}
+
+// A commit that was killed can be done again by the daemon that lives on.
+func TestAKilledCommitAgain(t *testing.T) {
+	t.Parallel()
+	for kill := range 7 {
+		s := begin(t, torn)
+		s.prepare("web", "")
+		s.write("web", "w;")
+		s.pool.kill = kill
+		err := s.sn.Commit(s.ctx, "saved", "web")
+		s.pool.kill = -1
+		require.ErrorIs(t, err, errKilled, "killed at %d", kill)
+		assert.NoError(t, s.sn.Commit(s.ctx, "saved", "web"), "killed at %d", kill)
+		if s.sn.index.records["web"] != nil {
+			s.remove("web")
+			s.cleanup()
+			assert.Len(t, s.datasets(), 1, "removed and cleaned up, killed at %d", kill)
+		}
+	}
+}
+
+// What a killed commit left goes with its snapshot.
+func TestAKilledCommitIsRemoved(t *testing.T) {
+	t.Parallel()
+	for kill := range 7 {
+		synctest.Test(t, func(t *testing.T) {
+			s := begin(t, torn)
+			s.prepare("web", "")
+			s.write("web", "w;")
+			s.pool.kill = kill
+			err := s.sn.Commit(s.ctx, "saved", "web")
+			s.pool.kill = -1
+			require.ErrorIs(t, err, errKilled, "killed at %d", kill)
+			s.remove("web")
+			s.cleanup()
+			s.later()
+			s.cleanup()
+			assert.Len(t, s.datasets(), 1, "killed at %d: %q\n%s", kill, s.datasets(), s.log)
+		})
+	}
+}

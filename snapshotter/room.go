@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/log"
@@ -53,8 +55,8 @@ type making struct {
 
 // makeRoom destroys all trash and all warm templates that can go and waits, for
 // some time, until their space can be written again. Callers that come while it is
-// being done share it.
-func (s *Snapshotter) makeRoom(ctx context.Context) (Room, error) {
+// being done share it. cause is why it is wanted.
+func (s *Snapshotter) makeRoom(ctx context.Context, cause error) (Room, error) {
 	s.room.mu.Lock()
 	if m := s.room.under; m != nil {
 		s.room.mu.Unlock()
@@ -68,7 +70,7 @@ func (s *Snapshotter) makeRoom(ctx context.Context) (Room, error) {
 	m := &making{done: make(chan struct{})}
 	s.room.under = m
 	s.room.mu.Unlock()
-	m.room, m.err = s.evictAll(context.WithoutCancel(ctx)) // others may wait for it
+	m.room, m.err = s.evictAll(context.WithoutCancel(ctx), cause) // others may wait for it
 	s.room.mu.Lock()
 	s.room.under = nil
 	s.room.mu.Unlock()
@@ -76,14 +78,14 @@ func (s *Snapshotter) makeRoom(ctx context.Context) (Room, error) {
 	return m.room, m.err
 }
 
-func (s *Snapshotter) evictAll(ctx context.Context) (Room, error) {
+func (s *Snapshotter) evictAll(ctx context.Context, cause error) (Room, error) {
 	before, err := Limits(ctx, s.pool, s.config.Base)
 	if err != nil {
 		return Room{}, err
 	}
 	policy := s.config.policy()
 	// Where nothing comes back of what is destroyed, what is warm would go for nothing.
-	policy.All = space.Tightest(before).Stuck == ""
+	policy.All = space.Tightest(thoseOf(before, cause)).Stuck == ""
 	leave, err := s.cleanup.take(ctx)
 	if err != nil {
 		return Room{}, err
@@ -111,6 +113,16 @@ func (s *Snapshotter) evictAll(ctx context.Context) (Room, error) {
 	return room, nil
 }
 
+// thoseOf are the limits that may have been meant by what ZFS answered. A quota that
+// is written beyond is EDQUOT. ENOSPC is a pool that is full or, to promote, a quota on
+// where the template goes: never one that nothing warm is under.
+func thoseOf(limits []space.Limit, cause error) []space.Limit {
+	quota := errors.Is(cause, zfs.ErrQuota) || errors.Is(cause, syscall.EDQUOT)
+	return slices.DeleteFunc(slices.Clone(limits), func(l space.Limit) bool {
+		return quota && l.Pool || !quota && !l.Pool && l.Stuck != ""
+	})
+}
+
 // outOfRoom tells whether ZFS refused something for want of space.
 func outOfRoom(err error) bool { return errors.Is(err, zfs.ErrNoSpace) || errors.Is(err, zfs.ErrQuota) }
 
@@ -122,7 +134,7 @@ func (s *Snapshotter) withRoom(ctx context.Context, do func() error) error {
 		return err
 	}
 	log.G(ctx).WithError(err).Warn("there is no room: warm templates are evicted, and it is tried once more")
-	room, roomErr := s.makeRoom(ctx)
+	room, roomErr := s.makeRoom(ctx, err)
 	if roomErr != nil {
 		return fmt.Errorf("%w (and room could not be made: %s)", err, roomErr.Error())
 	}
@@ -138,4 +150,9 @@ type applier func(ctx context.Context, ops ...zfs.Op) error
 // apply is the pool's Apply, with room made where there is none.
 func (s *Snapshotter) apply(ctx context.Context, ops ...zfs.Op) error {
 	return s.withRoom(ctx, func() error { return s.pool.Apply(ctx, ops...) })
+}
+
+// catchUp is the queue's, with room made where there is none.
+func (s *Snapshotter) catchUp(ctx context.Context) error {
+	return s.withRoom(ctx, func() error { return s.queue.catchUp(ctx) })
 }

@@ -202,7 +202,7 @@ func TestRenewalsShareTheRoom(t *testing.T) {
 		var each sync.WaitGroup
 		for _, partial := range partials {
 			each.Go(func() {
-				_, _, err := s.sn.Renew(s.ctx, partial)
+				_, _, err := s.sn.Renew(s.ctx, partial, zfs.ErrNoSpace)
 				assert.NoError(t, err)
 			})
 		}
@@ -255,7 +255,7 @@ func TestRenew(t *testing.T) {
 		s.write(key, "partial;")
 		s.resize(900)
 		before := s.stat(key)
-		fresh, made, err := s.sn.Renew(s.ctx, partial)
+		fresh, made, err := s.sn.Renew(s.ctx, partial, zfs.ErrNoSpace)
 		require.NoError(t, err)
 		assert.Equal(t, "3 warm templates of 300B were evicted, and pool tank is 77% full (700B of 900B)", made)
 		assert.False(t, s.has(a) || s.has(b) || s.has(c) || s.has(partial))
@@ -283,7 +283,7 @@ func TestRenewOfOtherThings(t *testing.T) {
 	s.write("web", "precious;")
 	before := s.visible()
 	for _, dataset := range []string{s.dataset("web"), s.templateOf("base"), "tank/z/runtime/none-0123456789abcdef", "elsewhere", ""} {
-		_, _, err := s.sn.Renew(s.ctx, dataset)
+		_, _, err := s.sn.Renew(s.ctx, dataset, zfs.ErrNoSpace)
 		assert.ErrorIs(t, err, errdefs.ErrFailedPrecondition, dataset)
 		assert.NoError(t, s.sn.Discard(s.ctx, dataset))
 	}
@@ -301,7 +301,7 @@ func TestRenewWithoutRoom(t *testing.T) {
 		require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
 		s.write(key, "partial;")
 		s.resize(600)
-		_, _, err := s.sn.Renew(s.ctx, s.dataset(key))
+		_, _, err := s.sn.Renew(s.ctx, s.dataset(key), zfs.ErrNoSpace)
 		require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
 		assert.ErrorContains(t, err, "3 warm templates")
 		assert.Equal(t, []string{"web"}, s.names())
@@ -442,4 +442,27 @@ func TestACommitBesideWriters(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A commit that the quota of the templates refuses does not wait for writers.
+func TestACommitIntoAFullQuotaOfTemplates(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		threeWarm(s)
+		s.quota("tank/z/storage", "300") // as much as is in it
+		attempts, room := 0, false
+		s.pool.interrupt(func(call string) error {
+			room = room || call == "destroy"
+			if call == "apply" && !room {
+				attempts++
+				return fakeError("promote", "tank/z/storage/x", zfs.ErrQuota)
+			}
+			return nil
+		})
+		began := time.Now()
+		require.NoError(t, s.sn.Commit(s.ctx, "saved", "web"))
+		assert.Less(t, time.Since(began), 5*time.Second)
+		assert.Less(t, attempts, 5, "attempts before room was made")
+	})
 }

@@ -50,10 +50,14 @@ func Limits(ctx context.Context, pool Gauge, base layout.Base) ([]space.Limit, e
 			return nil, err
 		}
 		if s.Quota > 0 {
-			limits = append(limits, space.Limit{Of: "the quota of " + name, Used: s.Used, Total: s.Quota})
+			l := space.Limit{Of: "the quota of " + name, Used: s.Used, Total: s.Quota}
+			if name == base.Runtime() {
+				l.Stuck = "what is warm lies in " + base.Storage() + ", which it does not bound"
+			}
+			limits = append(limits, l)
 		}
 		if name == base.Pool() {
-			l := space.Limit{Of: "pool " + name, Used: s.Used, Total: s.Used + s.Available, Freeing: state.Freeing}
+			l := space.Limit{Of: "pool " + name, Pool: true, Used: s.Used, Total: s.Used + s.Available, Freeing: state.Freeing}
 			if state.Checkpoint {
 				l.Stuck = "the pool has a checkpoint, which keeps what is destroyed ('zpool checkpoint -d " + name + "' discards it)"
 			}
@@ -218,7 +222,11 @@ const gaugeFresh = 5 * time.Second
 // little room it evicts warm templates.
 func (s *Snapshotter) Begin(ctx context.Context) (end func()) {
 	end = s.activity.begin()
-	s.easeSometimes(ctx)
+	s.closing.RLock()
+	defer s.closing.RUnlock()
+	if s.usable() == nil {
+		s.easeSometimes(ctx)
+	}
 	return end
 }
 
@@ -263,7 +271,7 @@ func (s *Snapshotter) ease(ctx context.Context) error {
 		s.sweeps.report(ctx, plan.Problems)
 		return nil
 	}
-	if err := s.queue.catchUp(ctx); err != nil {
+	if err := s.queue.catchUp(ctx); err != nil && !outOfRoom(err) {
 		return err
 	}
 	_, err = s.sweep(withUrgent(ctx), policy)

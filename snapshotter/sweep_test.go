@@ -267,3 +267,48 @@ func TestSettingsOfSweeps(t *testing.T) {
 		assert.ErrorContains(t, s.tryStart(), "no percentage")
 	}
 }
+
+// A quota on <base>/runtime is relieved by nothing that is warm: that lies under storage.
+func TestAQuotaOnRuntimesEvictsNoTemplates(t *testing.T) {
+	t.Parallel()
+	t.Run("pressure", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+			a, b, c := threeWarm(s)
+			s.quota("tank/z/runtime", "700") // the container has 600 of it
+			s.cleanup()
+			s.cleanup()
+			s.cleanup()
+			assert.True(t, s.has(a) && s.has(b) && s.has(c), "left: %q\n%s", s.templates(), s.log)
+		})
+	})
+	t.Run("no room", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := begin(t)
+			a, b, c := threeWarm(s)
+			s.quota("tank/z/runtime", "600")
+			s.pool.interrupt(func(call string) error {
+				if call == "apply" {
+					return fakeError("clone", "tank/z/runtime/x", zfs.ErrQuota)
+				}
+				return nil
+			})
+			require.ErrorIs(t, second(s.sn.Prepare(s.ctx, "x", "")), errdefs.ErrResourceExhausted)
+			assert.True(t, s.has(a) && s.has(b) && s.has(c), "left: %q\n%s", s.templates(), s.log)
+		})
+	})
+}
+
+// A Prepare under pressure does not evict the very layer that it asks for.
+func TestAPrepareUnderPressureKeepsWhatItAsksFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		_, _, c := threeWarm(s)
+		s.resize(1100)
+		time.Sleep(gaugeFresh)
+		_, unpacked := s.pull("default", "", chain("c"), hundred)
+		assert.False(t, unpacked, "the layer was in the pool: %s", s.log)
+		assert.True(t, s.has(c))
+	})
+}

@@ -13,6 +13,8 @@ type Limit struct {
 	Used    uint64 `json:"used"` // bytes
 	Total   uint64 `json:"total"`
 	Freeing uint64 `json:"freeing"` // of Used, what comes back by itself
+	// Pool tells that it is a pool's, which ZFS refuses for another reason than a quota's.
+	Pool bool `json:"-"`
 	// Stuck says why nothing comes back of what is destroyed, where that is so.
 	Stuck string `json:"stuck,omitempty"`
 }
@@ -40,10 +42,12 @@ func Fullest(limits []Limit) (fullest Limit) {
 	return fullest
 }
 
-// Tightest answers the limit that leaves the fewest bytes.
+// Tightest answers the limit that leaves the fewest bytes; of several one of which
+// something comes back.
 func Tightest(limits []Limit) (tightest Limit) {
 	for i, l := range limits {
-		if i == 0 || l.left() < tightest.left() {
+		freer := l.left() == tightest.left() && l.Stuck == "" && tightest.Stuck != ""
+		if i == 0 || l.left() < tightest.left() || freer {
 			tightest = l
 		}
 	}

@@ -80,3 +80,15 @@ func TestOrderOfRandomTrees(t *testing.T) {
 		require.Equal(t, order, Order(nodes), "whatever the order of the nodes")
 	}
 }
+
+// Of limits that leave as little, one counts of which something comes back.
+func TestTightest(t *testing.T) {
+	t.Parallel()
+	wide := Limit{Of: "wide", Used: 10, Total: 100}
+	full, stuck := Limit{Of: "full", Used: 50, Total: 50}, Limit{Of: "stuck", Used: 7, Total: 7, Stuck: "it is"}
+	for _, limits := range [][]Limit{{wide, full, stuck}, {stuck, full, wide}, {full, stuck}} {
+		assert.Equal(t, full, Tightest(limits))
+	}
+	assert.Equal(t, stuck, Tightest([]Limit{wide, stuck}))
+	assert.Equal(t, Limit{}, Tightest(nil))
+}

@@ -1,0 +1,28 @@
+package kind
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+func TestOf(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ err, want error }{
+		{nil, nil},
+		{errors.New("anything"), nil},
+		{fmt.Errorf("x: %w", &zfs.Error{Op: "clone", Dataset: "tank/x", Kind: zfs.ErrNoSpace}), errdefs.ErrResourceExhausted},
+		{&zfs.Error{Kind: zfs.ErrQuota}, errdefs.ErrResourceExhausted},
+		{&zfs.Error{Kind: zfs.ErrHasClones}, errdefs.ErrFailedPrecondition},
+		{&zfs.Error{Kind: zfs.ErrSuspended}, errdefs.ErrUnavailable},
+		{&zfs.Error{Kind: zfs.ErrExists}, errdefs.ErrInternal}, // AlreadyExists has a meaning of its own
+		{&zfs.Error{}, nil},
+	} {
+		assert.Equal(t, c.want, Of(c.err), "%v", c.err)
+	}
+}
