@@ -173,6 +173,7 @@ func TestCleanupByTheDaemonThatHasTheBase(t *testing.T) {
 	assert.Empty(t, stdout+stderr)
 	assert.Len(t, base.Names(t), 4)
 
+	require.Eventually(t, func() bool { return markOf(t, base) == snapshotter.Mark{} }, patience, 50*time.Millisecond, "by the daemon, some time later")
 	require.NoError(t, os.Rename(d.address, d.address+".away")) // as where it is another's mount namespace
 	litter(t, base, 1)
 	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--auto")...)

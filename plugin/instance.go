@@ -27,11 +27,16 @@ type Instance struct {
 // Open answers the snapshotter that config asks for, after making sure that
 // this process may have it. Its errors are one line and say what to do.
 func Open(ctx context.Context, config Config) (*Instance, error) {
+	return openFor(ctx, config, servingAt+config.Address)
+}
+
+// openFor is Open that signs the base's lock with what it is for.
+func openFor(ctx context.Context, config Config, doing string) (*Instance, error) {
 	i, err := newInstance(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	if err := i.open(ctx, config); err != nil {
+	if err := i.open(ctx, config, doing); err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
 	return i, nil
@@ -82,8 +87,8 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 // listName is the file, in the base, with what a cleanup goes on from.
 const listName = "cleanup.json"
 
-func (i *Instance) open(ctx context.Context, config Config) (err error) {
-	if err := i.own(ctx, config, servingAt+config.Address); err != nil {
+func (i *Instance) open(ctx context.Context, config Config, doing string) (err error) {
+	if err := i.own(ctx, config, doing); err != nil {
 		return err
 	}
 	i.Snapshotter, err = snapshotter.New(ctx, i.pool, i.settings(config))

@@ -33,7 +33,7 @@ func initPlugin(ic *plugin.InitContext) (any, error) {
 	if config.Dataset == "" {
 		return nil, fmt.Errorf("zfstpl: no dataset is configured: %w", plugin.ErrSkipPlugin)
 	}
-	instance, err := Open(ic.Context, *config)
+	instance, err := openFor(ic.Context, *config, "in containerd") // nobody serves the socket
 	if errors.Is(err, zfs.ErrUnavailable) {
 		return nil, fmt.Errorf("%w: %w", err, plugin.ErrSkipPlugin)
 	}

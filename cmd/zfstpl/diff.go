@@ -175,13 +175,17 @@ func isView(e snapshotter.Entry, name string) bool {
 }
 
 // find answers the dataset of a snapshot that is named as the backend, containerd
-// or ZFS names it.
+// or ZFS names it or, if none of them does, as 'zfstpl ls' shows it.
 func find(entries []snapshotter.Entry, name string) (snapshotter.Entry, error) {
-	var found []snapshotter.Entry
+	var found, shown []snapshotter.Entry
 	var names []string
 	for _, e := range entries {
-		if (e.Dataset == name || path.Base(e.Dataset) == name) && e.State != snapshotter.StatePartial && e.State != snapshotter.StateForeign {
+		ours := e.State != snapshotter.StatePartial && e.State != snapshotter.StateForeign
+		if e.Dataset == name && ours {
 			return e, nil
+		}
+		if path.Base(e.Dataset) == name && ours {
+			shown = append(shown, e)
 		}
 		for _, r := range e.Records {
 			if r.Name == name {
@@ -194,6 +198,9 @@ func find(entries []snapshotter.Entry, name string) (snapshotter.Entry, error) {
 				}
 			}
 		}
+	}
+	if len(found) == 0 {
+		found = shown // one at most: runtimes and templates are not called alike
 	}
 	switch len(found) {
 	case 1:

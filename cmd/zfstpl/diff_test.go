@@ -19,6 +19,7 @@ func TestSidesOf(t *testing.T) {
 	require.NoError(t, err)
 	const storage, run = "tank/z/storage/", "tank/z/runtime/web-0123456789abcdef"
 	const trash = "tank/z/runtime/old-0123456789abcdef"
+	const called = "tank/z/runtime/empty-0123456789abcdef"
 	a, b := storage+chain("a"), storage+chain("b")
 	entries := []snapshotter.Entry{
 		{Dataset: a, Parent: storage + "empty", State: snapshotter.StateUsed, Records: records(
@@ -27,6 +28,8 @@ func TestSidesOf(t *testing.T) {
 			info(snapshots.KindCommitted, "default/2/"+chain("b")), info(snapshots.KindView, "default/5/look"))},
 		{Dataset: run, Parent: b, State: snapshotter.StateUsed, Records: records(info(snapshots.KindActive, "default/3/web"))},
 		{Dataset: trash, Parent: b, State: snapshotter.StateTrash},
+		{Dataset: storage + "empty", State: snapshotter.StateUsed},
+		{Dataset: called, Parent: a, State: snapshotter.StateUsed, Records: records(info(snapshots.KindActive, "default/7/empty"))},
 	}
 	for name, want := range map[string]diff.Sides{
 		"web":                  {Lower: b + "@extracted", Upper: run},
@@ -36,6 +39,7 @@ func TestSidesOf(t *testing.T) {
 		chain("b"):             {Lower: a + "@extracted", Upper: b + "@extracted"},
 		b:                      {Lower: a + "@extracted", Upper: b + "@extracted"},
 		"look":                 {Lower: b + "@extracted", Upper: b + "@extracted"},
+		"empty":                {Lower: a + "@extracted", Upper: called},
 		trash:                  {Lower: b + "@extracted", Upper: trash},
 	} {
 		sides, err := sidesOf(base, entries, name, "")
