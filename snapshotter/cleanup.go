@@ -84,13 +84,12 @@ func (s *Snapshotter) cleanBy(ctx context.Context, policy space.Policy) (evicted
 		return old, err
 	}
 	gone, err := s.sweep(ctx, policy)
-	if err == nil {
-		err = s.queue.flush(ctx)
+	gone.templates, gone.bytes = gone.templates+old.templates, gone.bytes+old.bytes
+	if err != nil {
+		return gone, poolError("sweep", err)
 	}
-	if err == nil {
-		s.queue.poke() // what is owed is another now
-	}
-	return evicted{old.templates + gone.templates, old.bytes + gone.bytes}, poolError("sweep", err)
+	s.queue.poke() // what is owed is another now
+	return gone, poolError("cleanup", s.queue.flush(ctx))
 }
 
 func (s *Snapshotter) cleanTrash(ctx context.Context) (old evicted, err error) {
@@ -180,6 +179,8 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 		n := space.Node{Dataset: dataset, Doomed: !x.stuck[dataset].waits(now)}
 		if t.origin != nil {
 			n.Origin = t.origin.Dataset()
+		} else if x.trash[t.of] != nil {
+			n.Origin = t.of
 		}
 		nodes = append(nodes, n)
 	}
@@ -303,6 +304,7 @@ func (x *index) reprieve(dying map[string]*template, order []string, left func(s
 		if !left(dataset) {
 			delete(x.trash, dataset)
 			delete(x.stuck, dataset)
+			delete(x.doubtful, dataset)
 		} else if t := dying[dataset]; t != nil {
 			x.templates[dataset] = t
 			delete(x.trash, dataset)

@@ -236,7 +236,7 @@ func (s *Snapshotter) forgetStray(ctx context.Context, active *record) error {
 			return err
 		}
 		if left[half] == nil {
-			s.index.trustName(half)
+			s.index.halfIsGone(active.dataset, half)
 		}
 	}
 	if err := s.pool.DestroySnapshot(ctx, active.dataset+"@"+layout.Extracted); err != nil {
@@ -269,10 +269,12 @@ func (x *index) trust(runtime string) {
 	delete(x.strays, runtime)
 }
 
-func (x *index) trustName(template string) {
+// halfIsGone gives the name of a half free: what has it from now on is another's.
+func (x *index) halfIsGone(runtime, half string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	delete(x.doubtful, template)
+	delete(x.doubtful, half)
+	x.strays[runtime] = ""
 }
 
 func (x *index) suspected(runtime string) (half string, suspected bool) {
@@ -285,8 +287,9 @@ func (x *index) suspected(runtime string) (half string, suspected bool) {
 // dropStray has what a failed commit of a runtime may have left destroyed with it.
 // It wants the mutex held.
 func (x *index) dropStray(runtime string) {
-	if half := x.strays[runtime]; half != "" {
+	if half := x.strays[runtime]; half != "" && x.doubtful[half] && x.templates[half] == nil {
 		x.discard(half, nil)
+		x.trash[half].of = runtime
 	}
 	delete(x.strays, runtime)
 }

@@ -40,6 +40,7 @@ func (t *template) warm() bool {
 type trash struct {
 	dataset string
 	origin  *template // what it is a clone of; nil where that is not ours
+	of      string    // the runtime that it is the half of, see dropStray; or the other way round
 	since   time.Time
 }
 

@@ -519,6 +519,13 @@ func TestAMarkThatCannotBeWritten(t *testing.T) {
 	})
 }
 
+// trash is how many datasets wait to be destroyed.
+func (s *story) trash() int {
+	s.sn.index.mu.RLock()
+	defer s.sn.index.mu.RUnlock()
+	return len(s.sn.index.trash)
+}
+
 // What became trash while warm templates were evicted is not forgotten.
 func TestTrashBesideAnEviction(t *testing.T) {
 	t.Parallel()
@@ -544,10 +551,10 @@ func TestTrashBesideAnEviction(t *testing.T) {
 		s.commit("saved", "web") // its runtime is trash
 		require.NoError(t, <-done)
 		s.pool.interrupt(nil)
-		require.Len(t, s.sn.index.trash, 1)
+		require.Equal(t, 1, s.trash())
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		assert.Empty(t, s.sn.index.trash, "an hour later")
+		assert.Zero(t, s.trash(), "an hour later")
 	})
 }
 
@@ -578,6 +585,6 @@ func TestAMarkOfTrashBesideAnEviction(t *testing.T) {
 		s.pool.interrupt(nil)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		assert.True(t, s.marked().Owed(time.Now()), "%v, trash %d", s.marked(), len(s.sn.index.trash))
+		assert.True(t, s.marked().Owed(time.Now()), "%v, trash %d", s.marked(), s.trash())
 	})
 }

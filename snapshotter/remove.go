@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -80,8 +81,10 @@ type removals struct {
 	pending [][]zfs.Op // one entry a removal, oldest first
 	repairs int        // how many of them there are up to the last repair, see repair.go
 	held    int        // cleanups that are destroying what need not be written
+	late    bool       // it was to be written, or marked, while it was held
 
-	flushing sync.Mutex // keeps batches in order: children before their parents
+	flushing sync.Mutex   // keeps batches in order: children before their parents
+	wanted   atomic.Int32 // how many wait for that
 	apply    func(context.Context, ...zfs.Op) error
 	mark     func(context.Context) error // makes the base say what is owed
 	hurry    func(context.Context) bool  // whether the work of others counts less
@@ -147,8 +150,7 @@ func (q *removals) catchUp(ctx context.Context) error {
 // had taken that, and the next start would leave it alone, and all it stands on. But
 // where there is no room to write them, room has to be made first.
 func (q *removals) overtake(ctx context.Context, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
-	q.flushing.Lock()
-	defer q.flushing.Unlock()
+	defer q.turn()()
 	if q.has(template) {
 		if err := q.writeAll(ctx); err != nil && !outOfRoom(err) {
 			return err
@@ -176,14 +178,33 @@ func (q *removals) holdBack() (release func()) {
 	return func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		q.held--
-		q.poke() // also for the mark
+		if q.held--; q.late || len(q.pending) > 0 {
+			q.late = false
+			q.poke()
+		}
+	}
+}
+
+func (q *removals) isEnding() bool {
+	select {
+	case <-q.quit:
+		return true
+	default:
+		return false
 	}
 }
 
 func (q *removals) isHeldBack() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.held > 0
+}
+
+// putOff tells whether it is held back, and then has it poked when that is over.
+func (q *removals) putOff() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.late = q.late || q.held > 0
 	return q.held > 0
 }
 
@@ -212,7 +233,7 @@ func (q *removals) run() {
 		case <-time.After(removalDelay):
 		}
 		err := q.trickle(context.Background())
-		if err == nil && q.isHeldBack() {
+		if err == nil && q.putOff() {
 			continue // it will be poked
 		}
 		if err != nil {
@@ -240,19 +261,31 @@ func (q *removals) flush(ctx context.Context) error {
 	if q.empty() {
 		return nil
 	}
-	q.flushing.Lock()
-	defer q.flushing.Unlock()
+	defer q.turn()()
 	return q.writeAll(ctx)
 }
 
-// trickle is a flush that leaves off when a cleanup begins, which may make it needless.
+// turn waits for the turn of whoever waits for it to end, and answers what ends it.
+func (q *removals) turn() (end func()) {
+	q.wanted.Add(1)
+	q.flushing.Lock()
+	q.wanted.Add(-1)
+	return q.flushing.Unlock
+}
+
+// trickle is a flush that nobody waits for. It leaves off when somebody wants the
+// turn, and when a cleanup begins, which may make it needless.
 func (q *removals) trickle(ctx context.Context) error {
 	if q.empty() || q.isHeldBack() {
 		return nil
 	}
 	q.flushing.Lock()
 	defer q.flushing.Unlock()
-	for !q.isHeldBack() {
+	for !q.isHeldBack() && !q.isEnding() {
+		if q.wanted.Load() > 0 {
+			q.poke() // who comes now may leave some
+			return nil
+		}
 		if more, err := q.writeSome(ctx); !more || err != nil {
 			return err
 		}

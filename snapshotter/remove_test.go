@@ -435,3 +435,36 @@ func TestRetriesOfRemovalsDoNotAddUp(t *testing.T) {
 		s.pool.interrupt(nil)
 	})
 }
+
+// Whoever waits until removals are written does not wait at the pace of what nobody
+// waits for.
+func TestWhoWaitsForRemovalsEndsTheTrickle(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	const removals = politeBatch + 2*removalBatch
+	for i := range removals {
+		s.prepare(fmt.Sprint("web", i), "")
+	}
+	defer s.sn.Begin(s.ctx)()
+	var writes atomic.Int64
+	began, gate := make(chan struct{}), make(chan struct{})
+	s.pool.interrupt(func(call string) error {
+		if call == "apply" && writes.Add(1) == 1 {
+			close(began)
+			<-gate
+		}
+		return nil
+	})
+	for i := range removals {
+		s.remove(fmt.Sprint("web", i))
+	}
+	<-began
+	flushed := make(chan error, 1)
+	go func() { flushed <- s.sn.queue.flush(withUrgent(s.ctx)) }()
+	require.Eventually(t, func() bool { return s.sn.queue.wanted.Load() == 1 }, 10*time.Second, time.Millisecond)
+	close(gate)
+	require.NoError(t, <-flushed)
+	assert.EqualValues(t, 3, writes.Load())
+	s.pool.interrupt(nil)
+	s.requireInvariants()
+}

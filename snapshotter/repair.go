@@ -52,8 +52,9 @@ func (s *Snapshotter) undoUpdate(old, updated *record) error {
 
 // undoCommit takes back what there may be of a commit: the active snapshot is whole
 // again before the committed one goes, so whatever stops the pool in between, one of
-// them is there. A template that the commit made is left, without a record: the next
-// start takes it back, and what is written until then is the active snapshot's.
+// them is there. A template that the commit made is left, without a record, and what is
+// written until then is the active snapshot's: the next start takes it back or, where it
+// is a clone still, the next commit, or the end of the snapshot.
 func (s *Snapshotter) undoCommit(ctx context.Context, r, active *record) error {
 	if err := s.queueUndiscard(active); err != nil {
 		return err
@@ -89,9 +90,15 @@ const repairTime = 5 * time.Second
 // on writing into a snapshot that, should the machine die before the pool knows of
 // it, would go at the next start. Where it cannot be done now the queue goes on.
 func (s *Snapshotter) tellPool(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), repairTime)
-	defer cancel()
-	_ = s.queue.catchUp(ctx) // the queue tells of it when it cannot either
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		_ = s.queue.catchUp(context.WithoutCancel(ctx)) // the queue tells of it when it cannot either
+	}()
+	select {
+	case <-told:
+	case <-time.After(repairTime): // a call that has begun heeds no context
+	}
 }
 
 // rewrite are the ops that write a record which may be in the pool already.

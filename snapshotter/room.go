@@ -93,7 +93,7 @@ func (s *Snapshotter) evictAll(ctx context.Context, cause error) (Room, error) {
 	gone, err := s.cleanBy(withUrgent(ctx), policy)
 	leave()
 	room := Room{Templates: gone.templates, Bytes: gone.bytes}
-	if err != nil {
+	if err != nil && !outOfRoom(err) { // else it is not back yet, and the queue writes the rest
 		return room, err
 	}
 	waiting, cancel := context.WithTimeout(ctx, freeWait)

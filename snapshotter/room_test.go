@@ -466,3 +466,27 @@ func TestACommitIntoAFullQuotaOfTemplates(t *testing.T) {
 		assert.Less(t, attempts, 5, "attempts before room was made")
 	})
 }
+
+// What was destroyed for room is not back at once: a removal that cannot be written
+// before that is no reason not to try again.
+func TestRoomThatComesBackLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		threeWarm(s)
+		s.layer("base", "", "")
+		s.view("gone", "base")
+		s.cleanup()
+		s.remove("gone")
+		room := false
+		s.pool.interrupt(func(call string) error {
+			if room = room || call == "wait"; !room && call == "apply" {
+				return fakeError("set", "x", zfs.ErrNoSpace)
+			}
+			return nil
+		})
+		require.NoError(t, second(s.sn.Prepare(s.ctx, "x", "")))
+		s.pool.interrupt(nil)
+		s.requireInvariants()
+	})
+}

@@ -141,9 +141,20 @@ func (s *Snapshotter) complain(ctx context.Context, left map[string]error) {
 	}
 }
 
-// hasClone tells whether a dataset has a clone that is ours.
+// hasClone tells whether a dataset has a clone that is ours. What a killed commit left
+// may be the runtime's clone or, where it came to promote it, the runtime be that one's.
 func (x *index) hasClone(dataset string) bool {
+	if x.isHalfOfTrash(dataset) {
+		return true
+	}
 	return slices.ContainsFunc(x.nodes(KeepForever, time.Now()), func(n space.Node) bool { return n.Origin == dataset })
+}
+
+func (x *index) isHalfOfTrash(dataset string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	t := x.trash[dataset]
+	return t != nil && x.trash[t.of] != nil
 }
 
 // explain finds out what an error does not say: who holds a dataset, or which
