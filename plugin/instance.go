@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/log"
 	"github.com/moby/sys/mountinfo"
@@ -87,10 +88,20 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 // listName is the file, in the base, with what a cleanup goes on from.
 const listName = "cleanup.json"
 
+// slowStart is how long the start of a small base may take, and of a large one takes
+// longer.
+const slowStart = 2 * time.Second
+
 func (i *Instance) open(ctx context.Context, config Config, doing string) (err error) {
 	if err := i.own(ctx, config, doing); err != nil {
 		return err
 	}
+	// Who looks into the log meanwhile is to see what takes so long. A start that fails is
+	// one line: that comes later, or instead.
+	slow := time.AfterFunc(slowStart, func() {
+		log.G(ctx).WithField("dataset", i.base.String()).Info("opening the base: all that is in it is listed")
+	})
+	defer slow.Stop()
 	i.Snapshotter, err = snapshotter.New(ctx, i.pool, i.settings(config))
 	if err != nil {
 		return err // the one line that is said, so it comes before any other

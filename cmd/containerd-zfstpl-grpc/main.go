@@ -52,7 +52,6 @@ func run(c *cli.Context) error {
 	if err := config.SetLogLevel(); err != nil {
 		return err
 	}
-	log.G(c.Context).WithField("dataset", config.Dataset).Info("opening the base")
 	instance, err := plugin.Open(c.Context, config)
 	if err != nil {
 		return unlessEnded(c.Context, err)
