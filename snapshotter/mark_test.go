@@ -1,16 +1,11 @@
 package snapshotter
 
 import (
-	"context"
-	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -157,345 +152,6 @@ func TestAStrangersMark(t *testing.T) {
 	})
 }
 
-func withList(t testing.TB) func(*story) {
-	path := filepath.Join(t.TempDir(), "list")
-	return settings(func(c *Config) { c.CleanupList = path })
-}
-
-// resume is a cleaner as the command has one when no daemon runs.
-func (s *story) resume() *Cleaner {
-	s.Helper()
-	s.pool.owner.Store(nil)
-	c, err := Resume(s.ctx, s.pool, s.config(), s.marked())
-	require.NoError(s, err)
-	return c
-}
-
-// listings counts the listings of the whole base from now on.
-func (s *story) listings() *int {
-	n := new(int)
-	s.pool.listed = func(root string) {
-		if root == s.base.String() {
-			*n++
-		}
-	}
-	return n
-}
-
-// What a snapshotter knew when it was closed is enough to clean up, without
-// listing the pool; what is left then is kept again.
-func TestCleanupGoesOnFromAList(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, withList(t), keepWarm(time.Hour))
-		a, _ := s.pull("default", "", chain("a"), hundred)
-		b, _ := s.pull("default", a, chain("b"), hundred)
-		s.layer("saved", a, "x;")
-		s.prepare("web", "")
-		s.prepare("db", a)
-		s.remove("saved", "web", b)
-		require.NoError(t, s.sn.Close())
-		assert.NotEmpty(t, s.marked().List)
-		assert.True(t, s.marked().Owed(time.Now()))
-
-		n := s.listings()
-		c := s.resume()
-		require.NotNil(t, c, "the list holds")
-		assert.Empty(t, s.marked().List, "and no longer: it is being used up")
-		var last Progress
-		require.NoError(t, c.Clean(s.ctx, func(p Progress) { last = p }))
-		assert.Equal(t, Progress{Looked: 5, Of: 5, Destroyed: 5}, last, "web, saved and what three commits were made in")
-		require.NoError(t, c.Close())
-		assert.Zero(t, *n)
-		assert.Len(t, s.templates(), 3, "empty, a and b, which is warm")
-		warm := s.marked()
-		assert.True(t, warm.Due.After(time.Now()))
-
-		time.Sleep(time.Hour)
-		c = s.resume()
-		require.NotNil(t, c)
-		require.NoError(t, c.Clean(s.ctx, nil))
-		require.NoError(t, c.Close())
-		assert.Len(t, s.templates(), 2, "empty and a, on which db stands")
-		assert.Equal(t, Mark{}, s.marked())
-		assert.NoFileExists(t, s.config().CleanupList)
-		assert.Zero(t, *n)
-		s.start()
-		assert.ElementsMatch(t, []string{a, "db"}, s.names())
-		s.requireInvariants()
-	})
-}
-
-// A list holds for as long as nobody else had the base open, and only whole.
-func TestAListThatDoesNotHold(t *testing.T) {
-	t.Parallel()
-	for what, spoil := range map[string]func(s *story){
-		"opened since":   func(s *story) { s.start() },
-		"another mark":   func(s *story) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, stamp(time.Now())+" abc") },
-		"no mark":        func(s *story) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "") },
-		"changed":        func(s *story) { _ = os.WriteFile(s.config().CleanupList, []byte(`{"go":[]}`), 0o600) },
-		"gone":           func(s *story) { _ = os.Remove(s.config().CleanupList) },
-		"a directory":    func(s *story) { _ = os.Remove(s.config().CleanupList); _ = os.Mkdir(s.config().CleanupList, 0o700) },
-		"half of it":     func(s *story) { _ = os.Truncate(s.config().CleanupList, 10) },
-		"none is wanted": func(s *story) { s.with = nil },
-	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, withList(t))
-				s.prepare("web", "")
-				s.remove("web")
-				require.NoError(t, s.sn.Close())
-				require.NotEmpty(t, s.marked().List)
-				spoil(s)
-				assert.Nil(t, s.resume())
-			})
-		})
-	}
-}
-
-// Every entry is looked at again: what is needed after all stays.
-func TestAnEntryThatIsNeededAfterAllStays(t *testing.T) {
-	t.Parallel()
-	record := `1 {"seq":9,"kind":"committed","name":"mine"}`
-	for what, change := range map[string]struct {
-		to   func(s *story, dataset string)
-		says string
-	}{
-		"a record": {func(s *story, d string) {
-			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+anID("1")] = record })
-		}, `the record of \"mine\"`},
-		"a record nobody can read": {func(s *story, d string) { s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+anID("1")] = "x" }) },
-			"does not begin with its number"},
-		"no mark": {func(s *story, d string) { s.pool.editFS(d, func(fs *fakeFS) { delete(fs.props, propTrash) }) }, "no trash mark"},
-		"a dataset in it": {func(s *story, d string) {
-			s.pool.edit(func(state *fakeState) { state.create(d+"/mine", nil) })
-		}, "datasets in it"},
-	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			s := begin(t, withList(t))
-			s.prepare("web", "")
-			s.prepare("db", "")
-			dataset, other := s.dataset("web"), s.dataset("db")
-			s.remove("web", "db")
-			require.NoError(t, s.sn.Close())
-			change.to(s, dataset)
-			c := s.resume()
-			require.NotNil(t, c)
-			require.NoError(t, c.Clean(s.ctx, nil))
-			require.NoError(t, c.Close())
-			assert.Contains(t, s.datasets(), dataset)
-			assert.NotContains(t, s.datasets(), other)
-			assert.Contains(t, s.log.String(), change.says)
-			assert.Equal(t, Mark{}, s.marked(), "it is nobody's to destroy")
-		})
-	}
-}
-
-// A crash anywhere while a list is used up leaves what the next start understands.
-func TestCrashDuringACleanupFromAList(t *testing.T) {
-	t.Parallel()
-	for cut := 0; ; cut++ {
-		require.Less(t, cut, 40)
-		s := begin(t, withList(t), keepWarm(0))
-		for i := range quietBatch + 10 {
-			s.prepare(fmt.Sprint(i), "")
-			s.remove(fmt.Sprint(i))
-		}
-		s.layer("kept", "", "k;")
-		require.NoError(t, s.sn.Close())
-		c := s.resume()
-		require.NotNil(t, c)
-		s.pool.cut = cut
-		err := c.Clean(s.ctx, nil)
-		over := !s.pool.dead
-		s.crash()
-		s.pool.cut = -1
-		assert.Equal(t, []string{"kept"}, s.names())
-		s.requireInvariants()
-		if over {
-			require.NoError(t, err)
-			return
-		}
-		assert.Nil(t, s.resume(), "the list holds no more")
-	}
-}
-
-// In the background a cleanup begins when nobody has written for a while, and on a
-// machine that is never quiet some time later all the same; by hand only when
-// somebody says so.
-func TestCleanupModes(t *testing.T) {
-	t.Parallel()
-	background := settings(func(c *Config) { c.Cleanup = CleanupBackground })
-	gone := func(s *story) bool { synctest.Wait(); return len(s.datasets()) == 1 }
-	trash := func(s *story) {
-		s.prepare("gone", "")
-		s.remove("gone")
-		require.NoError(s, s.sn.Cleanup(s.ctx))
-	}
-	t.Run("background, quiet", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background)
-			trash(s)
-			time.Sleep(backgroundQuiet - time.Second)
-			assert.False(t, gone(s))
-			time.Sleep(2 * time.Second)
-			assert.True(t, gone(s))
-		})
-	})
-	t.Run("background, while something is written", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background)
-			end := s.sn.Begin(s.ctx)
-			trash(s)
-			time.Sleep(backgroundPatience - time.Second)
-			assert.False(t, gone(s))
-			end()
-			time.Sleep(backgroundQuiet + time.Second)
-			assert.True(t, gone(s))
-		})
-	})
-	t.Run("background, never quiet", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background)
-			defer s.sn.Begin(s.ctx)()
-			trash(s)
-			time.Sleep(backgroundPatience + 2*time.Second)
-			assert.True(t, gone(s))
-		})
-	})
-	t.Run("background, what expires", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background, keepWarm(time.Hour))
-			name, _ := s.pull("default", "", chain("a"), "a;")
-			s.remove(name)
-			time.Sleep(time.Hour - time.Second)
-			assert.False(t, gone(s))
-			time.Sleep(5 * time.Second)
-			assert.True(t, gone(s))
-		})
-	})
-	t.Run("background, stopped", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background)
-			trash(s)
-			letGo := s.slow("destroy")
-			time.Sleep(backgroundQuiet + time.Second)
-			synctest.Wait()
-			assert.True(t, s.sn.StopCleanup())
-			letGo()
-			s.pool.interrupt(nil)
-			synctest.Wait()
-			s.prepare("more", "")
-			s.remove("more")
-			time.Sleep(time.Hour)
-			assert.False(t, gone(s), "until somebody asks for it")
-			assert.False(t, s.sn.StopCleanup(), "there is none")
-			require.NoError(t, s.sn.Cleanup(s.ctx))
-			time.Sleep(backgroundQuiet + time.Second)
-			assert.True(t, gone(s))
-		})
-	})
-	t.Run("manual", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, settings(func(c *Config) { c.Cleanup = CleanupManual }))
-			trash(s)
-			time.Sleep(1000 * time.Hour)
-			assert.False(t, gone(s))
-			require.NoError(t, s.sn.Clean(s.ctx, nil))
-			assert.True(t, gone(s))
-		})
-	})
-	t.Run("no mode", func(t *testing.T) {
-		t.Parallel()
-		s := begin(t)
-		require.NoError(t, s.sn.Close())
-		s.with = func(c *Config) { c.Cleanup = "never" }
-		require.ErrorIs(t, s.tryStart(), errdefs.ErrInvalidArgument)
-	})
-}
-
-// Whoever waits for a cleanup does not wait for one in the background.
-func TestABackgroundCleanupMakesWay(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Cleanup = CleanupBackground }))
-		for i := range 2 * quietBatch {
-			s.prepare(fmt.Sprint(i), "")
-			s.remove(fmt.Sprint(i))
-		}
-		letGo := s.slow("destroy")
-		time.Sleep(backgroundQuiet + time.Second)
-		synctest.Wait()
-		answer := make(chan error, 1)
-		go func() { answer <- s.sn.Clean(s.ctx, nil) }()
-		synctest.Wait()
-		letGo()
-		s.pool.interrupt(nil)
-		require.NoError(t, <-answer)
-		assert.Len(t, s.datasets(), 1)
-		assert.NotContains(t, s.log.String(), "could not be done")
-	})
-}
-
-// A cleanup that is stopped, or whose caller goes away, ends behind the batch it is
-// at, says so, and the next one does the rest.
-func TestACleanupIsStopped(t *testing.T) {
-	t.Parallel()
-	for what, c := range map[string]struct {
-		stop func(s *story, cancel func())
-		want error
-	}{
-		"by command": {func(s *story, _ func()) { assert.True(s, s.sn.StopCleanup()) }, errdefs.ErrAborted},
-		"its caller": {func(_ *story, cancel func()) { cancel() }, context.Canceled},
-	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				s := begin(t)
-				for i := range 2 * quietBatch {
-					s.prepare(fmt.Sprint(i), "")
-					s.remove(fmt.Sprint(i))
-				}
-				time.Sleep(2 * quietFor)
-				letGo := s.slow("destroy")
-				ctx, cancel := context.WithCancel(s.ctx)
-				answer := make(chan error, 1)
-				go func() { answer <- s.sn.Clean(ctx, nil) }()
-				synctest.Wait()
-				c.stop(s, cancel)
-				letGo()
-				s.pool.interrupt(nil)
-				require.ErrorIs(t, <-answer, c.want)
-				assert.Len(t, s.datasets(), 1+quietBatch)
-				s.requireInvariants()
-				s.cleanup()
-				assert.Len(t, s.datasets(), 1)
-			})
-		})
-	}
-}
-
-// Whoever writes a file into a pool that is suspended waits for its disks: Close
-// does not.
-func TestASuspendedPoolGetsNoList(t *testing.T) {
-	t.Parallel()
-	s := begin(t, withList(t))
-	s.prepare("web", "")
-	s.remove("web")
-	require.NoError(t, s.sn.queue.flush(s.ctx))
-	s.pool.edit(func(state *fakeState) { state.asleep = true })
-	require.NoError(t, s.sn.Close())
-	assert.NoFileExists(t, s.config().CleanupList)
-}
-
 // A mark that could not be written is with the next removal.
 func TestAMarkThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
@@ -526,65 +182,43 @@ func (s *story) trash() int {
 	return len(s.sn.index.trash)
 }
 
-// What became trash while warm templates were evicted is not forgotten.
+// What became trash while warm templates were evicted is not forgotten: it is cleaned
+// up by itself or, where somebody else is to say when, marked.
 func TestTrashBesideAnEviction(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, CleanupBackground }))
-		a, _ := s.pull("default", "", chain("a"), strings.Repeat(hundred, 3))
-		s.prepare("web", "")
-		s.write("web", strings.Repeat(hundred, 6))
-		time.Sleep(time.Minute) // what it was unpacked in has gone
-		s.remove(a)
-		time.Sleep(time.Minute)
-		require.Equal(t, Mark{}, s.marked())
-		s.resize(1100)
-		s.pool.interrupt(func(call string) error {
-			if call == "destroy" {
-				time.Sleep(2 * time.Second) // a disk that is busy
-			}
-			return nil
+	for mode, want := range map[CleanupMode]func(s *story){
+		CleanupBackground: func(s *story) { assert.Zero(s, s.trash(), "an hour later") },
+		CleanupManual:     func(s *story) { assert.True(s, s.marked().Owed(time.Now()), "%v, trash %d", s.marked(), s.trash()) },
+	} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, mode }))
+				a, _ := s.pull("default", "", chain("a"), strings.Repeat(hundred, 3))
+				s.prepare("web", "")
+				s.write("web", strings.Repeat(hundred, 6))
+				require.NoError(t, s.sn.Clean(s.ctx, nil)) // what it was unpacked in
+				s.remove(a)
+				time.Sleep(time.Minute)
+				require.Equal(t, Mark{}, s.marked())
+				s.resize(1100)
+				s.pool.interrupt(func(call string) error {
+					if call == "destroy" {
+						time.Sleep(2 * time.Second) // a disk that is busy
+					}
+					return nil
+				})
+				done := make(chan error, 1)
+				go func() { done <- second(s.sn.Prepare(s.ctx, "new", "")) }()
+				synctest.Wait()
+				s.commit("saved", "web") // its runtime is trash
+				require.NoError(t, <-done)
+				s.pool.interrupt(nil)
+				require.Equal(t, 1, s.trash())
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				want(s)
+			})
 		})
-		done := make(chan error, 1)
-		go func() { done <- second(s.sn.Prepare(s.ctx, "new", "")) }()
-		synctest.Wait()
-		s.commit("saved", "web") // its runtime is trash
-		require.NoError(t, <-done)
-		s.pool.interrupt(nil)
-		require.Equal(t, 1, s.trash())
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		assert.Zero(t, s.trash(), "an hour later")
-	})
-}
-
-// The same for the mark, in mode manual.
-func TestAMarkOfTrashBesideAnEviction(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, CleanupManual }))
-		a, _ := s.pull("default", "", chain("a"), strings.Repeat(hundred, 3))
-		s.prepare("web", "")
-		s.write("web", strings.Repeat(hundred, 6))
-		require.NoError(t, s.sn.Clean(s.ctx, nil))
-		s.remove(a)
-		time.Sleep(time.Minute)
-		require.Equal(t, Mark{}, s.marked())
-		s.resize(1100)
-		s.pool.interrupt(func(call string) error {
-			if call == "destroy" {
-				time.Sleep(2 * time.Second)
-			}
-			return nil
-		})
-		done := make(chan error, 1)
-		go func() { done <- second(s.sn.Prepare(s.ctx, "new", "")) }()
-		synctest.Wait()
-		s.commit("saved", "web")
-		require.NoError(t, <-done)
-		s.pool.interrupt(nil)
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		assert.True(t, s.marked().Owed(time.Now()), "%v, trash %d", s.marked(), s.trash())
-	})
+	}
 }

@@ -1,0 +1,191 @@
+package snapshotter
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func withList(t testing.TB) func(*story) {
+	path := filepath.Join(t.TempDir(), "list")
+	return settings(func(c *Config) { c.CleanupList = path })
+}
+
+// resume is a cleaner as the command has one when no daemon runs.
+func (s *story) resume() *Cleaner {
+	s.Helper()
+	s.pool.owner.Store(nil)
+	c, err := Resume(s.ctx, s.pool, s.config(), s.marked())
+	require.NoError(s, err)
+	return c
+}
+
+// listings counts the listings of the whole base from now on.
+func (s *story) listings() *int {
+	n := new(int)
+	s.pool.listed = func(root string) {
+		if root == s.base.String() {
+			*n++
+		}
+	}
+	return n
+}
+
+// What a snapshotter knew when it was closed is enough to clean up, without
+// listing the pool; what is left then is kept again.
+func TestCleanupGoesOnFromAList(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, withList(t), keepWarm(time.Hour))
+		a, _ := s.pull("default", "", chain("a"), hundred)
+		b, _ := s.pull("default", a, chain("b"), hundred)
+		s.layer("saved", a, "x;")
+		s.prepare("web", "")
+		s.prepare("db", a)
+		s.remove("saved", "web", b)
+		require.NoError(t, s.sn.Close())
+		assert.NotEmpty(t, s.marked().List)
+		assert.True(t, s.marked().Owed(time.Now()))
+
+		n := s.listings()
+		c := s.resume()
+		require.NotNil(t, c, "the list holds")
+		assert.Empty(t, s.marked().List, "and no longer: it is being used up")
+		var last Progress
+		require.NoError(t, c.Clean(s.ctx, func(p Progress) { last = p }))
+		assert.Equal(t, Progress{Looked: 5, Of: 5, Destroyed: 5}, last, "web, saved and what three commits were made in")
+		require.NoError(t, c.Close())
+		assert.Zero(t, *n)
+		assert.Len(t, s.templates(), 3, "empty, a and b, which is warm")
+		warm := s.marked()
+		assert.True(t, warm.Due.After(time.Now()))
+
+		time.Sleep(time.Hour)
+		c = s.resume()
+		require.NotNil(t, c)
+		require.NoError(t, c.Clean(s.ctx, nil))
+		require.NoError(t, c.Close())
+		assert.Len(t, s.templates(), 2, "empty and a, on which db stands")
+		assert.Equal(t, Mark{}, s.marked())
+		assert.NoFileExists(t, s.config().CleanupList)
+		assert.Zero(t, *n)
+		s.start()
+		assert.ElementsMatch(t, []string{a, "db"}, s.names())
+		s.requireInvariants()
+	})
+}
+
+// A list holds for as long as nobody else had the base open, and only whole.
+func TestAListThatDoesNotHold(t *testing.T) {
+	t.Parallel()
+	for what, spoil := range map[string]func(s *story){
+		"opened since":   func(s *story) { s.start() },
+		"another mark":   func(s *story) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, stamp(time.Now())+" abc") },
+		"no mark":        func(s *story) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "") },
+		"changed":        func(s *story) { _ = os.WriteFile(s.config().CleanupList, []byte(`{"go":[]}`), 0o600) },
+		"gone":           func(s *story) { _ = os.Remove(s.config().CleanupList) },
+		"a directory":    func(s *story) { _ = os.Remove(s.config().CleanupList); _ = os.Mkdir(s.config().CleanupList, 0o700) },
+		"half of it":     func(s *story) { _ = os.Truncate(s.config().CleanupList, 10) },
+		"none is wanted": func(s *story) { s.with = nil },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := begin(t, withList(t))
+				s.prepare("web", "")
+				s.remove("web")
+				require.NoError(t, s.sn.Close())
+				require.NotEmpty(t, s.marked().List)
+				spoil(s)
+				assert.Nil(t, s.resume())
+			})
+		})
+	}
+}
+
+// Every entry is looked at again: what is needed after all stays.
+func TestAnEntryThatIsNeededAfterAllStays(t *testing.T) {
+	t.Parallel()
+	record := `1 {"seq":9,"kind":"committed","name":"mine"}`
+	for what, change := range map[string]struct {
+		to   func(s *story, dataset string)
+		says string
+	}{
+		"a record": {func(s *story, d string) {
+			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+anID("1")] = record })
+		}, `the record of \"mine\"`},
+		"a record nobody can read": {func(s *story, d string) { s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+anID("1")] = "x" }) },
+			"does not begin with its number"},
+		"no mark": {func(s *story, d string) { s.pool.editFS(d, func(fs *fakeFS) { delete(fs.props, propTrash) }) }, "no trash mark"},
+		"a dataset in it": {func(s *story, d string) {
+			s.pool.edit(func(state *fakeState) { state.create(d+"/mine", nil) })
+		}, "datasets in it"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t, withList(t))
+			s.prepare("web", "")
+			s.prepare("db", "")
+			dataset, other := s.dataset("web"), s.dataset("db")
+			s.remove("web", "db")
+			require.NoError(t, s.sn.Close())
+			change.to(s, dataset)
+			c := s.resume()
+			require.NotNil(t, c)
+			require.NoError(t, c.Clean(s.ctx, nil))
+			require.NoError(t, c.Close())
+			assert.Contains(t, s.datasets(), dataset)
+			assert.NotContains(t, s.datasets(), other)
+			assert.Contains(t, s.log.String(), change.says)
+			assert.Equal(t, Mark{}, s.marked(), "it is nobody's to destroy")
+		})
+	}
+}
+
+// A crash anywhere while a list is used up leaves what the next start understands.
+func TestCrashDuringACleanupFromAList(t *testing.T) {
+	t.Parallel()
+	for cut := 0; ; cut++ {
+		require.Less(t, cut, 40)
+		s := begin(t, withList(t), keepWarm(0))
+		for i := range quietBatch + 10 {
+			s.prepare(fmt.Sprint(i), "")
+			s.remove(fmt.Sprint(i))
+		}
+		s.layer("kept", "", "k;")
+		require.NoError(t, s.sn.Close())
+		c := s.resume()
+		require.NotNil(t, c)
+		s.pool.cut = cut
+		err := c.Clean(s.ctx, nil)
+		over := !s.pool.dead
+		s.crash()
+		s.pool.cut = -1
+		assert.Equal(t, []string{"kept"}, s.names())
+		s.requireInvariants()
+		if over {
+			require.NoError(t, err)
+			return
+		}
+		assert.Nil(t, s.resume(), "the list holds no more")
+	}
+}
+
+// Whoever writes a file into a pool that is suspended waits for its disks: Close
+// does not.
+func TestASuspendedPoolGetsNoList(t *testing.T) {
+	t.Parallel()
+	s := begin(t, withList(t))
+	s.prepare("web", "")
+	s.remove("web")
+	require.NoError(t, s.sn.queue.flush(s.ctx))
+	s.pool.edit(func(state *fakeState) { state.asleep = true })
+	require.NoError(t, s.sn.Close())
+	assert.NoFileExists(t, s.config().CleanupList)
+}
