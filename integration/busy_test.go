@@ -35,7 +35,7 @@ func TestBusyNamesTheHolderAndGoesByItself(t *testing.T) {
 	sn := d.snapshotter(t)
 	mounts, err := sn.Prepare(ctx, "web", "")
 	require.NoError(t, err)
-	runtime := strings.TrimPrefix(mounts[0].Source, base.String())
+	runtime := strings.TrimPrefix(base.Source(t, mounts), base.String())
 
 	dir := t.TempDir()
 	require.NoError(t, mount.All(mounts, dir))

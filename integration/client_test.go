@@ -58,8 +58,6 @@ func TestClientErrorsHaveKinds(t *testing.T) {
 			"snapshot: there":          {zfs.ErrExists, []zfs.Op{zfs.Snapshot(empty)}},
 			"set: no file system":      {zfs.ErrNotFound, []zfs.Op{zfs.Set(run+"2", "a:b", "c")}},
 			"promote: no clone":        {zfs.ErrInvalid, []zfs.Op{zfs.Promote(base.Empty().Dataset(), run)}},
-			"idle: no file system":     {zfs.ErrNotFound, []zfs.Op{zfs.Idle(run + "2")}},
-			"idle: has a snapshot":     {zfs.ErrMounted, []zfs.Op{zfs.Idle(base.Empty().Dataset())}},
 			"the third of three": {zfs.ErrExists, []zfs.Op{
 				zfs.Clone(empty, run+"3"), zfs.Set(run+"3", "a:b", "c"), zfs.Snapshot(empty)}},
 		} {
@@ -98,22 +96,6 @@ func TestTwoSnapshotsInOneList(t *testing.T) {
 				assert.Empty(t, d.Snapshots, "the first was taken back")
 			}
 		}
-	})
-}
-
-// What is mounted is not idle, wherever it is mounted.
-func TestIdle(t *testing.T) {
-	eachClient(t, func(t *testing.T, base *testpool.Base) {
-		ctx, c := context.Background(), base.Client
-		run := runtimeOf(base, "a")
-		require.NoError(t, c.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), run), zfs.Set(run, "zfstpl:trash", "x")))
-		require.NoError(t, c.Apply(ctx, zfs.Idle(run)))
-		err := mount.WithTempMount(ctx, []mount.Mount{{Type: "zfs", Source: run}}, func(string) error {
-			return c.Apply(ctx, zfs.Idle(run), zfs.Set(run, "a:b", "c"))
-		})
-		assert.ErrorIs(t, err, zfs.ErrMounted)
-		assert.NotContains(t, propertiesOf(t, base, run), "a:b")
-		require.NoError(t, c.Apply(ctx, zfs.Idle(run)), "unmounted again")
 	})
 }
 

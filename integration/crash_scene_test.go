@@ -244,7 +244,7 @@ func (s *crashScene) dataset(key string) string {
 	s.t.Helper()
 	mounts, err := s.sn.Mounts(s.ctx, key)
 	s.must(err)
-	return mounts[0].Source
+	return s.base.Source(s.t, mounts)
 }
 
 // note keeps what the daemon says now as the state before the crash.
@@ -268,8 +268,9 @@ func (s *crashScene) read() (crashState, map[string]string) {
 		if info.Kind != snapshots.KindCommitted {
 			mounts, err := s.sn.Mounts(s.ctx, name)
 			s.must(err)
-			sources[name] = mounts[0].Source
-			snap.Mounts = fmt.Sprint(mounts[0].Type, " ", strings.TrimPrefix(mounts[0].Source, s.base.String()), mounts[0].Options)
+			source := s.base.Source(s.t, mounts)
+			sources[name] = source
+			snap.Mounts = fmt.Sprint(mounts[0].Type, " ", strings.TrimPrefix(source, s.base.String()), mounts[0].Options)
 			snap.Mounts = randomPart.ReplaceAllString(snap.Mounts, "-ID")
 		}
 		state[name] = snap

@@ -61,8 +61,11 @@ func newDaemon(t testing.TB, base *testpool.Base, flags ...string) *daemon {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "zfstpl-run-") // short: a socket's path has 107 bytes
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	d := &daemon{base: base, address: filepath.Join(dir, "zfstpl.sock")}
+	t.Cleanup(func() {
+		require.NoError(t, testpool.Unmount(d.address))
+		require.NoError(t, os.RemoveAll(dir))
+	})
 	args := append([]string{"--dataset", base.String(), "--root", base.Root, "--address", d.address,
 		"--containerd-address", d.containerd(),
 		"--log-level", "debug", "--warm-keep", "0s", "--zfs-client", string(base.Choice)}, flags...)

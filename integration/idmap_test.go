@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -44,7 +45,9 @@ func owners(uid int) string { return fmt.Sprintf("%d:%d", uid, uid) }
 
 // plain is a mount of the same dataset without a mapping.
 func plain(mounts []mount.Mount) []mount.Mount {
-	return []mount.Mount{{Type: "zfs", Source: mounts[0].Source}}
+	m := mounts[0]
+	m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return strings.HasPrefix(o, "uidmap=") || strings.HasPrefix(o, "gidmap=") })
+	return []mount.Mount{m}
 }
 
 // The kernel maps the mount: what root owns on disk, the container's root owns,

@@ -192,7 +192,7 @@ func TestUsageCountsWhatASnapshotAdds(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := newSnapshotter(t, base)
+	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.MountDir = base.MountDir(t) })
 	mounts, err := sn.Prepare(ctx, "fill", "")
 	require.NoError(t, err)
 	mounted(t, mounts, func(root string) {
@@ -219,6 +219,17 @@ func TestUsageCountsWhatASnapshotAdds(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, u.Inodes)
 	assert.Less(t, u.Size, int64(256<<10))
+
+	running, err := sn.Prepare(ctx, "running", "image")
+	require.NoError(t, err)
+	mounted(t, running, func(root string) {
+		require.NoError(t, touch(root, "new"))
+		eventually(t, "an object is counted where it is in use", func() bool {
+			u, err := sn.Usage(ctx, "running")
+			require.NoError(t, err)
+			return u.Inodes == 1
+		})
+	})
 }
 
 // What a crash leaves of a commit where it is not one transaction (below 2.4)

@@ -43,6 +43,8 @@ type Config struct {
 	LogLevel string `toml:"log_level"`
 	// ZFSClient says how ZFS is spoken to: auto, native or command.
 	ZFSClient zfs.Choice `toml:"zfs_client"`
+	// Mounts says how clients mount active snapshots: auto, bind or zfs.
+	Mounts snapshotter.MountForm `toml:"mounts"`
 	// ShareTemplates lets containerd namespaces share the templates of layers
 	// they both have.
 	ShareTemplates bool `toml:"share_templates"`
@@ -111,6 +113,7 @@ func DefaultConfig() Config {
 		ContainerdAddress: DefaultContainerd,
 		LogLevel:          "info",
 		ZFSClient:         zfs.Auto,
+		Mounts:            snapshotter.MountAuto,
 		ShareTemplates:    true,
 		Revive:            true,
 		ForeignSnapshots:  snapshotter.KeepForeign,
@@ -178,6 +181,9 @@ func (c Config) Check() (layout.Base, error) {
 	if err := c.ZFSClient.Check(); err != nil {
 		return base, fmt.Errorf("zfs_client: %w", err)
 	}
+	if err := c.Mounts.Check(); err != nil {
+		return base, fmt.Errorf("mounts: %w", err)
+	}
 	if err := c.ForeignSnapshots.Check(); err != nil {
 		return base, fmt.Errorf("foreign_snapshots: %w", err)
 	}
@@ -189,6 +195,9 @@ func (c Config) Check() (layout.Base, error) {
 	}
 	return base, nil
 }
+
+// MountDir is the directory of held mounts, next to the socket.
+func (c Config) MountDir() string { return filepath.Join(filepath.Dir(c.Address), "mnt") }
 
 // SetLogLevel applies the checked level.
 func (c Config) SetLogLevel() error { return log.SetLevel(c.LogLevel) }

@@ -40,9 +40,9 @@ func TestLoadConfig(t *testing.T) {
 		"quota = '1KiB'\n":           with(func(c *Config) { c.Quota = Size{1024} }),
 		"quota = 1024\n":             with(func(c *Config) { c.Quota = Size{1024} }),
 		"quota = ''\n":               DefaultConfig(),
-		"dataset = 'd'\nroot = '/r'\naddress = '/a'\ncontainerd_address = '/c'\nlog_level = 'debug'\nzfs_client = 'command'\nshare_templates = false\n" +
+		"dataset = 'd'\nroot = '/r'\naddress = '/a'\ncontainerd_address = '/c'\nlog_level = 'debug'\nzfs_client = 'command'\nmounts = 'zfs'\nshare_templates = false\n" +
 			"revive = false\nforeign_snapshots = 'destroy'\nquota = '10GiB'\nwarm.keep = 'forever'\nwarm.max_bytes = '50GiB'\nwarm.pressure = 90\ncleanup.mode = 'manual'\n": {
-			Dataset: "d", Root: "/r", Address: "/a", ContainerdAddress: "/c", LogLevel: "debug", ZFSClient: zfs.Command,
+			Dataset: "d", Root: "/r", Address: "/a", ContainerdAddress: "/c", LogLevel: "debug", ZFSClient: zfs.Command, Mounts: snapshotter.MountZFS,
 			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{10 << 30}, Warm: Warm{Duration{snapshotter.KeepForever}, Size{50 << 30}, 90},
 			Cleanup: Cleanup{snapshotter.CleanupManual}},
 	} {

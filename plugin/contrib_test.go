@@ -33,6 +33,26 @@ func TestUnitAndDefaultsAgree(t *testing.T) {
 	assert.Contains(t, string(unit), "RuntimeDirectory=zfstpl\n")
 }
 
+// containerd binds what the daemon mounts: the daemon has to be in its mount
+// namespace, and the mounts stay when the daemon stops.
+func TestTheUnitHasNoMountNamespaceOfItsOwn(t *testing.T) {
+	t.Parallel()
+	unit, err := os.ReadFile("../contrib/systemd/zfstpl.service")
+	require.NoError(t, err)
+	assert.Contains(t, string(unit), "\nRuntimeDirectoryPreserve=yes\n")
+	for line := range strings.Lines(string(unit)) {
+		setting, _, _ := strings.Cut(line, "=")
+		for _, private := range []string{
+			"BindPaths", "BindReadOnlyPaths", "DynamicUser", "ExecPaths", "ExtensionDirectories", "ExtensionImages", "InaccessiblePaths", "MountAPIVFS",
+			"MountFlags", "MountImages", "NoExecPaths", "PrivateDevices", "PrivateIPC", "PrivateMounts", "PrivateTmp", "PrivateUsers",
+			"ProcSubset", "ProtectControlGroups", "ProtectHome", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables",
+			"ProtectProc", "ProtectSystem", "ReadOnlyPaths", "ReadWritePaths", "RootDirectory", "RootImage", "TemporaryFileSystem",
+		} {
+			assert.NotEqual(t, private, setting, "it gives the daemon a mount namespace")
+		}
+	}
+}
+
 // The units of the cleanup call the command in ways that it knows, need no daemon,
 // and are started by nothing but the timer.
 func TestUnitsOfTheCleanup(t *testing.T) {

@@ -82,6 +82,8 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 		Quota:        config.Quota.Bytes,
 		Cleanup:      config.Cleanup.Mode,
 		CleanupList:  filepath.Join(i.Root, listName),
+		MountDir:     config.MountDir(),
+		Mounts:       config.Mounts,
 	}
 }
 

@@ -3,6 +3,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/platforms"
@@ -32,6 +33,9 @@ func initPlugin(ic *plugin.InitContext) (any, error) {
 	}
 	if config.Dataset == "" {
 		return nil, fmt.Errorf("zfstpl: no dataset is configured: %w", plugin.ErrSkipPlugin)
+	}
+	if state := ic.Properties[plugins.PropertyStateDir]; state != "" {
+		config.Address = filepath.Join(state, "zfstpl.sock") // held mounts are next to it
 	}
 	instance, err := openFor(ic.Context, *config, "in containerd") // nobody serves the socket
 	if errors.Is(err, zfs.ErrUnavailable) {

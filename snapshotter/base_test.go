@@ -154,12 +154,11 @@ func TestUsage(t *testing.T) {
 }
 
 func usageStory(t *testing.T) {
-	s := begin(t)
+	s, _ := beginHolding(t)
 	s.layer("base", "", "one;two;")
 	s.prepare("web", "base")
 	s.write("web", "three;")
 	s.view("look", "base")
-	time.Sleep(mountTime) // since it was mounted for writing
 	for name, want := range map[string]snapshots.Usage{"base": {Size: 8, Inodes: 2}, "web": {Size: 6, Inodes: 1}, "look": {}} {
 		got, err := s.sn.Usage(s.ctx, name)
 		require.NoError(t, err)
@@ -212,7 +211,7 @@ func usageStory(t *testing.T) {
 func TestUsageCountsWhatChanged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s, _ := beginHolding(t)
 		s.layer("base", "", "one;")
 		s.prepare("web", "base")
 		counted := 0

@@ -248,6 +248,9 @@ func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[
 		if err := s.releaseMount(ctx, dataset); err != nil {
 			return nil, err
 		}
+		if err := s.release(ctx, dataset); err != nil {
+			return nil, err
+		}
 	}
 	var left map[string]error
 	destroy := func() (err error) { left, err = s.pool.Destroy(ctx, layout.Extracted, order); return err }

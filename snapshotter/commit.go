@@ -202,20 +202,16 @@ func (s *Snapshotter) isForWriters(ctx context.Context, err error) bool {
 	return spaceErr == nil && space.Available > 0
 }
 
-// promote carries out a commit that makes a template. A runtime that is mounted
-// nowhere has nothing in memory that its snapshot would miss, and to look
-// whether it is costs a fraction of a flush. What is mounted is flushed.
+// promote carries out a commit that makes a template. It flushes the runtime
+// before: programs may have written to it through mmap.
 func (s *Snapshotter) promote(ctx context.Context, r, active *record, ops []zfs.Op) error {
 	if err := s.forgetStray(ctx, active); err != nil {
 		return err
 	}
-	err := s.pool.Apply(ctx, append([]zfs.Op{zfs.Idle(active.dataset)}, ops...)...)
-	if errors.Is(err, zfs.ErrMounted) {
-		if err := s.pool.Flush(ctx, active.dataset); err != nil {
-			return err
-		}
-		err = s.pool.Apply(ctx, ops...)
+	if err := s.pool.Flush(ctx, active.dataset); err != nil {
+		return err
 	}
+	err := s.pool.Apply(ctx, ops...)
 	if err != nil {
 		s.index.suspect(active.dataset, r.dataset, err)
 	}

@@ -331,7 +331,7 @@ func remainsThatCannotBeTakenBackYet(t *testing.T) {
 	s := begin(t, inSteps)
 	s.prepare("web", "")
 	s.write("web", "w;")
-	s.pool.cut = 2 // snapshot, clone
+	s.pool.cut = 3 // flush, snapshot, clone
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), errDead)
 	s.pool = s.pool.afterCrash()
 	half := s.templates()[1]

@@ -393,6 +393,18 @@ func (p *fakePool) Attach(_ context.Context, name string) (io.Closer, error) {
 	}), nil
 }
 
+// MountAt mounts for good: only a machine's end unmounts what the kernel holds.
+func (p *fakePool) MountAt(_ context.Context, name, _ string) error {
+	return p.call("mountat", func() error {
+		return p.read(func(s *fakeState) error {
+			if _, ok := s.fs[name]; !ok {
+				return fakeError("mount", name, zfs.ErrNotFound)
+			}
+			return nil
+		})
+	})
+}
+
 type closeFunc func() error
 
 func (f closeFunc) Close() error { return f() }

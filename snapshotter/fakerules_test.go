@@ -25,8 +25,6 @@ func (s *fakeState) applyAll(ops []zfs.Op) error {
 			err = s.cloneOf(origin, name)
 		case "promote":
 			err = s.promote(name, origin)
-		case "idle":
-			err = s.idle(name)
 		case "quota":
 			err = s.quota(name, opWord(op, "value"))
 		case "set", "inherit":
@@ -50,18 +48,6 @@ func (s *fakeState) applyAll(ops []zfs.Op) error {
 }
 
 func (s *fakeState) isMounted(name string) bool { return s.mounted[name] || s.attached[name] > 0 }
-
-// idle takes what was written through mmap for the mount it was written in.
-func (s *fakeState) idle(name string) error {
-	fs, ok := s.fs[name]
-	switch {
-	case !ok:
-		return fakeError("idle", name, zfs.ErrNotFound)
-	case s.isMounted(name) || fs.dirty != "" || len(fs.snaps) > 0:
-		return fakeError("idle", name, zfs.ErrMounted)
-	}
-	return nil
-}
 
 func (s *fakeState) quota(name, value string) error {
 	fs, ok := s.fs[name]

@@ -57,7 +57,6 @@ type index struct {
 	doubtful  map[string]bool      // names under storage that something unknown may have
 	strays    map[string]string    // runtimes that may have an @extracted of a commit that failed, and what may be a clone of it or ""
 	samples   map[string]sample    // usage of active snapshots, by dataset
-	handed    map[string]time.Time // when the mounts of active snapshots were asked for, by dataset
 
 	owed func() // is called when something waits to be destroyed; it never waits
 }
@@ -72,7 +71,6 @@ func newIndex() *index {
 		doubtful:  make(map[string]bool),
 		strays:    make(map[string]string),
 		samples:   make(map[string]sample),
-		handed:    make(map[string]time.Time),
 		owed:      func() {},
 	}
 }
@@ -174,7 +172,6 @@ func (x *index) insert(r *record) {
 func (x *index) drop(r *record) {
 	delete(x.records, r.info.Name)
 	delete(x.samples, r.dataset)
-	delete(x.handed, r.dataset)
 	x.disown(r.info.Parent)
 	if r.info.Kind != snapshots.KindActive {
 		r.template.records--

@@ -66,7 +66,8 @@ func (r *record) shows(source string) bool {
 	return false
 }
 
-// Mounts answers from memory.
+// Mounts returns what a client mounts for an active snapshot or a view. An active
+// one is mounted when it returns; see MountForm.
 func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	r, err := s.lookup(key)
 	if err != nil {
@@ -75,12 +76,7 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 	if r.info.Kind == snapshots.KindCommitted {
 		return nil, fmt.Errorf("snapshot %q is committed and has no mounts: %w", key, errdefs.ErrFailedPrecondition)
 	}
-	if r.info.Kind == snapshots.KindActive {
-		if err := s.expectMount(ctx, r); err != nil {
-			return nil, err
-		}
-	}
-	return r.mounts()
+	return s.mountsOf(ctx, r)
 }
 
 // Walk calls fn for each snapshot as it was when Walk began, sorted by name; with

@@ -151,6 +151,9 @@ func Resume(ctx context.Context, pool Pool, config Config, mark Mark) (*Cleaner,
 		return nil, nil
 	}
 	s := newSnapshotter(pool, config)
+	if err := s.openHeld(); err != nil {
+		return nil, err
+	}
 	s.marked, s.verify = mark, true
 	s.index.resume(config.Base, list.Go)
 	// From here on the list holds no more: there may be less.

@@ -53,6 +53,9 @@ type Pool interface {
 	// until what it answers is closed.
 	Attach(ctx context.Context, snapshot string) (io.Closer, error)
 
+	// MountAt mounts a file system, writable, on a directory.
+	MountAt(ctx context.Context, filesystem, dir string) error
+
 	// Objects answers the number of objects in a file system or snapshot.
 	Objects(ctx context.Context, name string) (uint64, error)
 }

@@ -70,7 +70,12 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	s.index.add(r, t)
-	return r.mounts()
+	mounts, err := s.mountsOf(ctx, r)
+	if err != nil {
+		// The caller takes it for not made.
+		return nil, errors.Join(err, s.remove(key))
+	}
+	return mounts, nil
 }
 
 // checkLabels refuses labels that mean something to us and make no sense,

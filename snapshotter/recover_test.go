@@ -243,7 +243,7 @@ func TestARuntimeWithoutRecordOrMarkIsMarked(t *testing.T) {
 
 func TestAnActiveSnapshotOnAStrangersOrigin(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s, _ := beginHolding(t, func(c *Config) { c.WarmKeep = 0 })
 	s.prepare("web", "")
 	s.write("web", "w;")
 	require.NoError(t, s.pool.Create(s.ctx, "tank/mine", nil))

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
@@ -52,8 +51,16 @@ type Config struct {
 	// not. The label containerd.io/snapshot/max-size goes before it.
 	Quota uint64
 
+	// MountDir is the directory of held mounts, on tmpfs and root's alone. Empty:
+	// nothing is held, and clients mount datasets, whatever Mounts says.
+	MountDir string
+	// Mounts says how clients mount active snapshots. Empty means MountAuto.
+	Mounts MountForm
+
 	// holders finds who has datasets mounted; tests have their own.
 	holders func(datasets ...string) map[string][]holders.Mount
+	// held replaces the mounts in MountDir; tests have their own.
+	held heldMounts
 }
 
 // Snapshotter implements containerd's snapshots.Snapshotter and
@@ -71,7 +78,7 @@ type Snapshotter struct {
 	verify     bool // look at each dataset again before it is destroyed; see Resume
 
 	mounts keptMounts // of templates that have views
-	counts keyLocks   // by dataset, while its objects are counted
+	held   heldMounts // of runtimes; nil where none are held
 
 	cleanup    turns // one cleanup at a time
 	background background
@@ -96,9 +103,13 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 		return nil, err
 	}
 	s := newSnapshotter(pool, config)
+	if err := s.openHeld(); err != nil {
+		return nil, err
+	}
 	if err := s.recover(ctx); err != nil {
 		return nil, err
 	}
+	s.releaseGarbage(ctx)
 	s.keepViewsMounted(ctx)
 	s.queue.start(s)
 	s.background.start(context.WithoutCancel(ctx), s)
@@ -109,7 +120,7 @@ func newSnapshotter(pool Pool, config Config) *Snapshotter {
 	if config.holders == nil {
 		config.holders = func(datasets ...string) map[string][]holders.Mount { return holders.Find(holders.Proc, datasets...) }
 	}
-	s := &Snapshotter{config: config, pool: pool, index: newIndex()}
+	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held}
 	s.mounts.kept = make(map[string]io.Closer)
 	s.queue.wake = make(chan struct{}, 1)
 	s.index.owed = s.queue.poke
@@ -129,6 +140,7 @@ func (s *Snapshotter) Close() error {
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	err := s.queue.stop()
+	s.releaseGarbage(context.Background())
 	if err == nil {
 		err = s.keepList(context.Background())
 	}
@@ -144,6 +156,9 @@ func (c Config) check() error {
 	}
 	if err := c.Cleanup.Check(); err != nil {
 		return fmt.Errorf("cleanup: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if err := c.Mounts.Check(); err != nil {
+		return fmt.Errorf("mounts: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	if err := c.Foreign.Check(); err != nil {
 		return fmt.Errorf("foreign snapshots: %w: %w", err, errdefs.ErrInvalidArgument)
@@ -194,19 +209,4 @@ func settle[T any](ctx context.Context, s *Snapshotter, fn func(context.Context)
 func settleErr(ctx context.Context, s *Snapshotter, fn func(context.Context) error) error {
 	_, err := settle(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
 	return err
-}
-
-// mounts is how containerd mounts a snapshot: without any state of ours.
-func (r *record) mounts() ([]mount.Mount, error) {
-	var options []string
-	if !r.remapped {
-		var err error
-		if options, err = idmapOptions(r.info); err != nil {
-			return nil, err
-		}
-	}
-	if r.info.Kind == snapshots.KindView {
-		return []mount.Mount{{Type: "zfs", Source: r.template.Snapshot(), Options: append([]string{"ro"}, options...)}}, nil
-	}
-	return []mount.Mount{{Type: "zfs", Source: r.dataset, Options: options}}, nil
 }

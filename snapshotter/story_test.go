@@ -173,12 +173,15 @@ func (s *story) stat(key string) snapshots.Info {
 	return info
 }
 
-// dataset is where an active snapshot is mounted from.
+// dataset is what an active snapshot or a view is mounted from.
 func (s *story) dataset(key string) string {
 	s.Helper()
-	mounts, err := s.sn.Mounts(s.ctx, key)
+	r, err := s.sn.index.get(key)
 	require.NoError(s, err)
-	return mounts[0].Source
+	if r.info.Kind == snapshots.KindView {
+		return r.template.Snapshot()
+	}
+	return r.dataset
 }
 
 // templateOf is the dataset of a committed snapshot or view.

@@ -31,7 +31,8 @@ type sample struct {
 // Usage answers what a snapshot holds beyond its parents, without walking it.
 // Bytes are as ZFS accounts them: compressed, and some seconds behind a writer.
 // Inodes are objects beyond those of the parent; a snapshot that deletes more
-// than it adds has none. A committed snapshot is measured once, an active one
+// than it adds has none, and neither has an active one that clients mount as a
+// dataset (see MountForm). A committed snapshot is measured once, an active one
 // at most every five seconds; its inodes when the bytes have changed, or after a
 // minute.
 func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
@@ -108,55 +109,21 @@ func (s *Snapshotter) measureActive(ctx context.Context, r *record) (snapshots.U
 		s.index.remember(r, sample{last.Usage, now, last.counted})
 		return last.Usage, nil
 	}
-	objects, ok, err := s.count(ctx, r)
+	if !s.binds(ctx) {
+		// To count is to mount, and ZFS can refuse a client's own mount for that.
+		u := snapshots.Usage{Size: int64(bytes), Inodes: last.Inodes}
+		s.index.remember(r, sample{u, now, now})
+		return u, nil
+	}
+	objects, err := s.pool.Objects(ctx, r.dataset)
 	if err != nil {
 		return snapshots.Usage{}, err
-	}
-	if !ok {
-		return snapshots.Usage{Size: int64(bytes), Inodes: last.Inodes}, nil
 	}
 	u, err := s.beyond(ctx, bytes, objects, r.template)
 	if err == nil {
 		s.index.remember(r, sample{u, now, now})
 	}
 	return u, err
-}
-
-// mountTime is how soon after its mounts were asked for a snapshot is mounted.
-const mountTime = time.Second
-
-// count counts a runtime's objects, for which it mounts it. ZFS refuses a
-// container's own mount, with EBUSY, while the last other one is being taken
-// away: so nothing is counted when a container is about to mount it, and Mounts
-// waits for a count that is under way.
-func (s *Snapshotter) count(ctx context.Context, r *record) (n uint64, ok bool, err error) {
-	unlock, err := s.counts.lock(ctx, r.dataset)
-	if err != nil {
-		return 0, false, err
-	}
-	defer unlock()
-	s.index.mu.RLock()
-	handed := s.index.handed[r.dataset]
-	s.index.mu.RUnlock()
-	if time.Since(handed) < mountTime {
-		return 0, false, nil
-	}
-	n, err = s.pool.Objects(ctx, r.dataset)
-	return n, err == nil, err
-}
-
-// expectMount notes that a snapshot is about to be mounted.
-func (s *Snapshotter) expectMount(ctx context.Context, r *record) error {
-	s.index.mu.Lock()
-	if s.index.records[r.info.Name] == r {
-		s.index.handed[r.dataset] = time.Now()
-	}
-	s.index.mu.Unlock()
-	unlock, err := s.counts.lock(ctx, r.dataset)
-	if err == nil {
-		unlock()
-	}
-	return err
 }
 
 func (x *index) sampled(r *record) (sample, bool) {

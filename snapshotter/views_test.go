@@ -5,7 +5,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -61,45 +60,5 @@ func TestTemplatesOfViewsCanGo(t *testing.T) {
 		s.cleanup()
 		assert.False(t, s.kept(base))
 		assert.NotContains(t, s.datasets(), base)
-	})
-}
-
-// To count objects is to mount: not when a container is about to.
-func TestNothingIsCountedWhenAMountIsExpected(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
-		s.prepare("web", "")
-		s.write("web", "a;")
-		time.Sleep(mountTime)
-		first, err := s.sn.Usage(s.ctx, "web")
-		require.NoError(t, err)
-		require.Equal(t, snapshots.Usage{Size: 2, Inodes: 1}, first)
-		s.write("web", "b;")
-		time.Sleep(usageFresh)
-
-		_, err = s.sn.Mounts(s.ctx, "web")
-		require.NoError(t, err)
-		got, err := s.sn.Usage(s.ctx, "web")
-		require.NoError(t, err)
-		assert.Equal(t, snapshots.Usage{Size: 4, Inodes: 1}, got, "new bytes, the old count")
-		time.Sleep(mountTime)
-		got, err = s.sn.Usage(s.ctx, "web")
-		require.NoError(t, err)
-		assert.Equal(t, snapshots.Usage{Size: 4, Inodes: 2}, got)
-
-		// A count is under way: the mount waits for it.
-		s.write("web", "c;")
-		time.Sleep(usageFresh)
-		letGo := s.slow("objects")
-		counted, mounted := make(chan error, 1), make(chan error, 1)
-		go func() { _, err := s.sn.Usage(s.ctx, "web"); counted <- err }()
-		synctest.Wait()
-		go func() { _, err := s.sn.Mounts(s.ctx, "web"); mounted <- err }()
-		synctest.Wait()
-		assert.Empty(t, mounted)
-		letGo()
-		require.NoError(t, <-counted)
-		require.NoError(t, <-mounted)
 	})
 }

@@ -21,6 +21,7 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "containerd-address", Usage: "containerd's unix `SOCKET`, for the diff service (default: " + plugin.DefaultContainerd + "; '' for no diff service)"},
 		&cli.StringFlag{Name: "log-level", Usage: "`LEVEL`: trace, debug, info, warn or error (default: info)"},
 		&cli.StringFlag{Name: "zfs-client", Usage: "how to speak to ZFS: `CLIENT` auto, native or command (default: auto)"},
+		&cli.StringFlag{Name: "mounts", Usage: "how clients mount active snapshots: `FORM` auto, bind or zfs (default: auto)"},
 		&cli.BoolFlag{Name: "share-templates", Value: true, Usage: "let namespaces share the templates of layers they both have"},
 		&cli.BoolFlag{Name: "revive", Value: true, Usage: "a layer that is in the pool is not unpacked again"},
 		&cli.StringFlag{Name: "foreign-snapshots", Usage: "what becomes of other people's snapshots of what nobody needs: `POLICY` keep or destroy (default: keep)"},
@@ -49,6 +50,9 @@ func configuration(c *cli.Context) (plugin.Config, error) {
 	}
 	if c.IsSet("zfs-client") {
 		config.ZFSClient = zfs.Choice(c.String("zfs-client"))
+	}
+	if c.IsSet("mounts") {
+		config.Mounts = snapshotter.MountForm(c.String("mounts"))
 	}
 	if c.IsSet("foreign-snapshots") {
 		config.ForeignSnapshots = snapshotter.ForeignPolicy(c.String("foreign-snapshots"))

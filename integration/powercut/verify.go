@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -202,13 +203,15 @@ func names(list []zfs.Dataset) string {
 	return strings.Join(all, "\n")
 }
 
+// onlyBaseIsMounted looks for mounts that nothing has a use for: the base and what
+// the daemon holds mounted for its clients are none.
 func onlyBaseIsMounted() error {
 	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("zfs"))
 	if err != nil {
 		return err
 	}
 	for _, m := range mounts {
-		if m.Source != baseName {
+		if m.Source != baseName && filepath.Dir(m.Mountpoint) != filepath.Join(filepath.Dir(socket), "mnt") {
 			return fmt.Errorf("%s is mounted at %s", m.Source, m.Mountpoint)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/moby/sys/mountinfo"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -99,4 +101,26 @@ func (b *Base) close(t testing.TB) {
 	out, err := exec.Command("zfs", "unmount", b.String()).CombinedOutput()
 	assert.NoError(t, err, "unmounting the test's base: %s", out)
 	assert.NoError(t, b.Client.Close())
+}
+
+// MountDir returns a directory for held mounts, which are unmounted when t ends.
+func (b *Base) MountDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Cleanup(func() { assert.NoError(t, Unmount(filepath.Join(dir, "socket"))) })
+	return filepath.Join(dir, "mnt")
+}
+
+// Source returns the dataset or snapshot that a client's mount of a snapshot mounts:
+// of a bind, what is mounted at its source.
+func (b *Base) Source(t testing.TB, mounts []mount.Mount) string {
+	t.Helper()
+	require.Len(t, mounts, 1)
+	if mounts[0].Type != "bind" {
+		return mounts[0].Source
+	}
+	found, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(mounts[0].Source))
+	require.NoError(t, err)
+	require.Len(t, found, 1, "%s is a held mount", mounts[0].Source)
+	return found[0].Source
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mistifyio/go-zfs/v4"
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
@@ -100,4 +101,16 @@ func (p *Pool) Mounts(dataset string) ([]string, error) {
 		points = append(points, m.Mountpoint)
 	}
 	return points, err
+}
+
+// Unmount detaches what a daemon left mounted in the directory of held mounts, the
+// directory "mnt" next to its socket. Call it before that is removed: what a
+// recursive removal finds in a held mount is a container's.
+func Unmount(socket string) error {
+	dir := filepath.Join(filepath.Dir(socket), "mnt")
+	found, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	for _, m := range found {
+		err = errors.Join(err, unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
+	}
+	return err
 }

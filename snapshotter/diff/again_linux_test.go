@@ -42,6 +42,7 @@ func (p *smallPool) AttachWritable(_ context.Context, runtime string) (*os.File,
 }
 
 func (p *smallPool) NamespaceOf(string) string    { return "test" }
+func (p *smallPool) HeldAt(string) (string, bool) { return "", false }
 func (p *smallPool) Begin(context.Context) func() { return func() {} }
 func (p *smallPool) Renew(_ context.Context, runtime string, _ error) (fresh, made string, err error) {
 	p.renewed = append(p.renewed, runtime)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -66,10 +67,15 @@ func (s *Service) writable(mounts []mount.Mount) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, ok := s.base.ParseRuntime(source); !ok || len(mounts[0].Options) > 0 {
+	if _, ok := s.base.ParseRuntime(source); !ok || !onlyWritable(mounts[0].Options) {
 		return "", fmt.Errorf("%s with options %q is not to be written to: %w", source, mounts[0].Options, errdefs.ErrNotImplemented)
 	}
 	return source, nil
+}
+
+// onlyWritable reports whether options say no more than that a mount is writable.
+func onlyWritable(options []string) bool {
+	return !slices.ContainsFunc(options, func(o string) bool { return o != "rbind" && o != "bind" && o != "rw" })
 }
 
 // apply is one attempt: it reads the layer from its beginning.

@@ -55,6 +55,10 @@ type Runtimes interface {
 	// saying for whom.
 	NamespaceOf(source string) string
 
+	// HeldAt returns the runtime whose held mount has a path, and whether there is
+	// one. Clients bind that mount.
+	HeldAt(path string) (dataset string, ok bool)
+
 	// Begin is called before something is written, to see to it that there is some
 	// room, where that is possible, and what it answers when that is over.
 	Begin(ctx context.Context) (end func())
@@ -156,16 +160,26 @@ func (s *Service) sides(lower, upper []mount.Mount) (sides Sides, err error) {
 
 // source answers the dataset or snapshot of ours that is mounted.
 func (s *Service) source(mounts []mount.Mount) (string, error) {
-	if len(mounts) == 1 && mounts[0].Type == "zfs" {
-		source := mounts[0].Source
-		if _, ok := s.base.ParseRuntime(source); ok {
-			return source, nil
-		}
-		if _, ok := s.base.ParseExtracted(source); ok {
+	if len(mounts) == 1 {
+		if source, ok := s.sourceOf(mounts[0]); ok {
 			return source, nil
 		}
 	}
 	return "", fmt.Errorf("mounts %q are not of a snapshot under %s: %w", sources(mounts), s.base, errdefs.ErrNotImplemented)
+}
+
+// sourceOf returns what a mount of ours mounts: a dataset or a snapshot by name, or
+// a runtime by a bind of its held mount.
+func (s *Service) sourceOf(m mount.Mount) (string, bool) {
+	switch m.Type {
+	case "bind":
+		return s.runtimes.HeldAt(m.Source)
+	case "zfs":
+		_, runtime := s.base.ParseRuntime(m.Source)
+		_, template := s.base.ParseExtracted(m.Source)
+		return m.Source, runtime || template
+	}
+	return "", false
 }
 
 func sources(mounts []mount.Mount) (list []string) {

@@ -96,10 +96,7 @@ func (c *Client) runOps(ctx context.Context, op string, ops []Op) error {
 }
 
 func opError(v verb, name string, errno syscall.Errno) error {
-	switch {
-	case v == verbIdle && errno == syscall.EBUSY:
-		return &Error{Op: string(v), Dataset: name, Kind: ErrMounted}
-	case v == verbSnapshot && errno == syscall.EAGAIN:
+	if v == verbSnapshot && errno == syscall.EAGAIN {
 		return &Error{Op: string(v), Dataset: name, Kind: errSameTxg}
 	}
 	return errnoError(string(v), name, errno)

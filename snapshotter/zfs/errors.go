@@ -14,7 +14,6 @@ var (
 	ErrExists      = errors.New("already exists")
 	ErrNotFound    = errors.New("not found")
 	ErrBusy        = errors.New("busy")
-	ErrMounted     = errors.New("mounted or in use") // from Idle
 	ErrHasClones   = errors.New("has clones")
 	ErrForeign     = errors.New("has snapshots that are not ours")
 	ErrNoSpace     = errors.New("pool is out of space")

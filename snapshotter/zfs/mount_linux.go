@@ -55,6 +55,21 @@ func persist(ctx context.Context, name string, once func(string, way) (*os.File,
 }
 
 func attachOnce(name string, as way) (*os.File, error) {
+	mnt, err := mountOnce(name, as)
+	if err != nil {
+		return nil, err
+	}
+	// The mount's own descriptor is an O_PATH one; syncfs wants a real one.
+	defer mnt.Close()
+	root, err := unix.Openat(int(mnt.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, mountError("mount", name, err)
+	}
+	return os.NewFile(uintptr(root), name), nil
+}
+
+// mountOnce returns an O_PATH descriptor of the root of a mount that has no place.
+func mountOnce(name string, as way) (*os.File, error) {
 	fs, err := unix.Fsopen("zfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, mountError("mount", name, err)
@@ -77,13 +92,29 @@ func attachOnce(name string, as way) (*os.File, error) {
 	if err != nil {
 		return nil, mountError("mount", name, err)
 	}
-	// The mount's own descriptor is an O_PATH one; syncfs wants a real one.
-	defer unix.Close(mnt)
-	root, err := unix.Openat(mnt, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, mountError("mount", name, err)
+	return os.NewFile(uintptr(mnt), name), nil
+}
+
+// MountAt mounts a file system, writable, on a directory. The peers of the
+// directory's mount in other namespaces get the mount too. It outlives this
+// process.
+func (c *Client) MountAt(ctx context.Context, filesystem, dir string) error {
+	if err := checkFilesystem("mount", filesystem); err != nil {
+		return err
 	}
-	return os.NewFile(uintptr(root), name), nil
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	defer c.around("mount at")()
+	mnt, err := persist(ctx, filesystem, mountOnce, []way{forWriting})
+	if err != nil {
+		return err
+	}
+	defer mnt.Close()
+	if err := unix.MoveMount(int(mnt.Fd()), "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return mountError("mount", filesystem, err)
+	}
+	return nil
 }
 
 // Attach mounts a snapshot without giving it a place in any mount namespace.

@@ -36,3 +36,8 @@ func (c *Client) AttachRoot(_ context.Context, snapshot string) (*os.File, error
 func (c *Client) AttachWritable(_ context.Context, filesystem string) (*os.File, error) {
 	return nil, &Error{Op: "mount", Dataset: filesystem, Kind: ErrUnavailable}
 }
+
+// MountAt is not available here.
+func (c *Client) MountAt(_ context.Context, filesystem, _ string) error {
+	return &Error{Op: "mount", Dataset: filesystem, Kind: ErrUnavailable}
+}

@@ -90,16 +90,10 @@ type Frozen struct {
 // before the pool is imported again.
 func (c *Client) Freeze(ctx context.Context, filesystem string) (*Frozen, error) {
 	name := filesystem + "@" + TemporaryPrefix + rand.Text()
-	// To flush it is to mount it, which a container that begins just now could meet:
-	// what is mounted nowhere has nothing to flush.
-	err := c.Apply(ctx, Idle(filesystem), Snapshot(name))
-	if errors.Is(err, ErrMounted) {
-		if err := c.Flush(ctx, filesystem); err != nil {
-			return nil, err
-		}
-		err = c.Apply(ctx, Snapshot(name))
+	if err := c.Flush(ctx, filesystem); err != nil {
+		return nil, err
 	}
-	if err != nil {
+	if err := c.Apply(ctx, Snapshot(name)); err != nil {
 		return nil, err
 	}
 	return &Frozen{name, c}, nil

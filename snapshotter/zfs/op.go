@@ -11,12 +11,11 @@ const (
 	verbPromote  verb = "promote"
 	verbSet      verb = "set"
 	verbInherit  verb = "inherit"
-	verbIdle     verb = "idle"
 	verbQuota    verb = "quota" // no channel program's: a native property
 )
 
 // Op is one step of a transaction. Make one with Snapshot, Clone, Promote, Set,
-// Inherit, Idle or Quota.
+// Inherit or Quota.
 type Op struct {
 	verb   verb
 	name   string // the dataset or snapshot that is changed or made
@@ -44,11 +43,6 @@ func Set(name, prop, value string) Op {
 // Inherit removes a user property from a file system. Removing what is not
 // there succeeds.
 func Inherit(name, prop string) Op { return Op{verb: verbInherit, name: name, prop: prop} }
-
-// Idle changes nothing: it fails with ErrMounted, and with it the list before
-// any step that comes later, unless the file system is mounted nowhere and has
-// no snapshot of its own. What is mounted nowhere has nothing to Flush.
-func Idle(name string) Op { return Op{verb: verbIdle, name: name} }
 
 // Quota bounds the bytes that a new clone may refer to, those of its origin
 // included (refquota). It belongs behind the Clone of that name with nothing but
@@ -83,7 +77,7 @@ func (op Op) check() error {
 			return err
 		}
 		return checkFilesystem(label, op.name)
-	case verbQuota, verbIdle:
+	case verbQuota:
 		return checkFilesystem(label, op.name)
 	default:
 		if err := checkFilesystem(label, op.name); err != nil {

@@ -19,7 +19,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: app hello | wait | write FILE TEXT | ls")
+		return fmt.Errorf("usage: app hello | wait | write FILE TEXT | ls | id")
 	}
 	switch args[0] {
 	case "hello":
@@ -33,6 +33,9 @@ func run(args []string) error {
 		return nil
 	case "write":
 		return os.WriteFile(args[1], []byte(args[2]), 0o644)
+	case "id":
+		fmt.Printf("%d:%d\n", os.Getuid(), os.Getgid())
+		return nil
 	case "ls":
 		return list()
 	}

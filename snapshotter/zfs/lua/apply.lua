@@ -46,12 +46,7 @@ end
 local function run(verb, name, origin, prop, value, last)
     if verb == "set" or verb == "inherit" then return change(verb, name, prop, value, last) end
     local err, back
-    if verb == "idle" then
-        if not zfs.exists(name) then return 2 end
-        -- Whatever keeps it from being destroyed: most likely a mount.
-        if zfs.check.destroy(name) ~= 0 then return 16 end
-        return 0
-    elseif verb == "snapshot" then
+    if verb == "snapshot" then
         err = zfs.sync.snapshot(name)
         back = function() zfs.sync.destroy(name) end
     elseif verb == "clone" then

@@ -1,0 +1,195 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
+	"github.com/zfstpl/zfstpl/snapshotter/kind"
+)
+
+// MountForm says how clients mount active snapshots.
+type MountForm string
+
+const (
+	// MountAuto is MountBind for callers in this process's mount namespace and
+	// MountZFS for others, which cannot see a held mount.
+	MountAuto MountForm = "auto"
+	// MountBind has clients bind a mount that this process holds. Any number of
+	// them can do so at a time, read-only or not.
+	MountBind MountForm = "bind"
+	// MountZFS has clients mount the dataset. ZFS refuses that with EBUSY while
+	// the dataset is mounted the other way, read-only or not.
+	MountZFS MountForm = "zfs"
+)
+
+// Check refuses a word that is not a form.
+func (f MountForm) Check() error {
+	switch f {
+	case "", MountAuto, MountBind, MountZFS:
+		return nil
+	}
+	return fmt.Errorf("%q is none of %s, %s, %s", string(f), MountAuto, MountBind, MountZFS)
+}
+
+// heldMounts keeps runtimes mounted where clients can bind them.
+type heldMounts interface {
+	// Hold returns the path at which a file system is mounted, and mounts it
+	// there where it is not.
+	Hold(ctx context.Context, filesystem, id string) (path string, err error)
+	// Release unmounts a file system. One that is not mounted counts as released.
+	Release(filesystem string) error
+	// Held returns the file systems that are mounted.
+	Held() []string
+	// Path returns the directory that the mounts are in, each named by its ID.
+	Path() string
+}
+
+// openHeld finds the mounts that an earlier process held. Without a directory
+// for them nothing is held, and clients mount datasets.
+func (s *Snapshotter) openHeld() (err error) {
+	if s.config.MountDir == "" || s.held != nil || !mounts.Supported {
+		return nil
+	}
+	dir, err := mounts.Open(s.config.MountDir, s.pool, s.runtimeID)
+	if err == nil {
+		s.held = dir
+	}
+	return err
+}
+
+// runtimeID returns the ID of a runtime, by which its held mount is named.
+func (s *Snapshotter) runtimeID(dataset string) (string, bool) {
+	id, ok := s.config.Base.ParseRuntime(dataset)
+	return id.String(), ok
+}
+
+// mountsOf returns what a client mounts for a snapshot. The held mount of an
+// active one is there when it returns.
+func (s *Snapshotter) mountsOf(ctx context.Context, r *record) ([]mount.Mount, error) {
+	var options []string
+	if !r.remapped {
+		var err error
+		if options, err = idmapOptions(r.info); err != nil {
+			return nil, err
+		}
+	}
+	if r.info.Kind == snapshots.KindView {
+		return []mount.Mount{{Type: "zfs", Source: r.template.Snapshot(), Options: append([]string{"ro"}, options...)}}, nil
+	}
+	if !s.binds(ctx) {
+		// containerd mounts what is not mounted read-only, to look a user up, and
+		// ZFS refuses that beside a held mount.
+		if err := s.release(ctx, r.dataset); err != nil {
+			log.G(ctx).WithError(err).WithField("dataset", r.dataset).WithField("key", r.info.Name).
+				Warn("held mount not released: a client cannot mount the dataset read-only beside it")
+		}
+		return []mount.Mount{{Type: "zfs", Source: r.dataset, Options: options}}, nil
+	}
+	path, err := s.hold(ctx, r.dataset)
+	if err != nil {
+		return nil, fmt.Errorf("mount of %q: %w", r.info.Name, err)
+	}
+	return []mount.Mount{{Type: "bind", Source: path, Options: append([]string{"rbind", "rw"}, options...)}}, nil
+}
+
+// binds reports whether the caller gets bind mounts.
+func (s *Snapshotter) binds(ctx context.Context) bool {
+	switch {
+	case s.held == nil:
+		return false
+	case s.config.Mounts == MountBind:
+		return true
+	case s.config.Mounts == MountZFS:
+		return false
+	}
+	return !inOtherMountNamespace(ctx)
+}
+
+// hold mounts a runtime in the directory of held mounts and returns the path.
+func (s *Snapshotter) hold(ctx context.Context, dataset string) (string, error) {
+	id, ok := s.runtimeID(dataset)
+	if !ok {
+		return "", fmt.Errorf("%s is not the name of a runtime: %w", dataset, errdefs.ErrFailedPrecondition)
+	}
+	unlock, err := s.mounts.locks.lock(ctx, dataset)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	path, err := s.held.Hold(ctx, dataset, id)
+	return path, heldError(dataset, err)
+}
+
+// release unmounts a runtime in the directory of held mounts. One that is not
+// mounted there counts as released.
+func (s *Snapshotter) release(ctx context.Context, dataset string) error {
+	if s.held == nil {
+		return nil
+	}
+	unlock, err := s.mounts.locks.lock(ctx, dataset)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return heldError(dataset, s.held.Release(dataset))
+}
+
+func heldError(dataset string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, mounts.ErrForeign):
+		return fmt.Errorf("dataset %s: %w: %w", dataset, err, errdefs.ErrFailedPrecondition)
+	}
+	if k := kind.Of(err); k != nil {
+		return fmt.Errorf("dataset %s: %w: %w", dataset, k, err)
+	}
+	return fmt.Errorf("dataset %s: %w", dataset, err)
+}
+
+// releaseGarbage unmounts what no snapshot has any more, so that it can be
+// destroyed also where no snapshotter is open.
+func (s *Snapshotter) releaseGarbage(ctx context.Context) {
+	if s.held == nil {
+		return
+	}
+	for _, dataset := range s.held.Held() {
+		if !s.index.isTrash(dataset) {
+			continue
+		}
+		if err := s.release(ctx, dataset); err != nil {
+			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("held mount of a removed snapshot not unmounted")
+		}
+	}
+}
+
+// HeldAt returns the runtime whose held mount has a path, and whether there is one.
+func (s *Snapshotter) HeldAt(path string) (dataset string, ok bool) {
+	if s.held == nil || filepath.Dir(path) != s.held.Path() {
+		return "", false
+	}
+	return s.index.runtime(filepath.Base(path), s.runtimeID)
+}
+
+// runtime returns the dataset of the active snapshot whose runtime has an ID.
+func (x *index) runtime(id string, idOf func(dataset string) (string, bool)) (string, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, r := range x.records {
+		if r.info.Kind != snapshots.KindActive {
+			continue
+		}
+		if other, ok := idOf(r.dataset); ok && other == id {
+			return r.dataset, true
+		}
+	}
+	return "", false
+}

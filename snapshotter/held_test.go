@@ -1,0 +1,258 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
+)
+
+// kernel is the held mounts of a machine: they outlive a daemon. Its pool refuses to
+// destroy what it has mounted.
+type kernel struct {
+	pool *fakePool
+	at   map[string]string // paths by dataset
+	fail error
+}
+
+const heldDir = "/run/zfstpl/mnt"
+
+func (k *kernel) Path() string { return heldDir }
+
+func (k *kernel) Held() []string { return slices.Sorted(maps.Keys(k.at)) }
+
+func (k *kernel) Hold(ctx context.Context, dataset, id string) (string, error) {
+	if k.fail != nil {
+		return "", k.fail
+	}
+	path := filepath.Join(heldDir, id)
+	if k.at[dataset] == "" {
+		if err := k.pool.MountAt(ctx, dataset, path); err != nil {
+			return "", err
+		}
+		k.pool.edit(func(s *fakeState) { s.mounted[dataset] = true })
+	}
+	k.at[dataset] = path
+	return path, nil
+}
+
+func (k *kernel) Release(dataset string) error {
+	delete(k.at, dataset)
+	k.pool.edit(func(s *fakeState) { delete(s.mounted, dataset) })
+	return nil
+}
+
+// beginHolding is begin with held mounts.
+func beginHolding(t *testing.T, with ...func(*Config)) (*story, *kernel) {
+	t.Helper()
+	k := &kernel{at: make(map[string]string)}
+	s := begin(t, settings(func(c *Config) {
+		c.MountDir, c.held = heldDir, k
+		for _, set := range with {
+			set(c)
+		}
+	}), func(s *story) { k.pool = s.pool })
+	return s, k
+}
+
+func bindOf(s *story, key string, options ...string) []mount.Mount {
+	id, _ := s.sn.runtimeID(s.dataset(key))
+	return []mount.Mount{{Type: "bind", Source: filepath.Join(heldDir, id), Options: append([]string{"rbind", "rw"}, options...)}}
+}
+
+func TestAnActiveSnapshotIsABindOfAHeldMountUntilItGoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, k := beginHolding(t)
+		s.layer("image", "", "a;")
+		s.requireInvariants()
+		require.Empty(t, k.Held(), "what a commit left has no mount")
+
+		got := s.prepare("web", "image")
+		assert.Equal(t, bindOf(s, "web"), got)
+		runtime := s.dataset("web")
+		assert.Equal(t, []string{runtime}, k.Held(), "mounted before Prepare returns")
+		delete(k.at, runtime) // unmounted by hand, or by a reboot
+		again, err := s.sn.Mounts(s.ctx, "web")
+		require.NoError(t, err)
+		assert.Equal(t, got, again)
+		assert.Equal(t, []string{runtime}, k.Held(), "mounted before Mounts returns")
+
+		dataset, ok := s.sn.HeldAt(got[0].Source)
+		assert.True(t, ok)
+		assert.Equal(t, runtime, dataset)
+		for _, path := range []string{heldDir, heldDir + "/0123456789abcdef", got[0].Source + "/etc", "/run/other/" + filepath.Base(got[0].Source)} {
+			_, ok := s.sn.HeldAt(path)
+			assert.False(t, ok, path)
+		}
+
+		s.remove("web")
+		_, ok = s.sn.HeldAt(got[0].Source)
+		assert.False(t, ok, "of a removed snapshot")
+		s.cleanup()
+		assert.Empty(t, k.Held())
+		assert.NotContains(t, s.datasets(), runtime)
+		s.requireInvariants()
+	})
+}
+
+func TestViewsAndOptionsOfHeldMounts(t *testing.T) {
+	t.Parallel()
+	s, k := beginHolding(t)
+	s.layer("image", "", "a;")
+	s.cleanup()
+	view := s.view("look", "image")
+	assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.templateOf("image") + "@extracted", Options: []string{"ro"}}}, view)
+	assert.Empty(t, k.Held(), "a view is the template's snapshot")
+
+	mapped := s.prepare("mapped", "image", snapshots.WithLabels(map[string]string{
+		snapshots.LabelSnapshotUIDMapping: "0:100000:65536", snapshots.LabelSnapshotGIDMapping: "0:100000:65536"}))
+	assert.Equal(t, bindOf(s, "mapped", "uidmap=0:100000:65536", "gidmap=0:100000:65536"), mapped)
+}
+
+func TestWhoGetsABind(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		form  MountForm
+		other bool // the caller is in another mount namespace
+		want  string
+	}{
+		{"", false, "bind"}, {MountAuto, false, "bind"}, {MountAuto, true, "zfs"},
+		{MountBind, true, "bind"}, {MountZFS, false, "zfs"},
+	} {
+		t.Run(fmt.Sprintf("%s/%v", c.form, c.other), func(t *testing.T) {
+			t.Parallel()
+			s, k := beginHolding(t, func(config *Config) { config.Mounts = c.form })
+			ctx := s.ctx
+			if c.other {
+				ctx = WithOtherMountNamespace(ctx)
+			}
+			mounts, err := s.sn.Prepare(ctx, "web", "")
+			require.NoError(t, err)
+			require.Equal(t, c.want, mounts[0].Type)
+			again, err := s.sn.Mounts(ctx, "web")
+			require.NoError(t, err)
+			assert.Equal(t, mounts, again)
+			if c.want == "bind" {
+				assert.Equal(t, bindOf(s, "web"), mounts)
+				assert.Equal(t, []string{s.dataset("web")}, k.Held())
+			} else {
+				assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.dataset("web")}}, mounts)
+				assert.Empty(t, k.Held(), "a client can mount it read-only")
+			}
+		})
+	}
+	config := Config{Mounts: "overlay"}
+	assert.ErrorIs(t, config.check(), errdefs.ErrInvalidArgument)
+}
+
+// The setting was another one when the snapshot was made.
+func TestAHeldMountGoesWhereClientsMountTheDataset(t *testing.T) {
+	t.Parallel()
+	s, k := beginHolding(t)
+	s.prepare("web", "")
+	require.Len(t, k.Held(), 1)
+	mounts, err := s.sn.Mounts(WithOtherMountNamespace(s.ctx), "web")
+	require.NoError(t, err)
+	assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.dataset("web")}}, mounts)
+	assert.Empty(t, k.Held())
+}
+
+// To count a runtime's objects is to mount it, in the way of a client that does.
+func TestObjectsAreNotCountedWhereClientsMountTheDataset(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := beginHolding(t, func(c *Config) { c.Mounts = MountZFS })
+		s.prepare("web", "")
+		s.write("web", "a;")
+		time.Sleep(usageFresh)
+		s.pool.interrupt(func(call string) error {
+			assert.NotEqual(t, "objects", call)
+			return nil
+		})
+		usage, err := s.sn.Usage(s.ctx, "web")
+		require.NoError(t, err)
+		assert.Equal(t, snapshots.Usage{Size: 2}, usage)
+	})
+}
+
+func TestAPlaceThatIsTakenFailsTheCallAndNothingElse(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, k := beginHolding(t)
+		s.prepare("web", "")
+		taken := fmt.Errorf("%w: a tmpfs", mounts.ErrForeign)
+		k.fail = taken
+		_, err := s.sn.Mounts(s.ctx, "web")
+		require.ErrorIs(t, err, errdefs.ErrFailedPrecondition)
+		require.ErrorIs(t, err, taken)
+		assert.ErrorContains(t, err, s.dataset("web"), "the error names the dataset")
+		assert.ErrorContains(t, err, `"web"`, "the error names the key")
+
+		_, err = s.sn.Prepare(s.ctx, "db", "")
+		require.ErrorIs(t, err, errdefs.ErrFailedPrecondition)
+		_, err = s.sn.Stat(s.ctx, "db")
+		require.ErrorIs(t, err, errdefs.ErrNotFound, "a Prepare that failed left no snapshot")
+
+		mounts, err := s.sn.Mounts(WithOtherMountNamespace(s.ctx), "web")
+		require.NoError(t, err, "a client that mounts the dataset needs no held mount")
+		assert.Equal(t, "zfs", mounts[0].Type)
+
+		k.fail = nil
+		s.prepare("db", "")
+		s.requireInvariants()
+	})
+}
+
+func TestHeldMountsOutliveTheDaemonButForGarbage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, k := beginHolding(t, func(c *Config) { c.Cleanup = CleanupManual })
+		s.prepare("web", "")
+		s.prepare("old", "")
+		web, old := s.dataset("web"), s.dataset("old")
+		s.remove("old")
+		require.Equal(t, []string{old, web}, k.Held())
+		require.NoError(t, s.sn.Close())
+		assert.Equal(t, []string{web}, k.Held(), "what is removed can be destroyed without a daemon")
+
+		_, err := k.Hold(s.ctx, old, "0123456789abcdef")
+		require.NoError(t, err)
+		s.start()
+		assert.Equal(t, []string{web}, k.Held(), "a daemon that was killed did not get to it")
+		mounts, err := s.sn.Mounts(s.ctx, "web")
+		require.NoError(t, err)
+		assert.Equal(t, bindOf(s, "web"), mounts)
+	})
+}
+
+func TestALayerThatIsBegunAnewHasANewHeldMount(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, k := beginHolding(t)
+		key := "default/1/extract-1-x " + chain("a")
+		s.prepare(key, "")
+		old := s.dataset(key)
+		fresh, _, err := s.sn.Renew(s.ctx, old, errors.New("no space"))
+		require.NoError(t, err)
+		assert.NotContains(t, k.Held(), old)
+		assert.NotContains(t, s.datasets(), old)
+		mounts, err := s.sn.Mounts(s.ctx, key)
+		require.NoError(t, err)
+		assert.Equal(t, bindOf(s, key), mounts)
+		assert.Equal(t, []string{fresh}, k.Held())
+	})
+}

@@ -1,0 +1,107 @@
+package mounts
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// Supported tells whether file systems can be held mounted on this system.
+const Supported = true
+
+// superMagic is what statfs says of ZFS.
+const superMagic = 0x2fc12fc1
+
+func isZFS(path string) (bool, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return false, &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	return uint32(st.Type) == superMagic, nil
+}
+
+// identify returns what is mounted at a directory, or what the directory is on.
+func identify(path string) (identity, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return identity{}, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return identity{}, &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	mount, err := mountOf(fd)
+	if err != nil {
+		return identity{}, fmt.Errorf("mount ID of %s: %w", path, err)
+	}
+	return identity{mount, st.Fsid.Val}, nil
+}
+
+// mountOf returns the ID of the mount that a descriptor was opened on. statx has
+// it from Linux 5.8 on only.
+func mountOf(fd int) (int, error) {
+	file, err := os.Open("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if id, ok := strings.CutPrefix(lines.Text(), "mnt_id:"); ok {
+			return strconv.Atoi(strings.TrimSpace(id))
+		}
+	}
+	return 0, errors.Join(errors.New("the kernel does not say it"), lines.Err())
+}
+
+func readMounts(dir string) (table, error) {
+	found, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
+		return filepath.Dir(i.Mountpoint) != dir, false
+	})
+	if err != nil {
+		return table{}, fmt.Errorf("reading the mount table: %w", err)
+	}
+	t := table{make(map[string]entry), make(map[int]bool)}
+	for _, i := range found { // of several at one place the topmost is the last
+		e := entry{mount: i.ID}
+		if i.FSType == "zfs" {
+			e.source, e.whole = i.Source, i.Root == "/" && !hasOption(i.Options, "ro")
+		}
+		t.top[i.Mountpoint], t.all[i.ID] = e, true
+	}
+	return t, nil
+}
+
+func hasOption(options, option string) bool {
+	for o := range strings.SplitSeq(options, ",") {
+		if o == option {
+			return true
+		}
+	}
+	return false
+}
+
+// isolate ends the propagation of what is mounted below a held mount. A bind of a
+// shared mount is its peer: what a client mounts below the bind would appear below
+// the held mount, and below every other bind. The held mount itself still goes
+// everywhere when it is unmounted, because that propagates by the directory's mount.
+func isolate(path string) error {
+	return os.NewSyscallError("mount", unix.Mount("", path, "", unix.MS_PRIVATE, ""))
+}
+
+// detach unmounts what is mounted at a path, also where it is in use.
+func detach(path string) error {
+	return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+}
+
+func isBusyOrFull(err error) bool {
+	return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY)
+}

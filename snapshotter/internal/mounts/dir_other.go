@@ -1,0 +1,22 @@
+//go:build !linux
+
+package mounts
+
+import "errors"
+
+// Supported tells whether file systems can be held mounted on this system.
+const Supported = false
+
+var errUnsupported = errors.New("held mounts: not available on this system")
+
+func isZFS(string) (bool, error) { return false, errUnsupported }
+
+func identify(string) (identity, error) { return identity{}, errUnsupported }
+
+func readMounts(string) (table, error) { return table{}, errUnsupported }
+
+func isolate(string) error { return errUnsupported }
+
+func detach(string) error { return errUnsupported }
+
+func isBusyOrFull(error) bool { return false }
