@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,6 +184,8 @@ func TestARemovedSnapshotGoesWithTheLastUserOfItsHeldMount(t *testing.T) {
 	assert.Contains(t, base.Names(t), runtime)
 	_, err = file.WriteString("still written")
 	require.NoError(t, err)
+	says := fmt.Sprintf("(pid %d): open ", os.Getpid())
+	eventually(t, "the log names the user", func() bool { return strings.Contains(d.log.String(), says) })
 	assert.NoDirExists(t, mounts[0].Source, "nothing begins to use it any more")
 	require.NoError(t, file.Close())
 	eventually(t, "the runtime goes by itself", func() bool { return !strings.Contains(strings.Join(base.Names(t), " "), runtime) })

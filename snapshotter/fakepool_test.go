@@ -393,6 +393,9 @@ func (p *fakePool) Attach(_ context.Context, name string) (io.Closer, error) {
 	}), nil
 }
 
+// Device is the same for all.
+func (p *fakePool) Device(context.Context, string) (uint64, error) { return 7, nil }
+
 // MountAt mounts for good: only a machine's end unmounts what the kernel holds.
 func (p *fakePool) MountAt(_ context.Context, name, _ string) error {
 	return p.call("mountat", func() error {

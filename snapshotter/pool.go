@@ -53,6 +53,9 @@ type Pool interface {
 	// until what it answers is closed.
 	Attach(ctx context.Context, snapshot string) (io.Closer, error)
 
+	// Device returns the st_dev of a file system that is mounted somewhere.
+	Device(ctx context.Context, filesystem string) (uint64, error)
+
 	// MountAt mounts a file system, writable, on a directory.
 	MountAt(ctx context.Context, filesystem, dir string) error
 

@@ -59,6 +59,8 @@ type Config struct {
 
 	// holders finds who has datasets mounted; tests have their own.
 	holders func(datasets ...string) map[string][]holders.Mount
+	// users finds who uses a file system by its device; tests have their own.
+	users func(device uint64) []holders.User
 	// held replaces the mounts in MountDir; tests have their own.
 	held heldMounts
 }
@@ -119,6 +121,9 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 func newSnapshotter(pool Pool, config Config) *Snapshotter {
 	if config.holders == nil {
 		config.holders = func(datasets ...string) map[string][]holders.Mount { return holders.Find(holders.Proc, datasets...) }
+	}
+	if config.users == nil {
+		config.users = func(device uint64) []holders.User { return holders.FindOpen(holders.Proc, device) }
 	}
 	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held}
 	s.mounts.kept = make(map[string]io.Closer)

@@ -88,7 +88,8 @@ func (s *story) start() {
 func settings(with func(*Config)) func(*story) { return func(s *story) { s.with = with } }
 
 func (s *story) config() Config {
-	c := Config{Base: s.base, WarmKeep: s.keep, holders: func(...string) map[string][]holders.Mount { return nil }}
+	c := Config{Base: s.base, WarmKeep: s.keep, holders: func(...string) map[string][]holders.Mount { return nil },
+		users: func(uint64) []holders.User { return nil }}
 	if s.with != nil {
 		s.with(&c)
 	}

@@ -157,11 +157,27 @@ func (x *index) isHalfOfTrash(dataset string) bool {
 	return t != nil && x.trash[t.of] != nil
 }
 
+// usersOf returns in words which processes use a file system that is mounted nowhere.
+func (s *Snapshotter) usersOf(ctx context.Context, dataset string) string {
+	device, err := s.pool.Device(ctx, dataset)
+	if err != nil {
+		return ""
+	}
+	var words []string
+	for _, u := range s.config.users(device) {
+		words = append(words, u.String())
+	}
+	return strings.Join(words, "; ")
+}
+
 // explain finds out what an error does not say: who holds a dataset, or which
 // snapshots do. It answers a word for that, and what can be done.
 func (s *Snapshotter) explain(ctx context.Context, dataset string, err error, mounts []holders.Mount) (field, why, todo string) {
 	switch {
 	case errors.Is(err, zfs.ErrBusy) && len(mounts) == 0:
+		if users := s.usersOf(ctx, dataset); users != "" {
+			return "held", users, ": end the program that uses it"
+		}
 		return "held", "no process that could be looked at has it mounted; a file on it may be open since it was unmounted lazily, or a snapshot of it may be held",
 			": end the program that uses it"
 	case errors.Is(err, zfs.ErrBusy):

@@ -117,6 +117,24 @@ func (c *Client) MountAt(ctx context.Context, filesystem, dir string) error {
 	return nil
 }
 
+// Device returns the number by which programs see a file system (st_dev). It is the
+// same for all mounts of it at a time.
+func (c *Client) Device(ctx context.Context, filesystem string) (uint64, error) {
+	if err := checkFilesystem("device", filesystem); err != nil {
+		return 0, err
+	}
+	root, err := attach(ctx, filesystem, forWriting, forReading)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
+		return 0, mountError("device", filesystem, err)
+	}
+	return st.Dev, nil
+}
+
 // Attach mounts a snapshot without giving it a place in any mount namespace.
 // Closing what it answers unmounts it, and so does the end of this process.
 // While it is mounted, it cannot be destroyed.

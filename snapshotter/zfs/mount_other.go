@@ -37,6 +37,11 @@ func (c *Client) AttachWritable(_ context.Context, filesystem string) (*os.File,
 	return nil, &Error{Op: "mount", Dataset: filesystem, Kind: ErrUnavailable}
 }
 
+// Device is not available here.
+func (c *Client) Device(_ context.Context, filesystem string) (uint64, error) {
+	return 0, &Error{Op: "mount", Dataset: filesystem, Kind: ErrUnavailable}
+}
+
 // MountAt is not available here.
 func (c *Client) MountAt(_ context.Context, filesystem, _ string) error {
 	return &Error{Op: "mount", Dataset: filesystem, Kind: ErrUnavailable}
