@@ -58,13 +58,3 @@ func modeAsACL(mode uint32) string {
 	}
 	return string(b)
 }
-
-// lost tells whether one of the attributes is no longer there.
-func lost(before, after map[string]string) bool {
-	for name := range before {
-		if _, ok := after[name]; !ok {
-			return true
-		}
-	}
-	return false
-}

@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"os"
 	"path"
+	"slices"
 )
 
 // Kind says what was done to a path.
@@ -226,9 +226,7 @@ func (c *comparison) differ(rel string, old, now node) (Kind, error) {
 	}
 	differ, err := c.dataDiffers(rel, now)
 	if err == nil && !differ {
-		var before, after map[string]string
-		before, after, err = c.attributes(rel)
-		differ = !maps.Equal(before, after)
+		differ, _, err = c.attributesDiffer(rel)
 	}
 	if differ {
 		return Modified, err
@@ -237,25 +235,45 @@ func (c *comparison) differ(rel string, old, now node) (Kind, error) {
 }
 
 func (c *comparison) directoriesDiffer(rel string, old, now node) (Kind, error) {
-	before, after, err := c.attributes(rel)
+	differ, lost, err := c.attributesDiffer(rel)
 	switch {
 	case err != nil:
 		return "", err
-	case lost(before, after) && rel != ".":
+	case lost && rel != ".":
 		return Replaced, nil
-	case !old.sameAttributes(now) || !maps.Equal(before, after):
+	case differ || !old.sameAttributes(now):
 		return Modified, nil
 	}
 	return "", nil
 }
 
-// attributes answers those that a path had and has.
-func (c *comparison) attributes(rel string) (before, after map[string]string, err error) {
-	if before, err = c.lower.attributes(rel); err != nil {
-		return nil, nil, err
+// attributesDiffer compares the extended attributes that a path had and has, one at a
+// time: all of one file may take gigabytes. It also returns whether one is no longer
+// there.
+func (c *comparison) attributesDiffer(rel string) (differ, lost bool, err error) {
+	before, err := c.lower.attributeNames(rel)
+	if err != nil {
+		return false, false, err
 	}
-	after, err = c.upper.attributes(rel)
-	return before, after, err
+	after, err := c.upper.attributeNames(rel)
+	if err != nil {
+		return false, false, err
+	}
+	if !slices.Equal(before, after) {
+		isGone := func(name string) bool { _, there := slices.BinarySearch(after, name); return !there }
+		return true, slices.ContainsFunc(before, isGone), nil
+	}
+	for _, name := range after {
+		was, err := c.lower.attribute(rel, name)
+		if err != nil {
+			return false, false, err
+		}
+		is, err := c.upper.attribute(rel, name)
+		if err != nil || was != is {
+			return true, false, err
+		}
+	}
+	return false, false, nil
 }
 
 // dataDiffers compares what is in two nodes of the same type and size.

@@ -146,19 +146,25 @@ func sparse(f testing.TB) []byte {
 		"GNU.sparse.size=1152921504606846976", "GNU.sparse.map=0,4"} {
 		records += strconv.Itoa(len(r)+4) + " " + r + "\n" // a length of two digits, and itself
 	}
+	return recorded(f, records, "sparse")
+}
+
+// recorded is a layer of a file of four bytes of which records say something.
+func recorded(t testing.TB, records, name string) []byte {
+	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	require.NoError(f, w.WriteHeader(&tar.Header{Name: "records", Size: int64(len(records))}))
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: "records", Size: int64(len(records))}))
 	_, err := io.WriteString(w, records)
-	require.NoError(f, err)
-	require.NoError(f, w.WriteHeader(&tar.Header{Name: "sparse", Size: 4, Mode: 0o644}))
+	require.NoError(t, err)
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: name, Size: 4, Mode: 0o644}))
 	_, err = io.WriteString(w, "evil")
-	require.NoError(f, errors.Join(err, w.Close()))
+	require.NoError(t, errors.Join(err, w.Close()))
 	const typeAt, sumAt = 156, 148 // in a header, whose sum is six octal digits
 	layer := b.Bytes()
 	var sum int
 	_, err = fmt.Sscanf(string(layer[sumAt:sumAt+6]), "%o", &sum)
-	require.NoError(f, err)
+	require.NoError(t, err)
 	sum += tar.TypeXHeader - int(layer[typeAt])
 	layer[typeAt] = tar.TypeXHeader
 	copy(layer[sumAt:], fmt.Sprintf("%06o", sum))

@@ -24,10 +24,12 @@ const (
 // directories above it, deletions as whiteouts, hard links as such. The same
 // changes give the same bytes.
 type layer struct {
-	ctx   context.Context
-	tar   *tar.Writer
-	tree  *tree // what the changes lead to
-	epoch *time.Time
+	ctx    context.Context
+	tar    *tar.Writer
+	to     *sink
+	tree   *tree // what the changes lead to
+	epoch  *time.Time
+	limits *limits
 	// above are the directories that are written and lead to the last entry,
 	// from the root on.
 	above []directory
@@ -54,7 +56,21 @@ type links struct {
 func (k *links) complete() bool { return uint32(len(k.names)) >= k.node.links }
 
 func newLayer(ctx context.Context, w io.Writer, upper *tree, epoch *time.Time) *layer {
-	return &layer{ctx: ctx, tar: tar.NewWriter(w), tree: upper, epoch: epoch, links: make(map[uint64]*links)}
+	to := &sink{w: w}
+	return &layer{ctx: ctx, tar: tar.NewWriter(to), to: to, tree: upper, epoch: epoch, limits: newLimits(), links: make(map[uint64]*links)}
+}
+
+// sink is where a layer goes. It knows whether it was this that failed, and not the
+// layer that cannot be written.
+type sink struct {
+	w      io.Writer
+	failed bool
+}
+
+func (s *sink) Write(b []byte) (int, error) {
+	n, err := s.w.Write(b)
+	s.failed = s.failed || err != nil
+	return n, err
 }
 
 // changed writes a path as it is now.
@@ -105,13 +121,24 @@ func (l *layer) deleted(dir string, names []string, emptied bool) error {
 // renameIt is what to do about a name that no layer can hold.
 const renameIt = "rename or delete it"
 
-// sayable refuses a name that means something else in a layer.
+// removeIt is what to do about something that no layer can hold.
+const removeIt = "delete it, or make it smaller"
+
+// sayable refuses a name that means something else in a layer, and a path that Apply
+// cannot make.
 func (l *layer) sayable(rel, advice string) error {
-	if !strings.HasPrefix(path.Base(rel), whiteout) {
-		return nil
+	switch {
+	case strings.HasPrefix(path.Base(rel), whiteout):
+		return l.refuse(rel, fmt.Errorf("in a layer, a name that begins with %q says that something is deleted", whiteout), advice)
+	case len(rel) > pathLimit:
+		return l.refuse(rel, fmt.Errorf("its path has %d bytes, and none in a layer may have more than %d", len(rel), pathLimit), advice)
 	}
-	return fmt.Errorf("%q in %s cannot be put into an image: in a layer, a name that begins with %q says that something is deleted (%s): %w",
-		rel, l.tree.name, whiteout, advice, errdefs.ErrFailedPrecondition)
+	return nil
+}
+
+// refuse returns that no layer can hold a path, why not, and what to do about it.
+func (l *layer) refuse(rel string, why error, advice string) error {
+	return fmt.Errorf("%q in %s cannot be put into an image: %w (%s): %w", rel, l.tree.name, why, advice, errdefs.ErrFailedPrecondition)
 }
 
 func (l *layer) whiteout(rel string) error {
@@ -223,6 +250,9 @@ func (l *layer) header(rel string, n node) (*tar.Header, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := checkTarget(target); err != nil {
+			return nil, l.refuse(rel, err, "delete it")
+		}
 		h.Linkname = target
 	case typeChar, typeBlock:
 		h.Typeflag = tar.TypeChar
@@ -233,9 +263,9 @@ func (l *layer) header(rel string, n node) (*tar.Header, error) {
 	case typeFifo:
 		h.Typeflag = tar.TypeFifo
 	default:
-		return nil, fmt.Errorf("%q in %s has type %o, which no layer holds: %w", rel, l.tree.name, n.mode&typeMask, errdefs.ErrNotImplemented)
+		return nil, l.refuse(rel, fmt.Errorf("it has type %o", n.mode&typeMask), "delete it")
 	}
-	attributes, err := l.tree.attributes(rel)
+	attributes, err := l.attributes(rel)
 	if err != nil {
 		return nil, err
 	}
@@ -251,6 +281,27 @@ func (l *layer) header(rel string, n node) (*tar.Header, error) {
 	return h, nil
 }
 
+// attributes returns the extended attributes of a path. It reads no more of them than
+// an entry holds.
+func (l *layer) attributes(rel string) (map[string]string, error) {
+	names, err := l.tree.attributeNames(rel)
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	attributes, size := make(map[string]string, len(names)), 0
+	for _, name := range names {
+		value, err := l.tree.attribute(rel, name)
+		if err != nil {
+			return nil, err
+		}
+		if size += len(xattrKey) + len(name) + len(value); size > recordLimit {
+			return nil, l.refuse(rel, fmt.Errorf("its extended attributes have more than %d bytes", recordLimit), "remove some of them")
+		}
+		attributes[name] = value
+	}
+	return attributes, nil
+}
+
 // write writes a header.
 func (l *layer) write(h *tar.Header) error {
 	if err := l.ctx.Err(); err != nil {
@@ -260,10 +311,17 @@ func (l *layer) write(h *tar.Header) error {
 		h.ModTime = *l.epoch
 	}
 	h.Format = tar.FormatPAX
-	if err := l.tar.WriteHeader(h); err != nil {
+	if err := l.limits.take(h); err != nil {
+		return l.refuse(path.Clean(h.Name), err, removeIt)
+	}
+	err := l.tar.WriteHeader(h)
+	switch {
+	case err == nil:
+		return nil
+	case l.to.failed:
 		return fmt.Errorf("%q in %s: %w", h.Name, l.tree.name, err)
 	}
-	return nil
+	return l.refuse(path.Clean(h.Name), err, removeIt)
 }
 
 // content writes what is in a file.

@@ -2,6 +2,7 @@ package diff
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -19,32 +20,60 @@ const (
 	keptLimit = 1 << 30
 	// keptHeader is what such a header takes beside its names and attributes.
 	keptHeader = 512
+	// recordLimit is how many bytes the names and attributes of an entry may have.
+	// Package tar neither writes nor reads more.
+	recordLimit = 1 << 20
+	// pathLimit is how long a path may be: Linux takes 4095 bytes, and for Apply a
+	// path begins with a slash.
+	pathLimit = 4094
 )
 
 // limits is what a layer may still cost. What it holds is small beside what it can
-// ask for.
+// ask for. Apply refuses what is over a limit, and Compare does not write it.
 type limits struct{ bytes, kept int64 }
 
 func newLimits() *limits { return &limits{bytes: layerLimit, kept: keptLimit} }
 
-// pass is the filter of a layer's entries.
-func (l *limits) pass(h *tar.Header) (bool, error) {
+// take counts an entry, or returns why no layer may have it.
+func (l *limits) take(h *tar.Header) error {
 	switch {
 	case h.Size < 0: // package tar minds that of files only
-		return false, fmt.Errorf("%q has %d bytes: %w", h.Name, h.Size, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("it has %d bytes", h.Size)
 	case h.Size > l.bytes:
-		return false, fmt.Errorf("%q makes the layer larger than %d bytes, which none may be: %w", h.Name, int64(layerLimit), errdefs.ErrInvalidArgument)
+		return fmt.Errorf("with its %d bytes the layer is larger than %d bytes, which none may be", h.Size, int64(layerLimit))
 	case deletesItsDirectory(path.Base(h.Name)):
-		return false, fmt.Errorf("%q deletes no name that there can be: %w", h.Name, errdefs.ErrInvalidArgument)
+		return errors.New("it deletes no name that there can be")
 	}
 	l.bytes -= h.Size
 	if h.Typeflag != tar.TypeDir {
-		return true, nil
+		return nil
 	}
-	if l.kept -= slim(h); l.kept < 0 {
-		return false, fmt.Errorf("%q: with it the layer's directories take more than %d bytes of memory: %w", h.Name, int64(keptLimit), errdefs.ErrInvalidArgument)
+	if l.kept -= kept(h); l.kept < 0 {
+		return fmt.Errorf("with it the layer's directories take more than %d bytes of memory", int64(keptLimit))
+	}
+	return nil
+}
+
+// pass is the filter of the entries that Apply reads.
+func (l *limits) pass(h *tar.Header) (bool, error) {
+	if err := l.take(h); err != nil {
+		return false, fmt.Errorf("%q: %w: %w", h.Name, err, errdefs.ErrInvalidArgument)
+	}
+	if h.Typeflag == tar.TypeDir {
+		slim(h)
 	}
 	return true, nil
+}
+
+// kept returns how much memory a directory's header takes as long as it is kept.
+func kept(h *tar.Header) int64 {
+	bytes := keptHeader + len(path.Clean(h.Name))
+	for key, value := range h.PAXRecords {
+		if strings.HasPrefix(key, xattrKey) {
+			bytes += len(key) + len(value)
+		}
+	}
+	return int64(bytes)
 }
 
 // deletesItsDirectory tells whether a whiteout is of no name in its directory. The
@@ -55,19 +84,25 @@ func deletesItsDirectory(name string) bool {
 	return is && (of == "" || of == "." || of == "..")
 }
 
-// slim has a directory's header keep what is made of it and nothing else, and answers
-// what memory that takes. Its texts are parts of larger ones, which would stay.
-func slim(h *tar.Header) (bytes int64) {
+// slim has a directory's header keep what is made of it and nothing else. Its texts
+// are parts of larger ones, which would stay.
+func slim(h *tar.Header) {
 	h.Name, h.Linkname, h.Uname, h.Gname = strings.Clone(h.Name), "", "", ""
-	bytes = keptHeader + int64(len(h.Name))
 	attributes := make(map[string]string)
 	for key, value := range h.PAXRecords {
 		if strings.HasPrefix(key, xattrKey) {
 			attributes[strings.Clone(key)] = strings.Clone(value)
-			bytes += int64(len(key) + len(value))
 		}
 	}
 	h.PAXRecords = attributes
 	h.Xattrs = nil //nolint:staticcheck // the same once more, which package tar fills in
-	return bytes
+}
+
+// checkTarget returns why no symbolic link can lead to a target. A damaged or
+// hostile disk can have one that does.
+func checkTarget(target string) error {
+	if target == "" || len(target) > pathLimit+1 {
+		return fmt.Errorf("its target has %d bytes", len(target))
+	}
+	return nil
 }

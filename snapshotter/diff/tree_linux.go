@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,9 +26,15 @@ type tree struct {
 	name string // for errors
 }
 
+// namesLimit is how long Linux lets a list of names of extended attributes be.
+const namesLimit = 64 << 10
+
 func (t *tree) fail(what, rel string, err error) error {
-	if errors.Is(err, syscall.ENAMETOOLONG) {
-		err = fmt.Errorf("%w: a layer cannot hold paths of more than %d bytes", err, unix.PathMax-1)
+	switch {
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		err = fmt.Errorf("%w: a layer cannot hold paths of more than %d bytes: %w", err, pathLimit, errdefs.ErrFailedPrecondition)
+	case errors.Is(err, syscall.E2BIG):
+		err = fmt.Errorf("%w: Linux lists no attributes whose names have more than %d bytes in all; remove some: %w", err, namesLimit, errdefs.ErrFailedPrecondition)
 	}
 	return fmt.Errorf("%s %q in %s: %w", what, rel, t.name, err)
 }
@@ -136,32 +143,50 @@ func (t *tree) readLink(rel string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// attributes answers the extended attributes of a path that a layer holds.
-func (t *tree) attributes(rel string) (map[string]string, error) {
-	// There is no call that takes a directory and a name in it.
-	full := "/proc/self/fd/" + strconv.Itoa(t.fd()) + "/" + rel
-	names, err := grow(func(buf []byte) (int, error) { return unix.Llistxattr(full, buf) })
+// attributeNames returns the names of the extended attributes of a path that a layer
+// holds, in their order.
+func (t *tree) attributeNames(rel string) ([]string, error) {
+	all, err := t.named(rel, unix.Llistxattr)
 	if errors.Is(err, syscall.ENOTSUP) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, t.fail("list the attributes of", rel, err)
 	}
-	var found map[string]string
-	for name := range bytes.SplitSeq(names, []byte{0}) {
-		if !carried(string(name)) {
-			continue
+	var names []string
+	for name := range bytes.SplitSeq(all, []byte{0}) {
+		if carried(string(name)) {
+			names = append(names, string(name))
 		}
-		value, err := grow(func(buf []byte) (int, error) { return unix.Lgetxattr(full, string(name), buf) })
-		if err != nil {
-			return nil, t.fail(fmt.Sprintf("read attribute %s of", name), rel, err)
-		}
-		if found == nil {
-			found = make(map[string]string)
-		}
-		found[string(name)] = string(value)
 	}
-	return found, nil
+	slices.Sort(names)
+	return names, nil
+}
+
+// attribute returns the value of an extended attribute.
+func (t *tree) attribute(rel, name string) (string, error) {
+	value, err := t.named(rel, func(full string, buf []byte) (int, error) { return unix.Lgetxattr(full, name, buf) })
+	if err != nil {
+		return "", t.fail(fmt.Sprintf("read attribute %s of", name), rel, err)
+	}
+	return string(value), nil
+}
+
+// named makes a call that takes no directory and a path in it, only a whole path. Where
+// that is longer than the kernel takes it begins at the directory next to its end.
+func (t *tree) named(rel string, call func(full string, buf []byte) (int, error)) ([]byte, error) {
+	const most = len("/proc/self/fd/2147483647/")
+	in := t.fd()
+	if len(rel)+most >= unix.PathMax {
+		dir, err := unix.Openat(in, path.Dir(rel), unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(dir)
+		in, rel = dir, path.Base(rel)
+	}
+	full := "/proc/self/fd/" + strconv.Itoa(in) + "/" + rel
+	return grow(func(buf []byte) (int, error) { return call(full, buf) })
 }
 
 // grow calls f with a buffer, and with a greater one while that is too small.

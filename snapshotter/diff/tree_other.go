@@ -20,9 +20,10 @@ func (t *tree) fail(what, rel string, err error) error {
 	return fmt.Errorf("%s %q in %s: %w", what, rel, t.name, err)
 }
 
-func (t *tree) open(string) (*os.File, error)                { return nil, errdefs.ErrNotImplemented }
-func (t *tree) stat(string) (node, error)                    { return node{}, errdefs.ErrNotImplemented }
-func (t *tree) readDir(string) ([]direntry, error)           { return nil, errdefs.ErrNotImplemented }
-func (t *tree) readLink(string) (string, error)              { return "", errdefs.ErrNotImplemented }
-func (t *tree) attributes(string) (map[string]string, error) { return nil, errdefs.ErrNotImplemented }
-func (t *tree) objects() (uint64, error)                     { return 0, errdefs.ErrNotImplemented }
+func (t *tree) open(string) (*os.File, error)            { return nil, errdefs.ErrNotImplemented }
+func (t *tree) stat(string) (node, error)                { return node{}, errdefs.ErrNotImplemented }
+func (t *tree) readDir(string) ([]direntry, error)       { return nil, errdefs.ErrNotImplemented }
+func (t *tree) readLink(string) (string, error)          { return "", errdefs.ErrNotImplemented }
+func (t *tree) attributeNames(string) ([]string, error)  { return nil, errdefs.ErrNotImplemented }
+func (t *tree) attribute(string, string) (string, error) { return "", errdefs.ErrNotImplemented }
+func (t *tree) objects() (uint64, error)                 { return 0, errdefs.ErrNotImplemented }
