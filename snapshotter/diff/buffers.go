@@ -2,10 +2,13 @@ package diff
 
 import "sync"
 
+// contentSize is how much of a file is read at once.
+const contentSize = 256 << 10
+
 // Buffers are used again: a comparison reads many directories and files.
 var (
 	direntBuffers  = pool(64 << 10)
-	contentBuffers = pool(256 << 10)
+	contentBuffers = pool(contentSize)
 )
 
 func pool(size int) *sync.Pool {

@@ -1,11 +1,7 @@
 package diff
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"io"
-	"os"
 	"path"
 	"slices"
 )
@@ -280,7 +276,7 @@ func (c *comparison) attributesDiffer(rel string) (differ, lost bool, err error)
 func (c *comparison) dataDiffers(rel string, n node) (bool, error) {
 	switch {
 	case n.is(typeRegular):
-		return c.contentDiffers(rel)
+		return c.contentDiffers(rel, n.size)
 	case n.is(typeLink):
 		return c.targetDiffers(rel)
 	}
@@ -294,49 +290,4 @@ func (c *comparison) targetDiffers(rel string) (bool, error) {
 	}
 	is, err := c.upper.readLink(rel)
 	return was != is, err
-}
-
-// contentDiffers compares two files of the same size.
-func (c *comparison) contentDiffers(rel string) (bool, error) {
-	a, err := c.lower.open(rel)
-	if err != nil {
-		return false, err
-	}
-	defer a.Close()
-	b, err := c.upper.open(rel)
-	if err != nil {
-		return false, err
-	}
-	defer b.Close()
-	first, second := contentBuffers.Get().(*[]byte), contentBuffers.Get().(*[]byte)
-	defer contentBuffers.Put(first)
-	defer contentBuffers.Put(second)
-	for {
-		if c.ctx.Err() != nil {
-			return false, context.Cause(c.ctx)
-		}
-		n, done, err := fill(a, *first)
-		if err != nil {
-			return false, c.lower.fail("read", rel, err)
-		}
-		m, _, err := fill(b, *second)
-		if err != nil {
-			return false, c.upper.fail("read", rel, err)
-		}
-		if !bytes.Equal((*first)[:n], (*second)[:m]) {
-			return true, nil
-		}
-		if done {
-			return false, nil
-		}
-	}
-}
-
-// fill reads until buf is full or the file has ended.
-func fill(file *os.File, buf []byte) (n int, done bool, err error) {
-	n, err = io.ReadFull(file, buf)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return n, true, nil
-	}
-	return n, false, err
 }

@@ -3,7 +3,6 @@ package diff
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -322,34 +321,6 @@ func (l *layer) write(h *tar.Header) error {
 		return fmt.Errorf("%q in %s: %w", h.Name, l.tree.name, err)
 	}
 	return l.refuse(path.Clean(h.Name), err, removeIt)
-}
-
-// content writes what is in a file.
-func (l *layer) content(rel string, size int64) error {
-	file, err := l.tree.open(rel)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	buf := contentBuffers.Get().(*[]byte)
-	defer contentBuffers.Put(buf)
-	for size > 0 {
-		if l.ctx.Err() != nil {
-			return context.Cause(l.ctx)
-		}
-		n, err := file.Read((*buf)[:min(size, int64(len(*buf)))])
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return l.tree.fail("read", rel, err)
-		}
-		if _, err := l.tar.Write((*buf)[:n]); err != nil {
-			return err
-		}
-		size -= int64(n)
-	}
-	return nil
 }
 
 // close writes what ends a layer. Objects that are written by some of their

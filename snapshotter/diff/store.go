@@ -58,7 +58,11 @@ func (l *stored) write(c Compress, write func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	if err := write(io.MultiWriter(gate{out.err, l.failed}, compressed, l.raw.Hash(), (*progress)(&l.done))); err != nil {
+	var digested io.Writer = l.raw.Hash()
+	if _, same := compressed.(plain); same {
+		l.raw, digested = l.compressed, io.Discard
+	}
+	if err := write(io.MultiWriter(gate{out.err, l.failed}, compressed, digested, (*progress)(&l.done))); err != nil {
 		// What compresses is ended, to let its goroutines go. What it writes then
 		// is thrown away with the rest.
 		out.shut(err)

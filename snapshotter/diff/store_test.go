@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -82,3 +83,27 @@ func TestAStoreThatFails(t *testing.T) {
 	}
 	assert.Eventually(t, func() bool { return compressing() <= before }, 10*time.Second, 10*time.Millisecond)
 }
+
+// What a layer is without its compression is known, whatever that is.
+func TestDigestsOfALayer(t *testing.T) {
+	t.Parallel()
+	for media, c := range compressors {
+		var sent bytes.Buffer
+		l := storedIn(keeping{to: &sent})
+		require.NoError(t, l.write(c, func(w io.Writer) error {
+			_, err := io.WriteString(w, "what is in a layer")
+			return err
+		}))
+		assert.Equal(t, digest.FromString("what is in a layer"), l.raw.Digest(), media)
+		assert.Equal(t, digest.FromBytes(sent.Bytes()), l.compressed.Digest(), media)
+		assert.Equal(t, int64(sent.Len()), l.size, media)
+	}
+}
+
+// keeping is a store that keeps what it is sent.
+type keeping struct {
+	content.Writer
+	to *bytes.Buffer
+}
+
+func (k keeping) Write(b []byte) (int, error) { return k.to.Write(b) }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"slices"
@@ -48,6 +49,22 @@ func (t *tree) open(rel string) (*os.File, error) {
 		return nil, t.fail("open", rel, err)
 	}
 	return os.NewFile(uintptr(fd), rel), nil
+}
+
+// nextData returns where the first data of a file of some size is, from an offset on:
+// behind its end where there is none, and at the offset where that is not known.
+func nextData(file *os.File, from, size int64) int64 {
+	at, err := unix.Seek(int(file.Fd()), from, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, syscall.ENXIO):
+		if end, err := unix.Seek(int(file.Fd()), 0, io.SeekEnd); err != nil || end < size {
+			return from // which cannot be read
+		}
+		return size
+	case err != nil || at < from:
+		return from
+	}
+	return min(at, size)
 }
 
 // stat answers what a path stands for.

@@ -1,0 +1,119 @@
+package diff
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+)
+
+// blank is what a hole is in an archive, which cannot say that there is one.
+var blank = make([]byte, contentSize)
+
+// fileContent is what is in a file. Its holes are not read.
+type fileContent struct {
+	tree *tree
+	rel  string
+	size int64
+	file *os.File
+	data int64 // where there is data, as far as the file was looked at
+}
+
+func (t *tree) content(rel string, size int64) (*fileContent, error) {
+	file, err := t.open(rel)
+	if err != nil {
+		return nil, err
+	}
+	return &fileContent{tree: t, rel: rel, size: size, file: file}, nil
+}
+
+func (f *fileContent) Close() error { return f.file.Close() }
+
+// hole returns how many bytes from an offset on are a hole. In a small file it looks
+// for none: that costs as much as to read it.
+func (f *fileContent) hole(at int64) int64 {
+	if f.size <= contentSize {
+		return 0
+	}
+	if at >= f.data {
+		f.data = nextData(f.file, at, f.size)
+	}
+	return f.data - at
+}
+
+// read fills a buffer.
+func (f *fileContent) read(buf []byte, at int64) error {
+	_, err := f.file.ReadAt(buf, at)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return f.tree.fail("read", f.rel, err)
+	}
+	return nil
+}
+
+// content writes what is in a file.
+func (l *layer) content(rel string, size int64) error {
+	file, err := l.tree.content(rel, size)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	buf := contentBuffers.Get().(*[]byte)
+	defer contentBuffers.Put(buf)
+	for at := int64(0); at < size; {
+		if l.ctx.Err() != nil {
+			return context.Cause(l.ctx)
+		}
+		piece := blank[:min(file.hole(at), contentSize)]
+		if len(piece) == 0 {
+			piece = (*buf)[:min(size-at, contentSize)]
+			if err := file.read(piece, at); err != nil {
+				return err
+			}
+		}
+		if _, err := l.tar.Write(piece); err != nil {
+			return err
+		}
+		at += int64(len(piece))
+	}
+	return nil
+}
+
+// contentDiffers compares two files of the same size. What is a hole in both is the
+// same.
+func (c *comparison) contentDiffers(rel string, size int64) (bool, error) {
+	was, err := c.lower.content(rel, size)
+	if err != nil {
+		return false, err
+	}
+	defer was.Close()
+	is, err := c.upper.content(rel, size)
+	if err != nil {
+		return false, err
+	}
+	defer is.Close()
+	first, second := contentBuffers.Get().(*[]byte), contentBuffers.Get().(*[]byte)
+	defer contentBuffers.Put(first)
+	defer contentBuffers.Put(second)
+	for at := int64(0); at < size; {
+		if c.ctx.Err() != nil {
+			return false, context.Cause(c.ctx)
+		}
+		if hole := min(was.hole(at), is.hole(at)); hole > 0 {
+			at += hole
+			continue
+		}
+		n := min(size-at, contentSize)
+		if err := errors.Join(was.read((*first)[:n], at), is.read((*second)[:n], at)); err != nil {
+			return false, err
+		}
+		if !bytes.Equal((*first)[:n], (*second)[:n]) {
+			return true, nil
+		}
+		at += n
+	}
+	return false, nil
+}
