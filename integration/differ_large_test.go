@@ -320,6 +320,7 @@ func (d *differ) endsSoon(t testing.TB, what string, lower, upper []mount.Mount,
 		require.ErrorIs(t, err, context.Canceled, what)
 		t.Logf("%s, cancelled after %s: ended %s later", what, after, took)
 		assert.Less(t, took, soon, "%s, cancelled after %s", what, after)
+		d.takenBack(t, whole)
 		d.requireNothingUnderWay(t, whole)
 	}
 }

@@ -35,6 +35,7 @@ type comparison struct {
 	lower, upper *tree // lower is nil where there is nothing to compare with
 	hint         hint
 	to           changes
+	current      *current // the file that is compared
 }
 
 // run compares all there is.
@@ -109,7 +110,7 @@ func (c *comparison) unchangedDir(rel string, at *paths) error {
 // worthwhile answers the names in a directory that may lead to a change.
 func (c *comparison) worthwhile(rel string, at *paths) ([]direntry, error) {
 	if at.all {
-		return c.upper.readDir(rel)
+		return c.upper.readDir(c.ctx, rel)
 	}
 	var list []direntry
 	for _, name := range at.names() {
@@ -126,11 +127,11 @@ func (c *comparison) worthwhile(rel string, at *paths) ([]direntry, error) {
 
 // merge compares two directories name by name.
 func (c *comparison) merge(rel string, at *paths) error {
-	was, err := c.lower.readDir(rel)
+	was, err := c.lower.readDir(c.ctx, rel)
 	if err != nil {
 		return err
 	}
-	is, err := c.upper.readDir(rel)
+	is, err := c.upper.readDir(c.ctx, rel)
 	if err != nil {
 		return err
 	}
@@ -182,7 +183,7 @@ func (c *comparison) added(rel string) error {
 }
 
 func (c *comparison) addedBelow(rel string) error {
-	list, err := c.upper.readDir(rel)
+	list, err := c.upper.readDir(c.ctx, rel)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync/atomic"
+
+	"github.com/containerd/log"
 )
 
 // blank is what a hole is in an archive, which cannot say that there is one.
@@ -17,7 +20,32 @@ type fileContent struct {
 	rel  string
 	size int64
 	file *os.File
-	data int64 // where there is data, as far as the file was looked at
+	data int64        // where there is data, as far as the file was looked at
+	done atomic.Int64 // how much of it was gone through
+}
+
+// current is the large file that is gone through just now, for the log. It may be nil.
+type current struct{ file atomic.Pointer[fileContent] }
+
+// largeFile is the size of a file that may take so long that the log names it.
+const largeFile = 64 << 20
+
+// begin is called before a file is gone through, and what it returns after that.
+func (c *current) begin(f *fileContent) (end func()) {
+	if c == nil || f.size < largeFile {
+		return func() {}
+	}
+	c.file.Store(f)
+	return func() { c.file.Store(nil) }
+}
+
+// fields are what the log says of the file, if there is one.
+func (c *current) fields() log.Fields {
+	f := c.file.Load()
+	if f == nil {
+		return nil
+	}
+	return log.Fields{"file": f.rel, "size": f.size, "done": f.done.Load()}
 }
 
 func (t *tree) content(rel string, size int64) (*fileContent, error) {
@@ -61,6 +89,7 @@ func (l *layer) content(rel string, size int64) error {
 		return err
 	}
 	defer file.Close()
+	defer l.current.begin(file)()
 	buf := contentBuffers.Get().(*[]byte)
 	defer contentBuffers.Put(buf)
 	for at := int64(0); at < size; {
@@ -78,6 +107,7 @@ func (l *layer) content(rel string, size int64) error {
 			return err
 		}
 		at += int64(len(piece))
+		file.done.Store(at)
 	}
 	return nil
 }
@@ -95,6 +125,7 @@ func (c *comparison) contentDiffers(rel string, size int64) (bool, error) {
 		return false, err
 	}
 	defer is.Close()
+	defer c.current.begin(is)()
 	first, second := contentBuffers.Get().(*[]byte), contentBuffers.Get().(*[]byte)
 	defer contentBuffers.Put(first)
 	defer contentBuffers.Put(second)
@@ -114,6 +145,7 @@ func (c *comparison) contentDiffers(rel string, size int64) (bool, error) {
 			return true, nil
 		}
 		at += n
+		is.done.Store(at)
 	}
 	return false, nil
 }

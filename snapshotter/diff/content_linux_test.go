@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -140,6 +142,67 @@ func TestHolesAreNotCompared(t *testing.T) {
 		require.NoError(t, err, what)
 		assert.Equal(t, c.differ, differ, what)
 	}
+}
+
+// onWrite calls a function for each write, and takes it.
+type onWrite func(b []byte)
+
+func (f onWrite) Write(b []byte) (int, error) { f(b); return len(b), nil }
+
+// A comparison that is cancelled while it writes a large file ends with the piece that
+// it is about, whether that is a hole or not. Until then the log knows the file.
+func TestACancelledLayerEndsInTheMiddleOfAFile(t *testing.T) {
+	t.Parallel()
+	const size = 512 * gibibyte
+	for what, data := range map[string]int64{"in a hole": 0, "in data": 64 * mebibyte} {
+		dir := t.TempDir()
+		write(t, dir, "a")
+		sparseFile(t, filepath.Join(dir, "large"), size)
+		putAt(t, filepath.Join(dir, "large"), 0, data)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var at current
+		writes := 0
+		err := between("", dir, func(to *tree) changes {
+			l := newLayer(ctx, onWrite(func(b []byte) {
+				if len(b) < contentSize {
+					assert.Nil(t, at.fields(), "no file is large yet")
+					return
+				}
+				if writes++; writes == 5 {
+					assert.Equal(t, log.Fields{"file": "large", "size": int64(size), "done": int64(4 * contentSize)}, at.fields())
+					cancel(io.ErrNoProgress)
+				}
+			}), to, nil)
+			l.current = &at
+			return l
+		})
+		require.ErrorIs(t, err, io.ErrNoProgress, what)
+		assert.Equal(t, 5, writes, what)
+		assert.Nil(t, at.fields(), what)
+	}
+}
+
+// The same for one that compares two large files, and for one that reads a directory of
+// many names and puts them in order.
+func TestACancelledComparisonEndsInTheMiddle(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "large"), make([]byte, 8*contentSize), 0o644))
+	to := treeAt(t, dir)
+	_, err := (&comparison{ctx: &patient{t.Context(), 5}, lower: to, upper: to}).contentDiffers("large", 8*contentSize)
+	require.ErrorIs(t, err, context.Canceled)
+
+	for i := range 2000 {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%0100d", i)), nil, 0o644))
+	}
+	_, err = to.readDir(&patient{t.Context(), 3}, ".")
+	require.ErrorIs(t, err, context.Canceled)
+
+	names := make([]direntry, 1<<20)
+	for i := range names {
+		names[i].name = strconv.Itoa(i * 7919 % len(names))
+	}
+	require.ErrorIs(t, sortNames(&patient{t.Context(), 2}, names), context.Canceled)
 }
 
 // A file that ends before its size is an error, and no layer of fewer bytes.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -21,14 +23,22 @@ const (
 	leaseTime = time.Hour
 	// cleanTime bounds how long it is tried to take back what failed.
 	cleanTime = 10 * time.Second
+	// partTime is how much of that a caller waits for who has given up.
+	partTime = 500 * time.Millisecond
 )
 
 // ingest is where a layer goes in containerd's store. It is opened while what goes
 // in is still looked for: a lease and an ingest cost containerd a commit to its
 // database each, about as long as ZFS needs for a snapshot.
+//
+// A store that has stalled need not heed a context. So a call to it is waited for as
+// long as the caller does, and goes on by itself then.
 type ingest struct {
+	ctx      context.Context // the caller's
 	contents Contents
 	ref      string
+	calls    sync.WaitGroup // that have not ended
+	buf      []byte         // of the last one
 
 	opened chan struct{} // closed when what follows is known
 	leased context.Context
@@ -39,7 +49,7 @@ type ingest struct {
 
 // ingest begins to open one. It is to be committed or abandoned.
 func (s *Service) ingest(ctx context.Context, config diff.Config) *ingest {
-	in := &ingest{contents: s.contents, ref: config.Reference, opened: make(chan struct{})}
+	in := &ingest{ctx: ctx, contents: s.contents, ref: config.Reference, opened: make(chan struct{})}
 	if in.ref == "" {
 		in.ref = "zfstpl-diff-" + rand.Text()
 	}
@@ -78,30 +88,66 @@ func (in *ingest) failed() error {
 	}
 }
 
+// ready waits until it is open.
+func (in *ingest) ready() error {
+	select {
+	case <-in.opened:
+		return in.err
+	case <-in.ctx.Done():
+		return context.Cause(in.ctx)
+	}
+}
+
+// call makes a call to the store, and waits for its end or until the caller gives up.
+func (in *ingest) call(f func() error) error {
+	ended := make(chan error, 1)
+	in.calls.Go(func() { ended <- f() })
+	select {
+	case err := <-ended:
+		return err
+	case <-in.ctx.Done():
+		return context.Cause(in.ctx)
+	}
+}
+
 // Write waits until it is open.
 func (in *ingest) Write(b []byte) (int, error) {
-	<-in.opened
-	if in.err != nil {
-		return 0, in.err
+	if err := in.ready(); err != nil {
+		return 0, err
 	}
-	return in.w.Write(b)
+	if in.ctx.Err() != nil {
+		return 0, context.Cause(in.ctx) // the last call may still have the buffer
+	}
+	in.buf = append(in.buf[:0], b...)
+	err := in.call(func() error {
+		n, err := in.w.Write(in.buf)
+		if err == nil && n < len(in.buf) {
+			err = io.ErrShortWrite
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // commit makes what was written content. One that is there already is as good,
 // save that it may lack the labels that say what it is.
 func (in *ingest) commit(desc ocispec.Descriptor, own map[string]string) error {
-	<-in.opened
-	if in.err != nil {
-		return in.err
+	if err := in.ready(); err != nil {
+		return err
 	}
-	err := in.w.Commit(in.leased, desc.Size, desc.Digest, content.WithLabels(own))
-	if errdefs.IsAlreadyExists(err) {
-		err = in.describe(desc, own)
-	}
-	if err == nil {
-		_ = in.w.Close() // it is committed: there is nothing to be lost by it
-	}
-	return err
+	return in.call(func() error {
+		err := in.w.Commit(in.leased, desc.Size, desc.Digest, content.WithLabels(own))
+		if errdefs.IsAlreadyExists(err) {
+			err = in.describe(desc, own)
+		}
+		if err == nil {
+			_ = in.w.Close() // it is committed: there is nothing to be lost by it
+		}
+		return err
+	})
 }
 
 // describe gives content that was there its labels, where it has none of ours.
@@ -119,10 +165,31 @@ func (in *ingest) describe(desc ocispec.Descriptor, own map[string]string) error
 	return err
 }
 
-// abandon takes back all that was begun. What is left where that fails goes with
-// its lease.
+// abandon takes back all that was begun. A caller who has given up waits for a moment
+// only: it goes on by itself, when a store that has stalled goes on.
 func (in *ingest) abandon(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		in.takeBack(ctx)
+	}()
+	select {
+	case <-ended:
+		return
+	case <-ctx.Done():
+	}
+	select {
+	case <-ended:
+	case <-time.After(partTime):
+		log.G(ctx).WithField("ref", in.ref).Warn("containerd's store has stalled: what was begun there is taken back when it goes on")
+	}
+}
+
+// takeBack does what abandon is for, once no call is under way. What is left where it
+// fails goes with its lease.
+func (in *ingest) takeBack(ctx context.Context) {
 	<-in.opened
+	in.calls.Wait()
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
 	defer cancel()
 	if in.w != nil {

@@ -29,6 +29,8 @@ type layer struct {
 	tree   *tree // what the changes lead to
 	epoch  *time.Time
 	limits *limits
+	// current is the file whose content is written.
+	current *current
 	// above are the directories that are written and lead to the last entry,
 	// from the root on.
 	above []directory
@@ -347,7 +349,7 @@ func (l *layer) otherNames(dir string, of map[uint64]*links) error {
 	if l.ctx.Err() != nil {
 		return context.Cause(l.ctx)
 	}
-	list, err := l.tree.readDir(dir)
+	list, err := l.tree.readDir(l.ctx, dir)
 	if err != nil {
 		return err
 	}

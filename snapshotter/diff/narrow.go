@@ -158,7 +158,7 @@ func (f *finder) path(ctx context.Context, object uint64) (string, error) {
 		return "", err
 	}
 	if is.PathErr == nil && f.upper.leadsTo(is.Path, object) {
-		return is.Path, f.read(path.Dir(is.Path))
+		return is.Path, f.read(ctx, path.Dir(is.Path))
 	}
 	if strings.Contains(is.Path, xattrDirName) {
 		return "", fmt.Errorf("object %d of %s: %w", object, f.upper.name, errHidden)
@@ -175,11 +175,11 @@ func (f *finder) path(ctx context.Context, object uint64) (string, error) {
 
 // read reads a directory that a second path leads through: its neighbours in
 // there, of which there may be many, need not be asked for.
-func (f *finder) read(full string) error {
+func (f *finder) read(ctx context.Context, full string) error {
 	if f.asked[full]++; f.asked[full] != 2 {
 		return nil
 	}
-	list, err := f.upper.readDir(relative(full))
+	list, err := f.upper.readDir(ctx, relative(full))
 	if err != nil {
 		return err
 	}

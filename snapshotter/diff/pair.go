@@ -16,6 +16,8 @@ type pair struct {
 	lower *side // nil for nothing at all
 	upper *side
 	hint  hint
+	// current is what is looked at, where the log is to say so.
+	current *current
 }
 
 // open opens both sides and asks ZFS where they may differ.
@@ -57,6 +59,7 @@ func (s *Service) hint(ctx context.Context, lower, upper *tree) (hint, error) {
 // layer writes what changed as a tar.
 func (p *pair) layer(ctx context.Context, w io.Writer, epoch *time.Time) error {
 	l := newLayer(ctx, w, &p.upper.tree, epoch)
+	l.current = p.current
 	if err := p.compare(ctx, l); err != nil {
 		return err
 	}
@@ -65,7 +68,7 @@ func (p *pair) layer(ctx context.Context, w io.Writer, epoch *time.Time) error {
 
 // compare tells what changed.
 func (p *pair) compare(ctx context.Context, to changes) error {
-	c := comparison{ctx: ctx, upper: &p.upper.tree, hint: p.hint, to: to}
+	c := comparison{ctx: ctx, upper: &p.upper.tree, hint: p.hint, to: to, current: p.current}
 	if p.lower != nil {
 		c.lower = &p.lower.tree
 	}

@@ -115,11 +115,12 @@ func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts 
 	}
 	began := time.Now()
 	closed := func(err error) error { return err }
-	desc, err := s.store(ctx, config, compress, func(w io.Writer) error {
+	desc, err := s.store(ctx, config, compress, func(w io.Writer, at *current) error {
 		pair, err := s.open(ctx, sides)
 		if err != nil {
 			return err
 		}
+		pair.current = at
 		err = pair.layer(ctx, w, config.SourceDateEpoch)
 		// ZFS destroys the snapshot while containerd takes in what is left.
 		closed = pair.closing(ctx)

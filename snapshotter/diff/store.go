@@ -27,11 +27,11 @@ const (
 
 // store writes what write makes into containerd's store and answers what it is
 // there. A layer that cannot be made leaves nothing.
-func (s *Service) store(ctx context.Context, config diff.Config, c Compress, write func(io.Writer) error) (ocispec.Descriptor, error) {
+func (s *Service) store(ctx context.Context, config diff.Config, c Compress, write func(io.Writer, *current) error) (ocispec.Descriptor, error) {
 	in := s.ingest(ctx, config)
 	l := &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in, failed: in.failed}
 	defer l.report(ctx, in.ref)()
-	err := l.write(c, write)
+	err := l.write(c, func(w io.Writer) error { return write(w, &l.current) })
 	if err == nil {
 		desc := ocispec.Descriptor{MediaType: config.MediaType, Size: l.size, Digest: l.compressed.Digest()}
 		if err = storeError(in.commit(desc, l.labels(config.Labels))); err == nil {
@@ -49,6 +49,7 @@ type stored struct {
 	raw, compressed digest.Digester
 	size            int64
 	done            atomic.Int64 // bytes before compression, for the log
+	current         current      // likewise
 }
 
 func (l *stored) write(c Compress, write func(io.Writer) error) error {
@@ -127,7 +128,7 @@ func (p *progress) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// report has the log tell of a layer that takes long.
+// report has the log tell of a layer that takes long, and of a file that does.
 func (l *stored) report(ctx context.Context, ref string) (stop func()) {
 	began, end := time.Now(), make(chan struct{})
 	go func() {
@@ -136,8 +137,8 @@ func (l *stored) report(ctx context.Context, ref string) (stop func()) {
 		for {
 			select {
 			case <-tick.C:
-				log.G(ctx).WithField("ref", ref).WithField("bytes", l.done.Load()).
-					WithField("for", time.Since(began).Round(time.Second)).Info("a layer is being made")
+				log.G(ctx).WithField("ref", ref).WithField("bytes", l.done.Load()).WithField("for", time.Since(began).Round(time.Second)).
+					WithFields(l.current.fields()).Info("a layer is being made")
 			case <-end:
 				return
 			}

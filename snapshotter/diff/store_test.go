@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,12 +37,15 @@ func storedIn(in content.Writer) *stored {
 }
 
 // compressing counts the goroutines that compress.
-func compressing() int {
+func compressing() int { return goroutinesIn("klauspost") }
+
+// goroutinesIn counts those that run one of some functions.
+func goroutinesIn(functions ...string) int {
 	stacks := make([]byte, 4<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	n := 0
 	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
-		if strings.Contains(stack, "klauspost") {
+		if slices.ContainsFunc(functions, func(f string) bool { return strings.Contains(stack, f) }) {
 			n++
 		}
 	}

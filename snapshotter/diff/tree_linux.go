@@ -3,6 +3,7 @@ package diff
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -90,7 +91,7 @@ const firstControl = 1 << 47
 
 // readDir answers the names in a directory in their order. Sockets are not
 // among them: no layer holds one.
-func (t *tree) readDir(rel string) ([]direntry, error) {
+func (t *tree) readDir(ctx context.Context, rel string) ([]direntry, error) {
 	dir, err := t.open(rel)
 	if err != nil {
 		return nil, err
@@ -100,6 +101,9 @@ func (t *tree) readDir(rel string) ([]direntry, error) {
 	defer direntBuffers.Put(buf)
 	var list []direntry
 	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		n, err := unix.Getdents(int(dir.Fd()), *buf)
 		if errors.Is(err, syscall.EINTR) {
 			continue
@@ -114,8 +118,26 @@ func (t *tree) readDir(rel string) ([]direntry, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(list, func(a, b direntry) int { return cmp.Compare(a.name, b.name) })
-	return list, nil
+	return list, sortNames(ctx, list)
+}
+
+// sortNames puts names in their order. Of millions that takes seconds.
+func sortNames(ctx context.Context, list []direntry) error {
+	const look = 1 << 16
+	left, ended := look, false
+	slices.SortFunc(list, func(a, b direntry) int {
+		if left--; left == 0 {
+			left, ended = look, ended || ctx.Err() != nil
+		}
+		if ended {
+			return 0 // which soon ends it
+		}
+		return cmp.Compare(a.name, b.name)
+	})
+	if ended {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // entries appends what the kernel wrote about a directory.

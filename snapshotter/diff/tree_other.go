@@ -3,6 +3,7 @@
 package diff
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -20,9 +21,11 @@ func (t *tree) fail(what, rel string, err error) error {
 	return fmt.Errorf("%s %q in %s: %w", what, rel, t.name, err)
 }
 
-func (t *tree) open(string) (*os.File, error)            { return nil, errdefs.ErrNotImplemented }
-func (t *tree) stat(string) (node, error)                { return node{}, errdefs.ErrNotImplemented }
-func (t *tree) readDir(string) ([]direntry, error)       { return nil, errdefs.ErrNotImplemented }
+func (t *tree) open(string) (*os.File, error) { return nil, errdefs.ErrNotImplemented }
+func (t *tree) stat(string) (node, error)     { return node{}, errdefs.ErrNotImplemented }
+func (t *tree) readDir(context.Context, string) ([]direntry, error) {
+	return nil, errdefs.ErrNotImplemented
+}
 func (t *tree) readLink(string) (string, error)          { return "", errdefs.ErrNotImplemented }
 func (t *tree) attributeNames(string) ([]string, error)  { return nil, errdefs.ErrNotImplemented }
 func (t *tree) attribute(string, string) (string, error) { return "", errdefs.ErrNotImplemented }
