@@ -98,7 +98,7 @@ func TestLayersOfSparseFiles(t *testing.T) {
 }
 
 // blocked is a content store that takes no more after so many bytes, as one whose
-// disk does not answer: nothing ends a write before the test does.
+// disk does not respond: nothing ends a write before the test does.
 type blocked struct {
 	content.Store
 	left    int

@@ -40,18 +40,29 @@ type layer struct {
 
 // directory is one that is written.
 type directory struct {
-	rel string
+	rel    string
+	object uint64 // 0 for the root
 	// hands tells that what is made in it gets an access list of its own.
 	hands bool
 }
 
-// links are the names of an object that are written already, the first one
-// with its content.
+// links are the names of an object that are written already, the first one with its
+// content. There may be very many: a path is kept as its directory and a name in it.
 type links struct {
 	node  node
+	dir   string // of the first one
 	first string
-	names map[string]bool
+	names map[place]bool
 }
+
+// place is a name in a directory.
+type place struct {
+	dir  uint64
+	name string
+}
+
+// place returns where a path is that is in the directory.
+func (d directory) place(rel string) place { return place{d.object, strings.Clone(path.Base(rel))} }
 
 // complete tells whether an object has no other names.
 func (k *links) complete() bool { return uint32(len(k.names)) >= k.node.links }
@@ -198,7 +209,8 @@ func (l *layer) entry(rel string, n node) error {
 		if first := l.links[n.object]; first != nil {
 			return l.link(rel, first)
 		}
-		l.links[n.object] = &links{node: n, first: rel, names: map[string]bool{rel: true}}
+		at := l.last().place(rel)
+		l.links[n.object] = &links{node: n, dir: l.last().rel, first: at.name, names: map[place]bool{at: true}}
 	}
 	h, err := l.header(rel, n)
 	if err != nil {
@@ -210,7 +222,7 @@ func (l *layer) entry(rel string, n node) error {
 	switch {
 	case n.isDir():
 		_, hands := h.PAXRecords[xattrKey+defaultACL]
-		l.above = append(l.above, directory{rel, hands})
+		l.above = append(l.above, directory{rel, n.object, hands})
 	case n.is(typeRegular) && n.size > 0:
 		return l.content(rel, n.size)
 	}
@@ -224,7 +236,7 @@ func (l *layer) link(rel string, known *links) error {
 	if err := l.sayable(rel, renameIt); err != nil {
 		return err
 	}
-	known.names[rel] = true
+	known.names[l.last().place(rel)] = true
 	if known.complete() {
 		delete(l.links, known.node.object)
 	}
@@ -232,7 +244,7 @@ func (l *layer) link(rel string, known *links) error {
 	if err != nil {
 		return err
 	}
-	h.Typeflag, h.Linkname, h.Size = tar.TypeLink, known.first, 0
+	h.Typeflag, h.Linkname, h.Size = tar.TypeLink, path.Join(known.dir, known.first), 0
 	return l.write(h)
 }
 
@@ -336,7 +348,7 @@ func (l *layer) close() error {
 		}
 	}
 	if len(missing) > 0 {
-		if err := l.otherNames(".", missing); err != nil {
+		if err := l.otherNames(directory{rel: "."}, missing); err != nil {
 			return err
 		}
 	}
@@ -345,24 +357,24 @@ func (l *layer) close() error {
 
 // otherNames goes through a directory for the names of objects that are not
 // written.
-func (l *layer) otherNames(dir string, of map[uint64]*links) error {
+func (l *layer) otherNames(dir directory, of map[uint64]*links) error {
 	if l.ctx.Err() != nil {
 		return context.Cause(l.ctx)
 	}
-	list, err := l.tree.readDir(l.ctx, dir)
+	list, err := l.tree.readDir(l.ctx, dir.rel)
 	if err != nil {
 		return err
 	}
 	for _, e := range list {
-		rel := path.Join(dir, e.name)
+		rel := path.Join(dir.rel, e.name)
 		if e.dir {
-			if err := l.otherNames(rel, of); err != nil {
+			if err := l.otherNames(directory{rel: rel, object: e.object}, of); err != nil {
 				return err
 			}
 			continue
 		}
 		known := of[e.object]
-		if known == nil || known.names[rel] {
+		if known == nil || known.names[place{dir.object, e.name}] {
 			continue
 		}
 		if err := l.parents(rel); err != nil {

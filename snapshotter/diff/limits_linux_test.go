@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -330,4 +331,35 @@ func TestBothSidesCountTheSame(t *testing.T) {
 	assert.Less(t, made.kept, int64(keptLimit), "seed %d", *seed)
 	assert.Less(t, made.bytes, int64(layerLimit), "seed %d", *seed)
 	assert.Equal(t, made, taken, "seed %d", *seed)
+}
+
+// Of an object with very many names, as many as a container likes to make, a layer
+// remembers which are written, and not each with the whole path to it.
+func TestLinksTakeLittleMemory(t *testing.T) {
+	const count = 3000
+	dir := t.TempDir()
+	rel := deepPath(t, dir, pathLimit-50)
+	in := path.Dir(rel)
+	to := treeAt(t, dir)
+	for i := range count {
+		require.NoError(t, unix.Linkat(to.fd(), rel, to.fd(), fmt.Sprintf("%s/%d", in, i), 0))
+	}
+	l := newLayer(t.Context(), io.Discard, to, nil)
+	n, err := to.stat(rel)
+	require.NoError(t, err)
+	before := heap()
+	for i := range count {
+		require.NoError(t, l.changed(Added, fmt.Sprintf("%s/%d", in, i), n))
+	}
+	after := heap()
+	assert.Less(t, (after-before)/count, int64(1000), "bytes for a name in a path of %d", len(in))
+	require.NoError(t, l.close())
+}
+
+// heap returns how many bytes are in use.
+func heap() int64 {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
 }

@@ -128,7 +128,7 @@ func (p *progress) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// report has the log tell of a layer that takes long, and of a file that does.
+// report has the log name a layer that takes long, and a file that does.
 func (l *stored) report(ctx context.Context, ref string) (stop func()) {
 	began, end := time.Now(), make(chan struct{})
 	go func() {
