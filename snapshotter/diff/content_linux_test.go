@@ -13,9 +13,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
+	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -182,8 +184,37 @@ func TestACancelledLayerEndsInTheMiddleOfAFile(t *testing.T) {
 	}
 }
 
-// The same for one that compares two large files, and for one that reads a directory of
-// many names and puts them in order.
+// The log says at intervals how far a layer is, and which large file it is at.
+func TestTheLogNamesALargeFile(t *testing.T) {
+	t.Parallel()
+	said := make(chan string, 100)
+	logger := logrus.New()
+	logger.SetFormatter(&logrus.JSONFormatter{})
+	logger.SetOutput(onWrite(func(b []byte) {
+		select {
+		case said <- string(b):
+		default:
+		}
+	}))
+	ctx := log.WithLogger(t.Context(), logrus.NewEntry(logger))
+	l := storedIn(nil)
+	stop := l.report(ctx, "a-layer", time.Millisecond)
+	assert.NotContains(t, <-said, `"file"`)
+	end := l.current.begin(&fileContent{rel: "var/log/lastlog", size: largeFile})
+	for line := <-said; ; line = <-said {
+		if strings.Contains(line, `"file"`) {
+			assert.Contains(t, line, `"var/log/lastlog"`)
+			assert.Contains(t, line, `"size":67108864`)
+			assert.Contains(t, line, `"msg":"a layer is being made"`)
+			break
+		}
+	}
+	end()
+	stop()
+}
+
+// A comparison that is cancelled while it compares two large files, or while it reads a
+// directory of many names and puts them in order, ends there.
 func TestACancelledComparisonEndsInTheMiddle(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

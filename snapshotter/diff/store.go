@@ -30,7 +30,7 @@ const (
 func (s *Service) store(ctx context.Context, config diff.Config, c Compress, write func(io.Writer, *current) error) (ocispec.Descriptor, error) {
 	in := s.ingest(ctx, config)
 	l := &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in, failed: in.failed}
-	defer l.report(ctx, in.ref)()
+	defer l.report(ctx, in.ref, sayEvery)()
 	err := l.write(c, func(w io.Writer) error { return write(w, &l.current) })
 	if err == nil {
 		desc := ocispec.Descriptor{MediaType: config.MediaType, Size: l.size, Digest: l.compressed.Digest()}
@@ -129,10 +129,10 @@ func (p *progress) Write(b []byte) (int, error) {
 }
 
 // report has the log name a layer that takes long, and a file that does.
-func (l *stored) report(ctx context.Context, ref string) (stop func()) {
+func (l *stored) report(ctx context.Context, ref string, every time.Duration) (stop func()) {
 	began, end := time.Now(), make(chan struct{})
 	go func() {
-		tick := time.NewTicker(sayEvery)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
