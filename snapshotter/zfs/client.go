@@ -96,7 +96,7 @@ func (c *Client) Close() error { return c.driver.close() }
 // no need of it: the kernel closes a process's files after its last call.)
 // Call it before any other method is used.
 func (c *Client) Hold(file *os.File) {
-	switch d := c.driver.(type) {
+	switch d := c.unwatched().(type) {
 	case *commands:
 		d.held = file
 	case *native:

@@ -2,6 +2,7 @@ package zfs
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,23 +93,34 @@ func TestMountErrorsNameTheDataset(t *testing.T) {
 }
 
 // A command outlives a daemon that is killed: it keeps the daemon's lock until
-// it ends.
+// it ends. A client that is watched, as in the crash tests, hands it on too.
 func TestCommandsHoldTheLock(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^program.*-n", Out: `{"return":{}}`}, done, answer{Match: "^clone|^create|^mount"}, answer{Match: "^list"})
-	file, err := os.Create(filepath.Join(t.TempDir(), "lock"))
-	require.NoError(t, err)
-	defer file.Close()
-	c := f.client(false)
-	c.Hold(file)
-	ctx := t.Context()
-	require.NoError(t, c.Apply(ctx, commitOf(f.pool)...))
-	require.NoError(t, c.Create(ctx, f.pool+"/a", nil))
-	require.NoError(t, c.Mount(ctx, f.pool+"/a"))
-	require.NoError(t, second(c.Destroy(ctx, "x", []string{f.pool + "/a"})))
-	require.NoError(t, c.DestroySnapshot(ctx, f.pool+"/a@x"))
-	require.NoError(t, second(c.List(ctx, f.pool)))
-	for _, call := range f.calls(t) {
-		assert.Equal(t, file.Name(), call.Held, "%q", call.Args)
+	for _, watched := range []bool{false, true} {
+		t.Run(fmt.Sprintf("watched %t", watched), func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t, answer{Match: "^program.*-n", Out: `{"return":{"POOL":{"props":{}}}}`}, done,
+				answer{Match: "^clone|^create|^mount"}, answer{Match: "^list"})
+			file, err := os.Create(filepath.Join(t.TempDir(), "lock"))
+			require.NoError(t, err)
+			defer file.Close()
+			c := f.client(false)
+			if watched {
+				c.Watch(func(string) {})
+			}
+			c.Hold(file)
+			ctx := t.Context()
+			require.NoError(t, c.Apply(ctx, commitOf(f.pool)...))
+			require.NoError(t, c.Create(ctx, f.pool+"/a", nil))
+			require.NoError(t, c.Mount(ctx, f.pool+"/a"))
+			require.NoError(t, second(c.Destroy(ctx, "x", []string{f.pool + "/a"})))
+			require.NoError(t, c.DestroySnapshot(ctx, f.pool+"/a@x"))
+			require.NoError(t, second(c.List(ctx, f.pool)))
+			calls := f.calls(t)
+			assert.NotEmpty(t, calls)
+			for _, call := range calls {
+				assert.Equal(t, file.Name(), call.Held, "%q", call.Args)
+			}
+		})
 	}
 }

@@ -61,11 +61,7 @@ func (c *Client) Object(ctx context.Context, snapshot string, object uint64) (Ob
 
 // handle answers the way into the kernel of a native client.
 func (c *Client) handle(op, dataset string) (*ioctl.Handle, error) {
-	d := c.driver
-	if w, ok := d.(watched); ok {
-		d = w.driver
-	}
-	if n, ok := d.(*native); ok {
+	if n, ok := c.unwatched().(*native); ok {
 		return n.zfs, nil
 	}
 	return nil, &Error{Op: op, Dataset: dataset, Kind: ErrUnavailable, Detail: "the zfs command does not tell"}

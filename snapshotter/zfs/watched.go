@@ -8,6 +8,14 @@ type watched struct {
 	at func(point string)
 }
 
+// unwatched returns the driver itself, whether it is watched or not.
+func (c *Client) unwatched() driver {
+	if w, ok := c.driver.(watched); ok {
+		return w.driver
+	}
+	return c.driver
+}
+
 func (w watched) around(call string) (after func()) {
 	w.at("before " + call)
 	return func() { w.at("after " + call) }
