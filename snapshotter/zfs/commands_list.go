@@ -33,8 +33,16 @@ func (c *commands) list(ctx context.Context, root, prefix string) ([]Dataset, er
 		if err != nil {
 			return nil, &Error{Op: "list", Dataset: root, Detail: err.Error()}
 		}
-		d.takeProgram(more.table(d.Name))
+		// The program sees one moment, behind the command: what it did not find is gone.
+		found, ok := more[d.Name].(table)
+		if !ok {
+			continue
+		}
+		d.takeProgram(found)
 		list = append(list, *d)
+	}
+	if _, ok := more[root].(table); !ok {
+		return nil, &Error{Op: "list", Dataset: root, Kind: ErrNotFound}
 	}
 	return list, nil
 }

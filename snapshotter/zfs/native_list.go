@@ -9,26 +9,44 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/ioctl"
 )
 
+// lister is what a listing needs of the kernel. *ioctl.Handle is one.
+type lister interface {
+	ListFilesystems(ctx context.Context, root string) ([]ioctl.Dataset, error)
+	ListSnapshots(ctx context.Context, filesystem string) ([]ioctl.Snapshot, error)
+}
+
 func (n *native) list(ctx context.Context, root, prefix string) ([]Dataset, error) {
-	found, err := n.zfs.ListFilesystems(ctx, root)
+	return listFrom(ctx, n.zfs, root, prefix)
+}
+
+// listFrom lists file systems, then the snapshots of each. A file system that vanishes
+// in between is left out, and no other.
+func listFrom(ctx context.Context, kernel lister, root, prefix string) ([]Dataset, error) {
+	found, err := kernel.ListFilesystems(ctx, root)
 	if err != nil {
 		return nil, nativeError("list", root, err)
 	}
 	list := make([]Dataset, 0, len(found))
 	for _, f := range found {
-		var snapshots []ioctl.Snapshot
-		if f.Latest != "" { // which nearly all clones lack, and a call costs as much as a file system does
-			snapshots, err = n.zfs.ListSnapshots(ctx, f.Name)
-		}
-		if errors.Is(err, syscall.ENOENT) {
+		snapshots, err := snapshotsOf(ctx, kernel, f)
+		switch {
+		case errors.Is(err, syscall.ENOENT) && f.Name != root:
 			continue // it went meanwhile
-		}
-		if err != nil {
+		case err != nil:
 			return nil, nativeError("list", f.Name, err)
 		}
 		list = append(list, datasetOf(f, snapshots, prefix))
 	}
 	return list, nil
+}
+
+// snapshotsOf makes no call for a file system that has none: nearly all clones have
+// none, and a call costs as much as a file system does.
+func snapshotsOf(ctx context.Context, kernel lister, f ioctl.Dataset) ([]ioctl.Snapshot, error) {
+	if f.Latest == "" {
+		return nil, nil
+	}
+	return kernel.ListSnapshots(ctx, f.Name)
 }
 
 func datasetOf(f ioctl.Dataset, snapshots []ioctl.Snapshot, prefix string) Dataset {
