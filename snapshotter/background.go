@@ -52,15 +52,16 @@ const (
 // background runs cleanups that nobody waits for: in every mode but the manual one
 // when a dataset that could not be destroyed is to be tried again, so that its space
 // comes back without waiting for containerd's next garbage collection; and in the
-// background mode all of them.
+// background mode all of them. In every mode it evicts under pressure.
 type background struct {
 	wake chan struct{} // what there is to do may have changed
 	quit context.CancelFunc
 	done chan struct{}
 
-	mu     sync.Mutex
-	paused bool      // until somebody asks for a cleanup
-	asked  time.Time // when somebody first did; zero when there was one since
+	mu      sync.Mutex
+	paused  bool      // until somebody asks for a cleanup
+	asked   time.Time // when somebody first did; zero when there was one since
+	pressed bool      // it is to be looked how full the pool is
 }
 
 // start begins; ctx has what the log needs.
@@ -104,6 +105,24 @@ func (b *background) ask() {
 	b.poke()
 }
 
+// press has run look how full the pool is. It never waits.
+func (b *background) press() {
+	b.mu.Lock()
+	b.pressed = true
+	b.mu.Unlock()
+	b.poke()
+}
+
+// takePress reports whether it is to be looked now, and forgets it. Nothing is evicted
+// while cleanups are stopped.
+func (b *background) takePress() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	pressed := b.pressed && !b.paused
+	b.pressed = false
+	return pressed
+}
+
 // satisfied notes that there was one.
 func (b *background) satisfied() {
 	b.mu.Lock()
@@ -135,6 +154,9 @@ func (b *background) run(ctx context.Context, s *Snapshotter) {
 		case <-ctx.Done():
 			return
 		case <-b.wake:
+			if b.takePress() {
+				s.relieve(ctx)
+			}
 			continue
 		case <-timer.C:
 		}
@@ -188,13 +210,23 @@ func earlier(a, b time.Time) time.Time {
 // cleanBehind is a cleanup that nobody waits for: it makes way for one that
 // somebody does wait for.
 func (s *Snapshotter) cleanBehind(ctx context.Context) error {
-	leave, ok := s.cleanup.tryTake()
-	if !ok {
-		return nil // one is under way
-	}
-	defer leave()
 	if s.config.Cleanup == CleanupBackground {
 		ctx = withIdle(ctx)
 	}
-	return s.cleanWithin(s.cleanup.endable(ctx, true))
+	return s.behind(ctx, s.cleanWithin)
+}
+
+// behind does the work of a cleanup that no caller waits for, unless another is under
+// way. It returns why do ended where others ended it.
+func (s *Snapshotter) behind(ctx context.Context, do func(context.Context) error) error {
+	leave, ok := s.cleanup.tryTake()
+	if !ok {
+		return nil
+	}
+	defer leave()
+	ctx = s.cleanup.endable(ctx, true)
+	if _, paused := s.background.wanted(); paused { // since it was decided
+		return errStopped
+	}
+	return whyEnded(ctx, do(ctx))
 }

@@ -46,8 +46,9 @@ func (s *Snapshotter) Clean(ctx context.Context, tell func(Progress)) error {
 }
 
 // StopCleanup ends the cleanup that runs and answers whether there was one. One in
-// the background does not begin again before somebody asks for a cleanup. Where
-// room is made for somebody who waits, that goes on.
+// the background does not begin again before somebody asks for a cleanup, and nothing
+// is evicted under pressure before that. Where room is made for a caller that waits,
+// that goes on.
 func (s *Snapshotter) StopCleanup() bool {
 	s.background.pause()
 	return s.cleanup.stop(errStopped, false)
@@ -71,10 +72,7 @@ func (s *Snapshotter) cleanWithin(ctx context.Context) error {
 	if err == nil {
 		s.background.satisfied()
 	}
-	if why := context.Cause(ctx); err != nil && (errors.Is(why, errStopped) || errors.Is(why, errYielded)) {
-		return why
-	}
-	return err
+	return whyEnded(ctx, err)
 }
 
 // cleanBy is a cleanup and a sweep by some policy. The caller has the turn.

@@ -179,7 +179,7 @@ const (
 func (s *Snapshotter) promoteBesideWriters(ctx context.Context, r, active *record, ops []zfs.Op) error {
 	for began := time.Now(); ; {
 		err := s.promote(ctx, r, active, ops)
-		if !s.isForWriters(ctx, err) || time.Since(began) > writersTime {
+		if !s.isForWriters(ctx, err) || time.Since(began) > writersTime || s.usable() != nil {
 			return err
 		}
 		log.G(ctx).WithError(err).WithField("dataset", r.dataset).Debug("a commit waits until what others are writing is on the disk")

@@ -113,6 +113,7 @@ func TestAMarkBehindAnEviction(t *testing.T) {
 		s.resize(100)
 		time.Sleep(gaugeFresh)
 		s.prepare("web", "")
+		synctest.Wait()
 		require.False(t, s.has(template))
 		s.settled()
 		assert.Equal(t, Mark{}, s.marked())
@@ -213,6 +214,7 @@ func TestTrashBesideAnEviction(t *testing.T) {
 				synctest.Wait()
 				s.commit("saved", "web") // its runtime is trash
 				require.NoError(t, <-done)
+				time.Sleep(5 * time.Second) // the eviction ends
 				s.pool.interrupt(nil)
 				require.Equal(t, 1, s.trash())
 				time.Sleep(time.Hour)

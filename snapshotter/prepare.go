@@ -106,7 +106,7 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 		if err := s.revive(ctx, r); err != nil {
 			return err
 		}
-		s.easeSometimes(ctx)
+		s.lookForPressure() // not before it is known that the layer itself is not there
 		r.target = target(r.info)
 		r.dataset = s.config.Base.Clone(r.info.Name, r.id)
 		quota, err := s.quota(ctx, r)

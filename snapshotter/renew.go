@@ -42,8 +42,7 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	if err != nil {
 		return "", Room{}, err
 	}
-	// Whoever asked may be gone: what was begun comes to an end, one or the other.
-	ctx = context.WithoutCancel(ctx)
+	// A caller that is gone by now gets no clone: what was begun ends as a Remove.
 	room, err := s.makeRoom(ctx, cause)
 	if err == nil && s.index.isTrash(dataset) {
 		room, err = s.makeRoom(ctx, cause) // the first was under way before there was this to destroy

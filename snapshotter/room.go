@@ -41,41 +41,101 @@ func (r Room) String() string {
 	return what
 }
 
-// roomMaker lets whoever runs out of room while room is being made share it.
+// roomMaker lets all that run out of room while room is being made share it.
 type roomMaker struct {
-	mu    sync.Mutex
-	under *making
+	mu     sync.Mutex
+	under  *making
+	closed bool
+	all    sync.WaitGroup // of those that are under way; one that ends may have another beside it
 }
 
+// making is room that is being made.
 type making struct {
-	done chan struct{}
-	room Room
-	err  error
+	end     context.CancelCauseFunc
+	callers int           // that wait for it; guarded by roomMaker.mu
+	done    chan struct{} // is closed behind the last change of what follows
+	room    Room
+	err     error
 }
+
+// errNoCaller ends what makes room for callers that are all gone.
+var errNoCaller = fmt.Errorf("no caller waits for room any more: %w", context.Canceled)
 
 // makeRoom destroys all trash and all warm templates that can go and waits, for
 // some time, until their space can be written again. Callers that come while it is
-// being done share it. cause is why it is wanted.
+// being done share it. It goes on until the last of them is gone, and ends within a
+// batch then, or when the snapshotter is closed. cause is why it is wanted.
 func (s *Snapshotter) makeRoom(ctx context.Context, cause error) (Room, error) {
-	s.room.mu.Lock()
-	if m := s.room.under; m != nil {
-		s.room.mu.Unlock()
-		select {
-		case <-m.done:
-			return m.room, m.err
-		case <-ctx.Done():
-			return Room{}, ctx.Err()
-		}
+	m, err := s.room.join(ctx, func(ctx context.Context) (Room, error) { return s.evictAll(ctx, cause) })
+	if err != nil {
+		return Room{}, err
 	}
-	m := &making{done: make(chan struct{})}
-	s.room.under = m
-	s.room.mu.Unlock()
-	m.room, m.err = s.evictAll(context.WithoutCancel(ctx), cause) // others may wait for it
-	s.room.mu.Lock()
-	s.room.under = nil
-	s.room.mu.Unlock()
-	close(m.done)
-	return m.room, m.err
+	select {
+	case <-m.done:
+		return m.room, m.err
+	case <-ctx.Done():
+		s.room.leave(m)
+		return Room{}, ctx.Err()
+	}
+}
+
+// join returns what is under way, or begins.
+func (r *roomMaker) join(ctx context.Context, do func(context.Context) (Room, error)) (*making, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, errClosed
+	}
+	if r.under == nil {
+		r.begin(context.WithoutCancel(ctx), do)
+	}
+	r.under.callers++
+	return r.under, nil
+}
+
+// begin wants the mutex held.
+func (r *roomMaker) begin(ctx context.Context, do func(context.Context) (Room, error)) {
+	ctx, end := context.WithCancelCause(ctx)
+	m := &making{end: end, done: make(chan struct{})}
+	r.under = m
+	r.all.Go(func() {
+		defer end(nil)
+		m.room, m.err = do(ctx)
+		if why := context.Cause(ctx); why != nil {
+			m.err = why
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.under == m {
+			r.under = nil
+		}
+		close(m.done)
+	})
+}
+
+// leave is for a caller that waits no more. Who comes after the last one has left
+// begins anew.
+func (r *roomMaker) leave(m *making) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.callers--; m.callers > 0 {
+		return
+	}
+	m.end(errNoCaller)
+	if r.under == m {
+		r.under = nil
+	}
+}
+
+// stop ends what is under way, waits for that and lets nothing more begin.
+func (r *roomMaker) stop() {
+	r.mu.Lock()
+	r.closed = true
+	if r.under != nil {
+		r.under.end(errClosed)
+	}
+	r.mu.Unlock()
+	r.all.Wait()
 }
 
 func (s *Snapshotter) evictAll(ctx context.Context, cause error) (Room, error) {
@@ -98,7 +158,7 @@ func (s *Snapshotter) evictAll(ctx context.Context, cause error) (Room, error) {
 	}
 	waiting, cancel := context.WithTimeout(ctx, freeWait)
 	defer cancel()
-	if err := s.pool.WaitFreed(waiting); err != nil {
+	if err := s.pool.WaitFreed(waiting); err != nil && ctx.Err() == nil {
 		log.G(ctx).WithError(err).Warn("what was destroyed has not all come back yet")
 	}
 	limits, err := Limits(ctx, s.pool, s.config.Base)

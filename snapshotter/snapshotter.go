@@ -134,14 +134,15 @@ func newSnapshotter(pool Pool, config Config) *Snapshotter {
 }
 
 // Close writes removals that are still in memory to the pool, and the list of what
-// may go, and waits for what is under way; a cleanup it ends. Every later call but
-// Close fails.
+// may go, and waits for what is under way; it ends cleanups and evictions, also those
+// that make room for a caller. Every later call but Close fails.
 func (s *Snapshotter) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
 	s.background.stop()
 	s.cleanup.stop(errStopped, false)
+	s.room.stop()
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	err := s.queue.stop()
@@ -171,10 +172,12 @@ func (c Config) check() error {
 	return nil
 }
 
+var errClosed = fmt.Errorf("the snapshotter is closed: %w", errdefs.ErrUnavailable)
+
 // usable answers an error once the snapshotter is closed.
 func (s *Snapshotter) usable() error {
 	if s.closed.Load() {
-		return fmt.Errorf("the snapshotter is closed: %w", errdefs.ErrUnavailable)
+		return errClosed
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func (c Config) policy() space.Policy {
 
 // sweeps is what is remembered from one sweep to the next.
 type sweeps struct {
-	looked atomic.Int64 // when a Prepare last looked how full the pool is; Unix nanoseconds
+	looked atomic.Int64 // when a Prepare last asked how full the pool is; Unix nanoseconds
 
 	mu       sync.Mutex
 	problems string // that were said last
@@ -211,69 +211,4 @@ func (v *evicted) add(ctx context.Context, e space.Eviction) {
 	v.templates++
 	log.G(ctx).WithField("template", e.Dataset).WithField("bytes", e.Bytes).WithField("used", stamp(e.LastUsed)).
 		WithField("why", e.Why).Info("evicted a warm template")
-}
-
-// gaugeFresh is how often it is looked, at most, how full the pool is before
-// something is written: ZFS's own figures are as old.
-const gaugeFresh = 5 * time.Second
-
-// Begin is called before something is written into a snapshot, and what it answers
-// when that is over: no cleanup begins in the background meanwhile. Where there is
-// little room it evicts warm templates.
-func (s *Snapshotter) Begin(ctx context.Context) (end func()) {
-	end = s.activity.begin()
-	s.closing.RLock()
-	defer s.closing.RUnlock()
-	if s.usable() == nil {
-		s.easeSometimes(ctx)
-	}
-	return end
-}
-
-// easeSometimes evicts warm templates where there is little room, before something
-// is written. That it could not is no reason not to try: it is only said.
-func (s *Snapshotter) easeSometimes(ctx context.Context) {
-	if s.config.Pressure == 0 || !s.sweeps.due(time.Now()) {
-		return
-	}
-	if err := s.ease(ctx); err != nil && ctx.Err() == nil {
-		log.G(ctx).WithError(err).Warn("warm templates could not be evicted")
-	}
-}
-
-// due tells whether it is time to look again.
-func (w *sweeps) due(now time.Time) bool {
-	last := w.looked.Load()
-	return now.Sub(time.Unix(0, last)) >= gaugeFresh && w.looked.CompareAndSwap(last, now.UnixNano())
-}
-
-func (s *Snapshotter) ease(ctx context.Context) error {
-	limits, err := Limits(ctx, s.pool, s.config.Base)
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(limits, func(l space.Limit) bool { return l.Over(s.config.Pressure) }) {
-		return nil
-	}
-	leave, ok := s.cleanup.tryTake()
-	if !ok {
-		return nil // one is under way
-	}
-	defer leave()
-	if err := s.measureWarm(ctx); err != nil {
-		return err
-	}
-	// Whoever prepares waits for warm templates to go if that helps, and for nothing
-	// else: trash goes when cleanup.mode says.
-	policy := s.config.policy()
-	policy.WarmOnly = true
-	if plan := space.Sweep(s.without(ctx, nil), limits, policy, time.Now()); !plan.Relieves() {
-		s.sweeps.report(ctx, plan.Problems)
-		return nil
-	}
-	if err := s.queue.catchUp(ctx); err != nil && !outOfRoom(err) {
-		return err
-	}
-	_, err = s.sweep(withUrgent(ctx), policy)
-	return err
 }

@@ -103,8 +103,8 @@ func TestWarmMaxBytes(t *testing.T) {
 	})
 }
 
-// A Prepare that starts under pressure makes room first; it looks once in a while,
-// and not at all where it is not asked to.
+// A Prepare that starts under pressure has room made; it looks once in a while, and not
+// at all where it is not asked to.
 func TestPrepareUnderPressure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -119,15 +119,19 @@ func TestPrepareUnderPressure(t *testing.T) {
 			return nil
 		})
 		s.prepare("one", "")
+		synctest.Wait()
 		assert.False(t, s.has(c))
 		assert.True(t, s.has(a) && s.has(b))
 		before := looks
 		s.prepare("two", "")
+		synctest.Wait()
 		assert.Equal(t, before, looks, "just now it was looked")
 		time.Sleep(gaugeFresh)
 		s.view("look", "")
+		synctest.Wait()
 		assert.Equal(t, before, looks, "a view writes nothing")
 		s.prepare("three", "")
+		synctest.Wait()
 		assert.Greater(t, looks, before)
 		s.pool.interrupt(func(call string) error {
 			if call == "state" {
@@ -137,7 +141,8 @@ func TestPrepareUnderPressure(t *testing.T) {
 		})
 		time.Sleep(gaugeFresh)
 		s.prepare("four", "")
-		assert.Contains(t, s.log.String(), "warm templates could not be evicted")
+		synctest.Wait()
+		assert.Contains(t, s.log.String(), "cached layers could not be evicted")
 		s.pool.interrupt(nil)
 		s.requireInvariants()
 	})
@@ -157,6 +162,7 @@ func TestPrepareUnderPressureThatNothingRelieves(t *testing.T) {
 		s.resize(6000)
 		time.Sleep(gaugeFresh)
 		s.prepare("new", "")
+		synctest.Wait()
 		assert.True(t, s.has(a) && s.has(b) && s.has(c) && s.has(old))
 		assert.Contains(t, s.log.String(), "would not bring it below 80%")
 		require.NoError(t, s.sn.Clean(s.ctx, nil))
@@ -309,6 +315,7 @@ func TestAPrepareUnderPressureKeepsWhatItAsksFor(t *testing.T) {
 		time.Sleep(gaugeFresh)
 		_, unpacked := s.pull("default", "", chain("c"), hundred)
 		assert.False(t, unpacked, "the layer was in the pool: %s", s.log)
+		synctest.Wait()
 		assert.True(t, s.has(c))
 	})
 }

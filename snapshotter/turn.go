@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -98,4 +99,12 @@ func (t *turns) stop(why error, only bool) bool {
 	}
 	t.end(why)
 	return true
+}
+
+// whyEnded returns, in place of the error of a context that others ended, why they did.
+func whyEnded(ctx context.Context, err error) error {
+	if why := context.Cause(ctx); err != nil && (errors.Is(why, errStopped) || errors.Is(why, errYielded)) {
+		return why
+	}
+	return err
 }
