@@ -9,7 +9,8 @@
 // # Contract
 //
 // All methods are safe for use by any number of goroutines. Operations on one
-// key are serialised, on different keys they run side by side. A method that
+// key are serialised, on different keys they run side by side; Remove waits for no
+// other operation and counts as having come behind it. A method that
 // changes the pool gives back as soon as its context ends; a transaction that
 // had begun is then finished behind it, so that the pool is never between two
 // states and the index never disagrees with it.

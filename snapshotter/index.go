@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -50,6 +51,7 @@ type index struct {
 	mu        sync.RWMutex
 	seq       uint64
 	records   map[string]*record   // by name or key
+	hidden    map[string]bool      // names and keys that a Remove came for, see hide
 	children  map[string]int       // records, and operations under way, by their parent's name
 	templates map[string]*template // by dataset, whole ones only
 	trash     map[string]*trash    // by dataset
@@ -58,12 +60,15 @@ type index struct {
 	strays    map[string]string    // runtimes that may have an @extracted of a commit that failed, and what may be a clone of it or ""
 	samples   map[string]sample    // usage of active snapshots, by dataset
 
+	interrupts map[string]context.CancelCauseFunc // what a Remove ends, by key
+
 	owed func() // is called when something waits to be destroyed; it never waits
 }
 
 func newIndex() *index {
 	return &index{
 		records:   make(map[string]*record),
+		hidden:    make(map[string]bool),
 		children:  make(map[string]int),
 		templates: make(map[string]*template),
 		trash:     make(map[string]*trash),
@@ -72,6 +77,8 @@ func newIndex() *index {
 		strays:    make(map[string]string),
 		samples:   make(map[string]sample),
 		owed:      func() {},
+
+		interrupts: make(map[string]context.CancelCauseFunc),
 	}
 }
 
@@ -91,7 +98,7 @@ func (x *index) get(name string) (*record, error) {
 }
 
 func (x *index) getLocked(name string) (*record, error) {
-	if r := x.records[name]; r != nil {
+	if r := x.records[name]; r != nil && !x.hidden[name] {
 		return r, nil
 	}
 	return nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrNotFound)

@@ -119,9 +119,10 @@ func rank(r *record, namespace string) int {
 func (x *index) sorted() []*record {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(x.records), func(a, b *record) int {
+	records := slices.SortedFunc(maps.Values(x.records), func(a, b *record) int {
 		return strings.Compare(a.info.Name, b.info.Name)
 	})
+	return slices.DeleteFunc(records, func(r *record) bool { return x.hidden[r.info.Name] })
 }
 
 // adapt shows an info to containerd's filters: name, parent, kind and

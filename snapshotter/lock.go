@@ -15,6 +15,7 @@ type keyLocks struct {
 type keyLock struct {
 	held  chan struct{} // a place for one
 	users int           // who holds or waits; guarded by keyLocks.mu
+	left  []func()      // what the holder runs before name is free; guarded by keyLocks.mu
 }
 
 // lock waits until name is free or ctx ends. The function it answers frees it.
@@ -33,7 +34,7 @@ func (k *keyLocks) lock(ctx context.Context, name string) (unlock func(), err er
 
 	select {
 	case l.held <- struct{}{}:
-		return func() { <-l.held; k.leave(name, l) }, nil
+		return func() { k.release(name, l) }, nil
 	case <-ctx.Done():
 		k.leave(name, l)
 		return nil, ctx.Err()
@@ -79,10 +80,49 @@ func (k *keyLocks) tryAll(names ...string) (locked []string, unlock func()) {
 	}
 	return locked, func() {
 		for i, l := range mine {
-			<-l.held
-			k.leave(locked[i], l)
+			k.release(locked[i], l)
 		}
 	}
+}
+
+// lockOrLeave locks name if nothing holds it, and never waits. If something does, it
+// leaves do to the holder, which runs it as the last thing under its lock.
+func (k *keyLocks) lockOrLeave(name string, do func()) (unlock func(), ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.locks == nil {
+		k.locks = make(map[string]*keyLock)
+	}
+	l := k.locks[name]
+	if l == nil {
+		l = &keyLock{held: make(chan struct{}, 1)}
+		k.locks[name] = l
+	}
+	select {
+	case l.held <- struct{}{}:
+		l.users++
+		return func() { k.release(name, l) }, true
+	default:
+		l.left = append(l.left, do)
+		return nil, false
+	}
+}
+
+// release runs what was left to the holder and makes name free.
+func (k *keyLocks) release(name string, l *keyLock) {
+	k.mu.Lock()
+	for len(l.left) > 0 {
+		left := l.left
+		l.left = nil
+		k.mu.Unlock()
+		for _, do := range left {
+			do()
+		}
+		k.mu.Lock()
+	}
+	<-l.held // under the mutex: what comes now finds it free, and leaves nothing
+	k.mu.Unlock()
+	k.leave(name, l)
 }
 
 func (k *keyLocks) leave(name string, l *keyLock) {

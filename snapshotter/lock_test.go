@@ -84,3 +84,67 @@ func TestLocksKeepOthersOut(t *testing.T) {
 	assert.Equal(t, 1600, *counts["b"])
 	assert.Empty(t, k.locks)
 }
+
+// What is left to whoever holds a name is done once, under the lock and before the
+// name is free, also where others wait for it or give up.
+func TestLocksDoWhatIsLeftToThem(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var k keyLocks
+		unlock, ok := k.lockOrLeave("a", nil)
+		require.True(t, ok, "nothing holds it")
+		var did []string
+		_, ok = k.lockOrLeave("a", func() {
+			did = append(did, "one")
+			_, ok := k.lockOrLeave("a", func() { did = append(did, "three") })
+			assert.False(t, ok, "it is held still")
+		})
+		require.False(t, ok)
+		_, ok = k.lockOrLeave("a", func() { did = append(did, "two") })
+		require.False(t, ok)
+		ctx, cancel := context.WithCancel(t.Context())
+		gone, got := make(chan error, 1), make(chan func(), 1)
+		go func() { _, err := k.lock(ctx, "a"); gone <- err }()
+		go func() { u, _ := k.lock(context.Background(), "a"); got <- u }()
+		synctest.Wait()
+		cancel()
+		require.Error(t, <-gone)
+		require.Empty(t, did)
+		unlock()
+		assert.Equal(t, []string{"one", "two", "three"}, did)
+		(<-got)()
+		assert.Empty(t, k.locks, "and nothing is left")
+	})
+}
+
+// However many come at once, each does its work alone, itself or by who holds the name.
+func TestLocksLoseNothingThatIsLeft(t *testing.T) {
+	t.Parallel()
+	var k keyLocks
+	var wait sync.WaitGroup
+	count := 0
+	for i := range 16 {
+		wait.Go(func() {
+			for range 200 {
+				add := func() { count++ } // the race detector sees it when a lock is none
+				if i%2 == 0 {
+					if unlock, ok := k.lockOrLeave("a", add); ok {
+						add()
+						unlock()
+					}
+					continue
+				}
+				unlock, err := k.lock(t.Context(), "a")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				add()
+				unlock()
+			}
+		})
+	}
+	wait.Wait()
+	assert.Equal(t, 3200, count)
+	assert.Empty(t, k.locks)
+}

@@ -73,7 +73,8 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	mounts, err := s.mountsOf(ctx, r)
 	if err != nil {
 		// The caller takes it for not made.
-		return nil, errors.Join(err, s.remove(key))
+		s.remove(key)
+		return nil, err
 	}
 	return mounts, nil
 }

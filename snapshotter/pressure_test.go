@@ -212,6 +212,7 @@ func TestRoomIsNotMadeForNobody(t *testing.T) {
 		synctest.Wait()
 		assert.Len(t, s.templates(), before-quietBatch, "the batch that was under way")
 		s.remove("x", "y") // what was begun may have come to its end
+		synctest.Wait()
 		s.requireInvariants()
 		assert.Empty(t, heldLocks(s.sn))
 	})
@@ -238,6 +239,7 @@ func TestRoomIsMadeForWhoIsLeft(t *testing.T) {
 		assert.False(t, s.has(a) || s.has(b) || s.has(c))
 		s.pool.interrupt(nil)
 		s.remove("x")
+		synctest.Wait()
 		s.requireInvariants()
 	})
 }

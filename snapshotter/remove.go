@@ -20,29 +20,73 @@ import (
 // moment later. Datasets are destroyed in Cleanup. Removing what is not there
 // succeeds; removing what other snapshots stand on is FailedPrecondition.
 //
+// It never waits. Of a snapshot that another operation is working on it hides the
+// record and leaves the removal to that operation, which carries it out before it lets
+// go of the key: the snapshot is gone for callers from now on, however long the
+// operation takes and whether it succeeds or not.
+//
 // A crash before the record has left the pool brings the snapshot back, and
 // containerd's next garbage collection removes it again.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	return settleErr(ctx, s, func(ctx context.Context) error {
-		unlock, err := s.keys.lock(ctx, key)
-		if err != nil {
+		if err := s.index.hide(key); err != nil {
 			return err
 		}
-		defer unlock()
-		return s.remove(key)
+		unlock, ok := s.keys.lockOrLeave(key, func() { s.remove(key) })
+		if ok {
+			s.remove(key)
+			unlock()
+		}
+		return nil
 	})
 }
 
-func (s *Snapshotter) remove(key string) error {
+// errRemoved ends an operation on a snapshot that a Remove came for meanwhile.
+var errRemoved = fmt.Errorf("the snapshot was removed meanwhile: %w", errdefs.ErrNotFound)
+
+// hide keeps the record of that key from being seen and stood on until remove takes it
+// away. It fails where snapshots stand on it.
+func (x *index) hide(key string) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if n := x.children[key]; n > 0 && x.records[key] != nil {
+		return fmt.Errorf("remove of %q: %d snapshots stand on it: %w", key, n, errdefs.ErrFailedPrecondition)
+	}
+	x.hidden[key] = true
+	if end := x.interrupts[key]; end != nil {
+		end(errRemoved)
+	}
+	return nil
+}
+
+// untilRemoved returns a context that a Remove of key ends. The caller has the key's
+// lock, and calls stop before it lets go of that.
+func (x *index) untilRemoved(ctx context.Context, key string) (_ context.Context, stop func()) {
+	ctx, end := context.WithCancelCause(ctx)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.interrupts[key] = end
+	if x.hidden[key] {
+		end(errRemoved)
+	}
+	return ctx, func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		delete(x.interrupts, key)
+		end(nil)
+	}
+}
+
+// remove takes a hidden record away, if there is one. The caller has the key's lock.
+// Nothing stands on what is hidden: what would has to see it.
+func (s *Snapshotter) remove(key string) {
 	x := s.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	delete(x.hidden, key)
 	r := x.records[key]
 	if r == nil {
-		return nil
-	}
-	if n := x.children[key]; n > 0 {
-		return fmt.Errorf("remove of %q: %d snapshots stand on it: %w", key, n, errdefs.ErrFailedPrecondition)
+		return
 	}
 	x.drop(r)
 	ops := r.clear()
@@ -61,7 +105,6 @@ func (s *Snapshotter) remove(key string) error {
 		ops = append(ops, zfs.Set(r.dataset, propLastUsed, stamp(now)))
 	}
 	s.queue.add(ops)
-	return nil
 }
 
 const (

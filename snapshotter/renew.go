@@ -38,14 +38,19 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 		return "", Room{}, err
 	}
 	defer unlock()
+	ctx, stop := s.index.untilRemoved(ctx, key)
+	defer stop()
 	old, abandon, err := s.discardPartial(ctx, key, dataset)
 	if err != nil {
 		return "", Room{}, err
 	}
-	// A caller that is gone by now gets no clone: what was begun ends as a Remove.
+	// Who is gone by now, or wants it gone, gets no clone: what was begun ends as a Remove.
 	room, err := s.makeRoom(ctx, cause)
 	if err == nil && s.index.isTrash(dataset) {
 		room, err = s.makeRoom(ctx, cause) // the first was under way before there was this to destroy
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		abandon()
@@ -83,10 +88,10 @@ func (x *index) extraction(dataset string) (key string, err error) {
 // The place of the record is kept: abandon gives it up.
 func (s *Snapshotter) discardPartial(ctx context.Context, key, dataset string) (old *record, abandon func(), err error) {
 	x := s.index
-	x.mu.RLock()
-	old = x.records[key]
-	x.mu.RUnlock()
-	if old == nil || old.dataset != dataset {
+	if old, err = x.get(key); err != nil {
+		return nil, nil, err
+	}
+	if old.dataset != dataset {
 		return nil, nil, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 	}
 	doing := fmt.Sprintf("discard of what was unpacked for %q", key)
@@ -123,19 +128,25 @@ func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
 		if err != nil {
 			return nil // it is gone already, or is not ours to remove
 		}
-		unlock, err := s.keys.lock(ctx, key)
-		if err != nil {
+		if err := s.discard(ctx, key, dataset); err != nil {
 			return err
 		}
-		defer unlock()
-		_, abandon, err := s.discardPartial(ctx, key, dataset)
-		if err != nil {
-			return err
-		}
-		abandon()
 		if err := s.clean(context.WithoutCancel(ctx)); err != nil {
 			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("what was unpacked of a layer that does not fit waits for the next cleanup")
 		}
 		return nil
 	})
+}
+
+func (s *Snapshotter) discard(ctx context.Context, key, dataset string) error {
+	unlock, err := s.keys.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	_, abandon, err := s.discardPartial(ctx, key, dataset)
+	if err == nil {
+		abandon()
+	}
+	return err
 }

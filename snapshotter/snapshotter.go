@@ -194,6 +194,9 @@ func settle[T any](ctx context.Context, s *Snapshotter, fn func(context.Context)
 	if err := ctx.Err(); err != nil {
 		return none, err
 	}
+	if err := s.usable(); err != nil { // a Close that is under way holds no caller up
+		return none, err
+	}
 	done := make(chan outcome, 1)
 	go func() {
 		s.closing.RLock()

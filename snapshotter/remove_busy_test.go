@@ -1,0 +1,246 @@
+package snapshotter
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// busy are operations that hang at a call to the pool, each with the key that it works
+// on, on the story that busyStory begins.
+var busy = map[string]struct {
+	key, call string
+	do        func(ctx context.Context, s *story) error
+	makes     string // the name that is there when it succeeds, which nobody removed
+}{
+	"a prepare": {key: "new", call: "apply", do: func(ctx context.Context, s *story) error {
+		return second(s.sn.Prepare(ctx, "new", "base"))
+	}},
+	"a view": {key: "new", call: "apply", do: func(ctx context.Context, s *story) error {
+		return second(s.sn.View(ctx, "new", "base"))
+	}},
+	"a prepare that waits for room": {key: "new", call: "destroy", do: func(ctx context.Context, s *story) error {
+		s.resize(900)
+		return second(s.sn.Prepare(ctx, "new", "base"))
+	}},
+	"a commit, and its key": {key: "web", call: "apply", makes: "saved", do: func(ctx context.Context, s *story) error {
+		return s.sn.Commit(ctx, "saved", "web")
+	}},
+	"a commit, and its name": {key: "saved", call: "apply", do: func(ctx context.Context, s *story) error {
+		return s.sn.Commit(ctx, "saved", "web")
+	}},
+	"a commit that waits for room": {key: "web", call: "destroy", makes: "saved", do: func(ctx context.Context, s *story) error {
+		s.resize(900)
+		return s.sn.Commit(ctx, "saved", "web")
+	}},
+	"an update": {key: "web", call: "apply", do: func(ctx context.Context, s *story) error {
+		return second(s.sn.Update(ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
+	}},
+	"a second attempt that waits for room": {key: "default/9/extract-9-x " + chain("e"), call: "destroy", do: func(ctx context.Context, s *story) error {
+		return second(s.renew(ctx, "default/9/extract-9-x "+chain("e")))
+	}},
+	"a second attempt that waits for frees": {key: "default/9/extract-9-x " + chain("e"), call: "wait", do: func(ctx context.Context, s *story) error {
+		return second(s.renew(ctx, "default/9/extract-9-x "+chain("e")))
+	}},
+}
+
+func (s *story) renew(ctx context.Context, key string) (string, error) {
+	fresh, _, err := s.sn.Renew(ctx, s.dataset(key), zfs.ErrNoSpace)
+	return fresh, err
+}
+
+func busyStory(t *testing.T) *story {
+	s := begin(t)
+	s.layer("base", "", "")
+	threeWarm(s)
+	s.prepare("default/9/extract-9-x "+chain("e"), "base")
+	s.prepare("other", "base")
+	return s
+}
+
+// A Remove returns at once, also of a key that an operation works on: of one whose
+// caller waits still, or has gone. The snapshot is gone from then on, and stays gone
+// when the operation comes to its end, whatever that is.
+func TestRemoveNeverWaits(t *testing.T) {
+	t.Parallel()
+	for what, c := range busy {
+		for _, fails := range []bool{false, true} {
+			for _, gone := range []bool{false, true} {
+				synctest.Test(t, func(t *testing.T) {
+					s := busyStory(t)
+					gate := make(chan struct{})
+					s.pool.interrupt(func(call string) error {
+						if call != c.call {
+							return nil
+						}
+						<-gate
+						if fails {
+							return fakeError(call, "x", zfs.ErrPermission)
+						}
+						return nil
+					})
+					ctx, leave := context.WithCancel(s.ctx)
+					defer leave()
+					done := make(chan error, 1)
+					go func() { done <- c.do(ctx, s) }()
+					synctest.Wait()
+					if gone {
+						leave()
+						require.ErrorIs(t, <-done, context.Canceled, what)
+					}
+					began := time.Now()
+					s.remove(c.key, "other")
+					require.Equal(t, began, time.Now(), what)
+					unseen := func() {
+						t.Helper()
+						assert.ErrorIs(t, second(s.sn.Stat(s.ctx, c.key)), errdefs.ErrNotFound, what)
+						assert.ErrorIs(t, second(s.sn.Mounts(s.ctx, c.key)), errdefs.ErrNotFound, what)
+						assert.NotContains(t, s.names(), c.key, what)
+					}
+					unseen()
+					s.remove(c.key)
+					close(gate)
+					if !gone {
+						err := <-done
+						assert.False(t, fails && err == nil, "%s: %v", what, err)
+					}
+					synctest.Wait()
+					s.pool.interrupt(nil)
+					s.resize(0)
+					unseen()
+					if c.makes != "" && !fails && !gone {
+						assert.Contains(t, s.names(), c.makes, what)
+					}
+					s.requireInvariants()
+					assert.Empty(t, heldLocks(s.sn), what)
+					assert.Empty(t, s.sn.index.hidden, what)
+					assert.Empty(t, s.sn.index.interrupts, what)
+					s.prepare("again", "base") // its key is free
+					if c.key != "saved" {
+						s.prepare(c.key, "base")
+					}
+					s.crash()
+					s.requireInvariants()
+				})
+			}
+		}
+	}
+}
+
+// A second attempt ends with the Remove of its key: no room is made for what is not
+// wanted any more.
+func TestRemoveEndsASecondAttempt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		const templates = 3 * quietBatch
+		for i := range templates {
+			name, _ := s.pull("default", "", longChain(i), hundred)
+			s.remove(name)
+		}
+		s.cleanup()
+		before := len(s.templates())
+		key := s.backend("default", "extract-9-x "+chain("e"))
+		s.prepare(key, "")
+		letGo := s.slow("destroy")
+		done := make(chan error, 1)
+		go func() { done <- second(s.renew(s.ctx, key)) }()
+		synctest.Wait()
+		s.remove(key)
+		require.ErrorIs(t, <-done, errdefs.ErrNotFound)
+		letGo()
+		s.pool.interrupt(nil)
+		synctest.Wait()
+		assert.GreaterOrEqual(t, len(s.templates()), before-quietBatch, "no batch but the one that was under way")
+		s.requireInvariants()
+	})
+}
+
+// What others stand on is not removed either while an operation works on it.
+func TestRemoveOfABusyParent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := busyStory(t)
+		letGo := s.slow("apply")
+		done := make(chan error, 2)
+		go func() {
+			done <- second(s.sn.Update(s.ctx, snapshots.Info{Name: "base", Labels: map[string]string{"a": "b"}}))
+		}()
+		go func() { done <- second(s.sn.Prepare(s.ctx, "new", "base")) }()
+		synctest.Wait()
+		require.ErrorIs(t, s.sn.Remove(s.ctx, "base"), errdefs.ErrFailedPrecondition)
+		s.stat("base")
+		letGo()
+		require.NoError(t, <-done)
+		require.NoError(t, <-done)
+		s.pool.interrupt(nil)
+		assert.Equal(t, "b", s.stat("base").Labels["a"])
+		s.requireInvariants()
+	})
+}
+
+// Nothing begins to stand on what is being removed.
+func TestNothingStandsOnWhatIsBeingRemoved(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		s.layer("base", "", "")
+		letGo := s.slow("apply")
+		done := make(chan error, 1)
+		go func() {
+			done <- second(s.sn.Update(s.ctx, snapshots.Info{Name: "base", Labels: map[string]string{"a": "b"}}))
+		}()
+		synctest.Wait()
+		s.remove("base")
+		require.ErrorIs(t, second(s.sn.Prepare(s.ctx, "new", "base")), errdefs.ErrNotFound)
+		letGo()
+		require.NoError(t, <-done)
+		s.pool.interrupt(nil)
+		assert.Empty(t, s.names())
+		s.requireInvariants()
+	})
+}
+
+// While the snapshotter closes, and waits for an operation, no other caller waits.
+func TestNoCallerWaitsForAClose(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	reached, gate := make(chan struct{}), make(chan struct{})
+	s.pool.interrupt(func(call string) error {
+		if call == "apply" {
+			close(reached)
+			<-gate
+		}
+		return nil
+	})
+	go s.sn.Prepare(s.ctx, "slow", "") // it fails or not, and that is not looked at
+	<-reached
+	closed := make(chan error, 1)
+	go func() { closed <- s.sn.Close() }()
+	for s.sn.closing.TryRLock() { // a writer that waits keeps readers out: then Close has begun
+		s.sn.closing.RUnlock()
+		time.Sleep(time.Millisecond)
+	}
+	all := make(chan error, len(changing))
+	for _, do := range changing {
+		go func() { all <- do(s.ctx, s) }()
+	}
+	for range changing {
+		select {
+		case err := <-all:
+			assert.ErrorIs(t, err, errdefs.ErrUnavailable)
+		case <-time.After(10 * time.Second):
+			assert.Fail(t, "a caller waits for another's operation")
+		}
+	}
+	close(gate)
+	require.NoError(t, <-closed)
+}
