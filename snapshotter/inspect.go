@@ -12,18 +12,6 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// State says why a dataset is there.
-type State string
-
-// The states of a dataset under a base.
-const (
-	StateUsed    State = "used"    // a record names it
-	StateWarm    State = "warm"    // a template that no record names
-	StateTrash   State = "trash"   // waits to be destroyed
-	StatePartial State = "partial" // the remains of a crash, which the next start takes back
-	StateForeign State = "foreign" // not made by zfstpl
-)
-
 // Entry is a dataset under a base, as a person may want to see it.
 type Entry struct {
 	Dataset string           `json:"dataset"`
@@ -65,30 +53,15 @@ func Inspect(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error
 }
 
 func inspect(base layout.Base, d zfs.Dataset) Entry {
-	e := Entry{Dataset: d.Name, Used: d.Used, Refer: d.Refer, Since: d.Created}
+	st := standingOf(base, d)
+	e := Entry{Dataset: d.Name, State: st.state, Used: d.Used, Refer: d.Refer, Since: d.Created, Problem: st.problem}
 	e.Foreign = foreignSnapshots(d)
 	e.Parent, _, _ = strings.Cut(d.Origin, "@")
-	records, err := readRecords(d)
-	if err != nil {
-		e.Problem = err.Error()
-	}
-	for _, r := range records {
+	for _, r := range st.records {
 		e.Records = append(e.Records, r.info)
 	}
-	template, isTemplate := base.ParseTemplate(d.Name)
-	_, isRuntime := base.ParseRuntime(d.Name)
-	_, isTrash := d.Props[propTrash]
-	switch {
-	case !isTemplate && !isRuntime, isRuntime && !isTrash && e.Parent == "" && len(records) == 0:
-		e.State = StateForeign
-	case isTemplate && !d.HasSnapshot(layout.Extracted):
-		e.State = StatePartial
-	case len(records) > 0 || e.Problem != "" || isTemplate && template.IsEmpty():
-		e.State = StateUsed
-	case isTrash || isRuntime || template.IsOpaque():
-		e.State = StateTrash
-	default:
-		e.State, e.Since = StateWarm, lastUsed(d)
+	if e.State == StateWarm {
+		e.Since = lastUsed(d)
 	}
 	return e
 }

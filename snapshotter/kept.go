@@ -235,17 +235,14 @@ func (s *Snapshotter) needed(found []zfs.Dataset) string {
 	if len(found) != 1 {
 		return "there are datasets in it"
 	}
-	d := found[0]
-	_, isTrash := d.Props[propTrash]
-	_, isRuntime := s.config.Base.ParseRuntime(d.Name)
-	records, err := readRecords(d)
+	st := standingOf(s.config.Base, found[0])
 	switch {
-	case err != nil:
-		return err.Error()
-	case len(records) > 0:
-		return fmt.Sprintf("it carries the record of %q", records[0].info.Name)
-	case isRuntime && !isTrash:
-		return "it has no trash mark"
+	case len(st.records) > 0:
+		return fmt.Sprintf("it carries the record of %q", st.records[0].info.Name)
+	case st.problem != "":
+		return st.problem
+	case st.state == StateForeign, st.state == StateUsed:
+		return "it is " + string(st.state)
 	}
 	return ""
 }

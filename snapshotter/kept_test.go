@@ -122,7 +122,9 @@ func TestAnEntryThatIsNeededAfterAllStays(t *testing.T) {
 		}, `the record of \"mine\"`},
 		"a record nobody can read": {func(s *story, d string) { s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+anID("1")] = "x" }) },
 			"does not begin with its number"},
-		"no mark": {func(s *story, d string) { s.pool.editFS(d, func(fs *fakeFS) { delete(fs.props, propTrash) }) }, "no trash mark"},
+		"no mark, and no clone of ours": {func(s *story, d string) {
+			s.pool.editFS(d, func(fs *fakeFS) { fs.origin = ""; delete(fs.props, propTrash) })
+		}, "no clone of a template"},
 		"a dataset in it": {func(s *story, d string) {
 			s.pool.edit(func(state *fakeState) { state.create(d+"/mine", nil) })
 		}, "datasets in it"},

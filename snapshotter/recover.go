@@ -98,21 +98,18 @@ func (r *recovery) mend(list []zfs.Dataset) {
 func (r *recovery) templates(list []zfs.Dataset) {
 	base := r.config.Base
 	for _, d := range list {
-		name, ok := base.ParseTemplate(d.Name)
+		if d.Name == base.String() || d.Name == base.Storage() || d.Name == base.Runtime() {
+			continue
+		}
+		st := standingOf(base, d)
 		switch {
-		case ok && d.HasSnapshot(layout.Extracted):
-			r.template(name, d)
-		case ok && hasRecord(d):
-			// No commit leaves that: its record comes behind @extracted.
-			r.index.doubtful[d.Name] = true
-			r.leave(d, fmt.Sprintf("it carries records, and somebody took its snapshot @%s away; 'zfs snapshot %s@%s' and another start bring it back",
-				layout.Extracted, d.Name, layout.Extracted))
-		case ok:
-			r.halves = append(r.halves, d.Name)
-		case d.Name != base.String() && d.Name != base.Storage() && d.Name != base.Runtime():
-			if _, ok := base.ParseRuntime(d.Name); !ok {
-				r.leave(d, "it was not made by zfstpl")
-			}
+		case st.problem != "":
+			r.leave(d, st.problem)
+		case st.state == StateForeign:
+			r.leave(d, "it was not made by zfstpl")
+		}
+		if name, ok := base.ParseTemplate(d.Name); ok {
+			r.template(name, d, st)
 		}
 	}
 	for _, d := range list {
@@ -122,36 +119,28 @@ func (r *recovery) templates(list []zfs.Dataset) {
 		}
 		if t.parent = r.origin(d); t.parent == nil {
 			t.held = true
-			r.leave(d, fmt.Sprintf("its origin %q is not a template", d.Origin))
 		}
 	}
 }
 
-func (r *recovery) template(name layout.Template, d zfs.Dataset) {
-	t := &template{Template: name, idle: lastUsed(d)}
+func (r *recovery) template(name layout.Template, d zfs.Dataset, st standing) {
+	if !d.HasSnapshot(layout.Extracted) {
+		if st.state == StatePartial {
+			r.halves = append(r.halves, d.Name)
+		} else {
+			r.index.doubtful[d.Name] = true
+		}
+		return
+	}
+	// What has a problem is held: a record that cannot be read may be of it.
+	t := &template{Template: name, idle: lastUsed(d), held: st.problem != ""}
 	r.index.templates[d.Name] = t
-	for _, rec := range r.read(d) {
-		if rec.info.Kind == snapshots.KindActive {
-			r.leave(d, fmt.Sprintf("record %s is of an active snapshot and stands on a template", rec.id))
-			t.held = true
-			continue
+	for _, rec := range st.records {
+		if rec.info.Kind != snapshots.KindActive {
+			rec.template = t
+			r.records = append(r.records, rec)
 		}
-		rec.template = t
-		r.records = append(r.records, rec)
 	}
-}
-
-// read answers a dataset's records. One that cannot be read holds a template:
-// somebody may need it.
-func (r *recovery) read(d zfs.Dataset) []*record {
-	records, err := readRecords(d)
-	if err != nil {
-		if t := r.index.templates[d.Name]; t != nil {
-			t.held = true
-		}
-		r.leave(d, err.Error())
-	}
-	return records
 }
 
 func (r *recovery) runtimes(list []zfs.Dataset) {
@@ -159,38 +148,34 @@ func (r *recovery) runtimes(list []zfs.Dataset) {
 		if _, ok := r.config.Base.ParseRuntime(d.Name); !ok {
 			continue
 		}
+		st := standingOf(r.config.Base, d)
+		if st.problem != "" {
+			continue // it was said already
+		}
 		if d.HasSnapshot(layout.Extracted) {
 			r.strays = append(r.strays, d.Name+"@"+layout.Extracted)
 		}
-		r.runtime(d)
+		r.runtime(d, st)
 	}
 }
 
-func (r *recovery) runtime(d zfs.Dataset) {
-	records, err := readRecords(d)
-	if _, ok := d.Props[propTrash]; ok {
-		if err != nil || len(records) == 0 {
-			r.index.discard(d.Name, r.origin(d))
-			return
-		}
-		// The record goes before the mark comes: it was written again, behind a commit
-		// whose caller was told that it failed, and the mark was to be taken away.
-		r.repair([]zfs.Op{zfs.Inherit(d.Name, propTrash)})
-	}
+func (r *recovery) runtime(d zfs.Dataset, st standing) {
+	_, marked := d.Props[propTrash]
 	switch {
-	case err != nil:
-		r.leave(d, err.Error())
-	case len(records) == 0 && r.origin(d) != nil:
-		// A clone that a crash left before its record was written, or, where it is
-		// mounted and stays for now, what a commit left before it was marked.
+	case st.state == StateUsed:
+		if marked {
+			// The record goes before the mark comes: it was written again, behind a commit
+			// whose caller was told that it failed, and the mark was to be taken away.
+			r.repair([]zfs.Op{zfs.Inherit(d.Name, propTrash)})
+		}
+		r.active(d, st.records)
+	case marked:
+		r.index.discard(d.Name, r.origin(d))
+	case r.origin(d) == nil:
+		r.leave(d, "its origin is not among the templates")
+	default:
 		r.index.discard(d.Name, r.origin(d))
 		r.queue.pending = append(r.queue.pending, []zfs.Op{zfs.Set(d.Name, propTrash, stamp(time.Now()))})
-	case len(records) == 0:
-		r.leave(d, "it has no record and is no clone of a template")
-	case !sameActive(records):
-		r.leave(d, "a runtime carries the record of one active snapshot and nothing else")
-	default:
-		r.active(d, records)
 	}
 }
 

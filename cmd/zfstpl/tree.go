@@ -75,7 +75,7 @@ func (t tree) name(dataset string) string {
 // owner says what a dataset belongs to, or why it is there all the same.
 func (t tree) owner(e snapshotter.Entry) string {
 	if e.Problem != "" {
-		return "cannot be read: " + printable(strings.ReplaceAll(e.Problem, "\n", "; "), 0)
+		return "left alone: " + printable(strings.ReplaceAll(e.Problem, "\n", "; "), 0)
 	}
 	kept := ""
 	if len(e.Foreign) > 0 {

@@ -67,7 +67,7 @@ empty                          24KiB     24KiB  every image
 │  │  ├─ old-0123456789abcde0  1KiB      0B     nobody, destroyed at the next cleanup
 │  │  └─ web-0123456789abcdef  4KiB      3MiB   active default/web
 │  └─ sha256:cccccccccccc…     0B        0B     nobody, warm for 26 hours, kept by snapshots: nightly, weekly
-└─ sha256:eeeeeeeeeeee…        0B        0B     cannot be read: part 2 of 3 is missing
+└─ sha256:eeeeeeeeeeee…        0B        0B     left alone: part 2 of 3 is missing
 10 datasets                    3.028MiB
 `, drawn(t, false, entries))
 	full := drawn(t, true, entries)

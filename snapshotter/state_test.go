@@ -1,0 +1,200 @@
+package snapshotter
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+)
+
+// odd are datasets as crashes, administrators and other programs leave them.
+type odd struct {
+	name     string // below the base
+	origin   string // below the base, or a snapshot elsewhere, or ""
+	bare     bool   // a template without @extracted, or a runtime with it
+	props    map[string]string
+	state    State
+	problem  string // that is said of it
+	stays    bool   // no start and no cleanup destroys it
+	pristine bool   // nothing that recovery writes changes its properties
+}
+
+const (
+	activeRecord    = `1 {"seq":901,"kind":"active","name":"odd"}`
+	otherActive     = `1 {"seq":902,"kind":"active","name":"odd too"}`
+	committedRecord = `1 {"seq":903,"kind":"committed","name":"odd image"}`
+	tornRecord      = `2 {"seq":904,"kind":"active",`
+)
+
+var marked = map[string]string{propTrash: "2026-01-02T03:04:05Z"}
+
+// with adds records to properties.
+func with(props map[string]string, records ...string) map[string]string {
+	props = maps.Clone(props)
+	if props == nil {
+		props = make(map[string]string)
+	}
+	for i, r := range records {
+		props[propRecord+anID(fmt.Sprint(i+1))] = r
+	}
+	return props
+}
+
+func oddities() map[string]odd {
+	const (
+		elsewhere = "tank/mine@backup"
+		empty     = "storage/empty@" + layout.Extracted
+	)
+	runtime := "runtime/odd-" + anID("f")
+	layer, opaque := "storage/"+chain("9"), "storage/opaque-"+anID("e")
+	return map[string]odd{
+		"a layer no record names":                 {name: layer, origin: empty, state: StateWarm, stays: true},
+		"a layer with a mark":                     {name: layer, origin: empty, props: marked, state: StateWarm, stays: true},
+		"a layer in use":                          {name: layer, origin: empty, props: with(nil, committedRecord), state: StateUsed, stays: true},
+		"a layer on another's snapshot":           {name: layer, origin: elsewhere, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
+		"a layer on nothing":                      {name: layer, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
+		"a used layer on another's snapshot":      {name: layer, origin: elsewhere, props: with(nil, committedRecord), state: StateUsed, problem: "is not a template", stays: true, pristine: true},
+		"a layer with a torn record":              {name: layer, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
+		"a layer with an active record":           {name: layer, origin: empty, props: with(nil, activeRecord), state: StateUsed, problem: "active snapshot", stays: true, pristine: true},
+		"a layer without its snapshot":            {name: layer, origin: empty, bare: true, state: StatePartial},
+		"a used layer without its snapshot":       {name: layer, origin: empty, bare: true, props: with(nil, committedRecord), state: StateUsed, problem: "was destroyed", stays: true, pristine: true},
+		"a torn layer without its snapshot":       {name: layer, origin: empty, bare: true, props: with(nil, tornRecord), state: StateUsed, problem: "was destroyed", stays: true, pristine: true},
+		"a commit no record names":                {name: opaque, origin: empty, state: StateTrash},
+		"a commit on another's snapshot":          {name: opaque, origin: elsewhere, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
+		"a marked commit on another's snapshot":   {name: opaque, origin: elsewhere, props: marked, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
+		"a runtime in use":                        {name: runtime, origin: empty, props: with(nil, activeRecord), state: StateUsed, stays: true},
+		"a runtime in use and marked":             {name: runtime, origin: empty, props: with(marked, activeRecord), state: StateUsed, stays: true},
+		"a runtime in use on another's snapshot":  {name: runtime, origin: elsewhere, props: with(nil, activeRecord), state: StateUsed, stays: true},
+		"a runtime no record names":               {name: runtime, origin: empty, state: StateTrash},
+		"a marked runtime":                        {name: runtime, origin: empty, props: marked, state: StateTrash},
+		"a marked runtime on another's snapshot":  {name: runtime, origin: elsewhere, props: marked, state: StateTrash},
+		"a runtime on another's snapshot":         {name: runtime, origin: elsewhere, state: StateForeign, problem: "no clone of a template", stays: true, pristine: true},
+		"a runtime that is no clone":              {name: runtime, state: StateForeign, problem: "no clone of a template", stays: true, pristine: true},
+		"a runtime with a torn record":            {name: runtime, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
+		"a marked runtime with a torn record":     {name: runtime, origin: empty, props: with(marked, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
+		"a runtime with a torn and a whole one":   {name: runtime, origin: empty, props: with(nil, tornRecord, activeRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
+		"a torn runtime with a snapshot":          {name: runtime, origin: empty, bare: true, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
+		"a runtime with two snapshots' records":   {name: runtime, origin: empty, props: with(nil, activeRecord, otherActive), state: StateUsed, problem: "nothing else", stays: true, pristine: true},
+		"a marked runtime with two records":       {name: runtime, origin: empty, props: with(marked, activeRecord, otherActive), state: StateUsed, problem: "nothing else", stays: true, pristine: true},
+		"a runtime with a committed record":       {name: runtime, origin: empty, props: with(nil, committedRecord), state: StateUsed, problem: "nothing else", stays: true, pristine: true},
+		"a runtime with the snapshot of a commit": {name: runtime, origin: empty, bare: true, props: with(nil, activeRecord), state: StateUsed, stays: true},
+		"another's dataset in storage":            {name: "storage/mine", state: StateForeign, stays: true, pristine: true},
+		"another's clone of a template":           {name: "storage/mine", origin: empty, state: StateForeign, stays: true, pristine: true},
+		"another's dataset with our mark":         {name: "mine", props: marked, state: StateForeign, stays: true, pristine: true},
+	}
+}
+
+// put makes the odd dataset in the pool of a story.
+func (o odd) put(s *story) (dataset string) {
+	dataset = s.base.String() + "/" + o.name
+	s.pool.edit(func(state *fakeState) {
+		state.txg++
+		state.create("tank/mine", nil)
+		state.create(dataset, nil)
+		fs := state.fs[dataset]
+		fs.origin, fs.props = o.origin, maps.Clone(o.props)
+		if fs.props == nil {
+			fs.props = make(map[string]string)
+		}
+		if strings.HasPrefix(o.origin, "storage/") {
+			fs.origin = s.base.String() + "/" + o.origin
+		}
+		_, isTemplate := s.base.ParseTemplate(dataset)
+		if isTemplate != o.bare {
+			fs.snaps[layout.Extracted] = fakeSnap{txg: state.txg}
+		}
+		state.fs[dataset] = fs
+		mine := state.fs["tank/mine"]
+		mine.snaps["backup"] = fakeSnap{txg: state.txg}
+		state.fs["tank/mine"] = mine
+	})
+	return dataset
+}
+
+// Whatever lies under a base, an inspection, a start and a cleanup that goes on from a
+// list agree on what it is: what is shown as trash or remains goes, everything else
+// stays, and what a start says it leaves alone it does not touch.
+func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
+	t.Parallel()
+	for what, o := range oddities() {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t)
+			require.NoError(t, s.sn.Close())
+			dataset := o.put(s)
+			list, err := s.pool.List(s.ctx, dataset)
+			require.NoError(t, err)
+
+			entry := inspect(s.base, list[0])
+			assert.Equal(t, o.state, entry.State)
+			assert.Equal(t, o.problem == "", entry.Problem == "", "%q", entry.Problem)
+			assert.Contains(t, entry.Problem, o.problem)
+			goes := slices.Contains([]State{StateTrash, StatePartial}, entry.State)
+			assert.Equal(t, o.stays, !goes, "shown as %s", entry.State)
+			if entry.Problem != "" || entry.State == StateForeign || entry.State == StatePartial {
+				assert.Error(t, CheckInvariants(s.base, list), "an integration test hears of it")
+			}
+
+			offline := newSnapshotter(s.pool, s.config())
+			may := goes || entry.State == StateWarm // which the list says when to go
+			assert.Equal(t, may, offline.needed(list) == "", "offline: %q", offline.needed(list))
+
+			before := list[0].Props
+			s.start()
+			template := s.sn.index.templates[dataset]
+			_, isTrash := s.sn.index.trash[dataset]
+			isTrash = isTrash || template != nil && template.expired(KeepForever)
+			assert.Equal(t, entry.State == StateTrash, isTrash, "the start: %v", dump(s.sn))
+			assert.Equal(t, entry.State == StateWarm, template != nil && template.warm() && !isTrash, "the start: %v", dump(s.sn))
+			require.NoError(t, s.sn.Clean(s.ctx, nil))
+			require.NoError(t, s.sn.queue.flush(s.ctx))
+			assert.Equal(t, o.stays, s.has(dataset), "after a start and a cleanup\n%s", s.log)
+			if o.problem != "" {
+				assert.Contains(t, s.log.String(), "left alone: ")
+				assert.Contains(t, s.log.String(), o.problem)
+			}
+			if o.pristine {
+				list, err = s.pool.List(s.ctx, dataset)
+				require.NoError(t, err)
+				assert.Equal(t, before, list[0].Props, "it is left alone")
+				assert.Equal(t, o.bare != isTemplateName(s, dataset), list[0].HasSnapshot(layout.Extracted))
+			}
+		})
+	}
+}
+
+func isTemplateName(s *story, dataset string) bool {
+	_, ok := s.base.ParseTemplate(dataset)
+	return ok
+}
+
+// What a plan of a sweep promises is what a start can evict: the same datasets.
+func TestAPlanPromisesNothingThatStays(t *testing.T) {
+	t.Parallel()
+	for what, o := range oddities() {
+		s := begin(t, keepWarm(0))
+		require.NoError(t, s.sn.Close())
+		dataset := o.put(s)
+		entries, err := Inspect(s.ctx, s.pool, s.base)
+		require.NoError(t, err)
+		promised := false
+		for _, n := range Nodes(entries) {
+			promised = promised || n.Dataset == dataset && (n.Doomed || n.Warm)
+		}
+		s.start()
+		time.Sleep(time.Millisecond) // so that what is kept for no time is old enough
+		require.NoError(t, s.sn.Clean(s.ctx, nil))
+		if promised {
+			assert.False(t, s.has(dataset), what)
+		} else if o.state != StatePartial {
+			assert.True(t, s.has(dataset), what)
+		}
+	}
+}
