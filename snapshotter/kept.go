@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/log"
@@ -52,6 +53,9 @@ func (s *Snapshotter) keepList(ctx context.Context) error {
 		log.G(ctx).WithError(err).WithField("suspended", state.Suspended).Warn("no list of what may go is kept: the next cleanup makes it anew")
 		return s.mark(ctx, "")
 	}
+	if err := removeUnfinished(s.config.CleanupList); err != nil {
+		log.G(ctx).WithError(err).Warn("what a Close that was killed left of a list of what may go stays")
+	}
 	list := s.list()
 	if len(list.Go) == 0 {
 		if err := os.Remove(s.config.CleanupList); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -86,6 +90,21 @@ func writeWhole(path string, text []byte) (err error) {
 		return err
 	}
 	return os.Rename(file.Name(), path)
+}
+
+// removeUnfinished removes what writeWhole left where its process was killed.
+func removeUnfinished(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), filepath.Base(path)+".") && e.Type().IsRegular() {
+			errs = append(errs, os.Remove(filepath.Join(filepath.Dir(path), e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func hashOf(text []byte) string {

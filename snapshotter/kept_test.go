@@ -191,3 +191,25 @@ func TestASuspendedPoolGetsNoList(t *testing.T) {
 	require.NoError(t, s.sn.Close())
 	assert.NoFileExists(t, s.config().CleanupList)
 }
+
+// What a Close that was killed left of the file goes with the next one, and no other
+// file does.
+func TestAnUnfinishedListIsRemoved(t *testing.T) {
+	t.Parallel()
+	s := begin(t, withList(t))
+	list := s.config().CleanupList
+	dir := filepath.Dir(list)
+	for name, goes := range map[string]bool{filepath.Base(list) + ".123": true, filepath.Base(list) + ".456": true, "mine.json": false, "x" + filepath.Base(list) + ".1": false} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+		defer func() {
+			_, err := os.Stat(filepath.Join(dir, name))
+			assert.Equal(t, goes, os.IsNotExist(err), name)
+		}()
+	}
+	require.NoError(t, os.Mkdir(list+".d", 0o700))
+	s.prepare("web", "")
+	s.remove("web")
+	require.NoError(t, s.sn.Close())
+	assert.FileExists(t, list)
+	assert.DirExists(t, list+".d")
+}
