@@ -66,7 +66,8 @@ func (x *index) viewed(t *template) bool {
 	return t.views > 0 || t.pins > 0
 }
 
-// releaseMounts takes away the mounts of templates that have no View any more.
+// releaseMounts takes away the mounts of templates that have no View any more. It
+// fails where ctx ends.
 func (s *Snapshotter) releaseMounts(ctx context.Context) error {
 	s.mounts.mu.Lock()
 	var datasets []string
@@ -74,13 +75,16 @@ func (s *Snapshotter) releaseMounts(ctx context.Context) error {
 		datasets = append(datasets, dataset)
 	}
 	s.mounts.mu.Unlock()
-	var errs []error
 	for _, dataset := range datasets {
-		errs = append(errs, s.releaseMount(ctx, dataset))
+		if err := s.releaseMount(ctx, dataset); err != nil {
+			return err
+		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
+// releaseMount fails where ctx ends. A mount that cannot be taken away is no error: its
+// template is busy then, which destroying it finds out and says.
 func (s *Snapshotter) releaseMount(ctx context.Context, dataset string) error {
 	unlock, err := s.mounts.locks.lock(ctx, dataset)
 	if err != nil {
@@ -90,7 +94,10 @@ func (s *Snapshotter) releaseMount(ctx context.Context, dataset string) error {
 	if t := s.index.template(dataset); t != nil && s.index.viewed(t) {
 		return nil
 	}
-	return s.mounts.release(dataset)
+	if err := s.mounts.release(dataset); err != nil {
+		log.G(ctx).WithError(err).WithField("template", dataset).Warn("the mount of a template that has no view could not be taken away")
+	}
+	return nil
 }
 
 func (x *index) template(dataset string) *template {

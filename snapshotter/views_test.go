@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,4 +62,42 @@ func TestTemplatesOfViewsCanGo(t *testing.T) {
 		assert.False(t, s.kept(base))
 		assert.NotContains(t, s.datasets(), base)
 	})
+}
+
+// A mount of a template that cannot be taken away keeps that template, if the kernel
+// says so, and nothing else: the cleanup goes on, and no other template of the batch
+// loses its place in the index.
+func TestAViewsMountThatStays(t *testing.T) {
+	t.Parallel()
+	for _, busy := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := begin(t, keepWarm(time.Hour))
+			a, _ := s.pull("default", "", chain("a"), "a;")
+			b, _ := s.pull("default", "", chain("b"), "b;")
+			one, other := s.templateOf(a), s.templateOf(b)
+			s.cleanup()
+			s.view("look", a)
+			require.True(t, s.kept(one))
+			s.sn.mounts.mu.Lock()
+			mount := s.sn.mounts.kept[one]
+			s.sn.mounts.kept[one] = closeFunc(func() error {
+				if !busy {
+					assert.NoError(t, mount.Close())
+				}
+				return errors.New("no")
+			})
+			s.sn.mounts.mu.Unlock()
+			s.remove("look", a, b)
+			s.cleanup()
+			time.Sleep(2 * time.Hour)
+			require.NoError(t, s.sn.Clean(s.ctx, nil))
+			assert.Equal(t, busy, s.has(one))
+			assert.False(t, s.has(other))
+			assert.Contains(t, s.log.String(), "could not be taken away")
+			s.pool.edit(func(state *fakeState) { clear(state.attached) })
+			s.later()
+			assert.False(t, s.has(one))
+			s.requireInvariants()
+		})
+	}
 }
