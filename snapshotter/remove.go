@@ -263,6 +263,7 @@ func (q *removals) run() {
 	again := time.NewTimer(lastRetry) // one, however often it fails
 	defer again.Stop()
 	again.Stop()
+	var pause time.Duration // before the next attempt, where the last one failed
 	for {
 		select {
 		case <-q.quit:
@@ -279,22 +280,27 @@ func (q *removals) run() {
 		if err == nil && q.putOff() {
 			continue // it will be poked
 		}
-		if err != nil {
-			log.L.WithError(err).WithField("again", lastRetry).Warn("removals could not be written to the pool; they will be with the next ones")
-			again.Reset(lastRetry)
+		message := "removals could not be written to the pool: they are tried again, and with the next one"
+		if err == nil {
+			message = "the base could not be marked as owed a cleanup: it is tried again, and with the next removal"
+			err = q.mark(context.Background())
+		}
+		if err == nil {
+			pause = 0
 			continue
 		}
-		if err := q.mark(context.Background()); err != nil {
-			log.L.WithError(err).WithField("again", lastRetry).Warn("the base could not be marked as owed a cleanup; it will be with the next removal")
-			again.Reset(lastRetry)
-		}
+		pause = min(max(2*pause, firstRetry), lastRetry)
+		log.L.WithError(err).WithField("again", pause).WithField("pending", q.length()).Warn(message)
+		again.Reset(pause)
 	}
 }
 
-func (q *removals) empty() bool {
+func (q *removals) empty() bool { return q.length() == 0 }
+
+func (q *removals) length() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.pending) == 0
+	return len(q.pending)
 }
 
 // flush writes pending removals, oldest first. Those of datasets that are no

@@ -468,3 +468,34 @@ func TestWhoWaitsForRemovalsEndsTheTrickle(t *testing.T) {
 	s.pool.interrupt(nil)
 	s.requireInvariants()
 }
+
+// Removals that could not be written are tried again soon, and less and less often, also
+// when no other comes: until they are in the pool a crash would bring them back.
+func TestRemovalsThatCannotBeWrittenAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		s.prepare("web", "")
+		var tries []time.Duration
+		began := time.Now()
+		s.pool.interrupt(func(call string) error {
+			if call != "apply" {
+				return nil
+			}
+			tries = append(tries, time.Since(began).Round(time.Second))
+			return fakeError("apply", "x", zfs.ErrNoSpace)
+		})
+		s.remove("web")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Greater(t, len(tries), 10)
+		assert.LessOrEqual(t, tries[3], 20*time.Second, "%v", tries)
+		assert.Less(t, len(tries), 20, "%v", tries)
+		assert.Equal(t, 1, s.recordsInPool())
+		s.pool.interrupt(nil)
+		time.Sleep(lastRetry + time.Second)
+		synctest.Wait()
+		assert.Zero(t, s.recordsInPool())
+		s.requireInvariants()
+	})
+}
