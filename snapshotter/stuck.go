@@ -52,6 +52,14 @@ func (x *index) holdBack(dataset, reason string, now time.Time) bool {
 	return anew
 }
 
+// letWait forgets why a dataset was stuck, and since when: it waits for a clone of ours
+// now, which has a time of its own.
+func (x *index) letWait(dataset string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.stuck, dataset)
+}
+
 // nextRetry answers when the next dataset is to be tried again, and whether
 // there is one. It forgets those that are in use again. One that is warm only a
 // sweep wants to go, and a sweep comes when there is need.
@@ -128,6 +136,7 @@ func (s *Snapshotter) complain(ctx context.Context, left map[string]error) {
 	for _, dataset := range slices.Sorted(maps.Keys(left)) {
 		err := left[dataset]
 		if errors.Is(err, zfs.ErrHasClones) && s.index.hasClone(dataset) {
+			s.index.letWait(dataset)
 			continue
 		}
 		field, why, todo := s.explain(ctx, dataset, err, found[dataset])

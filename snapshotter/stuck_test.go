@@ -310,3 +310,39 @@ func TestAStrangerWritesIntoATemplate(t *testing.T) {
 		assert.Equal(t, "a;", s.visible()["web"].Content)
 	})
 }
+
+// A template that was stuck for one reason, and then waits for a clone that is stuck
+// itself, is tried again with that and not each second.
+func TestATemplateThatWaitsForAStuckClone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, keepWarm(0))
+		name, _ := s.pull("default", "", chain("a"), "x;")
+		template := s.templateOf(name)
+		var clone string
+		for _, dataset := range s.datasets() {
+			if strings.HasPrefix(dataset, s.base.Runtime()) {
+				clone = dataset // in which it was unpacked
+			}
+		}
+		s.mount(clone)
+		s.pool.editFS(template, func(fs *fakeFS) { fs.snaps["daily"] = fakeSnap{} })
+		s.remove(name)
+		s.cleanup()
+		s.pool.editFS(template, func(fs *fakeFS) { delete(fs.snaps, "daily") })
+		n := s.destroys()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		tried := n.Load()
+		assert.Positive(t, tried)
+		assert.Less(t, tried, int64(30), "in an hour")
+		s.pool.interrupt(nil)
+		next, ok := s.sn.index.nextRetry(0)
+		assert.True(t, ok)
+		assert.True(t, next.After(time.Now()), "nothing is due: %s", time.Until(next))
+		s.unmount(clone)
+		s.later()
+		assert.False(t, s.has(template))
+		s.requireInvariants()
+	})
+}
