@@ -51,6 +51,7 @@ type index struct {
 	mu        sync.RWMutex
 	seq       uint64
 	records   map[string]*record   // by name or key
+	on        recordsOn            // the same records, by the dataset that each stands on
 	hidden    map[string]bool      // names and keys that a Remove came for, see hide
 	children  map[string]int       // records, and operations under way, by their parent's name
 	templates map[string]*template // by dataset, whole ones only
@@ -68,6 +69,7 @@ type index struct {
 func newIndex() *index {
 	return &index{
 		records:   make(map[string]*record),
+		on:        make(recordsOn),
 		hidden:    make(map[string]bool),
 		children:  make(map[string]int),
 		templates: make(map[string]*template),
@@ -164,9 +166,32 @@ func (x *index) add(r *record, pinned *template) {
 	}
 }
 
+// recordsOn are records by the dataset that each stands on, and by their names.
+type recordsOn map[string]map[string]*record
+
+// place makes r the record of its name. It wants the mutex held.
+func (x *index) place(r *record) {
+	if old := x.records[r.info.Name]; old != nil {
+		x.displace(old)
+	}
+	x.records[r.info.Name] = r
+	if x.on[r.dataset] == nil {
+		x.on[r.dataset] = make(map[string]*record)
+	}
+	x.on[r.dataset][r.info.Name] = r
+}
+
+// displace forgets the record r. It wants the mutex held.
+func (x *index) displace(r *record) {
+	delete(x.records, r.info.Name)
+	if delete(x.on[r.dataset], r.info.Name); len(x.on[r.dataset]) == 0 {
+		delete(x.on, r.dataset)
+	}
+}
+
 // insert wants the mutex held and the parent's child counted.
 func (x *index) insert(r *record) {
-	x.records[r.info.Name] = r
+	x.place(r)
 	if r.info.Kind != snapshots.KindActive {
 		r.template.records++
 	}
@@ -177,7 +202,7 @@ func (x *index) insert(r *record) {
 
 // drop takes a record away, and its claim on its parent with it.
 func (x *index) drop(r *record) {
-	delete(x.records, r.info.Name)
+	x.displace(r)
 	delete(x.samples, r.dataset)
 	x.disown(r.info.Parent)
 	if r.info.Kind != snapshots.KindActive {

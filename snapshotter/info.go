@@ -42,7 +42,8 @@ func (s *Snapshotter) NamespaceOf(source string) string {
 	s.index.mu.RLock()
 	defer s.index.mu.RUnlock()
 	found := ""
-	for name, r := range s.index.records {
+	dataset, _, _ := strings.Cut(source, "@")
+	for name, r := range s.index.on[dataset] {
 		if !r.shows(source) {
 			continue
 		}
@@ -197,7 +198,7 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	}
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
-	s.index.records[info.Name] = &r
+	s.index.place(&r)
 	return r.publicInfo(), nil
 }
 

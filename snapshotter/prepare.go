@@ -302,9 +302,8 @@ func (x *index) layerOn(layer layout.Template, parent *template, parentName, ref
 	if t == nil || t.parent != parent {
 		return nil, false
 	}
-	for _, r := range x.records {
-		if r.template == t && r.info.Kind == snapshots.KindCommitted &&
-			r.info.Parent == parentName && r.info.Labels[snapshots.LabelSnapshotRef] == ref {
+	for _, r := range x.on[t.Dataset()] {
+		if r.info.Kind == snapshots.KindCommitted && r.info.Parent == parentName && r.info.Labels[snapshots.LabelSnapshotRef] == ref {
 			return t, true
 		}
 	}

@@ -277,7 +277,7 @@ func (r *recovery) settleCommits() error {
 			continue
 		}
 		if made[active.id.String()] {
-			delete(x.records, active.info.Name)
+			x.displace(active)
 			r.queue.pending = append(r.queue.pending, append(active.clear(), zfs.Set(active.dataset, propTrash, stamp(time.Now()))))
 			x.discard(active.dataset, t)
 			continue

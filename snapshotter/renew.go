@@ -76,8 +76,8 @@ func (x *index) isTrash(dataset string) bool {
 func (x *index) extraction(dataset string) (key string, err error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for _, r := range x.records {
-		if r.dataset == dataset && r.template != nil && extracts(r.info) {
+	for _, r := range x.on[dataset] {
+		if r.template != nil && extracts(r.info) {
 			return r.info.Name, nil
 		}
 	}

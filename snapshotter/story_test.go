@@ -324,6 +324,7 @@ func (s *story) requireInvariants() {
 	list, err := s.pool.List(s.ctx, s.base.String())
 	require.NoError(s, err)
 	require.NoError(s, CheckInvariants(s.base, list))
+	s.requireConsistentIndex()
 	s.pool.edit(func(state *fakeState) {
 		for name, fs := range state.fs {
 			records := 0
@@ -349,6 +350,23 @@ func (s *story) requireInvariants() {
 			assert.Equal(s, snapshots.KindCommitted, s.stat(i.Parent).Kind, "the parent of %q", name)
 		}
 	}
+}
+
+// requireConsistentIndex wants both maps of the records to have the same.
+func (s *story) requireConsistentIndex() {
+	s.Helper()
+	x := s.sn.index
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	byDataset := make(map[string]*record)
+	for dataset, on := range x.on {
+		require.NotEmpty(s, on, dataset)
+		for name, r := range on {
+			require.Equal(s, dataset, r.dataset)
+			byDataset[name] = r
+		}
+	}
+	require.Equal(s, x.records, byDataset)
 }
 
 // heldLocks are the locks that somebody holds or waits for.
