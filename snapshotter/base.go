@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -107,8 +108,18 @@ func CheckVersion(base layout.Base, version string) error {
 	case "":
 		return fmt.Errorf("dataset %s is not a zfstpl base: it has no property %s", base, VersionProperty)
 	default:
-		return fmt.Errorf("dataset %s has layout version %s, this zfstpl knows %s: use a newer zfstpl", base, version, layoutVersion)
+		release := "a newer zfstpl"
+		if isOlder(version, layoutVersion) {
+			release = "the release of zfstpl that made it"
+		}
+		return fmt.Errorf("dataset %s has layout version %s, this zfstpl knows %s: use %s", base, version, layoutVersion, release)
 	}
+}
+
+func isOlder(version, than string) bool {
+	a, err := strconv.Atoi(version)
+	b, otherErr := strconv.Atoi(than)
+	return err == nil && otherErr == nil && a < b
 }
 
 // baseError says what to do about a base that cannot be listed.

@@ -66,7 +66,7 @@ func TestInitBaseRefusesStrangers(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
-	for props, says := range map[string]string{"": "choose a dataset that does not exist yet", "99": "newer zfstpl"} {
+	for props, says := range map[string]string{"": "choose a dataset that does not exist yet", "99": "newer zfstpl", "0": "the release of zfstpl that made it"} {
 		p := newFakePool(t)
 		require.NoError(t, p.Create(t.Context(), "tank/z", map[string]string{VersionProperty: props}))
 		before := p.state.clone()

@@ -19,10 +19,4 @@
 // from Prepare means what containerd takes it to mean and nothing else, and
 // Remove answers nil for what is not there, because containerd ends its garbage
 // collection for good over any other answer but FailedPrecondition.
-//
-// # Files
-//
-// prepare.go, commit.go, remove.go and info.go hold the methods; record.go what
-// is written into properties; index.go what is kept in memory; recover.go how a
-// listing becomes an index; cleanup.go and plan.go what is destroyed and when.
 package snapshotter

@@ -94,7 +94,7 @@ func parseIDRange(text string) (idRange, error) {
 	}
 	var numbers [3]uint64
 	for i, word := range words {
-		// Only digits, as containerd's own programs write them: what else
+		// Only digits, as containerd's own programs write them: no sign, no other base.
 		n, err := strconv.ParseUint(word, 10, 32)
 		if err != nil {
 			return idRange{}, fmt.Errorf("%.80q is not <container ID>:<host ID>:<count>", text)
