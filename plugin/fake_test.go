@@ -27,9 +27,11 @@ what=$1
 case " $* " in
 *" -t filesystem "*) what=filesystems ;;
 *" -t snapshot "*) what=snapshots ;;
-*" - pool"*) what=properties ;;
 *" property,source,value "*) what=base ;;
 esac
+if [ "$1" = program ]; then
+	case $(cat) in *user_properties*) what=properties ;; esac
+fi
 if [ -e "$dir/$what.err" ]; then cat "$dir/$what.err" >&2; exit 1; fi
 if [ -e "$dir/$what" ]; then cat "$dir/$what"; fi
 `

@@ -39,8 +39,7 @@ const (
 )
 
 const (
-	// maxParts bounds a record to 30 properties, some 240 kB of labels: more
-	// would not fit the command line of a release without native calls.
+	// maxParts bounds a record to 30 properties, some 240 kB of labels.
 	maxParts = 30
 	// partSize leaves room in the first property for the count.
 	partSize = zfs.MaxPropertyValue - 8

@@ -2,7 +2,7 @@ package zfs
 
 import (
 	"context"
-	"slices"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -36,21 +36,50 @@ func TestApplyIsOneProgramWhereProgramsClone(t *testing.T) {
 	}, programWords(t, f, calls[0]))
 }
 
-// glibc's getopt reads options anywhere on a command line that does not say
-// "--" first, and property values are what clients made them.
-func TestProgramWordsAreNoOptions(t *testing.T) {
+// A command line is for every user of the machine to see: nothing that a client says is
+// on one, and a property is what the client made it, whatever characters are in it.
+func TestNoPropertyIsOnACommandLine(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, done)
-	require.NoError(t, f.client(true).Apply(t.Context(), Set(f.pool+"/a", "a:b", "-n"), Set(f.pool+"/a", "a:c", "--")))
-	args := f.calls(t)[0].Args
-	pool := slices.Index(args, f.pool)
-	require.Positive(t, pool)
-	if args[pool-1] == "--" {
-		return
+	for _, clones := range []bool{true, false} {
+		f := newFake(t, done, answer{Match: "^clone"})
+		secrets := []string{"-n", "--", `sec"ret`, `sec\ret\`, "]]secret--[[", `\065secret`, ""}
+		ops := []Op{Clone(f.pool+"/tpl@x", f.pool+"/run"), Quota(f.pool+"/run", 1<<30)}
+		if clones {
+			ops = nil
+		}
+		for i, secret := range secrets {
+			ops = append(ops, Set(f.pool+"/run", fmt.Sprint("a:", i), secret))
+		}
+		if !clones {
+			ops = append(ops, Clone(f.pool+"/tpl@x", f.pool+"/next"), Set(f.pool+"/next", "a:b", "secret"))
+		}
+		require.NoError(t, f.client(clones).Apply(t.Context(), ops...))
+		var given []string
+		for _, call := range f.calls(t) {
+			assert.NotContains(t, strings.Join(call.Args, " "), "ret")
+			given = append(given, call.Argv...)
+		}
+		for _, secret := range secrets {
+			assert.Contains(t, given, secret)
+		}
 	}
-	for _, word := range args[pool+2:] {
-		assert.False(t, strings.HasPrefix(word, "-"), "zfs program reads the word %q as an option: %q", word, args)
+}
+
+// Whatever bytes an argument has, the script has them.
+func TestArgumentsOfAScript(t *testing.T) {
+	t.Parallel()
+	var all []byte
+	for c := range 256 {
+		all = append(all, byte(c))
 	}
+	argv := []string{string(all), "", "\n", `",` + "\n", "1\x0023", "plain"}
+	text := withArguments("return 1", argv)
+	for _, c := range []byte(text) {
+		require.True(t, c == '\n' || ' ' <= c && c <= '~', "%q", c)
+	}
+	script, found := readScript(text)
+	assert.Equal(t, "return 1", script)
+	assert.Equal(t, argv, found)
 }
 
 func TestApplyRunsNothingForWhatItRefuses(t *testing.T) {
@@ -107,13 +136,14 @@ func TestApplyInSteps(t *testing.T) {
 	ops := append(commitOf(p), Clone(p+"/tpl@x", p+"/next"), Set(p+"/next", "a:b", "1 -o x"), Set(p+"/next", "a:c", "2"), Set(p+"/tpl", "a:d", "3"))
 	require.NoError(t, f.client(false).Apply(t.Context(), ops...))
 	calls := f.calls(t)
-	require.Len(t, calls, 5)
+	require.Len(t, calls, 6)
 	assert.Equal(t, []string{"snapshot", p + "/run@x", "", "", ""}, programWords(t, f, calls[0]))
 	assert.Equal(t, []string{"clone", p + "/run@x", p + "/tpl"}, calls[1].Args)
 	assert.Len(t, programWords(t, f, calls[2]), 3*5, "promote, record and trash mark together")
-	assert.Equal(t, []string{"clone", "-o", "a:b=1 -o x", "-o", "a:c=2", p + "/tpl@x", p + "/next"}, calls[3].Args,
-		"a clone takes its own properties along")
-	assert.Equal(t, []string{"set", p + "/tpl", "", "a:d", "3"}, programWords(t, f, calls[4]))
+	assert.Equal(t, []string{"clone", p + "/tpl@x", p + "/next"}, calls[3].Args)
+	assert.Equal(t, []string{"set", p + "/next", "", "a:b", "1 -o x", "set", p + "/next", "", "a:c", "2"}, programWords(t, f, calls[4]),
+		"the properties of a clone come directly behind it")
+	assert.Equal(t, []string{"set", p + "/tpl", "", "a:d", "3"}, programWords(t, f, calls[5]))
 }
 
 // Whichever step fails, what the steps before it made is destroyed, last first.
@@ -166,9 +196,10 @@ func TestApplyWithAQuota(t *testing.T) {
 		require.NoError(t, f.client(clones).Apply(t.Context(),
 			Clone(p+"/tpl@x", p+"/run"), Quota(p+"/run", 1<<30), Set(p+"/run", "a:record", "r"), Inherit(p+"/tpl", "a:b")))
 		calls := f.calls(t)
-		require.Len(t, calls, 2)
-		assert.Equal(t, []string{"clone", "-o", "a:record=r", "-o", "refquota=1073741824", p + "/tpl@x", p + "/run"}, calls[0].Args)
-		assert.Equal(t, []string{"inherit", p + "/tpl", "", "a:b", ""}, programWords(t, f, calls[1]))
+		require.Len(t, calls, 3)
+		assert.Equal(t, []string{"clone", "-o", "refquota=1073741824", p + "/tpl@x", p + "/run"}, calls[0].Args)
+		assert.Equal(t, []string{"set", p + "/run", "", "a:record", "r"}, programWords(t, f, calls[1]))
+		assert.Equal(t, []string{"inherit", p + "/tpl", "", "a:b", ""}, programWords(t, f, calls[2]))
 		for _, ops := range [][]Op{
 			{Quota(p+"/run", 1)},
 			{Clone(p+"/tpl@x", p+"/run"), Quota(p+"/other", 1)},

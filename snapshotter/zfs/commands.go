@@ -66,10 +66,8 @@ func (c *commands) program(ctx context.Context, op, dataset, script string, m mo
 	if m == readOnly {
 		args = append(args, "-n")
 	}
-	// Behind the dashes nothing is an option, whatever a value begins with.
 	args = append(args, "--", c.pool, "-")
-	args = append(args, argv...)
-	out, err := c.run(ctx, op, dataset, strings.NewReader(script), args...)
+	out, err := c.run(ctx, op, dataset, strings.NewReader(withArguments(script, argv)), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +76,33 @@ func (c *commands) program(ctx context.Context, op, dataset, script string, m mo
 		return nil, &Error{Op: op, Dataset: dataset, Detail: err.Error()}
 	}
 	return answer, nil
+}
+
+// withArguments returns a script that has its arguments in itself. A command line is for
+// every user of the machine to see, and the labels of snapshots are among the arguments.
+func withArguments(script string, argv []string) string {
+	var b strings.Builder
+	b.WriteString("local function script(...)\n" + script + "\nend\nreturn script({ argv = {\n")
+	for _, arg := range argv {
+		b.WriteString(luaString(arg) + ",\n")
+	}
+	b.WriteString("} })\n")
+	return b.String()
+}
+
+// luaString is a literal of Lua, printable ASCII on one line.
+func luaString(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			fmt.Fprintf(&b, `\%03d`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }
 
 // readAnswer reads what 'zfs program -j' prints. An empty table comes back as
@@ -118,9 +143,41 @@ func fromJSON(value any) any {
 	}
 }
 
+// clone gives native properties to the command and sets those of users by a program:
+// the command line is for every user of the machine to see.
 func (c *commands) clone(ctx context.Context, snapshot, name string, props map[string]string) error {
-	args := append([]string{"clone"}, options(props)...)
-	_, err := c.run(ctx, "clone", name, nil, append(args, snapshot, name)...)
+	native := maps.Clone(props)
+	maps.DeleteFunc(native, func(prop, _ string) bool { return strings.Contains(prop, ":") })
+	args := append([]string{"clone"}, options(native)...)
+	if _, err := c.run(ctx, "clone", name, nil, append(args, snapshot, name)...); err != nil {
+		return err
+	}
+	var sets []string
+	for _, prop := range slices.Sorted(maps.Keys(props)) {
+		if strings.Contains(prop, ":") {
+			sets = append(sets, Set(name, prop, props[prop]).words()...)
+		}
+	}
+	if len(sets) == 0 {
+		return nil
+	}
+	err := c.errno(ctx, "set", name, applyScript, sets)
+	if err != nil {
+		err = errors.Join(err, c.errno(ctx, "take back", name, takeBackScript, []string{name}))
+	}
+	return err
+}
+
+// errno runs a program that returns an errno and the name that it is about.
+func (c *commands) errno(ctx context.Context, op, dataset, script string, argv []string) error {
+	found, err := c.program(ctx, op, dataset, script, readWrite, argv)
+	if err != nil {
+		return err
+	}
+	errno, err := found.errno(op, dataset)
+	if err == nil && errno != 0 {
+		err = errnoError(op, dataset, errno)
+	}
 	return err
 }
 

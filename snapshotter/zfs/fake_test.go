@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -34,7 +36,8 @@ type answer struct {
 // call is how the fake was run.
 type call struct {
 	Args   []string
-	Stdin  string
+	Argv   []string // of a channel program, from its script
+	Stdin  string   // or the script, where that has arguments
 	Locale string
 	Held   string // the file it was handed
 }
@@ -83,7 +86,7 @@ func fakeZFS(args []string) int {
 	c := call{Args: args, Locale: os.Getenv("LC_ALL"), Held: held}
 	if args[0] == "program" {
 		stdin, _ := io.ReadAll(os.Stdin)
-		c.Stdin = string(stdin)
+		c.Stdin, c.Argv = readScript(string(stdin))
 	}
 	line, _ := json.Marshal(c)
 	log, err := os.OpenFile(filepath.Join(dir, "calls"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
@@ -99,7 +102,7 @@ func fakeZFS(args []string) int {
 		return 99
 	}
 	for _, a := range answers {
-		if !regexp.MustCompile(a.Match).MatchString(strings.Join(args, " ")) {
+		if !regexp.MustCompile(a.Match).MatchString(strings.Join(slices.Concat(args, c.Argv), " ")) {
 			continue
 		}
 		fmt.Print(a.Out)
@@ -163,17 +166,29 @@ func (f *fake) calls(t *testing.T) []call {
 // done is what apply.lua answers when all went well.
 var done = answer{Match: "^program", Out: `{"return":{"errno":0}}`}
 
-// programWords are the words a program was given, behind "<pool> -".
+// programWords are the arguments that a program was given. None is on its command line.
 func programWords(t *testing.T, f *fake, c call) []string {
 	t.Helper()
 	require.Equal(t, "program", c.Args[0])
-	for i := range len(c.Args) - 1 {
-		if c.Args[i] == f.pool && c.Args[i+1] == "-" {
-			return c.Args[i+2:]
+	require.Equal(t, []string{"--", f.pool, "-"}, c.Args[len(c.Args)-3:])
+	return c.Argv
+}
+
+var escape = regexp.MustCompile(`\\\d\d\d`)
+
+// readScript reads a script that has its arguments in itself, as Lua does.
+func readScript(text string) (script string, argv []string) {
+	script, list, _ := strings.Cut(text, "\nend\nreturn script({ argv = {\n")
+	script = strings.TrimPrefix(script, "local function script(...)\n")
+	for line := range strings.Lines(list) {
+		if text, ok := strings.CutPrefix(strings.TrimSuffix(line, "\",\n"), "\""); ok {
+			argv = append(argv, escape.ReplaceAllStringFunc(text, func(digits string) string {
+				n, _ := strconv.Atoi(digits[1:])
+				return string([]byte{byte(n)})
+			}))
 		}
 	}
-	t.Fatalf("no pool and script in %q", c.Args)
-	return nil
+	return script, argv
 }
 
 // tryCalls answers what is in the log of calls, which may be nothing yet.
