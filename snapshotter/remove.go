@@ -28,17 +28,18 @@ import (
 // A crash before the record has left the pool brings the snapshot back, and
 // containerd's next garbage collection removes it again.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
-	return settleErr(ctx, s, func(ctx context.Context) error {
+	_, err := settleIn(ctx, s, class{}, func(context.Context) (struct{}, error) {
 		if err := s.index.hide(key); err != nil {
-			return err
+			return struct{}{}, err
 		}
 		unlock, ok := s.keys.lockOrLeave(key, func() { s.remove(key) })
 		if ok {
 			s.remove(key)
 			unlock()
 		}
-		return nil
+		return struct{}{}, nil
 	})
+	return err
 }
 
 // errRemoved ends an operation on a snapshot that a Remove came for meanwhile.

@@ -88,6 +88,9 @@ type Snapshotter struct {
 	sweeps     sweeps
 	room       roomMaker
 
+	changes class // operations that change something, save Remove, which waits for nothing
+	looks   class // operations that ask the pool
+
 	closing sync.RWMutex // held for reading while an operation runs
 	closed  atomic.Bool
 }
@@ -125,7 +128,7 @@ func newSnapshotter(pool Pool, config Config) *Snapshotter {
 	if config.users == nil {
 		config.users = func(device uint64) []holders.User { return holders.FindOpen(holders.Proc, device) }
 	}
-	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held}
+	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held, changes: newClass(), looks: newClass()}
 	s.mounts.kept = make(map[string]io.Closer)
 	s.queue.wake = make(chan struct{}, 1)
 	s.index.owed = s.queue.poke
@@ -182,10 +185,38 @@ func (s *Snapshotter) usable() error {
 	return nil
 }
 
-// settle runs an operation. When ctx ends first the caller gets its error at
-// once, while the operation goes on behind it to an end: fn must look at ctx
-// before it changes anything and not after.
+// maxUnderWay bounds how many operations of a class are under way at a time. On a pool
+// that is suspended each keeps a thread of this process in the kernel, also when its
+// caller has gone and asks again; of these a process may have ten thousand.
+const maxUnderWay = 256
+
+// class is a class of operations. Those of one hold up none of another.
+type class struct{ places chan struct{} }
+
+func newClass() class { return class{make(chan struct{}, maxUnderWay)} }
+
+// enter waits for a place. The zero class has no bound.
+func (c class) enter(ctx context.Context) (leave func(), err error) {
+	if c.places == nil {
+		return func() {}, nil
+	}
+	select {
+	case c.places <- struct{}{}:
+		return func() { <-c.places }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%d operations are under way and none ends: 'zpool status' says whether the pool is suspended: %w", maxUnderWay, ctx.Err())
+	}
+}
+
+// settle runs an operation that changes something. When ctx ends first the caller gets
+// its error at once, while the operation goes on behind it to an end: fn must look at
+// ctx before it changes anything and not after.
 func settle[T any](ctx context.Context, s *Snapshotter, fn func(context.Context) (T, error)) (T, error) {
+	return settleIn(ctx, s, s.changes, fn)
+}
+
+// settleIn is settle for an operation of a class.
+func settleIn[T any](ctx context.Context, s *Snapshotter, c class, fn func(context.Context) (T, error)) (T, error) {
 	type outcome struct {
 		value T
 		err   error
@@ -197,8 +228,13 @@ func settle[T any](ctx context.Context, s *Snapshotter, fn func(context.Context)
 	if err := s.usable(); err != nil { // a Close that is under way holds no caller up
 		return none, err
 	}
+	leave, err := c.enter(ctx)
+	if err != nil {
+		return none, err
+	}
 	done := make(chan outcome, 1)
 	go func() {
+		defer leave()
 		s.closing.RLock()
 		defer s.closing.RUnlock()
 		if err := s.usable(); err != nil {

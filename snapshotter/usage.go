@@ -43,7 +43,7 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 	if known, ok := s.index.usage(r); ok {
 		return known, nil
 	}
-	return settle(ctx, s, func(ctx context.Context) (snapshots.Usage, error) { return s.usage(ctx, key, r) })
+	return settleIn(ctx, s, s.looks, func(ctx context.Context) (snapshots.Usage, error) { return s.usage(ctx, key, r) })
 }
 
 // usage answers what is known of a record's usage without asking the pool.
