@@ -85,7 +85,7 @@ func TestLocksKeepOthersOut(t *testing.T) {
 	assert.Empty(t, k.locks)
 }
 
-// What is left to whoever holds a name is done once, under the lock and before the
+// What is left to the holder of a name is done once, under the lock and before the
 // name is free, also where others wait for it or give up.
 func TestLocksDoWhatIsLeftToThem(t *testing.T) {
 	t.Parallel()

@@ -181,7 +181,7 @@ func TestEvictionKeepsWhatIsAskedForMeanwhile(t *testing.T) {
 func longChain(i int) string { return fmt.Sprintf("sha256:%064x", i) }
 
 // What makes room for callers ends when none of them waits any more.
-func TestRoomIsNotMadeForNobody(t *testing.T) {
+func TestRoomIsMadeOnlyWhileACallerWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
@@ -219,7 +219,7 @@ func TestRoomIsNotMadeForNobody(t *testing.T) {
 }
 
 // One caller that goes takes the room from no other.
-func TestRoomIsMadeForWhoIsLeft(t *testing.T) {
+func TestRoomIsMadeForTheCallerThatIsLeft(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)

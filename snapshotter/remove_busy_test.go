@@ -19,7 +19,7 @@ import (
 var busy = map[string]struct {
 	key, call string
 	do        func(ctx context.Context, s *story) error
-	makes     string // the name that is there when it succeeds, which nobody removed
+	makes     string // the name that is there when it succeeds, for which no Remove came
 }{
 	"a prepare": {key: "new", call: "apply", do: func(ctx context.Context, s *story) error {
 		return second(s.sn.Prepare(ctx, "new", "base"))

@@ -44,7 +44,8 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	if err != nil {
 		return "", Room{}, err
 	}
-	// Who is gone by now, or wants it gone, gets no clone: what was begun ends as a Remove.
+	// A caller that is gone by now gets no clone, nor does one whose key was removed: what
+	// was begun ends as a Remove.
 	room, err := s.makeRoom(ctx, cause)
 	if err == nil && s.index.isTrash(dataset) {
 		room, err = s.makeRoom(ctx, cause) // the first was under way before there was this to destroy

@@ -119,7 +119,7 @@ func (o odd) put(s *story) (dataset string) {
 }
 
 // Whatever lies under a base, an inspection, a start and a cleanup that goes on from a
-// list agree on what it is: what is shown as trash or remains goes, everything else
+// list agree on what it is: what is shown as garbage or as remains goes, everything else
 // stays, and what a start says it leaves alone it does not touch.
 func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
 	t.Parallel()
