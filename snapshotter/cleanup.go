@@ -247,7 +247,11 @@ func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[
 			return nil, err
 		}
 		if err := s.release(ctx, dataset); err != nil {
-			return nil, err
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			// It is busy then, and destroying it finds that out.
+			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("held mount of a removed snapshot not unmounted")
 		}
 	}
 	var left map[string]error

@@ -101,3 +101,43 @@ func TestAViewsMountThatStays(t *testing.T) {
 		})
 	}
 }
+
+// stuckKernel is held mounts of which some cannot be taken away.
+type stuckKernel struct {
+	*kernel
+	stuck map[string]bool
+}
+
+func (k stuckKernel) Release(dataset string) error {
+	if k.stuck[dataset] {
+		return errors.New("no")
+	}
+	return k.kernel.Release(dataset)
+}
+
+// A held mount that cannot be taken away keeps its runtime, which is counted as
+// garbage, and nothing else: what is destroyed with it goes.
+func TestAHeldMountThatStays(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := stuckKernel{&kernel{at: make(map[string]string)}, make(map[string]bool)}
+		s := begin(t, keepWarm(time.Hour), settings(func(c *Config) { c.MountDir, c.held = heldDir, k }), func(s *story) { k.pool = s.pool })
+		a, _ := s.pull("default", "", chain("a"), "a;")
+		template := s.templateOf(a)
+		s.cleanup()
+		s.remove(a)
+		s.prepare("web", "")
+		web := s.dataset("web")
+		k.stuck[web] = true
+		time.Sleep(2 * time.Hour)
+		s.remove("web")
+		require.NoError(t, s.sn.Clean(s.ctx, nil))
+		assert.True(t, s.has(web))
+		assert.False(t, s.has(template))
+		assert.Contains(t, s.log.String(), "not unmounted")
+		delete(k.stuck, web)
+		s.later()
+		assert.False(t, s.has(web))
+		s.requireInvariants()
+	})
+}
