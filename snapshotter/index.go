@@ -106,6 +106,13 @@ func (x *index) getLocked(name string) (*record, error) {
 	return nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrNotFound)
 }
 
+// taken reports whether a record has a name, which may be hidden.
+func (x *index) taken(name string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.records[name] != nil
+}
+
 // begin reserves what a new child of parent needs, so that neither the parent's
 // record nor its template can go while the pool works. The caller holds the
 // lock of key and calls the answered function when the operation has failed,

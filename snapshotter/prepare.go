@@ -245,7 +245,7 @@ func (s *Snapshotter) revive(ctx context.Context, r *record) error {
 	}
 	committed.info.Kind = snapshots.KindCommitted
 	committed.info.Name = revivedName(r.info.Name, ref)
-	if _, err := s.index.get(committed.info.Name); err == nil {
+	if s.index.taken(committed.info.Name) {
 		// containerd counts from 1 again, and an older record has the name.
 		// AlreadyExists would promise one that containerd does not find: let
 		// it extract, the commit then joins the template.
@@ -303,7 +303,7 @@ func (x *index) layerOn(layer layout.Template, parent *template, parentName, ref
 		return nil, false
 	}
 	for _, r := range x.on[t.Dataset()] {
-		if r.info.Kind == snapshots.KindCommitted && r.info.Parent == parentName && r.info.Labels[snapshots.LabelSnapshotRef] == ref {
+		if r.info.Kind == snapshots.KindCommitted && !x.hidden[r.info.Name] && r.info.Parent == parentName && r.info.Labels[snapshots.LabelSnapshotRef] == ref {
 			return t, true
 		}
 	}
@@ -336,7 +336,7 @@ func (x *index) unpin(t *template) {
 // addCommitted gives a template one more record. The caller holds the
 // template's lock or has pinned it.
 func (s *Snapshotter) addCommitted(ctx context.Context, r *record) error {
-	if _, err := s.index.get(r.info.Name); err == nil {
+	if s.index.taken(r.info.Name) {
 		return fmt.Errorf("snapshot %q: %w", r.info.Name, errdefs.ErrAlreadyExists)
 	}
 	set, err := r.set()

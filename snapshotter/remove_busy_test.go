@@ -209,6 +209,33 @@ func TestNothingStandsOnWhatIsBeingRemoved(t *testing.T) {
 	})
 }
 
+// A layer whose record is being removed is not promised to a client, which would not
+// find it, and its name is not given away while it has a record.
+func TestALayerWhoseRecordIsBeingRemoved(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t)
+		const id = "default/9/"
+		s.prepare(id+"extract-1-x "+chain("a"), "", ref(chain("a")))
+		s.commit(id+chain("a"), id+"extract-1-x "+chain("a"), ref(chain("a")))
+		template := s.templateOf(id + chain("a"))
+		unlock, err := s.sn.data.lock(s.ctx, template)
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() { done <- second(s.sn.Prepare(s.ctx, id+"extract-2-x "+chain("a"), "", ref(chain("a")))) }()
+		synctest.Wait() // it has the name, and asks next whether the layer is there
+		s.remove(id + chain("a"))
+		unlock()
+		require.NoError(t, <-done, "it is unpacked again")
+		assert.Equal(t, []string{id + "extract-2-x " + chain("a")}, s.names())
+		s.commit(id+chain("a"), id+"extract-2-x "+chain("a"), ref(chain("a")))
+		assert.Equal(t, template, s.templateOf(id+chain("a")))
+		s.requireInvariants()
+		s.crash()
+		s.requireInvariants()
+	})
+}
+
 // While the snapshotter closes, and waits for an operation, no other caller waits.
 func TestNoCallerWaitsForAClose(t *testing.T) {
 	t.Parallel()
