@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,11 +106,11 @@ func TestAViewsMountThatStays(t *testing.T) {
 // stuckKernel is held mounts of which some cannot be taken away.
 type stuckKernel struct {
 	*kernel
-	stuck map[string]bool
+	stuck *sync.Map // by dataset
 }
 
 func (k stuckKernel) Release(dataset string) error {
-	if k.stuck[dataset] {
+	if _, stuck := k.stuck.Load(dataset); stuck {
 		return errors.New("no")
 	}
 	return k.kernel.Release(dataset)
@@ -120,7 +121,7 @@ func (k stuckKernel) Release(dataset string) error {
 func TestAHeldMountThatStays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		k := stuckKernel{&kernel{at: make(map[string]string)}, make(map[string]bool)}
+		k := stuckKernel{&kernel{at: make(map[string]string)}, &sync.Map{}}
 		s := begin(t, keepWarm(time.Hour), settings(func(c *Config) { c.MountDir, c.held = heldDir, k }), func(s *story) { k.pool = s.pool })
 		a, _ := s.pull("default", "", chain("a"), "a;")
 		template := s.templateOf(a)
@@ -128,14 +129,14 @@ func TestAHeldMountThatStays(t *testing.T) {
 		s.remove(a)
 		s.prepare("web", "")
 		web := s.dataset("web")
-		k.stuck[web] = true
+		k.stuck.Store(web, true)
 		time.Sleep(2 * time.Hour)
 		s.remove("web")
 		require.NoError(t, s.sn.Clean(s.ctx, nil))
 		assert.True(t, s.has(web))
 		assert.False(t, s.has(template))
 		assert.Contains(t, s.log.String(), "not unmounted")
-		delete(k.stuck, web)
+		k.stuck.Delete(web)
 		s.later()
 		assert.False(t, s.has(web))
 		s.requireInvariants()
