@@ -23,6 +23,7 @@ var table = []struct{ zfs, containerd error }{
 	{zfs.ErrInvalid, errdefs.ErrInvalidArgument},
 	{zfs.ErrSuspended, errdefs.ErrUnavailable},
 	{zfs.ErrUnavailable, errdefs.ErrUnavailable},
+	{zfs.ErrReadOnly, errdefs.ErrFailedPrecondition},
 	{zfs.ErrExists, errdefs.ErrInternal},
 }
 

@@ -38,27 +38,28 @@ type Client struct {
 	driver driver
 	// clones tells whether channel programs can clone (2.4 and later).
 	clones bool
-	kind   Choice
-	why    error
-	watch  func(point string)
+	// readOnly reports that the pool is imported read-only.
+	readOnly bool
+	kind     Choice
+	why      error
+	watch    func(point string)
 }
 
-// Open answers a client for the pool, after finding out what this release of
-// ZFS can do. Listings tell of user properties whose names begin with prefix.
+// Open returns a client for the pool that filesystem lies in, after finding out what this
+// release of ZFS can do. The native client tries itself on filesystem, which need not
+// exist yet. Listings hold user properties whose names begin with prefix.
 // It fails with ErrUnavailable where there is no ZFS, or not the one that was
 // chosen, and with ErrNotFound where there is no such pool.
-func Open(ctx context.Context, pool, prefix string, choice Choice) (*Client, error) {
-	if err := checkFilesystem("open", pool); err != nil {
+func Open(ctx context.Context, filesystem, prefix string, choice Choice) (*Client, error) {
+	if err := checkFilesystem("open", filesystem); err != nil {
 		return nil, err
 	}
-	if strings.Contains(pool, "/") {
-		return nil, &Error{Op: "open", Dataset: pool, Kind: ErrInvalid, Detail: "a pool's name has no slash"}
-	}
+	pool, _, _ := strings.Cut(filesystem, "/")
 	if err := choice.Check(); err != nil {
 		return nil, &Error{Op: "open", Dataset: pool, Kind: ErrInvalid, Detail: "client " + err.Error()}
 	}
 	c := &Client{pool: pool, prefix: prefix}
-	if err := c.choose(ctx, choice); err != nil {
+	if err := c.choose(ctx, filesystem, choice); err != nil {
 		return nil, err
 	}
 	if err := c.probe(ctx); err != nil {
@@ -67,9 +68,9 @@ func Open(ctx context.Context, pool, prefix string, choice Choice) (*Client, err
 	return c, nil
 }
 
-func (c *Client) choose(ctx context.Context, choice Choice) error {
+func (c *Client) choose(ctx context.Context, filesystem string, choice Choice) error {
 	if choice != Command {
-		n, err := openNative(ctx, c.pool)
+		n, err := openNative(ctx, c.pool, filesystem)
 		if err == nil {
 			c.kind, c.driver = Native, n
 			return nil
@@ -111,14 +112,23 @@ func (c *Client) Watch(fn func(point string)) {
 	c.driver = watched{driver: c.driver, at: fn}
 }
 
-// probe runs a program that changes nothing and waits for no txg. It answers
-// whether clones are there, and fails where the pool or the module is not.
+// probe runs a program that changes nothing and waits for no txg. It finds out
+// whether clones are there, and fails where the pool or the module is not. In a pool
+// that is imported read-only the kernel runs no program.
 func (c *Client) probe(ctx context.Context) error {
 	const script = `return { clone = zfs.sync.clone ~= nil }`
 	found, err := c.driver.program(ctx, "probe", c.pool, script, readOnly, nil)
 	c.clones = found.flag("clone")
+	if errors.Is(err, ErrReadOnly) {
+		c.readOnly = true
+		return nil
+	}
 	return err
 }
+
+// ReadOnly reports whether the pool is imported read-only. Nothing in it changes then, and
+// what changes something fails with ErrReadOnly.
+func (c *Client) ReadOnly() bool { return c.readOnly }
 
 // AtomicClone tells whether a clone and its properties are one transaction.
 // Where they are not, a crash can leave a clone without its properties.

@@ -29,7 +29,7 @@ func TestOpenRefuses(t *testing.T) {
 	_, err := Open(t.Context(), f.pool, "zfstpl:", Auto)
 	assertKind(t, ErrNotFound, err)
 	f.calls(t)
-	for _, bad := range []string{"", "-n", f.pool + "/a", f.pool + "@x", "a b"} {
+	for _, bad := range []string{"", "-n", f.pool + "//a", f.pool + "@x", "a b"} {
 		_, err := Open(t.Context(), bad, "zfstpl:", Auto)
 		assertKind(t, ErrInvalid, err)
 	}
@@ -50,8 +50,8 @@ func TestCreate(t *testing.T) {
 	require.NoError(t, c.Mount(t.Context(), f.pool+"/b"))
 	calls := f.calls(t)
 	require.Len(t, calls, 3)
-	assert.Equal(t, []string{"create", "-o", "a:b=-x", "-o", "atime=off", "-o", "mountpoint=/a b", f.pool + "/a"}, calls[0].Args)
-	assert.Equal(t, []string{"create", f.pool + "/b"}, calls[1].Args)
+	assert.Equal(t, []string{"create", "-u", "-o", "a:b=-x", "-o", "atime=off", "-o", "mountpoint=/a b", f.pool + "/a"}, calls[0].Args)
+	assert.Equal(t, []string{"create", "-u", f.pool + "/b"}, calls[1].Args)
 	assert.Equal(t, []string{"mount", f.pool + "/b"}, calls[2].Args)
 	assertKind(t, ErrExists, c.Create(t.Context(), f.pool+"/there", nil))
 }

@@ -182,7 +182,7 @@ func (c *commands) errno(ctx context.Context, op, dataset, script string, argv [
 }
 
 func (c *commands) create(ctx context.Context, filesystem string, props map[string]string) error {
-	args := append([]string{"create"}, options(props)...)
+	args := append([]string{"create", "-u"}, options(props)...)
 	_, err := c.run(ctx, "create", filesystem, nil, append(args, filesystem)...)
 	return err
 }
@@ -268,7 +268,7 @@ func (c *commands) properties(ctx context.Context, filesystem string, names []st
 	found := make(map[string]Property)
 	for _, row := range lines(out) {
 		if len(row) == 3 {
-			found[row[0]] = Property{Value: row[2], Here: row[1] == "local" || row[1] == "received"}
+			found[row[0]] = Property{Value: row[2], Here: isHere(row[1])}
 		}
 	}
 	return found, nil

@@ -3,6 +3,7 @@ package zfs
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -24,6 +25,9 @@ func (c *commands) list(ctx context.Context, root, prefix string) ([]Dataset, er
 		return nil, err
 	}
 	more, err := c.program(ctx, "list", root, propertiesScript, readOnly, []string{root, prefix})
+	if errors.Is(err, ErrReadOnly) {
+		more, err = c.listWithoutProgram(ctx, root, prefix)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -2,8 +2,8 @@ package zfs
 
 import "context"
 
-// Create makes a file system with native and user properties. It is for
-// setting up a base; clones inherit what they need from there.
+// Create makes a file system with native and user properties, and mounts nothing. It is
+// for setting up a base; clones inherit what they need from there.
 func (c *Client) Create(ctx context.Context, filesystem string, props map[string]string) error {
 	if err := checkFilesystem("create", filesystem); err != nil {
 		return err

@@ -22,6 +22,7 @@ var (
 	ErrInvalid     = errors.New("invalid argument")
 	ErrSuspended   = errors.New("pool is suspended: 'zpool status' says why, 'zpool clear' resumes it when its disks are back")
 	ErrUnavailable = errors.New("ZFS is not available")
+	ErrReadOnly    = errors.New("pool is imported read-only")
 )
 
 // Error is a failed operation on a dataset.
@@ -96,6 +97,7 @@ var kindsOfMessage = []struct {
 	{regexp.MustCompile(`out of space|No space left`), ErrNoSpace},
 	{regexp.MustCompile(`I/O is currently suspended|pool is suspended`), ErrSuspended},
 	{regexp.MustCompile(`modules? cannot be (auto-)?loaded|modules are not loaded|/dev/zfs\b`), ErrUnavailable},
+	{regexp.MustCompile(`pool is read-only`), ErrReadOnly},
 	{regexp.MustCompile(`[Pp]ermission denied`), ErrPermission},
 	{regexp.MustCompile(`invalid|too long|must be|bad `), ErrInvalid},
 }

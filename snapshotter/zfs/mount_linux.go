@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -142,9 +143,14 @@ func (c *Client) Attach(ctx context.Context, snapshot string) (io.Closer, error)
 	return c.AttachRoot(ctx, snapshot)
 }
 
-// AttachRoot is Attach that answers the snapshot's root directory.
+// AttachRoot is Attach that returns the snapshot's root directory. In a pool that is
+// imported read-only a file system is as good as a snapshot.
 func (c *Client) AttachRoot(ctx context.Context, snapshot string) (*os.File, error) {
-	if err := checkSnapshot("mount", snapshot); err != nil {
+	check := checkSnapshot
+	if c.readOnly && !strings.Contains(snapshot, "@") {
+		check = checkFilesystem
+	}
+	if err := check("mount", snapshot); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {

@@ -19,11 +19,11 @@ type native struct {
 	zfs *ioctl.Handle
 }
 
-// openNative answers a driver after proving on the pool that this package and
-// the kernel mean the same.
-func openNative(ctx context.Context, pool string) (*native, error) {
+// openNative returns a driver after proving on a file system of the pool that this package
+// and the kernel mean the same.
+func openNative(ctx context.Context, pool, filesystem string) (*native, error) {
 	handle, err := ioctl.Open(ctx, ioctl.Options{SelfTest: func(ctx context.Context, h *ioctl.Handle) error {
-		return h.SelfTest(ctx, pool)
+		return h.SelfTest(ctx, filesystem)
 	}})
 	if err != nil {
 		return nil, nativeError("open", pool, err)
@@ -38,6 +38,9 @@ func (n *native) program(ctx context.Context, op, dataset, script string, m mode
 		Source: script, Args: argv, ReadOnly: m == readOnly,
 		Instructions: maxInstructions, Memory: maxMemory,
 	})
+	if errors.Is(err, syscall.EROFS) {
+		return nil, &Error{Op: op, Dataset: dataset, Kind: ErrReadOnly}
+	}
 	if err != nil {
 		return nil, nativeError(op, dataset, err)
 	}

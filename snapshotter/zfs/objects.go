@@ -84,7 +84,13 @@ type Frozen struct {
 // belong to an open descriptor. They do not go with a process that is killed
 // while it has them mounted, and then are held, so that nobody can destroy them
 // before the pool is imported again.
+//
+// In a pool that is imported read-only nothing changes: the file system itself serves as
+// its snapshot there.
 func (c *Client) Freeze(ctx context.Context, filesystem string) (*Frozen, error) {
+	if c.readOnly {
+		return &Frozen{Snapshot: filesystem}, nil
+	}
 	name := filesystem + "@" + TemporaryPrefix + rand.Text()
 	if err := c.Flush(ctx, filesystem); err != nil {
 		return nil, err
@@ -106,6 +112,9 @@ const (
 // descriptors until it gets to its exec, and a mount ends with the last of them. A
 // commit meanwhile has taken it along to the new template.
 func (f *Frozen) Close() error {
+	if f.client == nil {
+		return nil // it is no snapshot
+	}
 	deadline := time.Now().Add(goTime)
 	for {
 		err := f.client.destroySnapshot(context.Background(), f.Snapshot)

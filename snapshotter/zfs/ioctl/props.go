@@ -61,7 +61,7 @@ func Properties(props map[string]string) (nvlist.List, error) {
 	l := userProperties(props)
 	for i, p := range l {
 		text := props[p.Name]
-		if strings.Contains(p.Name, ":") || p.Name == "mountpoint" {
+		if strings.Contains(p.Name, ":") || slices.Contains(textProperties, p.Name) {
 			continue
 		}
 		value, ok := nativeValue(p.Name, text)
@@ -72,6 +72,9 @@ func Properties(props map[string]string) (nvlist.List, error) {
 	}
 	return l, nil
 }
+
+// textProperties are the native properties that the kernel takes as text.
+var textProperties = []string{"mountpoint", "sharenfs", "sharesmb"}
 
 func nativeValue(name, text string) (uint64, bool) {
 	words, ok := nativeWords[name]
@@ -109,6 +112,7 @@ var nativeWords = map[string]map[string]uint64{
 	"devices":            onOff,
 	"dnodesize":          {"legacy": 0, "auto": 1, "1k": 1 << 10, "2k": 2 << 10, "4k": 4 << 10, "8k": 8 << 10, "16k": 16 << 10},
 	"exec":               onOff,
+	"longname":           onOff, // since 2.3
 	"logbias":            {"latency": 0, "throughput": 1},
 	"overlay":            onOff,
 	"primarycache":       {"none": 0, "metadata": 1, "all": 2},
@@ -122,7 +126,7 @@ var nativeWords = map[string]map[string]uint64{
 	"reservation":        none,
 	"secondarycache":     {"none": 0, "metadata": 1, "all": 2},
 	"setuid":             onOff,
-	"snapdir":            {"hidden": 0, "visible": 1},
+	"snapdir":            {"hidden": 0, "visible": 1, "disabled": 2}, // disabled since 2.3
 	"sync":               {"standard": 0, "always": 1, "disabled": 2},
 	"xattr":              {"off": 0, "dir": 1, "sa": 2},
 }

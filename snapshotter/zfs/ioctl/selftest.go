@@ -2,37 +2,51 @@ package ioctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"syscall"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// SelfTest proves on a pool, without changing it, that the kernel and this
+// SelfTest proves on a file system, without changing it, that the kernel and this
 // package mean the same: that structures have their fields where this package
-// looks for them, and that lists survive both ways. Use it as
-// Options.SelfTest:
+// looks for them, and that lists survive both ways. A file system that does not exist
+// yet is tested by its pool's root. Use it as Options.SelfTest:
 //
-//	func(ctx context.Context, h *ioctl.Handle) error { return h.SelfTest(ctx, pool) }
-func (h *Handle) SelfTest(ctx context.Context, pool string) error {
-	for _, test := range []func(context.Context, string) error{
-		h.testLists, h.testStats, h.testObjects,
-	} {
-		if err := test(ctx, pool); err != nil {
-			return err
-		}
+//	func(ctx context.Context, h *ioctl.Handle) error { return h.SelfTest(ctx, filesystem) }
+func (h *Handle) SelfTest(ctx context.Context, filesystem string) error {
+	pool, _, _ := strings.Cut(filesystem, "/")
+	if err := h.testLists(ctx, pool); err != nil {
+		return err
 	}
-	return nil
+	if err := h.testStats(ctx, pool); err != nil {
+		return err
+	}
+	// Another key may belong to the pool's root, and not be loaded.
+	_, err := h.FastStat(ctx, filesystem)
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		filesystem = pool
+	case err != nil:
+		return err
+	}
+	return h.testObjects(ctx, filesystem)
 }
 
-// testLists has a program answer what it was given.
+// testLists has a program return what it was given. In a pool that is imported read-only
+// the kernel runs none.
 func (h *Handle) testLists(ctx context.Context, pool string) error {
 	got, err := h.Run(ctx, pool, Program{
 		Source:   `local argv = (...)["argv"]; return { n = -7, s = argv[2], b = true, t = { z = #argv } }`,
 		Args:     []string{"1234567", "12345678"},
 		ReadOnly: true,
 	})
+	if errors.Is(err, syscall.EROFS) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -75,11 +89,15 @@ func (h *Handle) testStats(ctx context.Context, pool string) error {
 }
 
 // testObjects looks for the root directory among the first objects, the
-// earliest things in a file system.
-func (h *Handle) testObjects(ctx context.Context, pool string) error {
+// earliest things in a file system. One whose key is not loaded lets none be read, to
+// the test or to any later call.
+func (h *Handle) testObjects(ctx context.Context, filesystem string) error {
 	var object uint64
 	for range 256 {
-		next, found, err := h.NextObject(ctx, pool, object)
+		next, found, err := h.NextObject(ctx, filesystem, object)
+		if errors.Is(err, syscall.EACCES) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -87,7 +105,10 @@ func (h *Handle) testObjects(ctx context.Context, pool string) error {
 			break
 		}
 		object = next
-		o, err := h.Object(ctx, pool, object)
+		o, err := h.Object(ctx, filesystem, object)
+		if errors.Is(err, syscall.EACCES) {
+			return nil
+		}
 		if err != nil || o.PathErr != nil || o.Path != "/" {
 			continue
 		}
@@ -96,5 +117,5 @@ func (h *Handle) testObjects(ctx context.Context, pool string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("no root directory among the first objects of %s", pool)
+	return fmt.Errorf("no root directory among the first objects of %s", filesystem)
 }

@@ -1,0 +1,47 @@
+package zfs
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// refused is how the kernel refuses channel programs in a pool that is imported read-only.
+var refused = answer{Match: "^program", Status: 1, Err: "Channel program execution failed: pool is read-only\n"}
+
+func TestReadOnlyPoolIsListedWithoutPrograms(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, refused,
+		answer{Match: "^list.*filesystem", Out: someFilesystems},
+		answer{Match: "^list.*snapshot", Out: "POOL/base/a@zz\nPOOL/base/a@extracted\nPOOL/base/unknown@x\n"},
+		answer{Match: "^get.*-s local,received", Out: "POOL/base\tzfstpl:version\t1\nPOOL/base\tmountpoint\t/srv\n" +
+			"POOL/base/a\tzfstpl:odd\té\nPOOL/base/a\tzfstpl:two\tx\ty\nPOOL/base/a\tother:thing\tx\n"})
+	c, err := Open(t.Context(), f.pool+"/base", "zfstpl:", Command)
+	require.NoError(t, err)
+	assert.True(t, c.ReadOnly())
+	list, err := c.List(t.Context(), f.pool+"/base")
+	require.NoError(t, err)
+	slices.SortFunc(list, func(a, b Dataset) int { return strings.Compare(a.Name, b.Name) })
+	require.Len(t, list, 2)
+	assert.Equal(t, map[string]string{"zfstpl:version": "1"}, list[0].Props)
+	assert.Equal(t, map[string]string{"zfstpl:odd": "?"}, list[1].Props)
+	assert.Equal(t, []string{"extracted", "zz"}, slices.Sorted(slices.Values(list[1].Snapshots)))
+	assertKind(t, ErrReadOnly, c.Apply(t.Context(), Set(f.pool+"/base", "a:b", "c")))
+}
+
+// Nothing changes in a read-only pool: what is compared need not be frozen.
+func TestReadOnlyPoolIsFrozen(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, refused)
+	c, err := Open(t.Context(), f.pool, "zfstpl:", Command)
+	require.NoError(t, err)
+	f.calls(t)
+	frozen, err := c.Freeze(t.Context(), f.pool+"/a")
+	require.NoError(t, err)
+	assert.Equal(t, f.pool+"/a", frozen.Snapshot)
+	require.NoError(t, frozen.Close())
+	assert.Empty(t, f.calls(t))
+}
