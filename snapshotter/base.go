@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
@@ -16,26 +15,15 @@ const layoutVersion = "1"
 
 // BasePool is what making a base needs of ZFS.
 type BasePool interface {
+	PropertyPool
 	List(ctx context.Context, root string) ([]zfs.Dataset, error)
 	Create(ctx context.Context, filesystem string, props map[string]string) error
+	Mount(ctx context.Context, filesystem string) error
+	SetNative(ctx context.Context, filesystem string, props map[string]string) error
 	Apply(ctx context.Context, ops ...zfs.Op) error
-}
-
-// baseProperties are set once, on the base, and inherited by every clone: to
-// set one on a clone costs a transaction each time.
-var baseProperties = map[string]string{
-	VersionProperty:         layoutVersion,
-	"canmount":              "on",
-	"xattr":                 "sa",    // in the inode, not in a hidden directory
-	"acltype":               "posix", // off by default on Linux
-	"atime":                 "off",
-	"dnodesize":             "auto", // room for the xattrs
-	"exec":                  "on",
-	"setuid":                "on",
-	"devices":               "on",
-	"readonly":              "off",
-	"compression":           "lz4",
-	"com.sun:auto-snapshot": "false", // zfs-auto-snapshot's own opt-out
+	Properties(ctx context.Context, filesystem string, names ...string) (map[string]zfs.Property, error)
+	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)
+	DestroySnapshot(ctx context.Context, snapshot string) error
 }
 
 // childProperties keep templates and runtimes from being mounted by anybody
@@ -44,50 +32,41 @@ var childProperties = map[string]string{"canmount": "off", "mountpoint": "legacy
 
 // InitBase makes base, mounted at root, or completes one that it made before.
 // props are further native properties, which win over those of ours. It
-// answers whether there was anything to do.
+// reports whether there was anything to do. When it fails it destroys what it made in
+// this call, and nothing else.
 func InitBase(ctx context.Context, pool BasePool, base layout.Base, root string, props map[string]string) (bool, error) {
 	list, err := pool.List(ctx, base.String())
+	exists := err == nil
 	switch {
 	case errors.Is(err, zfs.ErrNotFound):
-		all := maps.Clone(baseProperties)
-		all["mountpoint"] = root
-		maps.Copy(all, props)
-		if err := pool.Create(ctx, base.String(), all); err != nil {
-			return false, err
-		}
-		list = []zfs.Dataset{{Name: base.String()}}
 	case err != nil:
 		return false, err
 	default:
 		if err := CheckBase(base, list); err != nil {
 			return false, fmt.Errorf("%w; choose a dataset that does not exist yet", err)
 		}
-	}
-	return completeBase(ctx, pool, base, list)
-}
-
-func completeBase(ctx context.Context, pool BasePool, base layout.Base, list []zfs.Dataset) (changed bool, err error) {
-	have := make(map[string]zfs.Dataset)
-	for _, d := range list {
-		have[d.Name] = d
-	}
-	empty := base.Empty()
-	for _, child := range []struct {
-		name  string
-		props map[string]string
-	}{{base.Storage(), childProperties}, {base.Runtime(), childProperties}, {empty.Dataset(), nil}} {
-		if _, ok := have[child.name]; ok {
-			continue
+		props, err := pool.Properties(ctx, base.String(), keyProperties...)
+		if err != nil {
+			return false, err
 		}
-		if err := pool.Create(ctx, child.name, child.props); err != nil {
-			return changed, err
+		if err := CheckKey(base.String(), props); err != nil {
+			return false, err
 		}
-		changed = true
 	}
-	if have[empty.Dataset()].HasSnapshot(layout.Extracted) {
-		return changed, nil
+	b := baseBuilder{pool: pool, base: base}
+	if !exists {
+		err = b.makeRoot(ctx, root, props)
 	}
-	return true, pool.Apply(ctx, zfs.Snapshot(empty.Snapshot()))
+	if err == nil {
+		err = b.complete(ctx, list)
+	}
+	if err == nil {
+		return b.changed, nil
+	}
+	if undoErr := b.undo(context.WithoutCancel(ctx)); undoErr != nil {
+		err = fmt.Errorf("%w; %w", err, undoErr)
+	}
+	return false, err
 }
 
 // CheckBase refuses a dataset that InitBase did not make.

@@ -32,6 +32,8 @@ type fakePool struct {
 	steps bool // as below 2.4, where a clone is a transaction of its own
 	torn  bool // each step is a transaction, as nowhere in ZFS
 
+	abilities fakeAbilities
+
 	mu    sync.Mutex
 	state fakeState
 	cut   int // transactions until the machine dies; negative: it does not
@@ -114,7 +116,7 @@ func (p *fakePool) afterCrash() *fakePool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead = true
-	next := &fakePool{tb: p.tb, steps: p.steps, torn: p.torn, cut: -1, kill: -1, state: p.state.clone()}
+	next := &fakePool{tb: p.tb, steps: p.steps, torn: p.torn, abilities: p.abilities, cut: -1, kill: -1, state: p.state.clone()}
 	next.state.mounted, next.state.full = make(map[string]bool), false
 	next.state.attached = make(map[string]int)
 	for name, fs := range next.state.fs {

@@ -22,6 +22,9 @@ type Pool interface {
 	// empty.
 	Mark(ctx context.Context, filesystem, prop, value string) error
 
+	// SetNative sets native properties of a file system, and mounts and unmounts nothing.
+	SetNative(ctx context.Context, filesystem string, props map[string]string) error
+
 	// Destroy destroys file systems, each with its snapshot called own, and
 	// answers why each that is left is left.
 	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)

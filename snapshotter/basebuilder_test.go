@@ -1,0 +1,146 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// refusing makes the n-th call of a pool fail, counted from 1, among those that change it.
+func refusing(p *fakePool, n int) {
+	calls := 0
+	p.before = func(call string) error {
+		if strings.HasPrefix(call, "destroy") || call == "list" {
+			return nil
+		}
+		if calls++; calls == n {
+			return fakeError(call, "tank/z", zfs.ErrNoSpace)
+		}
+		return nil
+	}
+}
+
+// Whatever step fails, a new base leaves nothing, and the next try makes it.
+func TestInitBaseLeavesAllOrNothing(t *testing.T) {
+	t.Parallel()
+	steps := []string{"base", "longname", "storage", "runtime", "empty", "snapshot", "mount"}
+	for n := range steps {
+		p := newFakePool(t)
+		before := p.state.clone()
+		refusing(p, n+1)
+		_, err := InitBase(t.Context(), p, aBase(t), "/srv", nil)
+		require.ErrorIs(t, err, zfs.ErrNoSpace, steps[n])
+		assert.NotContains(t, err.Error(), "\n")
+		assert.Equal(t, before.fs, p.state.fs, steps[n])
+		changed, err := InitBase(t.Context(), p, aBase(t), "/srv", nil)
+		require.NoError(t, err, steps[n])
+		assert.True(t, changed)
+	}
+}
+
+// A completion that fails takes back what it added, and leaves what was there.
+func TestInitBaseKeepsWhatItDidNotMake(t *testing.T) {
+	t.Parallel()
+	for n, step := range []string{"runtime", "snapshot", "mount"} {
+		p, base := newFakePool(t), aBase(t)
+		_, err := InitBase(t.Context(), p, base, "/srv", nil)
+		require.NoError(t, err)
+		p.edit(func(s *fakeState) { delete(s.fs, "tank/z/runtime"); delete(s.mounted, "tank/z") })
+		p.editFS("tank/z/storage/empty", func(fs *fakeFS) { delete(fs.snaps, layout.Extracted) })
+		before := p.state.clone()
+		refusing(p, n+1)
+		_, err = InitBase(t.Context(), p, base, "/srv", nil)
+		require.ErrorIs(t, err, zfs.ErrNoSpace, step)
+		assert.Equal(t, before.fs, p.state.fs, step)
+	}
+}
+
+// What another process put below a base that is being made is not destroyed with it.
+func TestInitBaseDestroysNothingOfOthers(t *testing.T) {
+	t.Parallel()
+	p, base := newFakePool(t), aBase(t)
+	p.after = func(call string) error {
+		if call == "apply" {
+			p.edit(func(s *fakeState) { s.create("tank/z/mine", nil) })
+			return fakeError("snapshot", base.Empty().Snapshot(), zfs.ErrNoSpace)
+		}
+		return nil
+	}
+	_, err := InitBase(t.Context(), p, base, "/srv", nil)
+	require.ErrorIs(t, err, zfs.ErrNoSpace)
+	assert.ErrorContains(t, err, "taking back tank/z")
+	assert.Contains(t, p.state.fs, "tank/z/mine")
+	assert.NotContains(t, p.state.fs, "tank/z/storage")
+}
+
+// A signal ends it between two steps, and it takes back what it made.
+func TestInitBaseIsInterrupted(t *testing.T) {
+	t.Parallel()
+	p := newFakePool(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	p.after = func(call string) error {
+		if call == "create" {
+			cancel()
+		}
+		return nil
+	}
+	_, err := InitBase(ctx, p, aBase(t), "/srv", nil)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.NotContains(t, p.state.fs, "tank/z")
+}
+
+func TestInitBaseNamesTheKeyThatIsNotLoaded(t *testing.T) {
+	t.Parallel()
+	lock := func(p *fakePool, dataset string) {
+		p.editFS(dataset, func(fs *fakeFS) {
+			fs.native[KeyStatus], fs.native[EncryptionRoot] = "unavailable", "tank"
+		})
+	}
+	p, base := newFakePool(t), aBase(t)
+	_, err := InitBase(t.Context(), p, base, "/srv", nil)
+	require.NoError(t, err)
+	lock(p, "tank/z")
+	_, err = InitBase(t.Context(), p, base, "/srv", nil)
+	require.ErrorContains(t, err, "'zfs load-key tank'")
+
+	p = newFakePool(t)
+	lock(p, "tank")
+	p.before = func(call string) error {
+		if call == "create" {
+			return errors.New("Required key not loaded")
+		}
+		return nil
+	}
+	_, err = InitBase(t.Context(), p, base, "/srv", nil)
+	require.ErrorContains(t, err, "'zfs load-key tank'")
+}
+
+// Below a zoned file system none can be made with a mountpoint.
+func TestInitBaseBelowAZonedDataset(t *testing.T) {
+	t.Parallel()
+	p := newFakePool(t)
+	p.editFS("tank", func(fs *fakeFS) { fs.native["zoned"] = "on" })
+	made := make(map[string]string)
+	p.after = func(call string) error {
+		if call == "create" && len(made) == 0 {
+			maps.Copy(made, p.state.fs["tank/z"].native)
+		}
+		return nil
+	}
+	_, err := InitBase(t.Context(), p, aBase(t), "/srv", nil)
+	require.NoError(t, err)
+	assert.NotContains(t, made, "mountpoint")
+	assert.NotContains(t, made, "sharenfs")
+	assert.Equal(t, "off", made["zoned"])
+	native := p.state.fs["tank/z"].native
+	assert.Equal(t, "/srv", native["mountpoint"])
+	assert.Equal(t, "off", native["sharesmb"])
+}

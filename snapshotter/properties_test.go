@@ -1,0 +1,149 @@
+package snapshotter
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+func aBase(t testing.TB) layout.Base {
+	t.Helper()
+	base, err := layout.ParseBase("tank/z")
+	require.NoError(t, err)
+	return base
+}
+
+// What a release or a pool lacks is not asked of it.
+func TestInitBaseSetsWhatThePoolKnows(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		abilities fakeAbilities
+		has       map[string]string
+		lacks     []string
+	}{
+		"2.4": {fakeAbilities{}, map[string]string{"normalization": "none", "utf8only": "off", "casesensitivity": "sensitive",
+			"snapdir": "disabled", "dnodesize": "auto", "compression": "lz4", "longname": "off", "defaultuserquota": "none", "sharenfs": "off"}, nil},
+		"2.3": {fakeAbilities{release: release23}, map[string]string{"snapdir": "disabled", "longname": "off"}, []string{"defaultuserquota"}},
+		"2.2": {fakeAbilities{release: zfs.Release{Major: 2, Minor: 2}}, map[string]string{"snapdir": "hidden"}, []string{"longname"}},
+		"GRUB": {fakeAbilities{lacks: []string{"large_dnode", "longname"}}, map[string]string{"compression": "lz4"},
+			[]string{"dnodesize", "longname"}},
+		"no features": {fakeAbilities{lacks: []string{"large_dnode", "longname", "lz4_compress"}}, map[string]string{"compression": "on"},
+			[]string{"dnodesize", "longname"}},
+	} {
+		p := newFakePool(t)
+		p.abilities = c.abilities
+		_, err := InitBase(t.Context(), p, aBase(t), "/srv", nil)
+		require.NoError(t, err, what)
+		native := p.state.fs["tank/z"].native
+		for name, value := range c.has {
+			assert.Equal(t, value, native[name], "%s: %s", what, name)
+		}
+		for _, name := range c.lacks {
+			assert.NotContains(t, native, name, what)
+		}
+	}
+}
+
+// ZFS takes normalization together with utf8only=on or without utf8only.
+func TestNormalizationThatIsWantedImpliesUTF8(t *testing.T) {
+	t.Parallel()
+	p := newFakePool(t)
+	_, err := InitBase(t.Context(), p, aBase(t), "/srv", map[string]string{"normalization": "formC", "snapdir": "visible"})
+	require.NoError(t, err)
+	native := p.state.fs["tank/z"].native
+	assert.Equal(t, "formC", native["normalization"])
+	assert.NotContains(t, native, "utf8only")
+	assert.Equal(t, "visible", native["snapdir"])
+}
+
+func TestHarmsNameTheCommandThatHelps(t *testing.T) {
+	t.Parallel()
+	p, base := newFakePool(t), aBase(t)
+	_, err := InitBase(t.Context(), p, base, "/srv", nil)
+	require.NoError(t, err)
+	found, err := Harms(t.Context(), p, base)
+	require.NoError(t, err)
+	assert.Empty(t, found, "a new base does no harm")
+
+	set := func(dataset, property, value string) {
+		p.editFS(dataset, func(fs *fakeFS) { fs.native[property] = value })
+	}
+	set("tank/z", "sharenfs", "rw=@10.0.0.0/8")
+	set("tank/z", "snapdir", "hidden")
+	set("tank/z", "normalization", "formD")
+	set("tank/z", "xattr", "dir")
+	set("tank/z", "atime", "on")
+	set("tank/z/runtime", "exec", "off")
+	set("tank/z/storage/empty", "utf8only", "on")
+	set("tank/z/storage/empty", "defaultuserquota", "1048576")
+	set("tank/z/storage", "defaultuserquota", "1048576")
+	found, err = Harms(t.Context(), p, base)
+	require.NoError(t, err)
+	fixes := make(map[string]string)
+	for _, h := range found {
+		fixes[h.Property+" "+h.Dataset] = h.Fix
+		assert.NotEmpty(t, h.Does)
+	}
+	anew := "it can only be given at creation: make another base with 'zfstpl init' and use that instead of tank/z"
+	assert.Equal(t, map[string]string{
+		"sharenfs tank/z":                       "zfs set sharenfs=off tank/z",
+		"snapdir tank/z":                        "zfs set snapdir=disabled tank/z",
+		"normalization tank/z":                  anew,
+		"utf8only tank/z/storage/empty":         anew,
+		"exec tank/z/runtime":                   "zfs inherit exec tank/z/runtime",
+		"defaultuserquota tank/z/storage/empty": "zfs set defaultuserquota=none tank/z/storage/empty",
+	}, fixes)
+	p.abilities.release = zfs.Release{Major: 2, Minor: 2}
+	found, err = Harms(t.Context(), p, base)
+	require.NoError(t, err)
+	for _, h := range found {
+		assert.NotEqual(t, "snapdir", h.Property, "this release has nothing better than hidden")
+	}
+}
+
+// docs/zfs.md has a row for each decision, in the same order.
+func TestDecisionsAreDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/zfs.md")
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(text), "## Properties of a base\n")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	var got []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `.*$").FindAllString(section, -1) {
+		got = append(got, row)
+	}
+	var want []string
+	for _, d := range decisions {
+		want = append(want, d.row())
+	}
+	assert.Equal(t, strings.Join(want, "\n"), strings.Join(got, "\n"))
+}
+
+// row is a decision as a row of the table.
+func (d decision) row() string {
+	var values []string
+	for _, c := range d.choices {
+		value := "`" + c.value + "`"
+		if c.since != (zfs.Release{}) {
+			value += " (" + c.since.String() + ")"
+		}
+		values = append(values, value)
+	}
+	set, reported := strings.Join(values, ", else "), ""
+	if len(values) == 0 {
+		set = "–"
+	}
+	if d.harm != "" {
+		reported = d.harm
+	}
+	return fmt.Sprintf("| `%s` | %s | %s | %s |", d.property, set, d.why, reported)
+}
