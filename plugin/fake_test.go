@@ -27,6 +27,8 @@ what=$1
 case " $* " in
 *" -t filesystem "*) what=filesystems ;;
 *" -t snapshot "*) what=snapshots ;;
+*" name,property,source,value "*) what=below ;;
+*" property,value "*) what=pool ;;
 *" property,source,value "*) what=base ;;
 esac
 if [ "$1" = program ]; then
@@ -44,7 +46,13 @@ func withFakeZFS(m *testing.M) int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	if err := os.WriteFile(filepath.Join(dir, "zfs"), []byte(fakeZFS), 0o700); err != nil {
+	for _, name := range []string{"zfs", "zpool"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(fakeZFS), 0o700); err != nil {
+			panic(err)
+		}
+	}
+	// A command line without a pool's name.
+	if err := os.WriteFile(filepath.Join(dir, "version"), []byte("zfs-2.4.4-1\nzfs-kmod-2.4.4-1\n"), 0o600); err != nil {
 		panic(err)
 	}
 	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))

@@ -23,6 +23,8 @@ type Instance struct {
 	base layout.Base
 	pool *zfs.Client
 	lock *baseLock
+
+	harms []snapshotter.Harm // what own found
 }
 
 // Open answers the snapshotter that config asks for, after making sure that
@@ -53,6 +55,9 @@ func newInstance(ctx context.Context, config Config) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := Writable(pool, base); err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
 	return &Instance{base: base, pool: pool}, nil
 }
 
@@ -66,7 +71,8 @@ func (i *Instance) own(ctx context.Context, config Config, doing string) (err er
 		return err
 	}
 	i.pool.Hold(i.lock.file)
-	return nil
+	i.harms, err = fixBase(ctx, i.pool, i.base)
+	return err
 }
 
 // settings are the snapshotter's.
@@ -104,6 +110,9 @@ func (i *Instance) open(ctx context.Context, config Config, doing string) (err e
 		log.G(ctx).WithField("dataset", i.base.String()).Info("opening the base: all that is in it is listed")
 	})
 	defer slow.Stop()
+	for _, h := range i.harms {
+		h.Log(ctx)
+	}
 	i.Snapshotter, err = snapshotter.New(ctx, i.pool, i.settings(config))
 	if err != nil {
 		return err // the one line that is said, so it comes before any other
@@ -148,7 +157,7 @@ func OpenPool(ctx context.Context, base layout.Base, choice zfs.Choice) (*zfs.Cl
 	if os.Geteuid() != 0 {
 		return nil, errors.New("not running as root: zfstpl administers ZFS and must be started as root")
 	}
-	pool, err := zfs.Open(ctx, base.Pool(), snapshotter.PropertyPrefix, choice)
+	pool, err := zfs.Open(ctx, base.String(), snapshotter.PropertyPrefix, choice)
 	switch {
 	case errors.Is(err, zfs.ErrUnavailable):
 		return nil, fmt.Errorf("ZFS is not available on this machine: install it and load the module with 'modprobe zfs' (%w)", err)
@@ -160,10 +169,18 @@ func OpenPool(ctx context.Context, base layout.Base, choice zfs.Choice) (*zfs.Cl
 	return pool, nil
 }
 
+// Writable refuses a pool that is imported read-only, for what is to change something.
+func Writable(pool *zfs.Client, base layout.Base) error {
+	if !pool.ReadOnly() {
+		return nil
+	}
+	return fmt.Errorf("pool %s is imported read-only: 'zpool export %s' and 'zpool import %s' make it writable", base.Pool(), base.Pool(), base.Pool())
+}
+
 // mountBase makes sure that the base is mounted and answers where. containerd
 // takes the space of the image file system from there.
 func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want string) (string, error) {
-	props, err := pool.Properties(ctx, base.String(), "mountpoint", snapshotter.VersionProperty)
+	props, err := pool.Properties(ctx, base.String(), "mountpoint", snapshotter.VersionProperty, snapshotter.KeyStatus, snapshotter.EncryptionRoot)
 	if errors.Is(err, zfs.ErrNotFound) {
 		return "", fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s'", base, base)
 	}
@@ -181,8 +198,13 @@ func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want str
 	if !filepath.IsAbs(root) {
 		return "", fmt.Errorf("dataset %s has mountpoint=%s: give it a place with 'zfs set mountpoint=%s %s'", base, root, DefaultRoot, base)
 	}
-	if want != "" && filepath.Clean(want) != filepath.Clean(root) {
-		return "", fmt.Errorf("root is %s, but dataset %s has its mountpoint at %s: make them agree", want, base, root)
+	if want != "" {
+		if err := checkPlace(ctx, pool, base, root, want); err != nil {
+			return "", err
+		}
+	}
+	if err := snapshotter.CheckKey(base.String(), props); err != nil {
+		return "", err
 	}
 	mounted, err := mountedAt(base.String(), root)
 	if err != nil {
