@@ -140,7 +140,7 @@ func TestCommandsRefuse(t *testing.T) {
 		"init without one":      {[]string{"init", "--config", empty}, "no dataset is configured"},
 		"init of a bad one":     {[]string{"init", "--config", empty, "tank/../x"}, "tank/../x"},
 		"init of two":           {[]string{"init", "--config", empty, "tank/a", "tank/b"}, "tank/b"},
-		"init, options behind":  {[]string{"init", "--config", empty, "tank/a", "--root"}, "options come before"},
+		"init, options behind":  {[]string{"init", "--config", empty, "tank/a", "--root", "x"}, `"x"`},
 		"init, relative root":   {[]string{"init", "--config", empty, "--root", "x", "tank/a"}, `"x"`},
 		"init with mountpoint":  {[]string{"init", "--config", empty, "-o", "mountpoint=/x", "tank/a"}, "--root"},
 		"config, bad version":   {[]string{"config", "containerd", "--config", empty, "--config-version", "1"}, "version 2"},

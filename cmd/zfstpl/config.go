@@ -1,16 +1,13 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
-	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 func configCommand() *cli.Command {
@@ -52,44 +49,32 @@ func configVersion(c *cli.Context) int {
 // asked, it is where it would be; the latter is said.
 func rootOf(c *cli.Context, config plugin.Config) (string, error) {
 	if config.Dataset == "" {
-		return plugin.DefaultRoot, nil
+		return cmp.Or(config.Root, plugin.DefaultRoot), nil
 	}
 	base, err := config.Check()
 	if err != nil {
 		return "", err
 	}
-	at, err := mountpointOf(c.Context, base)
-	if err != nil {
-		fmt.Fprintf(c.App.ErrWriter, "zfstpl: it is not known where %s is mounted, so root is a guess; --root says it: %v\n", base, err)
-		return plugin.DefaultRoot, nil
-	}
-	return at, nil
-}
-
-func mountpointOf(ctx context.Context, base layout.Base) (string, error) {
-	pool, err := plugin.OpenPool(ctx, base, zfs.Auto)
-	if err != nil {
-		return "", err
-	}
-	defer pool.Close()
-	props, err := pool.Properties(ctx, base.String(), "mountpoint")
-	if err != nil {
-		return "", err
-	}
-	if at := props["mountpoint"].Value; filepath.IsAbs(at) {
+	at, err := plugin.RootOf(c.Context, base, config.Root)
+	if err == nil {
 		return at, nil
 	}
-	return "", fmt.Errorf("its mountpoint is %s", props["mountpoint"].Value)
+	if config.Root == "" {
+		fmt.Fprintf(c.App.ErrWriter, "zfstpl: it is not known where %s is mounted, so root is a guess; --root says it: %v\n", base, err)
+	}
+	return cmp.Or(config.Root, plugin.DefaultRoot), nil
 }
 
 func printContainerd(c *cli.Context, config plugin.Config) error {
-	if config.Root == "" {
-		var err error
-		if config.Root, err = rootOf(c, config); err != nil {
-			return err
-		}
+	root, err := rootOf(c, config)
+	if err != nil {
+		return err
 	}
-	text, err := plugin.ContainerdConfig(configVersion(c), config.Address, config.Root, config.ContainerdAddress != "")
+	return printContainerdAt(c, config, root)
+}
+
+func printContainerdAt(c *cli.Context, config plugin.Config, root string) error {
+	text, err := plugin.ContainerdConfig(configVersion(c), config.Address, root, config.ContainerdAddress != "")
 	if err != nil {
 		return err
 	}

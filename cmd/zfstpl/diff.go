@@ -38,13 +38,13 @@ func diffCommand() *cli.Command {
 		Flags: []cli.Flag{configFlag, datasetFlag,
 			&cli.StringFlag{Name: "parent", Usage: "compare with `SNAPSHOT` (default: what it was made from)"},
 			&cli.StringFlag{Name: "format", Value: "names", Usage: "`FORMAT` names, json, tar, tar+gzip or tar+zstd"}},
-		Action: showDiff,
+		Action: anyOrder(showDiff),
 	}
 }
 
 func showDiff(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return errors.New("name one snapshot, behind the options; 'zfstpl ls' shows them")
+		return errors.New("name one snapshot; 'zfstpl ls' shows them")
 	}
 	write, err := diffFormat(c.String("format"), c.App.Writer)
 	if err != nil {

@@ -3,15 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
-	"github.com/zfstpl/zfstpl/snapshotter"
-	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 func initCommand() *cli.Command {
@@ -21,11 +17,16 @@ func initCommand() *cli.Command {
 		ArgsUsage: "DATASET",
 		Description: "Makes DATASET, such as tank/zfstpl, with the properties that snapshots inherit,\n" +
 			"mounts it and prints what to put into containerd's configuration.\n" +
-			"Doing it again changes nothing, and -o is for when DATASET is made: 'zfs set' is\n" +
-			"for later. A dataset that zfstpl did not make is refused.",
+			"Properties of the dataset above that would do harm to images and containers, such\n" +
+			"as normalization, are set to what does none; docs/zfs.md lists them. What the pool\n" +
+			"lacks a feature for is left out. -o wins over both.\n" +
+			"When it fails it removes what it made. Doing it again changes nothing, and -o is\n" +
+			"for when DATASET is made: 'zfs set' is for later. A dataset that zfstpl did not\n" +
+			"make is refused. In a pool with an altroot, DIR is where the base is mounted,\n" +
+			"with or without the altroot before it.",
 		Flags: []cli.Flag{configFlag, rootFlag, addressFlag, versionFlag,
 			&cli.StringSliceFlag{Name: "o", Usage: "a native ZFS property of the base, `NAME=VALUE`, such as compression=zstd"}},
-		Action: initBase,
+		Action: anyOrder(initBase),
 	}
 }
 
@@ -36,13 +37,9 @@ func initBase(c *cli.Context) error {
 	}
 	switch {
 	case c.NArg() > 1:
-		return fmt.Errorf("unexpected argument %q: options come before the dataset", c.Args().Get(1))
+		return fmt.Errorf("unexpected argument %q: init makes one dataset", c.Args().Get(1))
 	case c.NArg() == 1:
 		config.Dataset = c.Args().First()
-	}
-	root := config.Root
-	if root == "" {
-		root = plugin.DefaultRoot
 	}
 	base, err := config.Check()
 	if err != nil {
@@ -52,35 +49,19 @@ func initBase(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := makeBase(c, base, filepath.Clean(root), props, config.Root != ""); err != nil {
-		return err
-	}
-	fmt.Fprintf(c.App.Writer, "\n# Start the daemon: containerd-zfstpl-grpc --dataset %s\n", base)
-	return printContainerd(c, config)
-}
-
-// makeBase makes the base, or completes it. One that is there already must be mounted
-// at root, where root was chosen.
-func makeBase(c *cli.Context, base layout.Base, root string, props map[string]string, chosen bool) error {
-	pool, err := plugin.OpenPool(c.Context, base, zfs.Auto)
+	made, err := plugin.InitBase(c.Context, base, config.Root, props)
 	if err != nil {
 		return err
-	}
-	changed, err := snapshotter.InitBase(c.Context, pool, base, root, props)
-	if err != nil {
-		return err
-	}
-	if at, err := pool.Properties(c.Context, base.String(), "mountpoint"); err != nil {
-		return err
-	} else if is := at["mountpoint"].Value; chosen && is != root {
-		return fmt.Errorf("dataset %s is there already and has its mountpoint at %s, not %s: 'zfs set mountpoint=%s %s' moves it", base, is, root, root, base)
 	}
 	what := "was ready"
-	if changed {
+	if made.Changed {
 		what = "is ready"
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "# %s %s.\n", base, what)
-	return err
+	for _, h := range made.Harms {
+		fmt.Fprintf(c.App.ErrWriter, "zfstpl: %s=%s on %s: %s; %s\n", h.Property, h.Value, h.Dataset, h.Does, h.Fix)
+	}
+	fmt.Fprintf(c.App.Writer, "# %s %s.\n\n# Start the daemon: containerd-zfstpl-grpc --dataset %s\n", base, what, base)
+	return printContainerdAt(c, config, made.Root)
 }
 
 // properties reads "name=value" words. The properties the layout stands on are
