@@ -73,6 +73,8 @@ func (p *Pool) create(size int64) error {
 	return nil
 }
 
+func lookUp(name string) (*zfs.Zpool, error) { return zfs.GetZpool(name) }
+
 // Close destroys the pool, which ends every mount of it that has no user, and
 // answers what was still mounted.
 func (p *Pool) Close(context.Context) error {
