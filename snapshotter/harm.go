@@ -14,7 +14,7 @@ import (
 
 // FixPool is what looking at a base's properties needs of ZFS, and putting some right.
 type FixPool interface {
-	PropertyPool
+	Release(ctx context.Context) (zfs.Release, error)
 	PropertiesOf(ctx context.Context, filesystems, names []string) (map[string]map[string]zfs.Property, error)
 	SetNative(ctx context.Context, filesystem string, props map[string]string) error
 }
@@ -59,12 +59,16 @@ type look struct {
 }
 
 func lookAt(ctx context.Context, pool FixPool, base layout.Base) (l look, err error) {
-	if l.want, err = chosen(ctx, pool); err != nil {
+	release, err := pool.Release(ctx)
+	if err != nil {
 		return l, err
 	}
+	l.want = make(map[string]string)
 	names := slices.Sorted(maps.Keys(childProperties))
 	for _, d := range decisions {
-		if _, known := l.want[d.property]; known && d.harm != "" {
+		// What a pool lacks a feature for has no value that harms.
+		if value, known := d.choose(release, nil); known && d.harm != "" {
+			l.want[d.property] = value
 			names = append(names, d.property)
 		}
 	}

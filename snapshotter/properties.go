@@ -108,10 +108,11 @@ func defaultQuota(property string) decision {
 		why:  "`quota` of zfstpl bounds a container, and nothing else"}
 }
 
-// choose returns the value that a release and a pool know, and whether there is one.
+// choose returns the value that a release and a pool know, and whether there is one. nil
+// are all features.
 func (d decision) choose(release zfs.Release, features map[string]bool) (string, bool) {
 	for _, c := range d.choices {
-		if release.AtLeast(c.since) && (c.feature == "" || features[c.feature]) {
+		if release.AtLeast(c.since) && (c.feature == "" || features == nil || features[c.feature]) {
 			return c.value, true
 		}
 	}

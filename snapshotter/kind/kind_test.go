@@ -21,6 +21,7 @@ func TestOf(t *testing.T) {
 		{&zfs.Error{Kind: zfs.ErrHasClones}, errdefs.ErrFailedPrecondition},
 		{&zfs.Error{Kind: zfs.ErrSuspended}, errdefs.ErrUnavailable},
 		{&zfs.Error{Kind: zfs.ErrExists}, errdefs.ErrInternal}, // AlreadyExists has a meaning of its own
+		{&zfs.Error{Kind: zfs.ErrReadOnly}, errdefs.ErrFailedPrecondition},
 		{&zfs.Error{}, nil},
 	} {
 		assert.Equal(t, c.want, Of(c.err), "%v", c.err)
