@@ -82,7 +82,8 @@ func TestABaseBelowAHarmfulParent(t *testing.T) {
 
 	mounts, err := d.snapshotter(t).Mounts(context.Background(), everyKey(t, d, "runs"))
 	require.NoError(t, err)
-	zfsCommand(t, "snapshot", mounts[0].Source+"@autosnap_daily")
+	foreign := base.Source(t, mounts) + "@autosnap_daily"
+	zfsCommand(t, "snapshot", foreign)
 	mounted(t, mounts, func(root string) {
 		for _, hidden := range []string{".zfs", ".zfs/snapshot", ".zfs/snapshot/autosnap_daily"} {
 			_, err := os.Lstat(filepath.Join(root, hidden))
@@ -94,7 +95,7 @@ func TestABaseBelowAHarmfulParent(t *testing.T) {
 			require.NoError(t, os.Chown(file, 1000, 1000))
 		}
 	})
-	zfsCommand(t, "destroy", mounts[0].Source+"@autosnap_daily")
+	zfsCommand(t, "destroy", foreign)
 	c.ctr(t, "tasks", "kill", "--signal", "SIGKILL", "runs")
 	c.ctr(t, "tasks", "delete", "--force", "runs")
 	c.ctr(t, "containers", "delete", "runs")

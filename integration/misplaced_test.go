@@ -32,7 +32,7 @@ func lostMountpoints(t *testing.T, choice string) {
 	p := oddPool(t)
 	base := initBase(t, p, p.Name+"/z")
 	// The base keeps its own place: the daemon has it open.
-	d := startDaemon(t, base, "--zfs-client", choice)
+	d := startDaemon(t, base, "--zfs-client", choice, "--mounts", "zfs")
 	sn := d.snapshotter(t)
 	one := pullLayer(t, sn, "default", 1, "", chainID(1))
 	two := pullLayer(t, sn, "default", 3, one, chainID(2))
