@@ -26,7 +26,7 @@ func (c *commands) list(ctx context.Context, root, prefix string) ([]Dataset, er
 	}
 	more, err := c.program(ctx, "list", root, propertiesScript, readOnly, []string{root, prefix})
 	if errors.Is(err, ErrReadOnly) {
-		more, err = c.listWithoutProgram(ctx, root, prefix)
+		more, err = c.listWithoutProgram(ctx, root, prefix, lines(out))
 	}
 	if err != nil {
 		return nil, err

@@ -6,11 +6,12 @@ import (
 	"strings"
 )
 
-// listWithoutProgram finds what properties.lua finds, in the same form. It is for a pool
+// listWithoutProgram finds what properties.lua finds, in the same form, and one entry for
+// each row of a listing: nothing goes away meanwhile. It is for a pool
 // that is imported read-only, where the kernel runs no channel program. A value with a
 // line break can look like a property of another file system here; who may set such a
 // value may set that property as well.
-func (c *commands) listWithoutProgram(ctx context.Context, root, prefix string) (table, error) {
+func (c *commands) listWithoutProgram(ctx context.Context, root, prefix string, rows [][]string) (table, error) {
 	out, err := c.run(ctx, "list", root, nil,
 		"get", "-Hp", "-r", "-t", "filesystem", "-s", "local,received", "-o", "name,property,value", "all", root)
 	if err != nil {
@@ -21,6 +22,9 @@ func (c *commands) listWithoutProgram(ctx context.Context, root, prefix string) 
 		return nil, err
 	}
 	found := make(table)
+	for _, row := range rows {
+		found.below(row[0])
+	}
 	for _, row := range lines(out) {
 		if len(row) == 3 && strings.HasPrefix(row[1], prefix) {
 			found.below(row[0]).below("props")[row[1]] = printable(row[2])
