@@ -1,6 +1,6 @@
-// Package registry serves one image as a registry does, and counts what is fetched.
-// It checks no names and no credentials: it is for tests and the demo, on the
-// loopback device.
+// Package registry serves one image as a registry does, and what is pushed to it, and
+// counts what is fetched. It serves the image by every name that nothing was pushed to,
+// and checks no credentials: it is for tests and the demo, on the loopback device.
 package registry
 
 import (
@@ -23,14 +23,19 @@ import (
 
 // Registry is an http.Handler.
 type Registry struct {
-	manifest  []byte
-	mediaType string
-	digest    string
-	blobs     map[string][]byte // by digest
-	layers    map[string]bool   // digests of those that are layers
+	image  manifest
+	layers map[string]bool // digests of the image's layers
 
 	mu      sync.Mutex
+	blobs   map[string][]byte   // by digest
+	pushed  map[string]manifest // by the path that it was pushed to, and by digest
 	fetched Fetched
+}
+
+// manifest is a manifest or an index.
+type manifest struct {
+	content           []byte
+	mediaType, digest string
 }
 
 // Fetched is what was fetched of layers.
@@ -39,18 +44,22 @@ type Fetched struct {
 	Bytes  int64
 }
 
+func newRegistry() *Registry {
+	return &Registry{blobs: make(map[string][]byte), layers: make(map[string]bool), pushed: make(map[string]manifest)}
+}
+
 // OfImage serves an image that a library has read.
 func OfImage(image v1.Image) (*Registry, error) {
-	r := &Registry{blobs: make(map[string][]byte), layers: make(map[string]bool)}
+	r := newRegistry()
 	var err error
-	if r.manifest, err = image.RawManifest(); err != nil {
+	if r.image.content, err = image.RawManifest(); err != nil {
 		return nil, err
 	}
 	mediaType, err := image.MediaType()
 	if err != nil {
 		return nil, err
 	}
-	r.mediaType, r.digest = string(mediaType), digest.FromBytes(r.manifest).String()
+	r.image.mediaType, r.image.digest = string(mediaType), digest.FromBytes(r.image.content).String()
 	config, err := image.RawConfigFile()
 	if err != nil {
 		return nil, err
@@ -93,7 +102,7 @@ func OfLayout(archive string) (*Registry, error) {
 		return nil, err
 	}
 	defer file.Close()
-	r := &Registry{blobs: make(map[string][]byte), layers: make(map[string]bool)}
+	r := newRegistry()
 	var index ocispec.Index
 	for reader := tar.NewReader(file); ; {
 		header, err := reader.Next()
@@ -120,32 +129,38 @@ func OfLayout(archive string) (*Registry, error) {
 		return nil, fmt.Errorf("%s has %d images, one is wanted", archive, len(index.Manifests))
 	}
 	target := index.Manifests[0]
-	r.manifest, r.mediaType, r.digest = r.blobs[target.Digest.String()], target.MediaType, target.Digest.String()
-	var manifest ocispec.Manifest
-	if err := json.Unmarshal(r.manifest, &manifest); err != nil {
+	r.image = manifest{r.blobs[target.Digest.String()], target.MediaType, target.Digest.String()}
+	var content ocispec.Manifest
+	if err := json.Unmarshal(r.image.content, &content); err != nil {
 		return nil, fmt.Errorf("%s: manifest %s: %w", archive, target.Digest, err)
 	}
-	for _, l := range manifest.Layers {
+	for _, l := range content.Layers {
 		r.layers[l.Digest.String()] = true
 	}
 	return r, nil
 }
 
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		r.push(w, req)
+		return
+	}
 	content, mediaType, digest := []byte("{}"), "application/json", ""
 	switch dir, last := path.Split(req.URL.Path); {
 	case strings.HasSuffix(dir, "/manifests/"):
-		content, mediaType, digest = r.manifest, r.mediaType, r.digest
+		m, ok := r.manifest(req.URL.Path)
+		if !ok {
+			http.NotFound(w, req)
+			return
+		}
+		content, mediaType, digest = m.content, m.mediaType, m.digest
 	case strings.HasSuffix(dir, "/blobs/"):
-		blob, ok := r.blobs[last]
+		blob, ok := r.blob(last, req.Method == http.MethodGet)
 		if !ok {
 			http.NotFound(w, req)
 			return
 		}
 		content, mediaType, digest = blob, "application/octet-stream", last
-		if req.Method == http.MethodGet && r.layers[last] {
-			r.count(blob)
-		}
 	}
 	w.Header().Set("Content-Type", mediaType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
@@ -155,11 +170,31 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-func (r *Registry) count(blob []byte) {
+// manifest returns what was pushed to a path, or else the image's. Another digest has none:
+// who pushes would take it to be there.
+func (r *Registry) manifest(to string) (manifest, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.fetched.Layers++
-	r.fetched.Bytes += int64(len(blob))
+	if m, ok := r.pushed[to]; ok {
+		return m, true
+	}
+	last := path.Base(to)
+	if m, ok := r.pushed[last]; ok {
+		return m, true
+	}
+	return r.image, last == r.image.digest || !strings.Contains(last, ":")
+}
+
+// blob returns a blob, and counts it if it is one of the image's layers and fetched.
+func (r *Registry) blob(digest string, fetched bool) ([]byte, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	blob, ok := r.blobs[digest]
+	if ok && fetched && r.layers[digest] {
+		r.fetched.Layers++
+		r.fetched.Bytes += int64(len(blob))
+	}
+	return blob, ok
 }
 
 // Fetched answers what was fetched since it was last asked.

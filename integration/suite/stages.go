@@ -60,7 +60,7 @@ func unitArgs(opts options) []string {
 	}
 	return append(args, "./snapshotter/...", "./plugin/...", "./cmd/...",
 		"./integration/bench/...", "./integration/demo/...", "./integration/image/...", "./integration/powercut/ledger/...", "./integration/powercut/tree/...",
-		"./integration/suite/...", "./integration/testbed/...", "./integration/tied/...")
+		"./integration/registry/...", "./integration/suite/...", "./integration/testbed/...", "./integration/tied/...")
 }
 
 // integrationSteps run the same test binary against each release of ZFS, each
