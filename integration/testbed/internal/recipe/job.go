@@ -172,9 +172,8 @@ func buildBuildKit(ctx context.Context, j *job) error {
 	return j.installInside(ctx, "github.com/moby/buildkit", BuildKitVersion, "", "version.Version", "./cmd/buildkitd", "./cmd/buildctl")
 }
 
-// buildDocker builds the daemon, and a runc that knows what it asks for, which
-// Debian's does not; it is called docker-runc. Docker's command is Debian's: its own
-// is no module.
+// buildDocker builds the daemon and its command, and a runc that knows what the daemon
+// asks for, which Debian's does not; it is called docker-runc.
 func buildDocker(ctx context.Context, j *job) error {
 	err := j.goCommand(ctx, "1", "install", "-trimpath", "-tags", staticTags, "-ldflags", "-s -w "+staticFlags,
 		"github.com/opencontainers/runc@v"+RuncVersion)
@@ -185,23 +184,62 @@ func buildDocker(ctx context.Context, j *job) error {
 	if err := os.Rename(filepath.Join(bin, "runc"), filepath.Join(bin, "docker-runc")); err != nil {
 		return err
 	}
-	return j.installInside(ctx, "github.com/moby/moby/v2", DockerVersion, dockerTags, "dockerversion.Version", "./cmd/dockerd")
+	if err := j.installInside(ctx, "github.com/moby/moby/v2", DockerVersion, dockerTags, "dockerversion.Version", "./cmd/dockerd"); err != nil {
+		return err
+	}
+	return j.installVendored(ctx, "github.com/docker/cli", DockerCLIVersion, "cli/version.Version", "./cmd/docker")
+}
+
+// installVendored builds commands of a repository that is no module and keeps what
+// would be its go.mod in vendor.mod. Go finds no go.mod in the module cache, and
+// nothing may be added there: the source is copied.
+func (j *job) installVendored(ctx context.Context, module, version, variable string, commands ...string) error {
+	source, err := j.moduleSource(ctx, module, version+"+incompatible")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(j.root, "source")
+	if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
+		return err
+	}
+	for _, kind := range []string{"mod", "sum"} {
+		if err := os.Rename(filepath.Join(dir, "vendor."+kind), filepath.Join(dir, "go."+kind)); err != nil {
+			return fmt.Errorf("%s: %w", module, err)
+		}
+	}
+	// The list of what is vendored, without what is.
+	if err := os.RemoveAll(filepath.Join(dir, "vendor")); err != nil {
+		return err
+	}
+	return j.installIn(ctx, dir, "", module+"/"+variable+"="+version, commands...)
 }
 
 // installInside builds commands in their module's own directory: 'go install' of a
 // version refuses a module that excludes or replaces versions of others.
 func (j *job) installInside(ctx context.Context, module, version, tags, variable string, commands ...string) error {
-	if err := j.goCommand(ctx, "0", "mod", "download", module+"@v"+version); err != nil {
+	source, err := j.moduleSource(ctx, module, version)
+	if err != nil {
 		return err
+	}
+	return j.installIn(ctx, source, tags, module+"/"+variable+"="+version, commands...)
+}
+
+// moduleSource returns the directory of a module's source, which it downloads.
+func (j *job) moduleSource(ctx context.Context, module, version string) (string, error) {
+	if err := j.goCommand(ctx, "0", "mod", "download", module+"@v"+version); err != nil {
+		return "", err
 	}
 	cache, err := exec.CommandContext(ctx, "go", "env", "GOMODCACHE").Output()
 	if err != nil {
-		return fmt.Errorf("go env: %w", err)
+		return "", fmt.Errorf("go env: %w", err)
 	}
+	return filepath.Join(strings.TrimSpace(string(cache)), module+"@v"+version), nil
+}
+
+// installIn builds commands of the module in a directory, with a string variable set.
+func (j *job) installIn(ctx context.Context, dir, tags, variable string, commands ...string) error {
 	args := []string{
-		"-C", filepath.Join(strings.TrimSpace(string(cache)), module+"@v"+version),
-		"install", "-trimpath", "-buildvcs=false", "-tags", tags,
-		"-ldflags", "-s -w -X " + module + "/" + variable + "=" + version,
+		"-C", dir, "install", "-trimpath", "-buildvcs=false", "-tags", tags, "-ldflags", "-s -w -X " + variable,
 	}
 	return j.goCommand(ctx, "0", append(args, commands...)...)
 }

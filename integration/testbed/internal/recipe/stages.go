@@ -20,6 +20,8 @@ const (
 	buildKitStage   = "buildkit"
 	// DockerVersion is the release of Docker 29's module that is built.
 	DockerVersion = "2.0.0-beta.24"
+	// DockerCLIVersion is the release of Docker's command that is built.
+	DockerCLIVersion = "29.9.2"
 	// RuncVersion is the release of runc that is built for it.
 	RuncVersion = "1.5.2"
 	dockerStage = "docker"
@@ -66,7 +68,7 @@ var (
 	}
 
 	runtimePackages = []string{
-		"acl", "attr", "bash", "btrfs-progs", "docker-buildx", "docker-cli", "e2fsprogs", "fdisk", "file",
+		"acl", "attr", "bash", "btrfs-progs", "docker-buildx", "e2fsprogs", "fdisk", "file",
 		"iproute2", "jq", "kmod", "less", "lsof", "mount", "ncurses-base", "procps", "psmisc", "runc", "strace",
 		"util-linux", "vim-tiny", "xz-utils", "zstd",
 	}
@@ -116,8 +118,8 @@ func stages(release string) []*stage {
 		build:  buildBuildKit,
 	}
 	docker := &stage{
-		name: dockerStage, title: "building Docker's daemon " + DockerVersion, expected: 2 * time.Minute,
-		inputs: []string{DockerVersion, runtime.Version(), dockerTags, RuncVersion, staticTags, staticFlags},
+		name: dockerStage, title: "building Docker's daemon " + DockerVersion + " and command " + DockerCLIVersion, expected: 2 * time.Minute,
+		inputs: []string{DockerVersion, DockerCLIVersion, runtime.Version(), dockerTags, RuncVersion, staticTags, staticFlags},
 		build:  buildDocker,
 	}
 	system := &stage{
