@@ -48,8 +48,8 @@ func suite(ctx context.Context, opts options) error {
 	}
 	began := time.Now()
 	var results []result
-	for _, stage := range stages(opts) {
-		results = append(results, runStage(ctx, stage, opts)...)
+	for _, s := range stages(opts) {
+		results = append(results, runStage(ctx, s, opts)...)
 	}
 	ok := summarize(os.Stdout, results, time.Since(began))
 	if ctx.Err() != nil {

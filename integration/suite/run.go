@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,14 +36,18 @@ type failure struct{ name, output string }
 // skip is a test that could not run, and what it said of that.
 type skip struct{ name, reason string }
 
-func runStage(ctx context.Context, steps []step, opts options) []result {
-	results := make([]result, len(steps))
+func runStage(ctx context.Context, lanes stage, opts options) []result {
+	ran := make([][]result, len(lanes))
 	var wg sync.WaitGroup
-	for i, s := range steps {
-		wg.Go(func() { results[i] = s.run(ctx, opts) })
+	for i, steps := range lanes {
+		wg.Go(func() {
+			for _, s := range steps {
+				ran[i] = append(ran[i], s.run(ctx, opts))
+			}
+		})
 	}
 	wg.Wait()
-	return results
+	return slices.Concat(ran...)
 }
 
 func (s step) run(ctx context.Context, opts options) result {

@@ -24,25 +24,37 @@ type step struct {
 	cannot string
 }
 
-// stages are the steps in order; those of one stage run side by side.
-func stages(opts options) [][]step {
-	all := [][]step{
-		{{name: "vet", args: []string{"go", "vet", "./..."}},
-			{name: "vet for freebsd", env: []string{"GOOS=freebsd", "GOARCH=amd64", "CGO_ENABLED=0"},
-				args: []string{"go", "vet", "./snapshotter/...", "./plugin/...", "./cmd/..."}}},
-		{{name: "lint", args: []string{opts.lint, "run", "./..."}}},
-		{{name: "unit", tests: true, args: unitArgs(opts)}},
-		integrationSteps(opts),
-		powercutSteps(opts),
+// A lane is steps that run one after the other. A stage is lanes that run side by side.
+type (
+	lane  []step
+	stage []lane
+)
+
+// stages are all that is to be run, in order.
+func stages(opts options) []stage {
+	all := []stage{
+		{{{name: "vet", args: []string{"go", "vet", "./..."}}},
+			{{name: "vet for freebsd", env: []string{"GOOS=freebsd", "GOARCH=amd64", "CGO_ENABLED=0"},
+				args: []string{"go", "vet", "./snapshotter/...", "./plugin/...", "./cmd/..."}}}},
+		{{{name: "lint", args: []string{opts.lint, "run", "./..."}}}},
+		{{{name: "unit", tests: true, args: unitArgs(opts)}}},
+		machineStage(opts),
 	}
-	if opts.long {
-		all = append(all, []step{nativeStep(opts, "2.4"), nativeStep(opts, "2.3")})
+	var chosen []stage
+	for _, s := range all {
+		if s = s.only(opts.only); len(s) > 0 {
+			chosen = append(chosen, s)
+		}
 	}
-	var chosen [][]step
-	for _, stage := range all {
-		var steps []step
-		for _, s := range stage {
-			if strings.Contains(s.name, opts.only) {
+	return chosen
+}
+
+// only returns the lanes of the steps whose name has a text.
+func (s stage) only(text string) (chosen stage) {
+	for _, all := range s {
+		var steps lane
+		for _, s := range all {
+			if strings.Contains(s.name, text) {
 				steps = append(steps, s)
 			}
 		}
@@ -63,25 +75,29 @@ func unitArgs(opts options) []string {
 		"./integration/registry/...", "./integration/suite/...", "./integration/testbed/...", "./integration/tied/...")
 }
 
-// integrationSteps run the same test binary against each release of ZFS, each
-// with another containerd.
-func integrationSteps(opts options) []step {
+// machineStage has a lane for each release of ZFS, each with another containerd. A machine
+// has a part of the processors: where one lane has less to do than the other, its next
+// step does not wait for that.
+func machineStage(opts options) stage {
+	newer := lane{guestStep(opts, "integration, ZFS 2.4, containerd 2.4", "2.4", "2.4"), powercutStep(opts, "2.4")}
+	older := lane{guestStep(opts, "integration, ZFS 2.3, containerd 1.7", "2.3", "1.7"), powercutStep(opts, "2.3")}
 	if os.Getenv("ZFSTPL_TEST_HOST") == "1" {
-		return hostSteps(opts)
+		newer, older = hostSteps(opts), nil
 	}
-	return []step{
-		guestStep(opts, "integration, ZFS 2.4, containerd 2.4", "2.4", "2.4"),
-		guestStep(opts, "integration, ZFS 2.3, containerd 1.7", "2.3", "1.7"),
+	if opts.long {
+		newer, older = append(newer, nativeStep(opts, "2.4")), append(older, nativeStep(opts, "2.3"))
 	}
+	return stage{newer, older}
 }
 
-func hostSteps(opts options) []step {
+func hostSteps(opts options) lane {
 	s := step{name: "integration, this host's ZFS", verbose: true, args: testArgs(opts, filepath.Join(opts.bin, "integration.test"))}
 	s.env = []string{"ZFSTPL_BIN=" + absolute(opts.bin)}
 	if err := testpool.Available(); err != nil {
 		s.cannot = err.Error()
 	}
-	return []step{s, {name: "integration, other releases of ZFS", cannot: "ZFSTPL_TEST_HOST=1 tests the release that is here"}}
+	return lane{s, {name: "integration, other releases of ZFS", cannot: "ZFSTPL_TEST_HOST=1 tests the release that is here"},
+		{name: "power cuts", cannot: "ZFSTPL_TEST_HOST=1 uses this host, whose power is not ours to cut"}}
 }
 
 // guestStep boots a machine of its own. The two share the processors: more of
@@ -94,15 +110,7 @@ func guestStep(opts options, name, zfs, containerd string) step {
 	return step{name: name, verbose: true, args: append(args, testArgs(opts, "/put/bin/integration.test")...)}
 }
 
-// powercutSteps kill machines in the middle of a load and look at what is left,
-// with each release of ZFS.
-func powercutSteps(opts options) []step {
-	if os.Getenv("ZFSTPL_TEST_HOST") == "1" {
-		return []step{{name: "power cuts", cannot: "ZFSTPL_TEST_HOST=1 uses this host, whose power is not ours to cut"}}
-	}
-	return []step{powercutStep(opts, "2.4"), powercutStep(opts, "2.3")}
-}
-
+// powercutStep kills machines in the middle of a load and looks at what is left.
 func powercutStep(opts options, zfs string) step {
 	cuts, requests := "3", "60"
 	if opts.long {
