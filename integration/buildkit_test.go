@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -19,30 +18,18 @@ import (
 
 const builtImage = "docker.io/zfstpl/built:1"
 
-// Two stages: what the first one runs and copies, the second takes from it.
-const dockerfile = `FROM %[1]s AS build
-RUN ["/app", "write", "/data/made", "made"]
-COPY copied /data/copied
-FROM %[1]s
-COPY --from=build /data/made /data/copied /out/
-RUN ["/app", "write", "/data/kept", "changed"]
-ENTRYPOINT ["/app"]
-CMD ["ls"]
-`
-
 // BuildKit builds on a containerd whose snapshots and layers are ours. What it
 // built runs here and on overlayfs, and what it has built it does not build
 // again. When it forgets its cache, nothing is left.
 func TestBuildKit(t *testing.T) {
+	onlyOnce(t, olderReleases, aClient)
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	c := startContainerd(t, d)
 	_, ref := serveImage(t, writeTestImage(t))
 	b := startBuildKit(t, c, strings.Split(ref, "/")[0])
 
-	context := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(context, "Dockerfile"), fmt.Appendf(nil, dockerfile, ref), 0o644))
-	require.NoError(t, os.WriteFile(filepath.Join(context, "copied"), []byte("copied"), 0o644))
+	context := newContext(t, fmt.Sprintf(dockerfile, ref), map[string]string{"copied": "copied"})
 	archive, progress := b.build(t, context)
 	assert.Empty(t, cachedSteps(progress))
 	assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"), "the base was unpacked by our differ")
@@ -69,8 +56,16 @@ func TestBuildKit(t *testing.T) {
 		assert.Equal(t, []string{"RUN made"}, cachedSteps(progress), "all behind what changed is built again:\n%s", progress)
 	}
 
+	dir := t.TempDir()
+	buildAtOnce(t, ref, func(name, context string) error {
+		_, err := b.try(buildArgs(context, "docker.io/zfstpl/"+name+":1", filepath.Join(dir, name))...)
+		return err
+	})
+	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", filepath.Join(dir, "cached-0"))
+	assertCacheBuilt(t, c.ctr(t, "run", "--rm", "--snapshotter", "zfstpl", "docker.io/zfstpl/cached-0:1", "cached", "/app", "ls"))
+
 	b.forget(t)
-	c.ctr(t, "images", "delete", "--sync", builtImage)
+	c.ctr(t, "images", "delete", "--sync", builtImage, "docker.io/zfstpl/cached-0:1")
 	c.collect(t, "buildkit")
 	require.NoError(t, d.snapshotter(t).Cleanup(b.ctx))
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
@@ -101,13 +96,14 @@ func startBuildKit(t testing.TB, c *containerd, registry string) *buildKit {
 // ctl runs buildctl and answers what it wrote.
 func (b *buildKit) ctl(t testing.TB, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 4*patience) // a build has many steps
-	defer cancel()
-	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, "buildctl", append([]string{"--addr", b.address, "--timeout", fmt.Sprint(patience.Seconds())}, args...)...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	require.NoError(t, cmd.Run(), "buildctl %s:\n%s", strings.Join(args, " "), &out)
-	return out.String()
+	out, err := b.try(args...)
+	require.NoError(t, err)
+	return out
+}
+
+// try is ctl for a command that may fail.
+func (b *buildKit) try(args ...string) (string, error) {
+	return runClient("buildctl", true, append([]string{"--addr", b.address, "--timeout", fmt.Sprint(patience.Seconds())}, args...)...)
 }
 
 // build builds a directory. It answers the image as an archive, and what was
@@ -115,9 +111,13 @@ func (b *buildKit) ctl(t testing.TB, args ...string) string {
 func (b *buildKit) build(t testing.TB, dir string) (archive, progress string) {
 	t.Helper()
 	archive = filepath.Join(t.TempDir(), "built.tar")
-	progress = b.ctl(t, "build", "--progress", "plain", "--frontend", "dockerfile.v0",
-		"--local", "context="+dir, "--local", "dockerfile="+dir, "--output", "type=oci,name="+builtImage+",dest="+archive)
-	return archive, progress
+	return archive, b.ctl(t, buildArgs(dir, builtImage, archive)...)
+}
+
+// buildArgs are the arguments to build a directory into an archive of a named image.
+func buildArgs(dir, name, archive string) []string {
+	return []string{"build", "--progress", "plain", "--frontend", "dockerfile.v0",
+		"--local", "context=" + dir, "--local", "dockerfile=" + dir, "--output", "type=oci,name=" + name + ",dest=" + archive}
 }
 
 // cachedSteps are the steps of our Dockerfile that BuildKit says it need not do

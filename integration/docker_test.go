@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,50 +15,132 @@ import (
 )
 
 // Docker keeps its images and containers in a containerd whose snapshots and layers
-// are ours: pulled, run, looked at, committed, built, removed, and nothing is left.
+// are ours. What follows are its stories, on one daemon; when all of it is removed,
+// nothing is left.
 func TestDocker(t *testing.T) {
+	onlyOnce(t, newerReleases, aClient)
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	c := startContainerd(t, d)
 	_, ref := serveImage(t, writeTestImage(t))
 	docker := startDocker(t, c)
 	assert.Equal(t, "zfstpl\n", docker.run(t, "info", "--format", "{{.Driver}}"))
-
 	docker.run(t, "pull", "--quiet", ref)
 	assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"), "by our differ")
-	docker.run(t, "run", "--name", "writes", "--network", "none", ref, "write", "/data/own", strings.Repeat("own", 10_000))
-	assert.Equal(t, "C /data\nA /data/own\n", docker.run(t, "diff", "writes"))
-	eventually(t, "what a container wrote is accounted", func() bool {
-		var size uint64
-		_, err := fmt.Sscan(docker.run(t, "inspect", "--size", "--format", "{{.SizeRw}}", "writes"), &size)
-		return !assert.NoError(t, err) || size >= 4096
+
+	t.Run("a container is run, looked at and committed", func(t *testing.T) {
+		docker.commits(t, ref)
+		assert.Equal(t, 1, strings.Count(d.log.String(), "a layer was made"), "by our differ")
 	})
+	t.Run("an image is built", func(t *testing.T) { docker.builds(t, ref) })
+	t.Run("builds at one time share a cache", func(t *testing.T) { docker.buildsAtOnce(t, ref) })
+	t.Run("an image is saved, loaded and pushed", func(t *testing.T) { docker.movesImages(t, ref) })
+	t.Run("files are copied out of a container and into it", func(t *testing.T) { docker.copies(t, ref) })
+	t.Run("a container runs as the user of its image", func(t *testing.T) { docker.runsAsUser(t, ref) })
 
-	docker.run(t, "commit", "--change", `CMD ["ls"]`, "writes", "committed")
-	assert.Equal(t, 1, strings.Count(d.log.String(), "a layer was made"), "by our differ")
-	files := docker.run(t, "run", "--rm", "--network", "none", "committed")
-	assert.Contains(t, files, "/data/own\n")
-	assert.Contains(t, files, "/data/added\n")
-	assert.NotContains(t, files, "/data/removed", "a whiteout")
-
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), fmt.Appendf(nil, dockerfile, ref), 0o644))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "copied"), []byte("copied"), 0o644))
-	docker.run(t, "build", "--quiet", "--network", "none", "--tag", "built", dir)
-	files = docker.run(t, "run", "--rm", "--network", "none", "built")
-	for _, path := range []string{"/out/made\n", "/out/copied\n", "/data/kept\n", "/data/added\n"} {
-		assert.Contains(t, files, path)
-	}
-	assert.NotContains(t, files, "/data/made", "that was in the other stage")
-
-	docker.run(t, "run", "--detach", "--name", "waits", "--network", "none", ref, "wait")
-	docker.run(t, "stop", "waits")
-	docker.run(t, "rm", "waits", "writes")
-	docker.run(t, "rmi", "built", "committed", ref)
 	docker.run(t, "system", "prune", "--all", "--force")
 	c.collect(t, "moby")
 	require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+}
+
+func (k *docker) commits(t *testing.T, ref string) {
+	k.container(t, "--name", "writes", ref, "write", "/data/own", strings.Repeat("own", 10_000))
+	assert.Equal(t, "C /data\nA /data/own\n", k.run(t, "diff", "writes"))
+	eventually(t, "what a container wrote is accounted", func() bool {
+		var size uint64
+		_, err := fmt.Sscan(k.run(t, "inspect", "--size", "--format", "{{.SizeRw}}", "writes"), &size)
+		return !assert.NoError(t, err) || size >= 4096
+	})
+	k.run(t, "commit", "--change", `CMD ["ls"]`, "writes", "committed")
+	files := k.container(t, "--rm", "committed")
+	assert.Contains(t, files, "/data/own\n")
+	assert.Contains(t, files, "/data/added\n")
+	assert.NotContains(t, files, "/data/removed", "a whiteout")
+	k.run(t, "rm", "writes")
+	k.run(t, "rmi", "committed")
+}
+
+func (k *docker) builds(t *testing.T, ref string) {
+	k.build(t, "built", fmt.Sprintf(dockerfile, ref), map[string]string{"copied": "copied"})
+	files := k.container(t, "--rm", "built")
+	for _, path := range []string{"/out/made\n", "/out/copied\n", "/data/kept\n", "/data/added\n"} {
+		assert.Contains(t, files, path)
+	}
+	assert.NotContains(t, files, "/data/made", "that was in the other stage")
+	k.run(t, "rmi", "built")
+}
+
+func (k *docker) buildsAtOnce(t *testing.T, ref string) {
+	buildAtOnce(t, ref, func(name, dir string) error {
+		_, err := k.try("build", "--quiet", "--network", "none", "--tag", name, dir)
+		return err
+	})
+	for i := range cacheBuilds {
+		name := fmt.Sprintf("cached-%d", i)
+		if i == 0 {
+			assertCacheBuilt(t, k.container(t, "--rm", name))
+		}
+		k.run(t, "rmi", name)
+	}
+}
+
+// An image of layers that Docker pulled and of one that it made goes out and comes back,
+// as an archive and by a registry.
+func (k *docker) movesImages(t *testing.T, ref string) {
+	registry, _, _ := strings.Cut(ref, "/")
+	moved := registry + "/zfstpl/moved:1"
+	k.build(t, moved, fmt.Sprintf("FROM %s\nCOPY copied /data/copied\n", ref), map[string]string{"copied": "copied"})
+	archive := filepath.Join(t.TempDir(), "moved.tar")
+	k.run(t, "save", "--output", archive, moved)
+	k.run(t, "push", "--quiet", moved)
+	k.run(t, "rmi", moved)
+	for how, back := range map[string][]string{"loaded": {"load", "--quiet", "--input", archive}, "pulled": {"pull", "--quiet", moved}} {
+		k.run(t, back...)
+		assert.Contains(t, k.container(t, "--rm", moved, "ls"), "/data/copied\n", how)
+		k.run(t, "rmi", moved)
+	}
+}
+
+func (k *docker) copies(t *testing.T, ref string) {
+	dir := t.TempDir()
+	into, out := filepath.Join(dir, "into"), filepath.Join(dir, "out")
+	require.NoError(t, os.WriteFile(into, []byte("copied"), 0o644))
+	k.container(t, "--detach", "--name", "waits", ref, "wait")
+	k.run(t, "cp", into, "waits:/data/running")
+	k.run(t, "stop", "waits")
+	k.run(t, "cp", into, "waits:/data/stopped")
+	for _, name := range []string{"running", "stopped"} {
+		k.run(t, "cp", "waits:/data/"+name, out)
+		content, err := os.ReadFile(out)
+		require.NoError(t, err)
+		assert.Equal(t, "copied", string(content), name)
+	}
+	assert.Equal(t, "C /data\nA /data/running\nA /data/stopped\n", k.run(t, "diff", "waits"))
+	for kind, want := range map[string]string{"Images": "1", "Containers": "1"} {
+		assert.Contains(t, k.run(t, "system", "df", "--format", "{{.Type}} {{.TotalCount}}"), kind+" "+want+"\n")
+	}
+	assert.Contains(t, k.run(t, "system", "df", "--verbose"), "waits")
+	k.run(t, "rm", "waits")
+}
+
+// A command in a container runs as the user that the image names, and so does what asks
+// it how it is: for that Docker reads the files of users in the container's root.
+func (k *docker) runsAsUser(t *testing.T, ref string) {
+	k.build(t, "user", fmt.Sprintf(userDockerfile, ref), map[string]string{"passwd": passwd, "group": group})
+	k.container(t, "--detach", "--name", "user", "user")
+	for user, want := range map[string]string{"": "33:33 [33 44]", "web": "33:33 [33 44]", "33": "33:33 [33 44]", "web:extra": "33:44 [44]", "0": "0:0 [0]"} {
+		args := []string{"exec", "user", "/app", "self"}
+		if user != "" {
+			args = []string{"exec", "--user", user, "user", "/app", "self"}
+		}
+		assert.Contains(t, k.run(t, args...), want, "user %q", user)
+	}
+	eventually(t, "it is healthy", func() bool {
+		return k.run(t, "inspect", "--format", "{{.State.Health.Status}}", "user") == "healthy\n"
+	})
+	k.run(t, "rm", "--force", "user")
+	k.run(t, "rmi", "user")
 }
 
 // docker is a running dockerd.
@@ -90,14 +171,27 @@ func startDocker(t testing.TB, c *containerd) *docker {
 	return k
 }
 
+// container runs a container without a network, and answers what it wrote.
+func (k *docker) container(t testing.TB, args ...string) string {
+	t.Helper()
+	return k.run(t, append([]string{"run", "--network", "none"}, args...)...)
+}
+
+// build builds an image of a Dockerfile and files.
+func (k *docker) build(t testing.TB, name, dockerfile string, files map[string]string) {
+	t.Helper()
+	k.run(t, "build", "--quiet", "--network", "none", "--tag", name, newContext(t, dockerfile, files))
+}
+
 // run runs docker and answers what it wrote to stdout.
 func (k *docker) run(t testing.TB, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-	defer cancel()
-	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "docker", append([]string{"--host", k.address}, args...)...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	require.NoError(t, cmd.Run(), "docker %s: %s%s", strings.Join(args, " "), &stdout, &stderr)
-	return stdout.String()
+	out, err := k.try(args...)
+	require.NoError(t, err)
+	return out
+}
+
+// try is run for a command that may fail.
+func (k *docker) try(args ...string) (string, error) {
+	return runClient("docker", false, append([]string{"--host", k.address}, args...)...)
 }

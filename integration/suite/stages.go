@@ -107,7 +107,11 @@ func guestStep(opts options, name, zfs, containerd string) step {
 		"--memory", "4G", "--cores", strconv.Itoa(max(1, runtime.NumCPU()/2)), "--timeout", limit(opts, 5).String(),
 		"--put", opts.bin + ":/put/bin",
 		"--env", "ZFSTPL_BIN=/put/bin", "--"}
-	return step{name: name, verbose: true, args: append(args, testArgs(opts, "/put/bin/integration.test")...)}
+	args = append(args, testArgs(opts, "/put/bin/integration.test")...)
+	if !opts.long {
+		args = append(args, "-matrix")
+	}
+	return step{name: name, verbose: true, args: args}
 }
 
 // powercutStep kills machines in the middle of a load and looks at what is left.

@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -19,7 +21,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: app hello | wait | write FILE TEXT | ls | id")
+		return fmt.Errorf("usage: app hello | wait | write FILE TEXT | ls | id | self | meet DIR NAME COUNT OTHER")
 	}
 	switch args[0] {
 	case "hello":
@@ -36,10 +38,57 @@ func run(args []string) error {
 	case "id":
 		fmt.Printf("%d:%d\n", os.Getuid(), os.Getgid())
 		return nil
+	case "self":
+		return self()
 	case "ls":
 		return list()
+	case "meet":
+		return meet(args[1], args[2], args[3], args[4])
 	}
 	return fmt.Errorf("app: unknown command %q", args[0])
+}
+
+// self prints as whom and where it runs.
+func self() error {
+	groups, err := os.Getgroups()
+	if err != nil {
+		return err
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d:%d %v in %s on %s\n", os.Getuid(), os.Getgid(), groups, dir, host)
+	return nil
+}
+
+// meetTime is how long the first one waits for the last one.
+const meetTime = 4 * time.Minute
+
+// meet makes a file in a directory and waits until as many as are awaited have done so.
+// It looks for them in another directory, which is the same one mounted elsewhere.
+func meet(dir, name, count, other string) error {
+	want, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(meetTime); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		entries, err := os.ReadDir(other)
+		if err != nil {
+			return err
+		}
+		if len(entries) >= want {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s waited for %d in %s in vain", name, want, other)
 }
 
 // list prints the files of the image, one a line.
