@@ -70,11 +70,11 @@ type differ interface {
 
 // newServer answers a server of a snapshotter and, where it is not nil, a differ.
 func newServer(sn service, differ differ) (*grpc.Server, *poolHealth) {
-	server := grpc.NewServer(
+	server := grpc.NewServer(append(newCallers().options(),
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
 		// What a call that is broken off takes back needs the pool and containerd.
-		grpc.WaitForHandlers(true))
+		grpc.WaitForHandlers(true))...)
 	snapshotsapi.RegisterSnapshotsServer(server, newSnapshotService(sn))
 	control.Register(server, sn, sn.Dataset())
 	services := []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName, control.ServiceName}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+)
+
+// caller is the process at the other end of a connection, as it was when it connected.
+// It implements credentials.AuthInfo.
+type caller struct {
+	pid   int    // in the daemon's PID namespace; 0 identifies nothing
+	name  string // of its program
+	mount string // its mount namespace; "" where that cannot be read
+
+	pidns    uint64 // its PID namespace; 0 where that cannot be read
+	innerPID int    // its PID there
+
+	process *os.Process // holds on to it: another process with its number is not it
+}
+
+// AuthType names the kind of credentials.
+func (*caller) AuthType() string { return "unix" }
+
+// String returns what a message says of a caller.
+func (c *caller) String() string {
+	if c.pid == 0 {
+		return "a process that cannot be identified"
+	}
+	return fmt.Sprintf("process %d (%s)", c.pid, c.name)
+}
+
+// alive reports whether the caller's process still runs.
+func (c *caller) alive() bool {
+	return c.process != nil && c.process.Signal(syscall.Signal(0)) == nil
+}
+
+// callerOf returns the caller that a request came from. It is never nil.
+func callerOf(ctx context.Context) *caller {
+	if p, ok := peer.FromContext(ctx); ok {
+		if c, ok := p.AuthInfo.(*caller); ok {
+			return c
+		}
+	}
+	return &caller{}
+}
+
+// unixCredentials are the transport credentials of a unix socket: nothing is sent, and
+// the kernel says which process has connected. Whether a caller may do what it asks for
+// is decided for each request: a connection is never refused.
+type unixCredentials struct{}
+
+var _ credentials.TransportCredentials = unixCredentials{}
+
+// ServerHandshake returns the connection as it is, with its caller.
+func (unixCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return conn, identify(conn), nil
+}
+
+// ClientHandshake fails: these credentials are a server's.
+func (unixCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("these credentials are for a server")
+}
+
+// Info returns what gRPC wants to know of the protocol.
+func (unixCredentials) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "unix"}
+}
+
+// Clone returns the same credentials: they have no state.
+func (c unixCredentials) Clone() credentials.TransportCredentials { return c }
+
+// OverrideServerName does nothing: a unix socket has no server's name.
+func (unixCredentials) OverrideServerName(string) error { return nil }
+
+// programName returns the name of a process's program, for a message.
+func programName(proc string) string {
+	text, err := os.ReadFile(proc + "/comm")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(text))
+}

@@ -1,0 +1,16 @@
+package snapshotter
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestTheMountNamespaceOfACaller(t *testing.T) {
+	t.Parallel()
+	assert.False(t, inOtherMountNamespace(t.Context()))
+	ctx, cancel := context.WithCancel(WithOtherMountNamespace(t.Context()))
+	defer cancel()
+	assert.True(t, inOtherMountNamespace(ctx), "and so it is below that context")
+}
