@@ -67,7 +67,7 @@ func TestBuildKit(t *testing.T) {
 	b.forget(t)
 	c.ctr(t, "images", "delete", "--sync", builtImage, "docker.io/zfstpl/cached-0:1")
 	c.collect(t, "buildkit")
-	require.NoError(t, d.snapshotter(t).Cleanup(b.ctx))
+	d.clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 

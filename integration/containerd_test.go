@@ -38,10 +38,11 @@ type containerd struct {
 // and stops it when t ends.
 func startContainerd(t testing.TB, d *daemon) *containerd {
 	t.Helper()
-	return startContainerdWith(t, d, func(int, string) string {
-		return "disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n"
-	})
+	return startContainerdWith(t, d, func(int, string) string { return withoutCRI })
 }
+
+// withoutCRI is configuration without the plugins of Kubernetes.
+const withoutCRI = "disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n"
 
 // startContainerdWith is startContainerd with more configuration, for the version of
 // its file and for a directory.
@@ -70,6 +71,7 @@ func newContainerd(t testing.TB, d *daemon) (*containerd, int) {
 	dir, err := os.MkdirTemp("", "zfstpl-ctd-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	d.standIn()
 	return &containerd{dir: dir, address: d.containerd(), log: &syncBuffer{}}, version
 }
 
@@ -189,18 +191,17 @@ func writeTestImage(t testing.TB) string {
 // The daemon is killed under a running container and started again: the
 // container does not notice, and the daemon knows everything.
 func TestContainersOutliveTheDaemon(t *testing.T) {
-	ctx := context.Background()
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	c := startContainerd(t, d)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeTestImage(t))
 
 	c.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", testImage, "waits", "/app", "wait")
-	before := everything(t, d.snapshotter(t))
+	before := everything(t, c.snapshotter(t, "default"))
 	d.kill(t)
 	assert.Contains(t, c.ctr(t, "tasks", "ls"), "RUNNING")
 	d.start(t)
-	assert.Equal(t, before, everything(t, d.snapshotter(t)))
+	assert.Equal(t, before, everything(t, c.snapshotter(t, "default")))
 	assert.Contains(t, c.ctr(t, "tasks", "ls"), "RUNNING")
 
 	out := c.ctr(t, "run", "--rm", "--snapshotter", "zfstpl", testImage, "lists", "/app", "ls")
@@ -212,6 +213,6 @@ func TestContainersOutliveTheDaemon(t *testing.T) {
 	c.ctr(t, "tasks", "delete", "--force", "waits")
 	c.ctr(t, "containers", "delete", "waits")
 	c.ctr(t, "images", "delete", "--sync", testImage)
-	require.NoError(t, d.snapshotter(t).Cleanup(ctx))
+	d.clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }

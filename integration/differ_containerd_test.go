@@ -58,7 +58,7 @@ func TestARunningContainerBecomesAnImage(t *testing.T) {
 	for _, image := range []string{testImage, committedImage} {
 		c.ctr(t, "images", "delete", "--sync", image)
 	}
-	require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
+	d.clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -40,7 +39,7 @@ func TestDocker(t *testing.T) {
 
 	docker.run(t, "system", "prune", "--all", "--force")
 	c.collect(t, "moby")
-	require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
+	d.clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 

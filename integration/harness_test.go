@@ -21,8 +21,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/zfstpl/zfstpl/integration/standin"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/integration/tied"
+	"github.com/zfstpl/zfstpl/plugin/control"
+	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
 // patience bounds every wait for an event. The testbed is emulated and slow.
@@ -45,6 +48,7 @@ type daemon struct {
 	log     *syncBuffer
 	exited  chan struct{} // closed when the process has ended
 	err     error         // how it ended; read after exited
+	standIn func()        // ends what stands in for containerd while none runs
 }
 
 // startDaemon starts a daemon on base, waits until it says READY and stops it
@@ -66,6 +70,9 @@ func newDaemon(t testing.TB, base *testpool.Base, flags ...string) *daemon {
 		require.NoError(t, testpool.Unmount(d.address))
 		require.NoError(t, os.RemoveAll(dir))
 	})
+	d.standIn, err = standin.Serve(d.containerd())
+	require.NoError(t, err)
+	t.Cleanup(d.standIn)
 	args := append([]string{"--dataset", base.String(), "--root", base.Root, "--address", d.address,
 		"--containerd-address", d.containerd(),
 		"--log-level", "debug", "--warm-keep", "0s", "--zfs-client", string(base.Choice)}, flags...)
@@ -135,7 +142,8 @@ func (d *daemon) dial(t testing.TB) *grpc.ClientConn {
 	return conn
 }
 
-// snapshotter is the daemon as containerd sees it.
+// snapshotter is the daemon as containerd sees it. Once a containerd runs the daemon
+// serves nothing else.
 func (d *daemon) snapshotter(t testing.TB) proxied {
 	t.Helper()
 	client := snapshotsapi.NewSnapshotsClient(d.dial(t))
@@ -148,6 +156,25 @@ type proxied struct{ snapshots.Snapshotter }
 
 func (p proxied) Cleanup(ctx context.Context) error {
 	return p.Snapshotter.(snapshots.Cleaner).Cleanup(ctx)
+}
+
+// clean has the daemon clean up, as 'zfstpl cleanup' does, which any process may.
+func (d *daemon) clean(t testing.TB) {
+	t.Helper()
+	require.NoError(t, control.Clean(t.Context(), d.dial(t), d.base.String(), nil))
+}
+
+// recordNames are the names of all records in the base, as the pool has them.
+func (d *daemon) recordNames(t testing.TB) (names []string) {
+	t.Helper()
+	entries, err := snapshotter.Inspect(t.Context(), d.base.Client, d.base.Base)
+	require.NoError(t, err)
+	for _, e := range entries {
+		for _, r := range e.Records {
+			names = append(names, r.Name)
+		}
+	}
+	return names
 }
 
 type readiness struct {

@@ -64,7 +64,7 @@ func TestKubernetes(t *testing.T) {
 	k.endPod(t, pod)
 	k.removeImage(t, sandbox)
 	k.containerd.collect(t, "k8s.io")
-	require.NoError(t, d.snapshotter(t).Cleanup(k.ctx))
+	d.clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 

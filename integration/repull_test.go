@@ -34,7 +34,7 @@ func identities(t testing.TB, base *testpool.Base) map[string]zfs.Dataset {
 func (c *containerd) forget(t testing.TB, d *daemon, namespace, ref string) {
 	t.Helper()
 	c.ctr(t, "--namespace", namespace, "images", "delete", "--sync", ref)
-	require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
+	d.clean(t)
 }
 
 // pullByClient pulls as nerdctl does, and the CRI plugin of 1.7.
@@ -73,7 +73,7 @@ func TestRepullUnpacksNothing(t *testing.T) {
 	assert.Equal(t, testLayers, registry.Fetched().Layers)
 	first := c.lists(t, "default", ref)
 	c.forget(t, d, "default", ref)
-	assert.Empty(t, everything(t, d.snapshotter(t)), "containerd knows nothing of it any more")
+	assert.Empty(t, d.recordNames(t), "containerd knows nothing of it any more")
 	before := identities(t, base)
 	assert.Len(t, before, 1+testLayers)
 	require.NotContains(t, d.log.String(), "revived")
@@ -105,7 +105,7 @@ func TestReimportMakesNoTemplates(t *testing.T) {
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
 	first := c.lists(t, "default", testImage)
 	c.forget(t, d, "default", testImage)
-	assert.Empty(t, everything(t, d.snapshotter(t)))
+	assert.Empty(t, d.recordNames(t))
 	before := identities(t, base)
 	assert.Len(t, before, 1+testLayers)
 

@@ -47,7 +47,23 @@ func bottom(t testing.TB, archive string) string {
 func TestNamespacesOfContainerdShareNothing(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base, "--share-templates=false", "--warm-keep", "forever")
-	c := startContainerd(t, d)
+	shareNothing(t, d, startContainerd(t, d))
+}
+
+// Where containerd isolates its namespaces they share nothing here either, whatever the
+// setting says.
+func TestIsolatedNamespacesOfContainerdShareNothing(t *testing.T) {
+	base := pool.NewBase(t)
+	d := startDaemon(t, base, "--share-templates=true", "--warm-keep", "forever")
+	shareNothing(t, d, startContainerdWith(t, d, func(int, string) string {
+		return withoutCRI + "[plugins.\"io.containerd.metadata.v1.bolt\"]\n  content_sharing_policy = \"isolated\"\n"
+	}))
+	assert.Equal(t, 1, strings.Count(d.log.String(), "content_sharing_policy is isolated"))
+}
+
+func shareNothing(t *testing.T, d *daemon, c *containerd) {
+	t.Helper()
+	base := d.base
 	archive := writeTestImage(t)
 	chain := bottom(t, archive)
 	registry, ref := serveImage(t, archive)

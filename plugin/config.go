@@ -36,8 +36,9 @@ type Config struct {
 	Root string `toml:"root"`
 	// Address is the daemon's unix socket, in a directory of its own.
 	Address string `toml:"address"`
-	// ContainerdAddress is containerd's own socket: the diff service keeps layers
-	// in its content store. Empty: no diff service.
+	// ContainerdAddress is containerd's own socket: only that containerd may use the
+	// snapshots, and the diff service keeps layers in its content store. Empty: any
+	// process may use them, and there is no diff service.
 	ContainerdAddress string `toml:"containerd_address"`
 	// LogLevel is trace, debug, info, warn, error, fatal or panic.
 	LogLevel string `toml:"log_level"`

@@ -18,3 +18,19 @@ func inOtherMountNamespace(ctx context.Context) bool {
 	other, _ := ctx.Value(otherMountNamespace{}).(bool)
 	return other
 }
+
+// isolatedNamespaces is the key of a context whose caller's namespaces share no templates.
+type isolatedNamespaces struct{}
+
+// WithOwnTemplates returns a context for a caller whose namespaces are isolated from each
+// other: for its request Config.OwnTemplates is set.
+func WithOwnTemplates(ctx context.Context) context.Context {
+	return context.WithValue(ctx, isolatedNamespaces{}, true)
+}
+
+// ownTemplates reports whether namespaces share no templates: none of them do, or not
+// those of this caller.
+func (s *Snapshotter) ownTemplates(ctx context.Context) bool {
+	own, _ := ctx.Value(isolatedNamespaces{}).(bool)
+	return own || s.config.OwnTemplates
+}

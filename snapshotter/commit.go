@@ -91,10 +91,10 @@ func (s *Snapshotter) committable(name, key, parent string) (*record, error) {
 // joins. The lock of a layer's dataset is held until unlock.
 func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into layout.Template, unlock func(), err error) {
 	opaque := s.config.Base.Opaque(r.id)
-	if !s.makesLayer(r, active) {
+	if !s.makesLayer(ctx, r, active) {
 		return opaque, func() {}, nil
 	}
-	layer, err := s.layer(r.info.Name, active.target)
+	layer, err := s.layer(ctx, r.info.Name, active.target)
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
@@ -121,11 +121,11 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into 
 
 // makesLayer tells whether a commit is of the image layer that the active
 // snapshot was prepared for: its name has to say the same.
-func (s *Snapshotter) makesLayer(r, active *record) bool {
+func (s *Snapshotter) makesLayer(ctx context.Context, r, active *record) bool {
 	if active.target == "" || layout.ClientName(r.info.Name) != active.target {
 		return false
 	}
-	return !s.config.OwnTemplates || layout.Namespace(r.info.Name) == layout.Namespace(active.info.Name)
+	return !s.ownTemplates(ctx) || layout.Namespace(r.info.Name) == layout.Namespace(active.info.Name)
 }
 
 func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, active *record) error {

@@ -92,7 +92,7 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ..
 		return err
 	}
 	records := s.index.sorted()
-	if ns, ok := namespaces.Namespace(ctx); ok && s.config.OwnTemplates {
+	if ns, ok := namespaces.Namespace(ctx); ok && s.ownTemplates(ctx) {
 		slices.SortStableFunc(records, func(a, b *record) int { return rank(b, ns) - rank(a, ns) })
 	}
 	for _, r := range records {

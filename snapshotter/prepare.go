@@ -199,8 +199,8 @@ func extracts(info snapshots.Info) bool {
 
 // layer is the template of a layer, as the snapshot called name has it: shared
 // by all namespaces or its namespace's own.
-func (s *Snapshotter) layer(name, chain string) (layout.Template, error) {
-	if s.config.OwnTemplates {
+func (s *Snapshotter) layer(ctx context.Context, name, chain string) (layout.Template, error) {
+	if s.ownTemplates(ctx) {
 		return s.config.Base.OwnLayer(layout.Namespace(name), chain)
 	}
 	return s.config.Base.Layer(chain)
@@ -218,10 +218,10 @@ func (s *Snapshotter) revive(ctx context.Context, r *record) error {
 	if ref == "" {
 		return nil
 	}
-	if s.config.OwnTemplates && !ownIsFound(ctx, r) {
+	if s.ownTemplates(ctx) && !ownIsFound(ctx, r) {
 		return nil
 	}
-	layer, err := s.layer(r.info.Name, ref)
+	layer, err := s.layer(ctx, r.info.Name, ref)
 	if err != nil {
 		return err
 	}

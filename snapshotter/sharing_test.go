@@ -59,6 +59,25 @@ func TestOwnTemplates(t *testing.T) {
 	s.requireInvariants()
 }
 
+// containerd isolates its namespaces: they share nothing whatever the setting says, and
+// a layer that was shared before stays with those who have it.
+func TestOwnTemplatesOfAContainerdThatIsolatesNamespaces(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	ids := []string{chain("a"), chain("b")}
+	shared, unpacked := s.pullChain("default", "shared ", ids...)
+	assert.Equal(t, 2, unpacked)
+	s.ctx = WithOwnTemplates(s.ctx)
+	theirs, unpacked := s.pullChain("zoo", "theirs ", ids...)
+	assert.Equal(t, 2, unpacked, "nothing of the other's is found")
+	again, unpacked := s.pullChain("zoo", "", ids...)
+	assert.Zero(t, unpacked, "its own is found again")
+	assert.Equal(t, theirs, again)
+	assert.Equal(t, "shared a;shared b;", s.visible()[shared].Content)
+	assert.Equal(t, "theirs a;theirs b;", s.visible()[theirs].Content)
+	s.requireInvariants()
+}
+
 // Whoever does not say his namespace could be given another's: he unpacks.
 func TestOwnTemplatesAndACallerWithoutANamespace(t *testing.T) {
 	t.Parallel()

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/peer"
 )
 
@@ -111,7 +112,7 @@ func marked(t *testing.T, c *callers) (snapshotsapi.SnapshotsClient, func() int)
 
 func TestACallerBesideTheDaemonIsNotMarked(t *testing.T) {
 	t.Parallel()
-	client, n := marked(t, newCallers())
+	client, n := marked(t, newCallers(nil))
 	_, err := client.Mounts(t.Context(), &snapshotsapi.MountsRequest{Key: "web"})
 	require.NoError(t, err)
 	assert.Zero(t, n())
@@ -120,7 +121,7 @@ func TestACallerBesideTheDaemonIsNotMarked(t *testing.T) {
 func TestACallerInAnotherMountNamespaceIsMarkedAndLoggedOnce(t *testing.T) {
 	t.Parallel()
 	for _, own := range []string{"mnt:[1]", ""} { // another one, or not readable
-		c := newCallers()
+		c := newCallers(nil)
 		c.mount = own
 		client, n := marked(t, c)
 		for range 2 {
@@ -132,7 +133,7 @@ func TestACallerInAnotherMountNamespaceIsMarkedAndLoggedOnce(t *testing.T) {
 		_, err = list.Recv()
 		require.Error(t, err, "there is none")
 		assert.Equal(t, 3, n(), "calls and streams")
-		assert.Len(t, c.logged, 1)
+		assert.Len(t, c.elsewhere.said, 1)
 	}
 }
 
@@ -146,10 +147,12 @@ func TestEachProcessIsLoggedOnce(t *testing.T) {
 	require.NoError(t, ended.Run())
 	first, second := &caller{pid: 7, process: self}, &caller{pid: 7, process: self}
 	gone := &caller{pid: 8, process: ended.Process}
-	c := newCallers()
+	c := newCallers(nil)
 	for _, from := range []*caller{first, first, second, gone, gone, {pid: 8, process: self}, {}, {}} {
-		c.context(peer.NewContext(ctx, &peer.Peer{AuthInfo: from}), "/"+snapshotsapi.Snapshots_ServiceDesc.ServiceName+"/Mounts")
+		_, err := c.admit(peer.NewContext(ctx, &peer.Peer{AuthInfo: from}), "/"+snapshotsService+"/Mounts")
+		require.NoError(t, err)
 	}
-	c.context(ctx, "/grpc.health.v1.Health/Check")
+	_, err = c.admit(ctx, grpc_health_v1.Health_Check_FullMethodName)
+	require.NoError(t, err)
 	assert.Len(t, hook.AllEntries(), 4, "7, 8, another 8, and what cannot be identified")
 }

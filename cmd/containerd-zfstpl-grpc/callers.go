@@ -3,29 +3,33 @@ package main
 import (
 	"context"
 	"strings"
-	"sync"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"google.golang.org/grpc"
 
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-// callers says to the snapshotter what it has to know of whom a request comes from.
+// callers decides what a request may do by the process that it comes from, and passes on
+// to the snapshotter what that has to know of it.
 type callers struct {
-	mount string // the daemon's own mount namespace
-	mark  func(context.Context) context.Context
+	mount string                                // the daemon's own mount namespace
+	mark  func(context.Context) context.Context // of a caller in another one
+	apart func(context.Context) context.Context // of one whose namespaces are isolated
+	guard *guard                                // nil: every process may use the snapshots
 
-	mu     sync.Mutex
-	logged map[int]*caller // by PID: those that are in another mount namespace
+	elsewhere once // logged: those that are in another mount namespace
 }
 
-func newCallers() *callers {
-	return &callers{mount: mountNamespace("/proc/self"), mark: snapshotter.WithOtherMountNamespace, logged: make(map[int]*caller)}
+var snapshotsService = snapshotsapi.Snapshots_ServiceDesc.ServiceName
+
+func newCallers(g *guard) *callers {
+	return &callers{mount: mountNamespace("/proc/self"), mark: snapshotter.WithOtherMountNamespace, apart: snapshotter.WithOwnTemplates, guard: g}
 }
 
-// options make a server tell the snapshotter of its callers.
+// options make a server identify its callers.
 func (c *callers) options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(unixCredentials{}),
@@ -35,43 +39,52 @@ func (c *callers) options() []grpc.ServerOption {
 }
 
 func (c *callers) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	return handle(c.context(ctx, info.FullMethod), request)
+	ctx, err := c.admit(ctx, info.FullMethod)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	return handle(ctx, request)
 }
 
 func (c *callers) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	return handle(srv, streamWith{stream, c.context(stream.Context(), info.FullMethod)})
+	ctx, err := c.admit(stream.Context(), info.FullMethod)
+	if err != nil {
+		return errgrpc.ToGRPC(err)
+	}
+	return handle(srv, streamWith{stream, ctx})
 }
 
-// context returns that of a request, with what the snapshotter has to know.
-func (c *callers) context(ctx context.Context, method string) context.Context {
-	from := callerOf(ctx)
+// admit returns the context of a request, with what the snapshotter has to know, or why
+// the request is refused.
+func (c *callers) admit(ctx context.Context, method string) (context.Context, error) {
+	from, ofSnapshots := callerOf(ctx), isOf(method, snapshotsService)
+	if ofSnapshots && c.guard != nil {
+		isolated, err := c.guard.admit(ctx, from, removes(method))
+		if err != nil {
+			return ctx, err
+		}
+		if isolated {
+			ctx = c.apart(ctx)
+		}
+	}
 	if from.mount != "" && from.mount == c.mount {
-		return ctx
+		return ctx, nil
 	}
-	if isOf(method, snapshotsapi.Snapshots_ServiceDesc.ServiceName) {
-		c.log(ctx, from)
+	if ofSnapshots && c.elsewhere.first(from) {
+		log.G(ctx).WithField("process", from.pid).WithField("program", from.name).
+			Info("the caller is in another mount namespace: it mounts datasets itself")
 	}
-	return c.mark(ctx)
-}
-
-// log says once of each process that mounts of the daemon are not visible to it.
-func (c *callers) log(ctx context.Context, from *caller) {
-	c.mu.Lock()
-	known := c.logged[from.pid]
-	again := known != nil && (known == from || from.pid == 0 || known.alive())
-	if !again {
-		c.logged[from.pid] = from
-	}
-	c.mu.Unlock()
-	if again {
-		return
-	}
-	log.G(ctx).WithField("process", from.pid).WithField("program", from.name).
-		Info("the caller is in another mount namespace: it mounts datasets itself")
+	return c.mark(ctx), nil
 }
 
 // isOf reports whether a method, as gRPC has its name, is a service's.
 func isOf(method, service string) bool { return strings.HasPrefix(method, "/"+service+"/") }
+
+// removes reports whether a method of the snapshots service is one by which containerd
+// takes away what it does not know.
+func removes(method string) bool {
+	return isOf(method, snapshotsService) && (strings.HasSuffix(method, "/Remove") || strings.HasSuffix(method, "/Cleanup"))
+}
 
 // streamWith is a stream with another context.
 type streamWith struct {

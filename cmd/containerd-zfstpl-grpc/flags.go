@@ -18,7 +18,7 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "dataset", Usage: "base `DATASET`, made by 'zfstpl init'"},
 		&cli.StringFlag{Name: "root", Usage: "`DIR` where the base is mounted (default: what its mountpoint says)"},
 		&cli.StringFlag{Name: "address", Usage: "unix `SOCKET` to serve on (default: " + plugin.DefaultAddress + ")"},
-		&cli.StringFlag{Name: "containerd-address", Usage: "containerd's unix `SOCKET`, for the diff service (default: " + plugin.DefaultContainerd + "; '' for no diff service)"},
+		&cli.StringFlag{Name: "containerd-address", Usage: "unix `SOCKET` of the containerd that is served (default: " + plugin.DefaultContainerd + "; '' for any process, and no diff service)"},
 		&cli.StringFlag{Name: "log-level", Usage: "`LEVEL`: trace, debug, info, warn or error (default: info)"},
 		&cli.StringFlag{Name: "zfs-client", Usage: "how to speak to ZFS: `CLIENT` auto, native or command (default: auto)"},
 		&cli.StringFlag{Name: "mounts", Usage: "how clients mount active snapshots: `FORM` auto, bind or zfs (default: auto)"},

@@ -79,14 +79,14 @@ func unlessEnded(ctx context.Context, err error) error {
 // containerd to keep layers in.
 func serveInstance(ctx context.Context, config plugin.Config, instance *plugin.Instance) error {
 	if config.ContainerdAddress == "" {
-		return serve(ctx, config.Address, instance, nil)
+		return serve(ctx, config.Address, instance, nil, nil)
 	}
 	contents, conn, err := plugin.DialContents(config.ContainerdAddress)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	return serve(ctx, config.Address, instance, instance.Differ(contents))
+	return serve(ctx, config.Address, instance, instance.Differ(contents), newGuard(config.Dataset, config.ContainerdAddress))
 }
 
 // saveMemory gives back what the listing at start took, and has the collector

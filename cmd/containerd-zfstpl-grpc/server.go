@@ -25,12 +25,14 @@ import (
 const drainTime = 30 * time.Second
 
 // serve answers on address until ctx ends, then lets calls under way finish.
-func serve(ctx context.Context, address string, sn service, differ differ) error {
+//
+// Where guard is not nil it decides who may use the snapshots.
+func serve(ctx context.Context, address string, sn service, differ differ, guard *guard) error {
 	listener, err := listen(address)
 	if err != nil {
 		return err
 	}
-	server, status := newServer(sn, differ)
+	server, status := newServer(sn, differ, guard)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	log.G(ctx).WithField("address", address).Info("serving")
@@ -69,8 +71,8 @@ type differ interface {
 }
 
 // newServer answers a server of a snapshotter and, where it is not nil, a differ.
-func newServer(sn service, differ differ) (*grpc.Server, *poolHealth) {
-	server := grpc.NewServer(append(newCallers().options(),
+func newServer(sn service, differ differ, guard *guard) (*grpc.Server, *poolHealth) {
+	server := grpc.NewServer(append(newCallers(guard).options(),
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
 		// What a call that is broken off takes back needs the pool and containerd.

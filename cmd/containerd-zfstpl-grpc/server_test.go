@@ -25,7 +25,7 @@ func running(t *testing.T, sn service) (address string) {
 	address = socket(t)
 	listener, err := net.Listen("unix", address)
 	require.NoError(t, err)
-	server, _ := newServer(sn, nil)
+	server, _ := newServer(sn, nil, nil)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {

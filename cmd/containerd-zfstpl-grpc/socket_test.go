@@ -106,7 +106,7 @@ func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 	sn := &stub{hold: make(chan struct{}), held: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- serve(ctx, address, sn, nil) }()
+	go func() { served <- serve(ctx, address, sn, nil, nil) }()
 	eventually(t, "the socket", func() bool { _, err := os.Stat(address); return err == nil })
 	conn := dial(t, address)
 	answer := make(chan error, 1)
@@ -139,7 +139,7 @@ func TestServeAgain(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		sn := &stub{}
-		go func() { served <- serve(ctx, address, sn, nil) }()
+		go func() { served <- serve(ctx, address, sn, nil, nil) }()
 		eventually(t, "an answer", func() bool {
 			_, err := grpc_health_v1.NewHealthClient(dial(t, address)).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 			return err == nil
@@ -158,5 +158,5 @@ func TestServeAgain(t *testing.T) {
 		assert.True(t, sn.stopped)
 	}
 	require.NoError(t, os.WriteFile(address, nil, 0o600))
-	assert.ErrorContains(t, serve(t.Context(), address, &stub{}, nil), "not a socket")
+	assert.ErrorContains(t, serve(t.Context(), address, &stub{}, nil, nil), "not a socket")
 }

@@ -20,12 +20,14 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
+
+	"github.com/zfstpl/zfstpl/integration/standin"
 )
 
 const layersSocket = "/run/zfstpl-powercut/containerd.sock"
 
-// layers is as much of a containerd as the daemon's differ needs to unpack: the
-// content store.
+// layers is as much of a containerd as the daemon needs to unpack: the content store,
+// and a report of which process it is.
 type layers struct{ content.Store }
 
 // serveLayers begins to serve it, for as long as the machine lives.
@@ -40,6 +42,7 @@ func serveLayers() (*layers, error) {
 	}
 	server := grpc.NewServer()
 	contentapi.RegisterContentServer(server, contentserver.New(store))
+	standin.Register(server)  // this program calls the daemon itself
 	go server.Serve(listener) //nolint:errcheck // the daemon says that it cannot be reached
 	return &layers{store}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/zfstpl/zfstpl/integration/bench/internal/contender"
+	"github.com/zfstpl/zfstpl/integration/standin"
 )
 
 // Daemon is a zfstpl with a base of its own.
@@ -57,8 +58,14 @@ func (d *Daemon) Dial() (*grpc.ClientConn, error) {
 	return conn, err
 }
 
-// Snapshotter is the daemon as containerd sees it.
+// Snapshotter is the daemon as containerd sees it. No containerd may use the daemon
+// beside it.
 func (d *Daemon) Snapshotter() (snapshots.Snapshotter, error) {
+	stop, err := standin.Serve(d.rig.containerdSocket(d.name))
+	if err != nil {
+		return nil, err
+	}
+	d.rig.onClose(func() error { stop(); return nil })
 	conn, err := d.Dial()
 	if err != nil {
 		return nil, err

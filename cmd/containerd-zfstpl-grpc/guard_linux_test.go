@@ -1,0 +1,306 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	introspection "github.com/containerd/containerd/api/services/introspection/v1"
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/zfstpl/zfstpl/plugin"
+	"github.com/zfstpl/zfstpl/plugin/control"
+)
+
+// reporting is a containerd of which one may choose what it reports.
+type reporting struct {
+	introspection.UnimplementedIntrospectionServer
+	mu     sync.Mutex
+	pid    uint64
+	pidns  uint64
+	policy string
+	hangs  bool
+	asked  int
+}
+
+func (r *reporting) Server(ctx context.Context, _ *emptypb.Empty) (*introspection.ServerResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked++
+	if r.hangs {
+		<-ctx.Done()
+	}
+	return &introspection.ServerResponse{UUID: "changes", Pid: r.pid, Pidns: r.pidns}, nil
+}
+
+func (r *reporting) Plugins(_ context.Context, request *introspection.PluginsRequest) (*introspection.PluginsResponse, error) {
+	return &introspection.PluginsResponse{Plugins: []*introspection.Plugin{
+		{Type: "io.containerd.metadata.v1", ID: "bolt", Exports: map[string]string{"policy": r.policy}},
+	}}, nil
+}
+
+// self is a containerd that reports this very process.
+func self() *reporting {
+	namespace, pid := pidNamespace("/proc/self")
+	return &reporting{pid: uint64(pid), pidns: namespace, policy: "shared"}
+}
+
+// serveAt serves r until the test ends, or the result is called.
+func (r *reporting) serveAt(t *testing.T, address string) (stop func()) {
+	t.Helper()
+	l, err := net.Listen("unix", address)
+	require.NoError(t, err)
+	server := grpc.NewServer()
+	introspection.RegisterIntrospectionServer(server, r)
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(server.Stop)
+	return server.Stop
+}
+
+// guarded serves sn to what serves containerd only, and returns a connection to it.
+func guarded(t *testing.T, sn service, containerd string) *grpc.ClientConn {
+	t.Helper()
+	address := socket(t)
+	l, err := net.Listen("unix", address)
+	require.NoError(t, err)
+	server, _ := newServer(sn, nil, newGuard("tank/zfstpl", containerd))
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(server.Stop)
+	return dial(t, address)
+}
+
+// calls are all that the snapshots service has, by name.
+func calls(ctx context.Context, c snapshots.Snapshotter) map[string]func() error {
+	return map[string]func() error{
+		"stat":    func() error { _, err := c.Stat(ctx, "x"); return err },
+		"update":  func() error { _, err := c.Update(ctx, snapshots.Info{Name: "x"}); return err },
+		"usage":   func() error { _, err := c.Usage(ctx, "x"); return err },
+		"mounts":  func() error { _, err := c.Mounts(ctx, "x"); return err },
+		"prepare": func() error { _, err := c.Prepare(ctx, "x", ""); return err },
+		"view":    func() error { _, err := c.View(ctx, "x", ""); return err },
+		"commit":  func() error { return c.Commit(ctx, "x", "y") },
+		"remove":  func() error { return c.Remove(ctx, "x") },
+		"walk":    func() error { return c.Walk(ctx, func(context.Context, snapshots.Info) error { return nil }) },
+		"cleanup": func() error { return c.(snapshots.Cleaner).Cleanup(ctx) },
+	}
+}
+
+func TestTheContainerdAtTheAddressMayDoAll(t *testing.T) {
+	t.Parallel()
+	c, address := self(), socket(t)
+	c.serveAt(t, address)
+	for name, call := range calls(t.Context(), client(guarded(t, &stub{}, address))) {
+		assert.NoError(t, call(), name)
+	}
+	assert.Equal(t, 1, c.asked, "as long as it lives it is not asked again")
+}
+
+// Another containerd is there: nothing is shown to a second one, whose garbage
+// collection ends with that.
+func TestAnotherProcessMayNotUseTheSnapshots(t *testing.T) {
+	t.Parallel()
+	c, address := self(), socket(t)
+	c.pid = 1
+	c.serveAt(t, address)
+	sn := &stub{infos: []snapshots.Info{{Name: "web"}}}
+	conn := guarded(t, sn, address)
+	for name, call := range calls(t.Context(), client(conn)) {
+		err := call()
+		require.ErrorIs(t, err, errdefs.ErrPermissionDenied, name)
+		assert.ErrorContains(t, err, callerName(t), name)
+		assert.ErrorContains(t, err, "process 1 (", name)
+		assert.ErrorContains(t, err, address, name)
+		assert.NotContains(t, err.Error(), "\n", name)
+	}
+	assert.Zero(t, sn.cleaned)
+
+	status, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	require.NoError(t, err, "anybody may ask how it is")
+	assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status.Status)
+	_, err = control.Stop(t.Context(), conn, "tank/zfstpl")
+	require.NoError(t, err, "and the administrator's commands go on")
+}
+
+func callerName(t *testing.T) string {
+	t.Helper()
+	return (&caller{pid: os.Getpid(), name: programName("/proc/self")}).String()
+}
+
+func TestTheSameNumberInAnotherPIDNamespaceIsAnotherProcess(t *testing.T) {
+	t.Parallel()
+	c, address := self(), socket(t)
+	c.pidns++
+	c.serveAt(t, address)
+	err := client(guarded(t, &stub{}, address)).Remove(t.Context(), "web")
+	require.ErrorIs(t, err, errdefs.ErrPermissionDenied)
+	assert.ErrorContains(t, err, "of PID namespace")
+}
+
+// containerd collects garbage before it listens, and must be able to start.
+func TestWhileNothingListensNothingIsRemoved(t *testing.T) {
+	t.Parallel()
+	address := socket(t)
+	sn := &stub{}
+	conn := guarded(t, sn, address)
+	all := calls(t.Context(), client(conn))
+	for name, call := range all {
+		err := call()
+		if name != "remove" && name != "cleanup" {
+			require.NoError(t, err, name)
+			continue
+		}
+		require.ErrorIs(t, err, errdefs.ErrUnavailable, name)
+		assert.ErrorContains(t, err, "containerd_address "+address, name)
+	}
+	assert.Zero(t, sn.cleaned)
+	self().serveAt(t, address)
+	require.NoError(t, all["remove"](), "it listens: that is seen at once")
+	require.NoError(t, all["cleanup"]())
+}
+
+// One that does not reply holds up a call for a moment, and the next ones not at all.
+func TestAContainerdThatHangsHoldsUpLittle(t *testing.T) {
+	t.Parallel()
+	c, address := self(), socket(t)
+	c.hangs = true
+	c.serveAt(t, address)
+	sn := client(guarded(t, &stub{}, address))
+	began := time.Now()
+	_, err := sn.Stat(t.Context(), "web")
+	require.NoError(t, err)
+	for range 50 {
+		_, err := sn.Stat(t.Context(), "web")
+		require.NoError(t, err)
+		require.ErrorIs(t, sn.Remove(t.Context(), "web"), errdefs.ErrUnavailable)
+	}
+	assert.Less(t, time.Since(began), askAgain, "it was not asked each time")
+}
+
+func TestACallerThatGivesUpIsNotKeptWaiting(t *testing.T) {
+	t.Parallel()
+	g := newGuard("tank/zfstpl", "/x")
+	g.ask = func(ctx context.Context, _ string) (plugin.Containerd, error) {
+		<-ctx.Done()
+		return plugin.Containerd{}, ctx.Err()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := g.admit(ctx, &caller{}, false)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.NoError(t, g.silent, "that says nothing of containerd")
+}
+
+// containerd was restarted: it is another process, with another UUID if its database
+// was lost. The old one, should it live on, is refused from then on.
+func TestARestartedContainerdIsAccepted(t *testing.T) {
+	t.Parallel()
+	start := func() *caller {
+		cmd := exec.Command("sleep", "1000")
+		require.NoError(t, cmd.Start())
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		return &caller{pid: cmd.Process.Pid, innerPID: cmd.Process.Pid, pidns: 7, process: cmd.Process}
+	}
+	server, asked := plugin.Containerd{PIDNamespace: 7}, 0
+	g := newGuard("tank/zfstpl", "/x")
+	g.ask = func(context.Context, string) (plugin.Containerd, error) { asked++; return server, nil }
+	admit := func(from *caller) error { _, err := g.admit(t.Context(), from, true); return err }
+
+	first, second := start(), start()
+	server.PID = uint64(first.innerPID)
+	require.NoError(t, admit(first))
+	require.NoError(t, admit(first))
+	require.NoError(t, admit(&caller{pid: first.pid, process: first.process}), "another connection of the same process")
+	assert.Equal(t, 1, asked)
+	require.ErrorIs(t, admit(second), errdefs.ErrPermissionDenied)
+	require.NoError(t, admit(first))
+	assert.Equal(t, 2, asked)
+
+	server.PID = uint64(second.innerPID)
+	require.NoError(t, admit(second))
+	require.ErrorIs(t, admit(first), errdefs.ErrPermissionDenied)
+
+	require.NoError(t, second.process.Kill())
+	_, err := second.process.Wait()
+	require.NoError(t, err)
+	require.ErrorIs(t, admit(second), errdefs.ErrPermissionDenied, "it has ended, and its number is free")
+}
+
+// A process with the number of one that has ended is not that one.
+func TestWhatCannotBeIdentifiedIsRefused(t *testing.T) {
+	t.Parallel()
+	alive, err := os.FindProcess(os.Getpid())
+	require.NoError(t, err)
+	g := newGuard("tank/zfstpl", "/x")
+	g.ask = func(context.Context, string) (plugin.Containerd, error) {
+		return plugin.Containerd{PID: 5, PIDNamespace: 7}, nil
+	}
+	for what, from := range map[string]*caller{
+		"not visible":                  {},
+		"its namespace is not known":   {pid: 5, innerPID: 5, process: alive},
+		"another namespace":            {pid: 5, innerPID: 5, pidns: 8, process: alive},
+		"its number here is the right": {pid: 5, innerPID: 6, pidns: 7, process: alive},
+	} {
+		_, err := g.admit(t.Context(), from, true)
+		require.ErrorIs(t, err, errdefs.ErrPermissionDenied, what)
+	}
+	_, err = g.admit(t.Context(), &caller{pid: 99, innerPID: 5, pidns: 7, process: alive}, true)
+	require.NoError(t, err, "in a container its number is another one than here")
+}
+
+// A containerd that does not report its process identifies none.
+func TestAContainerdWithoutAProcess(t *testing.T) {
+	t.Parallel()
+	g := newGuard("tank/zfstpl", "/x")
+	g.ask = func(context.Context, string) (plugin.Containerd, error) { return plugin.Containerd{}, nil }
+	_, err := g.admit(t.Context(), &caller{}, false)
+	require.NoError(t, err)
+	_, err = g.admit(t.Context(), &caller{}, true)
+	require.ErrorIs(t, err, errdefs.ErrUnavailable)
+	assert.ErrorContains(t, err, "does not report its process")
+}
+
+func TestWithoutAnAddressThereIsNoGuard(t *testing.T) {
+	t.Parallel()
+	assert.Nil(t, newGuard("tank/zfstpl", ""))
+	for name, call := range calls(t.Context(), client(guarded(t, &stub{}, ""))) {
+		assert.NoError(t, call(), name)
+	}
+}
+
+// Namespaces that containerd isolates share no templates.
+func TestIsolatedNamespacesAreMarked(t *testing.T) {
+	t.Parallel()
+	for policy, want := range map[string]int{"shared": 0, "isolated": 2, "": 0} {
+		server, address := self(), socket(t)
+		server.policy = policy
+		server.serveAt(t, address)
+		c := newCallers(newGuard("tank/zfstpl", address))
+		n := 0
+		c.apart = func(ctx context.Context) context.Context { n++; return ctx }
+		client, _ := marked(t, c)
+		for range 2 { // asked, and known
+			_, err := client.Prepare(t.Context(), &snapshotsapi.PrepareSnapshotRequest{Key: "web"})
+			require.NoError(t, err)
+		}
+		assert.Equal(t, want, n, policy)
+		assert.Equal(t, 1, server.asked)
+	}
+}
+
+func TestAskingWhereNothingListens(t *testing.T) {
+	t.Parallel()
+	address := socket(t)
+	_, err := plugin.AskContainerd(t.Context(), address)
+	require.ErrorContains(t, err, "containerd_address "+address)
+}

@@ -1,0 +1,67 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	introspection "github.com/containerd/containerd/api/services/introspection/v1"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// Containerd is what a containerd reports of itself.
+type Containerd struct {
+	PID          uint64 // in its own PID namespace; 0 where it does not report one
+	PIDNamespace uint64 // the number of that namespace
+	// Isolated reports that its content_sharing_policy is "isolated": a namespace
+	// gets no content of another one without a proof that it has the content.
+	Isolated bool
+}
+
+// AskContainerd asks the containerd that serves address for its process and its policy.
+// The connection is a new one each time: one that is kept would not notice for minutes
+// that a containerd listens again. containerd takes no lock of its database for this, so
+// it may be asked from within a call that it makes.
+func AskContainerd(ctx context.Context, address string) (Containerd, error) {
+	fail := func(err error) (Containerd, error) {
+		return Containerd{}, fmt.Errorf("containerd_address %s: %w", address, errgrpc.ToNative(err))
+	}
+	if err := checkListens(ctx, address); err != nil {
+		return fail(err)
+	}
+	conn, err := grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fail(err)
+	}
+	defer conn.Close()
+	client := introspection.NewIntrospectionClient(conn)
+	server, err := client.Server(ctx, &emptypb.Empty{})
+	if err != nil {
+		return fail(err)
+	}
+	metadata, err := client.Plugins(ctx, &introspection.PluginsRequest{
+		Filters: []string{"type==" + plugins.MetadataPlugin.String() + ",id==bolt"},
+	})
+	if err != nil {
+		return fail(err)
+	}
+	c := Containerd{PID: server.GetPid(), PIDNamespace: server.GetPidns()}
+	for _, p := range metadata.GetPlugins() {
+		c.Isolated = c.Isolated || p.GetExports()["policy"] == "isolated"
+	}
+	return c, nil
+}
+
+// checkListens returns why nothing can be asked at an address, in fewer words than gRPC.
+func checkListens(ctx context.Context, address string) error {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
