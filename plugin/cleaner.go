@@ -88,18 +88,23 @@ func StopCleaner(ctx context.Context, config Config) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	root, err := mountBase(ctx, i.pool, i.base, config.Root)
+	at, err := mountBase(ctx, i.pool, i.base, config.Root)
 	if err = errors.Join(err, i.Close()); err != nil {
 		return false, err
 	}
+	root, err := openRoot(i.base, at)
+	if err != nil {
+		return false, err
+	}
+	defer root.Close()
 	return stopOwner(root, i.base)
 }
 
 // stopOwner signals the owner of a base's lock, if he is cleaning up. His process is
 // held on to before it is looked whether it still has the lock: another one that got
 // its number is never signalled.
-func stopOwner(root string, base layout.Base) (bool, error) {
-	file, err := os.Open(filepath.Join(root, lockName))
+func stopOwner(root *os.Root, base layout.Base) (bool, error) {
+	file, err := root.Open(lockName)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}

@@ -33,11 +33,11 @@ func TestACleanupMakesWayForADaemon(t *testing.T) {
 		_, pid := l.holder()
 		return pid != 0
 	}, 10*time.Second, 10*time.Millisecond)
-	_, err = lockBase(t.Context(), root, base, cleaningUp)
+	_, err = lockBase(t.Context(), rootAt(t, root), base, cleaningUp)
 	var inUse *InUseError
 	require.ErrorAs(t, err, &inUse)
 	assert.Empty(t, inUse.Address(), "it serves nobody")
-	l, err := lockBase(t.Context(), root, base, "serving /run/x.sock")
+	l, err := lockBase(t.Context(), rootAt(t, root), base, "serving /run/x.sock")
 	require.NoError(t, err)
 	require.NoError(t, cleaner.Wait())
 	require.NoError(t, l.release())
@@ -63,7 +63,7 @@ func TestStopOwner(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			root := t.TempDir()
-			l, err := lockBase(t.Context(), root, base, c.doing)
+			l, err := lockBase(t.Context(), rootAt(t, root), base, c.doing)
 			require.NoError(t, err)
 			victim := exec.Command("sleep", "1000")
 			if c.owner {
@@ -76,7 +76,7 @@ func TestStopOwner(t *testing.T) {
 			if !c.locked {
 				require.NoError(t, l.release())
 			}
-			was, err := stopOwner(root, base)
+			was, err := stopOwner(rootAt(t, root), base)
 			if c.says == "" {
 				require.NoError(t, err)
 			} else {
@@ -94,7 +94,7 @@ func TestStopOwner(t *testing.T) {
 			}
 		})
 	}
-	was, err := stopOwner(filepath.Join(t.TempDir(), "none"), base)
+	was, err := stopOwner(rootAt(t, t.TempDir()), base)
 	require.NoError(t, err)
 	assert.False(t, was, "a base that nobody ever opened")
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
@@ -40,6 +41,15 @@ if [ -e "$dir/$what" ]; then cat "$dir/$what"; fi
 
 func TestMain(m *testing.M) { os.Exit(withFakeZFS(m)) }
 
+// rootAt opens a directory as the root of a base.
+func rootAt(t *testing.T, dir string) *os.Root {
+	t.Helper()
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, root.Close()) })
+	return root
+}
+
 func withFakeZFS(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "zfstpl-fake-zfs-")
 	if err != nil {
@@ -55,6 +65,7 @@ func withFakeZFS(m *testing.M) int {
 	if err := os.WriteFile(filepath.Join(dir, "version"), []byte("zfs-2.4.4-1\nzfs-kmod-2.4.4-1\n"), 0o600); err != nil {
 		panic(err)
 	}
+	mountOf = func(*os.Root) (*mountinfo.Info, error) { return nil, nil } // the base is a directory here
 	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	os.Setenv("ZFSTPL_TEST_FAKE_ZFS", dir)
 	return m.Run()

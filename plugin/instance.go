@@ -22,6 +22,7 @@ type Instance struct {
 	Root string // where the base is mounted
 	base layout.Base
 	pool *zfs.Client
+	root *os.Root // the base's directory, whatever is mounted over it
 	lock *baseLock
 
 	harms []snapshotter.Harm // what own found
@@ -67,7 +68,10 @@ func (i *Instance) own(ctx context.Context, config Config, doing string) (err er
 	if i.Root, err = mountBase(ctx, i.pool, i.base, config.Root); err != nil {
 		return err
 	}
-	if i.lock, err = lockBase(ctx, i.Root, i.base, doing); err != nil {
+	if i.root, err = openRoot(i.base, i.Root); err != nil {
+		return err
+	}
+	if i.lock, err = lockBase(ctx, i.root, i.base, doing); err != nil {
 		return err
 	}
 	i.pool.Hold(i.lock.file)
@@ -87,14 +91,11 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 		Foreign:      config.ForeignSnapshots,
 		Quota:        config.Quota.Bytes,
 		Cleanup:      config.Cleanup.Mode,
-		CleanupList:  filepath.Join(i.Root, listName),
+		CleanupDir:   i.root,
 		MountDir:     config.MountDir(),
 		Mounts:       config.Mounts,
 	}
 }
-
-// listName is the file, in the base, with what a cleanup goes on from.
-const listName = "cleanup.json"
 
 // slowStart is how long the start of a small base may take, and of a large one takes
 // longer.
@@ -148,6 +149,9 @@ func (i *Instance) Close() error {
 	errs = append(errs, i.pool.Close())
 	if i.lock != nil {
 		errs = append(errs, i.lock.release())
+	}
+	if i.root != nil {
+		errs = append(errs, i.root.Close())
 	}
 	return errors.Join(errs...)
 }

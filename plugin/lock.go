@@ -28,10 +28,10 @@ const lockName = "lock"
 // lastWords is how long a command of a daemon that was killed may go on.
 const lastWords = 30 * time.Second
 
-// lockBase locks a base, mounted at root, and signs with what it is for, such as
+// lockBase locks a base, by its root directory, and signs with what it is for, such as
 // "serving <address>".
-func lockBase(ctx context.Context, root string, base layout.Base, doing string) (*baseLock, error) {
-	file, err := os.OpenFile(filepath.Join(root, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+func lockBase(ctx context.Context, root *os.Root, base layout.Base, doing string) (*baseLock, error) {
+	file, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock of %s: %w", base, err)
 	}
@@ -55,7 +55,7 @@ func lockBase(ctx context.Context, root string, base layout.Base, doing string) 
 // until it has ended. A living owner is named in the error, but for one that only
 // cleans up: he is asked to stop when a daemon comes, or a timer's cleanup at night
 // would keep it, and every container, waiting for as long as there is trash.
-func (l *baseLock) inherit(ctx context.Context, root string, base layout.Base, doing string) error {
+func (l *baseLock) inherit(ctx context.Context, root *os.Root, base layout.Base, doing string) error {
 	deadline := time.After(lastWords)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

@@ -23,19 +23,19 @@ func TestOneSnapshotterABase(t *testing.T) {
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
 	root := t.TempDir()
-	first, err := lockBase(t.Context(), root, base, "/run/first.sock")
+	first, err := lockBase(t.Context(), rootAt(t, root), base, "/run/first.sock")
 	require.NoError(t, err)
 	for range 2 {
-		_, err = lockBase(t.Context(), root, base, "/run/second.sock")
+		_, err = lockBase(t.Context(), rootAt(t, root), base, "/run/second.sock")
 		require.ErrorContains(t, err, "tank/zfstpl is in use")
 		assert.ErrorContains(t, err, "/run/first.sock")
 		assert.ErrorContains(t, err, strconv.Itoa(os.Getpid()))
 		assert.NotContains(t, err.Error(), "\n", "one line")
 	}
 	require.NoError(t, first.release())
-	second, err := lockBase(t.Context(), root, base, "/run/second.sock")
+	second, err := lockBase(t.Context(), rootAt(t, root), base, "/run/second.sock")
 	require.NoError(t, err, "free again")
-	_, err = lockBase(t.Context(), root, base, "/run/third.sock")
+	_, err = lockBase(t.Context(), rootAt(t, root), base, "/run/third.sock")
 	assert.ErrorContains(t, err, "/run/second.sock")
 	assert.NotContains(t, err.Error(), "/run/first.sock", "nothing of the former holder")
 	require.NoError(t, second.release())
@@ -43,7 +43,7 @@ func TestOneSnapshotterABase(t *testing.T) {
 	info, err := os.Stat(filepath.Join(root, lockName))
 	require.NoError(t, err)
 	assert.Zero(t, info.Mode().Perm()&0o077)
-	other, err := lockBase(t.Context(), t.TempDir(), base, "/run/x.sock")
+	other, err := lockBase(t.Context(), rootAt(t, t.TempDir()), base, "/run/x.sock")
 	require.NoError(t, err, "another root")
 	require.NoError(t, other.release())
 }
@@ -55,18 +55,22 @@ func TestALockWithoutASignature(t *testing.T) {
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
 	root := t.TempDir()
-	first, err := lockBase(t.Context(), root, base, "/run/first.sock")
+	first, err := lockBase(t.Context(), rootAt(t, root), base, "/run/first.sock")
 	require.NoError(t, err)
 	require.NoError(t, first.file.Truncate(0))
-	_, err = lockBase(t.Context(), root, base, "/run/second.sock")
+	_, err = lockBase(t.Context(), rootAt(t, root), base, "/run/second.sock")
 	assert.ErrorContains(t, err, "another process")
 	require.NoError(t, first.release())
 
-	_, err = lockBase(t.Context(), filepath.Join(root, "none"), base, "/run/x.sock")
+	gone := filepath.Join(root, "none")
+	require.NoError(t, os.Mkdir(gone, 0o700))
+	removed := rootAt(t, gone)
+	require.NoError(t, os.Remove(gone))
+	_, err = lockBase(t.Context(), removed, base, "/run/x.sock")
 	assert.ErrorContains(t, err, "tank/zfstpl")
 	require.NoError(t, os.Mkdir(filepath.Join(root, "dir"), 0o700))
 	require.NoError(t, os.Mkdir(filepath.Join(root, "dir", lockName), 0o700))
-	_, err = lockBase(t.Context(), filepath.Join(root, "dir"), base, "/run/x.sock")
+	_, err = lockBase(t.Context(), rootAt(t, filepath.Join(root, "dir")), base, "/run/x.sock")
 	assert.Error(t, err)
 }
 
@@ -85,7 +89,7 @@ func TestTheLockOfADeadDaemon(t *testing.T) {
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
 	root := t.TempDir()
-	first, err := lockBase(t.Context(), root, base, "/run/first.sock")
+	first, err := lockBase(t.Context(), rootAt(t, root), base, "/run/first.sock")
 	require.NoError(t, err)
 	words := fmt.Sprintf("containerd-zfstpl-grpc, process %d, serving /run/first.sock\n", deadProcess(t))
 	require.NoError(t, first.file.Truncate(0))
@@ -94,7 +98,7 @@ func TestTheLockOfADeadDaemon(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = lockBase(ctx, root, base, "/run/second.sock")
+	_, err = lockBase(ctx, rootAt(t, root), base, "/run/second.sock")
 	require.ErrorIs(t, err, context.Canceled, "it may be told not to wait")
 
 	type outcome struct {
@@ -102,8 +106,9 @@ func TestTheLockOfADeadDaemon(t *testing.T) {
 		err  error
 	}
 	second := make(chan outcome, 1)
+	dir := rootAt(t, root)
 	go func() {
-		l, err := lockBase(t.Context(), root, base, "/run/second.sock")
+		l, err := lockBase(t.Context(), dir, base, "/run/second.sock")
 		second <- outcome{l, err}
 	}()
 	select {
@@ -114,7 +119,7 @@ func TestTheLockOfADeadDaemon(t *testing.T) {
 	require.NoError(t, first.release())
 	o := <-second
 	require.NoError(t, o.err)
-	_, err = lockBase(t.Context(), root, base, "/run/third.sock")
+	_, err = lockBase(t.Context(), rootAt(t, root), base, "/run/third.sock")
 	assert.ErrorContains(t, err, "/run/second.sock", "the new owner has signed")
 	require.NoError(t, o.lock.release())
 }

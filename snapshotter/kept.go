@@ -2,14 +2,15 @@ package snapshotter
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -39,12 +40,15 @@ type keptEntry struct {
 	Bytes    uint64    `json:"bytes,omitempty"`
 }
 
+// keptName is the file that a list is kept in.
+const keptName = "cleanup.json"
+
 // maxKeptList bounds what is read: some 100 bytes for each of a million datasets.
 const maxKeptList = 128 << 20
 
 // keepList keeps what may go and marks the base with the list's hash.
 func (s *Snapshotter) keepList(ctx context.Context) error {
-	if s.config.CleanupList == "" {
+	if s.config.CleanupDir == nil {
 		return s.mark(ctx, "")
 	}
 	// The file lies in the pool: whoever writes it while that is suspended waits for
@@ -53,19 +57,19 @@ func (s *Snapshotter) keepList(ctx context.Context) error {
 		log.G(ctx).WithError(err).WithField("suspended", state.Suspended).Warn("no list of what may go is kept: the next cleanup makes it anew")
 		return s.mark(ctx, "")
 	}
-	if err := removeUnfinished(s.config.CleanupList); err != nil {
+	if err := removeUnfinished(s.config.CleanupDir, keptName); err != nil {
 		log.G(ctx).WithError(err).Warn("what a Close that was killed left of a list of what may go stays")
 	}
 	list := s.list()
 	if len(list.Go) == 0 {
-		if err := os.Remove(s.config.CleanupList); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := s.config.CleanupDir.Remove(keptName); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return s.mark(ctx, "")
 	}
 	text, err := json.Marshal(list)
 	if err == nil {
-		err = writeWhole(s.config.CleanupList, text)
+		err = writeWhole(s.config.CleanupDir, keptName, text)
 	}
 	if err != nil {
 		log.G(ctx).WithError(err).Warn("the list of what may go could not be kept; the next cleanup makes it anew")
@@ -75,33 +79,34 @@ func (s *Snapshotter) keepList(ctx context.Context) error {
 }
 
 // writeWhole replaces a file by one that is whole, whatever happens.
-func writeWhole(path string, text []byte) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+func writeWhole(dir *os.Root, name string, text []byte) (err error) {
+	fresh := name + "." + rand.Text()
+	file, err := dir.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(file.Name()))
+			err = errors.Join(err, dir.Remove(fresh))
 		}
 	}()
 	_, err = file.Write(text)
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}
-	return os.Rename(file.Name(), path)
+	return dir.Rename(fresh, name)
 }
 
 // removeUnfinished removes what writeWhole left where its process was killed.
-func removeUnfinished(path string) error {
-	entries, err := os.ReadDir(filepath.Dir(path))
+func removeUnfinished(dir *os.Root, name string) error {
+	entries, err := fs.ReadDir(dir.FS(), ".")
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), filepath.Base(path)+".") && e.Type().IsRegular() {
-			errs = append(errs, os.Remove(filepath.Join(filepath.Dir(path), e.Name())))
+		if strings.HasPrefix(e.Name(), name+".") && e.Type().IsRegular() {
+			errs = append(errs, dir.Remove(e.Name()))
 		}
 	}
 	return errors.Join(errs...)
@@ -164,7 +169,7 @@ func Resume(ctx context.Context, pool Pool, config Config, mark Mark) (*Cleaner,
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	list, err := readList(config.CleanupList, mark.List)
+	list, err := readList(config.CleanupDir, mark.List)
 	if err != nil {
 		log.G(ctx).WithError(err).Debug("no list of what may go holds: it is made anew")
 		return nil, nil
@@ -189,11 +194,11 @@ func (c *Cleaner) Clean(ctx context.Context, tell func(Progress)) error { return
 // Close keeps what is left for the next time.
 func (c *Cleaner) Close() error { return c.s.Close() }
 
-func readList(path, hash string) (list keptList, err error) {
-	if path == "" || hash == "" {
+func readList(dir *os.Root, hash string) (list keptList, err error) {
+	if dir == nil || hash == "" {
 		return list, errors.New("none was kept")
 	}
-	file, err := os.Open(path)
+	file, err := dir.Open(keptName)
 	if err != nil {
 		return list, err
 	}
@@ -203,7 +208,7 @@ func readList(path, hash string) (list keptList, err error) {
 		return list, err
 	}
 	if hashOf(text) != hash {
-		return list, fmt.Errorf("%s is not the list that the base's mark names", path)
+		return list, fmt.Errorf("%s is not the list that the base's mark names", keptName)
 	}
 	return list, json.Unmarshal(text, &list)
 }

@@ -13,9 +13,14 @@ import (
 )
 
 func withList(t testing.TB) func(*story) {
-	path := filepath.Join(t.TempDir(), "list")
-	return settings(func(c *Config) { c.CleanupList = path })
+	dir, err := os.OpenRoot(t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, dir.Close()) })
+	return settings(func(c *Config) { c.CleanupDir = dir })
 }
+
+// listPath is where the list is.
+func (s *story) listPath() string { return filepath.Join(s.config().CleanupDir.Name(), keptName) }
 
 // resume is a cleaner as the command has one when no daemon runs.
 func (s *story) resume() *Cleaner {
@@ -73,7 +78,7 @@ func TestCleanupGoesOnFromAList(t *testing.T) {
 		require.NoError(t, c.Close())
 		assert.Len(t, s.templates(), 2, "empty and a, on which db stands")
 		assert.Equal(t, Mark{}, s.marked())
-		assert.NoFileExists(t, s.config().CleanupList)
+		assert.NoFileExists(t, s.listPath())
 		assert.Zero(t, *n)
 		s.start()
 		assert.ElementsMatch(t, []string{a, "db"}, s.names())
@@ -88,10 +93,10 @@ func TestAListThatDoesNotHold(t *testing.T) {
 		"opened since":   func(s *story) { s.start() },
 		"another mark":   func(s *story) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, stamp(time.Now())+" abc") },
 		"no mark":        func(s *story) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "") },
-		"changed":        func(s *story) { _ = os.WriteFile(s.config().CleanupList, []byte(`{"go":[]}`), 0o600) },
-		"gone":           func(s *story) { _ = os.Remove(s.config().CleanupList) },
-		"a directory":    func(s *story) { _ = os.Remove(s.config().CleanupList); _ = os.Mkdir(s.config().CleanupList, 0o700) },
-		"half of it":     func(s *story) { _ = os.Truncate(s.config().CleanupList, 10) },
+		"changed":        func(s *story) { _ = os.WriteFile(s.listPath(), []byte(`{"go":[]}`), 0o600) },
+		"gone":           func(s *story) { _ = os.Remove(s.listPath()) },
+		"a directory":    func(s *story) { _ = os.Remove(s.listPath()); _ = os.Mkdir(s.listPath(), 0o700) },
+		"half of it":     func(s *story) { _ = os.Truncate(s.listPath(), 10) },
 		"none is wanted": func(s *story) { s.with = nil },
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -189,7 +194,7 @@ func TestASuspendedPoolGetsNoList(t *testing.T) {
 	require.NoError(t, s.sn.queue.flush(s.ctx))
 	s.pool.edit(func(state *fakeState) { state.asleep = true })
 	require.NoError(t, s.sn.Close())
-	assert.NoFileExists(t, s.config().CleanupList)
+	assert.NoFileExists(t, s.listPath())
 }
 
 // What a Close that was killed left of the file goes with the next one, and no other
@@ -197,7 +202,7 @@ func TestASuspendedPoolGetsNoList(t *testing.T) {
 func TestAnUnfinishedListIsRemoved(t *testing.T) {
 	t.Parallel()
 	s := begin(t, withList(t))
-	list := s.config().CleanupList
+	list := s.listPath()
 	dir := filepath.Dir(list)
 	for name, goes := range map[string]bool{filepath.Base(list) + ".123": true, filepath.Base(list) + ".456": true, "mine.json": false, "x" + filepath.Base(list) + ".1": false} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))

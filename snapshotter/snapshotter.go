@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,9 +45,9 @@ type Config struct {
 	Foreign ForeignPolicy
 	// Cleanup says when what nobody needs is destroyed. Empty means CleanupGC.
 	Cleanup CleanupMode
-	// CleanupList names a file for the list of what may go that Close keeps, so that
-	// a cleanup can go on from there. Empty: none is kept.
-	CleanupList string
+	// CleanupDir is the directory for the list of what may go that Close keeps, so that
+	// a cleanup can go on from there. Nil: none is kept.
+	CleanupDir *os.Root
 	// Quota bounds what a container can add to its image, in bytes; zero does
 	// not. The label containerd.io/snapshot/max-size goes before it.
 	Quota uint64
