@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	"github.com/containerd/containerd/v2/core/content"
@@ -16,6 +17,7 @@ import (
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/zfstpl/zfstpl/snapshotter/diff"
@@ -27,12 +29,17 @@ func (i *Instance) Differ(contents diff.Contents) *diff.Service {
 	return diff.New(i.base, i.pool, contents, i.Snapshotter)
 }
 
+// redial is how long after a failure it is tried again to reach containerd.
+const redial = 100 * time.Millisecond
+
 // DialContents answers the content store and the leases of the containerd that
 // serves address. Nothing is sent before they are used, and a containerd that
 // was away is found again.
 func DialContents(address string) (diff.Contents, io.Closer, error) {
 	conn, err := grpc.NewClient("unix://"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		// gRPC would let up to two minutes pass before it looks again.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: redial, Multiplier: 1, MaxDelay: redial}}),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 			grpc.MaxCallSendMsgSize(defaults.DefaultMaxSendMsgSize)))
@@ -42,6 +49,8 @@ func DialContents(address string) (diff.Contents, io.Closer, error) {
 	return diff.Contents{
 		Store:  contentproxy.NewContentStore(conn),
 		Leases: leasesproxy.NewLeaseManager(leasesapi.NewLeasesClient(conn)),
+
+		Setting: "containerd_address " + address,
 	}, conn, nil
 }
 

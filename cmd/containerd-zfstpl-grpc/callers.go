@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
+	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"google.golang.org/grpc"
@@ -23,7 +26,10 @@ type callers struct {
 	elsewhere once // logged: those that are in another mount namespace
 }
 
-var snapshotsService = snapshotsapi.Snapshots_ServiceDesc.ServiceName
+var (
+	snapshotsService = snapshotsapi.Snapshots_ServiceDesc.ServiceName
+	diffService      = diffapi.Diff_ServiceDesc.ServiceName
+)
 
 func newCallers(g *guard) *callers {
 	return &callers{mount: mountNamespace("/proc/self"), mark: snapshotter.WithOtherMountNamespace, apart: snapshotter.WithOwnTemplates, guard: g}
@@ -58,8 +64,12 @@ func (c *callers) stream(srv any, stream grpc.ServerStream, info *grpc.StreamSer
 // the request is refused.
 func (c *callers) admit(ctx context.Context, method string) (context.Context, error) {
 	from, ofSnapshots := callerOf(ctx), isOf(method, snapshotsService)
-	if ofSnapshots && c.guard != nil {
+	if c.guard != nil && (ofSnapshots || isOf(method, diffService)) {
 		isolated, err := c.guard.admit(ctx, from, removes(method))
+		if err != nil && !ofSnapshots {
+			// Layers of another containerd are not in the store at the address.
+			return ctx, fmt.Errorf("%v: %w", err, errdefs.ErrNotImplemented)
+		}
 		if err != nil {
 			return ctx, err
 		}

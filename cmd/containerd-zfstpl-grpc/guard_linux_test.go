@@ -9,10 +9,16 @@ import (
 	"testing"
 	"time"
 
+	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	introspection "github.com/containerd/containerd/api/services/introspection/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -71,10 +77,16 @@ func (r *reporting) serveAt(t *testing.T, address string) (stop func()) {
 // guarded serves sn to what serves containerd only, and returns a connection to it.
 func guarded(t *testing.T, sn service, containerd string) *grpc.ClientConn {
 	t.Helper()
+	return guardedWith(t, sn, nil, containerd)
+}
+
+// guardedWith is guarded with a differ.
+func guardedWith(t *testing.T, sn service, differ differ, containerd string) *grpc.ClientConn {
+	t.Helper()
 	address := socket(t)
 	l, err := net.Listen("unix", address)
 	require.NoError(t, err)
-	server, _ := newServer(sn, nil, newGuard("tank/zfstpl", containerd))
+	server, _ := newServer(sn, differ, newGuard("tank/zfstpl", containerd))
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(server.Stop)
 	return dial(t, address)
@@ -130,6 +142,68 @@ func TestAnotherProcessMayNotUseTheSnapshots(t *testing.T) {
 	assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status.Status)
 	_, err = control.Stop(t.Context(), conn, "tank/zfstpl")
 	require.NoError(t, err, "and the administrator's commands go on")
+}
+
+// Its layers would be read from the store of another containerd, and written there: the
+// next differ is in the caller itself.
+func TestTheLayersOfAnotherContainerdAreForItsNextDiffer(t *testing.T) {
+	t.Parallel()
+	c, address := self(), socket(t)
+	c.serveAt(t, address)
+	made := &noDiffer{}
+	client := diffapi.NewDiffClient(guardedWith(t, &stub{}, made, address))
+	_, err := client.Apply(t.Context(), &diffapi.ApplyRequest{Diff: &types.Descriptor{}})
+	require.NoError(t, err)
+	other, elsewhere := self(), socket(t)
+	other.pid = 1
+	other.serveAt(t, elsewhere)
+	client = diffapi.NewDiffClient(guardedWith(t, &stub{}, made, elsewhere))
+	for what, call := range map[string]func() error{
+		"apply": func() error {
+			_, err := client.Apply(t.Context(), &diffapi.ApplyRequest{Diff: &types.Descriptor{}})
+			return err
+		},
+		"compare": func() error { _, err := client.Diff(t.Context(), &diffapi.DiffRequest{}); return err },
+	} {
+		err := errgrpc.ToNative(call())
+		require.ErrorIs(t, err, errdefs.ErrNotImplemented, what)
+		assert.ErrorContains(t, err, "containerd_address "+elsewhere, what)
+	}
+	assert.Equal(t, 1, made.asked)
+}
+
+// noDiffer is a differ that counts what it is asked for.
+type noDiffer struct{ asked int }
+
+func (d *noDiffer) Apply(context.Context, ocispec.Descriptor, []mount.Mount, ...diff.ApplyOpt) (ocispec.Descriptor, error) {
+	d.asked++
+	return ocispec.Descriptor{}, nil
+}
+
+func (d *noDiffer) Compare(context.Context, []mount.Mount, []mount.Mount, ...diff.Opt) (ocispec.Descriptor, error) {
+	d.asked++
+	return ocispec.Descriptor{}, nil
+}
+
+// Layers are healthy as long as their store can be reached; snapshots do not need it.
+func TestHealthOfTheLayers(t *testing.T) {
+	t.Parallel()
+	address := socket(t)
+	health := grpc_health_v1.NewHealthClient(guardedWith(t, &stub{}, &noDiffer{}, address))
+	status := func(service string) grpc_health_v1.HealthCheckResponse_ServingStatus {
+		reply, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: service})
+		require.NoError(t, err)
+		return reply.Status
+	}
+	for range 2 {
+		assert.Equal(t, grpc_health_v1.HealthCheckResponse_NOT_SERVING, status(diffService))
+		for _, service := range []string{"", snapshotsService, control.ServiceName} {
+			assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status(service), service)
+		}
+		stop := self().serveAt(t, address)
+		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status(diffService))
+		stop()
+	}
 }
 
 func callerName(t *testing.T) string {

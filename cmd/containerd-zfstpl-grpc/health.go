@@ -21,6 +21,7 @@ type poolHealth struct {
 	services []string
 	check    func(context.Context) error
 	ended    chan struct{} // closed when the daemon stops: nobody watches on
+	layers   *layersHealth // nil where no layers are made
 
 	mu  sync.Mutex
 	ill bool
@@ -37,6 +38,14 @@ func newHealth(check func(context.Context) error, services ...string) *poolHealt
 func (h *poolHealth) set(status grpc_health_v1.HealthCheckResponse_ServingStatus) {
 	for _, name := range h.services {
 		h.SetServingStatus(name, status)
+	}
+}
+
+// lookAt finds out how what a service needs is.
+func (h *poolHealth) lookAt(ctx context.Context, service string) {
+	h.look(ctx)
+	if h.layers != nil && service == diffService {
+		h.layers.look(ctx, h)
 	}
 }
 
@@ -68,14 +77,14 @@ func (h *poolHealth) look(ctx context.Context) {
 }
 
 func (h *poolHealth) Check(ctx context.Context, r *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
-	h.look(ctx)
+	h.lookAt(ctx, r.GetService())
 	return h.Server.Check(ctx, r)
 }
 
 func (h *poolHealth) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	h.look(ctx)
+	h.lookAt(ctx, r.GetService())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -89,7 +98,7 @@ func (h *poolHealth) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.Ser
 			case <-h.ended:
 				return
 			case <-tick.C:
-				h.look(ctx)
+				h.lookAt(ctx, r.GetService())
 			}
 		}
 	}()

@@ -85,6 +85,9 @@ func newServer(sn service, differ differ, guard *guard) (*grpc.Server, *poolHeal
 		services = append(services, diffapi.Diff_ServiceDesc.ServiceName)
 	}
 	status := newHealth(sn.Healthy, services...)
+	if differ != nil && guard != nil {
+		status.layers = newLayersHealth(guard.address)
+	}
 	grpc_health_v1.RegisterHealthServer(server, status)
 	return server, status
 }

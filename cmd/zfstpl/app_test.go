@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -21,13 +22,20 @@ var one sync.Mutex
 // run answers what the command prints.
 func run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
+	out, _, err := runApart(t, args...)
+	return out, err
+}
+
+// runApart returns what the command prints, and what it prints for a person.
+func runApart(t *testing.T, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
 	one.Lock()
 	defer one.Unlock()
-	var out bytes.Buffer
+	var out, errs bytes.Buffer
 	a := app()
-	a.Writer, a.ErrWriter = &out, &out
-	err := a.RunContext(t.Context(), append([]string{"zfstpl"}, args...))
-	return out.String(), err
+	a.Writer, a.ErrWriter = &out, &errs
+	err = a.RunContext(t.Context(), append([]string{"zfstpl"}, args...))
+	return out.String(), errs.String(), err
 }
 
 func file(t *testing.T, text string) string {
@@ -82,6 +90,25 @@ func TestConfigContainerd(t *testing.T) {
 		assert.Equal(t, c.address, parsed.ProxyPlugins["zfstpl"].Address, what)
 		assert.Equal(t, c.root, parsed.ProxyPlugins["zfstpl"].Exports["root"], what)
 		assert.Contains(t, parsed.Plugins, c.key, what)
+	}
+}
+
+// Where no containerd serves the address the administrator is told, beside what is printed
+// for containerd.
+func TestConfigWarnsOfAContainerdThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	for address, warns := range map[string]bool{filepath.Join(t.TempDir(), "none.sock"): true, "": false} {
+		configured := file(t, "containerd_address = '"+address+"'\n")
+		out, errs, err := runApart(t, "config", "containerd", "--config", configured)
+		require.NoError(t, err)
+		assert.NotContains(t, out, "containerd_address")
+		if !warns {
+			assert.Empty(t, errs)
+			continue
+		}
+		assert.Equal(t, 1, strings.Count(errs, "\n"), "one line: %s", errs)
+		assert.Contains(t, errs, "containerd_address "+address)
+		assert.Contains(t, errs, "set it in "+configured)
 	}
 }
 

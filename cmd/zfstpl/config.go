@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os/exec"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -78,6 +80,27 @@ func printContainerdAt(c *cli.Context, config plugin.Config, root string) error 
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprint(c.App.Writer, text)
-	return err
+	if _, err = fmt.Fprint(c.App.Writer, text); err != nil {
+		return err
+	}
+	warnUnreached(c, config.ContainerdAddress)
+	return nil
+}
+
+// askTime bounds how long containerd may take to reply.
+const askTime = 2 * time.Second
+
+// warnUnreached says where containerd is not where the daemon will look for it: then
+// nothing that containerd does not know any more is removed, and no layer is made or
+// unpacked by the daemon.
+func warnUnreached(c *cli.Context, address string) {
+	if address == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.Context, askTime)
+	defer cancel()
+	if _, err := plugin.AskContainerd(ctx, address); err != nil {
+		fmt.Fprintf(c.App.ErrWriter, "zfstpl: no containerd can be reached at containerd_address; set it in %s to the socket of the containerd that is to use the daemon: %v\n",
+			c.String("config"), err)
+	}
 }

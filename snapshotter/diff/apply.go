@@ -27,8 +27,9 @@ import (
 // more from the beginning, see again. Where it fails for another reason the runtime
 // stays partly filled: containerd then removes it.
 //
-//	NotImplemented     mounts that are not ours to write to, or a media type that
-//	                   nothing here can read
+//	NotImplemented     mounts that are not ours to write to, a media type that
+//	                   nothing here can read, or a store that cannot be reached or
+//	                   lacks the layer
 //	ResourceExhausted  the pool or a quota is full, and stays so
 //	InvalidArgument    the layer says that it is larger than any, or needs more
 //	                   memory to read than any
@@ -49,6 +50,7 @@ func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	began := time.Now()
 	defer s.runtimes.Begin(ctx)()
 	applied, err := s.apply(ctx, desc, runtime, config)
+	err = s.passOn(ctx, err)
 	if full(err) {
 		applied, err = s.again(ctx, desc, runtime, config, err)
 	}
@@ -85,7 +87,7 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 	defer giveUp()
 	in, err := s.contents.Store.ReaderAt(ctx, desc)
 	if err != nil {
-		return ocispec.Descriptor{}, storeError(err)
+		return ocispec.Descriptor{}, unreached{storeError(err)}
 	}
 	defer in.Close() // only read
 	fetched := readAhead(content.NewReader(in), fetchSize, 2)

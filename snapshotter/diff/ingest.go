@@ -55,7 +55,9 @@ func (s *Service) ingest(ctx context.Context, config diff.Config) *ingest {
 	}
 	go func() {
 		defer close(in.opened)
-		in.err = in.open(ctx, config.MediaType)
+		if err := in.open(ctx, config.MediaType); err != nil {
+			in.err = unreached{err}
+		}
 	}()
 	return in
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -34,6 +35,9 @@ type Pool interface {
 type Contents struct {
 	Store  content.Store
 	Leases leases.Manager
+	// Setting names for messages the setting that says where they are, and its value.
+	// Empty: there is none.
+	Setting string
 }
 
 // Service makes layers of snapshots and snapshots of layers, for containerd. It
@@ -45,7 +49,8 @@ type Service struct {
 	pool     Pool
 	contents Contents
 	runtimes Runtimes
-	second   turns // see again
+	second   turns       // see again
+	passing  atomic.Bool // the store could not be used, see passOn
 }
 
 // Runtimes is whoever has the snapshots. *snapshotter.Snapshotter is one.
@@ -87,10 +92,11 @@ var (
 // store, in the caller's namespace, under a lease that keeps it there for an
 // hour. Either may be mounted and in use. An empty lower is nothing at all.
 //
-//	NotImplemented      mounts that are not ours, a media type not known, or a
-//	                    caller whose namespace cannot be told
+//	NotImplemented      mounts that are not ours, a media type not known, a caller
+//	                    whose namespace cannot be told, or a store that cannot be
+//	                    reached
 //	FailedPrecondition  something in upper that no layer can hold
-//	Unavailable         containerd's store cannot be reached
+//	Unavailable         containerd's store was lost on the way
 func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts ...diff.Opt) (ocispec.Descriptor, error) {
 	var config diff.Config
 	for _, opt := range opts {
@@ -126,7 +132,7 @@ func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts 
 		closed = pair.closing(ctx)
 		return err
 	})
-	if err = closed(err); err != nil {
+	if err = s.passOn(ctx, closed(err)); err != nil {
 		return desc, fmt.Errorf("layer of %s since %s: %w", sides.Upper, sides.from(), err)
 	}
 	log.G(ctx).WithField("took", time.Since(began).Round(time.Millisecond)).WithField("digest", desc.Digest).

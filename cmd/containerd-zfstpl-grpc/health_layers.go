@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/zfstpl/zfstpl/plugin"
+)
+
+// layersHealth is that of the diff service, which needs containerd's content store
+// besides the pool. Snapshots are served without that.
+type layersHealth struct {
+	address string
+	ask     func(ctx context.Context, address string) (plugin.Containerd, error)
+}
+
+// newLayersHealth returns the health of a diff service whose store is in the containerd
+// at an address.
+func newLayersHealth(address string) *layersHealth {
+	return &layersHealth{address: address, ask: plugin.AskContainerd}
+}
+
+// look finds out whether the store can be reached. Where the pool is ill that is said
+// already.
+func (l *layersHealth) look(ctx context.Context, h *poolHealth) {
+	asking, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	_, err := l.ask(asking, l.address)
+	if ctx.Err() != nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.ill:
+	case err != nil:
+		h.SetServingStatus(diffService, grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	default:
+		h.SetServingStatus(diffService, grpc_health_v1.HealthCheckResponse_SERVING)
+	}
+}
