@@ -31,7 +31,6 @@ func TestASecondContainerdIsRefused(t *testing.T) {
 	said := second.refused(t, "snapshots", "--snapshotter", "zfstpl", "prepare", "probe")
 	assert.Contains(t, said, "(containerd) may not use the snapshots of "+base.String())
 	assert.Contains(t, said, "containerd_address "+d.containerd())
-	second.refused(t, "snapshots", "--snapshotter", "zfstpl", "rm", "probe") // and collects
 	second.collect(t, "default")
 	assert.Equal(t, before, d.recordNames(t))
 	assert.Equal(t, 1, strings.Count(d.log.String(), "a caller is refused"), "once of each process:\n%s", d.log)

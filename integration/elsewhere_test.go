@@ -61,6 +61,10 @@ func TestAContainerdElsewhere(t *testing.T) {
 		startContainerd(t, d)
 		said := c.refused(t, "run", "--rm", "--snapshotter", "zfstpl", testImage, "again", "/app", "ls")
 		assert.Contains(t, said, "containerd_address "+d.containerd())
+		before := d.recordNames(t)
+		c.ctr(t, "containers", "delete", "lists")
+		c.ctr(t, "images", "delete", "--sync", testImage) // and collects
+		assert.Equal(t, before, d.recordNames(t), "its collection sees nothing")
 		_, stderr, err := runCommand(t, "zfstpl", "config", "containerd", "--config", configFor(t, d))
 		require.NoError(t, err)
 		assert.Empty(t, stderr)

@@ -39,7 +39,7 @@ func (c *caller) String() string {
 
 // alive reports whether the caller's process still runs.
 func (c *caller) alive() bool {
-	return c.process != nil && c.process.Signal(syscall.Signal(0)) == nil
+	return c.process != nil && !errors.Is(c.process.Signal(syscall.Signal(0)), os.ErrProcessDone)
 }
 
 // callerOf returns the caller that a request came from. It is never nil.

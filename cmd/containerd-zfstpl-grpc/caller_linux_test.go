@@ -155,4 +155,5 @@ func TestEachProcessIsLoggedOnce(t *testing.T) {
 	_, err = c.admit(ctx, grpc_health_v1.Health_Check_FullMethodName)
 	require.NoError(t, err)
 	assert.Len(t, hook.AllEntries(), 4, "7, 8, another 8, and what cannot be identified")
+	assert.Len(t, c.elsewhere.said, 3, "nothing is held of one that has ended")
 }

@@ -371,10 +371,3 @@ func TestIsolatedNamespacesAreMarked(t *testing.T) {
 		assert.Equal(t, 1, server.asked)
 	}
 }
-
-func TestAskingWhereNothingListens(t *testing.T) {
-	t.Parallel()
-	address := socket(t)
-	_, err := plugin.AskContainerd(t.Context(), address)
-	require.ErrorContains(t, err, "containerd_address "+address)
-}

@@ -1,6 +1,9 @@
 package main
 
-import "sync"
+import (
+	"maps"
+	"sync"
+)
 
 // once remembers of which processes something was said.
 type once struct {
@@ -19,6 +22,7 @@ func (o *once) first(from *caller) bool {
 	if o.said == nil {
 		o.said = make(map[int]*caller)
 	}
+	maps.DeleteFunc(o.said, func(_ int, c *caller) bool { return c.pid != 0 && !c.alive() }) // each holds a descriptor
 	o.said[from.pid] = from
 	return true
 }
