@@ -68,7 +68,7 @@ func (c *callers) admit(ctx context.Context, method string) (context.Context, er
 		isolated, err := c.guard.admit(ctx, from, removes(method))
 		if err != nil && !ofSnapshots {
 			// Layers of another containerd are not in the store at the address.
-			return ctx, fmt.Errorf("%v: %w", err, errdefs.ErrNotImplemented)
+			return ctx, fmt.Errorf("%s: %w", err.Error(), errdefs.ErrNotImplemented)
 		}
 		if err != nil {
 			return ctx, err

@@ -29,7 +29,7 @@ func (s *Service) passOn(ctx context.Context, err error) error {
 	case !errors.As(err, &why) || !errdefs.IsUnavailable(why) && !errdefs.IsNotFound(why):
 		return err
 	}
-	err = fmt.Errorf("%v: %w", err, errdefs.ErrNotImplemented)
+	err = fmt.Errorf("%s: %w", err.Error(), errdefs.ErrNotImplemented)
 	if s.contents.Setting != "" {
 		err = fmt.Errorf("set %s to the socket of the containerd that uses this daemon: %w", s.contents.Setting, err)
 	}
