@@ -117,31 +117,27 @@ func TestNothingIsRemovedBeforeContainerdListens(t *testing.T) {
 // with another UUID, is served, starts everything at the first try, and collects what the
 // old one left.
 func TestAContainerdWithANewDatabase(t *testing.T) {
-	for _, revive := range []string{"true", "false"} {
-		t.Run("revive "+revive, func(t *testing.T) {
-			base := pool.NewBase(t)
-			d := startDaemon(t, base, "--revive="+revive)
-			run := func(t *testing.T, c *containerd) {
-				c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeTestImage(t))
-				c.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", testImage, "job", "/app", "wait")
-				c.ctr(t, "tasks", "delete", "--force", "job")
-			}
-			jobs := func() int {
-				return len(slices.DeleteFunc(d.recordNames(t), func(name string) bool { return !strings.HasSuffix(name, "/job") }))
-			}
-			t.Run("the old one", func(t *testing.T) { run(t, startContainerd(t, d)) })
-			require.Equal(t, 1, jobs())
-			t.Run("the new one", func(t *testing.T) {
-				c := startContainerd(t, d)
-				run(t, c)
-				c.ctr(t, "run", "--rm", "--snapshotter", "zfstpl", testImage, "gc", "/app", "ls")
-				c.collect(t, "default")
-				eventually(t, "the old root is collected", func() bool { return jobs() == 1 })
-				c.ctr(t, "containers", "delete", "job")
-				c.ctr(t, "images", "delete", "--sync", testImage)
-			})
-			d.clean(t)
-			assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
-		})
+	base := pool.NewBase(t)
+	d := startDaemon(t, base)
+	run := func(t *testing.T, c *containerd) {
+		c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeTestImage(t))
+		c.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", testImage, "job", "/app", "wait")
+		c.ctr(t, "tasks", "delete", "--force", "job")
 	}
+	jobs := func() int {
+		return len(slices.DeleteFunc(d.recordNames(t), func(name string) bool { return !strings.HasSuffix(name, "/job") }))
+	}
+	t.Run("the old one", func(t *testing.T) { run(t, startContainerd(t, d)) })
+	require.Equal(t, 1, jobs())
+	t.Run("the new one", func(t *testing.T) {
+		c := startContainerd(t, d)
+		run(t, c)
+		c.ctr(t, "run", "--rm", "--snapshotter", "zfstpl", testImage, "gc", "/app", "ls")
+		c.collect(t, "default")
+		eventually(t, "the old root is collected", func() bool { return jobs() == 1 })
+		c.ctr(t, "containers", "delete", "job")
+		c.ctr(t, "images", "delete", "--sync", testImage)
+	})
+	d.clean(t)
+	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
