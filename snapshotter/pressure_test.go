@@ -139,7 +139,7 @@ func TestEvictionUnderPressureMakesWay(t *testing.T) {
 func TestNoEvictionBesideACleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, _, b, c := underPressure(t, CleanupManual, 1000)
+		s, _, b, c := underPressure(t, CleanupManual, 900)
 		s.prepare("gone", "")
 		s.remove("gone")
 		letGo := s.slow("destroy")
