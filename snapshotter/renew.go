@@ -126,8 +126,11 @@ func (s *Snapshotter) discardPartial(ctx context.Context, key, dataset string) (
 func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
 	return settleErr(ctx, s, func(ctx context.Context) error {
 		key, err := s.index.extraction(dataset)
-		if err != nil {
+		if errdefs.IsFailedPrecondition(err) {
 			return nil // it is gone already, or is not ours to remove
+		}
+		if err != nil {
+			return err
 		}
 		if err := s.discard(ctx, key, dataset); err != nil {
 			return err
