@@ -117,10 +117,7 @@ func TestDecisionsAreDocumented(t *testing.T) {
 	_, section, found := strings.Cut(string(text), "## Properties of a base\n")
 	require.True(t, found)
 	section, _, _ = strings.Cut(section, "\n## ")
-	var got []string
-	for _, row := range regexp.MustCompile("(?m)^\\| `.*$").FindAllString(section, -1) {
-		got = append(got, row)
-	}
+	got := regexp.MustCompile("(?m)^\\| `.*$").FindAllString(section, -1)
 	var want []string
 	for _, d := range decisions {
 		want = append(want, d.row())
