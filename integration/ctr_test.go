@@ -282,7 +282,7 @@ func TestCtr(t *testing.T) {
 		})
 	}
 	rig.run(t, "zfstpl", "ctr images delete --sync $IMAGE")
-	require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
+	d.clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 

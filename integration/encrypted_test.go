@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"crypto/rand"
 	"os"
 	"path/filepath"
@@ -97,5 +96,5 @@ func runEncrypted(t *testing.T, d *daemon) {
 	c.ctr(t, "tasks", "delete", "--force", "runs")
 	c.ctr(t, "containers", "delete", "runs")
 	c.ctr(t, "images", "delete", "--sync", testImage)
-	require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
+	d.clean(t)
 }

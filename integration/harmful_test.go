@@ -65,6 +65,7 @@ func TestABaseBelowAHarmfulParent(t *testing.T) {
 	base := initBase(t, p, harmfulParent(t, p)+"/z")
 	d := startDaemon(t, base)
 	assert.NotContains(t, d.log.String(), "does harm")
+	useBase(t, d)
 	c := startContainerd(t, d)
 	var files []testimage.File
 	for _, name := range hardNames {
@@ -80,7 +81,7 @@ func TestABaseBelowAHarmfulParent(t *testing.T) {
 	}
 	assert.NotContains(t, listed, ".zfs")
 
-	mounts, err := d.snapshotter(t).Mounts(context.Background(), everyKey(t, d, "runs"))
+	mounts, err := c.snapshotter(t, "default").Mounts(context.Background(), "runs")
 	require.NoError(t, err)
 	foreign := base.Source(t, mounts) + "@autosnap_daily"
 	zfsCommand(t, "snapshot", foreign)
@@ -100,19 +101,6 @@ func TestABaseBelowAHarmfulParent(t *testing.T) {
 	c.ctr(t, "tasks", "delete", "--force", "runs")
 	c.ctr(t, "containers", "delete", "runs")
 	c.ctr(t, "images", "delete", "--sync", testImage)
-	useBase(t, d)
-}
-
-// everyKey is the backend's key of a snapshot that containerd calls name.
-func everyKey(t *testing.T, d *daemon, name string) string {
-	t.Helper()
-	for key := range everything(t, d.snapshotter(t)) {
-		if strings.HasSuffix(key, "/"+name) {
-			return key
-		}
-	}
-	require.Fail(t, "no such snapshot", name)
-	return ""
 }
 
 // Of a base that has harmful values already, a start says so, with what helps.

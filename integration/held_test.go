@@ -245,6 +245,6 @@ func TestExecByUserNameAndAChangeOfTheMounts(t *testing.T) {
 		end(id)
 	}
 	c.ctr(t, "images", "delete", "--sync", userImage)
-	require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
+	d.clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
