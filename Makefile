@@ -17,8 +17,8 @@ LINT := $(CACHE)/tools/golangci-lint-$(LINT_VERSION)/golangci-lint
 
 # The programs run on any Linux of their architecture: no cgo.
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-X github.com/zfstpl/zfstpl/plugin.version=$(VERSION)'
-# On a host with ZFS the tests use the containerd, BuildKit and Docker that the testbed builds.
-ON_HOST = if [ "$${ZFSTPL_TEST_HOST:-}" = 1 ]; then PATH=$$($(BIN)/testbed path containerd):$$($(BIN)/testbed path buildkit):$$($(BIN)/testbed path docker):$$PATH; fi;
+# On a host with ZFS the tests use the containerd, BuildKit, Docker and kubelet that the testbed builds.
+ON_HOST = if [ "$${ZFSTPL_TEST_HOST:-}" = 1 ]; then PATH=$$($(BIN)/testbed path containerd):$$($(BIN)/testbed path buildkit):$$($(BIN)/testbed path docker):$$($(BIN)/testbed path kubernetes):$$PATH; fi;
 PATH := $(CACHE)/tools/bin:$(PATH):/usr/lib/go/bin:/usr/local/go/bin
 export PATH
 

@@ -52,7 +52,7 @@ func pathCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "path",
 		Usage:     "build what is missing, and print where something is",
-		ArgsUsage: "cache|disks|kernel|image|containerd|buildkit|docker",
+		ArgsUsage: "cache|disks|kernel|image|containerd|buildkit|docker|kubernetes",
 		Flags:     []cli.Flag{zfsFlag()},
 		Action: func(c *cli.Context) error {
 			cache, err := recipe.OpenCache()
@@ -76,11 +76,11 @@ func locate(c *cli.Context, u *ui.UI, cache *recipe.Cache) (string, error) {
 		return cache.Dir, nil
 	case "disks":
 		return cache.Disks(), nil
-	case "containerd", "buildkit", "docker":
+	case "containerd", "buildkit", "docker", "kubernetes":
 		return recipe.BuildPrograms(c.Context, cache, u, what)
 	case "kernel", "image":
 	default:
-		return "", fmt.Errorf("path of %q: want cache, disks, kernel, image, containerd, buildkit or docker", what)
+		return "", fmt.Errorf("path of %q: want cache, disks, kernel, image, containerd, buildkit, docker or kubernetes", what)
 	}
 	artefacts, err := recipe.Build(c.Context, cache, u, c.String("zfs"))
 	if what == "kernel" {

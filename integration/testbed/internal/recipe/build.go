@@ -41,9 +41,8 @@ func Build(ctx context.Context, cache *Cache, u *ui.UI, release string) (Artefac
 	return artefacts(cache, all)
 }
 
-// BuildPrograms builds containerd, BuildKit or Docker's daemon alone, for which neither root nor
-// Debian is needed, and returns the directory of the programs, which run on the
-// host as well.
+// BuildPrograms builds one of programStages alone, for which neither root nor Debian is
+// needed, and returns the directory of the programs, which run on the host as well.
 func BuildPrograms(ctx context.Context, cache *Cache, u *ui.UI, name string) (string, error) {
 	for _, s := range stages(DefaultZFS) {
 		if s.name != name {
@@ -116,10 +115,13 @@ func (b *builder) build(ctx context.Context, all []*stage) (err error) {
 	return nil
 }
 
+// programStages are the stages that build programs from their modules.
+var programStages = []string{containerdStage, buildKitStage, dockerStage, kubernetesStage}
+
 // prepareHost sees to what the host needs for the stages that are to be built,
 // and for running guests. Programs alone need nothing.
 func (b *builder) prepareHost(ctx context.Context, all []*stage) error {
-	if len(all) == 1 && slices.Contains([]string{containerdStage, buildKitStage, dockerStage}, all[0].name) {
+	if len(all) == 1 && slices.Contains(programStages, all[0].name) {
 		return nil
 	}
 	if err := b.installTools(ctx); err != nil {

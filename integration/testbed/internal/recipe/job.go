@@ -114,13 +114,13 @@ func quote(text string) string {
 }
 
 // buildImage composes the root and writes it as a file system.
-func buildImage(system, toolchain, zfs, containerd, buildkit, docker *stage) func(context.Context, *job) error {
+func buildImage(system, toolchain, zfs, containerd, buildkit, docker, kubernetes *stage) func(context.Context, *job) error {
 	return func(ctx context.Context, j *job) error {
 		if err := j.script(ctx, "unpack.sh", rootArchive(j.cache, system), j.root); err != nil {
 			return err
 		}
 		err := j.script(ctx, "compose.sh", j.root, j.cache.artefact(toolchain), j.cache.artefact(zfs),
-			j.cache.artefact(containerd), j.cache.artefact(buildkit), j.cache.artefact(docker))
+			j.cache.artefact(containerd), j.cache.artefact(buildkit), j.cache.artefact(docker), j.cache.artefact(kubernetes))
 		if err != nil {
 			return err
 		}

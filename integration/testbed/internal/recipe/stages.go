@@ -25,7 +25,14 @@ const (
 	// RuncVersion is the release of runc that is built for it.
 	RuncVersion = "1.5.2"
 	dockerStage = "docker"
-	imageSize   = "8G"
+	// KubernetesVersion is the release whose kubelet is built from its module.
+	KubernetesVersion = "1.37.2"
+	// CRIToolsVersion is the release of crictl and critest.
+	CRIToolsVersion = "1.37.0"
+	// CNIPluginsVersion is the release of the plugins that connect pods.
+	CNIPluginsVersion = "1.10.0"
+	kubernetesStage   = "kubernetes"
+	imageSize         = "8G"
 )
 
 // zfsSuites says where Debian has the releases: a suite to prefer, or none
@@ -68,8 +75,8 @@ var (
 	}
 
 	runtimePackages = []string{
-		"acl", "attr", "bash", "btrfs-progs", "docker-buildx", "e2fsprogs", "fdisk", "file",
-		"iproute2", "jq", "kmod", "less", "lsof", "mount", "ncurses-base", "procps", "psmisc", "runc", "strace",
+		"acl", "attr", "bash", "btrfs-progs", "busybox-static", "docker-buildx", "e2fsprogs", "fdisk", "file",
+		"iproute2", "jq", "kmod", "less", "lsof", "mount", "ncurses-base", "nftables", "procps", "psmisc", "runc", "strace",
 		"util-linux", "vim-tiny", "xz-utils", "zstd",
 	}
 )
@@ -122,6 +129,11 @@ func stages(release string) []*stage {
 		inputs: []string{DockerVersion, DockerCLIVersion, runtime.Version(), dockerTags, RuncVersion, staticTags, staticFlags},
 		build:  buildDocker,
 	}
+	kubernetes := &stage{
+		name: kubernetesStage, title: "building Kubernetes's kubelet " + KubernetesVersion, expected: 8 * time.Minute,
+		inputs: append([]string{KubernetesVersion, CRIToolsVersion, CNIPluginsVersion, runtime.Version(), kubernetesModule()}, cniPlugins...),
+		build:  buildKubernetes,
+	}
 	system := &stage{
 		name: "system", title: "making the guest's system", expected: 30 * time.Second,
 		inputs: append([]string{enter, host, script("system.sh")}, runtimePackages...),
@@ -131,8 +143,8 @@ func stages(release string) []*stage {
 	image := &stage{
 		name: "image-" + release, title: "making the image with ZFS " + release, expected: 30 * time.Second,
 		inputs: []string{enter, host, script("image.sh"), script("compose.sh"), imageSize},
-		uses:   []*stage{system, toolchain, zfs, containerd, buildkit, docker},
+		uses:   []*stage{system, toolchain, zfs, containerd, buildkit, docker, kubernetes},
 	}
-	image.build = buildImage(system, toolchain, zfs, containerd, buildkit, docker)
-	return []*stage{base, toolchain, zfs, containerd, buildkit, docker, system, image}
+	image.build = buildImage(system, toolchain, zfs, containerd, buildkit, docker, kubernetes)
+	return []*stage{base, toolchain, zfs, containerd, buildkit, docker, kubernetes, system, image}
 }
