@@ -62,7 +62,7 @@ bench: build testbed ## measure against other snapshotters (an hour or more wher
 build: tools ## build the programs into bin/
 	@mkdir -p $(BIN)
 	@echo "building the programs"
-	@$(GO_BUILD) -o $(BIN)/ ./cmd/... ./integration/suite ./integration/testbed ./integration/demo ./integration/image ./integration/powercut ./integration/testimage/app
+	@$(GO_BUILD) -o $(BIN)/ ./cmd/... ./integration/suite ./integration/testbed ./integration/demo ./integration/image ./integration/powercut ./integration/testimage/app ./integration/testimage/web
 
 .PHONY: install
 install: build ## install the daemon, the command and the systemd units (PREFIX=/usr/local)

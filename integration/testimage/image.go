@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -16,7 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// File is an entry of a layer.
+// File is an entry of a layer: a directory if its name ends with a slash.
 type File struct {
 	Name    string
 	Mode    int64
@@ -37,18 +38,16 @@ func Write(path, ref, program string, layers ...[]File) error {
 		return err
 	}
 	all := append([][]File{{{Name: "app", Mode: 0o755, Content: binary}}}, layers...)
-	image, err := assemble(all)
+	image, err := Build(v1.Config{Entrypoint: []string{"/app"}, Cmd: []string{"hello"}, Env: []string{"PATH=/"}}, all...)
 	if err != nil {
 		return fmt.Errorf("image %s: %w", ref, err)
 	}
 	return tarball.WriteToFile(path, tag, image)
 }
 
-func assemble(layers [][]File) (v1.Image, error) {
-	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
-		Architecture: "amd64", OS: "linux",
-		Config: v1.Config{Entrypoint: []string{"/app"}, Cmd: []string{"hello"}, Env: []string{"PATH=/"}},
-	})
+// Build makes an image of layers.
+func Build(config v1.Config, layers ...[]File) (v1.Image, error) {
+	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{Architecture: "amd64", OS: "linux", Config: config})
 	if err != nil {
 		return nil, err
 	}
@@ -81,10 +80,13 @@ func pack(files []File) ([]byte, error) {
 		if h.Mode == 0 {
 			h.Mode = 0o644
 		}
+		if strings.HasSuffix(f.Name, "/") {
+			h.Typeflag, h.Mode = tar.TypeDir, h.Mode|0o111
+		}
 		if err := w.WriteHeader(h); err != nil {
 			return nil, err
 		}
-		if f.Link == "" {
+		if h.Typeflag == tar.TypeReg {
 			if _, err := w.Write(f.Content); err != nil {
 				return nil, err
 			}

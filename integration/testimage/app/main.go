@@ -21,7 +21,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: app hello | wait | write FILE TEXT | ls | id | self | meet DIR NAME COUNT OTHER")
+		return fmt.Errorf("usage: app hello | wait | write FILE TEXT | ls | id | euid | self | meet DIR NAME COUNT OTHER")
 	}
 	switch args[0] {
 	case "hello":
@@ -44,6 +44,9 @@ func run(args []string) error {
 		return list()
 	case "meet":
 		return meet(args[1], args[2], args[3], args[4])
+	case "euid":
+		fmt.Printf("Effective uid: %d\n", os.Geteuid())
+		return nil
 	}
 	return fmt.Errorf("app: unknown command %q", args[0])
 }
