@@ -61,6 +61,14 @@ func startContainerdWith(t testing.TB, d *daemon, more func(version int, dir str
 // has.
 func newContainerd(t testing.TB, d *daemon) (*containerd, int) {
 	t.Helper()
+	d.standIn()
+	return newContainerdAt(t, d.containerd())
+}
+
+// newContainerdAt returns a containerd that is not started and will serve address, and
+// the version of its configuration.
+func newContainerdAt(t testing.TB, address string) (*containerd, int) {
+	t.Helper()
 	said, err := exec.Command("containerd", "--version").Output()
 	require.NoError(t, err, "containerd is wanted in PATH")
 	t.Logf("%s", said)
@@ -71,8 +79,7 @@ func newContainerd(t testing.TB, d *daemon) (*containerd, int) {
 	dir, err := os.MkdirTemp("", "zfstpl-ctd-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	d.standIn()
-	return &containerd{dir: dir, address: d.containerd(), log: &syncBuffer{}}, version
+	return &containerd{dir: dir, address: address, log: &syncBuffer{}}, version
 }
 
 // containerdConfig is what a containerd's configuration needs to use the daemon.
@@ -92,23 +99,27 @@ func startDefaultContainerd(t testing.TB, d *daemon, more func(version int, dir 
 	if version == plugin.ContainerdConfig2 {
 		return startContainerdWith(t, d, more)
 	}
+	c.serveDefault(t, version, map[string]string{"zfstpl.toml": d.containerdConfig(t, version), "test.toml": more(version, c.dir)})
+	return c
+}
+
+// serveDefault starts a containerd 2.x with its default configuration and files of more.
+func (c *containerd) serveDefault(t testing.TB, version int, more map[string]string) {
+	t.Helper()
 	config, err := exec.Command("containerd", "config", "default").Output()
 	require.NoError(t, err)
 	require.Contains(t, string(config), "'/etc/containerd/conf.d/*.toml'", "the default imports from there")
 	dropIns := filepath.Join(c.dir, "conf.d")
 	require.NoError(t, os.Mkdir(dropIns, 0o700))
 	file := filepath.Join(c.dir, "config.toml")
-	for path, text := range map[string]string{
-		file:                                  strings.ReplaceAll(string(config), "/etc/containerd/conf.d", dropIns),
-		filepath.Join(dropIns, "zfstpl.toml"): fmt.Sprintf("version = %d\n%s", version, d.containerdConfig(t, version)),
-		filepath.Join(dropIns, "test.toml"): fmt.Sprintf("version = %d\n[ttrpc]\naddress = %q\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = %q\n%s",
-			version, c.address+".ttrpc", filepath.Join(c.dir, "opt"), more(version, c.dir)),
-	} {
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte(strings.ReplaceAll(string(config), "/etc/containerd/conf.d", dropIns)), 0o600))
+	more["own.toml"] = fmt.Sprintf("[ttrpc]\naddress = %q\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = %q\n", c.address+".ttrpc", filepath.Join(c.dir, "opt"))
+	for name, text := range more {
+		text = fmt.Sprintf("version = %d\n%s", version, text)
+		require.NoError(t, os.WriteFile(filepath.Join(dropIns, name), []byte(text), 0o600))
 	}
 	serveReady(t, exec.Command("containerd", "--config", file, "--address", c.address,
 		"--root", filepath.Join(c.dir, "root"), "--state", filepath.Join(c.dir, "state")), c.log, c.dir)
-	return c
 }
 
 // serveReady is serve of a program that tells systemd when it is ready, and waits for
