@@ -3,6 +3,11 @@ package docs
 
 import _ "embed"
 
+// Clients is clients.md.
+//
+//go:embed clients.md
+var Clients string
+
 // ZFS is zfs.md.
 //
 //go:embed zfs.md
