@@ -90,7 +90,7 @@ func assertCacheBuilt(t testing.TB, files string) {
 // runClient runs a client's command, which may take some steps, and returns what it
 // wrote to stdout, and to stderr if that is wanted.
 func runClient(program string, both bool, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
 	defer cancel()
 	var stdout, stderr strings.Builder
 	cmd := exec.CommandContext(ctx, program, args...)

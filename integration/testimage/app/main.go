@@ -70,7 +70,7 @@ func self() error {
 }
 
 // meetTime is how long the first one waits for the last one.
-const meetTime = 4 * time.Minute
+const meetTime = 10 * time.Minute
 
 // meet makes a file in a directory and waits until as many as are awaited have done so.
 // It looks for them in another directory, which is the same one mounted elsewhere.
