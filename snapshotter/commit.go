@@ -50,7 +50,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	}
 	defer unlock()
 
-	active, err := s.committable(name, key, given.Parent)
+	active, taken, err := s.committable(name, key, given.Parent)
 	if err != nil {
 		return err
 	}
@@ -64,27 +64,35 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 		return err
 	}
 	defer unlockTemplate()
+	// containerd counts its names. It gives one twice when its database is new, and the
+	// record is then of the old one: of a layer it says what the new one says.
+	if taken != nil && (r.template == nil || taken.template != r.template) {
+		return fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
+	}
 	return s.commitInto(ctx, into, r, active)
 }
 
-// committable answers the active record of key, if it can be committed as name.
-func (s *Snapshotter) committable(name, key, parent string) (*record, error) {
+// committable returns the active record of key, if it can be committed as name, and the
+// committed record that has the name, if there is one.
+func (s *Snapshotter) committable(name, key, parent string) (active, taken *record, err error) {
 	x := s.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	active, err := x.getLocked(key)
+	active, err = x.getLocked(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	taken = x.records[name]
 	switch {
-	case err != nil:
-		return nil, err
 	case active.info.Kind != snapshots.KindActive:
-		return nil, fmt.Errorf("snapshot %q is not active: %w", key, errdefs.ErrFailedPrecondition)
-	case x.records[name] != nil:
-		return nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
+		return nil, nil, fmt.Errorf("snapshot %q is not active: %w", key, errdefs.ErrFailedPrecondition)
+	case taken != nil && (taken.info.Kind != snapshots.KindCommitted || x.hidden[name]):
+		return nil, nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
 	case parent != "" && parent != active.info.Parent:
-		return nil, fmt.Errorf("commit of %q: it was prepared on %q and cannot be moved to parent %q: %w",
+		return nil, nil, fmt.Errorf("commit of %q: it was prepared on %q and cannot be moved to parent %q: %w",
 			key, active.info.Parent, parent, errdefs.ErrInvalidArgument)
 	}
-	return active, nil
+	return active, taken, nil
 }
 
 // destination decides which template a commit makes or, when r.template is set,
@@ -324,6 +332,10 @@ func (s *Snapshotter) committed(r, active *record, joined bool) {
 	}
 	x.adopt(r.info.Parent)
 	x.drop(active)
+	if taken := x.records[r.info.Name]; taken != nil {
+		x.drop(taken) // until the pool knows, the greater sequence number counts
+		s.queue.add(taken.clear())
+	}
 	x.insert(r)
 	x.discard(active.dataset, origin)
 	delete(x.strays, active.dataset)
