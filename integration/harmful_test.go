@@ -20,8 +20,8 @@ var harmful = []string{
 	"normalization=formD", "utf8only=on", "casesensitivity=insensitive",
 	"snapdir=visible", "acltype=off", "xattr=off", "exec=off", "setuid=off", "devices=off", "nbmand=on",
 	"sharenfs=on", "sharesmb=on", "overlay=off", "aclmode=restricted", "aclinherit=noallow", "atime=on",
-	"checksum=off", "primarycache=none", "secondarycache=none", "sync=disabled", "copies=2", "redundant_metadata=none",
-	"recordsize=512", "compression=zle", "vscan=on", "logbias=throughput", "snapdev=visible", "volmode=none",
+	"checksum=off", "primarycache=metadata", "secondarycache=none", "sync=disabled", "copies=2", "redundant_metadata=none",
+	"recordsize=8K", "compression=zle", "vscan=on", "logbias=throughput", "snapdev=visible", "volmode=none",
 	"longname=on", "direct=always", "prefetch=none", "readonly=on",
 }
 

@@ -44,17 +44,17 @@ func lostMountpoints(t *testing.T, choice string) {
 
 	container, view := t.TempDir(), t.TempDir()
 	template := base.Storage() + "/" + chainID(2)
+	for _, child := range []string{base.Storage(), base.Runtime()} {
+		zfsCommand(t, "set", "canmount=on", child)
+		zfsCommand(t, "inherit", "mountpoint", child)
+	}
 	require.NoError(t, mount.All(runs, container))
 	t.Cleanup(func() { _ = mount.UnmountAll(container, 0) })
 	require.NoError(t, mount.All([]mount.Mount{{Type: "zfs", Source: template + "@extracted", Options: []string{"ro"}}}, view))
 	t.Cleanup(func() { _ = mount.UnmountAll(view, 0) })
-	for _, child := range []string{base.Storage(), base.Runtime()} {
-		zfsCommand(t, "inherit", "mountpoint", child)
-		zfsCommand(t, "set", "canmount=on", child)
-	}
 	own := filepath.Join(p.Dir, "own")
 	zfsCommand(t, "set", "mountpoint="+own, base.Storage()+"/"+chainID(1))
-	for _, dataset := range []string{base.Empty().Dataset(), template, idle[0].Source, base.Storage() + "/" + chainID(1)} {
+	for _, dataset := range []string{base.Storage(), base.Runtime(), base.Empty().Dataset(), template, idle[0].Source, base.Storage() + "/" + chainID(1)} {
 		_ = exec.Command("zfs", "mount", dataset).Run() // some are mounted already
 	}
 	busy, err := os.Open(filepath.Join(base.Root, "storage", "empty"))
@@ -66,7 +66,7 @@ func lostMountpoints(t *testing.T, choice string) {
 	d.start(t)
 	mounts, err := p.Mounts(base.Storage())
 	require.NoError(t, err)
-	assert.ElementsMatch(t, []string{view, busy.Name()}, mounts, "%s", d.log)
+	assert.ElementsMatch(t, []string{view, busy.Name(), filepath.Dir(busy.Name())}, mounts, "%s", d.log)
 	mounts, err = p.Mounts(base.Runtime())
 	require.NoError(t, err)
 	assert.Equal(t, []string{container}, mounts)

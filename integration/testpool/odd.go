@@ -33,7 +33,7 @@ func CreateOdd(args ...string) (*Pool, error) {
 }
 
 func (p *Pool) createOdd(args []string) error {
-	vdev := p.Vdev()
+	vdev := filepath.Join(p.Dir, "vdev")
 	if err := errors.Join(os.WriteFile(vdev, nil, 0o600), os.Truncate(vdev, oddSize)); err != nil {
 		return err
 	}
@@ -45,9 +45,6 @@ func (p *Pool) createOdd(args []string) error {
 	p.pool = pool
 	return err
 }
-
-// Vdev is the file that the pool is in.
-func (p *Pool) Vdev() string { return filepath.Join(p.Dir, "vdev") }
 
 // MadeBase is the base of that name, which 'zfstpl init' made, mounted at root. When t ends
 // the invariants are asserted and it is unmounted.
