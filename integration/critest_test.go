@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,10 +12,13 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/docs"
+	"github.com/zfstpl/zfstpl/integration/testimage"
+	"github.com/zfstpl/zfstpl/plugin"
 )
 
 // critestTime is the longest that one run of critest may take where it is emulated.
@@ -166,4 +170,54 @@ func omittedReason(name string) string {
 		}
 	}
 	return ""
+}
+
+// serveCritest serves what critest pulls: every name with what its specs expect of it.
+func (i *images) serveCritest(t testing.TB) {
+	t.Helper()
+	const (
+		staging = "k8s-staging-cri-tools/"
+		e2e     = "e2e-test-images/"
+	)
+	i.serveSandbox(t)
+	shell := v1.Config{Cmd: []string{"sh"}}
+	i.add(t, shell, nil, e2e+"busybox:1.29-2")
+	app := ownProgram(t, "app", "app", 0o755)
+	i.add(t, v1.Config{Entrypoint: []string{"/app", "wait"}}, [][]testimage.File{app}, "pause:3.9")
+	i.add(t, v1.Config{Entrypoint: []string{"/nnp", "euid"}}, [][]testimage.File{ownProgram(t, "app", "nnp", 0o4755)}, e2e+"nonewprivs:1.3")
+
+	web := [][]testimage.File{ownProgram(t, "web", "nginx", 0o755)}
+	i.add(t, v1.Config{Entrypoint: []string{"/nginx", ":80", "master process"}}, web, e2e+"nginx:1.14-2", e2e+"httpd:2.4.39-4")
+	i.add(t, v1.Config{Entrypoint: []string{"/nginx", ":12003", "master process"}}, web, staging+"hostnet-nginx-amd64:latest")
+
+	for _, name := range []string{"image-latest:latest", "image-tag:test", "image-tag:all", "image-1:latest", "image-2:latest", "image-3:latest"} {
+		i.add(t, v1.Config{Cmd: []string{"sh"}, Labels: map[string]string{"name": name}}, nil, staging+"test-"+name)
+	}
+	tags := staging + "test-image-tags:"
+	i.add(t, v1.Config{Cmd: []string{"sh"}, Labels: map[string]string{"name": "tags"}}, nil, tags+"1", tags+"2", tags+"3")
+	for name, user := range map[string]string{
+		"user-uid": "1002", "user-username": "www-data", "user-uid-group": "1003:users", "user-username-group": "www-data:www-data",
+		"predefined-group": "1000",
+	} {
+		i.add(t, v1.Config{Cmd: []string{"sh"}, User: user}, nil, staging+"test-image-"+name+":latest")
+	}
+}
+
+// startOverlayContainerd starts a containerd that knows nothing of zfstpl.
+func startOverlayContainerd(t testing.TB, more func(version int, dir string) string) *containerd {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "zfstpl-run-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	c, version := newContainerdAt(t, filepath.Join(dir, "containerd.sock"))
+	if version == plugin.ContainerdConfig3 {
+		c.serveDefault(t, version, map[string]string{"test.toml": more(version, c.dir)})
+		return c
+	}
+	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n[grpc]\naddress = %q\n%s",
+		version, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), c.address, more(version, c.dir))
+	file := filepath.Join(c.dir, "config.toml")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	serveReady(t, exec.Command("containerd", "--config", file), c.log, c.dir)
+	return c
 }

@@ -92,25 +92,6 @@ func writeNetwork(t testing.TB, dir string) string {
 	return cni
 }
 
-// startOverlayContainerd starts a containerd that knows nothing of zfstpl.
-func startOverlayContainerd(t testing.TB, more func(version int, dir string) string) *containerd {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "zfstpl-run-")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	c, version := newContainerdAt(t, filepath.Join(dir, "containerd.sock"))
-	if version == plugin.ContainerdConfig3 {
-		c.serveDefault(t, version, map[string]string{"test.toml": more(version, c.dir)})
-		return c
-	}
-	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n[grpc]\naddress = %q\n%s",
-		version, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), c.address, more(version, c.dir))
-	file := filepath.Join(c.dir, "config.toml")
-	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	serveReady(t, exec.Command("containerd", "--config", file), c.log, c.dir)
-	return c
-}
-
 // withUserNamespaces has a containerd 2.x run pods as forPods does, all by the handler of
 // pods with user namespaces: a kubelet without an API server knows no other than the
 // default.

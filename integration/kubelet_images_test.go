@@ -108,34 +108,3 @@ func (i *images) serveSandbox(t testing.TB) {
 	i.add(t, v1.Config{Entrypoint: []string{"/app", "wait"}, Labels: map[string]string{"for": "sandboxes"}},
 		[][]testimage.File{ownProgram(t, "app", "app", 0o755)}, sandboxName)
 }
-
-// serveCritest serves what critest pulls: every name with what its specs expect of it.
-func (i *images) serveCritest(t testing.TB) {
-	t.Helper()
-	const (
-		staging = "k8s-staging-cri-tools/"
-		e2e     = "e2e-test-images/"
-	)
-	i.serveSandbox(t)
-	shell := v1.Config{Cmd: []string{"sh"}}
-	i.add(t, shell, nil, e2e+"busybox:1.29-2")
-	app := ownProgram(t, "app", "app", 0o755)
-	i.add(t, v1.Config{Entrypoint: []string{"/app", "wait"}}, [][]testimage.File{app}, "pause:3.9")
-	i.add(t, v1.Config{Entrypoint: []string{"/nnp", "euid"}}, [][]testimage.File{ownProgram(t, "app", "nnp", 0o4755)}, e2e+"nonewprivs:1.3")
-
-	web := [][]testimage.File{ownProgram(t, "web", "nginx", 0o755)}
-	i.add(t, v1.Config{Entrypoint: []string{"/nginx", ":80", "master process"}}, web, e2e+"nginx:1.14-2", e2e+"httpd:2.4.39-4")
-	i.add(t, v1.Config{Entrypoint: []string{"/nginx", ":12003", "master process"}}, web, staging+"hostnet-nginx-amd64:latest")
-
-	for _, name := range []string{"image-latest:latest", "image-tag:test", "image-tag:all", "image-1:latest", "image-2:latest", "image-3:latest"} {
-		i.add(t, v1.Config{Cmd: []string{"sh"}, Labels: map[string]string{"name": name}}, nil, staging+"test-"+name)
-	}
-	tags := staging + "test-image-tags:"
-	i.add(t, v1.Config{Cmd: []string{"sh"}, Labels: map[string]string{"name": "tags"}}, nil, tags+"1", tags+"2", tags+"3")
-	for name, user := range map[string]string{
-		"user-uid": "1002", "user-username": "www-data", "user-uid-group": "1003:users", "user-username-group": "www-data:www-data",
-		"predefined-group": "1000",
-	} {
-		i.add(t, v1.Config{Cmd: []string{"sh"}, User: user}, nil, staging+"test-image-"+name+":latest")
-	}
-}
