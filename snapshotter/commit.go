@@ -140,6 +140,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	joins := r.template != nil
 	if !joins {
 		r.template = &template{Template: into, parent: active.template}
+		r.template.from = s.index.provenanceOf(active.dataset, r.template)
 	}
 	r.dataset = into.Dataset()
 	r.seq = s.index.next()
@@ -314,6 +315,7 @@ func commitOps(r, active *record, joins bool) ([]zfs.Op, error) {
 			zfs.Snapshot(content),
 			zfs.Clone(content, r.dataset),
 			zfs.Promote(r.dataset, active.dataset))
+		ops = append(ops, r.template.from.set(r.dataset)...)
 	}
 	ops = append(ops, set...)
 	ops = append(ops, active.clear()...)

@@ -55,6 +55,16 @@ var crashing = map[string]struct {
 			return s.sn.Commit(s.ctx, "default/9/"+chain("b"), "default/8/extract-1-x "+chain("b"), ref(chain("b")))
 		},
 	},
+	"commit of a layer that is known": {
+		func(s *story) {
+			s.prepare("default/8/extract-1-x "+lowerChain, "", ref(lowerChain))
+			s.write("default/8/extract-1-x "+lowerChain, "b;")
+			s.sn.Fill(s.dataset("default/8/extract-1-x "+lowerChain))(lower, lowerBlob)
+		},
+		func(s *story) error {
+			return s.sn.Commit(s.ctx, "default/9/"+lowerChain, "default/8/extract-1-x "+lowerChain, ref(lowerChain))
+		},
+	},
 	"commit that joins": {
 		func(s *story) {
 			s.prepare("default/8/extract-1-x "+chain("a"), "")

@@ -18,9 +18,10 @@ type template struct {
 	layout.Template
 	parent *template // nil for the empty template
 
-	records int       // committed and view records on it
-	views   int       // view records among them
-	pins    int       // operations that are about to use it
+	records int // committed and view records on it
+	views   int // view records among them
+	pins    int // operations that are about to use it
+	from    provenance
 	held    bool      // something on it could not be read: never destroy it
 	idle    time.Time // when its last record went
 
@@ -60,6 +61,7 @@ type index struct {
 	doubtful  map[string]bool      // names under storage that something unknown may have
 	strays    map[string]string    // runtimes that may have an @extracted of a commit that failed, and what may be a clone of it or ""
 	samples   map[string]sample    // usage of active snapshots, by dataset
+	fillings  map[string]*filling  // what was unpacked into active snapshots, by dataset
 
 	interrupts map[string]context.CancelCauseFunc // what a Remove ends, by key
 
@@ -78,6 +80,7 @@ func newIndex() *index {
 		doubtful:  make(map[string]bool),
 		strays:    make(map[string]string),
 		samples:   make(map[string]sample),
+		fillings:  make(map[string]*filling),
 		owed:      func() {},
 
 		interrupts: make(map[string]context.CancelCauseFunc),
@@ -211,6 +214,7 @@ func (x *index) insert(r *record) {
 func (x *index) drop(r *record) {
 	x.displace(r)
 	delete(x.samples, r.dataset)
+	delete(x.fillings, r.dataset)
 	x.disown(r.info.Parent)
 	if r.info.Kind != snapshots.KindActive {
 		r.template.records--

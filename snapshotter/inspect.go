@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
@@ -21,6 +22,10 @@ type Entry struct {
 	Refer   uint64           `json:"refer"` // bytes reachable from it
 	Since   time.Time        `json:"since"` // warm: last used; else: made
 	Records []snapshots.Info `json:"records,omitempty"`
+	// DiffID and Blob are the digests of the layer that a template was unpacked from,
+	// uncompressed and as it was read, where they are known.
+	DiffID digest.Digest `json:"diff_id,omitempty"`
+	Blob   digest.Digest `json:"blob,omitempty"`
 	// Foreign are snapshots that somebody else took. They keep the dataset from
 	// being destroyed when nobody needs it any more.
 	Foreign []string `json:"foreign_snapshots,omitempty"`
@@ -59,6 +64,10 @@ func inspect(base layout.Base, d zfs.Dataset) Entry {
 	e.Parent, _, _ = strings.Cut(d.Origin, "@")
 	for _, r := range st.records {
 		e.Records = append(e.Records, r.info)
+	}
+	if _, isTemplate := base.ParseTemplate(d.Name); isTemplate {
+		from := readProvenance(d)
+		e.DiffID, e.Blob = from.diffID, from.blob
 	}
 	if e.State == StateWarm {
 		e.Since = lastUsed(d)

@@ -70,10 +70,25 @@ func (c *check) template(d zfs.Dataset, records []*record) {
 	if _, ok := c.base.ParseExtracted(d.Origin); !ok && d.Name != c.base.Empty().Dataset() {
 		c.fail("template %s comes from %q, which is no template", d.Name, d.Origin)
 	}
+	c.provenance(d)
 	for _, r := range records {
 		if r.info.Kind == snapshots.KindActive {
 			c.fail("template %s carries the active record %q", d.Name, r.info.Name)
 		}
+	}
+}
+
+// provenance holds the diff ID that a template says it was unpacked from to the chain
+// ID that it is named by.
+func (c *check) provenance(d zfs.Dataset) {
+	from := readProvenance(d)
+	if !from.isKnown() {
+		return
+	}
+	name, _ := c.base.ParseTemplate(d.Name)
+	parent, _ := c.base.ParseExtracted(d.Origin)
+	if t := (&template{Template: name, parent: &template{Template: parent}}); !t.is(from.diffID) {
+		c.fail("template %s, a clone of %s, says that it was unpacked from the layer %s, which makes another chain ID", d.Name, d.Origin, from.diffID)
 	}
 }
 

@@ -121,6 +121,10 @@ func (r *recovery) templates(list []zfs.Dataset) {
 		if t.parent = r.origin(d); t.parent == nil {
 			t.held = true
 		}
+		if t.from.isKnown() && !t.is(t.from.diffID) {
+			r.leave(d, "its "+propDiffID+" does not give its chain ID, and is ignored")
+			t.from = provenance{}
+		}
 	}
 }
 
@@ -134,7 +138,7 @@ func (r *recovery) template(name layout.Template, d zfs.Dataset, st standing) {
 		return
 	}
 	// What has a problem is held: a record that cannot be read may be of it.
-	t := &template{Template: name, idle: lastUsed(d), held: st.problem != ""}
+	t := &template{Template: name, idle: lastUsed(d), from: readProvenance(d), held: st.problem != ""}
 	r.index.templates[d.Name] = t
 	for _, rec := range st.records {
 		if rec.info.Kind != snapshots.KindActive {

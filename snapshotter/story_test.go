@@ -288,7 +288,7 @@ func dump(sn *Snapshotter) []string {
 			name, r.id, r.seq, r.target, r.dataset, dataset(r.template), r.props, info))
 	}
 	for name, t := range x.templates {
-		line := fmt.Sprintf("template %s on %s: %d records, %d pins, held %v", name, dataset(t.parent), t.records, t.pins, t.held)
+		line := fmt.Sprintf("template %s on %s from %v: %d records, %d pins, held %v", name, dataset(t.parent), t.from, t.records, t.pins, t.held)
 		if t.warm() && !t.IsOpaque() {
 			line += ", idle since " + stamp(t.idle)
 		}

@@ -28,6 +28,7 @@ type smallPool struct {
 	dir      string
 	answers  []error
 	attempts []string // the runtimes that were written to
+	filled   []string // those that a layer was unpacked into as a whole, and which
 	renewed  []string
 	gone     []string
 }
@@ -44,6 +45,11 @@ func (p *smallPool) AttachWritable(_ context.Context, runtime string) (*os.File,
 func (p *smallPool) NamespaceOf(string) string    { return "test" }
 func (p *smallPool) HeldAt(string) (string, bool) { return "", false }
 func (p *smallPool) Begin(context.Context) func() { return func() {} }
+func (p *smallPool) Fill(runtime string) func(diffID, blob digest.Digest) {
+	return func(diffID, blob digest.Digest) {
+		p.filled = append(p.filled, fmt.Sprintf("%s %s %s", runtime, diffID, blob))
+	}
+}
 func (p *smallPool) Renew(_ context.Context, runtime string, _ error) (fresh, made string, err error) {
 	p.renewed = append(p.renewed, runtime)
 	return runtime + "-fresh", "1 template was evicted", nil
@@ -111,6 +117,11 @@ func TestOneMoreAttempt(t *testing.T) {
 			}
 			want := []string{mounts[0].Source, mounts[0].Source + "-fresh"}[:c.attempts]
 			assert.Equal(t, want, p.attempts)
+			var filled []string
+			if c.want == nil {
+				filled = []string{fmt.Sprintf("%s %s %s", want[c.attempts-1], desc.Digest, desc.Digest)}
+			}
+			assert.Equal(t, filled, p.filled, "only what is whole")
 			assert.Equal(t, c.renewed, len(p.renewed) == 1, "%q", p.renewed)
 			assert.Equal(t, c.gone, len(p.gone) == 1, "%q", p.gone)
 		})

@@ -102,6 +102,7 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 		return ocispec.Descriptor{}, errors.Join(zfsError(err), stream.Close())
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
+	filled := s.runtimes.Fill(runtime)
 	err = jailed(root, func() error { return stream.unpack(ctx) })
 	if err == nil && config.SyncFs {
 		err = syncFS(root)
@@ -112,7 +113,9 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 	if err := errors.Join(spaceError(err), stream.Close()); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: stream.size, Digest: stream.digest.Digest()}, nil
+	diffID := stream.digest.Digest()
+	filled(diffID, desc.Digest)
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: stream.size, Digest: diffID}, nil
 }
 
 // full tells whether there was no space for a layer.

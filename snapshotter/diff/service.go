@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/zfstpl/zfstpl/snapshotter/kind"
@@ -67,6 +68,11 @@ type Runtimes interface {
 	// Begin is called before something is written, to see to it that there is some
 	// room, where that is possible, and what it answers when that is over.
 	Begin(ctx context.Context) (end func())
+
+	// Fill notes that a layer is about to be unpacked into a runtime. What it returns
+	// notes that all of it was: diffID is the digest of the uncompressed layer, blob
+	// that of what it was read from.
+	Fill(runtime string) (filled func(diffID, blob digest.Digest))
 
 	// Renew destroys a runtime that a layer did not fit into, makes room, and
 	// answers a fresh one for the same layer, and in words what was done for room.

@@ -1,0 +1,177 @@
+package snapshotter
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Two layers, the digests of their tars and of their blobs, and their chain IDs.
+var (
+	lower, upper         = digest.FromString("lower"), digest.FromString("upper")
+	lowerBlob, upperBlob = digest.FromString("lower.gz"), digest.FromString("upper.gz")
+	lowerChain           = layout.ChainID("", lower.String())
+	upperChain           = layout.ChainID(lowerChain, upper.String())
+)
+
+// unpack is what a differ does with an extraction, and the commit behind it.
+func (s *story) unpack(namespace, parent, chain string, diffID, blob digest.Digest) (name string) {
+	s.Helper()
+	key := s.backend(namespace, "extract-1-x "+chain)
+	s.prepare(key, parent, ref(chain))
+	filled := s.sn.Fill(s.dataset(key))
+	s.write(key, diffID.String()+";")
+	filled(diffID, blob)
+	name = s.backend(namespace, chain)
+	s.commit(name, key, ref(chain))
+	return name
+}
+
+// from is what the pool and the index say of where a snapshot's template comes from.
+func (s *story) from(name string) provenance {
+	s.Helper()
+	dataset := s.templateOf(name)
+	var inPool provenance
+	s.pool.edit(func(state *fakeState) {
+		props := state.fs[dataset].props
+		inPool = provenance{digest.Digest(props["zfstpl:diff-id"]), digest.Digest(props["zfstpl:blob"])}
+	})
+	require.Equal(s, inPool, s.sn.index.templates[dataset].from, "what the index says of %s", dataset)
+	return inPool
+}
+
+// A template says from which layer it was unpacked, for as long as it exists.
+func TestATemplateSaysWhereItComesFrom(t *testing.T) {
+	t.Parallel()
+	for mode, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps, "its own": settings(ownTemplates)} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t, option)
+			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
+			b := s.unpack("default", a, upperChain, upper, upperBlob)
+			for range 2 {
+				assert.Equal(t, provenance{lower, lowerBlob}, s.from(a))
+				assert.Equal(t, provenance{upper, upperBlob}, s.from(b))
+				s.requireInvariants()
+				s.restart()
+			}
+			dataset := s.templateOf(b)
+			s.remove(b, a)
+			s.cleanup()
+			s.restart()
+			assert.Equal(t, provenance{upper, upperBlob}, s.sn.index.templates[dataset].from, "it is kept without a record")
+			entries, err := Inspect(s.ctx, s.pool, s.base)
+			require.NoError(t, err)
+			for _, e := range entries {
+				if e.Dataset == dataset {
+					assert.Equal(t, [2]digest.Digest{upper, upperBlob}, [2]digest.Digest{e.DiffID, e.Blob})
+				}
+			}
+		})
+	}
+}
+
+// What is not certain is not said.
+func TestATemplateOfUncertainProvenance(t *testing.T) {
+	t.Parallel()
+	for what, fill := range map[string]func(s *story, runtime string){
+		"nothing was unpacked":         func(*story, string) {},
+		"a part was unpacked":          func(s *story, r string) { s.sn.Fill(r) },
+		"a part, and then the whole":   func(s *story, r string) { s.sn.Fill(r); s.sn.Fill(r)(lower, lowerBlob) },
+		"two layers were unpacked":     func(s *story, r string) { s.sn.Fill(r)(lower, lowerBlob); s.sn.Fill(r)(upper, upperBlob) },
+		"a layer of another chain ID":  func(s *story, r string) { s.sn.Fill(r)(upper, lowerBlob) },
+		"no digest":                    func(s *story, r string) { s.sn.Fill(r)("sha256:x", lowerBlob) },
+		"a blob without a digest":      func(s *story, r string) { s.sn.Fill(r)(lower, "\x00") },
+		"into another runtime":         func(s *story, _ string) { s.sn.Fill("tank/z/runtime/x-0123456789abcdef")(lower, lowerBlob) },
+		"into the empty template":      func(s *story, _ string) { s.sn.Fill(s.base.Empty().Dataset())(lower, lowerBlob) },
+		"the daemon was started again": func(s *story, r string) { s.sn.Fill(r)(lower, lowerBlob); s.restart() },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t)
+			key := "default/8/extract-1-x " + lowerChain
+			s.prepare(key, "", ref(lowerChain))
+			fill(s, s.dataset(key))
+			s.commit("default/9/"+lowerChain, key, ref(lowerChain))
+			assert.Empty(t, s.from("default/9/"+lowerChain))
+			assert.Empty(t, s.sn.index.fillings)
+			s.requireInvariants()
+		})
+	}
+}
+
+// A commit that is no layer, or of one that is there, records nothing of its own.
+func TestOnlyANewLayerSaysWhereItComesFrom(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	first, second := "default/1/extract-1-x "+lowerChain, "default/2/extract-1-x "+lowerChain
+	opaque := "default/3/extract-1-x " + lowerChain
+	for i, key := range []string{first, second, opaque} {
+		s.prepare(key, "")
+		s.sn.Fill(s.dataset(key))(lower, digest.FromString(strings.Repeat("x", i)))
+	}
+	s.commit("default/4/"+lowerChain, first)
+	s.commit("default/5/"+lowerChain, second)
+	s.commit("default/6/builds-own", opaque)
+	assert.Equal(t, provenance{lower, digest.FromString("")}, s.from("default/5/"+lowerChain), "that of the first")
+	assert.Empty(t, s.from("default/6/builds-own"))
+
+	on := s.unpack("default", "default/6/builds-own", upperChain, upper, upperBlob)
+	assert.Empty(t, s.from(on), "what stands on no layer has no chain ID")
+	s.remove(on, "default/6/builds-own")
+	s.requireInvariants()
+}
+
+// A removed extraction is forgotten, and so is one that is begun anew.
+func TestAFillingGoesWithItsRuntime(t *testing.T) {
+	t.Parallel()
+	s := begin(t)
+	key := "default/8/extract-1-x " + lowerChain
+	s.prepare(key, "")
+	filled := s.sn.Fill(s.dataset(key))
+	fresh, _, err := s.sn.Renew(s.ctx, s.dataset(key), zfs.ErrNoSpace)
+	require.NoError(t, err)
+	s.sn.Fill(fresh)(lower, lowerBlob)
+	filled(upper, upperBlob)
+	s.commit("default/9/"+lowerChain, key)
+	assert.Equal(t, provenance{lower, lowerBlob}, s.from("default/9/"+lowerChain))
+
+	s.prepare(key, "")
+	s.sn.Fill(s.dataset(key))
+	s.remove(key)
+	assert.Empty(t, s.sn.index.fillings)
+}
+
+// Properties that say something else than the name are ignored, and left.
+func TestAFalseProvenanceIsIgnored(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		diffID, blob string
+		want         provenance
+	}{
+		"another layer":     {lower.String(), upperBlob.String(), provenance{}},
+		"no digest":         {"sha256:12", upperBlob.String(), provenance{}},
+		"without a blob":    {upper.String(), "", provenance{upper, ""}},
+		"blob is no digest": {upper.String(), "gz", provenance{upper, ""}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := begin(t)
+			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
+			b := s.unpack("default", a, upperChain, upper, upperBlob)
+			s.pool.editFS(s.templateOf(b), func(fs *fakeFS) { fs.props[propDiffID], fs.props[propBlob] = c.diffID, c.blob })
+			s.restart()
+			assert.Equal(t, c.want, s.sn.index.templates[s.templateOf(b)].from)
+			assert.Equal(t, c.want == provenance{}, strings.Contains(s.log.String(), "is ignored") || strings.HasSuffix(c.diffID, ":12"))
+			list, err := s.pool.List(s.ctx, s.base.String())
+			require.NoError(t, err)
+			assert.Equal(t, what == "another layer", CheckInvariants(s.base, list) != nil)
+		})
+	}
+}
