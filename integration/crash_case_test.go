@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -97,7 +98,43 @@ func creations() []crashCase {
 			return s.view(crashView, crashBase, withLabel(60_000, "long "))
 		}},
 		again: errdefs.ErrAlreadyExists,
-	}, reviving()}
+	}, reviving(), standingIn()}
+}
+
+// fetching asks for a layer whose blob is to be fetched though it is in the pool.
+func fetching(chain string) snapshots.Opt {
+	return snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotRef: chain, snapshotter.ReuseLabel: "fetch"})
+}
+
+// standingIn is a Prepare of a layer that is in the pool and is to be fetched.
+func standingIn() crashCase {
+	key := extraction("zoo", 3, chainID(1))
+	return crashCase{
+		name:    "prepare that stands for a layer",
+		fixture: func(s *crashScene) { s.pulled("default/2/"+chainID(1), "", chainID(1), "layer") },
+		do: []func(*crashScene) error{func(s *crashScene) error {
+			err := s.prepare(key, "", fetching(chainID(1)))
+			s.words[key] = []string{"layer"}
+			return err
+		}},
+		again: errdefs.ErrAlreadyExists,
+	}
+}
+
+// standInCommit is of a runtime that stands for a layer which nothing else keeps.
+func standInCommit() crashCase {
+	key, name := extraction("zoo", 3, chainID(1)), "zoo/4/"+chainID(1)
+	return crashCase{
+		name: "commit of what stands for a layer",
+		scene: func(s *crashScene) {
+			s.pulled("default/2/"+chainID(1), "", chainID(1), "layer")
+			s.must(s.prepare(key, "", fetching(chainID(1))))
+			s.words[key] = []string{"layer"}
+			s.must(s.sn.Remove(s.ctx, "default/2/"+chainID(1)), s.written("default/2/"+chainID(1)), s.sn.Cleanup(s.ctx))
+		},
+		do:    []func(*crashScene) error{func(s *crashScene) error { return s.commit(name, key, withRef(chainID(1))) }},
+		again: errdefs.ErrNotFound,
+	}
 }
 
 // reviving is a Prepare of a layer that is in the pool and that nobody uses.
@@ -141,7 +178,7 @@ func commits() []crashCase {
 	commit := []func(*crashScene) error{func(s *crashScene) error {
 		return s.commit(crashSaved, crashWeb, withLabel(20_000, "saved "))
 	}}
-	return []crashCase{layerCommit(), joiningCommit(), {
+	return []crashCase{layerCommit(), joiningCommit(), standInCommit(), {
 		name:    "commit",
 		fixture: onBase,
 		scene:   func(s *crashScene) { s.active(crashWeb, crashBase, "above", withLabel(60_000, "long ")) },

@@ -44,7 +44,7 @@ func newCrashRig(t testing.TB, client zfs.Choice) *crashRig {
 	t.Helper()
 	base := pool.NewBase(t)
 	d := newDaemon(t, base, "--zfs-client", string(client), "--warm-pressure", "0", // no looks in between
-		"--foreign-snapshots", "destroy")
+		"--foreign-snapshots", "destroy", "--reuse-layers", "skip")
 	d.cmd.Path = binary(t, "containerd-zfstpl-grpc-failpoint")
 	dir := filepath.Dir(d.address)
 	r := &crashRig{base: base, d: d, log: filepath.Join(dir, "points"), order: filepath.Join(dir, "order")}

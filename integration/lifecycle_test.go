@@ -127,7 +127,7 @@ func TestWarmTemplatesAreRevived(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn, err := snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, WarmKeep: snapshotter.KeepForever})
+	sn, err := snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, WarmKeep: snapshotter.KeepForever, ReuseLayers: snapshotter.ReuseSkip})
 	require.NoError(t, err)
 	one := pullLayer(t, sn, "default", 1, "", chainID(1))
 	two := pullLayer(t, sn, "default", 3, one, chainID(2))
@@ -137,7 +137,7 @@ func TestWarmTemplatesAreRevived(t *testing.T) {
 	assert.Empty(t, everything(t, sn), "warm templates are invisible")
 	require.NoError(t, sn.Close())
 
-	sn, err = snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, WarmKeep: snapshotter.KeepForever})
+	sn, err = snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, WarmKeep: snapshotter.KeepForever, ReuseLayers: snapshotter.ReuseSkip})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, sn.Close()) }()
 	_, err = sn.Prepare(ctx, extraction("default", 5, chainID(1)), "", withRef(chainID(1)))

@@ -28,7 +28,7 @@ var loadSeed = flag.Uint64("load.seed", 0, "repeat the load that was printed wit
 func TestLoadInProcess(t *testing.T) {
 	base := pool.NewBase(t)
 	before := takeCensus(t, os.Getpid())
-	sn, err := snapshotter.New(context.Background(), base.Client, snapshotter.Config{Base: base.Base})
+	sn, err := snapshotter.New(context.Background(), base.Client, snapshotter.Config{Base: base.Base, ReuseLayers: snapshotter.ReuseSkip})
 	require.NoError(t, err)
 	runLoad(t, base, sn)
 	require.NoError(t, sn.Close())
@@ -38,7 +38,7 @@ func TestLoadInProcess(t *testing.T) {
 
 func TestLoadOverTheSocket(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := startDaemon(t, base, "--reuse-layers", "skip")
 	sn := d.snapshotter(t)
 	pullLayer(t, sn, "before", 1, "", chainID(1)) // what is opened once, is open
 	removeAll(t, sn)

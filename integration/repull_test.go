@@ -40,13 +40,19 @@ func (c *containerd) forget(t testing.TB, d *daemon, namespace, ref string) {
 // pullByClient pulls as nerdctl does, and the CRI plugin of 1.7.
 func (c *containerd) pullByClient(t testing.TB, namespace, ref string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), namespace), patience)
+	require.NoError(t, c.tryPull(context.Background(), namespace, ref))
+}
+
+func (c *containerd) tryPull(ctx context.Context, namespace, ref string) error {
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, namespace), patience)
 	defer cancel()
 	cl, err := client.New(c.address)
-	require.NoError(t, err)
+	if err != nil {
+		return err
+	}
 	defer cl.Close()
 	_, err = cl.Pull(ctx, ref, client.WithPullUnpack, client.WithPullSnapshotter("zfstpl"))
-	require.NoError(t, err)
+	return err
 }
 
 // pull pulls by ctr, which has containerd 2.x do it and does it itself on 1.7.
@@ -61,11 +67,12 @@ func (c *containerd) lists(t testing.TB, namespace, ref string) string {
 	return c.ctr(t, "--namespace", namespace, "run", "--rm", "--snapshotter", "zfstpl", ref, "lists", "/app", "ls")
 }
 
-// An image is pulled, used, removed and pulled again: its layers are in the pool
-// still. None is fetched, none is unpacked, and no dataset is made.
+// An image is pulled, used, removed and pulled again where nothing is pushed: its
+// layers are in the pool still. None is fetched, none is unpacked, and no dataset is
+// made.
 func TestRepullUnpacksNothing(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--warm-keep", "forever")
+	d := startDaemon(t, base, "--reuse-layers", "skip", "--warm-keep", "forever")
 	c := startContainerd(t, d)
 	registry, ref := serveImage(t, writeTestImage(t))
 

@@ -46,7 +46,7 @@ func bottom(t testing.TB, archive string) string {
 // another: neither when that one unpacks it, nor when it asks for its own again.
 func TestNamespacesOfContainerdShareNothing(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--share-templates=false", "--warm-keep", "forever")
+	d := startDaemon(t, base, "--share-templates=false", "--reuse-layers", "skip", "--warm-keep", "forever")
 	shareNothing(t, d, startContainerd(t, d))
 }
 
@@ -54,7 +54,7 @@ func TestNamespacesOfContainerdShareNothing(t *testing.T) {
 // setting says.
 func TestIsolatedNamespacesOfContainerdShareNothing(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--share-templates=true", "--warm-keep", "forever")
+	d := startDaemon(t, base, "--share-templates=true", "--reuse-layers", "skip", "--warm-keep", "forever")
 	shareNothing(t, d, startContainerdWith(t, d, func(int, string) string {
 		return withoutCRI + "[plugins.\"io.containerd.metadata.v1.bolt\"]\n  content_sharing_policy = \"isolated\"\n"
 	}))

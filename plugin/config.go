@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,9 +50,11 @@ type Config struct {
 	// ShareTemplates lets containerd namespaces share the templates of layers
 	// they both have.
 	ShareTemplates bool `toml:"share_templates"`
-	// Revive answers for a layer that is in the pool that it need not be fetched
-	// and unpacked.
-	Revive bool `toml:"revive"`
+	// ReuseLayers says what becomes of a layer that is pulled and is in the pool: auto,
+	// fetch, skip or off.
+	ReuseLayers snapshotter.ReuseMode `toml:"reuse_layers"`
+	// ReuseLayersIn says it for single containerd namespaces.
+	ReuseLayersIn map[string]snapshotter.ReuseMode `toml:"reuse_layers_in"`
 	// ForeignSnapshots says what becomes of snapshots that somebody else took of
 	// what nobody needs any more: keep or destroy.
 	ForeignSnapshots snapshotter.ForeignPolicy `toml:"foreign_snapshots"`
@@ -116,7 +119,7 @@ func DefaultConfig() Config {
 		ZFSClient:         zfs.Auto,
 		Mounts:            snapshotter.MountAuto,
 		ShareTemplates:    true,
-		Revive:            true,
+		ReuseLayers:       snapshotter.ReuseAuto,
 		ForeignSnapshots:  snapshotter.KeepForeign,
 		Warm:              Warm{Keep: Duration{DefaultWarmKeep}, Pressure: DefaultPressure},
 		Cleanup:           Cleanup{Mode: snapshotter.CleanupGC},
@@ -138,6 +141,9 @@ func LoadConfig(path string, mayLack bool) (Config, error) {
 	defer file.Close()
 	err = toml.NewDecoder(file).DisallowUnknownFields().Decode(&config)
 	if err == nil {
+		if len(config.ReuseLayersIn) == 0 {
+			config.ReuseLayersIn = nil // an empty table is none
+		}
 		return config, nil
 	}
 	var unknown *toml.StrictMissingError
@@ -146,13 +152,26 @@ func LoadConfig(path string, mayLack bool) (Config, error) {
 	case errors.As(err, &unknown):
 		first := unknown.Errors[0]
 		line, _ := first.Position()
-		return config, fmt.Errorf("configuration: %s:%d: unknown key %q", path, line, strings.Join(first.Key(), "."))
+		return config, fmt.Errorf("configuration: %s:%d: unknown key %s", path, line, withSuccessor(strings.Join(first.Key(), ".")))
 	case errors.As(err, &wrong):
 		line, _ := wrong.Position()
 		return config, fmt.Errorf("configuration: %s:%d: %w", path, line, wrong)
 	default:
 		return config, fmt.Errorf("configuration: %s: %w", path, err)
 	}
+}
+
+// successors are the settings of older releases, and what is there in their place.
+var successors = map[string]string{
+	"revive": `reuse_layers = "auto", "fetch", "skip" (for true) or "off" (for false)`,
+}
+
+// withSuccessor is a key as an error names it.
+func withSuccessor(key string) string {
+	if now := successors[key]; now != "" {
+		return fmt.Sprintf("%q: it is now %s", key, now)
+	}
+	return strconv.Quote(key)
 }
 
 // Check answers the base, or an error for the first setting that makes no
@@ -185,6 +204,9 @@ func (c Config) Check() (layout.Base, error) {
 	if err := c.Mounts.Check(); err != nil {
 		return base, fmt.Errorf("mounts: %w", err)
 	}
+	if err := c.checkReuse(); err != nil {
+		return base, err
+	}
 	if err := c.ForeignSnapshots.Check(); err != nil {
 		return base, fmt.Errorf("foreign_snapshots: %w", err)
 	}
@@ -199,6 +221,21 @@ func (c Config) Check() (layout.Base, error) {
 
 // MountDir is the directory of held mounts, next to the socket.
 func (c Config) MountDir() string { return filepath.Join(filepath.Dir(c.Address), "mnt") }
+
+func (c Config) checkReuse() error {
+	if err := c.ReuseLayers.Check(); err != nil {
+		return fmt.Errorf("reuse_layers: %w", err)
+	}
+	for namespace, mode := range c.ReuseLayersIn {
+		if namespace == "" {
+			return errors.New("reuse_layers_in: a namespace has no name")
+		}
+		if err := mode.Check(); err != nil {
+			return fmt.Errorf("reuse_layers_in.%q: %w", namespace, err)
+		}
+	}
+	return nil
+}
 
 // SetLogLevel applies the checked level.
 func (c Config) SetLogLevel() error { return log.SetLevel(c.LogLevel) }

@@ -36,13 +36,18 @@ func TestLoadConfig(t *testing.T) {
 		"[warm]\nkeep = \"1h30m\"\n": with(func(c *Config) { c.Warm.Keep = Duration{90 * time.Minute} }),
 		"[warm]\n":                   DefaultConfig(),
 		"share_templates = false\n":  with(func(c *Config) { c.ShareTemplates = false }),
-		"revive = false\n":           with(func(c *Config) { c.Revive = false }),
-		"quota = '1KiB'\n":           with(func(c *Config) { c.Quota = Size{1024} }),
-		"quota = 1024\n":             with(func(c *Config) { c.Quota = Size{1024} }),
-		"quota = ''\n":               DefaultConfig(),
+		"reuse_layers = 'off'\n":     with(func(c *Config) { c.ReuseLayers = snapshotter.ReuseOff }),
+		"[reuse_layers_in]\n":        DefaultConfig(),
+		"[reuse_layers_in]\n'k8s.io' = 'fetch'\nmoby = 'auto'\n": with(func(c *Config) {
+			c.ReuseLayersIn = map[string]snapshotter.ReuseMode{"k8s.io": snapshotter.ReuseFetch, "moby": snapshotter.ReuseAuto}
+		}),
+		"quota = '1KiB'\n": with(func(c *Config) { c.Quota = Size{1024} }),
+		"quota = 1024\n":   with(func(c *Config) { c.Quota = Size{1024} }),
+		"quota = ''\n":     DefaultConfig(),
 		"dataset = 'd'\nroot = '/r'\naddress = '/a'\ncontainerd_address = '/c'\nlog_level = 'debug'\nzfs_client = 'command'\nmounts = 'zfs'\nshare_templates = false\n" +
-			"revive = false\nforeign_snapshots = 'destroy'\nquota = '10GiB'\nwarm.keep = 'forever'\nwarm.max_bytes = '50GiB'\nwarm.pressure = 90\ncleanup.mode = 'manual'\n": {
+			"reuse_layers = 'skip'\nreuse_layers_in.moby = 'fetch'\nforeign_snapshots = 'destroy'\nquota = '10GiB'\nwarm.keep = 'forever'\nwarm.max_bytes = '50GiB'\nwarm.pressure = 90\ncleanup.mode = 'manual'\n": {
 			Dataset: "d", Root: "/r", Address: "/a", ContainerdAddress: "/c", LogLevel: "debug", ZFSClient: zfs.Command, Mounts: snapshotter.MountZFS,
+			ReuseLayers: snapshotter.ReuseSkip, ReuseLayersIn: map[string]snapshotter.ReuseMode{"moby": snapshotter.ReuseFetch},
 			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{10 << 30}, Warm: Warm{Duration{snapshotter.KeepForever}, Size{50 << 30}, 90},
 			Cleanup: Cleanup{snapshotter.CleanupManual}},
 	} {
@@ -71,7 +76,11 @@ func TestLoadConfigIsStrict(t *testing.T) {
 		"duration without unit": {"[warm]\nkeep = '168'\n", []string{":2:", `"168"`}},
 		"number for duration":   {"[warm]\nkeep = 168\n", []string{`"168"`, "168h"}},
 		"negative duration":     {"[warm]\nkeep = '-1h'\n", []string{":2:", `"-1h"`}},
-		"string for a switch":   {"revive = 'no'\n", []string{":1:"}},
+		"string for a switch":   {"share_templates = 'no'\n", []string{":1:"}},
+		"a switch of old":       {"\nrevive = true\n", []string{":2:", `"revive"`, "reuse_layers", `"skip"`}},
+		"switch for a mode":     {"reuse_layers = false\n", []string{":1:"}},
+		"mode for a table":      {"reuse_layers_in = 'off'\n", []string{":1:"}},
+		"a name without quotes": {"[reuse_layers_in]\nk8s.io = 'off'\n", []string{":2:"}},
 		"number for a switch":   {"\nshare_templates = 0\n", []string{":2:"}},
 		"text for a percentage": {"[warm]\npressure = '80%'\n", []string{":2:"}},
 		"bad size of the warm":  {"[warm]\nmax_bytes = '-1'\n", []string{":2:", `"-1"`}},
@@ -199,6 +208,7 @@ func TestConfigRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, keep := range []time.Duration{0, time.Hour, snapshotter.KeepForever} {
 		config := Config{Dataset: "tank", Root: "/r", Address: "/a", LogLevel: "warn", ZFSClient: zfs.Native,
+			ReuseLayers: snapshotter.ReuseSkip, ReuseLayersIn: map[string]snapshotter.ReuseMode{"k8s.io": snapshotter.ReuseFetch},
 			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{3 << 20}, Warm: Warm{Duration{keep}, Size{1 << 30}, 70}}
 		text, err := toml.Marshal(config)
 		require.NoError(t, err)

@@ -82,18 +82,19 @@ func (i *Instance) own(ctx context.Context, config Config, doing string) (err er
 // settings are the snapshotter's.
 func (i *Instance) settings(config Config) snapshotter.Config {
 	return snapshotter.Config{
-		Base:         i.base,
-		WarmKeep:     config.Warm.Keep.Duration,
-		WarmMaxBytes: config.Warm.MaxBytes.Bytes,
-		Pressure:     config.Warm.Pressure,
-		OwnTemplates: !config.ShareTemplates,
-		NoRevive:     !config.Revive,
-		Foreign:      config.ForeignSnapshots,
-		Quota:        config.Quota.Bytes,
-		Cleanup:      config.Cleanup.Mode,
-		CleanupDir:   i.root,
-		MountDir:     config.MountDir(),
-		Mounts:       config.Mounts,
+		Base:          i.base,
+		WarmKeep:      config.Warm.Keep.Duration,
+		WarmMaxBytes:  config.Warm.MaxBytes.Bytes,
+		Pressure:      config.Warm.Pressure,
+		OwnTemplates:  !config.ShareTemplates,
+		ReuseLayers:   config.ReuseLayers,
+		ReuseLayersIn: config.ReuseLayersIn,
+		Foreign:       config.ForeignSnapshots,
+		Quota:         config.Quota.Bytes,
+		Cleanup:       config.Cleanup.Mode,
+		CleanupDir:    i.root,
+		MountDir:      config.MountDir(),
+		Mounts:        config.Mounts,
 	}
 }
 

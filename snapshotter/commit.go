@@ -98,6 +98,9 @@ func (s *Snapshotter) committable(name, key, parent string) (active, taken *reco
 // destination decides which template a commit makes or, when r.template is set,
 // joins. The lock of a layer's dataset is held until unlock.
 func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into layout.Template, unlock func(), err error) {
+	if active.standsFor != "" {
+		return s.joinLayer(ctx, r, active)
+	}
 	opaque := s.config.Base.Opaque(r.id)
 	if !s.makesLayer(ctx, r, active) {
 		return opaque, func() {}, nil

@@ -85,6 +85,29 @@ var crashing = map[string]struct {
 			return err
 		},
 	},
+	"prepare of a stand-in": {
+		func(s *story) { s.unpack("default", "", lowerChain, lower, lowerBlob) },
+		func(s *story) error {
+			return second(s.sn.Prepare(s.ctx, "zoo/9/extract-1-x "+lowerChain, "", ref(lowerChain), label(ReuseLabel, "fetch")))
+		},
+	},
+	"commit of a stand-in": {
+		func(s *story) {
+			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
+			s.prepare("zoo/9/extract-1-x "+lowerChain, "", ref(lowerChain), label(ReuseLabel, "fetch"))
+			s.flush()
+		},
+		func(s *story) error {
+			return s.sn.Commit(s.ctx, "zoo/10/"+lowerChain, "zoo/9/extract-1-x "+lowerChain, ref(lowerChain))
+		},
+	},
+	"remove of a stand-in": {
+		func(s *story) {
+			s.unpack("default", "", lowerChain, lower, lowerBlob)
+			s.prepare("zoo/9/extract-1-x "+lowerChain, "", ref(lowerChain), label(ReuseLabel, "fetch"))
+		},
+		func(s *story) error { s.remove("zoo/9/extract-1-x " + lowerChain); return s.sn.queue.flush(s.ctx) },
+	},
 	"update": {
 		func(s *story) { s.prepare("web", "", label("a", strings.Repeat("old ", 10_000))) },
 		func(s *story) error {

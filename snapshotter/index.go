@@ -18,12 +18,13 @@ type template struct {
 	layout.Template
 	parent *template // nil for the empty template
 
-	records int // committed and view records on it
-	views   int // view records among them
-	pins    int // operations that are about to use it
-	from    provenance
-	held    bool      // something on it could not be read: never destroy it
-	idle    time.Time // when its last record went
+	records  int // committed and view records on it
+	views    int // view records among them
+	pins     int // operations that are about to use it
+	standIns int // active records that stand for it
+	from     provenance
+	held     bool      // something on it could not be read: never destroy it
+	idle     time.Time // when its last record went
 
 	// Measured when first asked for; a template never changes.
 	usage    *snapshots.Usage
@@ -35,7 +36,7 @@ type template struct {
 
 // warm tells whether no record names the template and nothing is about to.
 func (t *template) warm() bool {
-	return t.records == 0 && t.pins == 0 && !t.held && !t.IsEmpty()
+	return t.records == 0 && t.pins == 0 && t.standIns == 0 && !t.held && !t.IsEmpty()
 }
 
 // trash is a dataset that waits to be destroyed.
@@ -169,6 +170,9 @@ func (x *index) add(r *record, pinned *template) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	pinned.pins--
+	if r.template != pinned {
+		r.template.pins-- // the layer that it stands for, see reuse
+	}
 	x.insert(r)
 	if r.info.Kind == snapshots.KindActive {
 		// A clone has what its origin has: there is nothing to count yet.
@@ -185,6 +189,7 @@ func (x *index) place(r *record) {
 		x.displace(old)
 	}
 	x.records[r.info.Name] = r
+	x.countStandIn(r, 1)
 	if x.on[r.dataset] == nil {
 		x.on[r.dataset] = make(map[string]*record)
 	}
@@ -194,6 +199,7 @@ func (x *index) place(r *record) {
 // displace forgets the record r. It wants the mutex held.
 func (x *index) displace(r *record) {
 	delete(x.records, r.info.Name)
+	x.countStandIn(r, -1)
 	if delete(x.on[r.dataset], r.info.Name); len(x.on[r.dataset]) == 0 {
 		delete(x.on, r.dataset)
 	}

@@ -22,6 +22,9 @@ type Entry struct {
 	Refer   uint64           `json:"refer"` // bytes reachable from it
 	Since   time.Time        `json:"since"` // warm: last used; else: made
 	Records []snapshots.Info `json:"records,omitempty"`
+	// StandsFor is the chain ID of the layer that a runtime stands for: a clone of that
+	// layer's template, until containerd has fetched the layer. Parent is that template.
+	StandsFor string `json:"stands_for,omitempty"`
 	// DiffID and Blob are the digests of the layer that a template was unpacked from,
 	// uncompressed and as it was read, where they are known.
 	DiffID digest.Digest `json:"diff_id,omitempty"`
@@ -54,7 +57,23 @@ func Inspect(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error
 		}
 		entries = append(entries, inspect(base, d))
 	}
+	useStoodFor(entries)
 	return entries, nil
+}
+
+// useStoodFor marks the templates as used that runtimes stand for.
+func useStoodFor(entries []Entry) {
+	stoodFor := make(map[string]bool)
+	for _, e := range entries {
+		if e.StandsFor != "" {
+			stoodFor[e.Parent] = true
+		}
+	}
+	for i, e := range entries {
+		if stoodFor[e.Dataset] && e.State == StateWarm {
+			entries[i].State = StateUsed
+		}
+	}
 }
 
 func inspect(base layout.Base, d zfs.Dataset) Entry {
@@ -64,6 +83,7 @@ func inspect(base layout.Base, d zfs.Dataset) Entry {
 	e.Parent, _, _ = strings.Cut(d.Origin, "@")
 	for _, r := range st.records {
 		e.Records = append(e.Records, r.info)
+		e.StandsFor = r.standsFor
 	}
 	if _, isTemplate := base.ParseTemplate(d.Name); isTemplate {
 		from := readProvenance(d)

@@ -3,6 +3,7 @@ package snapshotter
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 
@@ -14,7 +15,7 @@ import (
 // nothing is: the pool's half of the invariants in docs/design.md. It is pure.
 // While a snapshotter runs it may see removals that are half written.
 func CheckInvariants(base layout.Base, list []zfs.Dataset) error {
-	c := check{base: base, committed: make(map[string]bool), names: make(map[string]string)}
+	c := check{base: base, committed: make(map[string]bool), names: make(map[string]string), origins: make(map[string]string)}
 	for _, d := range list {
 		c.read(d)
 	}
@@ -22,6 +23,7 @@ func CheckInvariants(base layout.Base, list []zfs.Dataset) error {
 		if r.info.Parent != "" && !c.committed[r.info.Parent] {
 			c.fail("record %q on %s has parent %q, which is no committed record", r.info.Name, r.dataset, r.info.Parent)
 		}
+		c.standIn(r)
 	}
 	return errors.Join(c.errs...)
 }
@@ -31,6 +33,7 @@ type check struct {
 	records   []*record
 	committed map[string]bool   // names of committed records
 	names     map[string]string // the dataset on which a name stands
+	origins   map[string]string // of each dataset, the one that it is a clone of
 	errs      []error
 }
 
@@ -42,6 +45,7 @@ func (c *check) read(d zfs.Dataset) {
 	if d.Name == c.base.String() || d.Name == c.base.Storage() || d.Name == c.base.Runtime() {
 		return
 	}
+	c.origins[d.Name], _, _ = strings.Cut(d.Origin, "@")
 	records, err := readRecords(d)
 	if err != nil {
 		c.errs = append(c.errs, err)
@@ -60,6 +64,25 @@ func (c *check) read(d zfs.Dataset) {
 		c.runtime(d, records)
 	} else {
 		c.fail("%s was not made by zfstpl", d.Name)
+	}
+}
+
+// standIn holds a runtime that stands for a layer to being a clone of that layer's
+// template, which stands on the template of the runtime's parent.
+func (c *check) standIn(r *record) {
+	if r.standsFor == "" {
+		return
+	}
+	layer, _ := c.base.ParseTemplate(c.origins[r.dataset])
+	if chain, _ := layer.ChainID(); chain != r.standsFor || r.info.Kind != snapshots.KindActive {
+		c.fail("%s %q on %s stands for layer %s, and comes from %q", r.info.Kind, r.info.Name, r.dataset, r.standsFor, layer.Dataset())
+	}
+	parent := c.base.Empty().Dataset()
+	if r.info.Parent != "" {
+		parent = c.names[r.info.Parent]
+	}
+	if below := c.origins[layer.Dataset()]; below != parent {
+		c.fail("%q on %s has the parent %q on %s, and stands for a layer on %s", r.info.Name, r.dataset, r.info.Parent, parent, below)
 	}
 }
 

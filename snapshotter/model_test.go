@@ -28,6 +28,7 @@ type modelSnap struct {
 	name     string
 	target   string
 	template *modelTemplate // shown, or come from
+	stands   bool           // for the layer that template is
 }
 
 type modelTemplate struct {
@@ -75,7 +76,7 @@ func (m *model) create(kind snapshots.Kind, key, parent string, labels map[strin
 		}
 		from = p.template
 	}
-	s := &modelSnap{seen{kind, parent, labels, from.content}, key, "", from}
+	s := &modelSnap{seen{kind, parent, labels, from.content}, key, "", from, false}
 	ref := labels[snapshots.LabelSnapshotRef]
 	if kind == snapshots.KindActive {
 		s.target, _ = layout.ExtractTarget(layout.ClientName(key))
@@ -83,8 +84,18 @@ func (m *model) create(kind snapshots.Kind, key, parent string, labels map[strin
 			s.target = ref
 		}
 	}
-	if t := m.layers[ref]; kind == snapshots.KindActive && t != nil && t.parent == from && m.revive(key, parent, ref, labels, t) {
-		return errdefs.ErrAlreadyExists
+	if t := m.layers[ref]; kind == snapshots.KindActive && t != nil && t.parent == from {
+		switch labels[ReuseLabel] {
+		case "off":
+		case "fetch":
+			if from == m.empty || from.layer != "" {
+				s.Content, s.template, s.stands = t.content, t, true
+			}
+		default:
+			if m.revive(key, parent, ref, labels, t) {
+				return errdefs.ErrAlreadyExists
+			}
+		}
 	}
 	m.snaps[key] = s
 	return nil
@@ -102,7 +113,7 @@ func (m *model) revive(key, parent, ref string, labels map[string]string, t *mod
 	if m.snaps[name] != nil {
 		return false
 	}
-	m.snaps[name] = &modelSnap{seen{snapshots.KindCommitted, parent, labels, t.content}, name, "", t}
+	m.snaps[name] = &modelSnap{seen{snapshots.KindCommitted, parent, labels, t.content}, name, "", t, false}
 	return true
 }
 
@@ -117,7 +128,12 @@ func (m *model) commit(name, key string, labels map[string]string) error {
 		return errdefs.ErrAlreadyExists
 	}
 	t := &modelTemplate{content: s.Content, parent: s.template}
-	if s.target != "" && layout.ClientName(name) == s.target {
+	if s.stands {
+		if layout.ClientName(name) != s.target {
+			return errdefs.ErrFailedPrecondition
+		}
+		t = s.template
+	} else if s.target != "" && layout.ClientName(name) == s.target {
 		is := m.layers[s.target]
 		switch {
 		case is == nil:
@@ -131,7 +147,7 @@ func (m *model) commit(name, key string, labels map[string]string) error {
 		m.all = append(m.all, t)
 	}
 	delete(m.snaps, key)
-	m.snaps[name] = &modelSnap{seen{snapshots.KindCommitted, s.Parent, labels, t.content}, name, "", t}
+	m.snaps[name] = &modelSnap{seen{snapshots.KindCommitted, s.Parent, labels, t.content}, name, "", t, false}
 	return nil
 }
 

@@ -21,10 +21,12 @@ import (
 // Prepare makes a runtime: a clone of the parent's template that carries its
 // record.
 //
-// With the label containerd.io/snapshot.ref it is a question too: when the
-// layer of that chain ID is in the pool on this very parent, warm or in
-// another namespace's use, a record for it is made and the answer is
-// AlreadyExists, upon which containerd neither fetches nor unpacks the layer.
+// With the label containerd.io/snapshot.ref it asks for a layer too. Where the layer
+// of that chain ID is in the pool on this very parent, cached or in use, the mode
+// decides (see Config.ReuseLayers). ReuseSkip makes a record for the layer and returns
+// AlreadyExists, upon which containerd neither fetches nor unpacks it. ReuseFetch makes
+// a clone of the layer's own template: containerd fetches the blob, the differ finds
+// the layer unpacked, and Commit adds a record to the template.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return settle(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
 		defer s.activity.begin()()
@@ -85,6 +87,9 @@ func checkLabels(info snapshots.Info) error {
 	if _, err := idmapOptions(info); err != nil {
 		return err
 	}
+	if _, err := reuseLabel(info); err != nil {
+		return err
+	}
 	_, err := maxSize(info)
 	return err
 }
@@ -93,7 +98,7 @@ func checkLabels(info snapshots.Info) error {
 // and, where it may revive a layer, the name of that layer's record.
 func (s *Snapshotter) namesTouched(info snapshots.Info) []string {
 	names := []string{info.Name}
-	if ref := s.reviveRef(info); ref != "" {
+	if ref, mode := s.asks(info); mode == ReuseSkip {
 		names = append(names, revivedName(info.Name, ref))
 	}
 	slices.Sort(names)
@@ -102,26 +107,35 @@ func (s *Snapshotter) namesTouched(info snapshots.Info) []string {
 
 // createIn writes a new record to the pool, with a clone under an active one.
 func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
-	var ops []zfs.Op
-	if r.info.Kind == snapshots.KindActive {
-		if err := s.revive(ctx, r); err != nil {
-			return err
-		}
-		s.lookForPressure() // not before it is known that the layer itself is not there
-		r.target = target(r.info)
-		r.dataset = s.config.Base.Clone(r.info.Name, r.id)
-		quota, err := s.quota(ctx, r)
-		if err != nil {
-			return err
-		}
-		if quota > 0 {
-			// Between the clone and its record: a clone that has a record has
-			// its quota.
-			ops = append(ops, zfs.Quota(r.dataset, quota))
-		}
-		return createError(r, s.writeClone(ctx, r, ops, s.apply))
+	if r.info.Kind != snapshots.KindActive {
+		return createError(r, s.writeRecord(ctx, r, nil, s.apply))
 	}
-	return createError(r, s.writeRecord(ctx, r, nil, s.apply))
+	if err := s.reuse(ctx, r); err != nil {
+		return err
+	}
+	s.lookForPressure() // not before it is known that the layer itself is not there
+	err := s.createClone(ctx, r)
+	if err != nil && s.unreuse(ctx, r, err) {
+		err = s.createClone(ctx, r)
+	}
+	return err
+}
+
+// createClone writes a new active record with its clone.
+func (s *Snapshotter) createClone(ctx context.Context, r *record) error {
+	r.target = target(r.info)
+	r.dataset = s.config.Base.Clone(r.info.Name, r.id)
+	quota, err := s.quota(ctx, r)
+	if err != nil {
+		return err
+	}
+	var ops []zfs.Op
+	if quota > 0 {
+		// Between the clone and its record: a clone that has a record has
+		// its quota.
+		ops = append(ops, zfs.Quota(r.dataset, quota))
+	}
+	return createError(r, s.writeClone(ctx, r, ops, s.apply))
 }
 
 func createError(r *record, err error) error {
@@ -206,18 +220,14 @@ func (s *Snapshotter) layer(ctx context.Context, name, chain string) (layout.Tem
 	return s.config.Base.Layer(chain)
 }
 
-// revive answers AlreadyExists when the layer that r is to become is in the
-// pool on r's parent, and gives it a record when it has none that containerd
-// would find. It does nothing where the label is missing: there AlreadyExists
-// would only mean that the key is taken.
+// revive returns AlreadyExists when the layer that r is to become is in the pool on r's
+// parent, and gives it a record when it has none that containerd would find. It is for
+// what asks for a layer by label: elsewhere AlreadyExists only means that the key is
+// taken.
 //
-// containerd then walks all snapshots and takes the first with that label and
-// parent, whosever it is. Where namespaces share nothing see ownIsFound.
-func (s *Snapshotter) revive(ctx context.Context, r *record) error {
-	ref := s.reviveRef(r.info)
-	if ref == "" {
-		return nil
-	}
+// containerd then walks all snapshots and takes the first with that label and parent,
+// in whatever namespace. Where namespaces share nothing see ownIsFound.
+func (s *Snapshotter) revive(ctx context.Context, r *record, ref string) error {
 	if s.ownTemplates(ctx) && !ownIsFound(ctx, r) {
 		return nil
 	}
@@ -273,15 +283,6 @@ func ownIsFound(ctx context.Context, r *record) bool {
 		return ns == asks
 	}
 	return layout.Namespace(r.info.Parent) == asks && r.template.OwnedBy(asks)
-}
-
-// reviveRef is the chain ID a Prepare asks for by label, or "".
-func (s *Snapshotter) reviveRef(info snapshots.Info) string {
-	ref := info.Labels[snapshots.LabelSnapshotRef]
-	if s.config.NoRevive || info.Kind != snapshots.KindActive || !layout.IsChainID(ref) {
-		return ""
-	}
-	return ref
 }
 
 // revivedName is the committed name for a layer that was asked for under an

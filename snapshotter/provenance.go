@@ -56,6 +56,17 @@ func (t *template) is(diffID digest.Digest) bool {
 type filling struct {
 	attempts int
 	whole    provenance // of the attempt that ended well
+	wrong    bool       // a stand-in: the blob was that of another layer
+}
+
+// filling is that of a runtime. It wants the mutex held.
+func (x *index) filling(runtime string) *filling {
+	f := x.fillings[runtime]
+	if f == nil {
+		f = &filling{}
+		x.fillings[runtime] = f
+	}
+	return f
 }
 
 // Fill notes that a layer is about to be unpacked into a runtime. What it returns
@@ -69,11 +80,7 @@ func (s *Snapshotter) Fill(runtime string) (filled func(diffID, blob digest.Dige
 	if !x.isRuntime(runtime) {
 		return func(_, _ digest.Digest) {}
 	}
-	f := x.fillings[runtime]
-	if f == nil {
-		f = &filling{}
-		x.fillings[runtime] = f
-	}
+	f := x.filling(runtime)
 	f.attempts++
 	return func(diffID, blob digest.Digest) {
 		x.mu.Lock()
@@ -85,8 +92,8 @@ func (s *Snapshotter) Fill(runtime string) (filled func(diffID, blob digest.Dige
 // isRuntime reports whether a dataset is that of an active snapshot. It wants the
 // mutex held.
 func (x *index) isRuntime(dataset string) bool {
-	for _, r := range x.records {
-		if r.dataset == dataset && r.template != nil && r.dataset != r.template.Dataset() {
+	for _, r := range x.on[dataset] {
+		if r.template != nil && r.dataset != r.template.Dataset() {
 			return true
 		}
 	}

@@ -208,6 +208,9 @@ func (x *run) create(kind snapshots.Kind, key, parent string, labels map[string]
 			labels = make(map[string]string)
 		}
 		labels[snapshots.LabelSnapshotRef] = x.layerID()
+		if mode := []ReuseMode{"", ReuseFetch, ReuseOff}[x.r.IntN(3)]; mode != "" {
+			labels[ReuseLabel] = string(mode)
+		}
 	}
 	return x.both(fmt.Sprintf("%s %q on %q", kind, key, parent), func() error {
 		create := x.sn.Prepare

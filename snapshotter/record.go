@@ -55,7 +55,10 @@ type record struct {
 	seq    uint64 // of two records with one key the greater is the valid one
 	info   snapshots.Info
 	target string // active: the chain ID it is being extracted for, or ""
-	from   string // committed: the ID of the active record it was made of, or ""
+	// standsFor is the chain ID of the layer that an active record stands for, or "":
+	// its dataset is a clone of that layer's template, and not of the parent's.
+	standsFor string
+	from      string // committed: the ID of the active record it was made of, or ""
 	// remapped says that the owners of the files were changed for a user
 	// namespace, by containerd or in a snapshot below: they are mapped already.
 	remapped bool
@@ -76,6 +79,7 @@ type stored struct {
 	Parent  string            `json:"parent,omitempty"`
 	Target  string            `json:"target,omitempty"`
 	From    string            `json:"from,omitempty"`
+	Stands  string            `json:"stands_for,omitempty"`
 	Remap   bool              `json:"remapped,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Created time.Time         `json:"created"`
@@ -110,7 +114,7 @@ func (r *record) properties() (map[string]string, error) {
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(stored{
 		Seq: r.seq, Kind: strings.ToLower(r.info.Kind.String()), Name: r.info.Name, Parent: r.info.Parent,
-		Target: r.target, From: r.from, Remap: r.remapped, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
+		Target: r.target, From: r.from, Stands: r.standsFor, Remap: r.remapped, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %q: %w", r.info.Name, err)
@@ -271,7 +275,7 @@ func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
 	}
 	slices.Sort(props)
 	return &record{
-		id: id, seq: s.Seq, target: s.Target, from: s.From, remapped: s.Remap, dataset: d.Name, props: props,
+		id: id, seq: s.Seq, target: s.Target, from: s.From, standsFor: s.Stands, remapped: s.Remap, dataset: d.Name, props: props,
 		info: snapshots.Info{Kind: kind, Name: s.Name, Parent: s.Parent, Labels: s.Labels, Created: s.Created, Updated: s.Updated},
 	}, nil
 }

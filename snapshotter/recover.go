@@ -287,7 +287,7 @@ func (r *recovery) settleCommits() error {
 			x.discard(active.dataset, t)
 			continue
 		}
-		if t == nil || t.held || t.records > 0 || r.born[active.dataset] >= r.born[t.Dataset()] {
+		if t == nil || t.held || t.records > 0 || active.standsFor != "" || r.born[active.dataset] >= r.born[t.Dataset()] {
 			continue
 		}
 		if err := r.pool.Apply(r.ctx, zfs.Promote(active.dataset, t.Dataset())); err != nil {

@@ -78,7 +78,7 @@ func (x *index) extraction(dataset string) (key string, err error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, r := range x.on[dataset] {
-		if r.template != nil && extracts(r.info) {
+		if r.template != nil && r.standsFor == "" && extracts(r.info) {
 			return r.info.Name, nil
 		}
 	}

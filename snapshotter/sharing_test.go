@@ -13,7 +13,7 @@ import (
 )
 
 func ownTemplates(c *Config) { c.OwnTemplates = true }
-func noRevive(c *Config)     { c.NoRevive = true }
+func noRevive(c *Config)     { c.ReuseLayers = ReuseOff }
 
 // pullChain pulls a chain of layers and answers the top one's name and how many
 // of them had to be unpacked.

@@ -37,9 +37,10 @@ type Config struct {
 	// OwnTemplates gives every containerd namespace templates of its own: none
 	// is found by, or joined with, another namespace's layer.
 	OwnTemplates bool
-	// NoRevive lets every layer that is asked for be unpacked, also one that is
-	// in the pool.
-	NoRevive bool
+	// ReuseLayers says what becomes of a layer that is asked for and is in the pool, and
+	// ReuseLayersIn of one that a containerd namespace asks for. Empty means ReuseAuto.
+	ReuseLayers   ReuseMode
+	ReuseLayersIn map[string]ReuseMode
 	// Foreign says what becomes of snapshots that somebody else took of a
 	// dataset nobody needs. Empty means KeepForeign.
 	Foreign ForeignPolicy
@@ -169,6 +170,9 @@ func (c Config) check() error {
 	}
 	if err := c.Mounts.Check(); err != nil {
 		return fmt.Errorf("mounts: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if err := c.checkReuse(); err != nil {
+		return err
 	}
 	if err := c.Foreign.Check(); err != nil {
 		return fmt.Errorf("foreign snapshots: %w: %w", err, errdefs.ErrInvalidArgument)

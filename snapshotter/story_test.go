@@ -88,7 +88,7 @@ func (s *story) start() {
 func settings(with func(*Config)) func(*story) { return func(s *story) { s.with = with } }
 
 func (s *story) config() Config {
-	c := Config{Base: s.base, WarmKeep: s.keep, holders: func(...string) map[string][]holders.Mount { return nil },
+	c := Config{Base: s.base, WarmKeep: s.keep, ReuseLayers: ReuseSkip, holders: func(...string) map[string][]holders.Mount { return nil },
 		users: func(uint64) []holders.User { return nil }}
 	if s.with != nil {
 		s.with(&c)
@@ -153,6 +153,12 @@ func (s *story) remove(keys ...string) {
 	for _, key := range keys {
 		require.NoError(s, s.sn.Remove(s.ctx, key))
 	}
+}
+
+// flush writes what was removed.
+func (s *story) flush() {
+	s.Helper()
+	require.NoError(s, s.sn.queue.flush(s.ctx))
 }
 
 func (s *story) cleanup() {
@@ -284,11 +290,11 @@ func dump(sn *Snapshotter) []string {
 	}
 	for name, r := range x.records {
 		info, _ := json.Marshal(r.info)
-		lines = append(lines, fmt.Sprintf("record %q %s: seq %d target %q in %s of %s, props %q, %s",
-			name, r.id, r.seq, r.target, r.dataset, dataset(r.template), r.props, info))
+		lines = append(lines, fmt.Sprintf("record %q %s: seq %d target %q stands for %q in %s of %s, props %q, %s",
+			name, r.id, r.seq, r.target, r.standsFor, r.dataset, dataset(r.template), r.props, info))
 	}
 	for name, t := range x.templates {
-		line := fmt.Sprintf("template %s on %s from %v: %d records, %d pins, held %v", name, dataset(t.parent), t.from, t.records, t.pins, t.held)
+		line := fmt.Sprintf("template %s on %s from %v: %d records, %d pins, %d stand-ins, held %v", name, dataset(t.parent), t.from, t.records, t.pins, t.standIns, t.held)
 		if t.warm() && !t.IsOpaque() {
 			line += ", idle since " + stamp(t.idle)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -23,7 +24,8 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "zfs-client", Usage: "how to speak to ZFS: `CLIENT` auto, native or command (default: auto)"},
 		&cli.StringFlag{Name: "mounts", Usage: "how clients mount active snapshots: `FORM` auto, bind or zfs (default: auto)"},
 		&cli.BoolFlag{Name: "share-templates", Value: true, Usage: "let namespaces share the templates of layers they both have"},
-		&cli.BoolFlag{Name: "revive", Value: true, Usage: "a layer that is in the pool is not unpacked again"},
+		&cli.StringFlag{Name: "reuse-layers", Usage: "what becomes of a layer that is pulled and is in the pool: `MODE` auto, fetch, skip or off (default: auto)"},
+		&cli.StringSliceFlag{Name: "reuse-layers-in", Usage: "the same for one containerd namespace: `NAMESPACE=MODE`; may be repeated"},
 		&cli.StringFlag{Name: "foreign-snapshots", Usage: "what becomes of other people's snapshots of what nobody needs: `POLICY` keep or destroy (default: keep)"},
 		&cli.StringFlag{Name: "quota", Usage: "what a container can add to its image: a `SIZE` such as 10GiB, or 0 for no bound (default: 0)"},
 		&cli.StringFlag{Name: "warm-keep", Usage: "how long a template stays that nothing names: a `DURATION`, 0s or forever (default: 168h)"},
@@ -57,10 +59,21 @@ func configuration(c *cli.Context) (plugin.Config, error) {
 	if c.IsSet("foreign-snapshots") {
 		config.ForeignSnapshots = snapshotter.ForeignPolicy(c.String("foreign-snapshots"))
 	}
-	for name, setting := range map[string]*bool{"share-templates": &config.ShareTemplates, "revive": &config.Revive} {
-		if c.IsSet(name) {
-			*setting = c.Bool(name)
+	if c.IsSet("share-templates") {
+		config.ShareTemplates = c.Bool("share-templates")
+	}
+	if c.IsSet("reuse-layers") {
+		config.ReuseLayers = snapshotter.ReuseMode(c.String("reuse-layers"))
+	}
+	for _, text := range c.StringSlice("reuse-layers-in") {
+		namespace, mode, ok := strings.Cut(text, "=")
+		if !ok {
+			return config, fmt.Errorf("--reuse-layers-in: %q is not NAMESPACE=MODE", text)
 		}
+		if config.ReuseLayersIn == nil {
+			config.ReuseLayersIn = make(map[string]snapshotter.ReuseMode)
+		}
+		config.ReuseLayersIn[namespace] = snapshotter.ReuseMode(mode)
 	}
 	if c.IsSet("cleanup-mode") {
 		config.Cleanup.Mode = snapshotter.CleanupMode(c.String("cleanup-mode"))

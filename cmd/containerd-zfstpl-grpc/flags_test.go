@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
+	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
 // started runs the command, one at a time: cli's flags for help and version are
@@ -113,24 +114,34 @@ func TestFlagsWin(t *testing.T) {
 // The settings of what a snapshotter does, on and off.
 func TestFlagsOfTheSnapshotter(t *testing.T) {
 	t.Parallel()
-	path := file(t, "share_templates = false\nrevive = false\nforeign_snapshots = 'destroy'\nquota = '1GiB'\nzfs_client = 'command'\nwarm.max_bytes = '1KiB'\nwarm.pressure = 0\ncleanup.mode = 'manual'\n")
+	path := file(t, "share_templates = false\nreuse_layers = 'off'\nforeign_snapshots = 'destroy'\nquota = '1GiB'\nzfs_client = 'command'\nwarm.max_bytes = '1KiB'\nwarm.pressure = 0\ncleanup.mode = 'manual'\n")
 	for what, c := range map[string]struct {
 		args []string
 		want string
 	}{
-		"defaults": {[]string{"-c", file(t, "")}, "true true keep 0 auto 0 80 gc"},
-		"a file":   {[]string{"-c", path}, "false false destroy 1073741824 command 1024 0 manual"},
-		"flags over a file": {[]string{"-c", path, "--share-templates", "--revive=true", "--foreign-snapshots", "keep", "--quota", "2KiB", "--zfs-client", "native", "--warm-max-bytes", "0", "--warm-pressure", "90", "--cleanup-mode", "background"},
-			"true true keep 2048 native 0 90 background"},
-		"flags over the defaults": {[]string{"-c", file(t, ""), "--share-templates=false", "--revive=false", "--foreign-snapshots", "destroy", "--quota", "5", "--warm-max-bytes=3", "--warm-pressure=0"},
-			"false false destroy 5 auto 3 0 gc"},
-		"no quota after all": {[]string{"-c", path, "--quota", ""}, "false false destroy 0 command 1024 0 manual"},
+		"defaults": {[]string{"-c", file(t, "")}, "true auto keep 0 auto 0 80 gc"},
+		"a file":   {[]string{"-c", path}, "false off destroy 1073741824 command 1024 0 manual"},
+		"flags over a file": {[]string{"-c", path, "--share-templates", "--reuse-layers=fetch", "--foreign-snapshots", "keep", "--quota", "2KiB", "--zfs-client", "native", "--warm-max-bytes", "0", "--warm-pressure", "90", "--cleanup-mode", "background"},
+			"true fetch keep 2048 native 0 90 background"},
+		"flags over the defaults": {[]string{"-c", file(t, ""), "--share-templates=false", "--reuse-layers", "skip", "--foreign-snapshots", "destroy", "--quota", "5", "--warm-max-bytes=3", "--warm-pressure=0"},
+			"false skip destroy 5 auto 3 0 gc"},
+		"no quota after all": {[]string{"-c", path, "--quota", ""}, "false off destroy 0 command 1024 0 manual"},
 	} {
 		config, err := configured(t, c.args...)
 		require.NoError(t, err, what)
-		assert.Equal(t, c.want+"\n", fmt.Sprintln(config.ShareTemplates, config.Revive, config.ForeignSnapshots, config.Quota.Bytes, config.ZFSClient,
+		assert.Equal(t, c.want+"\n", fmt.Sprintln(config.ShareTemplates, config.ReuseLayers, config.ForeignSnapshots, config.Quota.Bytes, config.ZFSClient,
 			config.Warm.MaxBytes.Bytes, config.Warm.Pressure, config.Cleanup.Mode), what)
 	}
+}
+
+// The modes of single namespaces, and those of flags before those of the file.
+func TestFlagsOfNamespaces(t *testing.T) {
+	t.Parallel()
+	path := file(t, "[reuse_layers_in]\n'k8s.io' = 'off'\nmoby = 'skip'\n")
+	config, err := configured(t, "-c", path, "--reuse-layers-in", "moby=fetch", "--reuse-layers-in", "default=auto")
+	require.NoError(t, err)
+	assert.Equal(t, map[string]snapshotter.ReuseMode{"k8s.io": "off", "moby": "fetch", "default": "auto"}, config.ReuseLayersIn)
+	assert.Equal(t, snapshotter.ReuseAuto, config.ReuseLayers)
 }
 
 func keep(t *testing.T, config plugin.Config) string {
@@ -151,7 +162,8 @@ func TestConfigurationRefuses(t *testing.T) {
 		"bad file":     {[]string{"--config", file(t, "colour = 'blue'")}, "colour"},
 		"bad duration": {[]string{"--config", file(t, ""), "--warm-keep", "a week"}, "a week"},
 		"bad size":     {[]string{"--config", file(t, ""), "--quota", "10 gigs"}, "--quota: \"10 gigs\""},
-		"bad switch":   {[]string{"--config", file(t, ""), "--revive=maybe"}, "revive"},
+		"bad switch":   {[]string{"--config", file(t, ""), "--share-templates=maybe"}, "share-templates"},
+		"no mode":      {[]string{"--config", file(t, ""), "--reuse-layers-in", "moby"}, "NAMESPACE=MODE"},
 		"unknown flag": {[]string{"--colour", "blue"}, "colour"},
 		"no value":     {[]string{"--dataset"}, "dataset"},
 	} {
@@ -175,6 +187,9 @@ func TestRunRefuses(t *testing.T) {
 		"a bad dataset":  {[]string{"-c", empty, "--dataset", "a b"}, "a b"},
 		"a bad level":    {[]string{"-c", empty, "--dataset", "tank", "--log-level", "loud"}, "loud"},
 		"a bad policy":   {[]string{"-c", empty, "--dataset", "tank", "--foreign-snapshots", "delete"}, "delete"},
+		"a bad mode":     {[]string{"-c", empty, "--dataset", "tank", "--reuse-layers", "yes"}, `reuse_layers: "yes"`},
+		"a bad mode, in": {[]string{"-c", empty, "--dataset", "tank", "--reuse-layers-in", "k8s.io=yes"}, `reuse_layers_in."k8s.io": "yes"`},
+		"a mode, in no":  {[]string{"-c", empty, "--dataset", "tank", "--reuse-layers-in", "=off"}, "a namespace has no name"},
 		"a bad address":  {[]string{"-c", empty, "--dataset", "tank", "--address", "x.sock"}, "x.sock"},
 		"a bad root":     {[]string{"-c", empty, "--dataset", "tank", "--root", "x"}, `"x"`},
 		"a bad duration": {[]string{"-c", empty, "--dataset", "tank", "--warm-keep", "-1h"}, "-1h"},

@@ -94,10 +94,17 @@ func (t tree) owner(e snapshotter.Entry) string {
 	case snapshotter.StateForeign:
 		return "not zfstpl's"
 	}
-	if len(e.Records) == 0 {
+	switch {
+	case len(e.Records) == 0 && strings.HasSuffix(e.Dataset, "/empty"):
 		return "every image"
+	case len(e.Records) == 0:
+		return "a pull that fetches it"
 	}
-	return strings.Join(t.owners(e.Records), ", ")
+	owners := strings.Join(t.owners(e.Records), ", ")
+	if e.StandsFor != "" {
+		owners += ", stands for this layer"
+	}
+	return owners
 }
 
 func (t tree) since(when time.Time) string {

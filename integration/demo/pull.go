@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
@@ -49,19 +50,42 @@ func (t *tour) pullFirst(ctx context.Context) error {
 	return err
 }
 
-// pullAgain pulls what was pulled, used and removed: its layers are in the pool.
+// pullAgain pulls what was pulled, used and removed: its layers are in the pool. They
+// are fetched, so that the image is complete, and none is unpacked.
 func (t *tour) pullAgain(ctx context.Context) error {
+	before, err := t.templates(ctx)
+	if err != nil {
+		return err
+	}
 	fetched, err := t.pull(ctx)
 	if err != nil {
 		return err
 	}
-	if fetched != (registry.Fetched{}) {
-		return fmt.Errorf("%d layers were fetched, though they are in the pool", fetched.Layers)
+	after, err := t.templates(ctx)
+	switch {
+	case err != nil:
+		return err
+	case fetched.Layers == 0:
+		return errors.New("no layer was fetched, and the image is not complete")
+	case before != after:
+		return fmt.Errorf("the templates were\n%s\nand are\n%s", before, after)
+	}
+	check, err := t.do(ctx, "ctr", "images", "check", "--snapshotter", t.snapshotterName(), "name=="+recipe.Reference)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(check, " complete ") {
+		return fmt.Errorf("%s is not complete", recipe.Reference)
 	}
 	if err := t.runFirst(ctx); err != nil {
 		return err
 	}
 	return t.removeAll(ctx)
+}
+
+// templates are what is in the pool of images: each by what makes it this very one.
+func (t *tour) templates(ctx context.Context) (string, error) {
+	return t.ask(ctx, "zfs", "list", "-Hp", "-r", "-t", "filesystem", "-o", "name,guid", t.dataset()+"/storage")
 }
 
 // pull pulls the image and says what moved.

@@ -42,8 +42,9 @@ What one container changed became a layer, an image and a template of its own.
 %d templates and %d containers took %s of the pool. As separate copies, each
 complete for itself, they would take %s: %.1f times as much.
 
-When everything was removed the templates stayed warm, and the next pull moved
-no byte of a layer. At the end they went too; the pool was empty, then gone.`,
+When everything was removed the templates stayed cached. The next pull fetched the
+layers, so that the image can be pushed again, and unpacked none of them. At the
+end the templates went too; the pool was empty, then gone.`,
 		mebibytes(largest), len(s.templates), len(s.containers), mebibytes(own), mebibytes(copies),
 		float64(copies)/float64(max(own, 1)))
 }

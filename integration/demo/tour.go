@@ -118,7 +118,7 @@ func (t *tour) steps() []step {
 		{"Look around", "everything is running", false, t.pause},
 		{"Remove it all", "containers, images, then one garbage collection", false, t.removeAll},
 		{"What is left of it", "no image names the templates any more; they stay warm for the next pull", true, t.showWarm},
-		{"Pull it again", "its layers are in the pool: not a byte of them moves", true, t.pullAgain},
+		{"Pull it again", "its layers are in the pool: they are fetched, and none is unpacked", true, t.pullAgain},
 		{"Stop", "SIGTERM, and both exit with 0", false, t.stopServices},
 		{"Clean up", "the daemon has left a list of what may go; a command goes on from there", true, t.cleanUp},
 		{"Leave no trace", "no process, no mount, no dataset, no file", false, t.leave},

@@ -50,6 +50,10 @@ func (p *smallPool) Fill(runtime string) func(diffID, blob digest.Digest) {
 		p.filled = append(p.filled, fmt.Sprintf("%s %s %s", runtime, diffID, blob))
 	}
 }
+func (p *smallPool) StandIn(string) (diffID, blob digest.Digest, ok bool) { return "", "", false }
+func (p *smallPool) Recognize(context.Context, string, digest.Digest, digest.Digest) error {
+	return errdefs.ErrNotImplemented
+}
 func (p *smallPool) Renew(_ context.Context, runtime string, _ error) (fresh, made string, err error) {
 	p.renewed = append(p.renewed, runtime)
 	return runtime + "-fresh", "1 template was evicted", nil

@@ -25,7 +25,8 @@ import (
 // Apply puts a layer from containerd's store into a runtime of ours. It answers
 // what the layer is without compression. Where the pool is full it is done once
 // more from the beginning, see again. Where it fails for another reason the runtime
-// stays partly filled: containerd then removes it.
+// stays partly filled: containerd then removes it. A runtime that stands for a layer in
+// the pool has the content already, see recognize.
 //
 //	NotImplemented     mounts that are not ours to write to, a media type that
 //	                   nothing here can read, or a store that cannot be reached or
@@ -46,6 +47,13 @@ func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	}
 	if ctx, err = s.withNamespace(ctx, runtime); err != nil {
 		return ocispec.Descriptor{}, err
+	}
+	if diffID, blob, ok := s.runtimes.StandIn(runtime); ok {
+		applied, err := s.recognize(ctx, desc, runtime, knownLayer{diffID, blob}, config)
+		if err != nil {
+			return ocispec.Descriptor{}, fmt.Errorf("layer %s for %s, which stands for a layer in the pool: %w", desc.Digest, runtime, err)
+		}
+		return applied, nil
 	}
 	began := time.Now()
 	defer s.runtimes.Begin(ctx)()
@@ -179,21 +187,12 @@ func uncompress(ctx context.Context, desc ocispec.Descriptor, r io.Reader, confi
 	return s, nil
 }
 
-// unpack makes the layer's files in the root directory, and reads on to the end:
-// what follows the archive is part of the layer's digest.
+// unpack makes the layer's files in the root directory, and reads on to the end.
 func (s *stream) unpack(ctx context.Context) error {
 	if _, err := archive.Apply(ctx, "/", s.from, archive.WithFilter(newLimits().pass)); err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.Discard, s.from); err != nil {
-		return err
-	}
-	for _, step := range s.steps {
-		if err := outcome(ctx, step); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.finish(ctx)
 }
 
 // outcome answers how a step went that has nothing more to say. A program may say it

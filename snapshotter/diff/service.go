@@ -74,6 +74,15 @@ type Runtimes interface {
 	// that of what it was read from.
 	Fill(runtime string) (filled func(diffID, blob digest.Digest))
 
+	// StandIn reports whether a runtime stands for a layer that is in the pool, so that
+	// nothing is to be unpacked into it, and what is known of that layer: the digest of
+	// it uncompressed, and that of the blob which it was unpacked from, or "".
+	StandIn(runtime string) (diffID, blob digest.Digest, ok bool)
+
+	// Recognize notes which layer a blob is that was read for such a runtime. It fails
+	// with ErrInvalidArgument where that is not the layer that the runtime stands for.
+	Recognize(ctx context.Context, runtime string, diffID, blob digest.Digest) error
+
 	// Renew destroys a runtime that a layer did not fit into, makes room, and
 	// answers a fresh one for the same layer, and in words what was done for room.
 	// cause is what ZFS answered. It fails with ErrFailedPrecondition, and does nothing, where the runtime is
