@@ -45,9 +45,13 @@ func bottom(t testing.TB, archive string) string {
 // Where namespaces share nothing, what one of them says a layer is does not reach
 // another: neither when that one unpacks it, nor when it asks for its own again.
 func TestNamespacesOfContainerdShareNothing(t *testing.T) {
-	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--share-templates=false", "--reuse-layers", "skip", "--warm-keep", "forever")
-	shareNothing(t, d, startContainerd(t, d))
+	for _, mode := range []string{"skip", "fetch"} {
+		t.Run(mode, func(t *testing.T) {
+			base := pool.NewBase(t)
+			d := startDaemon(t, base, "--share-templates=false", "--reuse-layers", mode, "--warm-keep", "forever")
+			shareNothing(t, d, startContainerd(t, d), mode)
+		})
+	}
 }
 
 // Where containerd isolates its namespaces they share nothing here either, whatever the
@@ -57,11 +61,11 @@ func TestIsolatedNamespacesOfContainerdShareNothing(t *testing.T) {
 	d := startDaemon(t, base, "--share-templates=true", "--reuse-layers", "skip", "--warm-keep", "forever")
 	shareNothing(t, d, startContainerdWith(t, d, func(int, string) string {
 		return withoutCRI + "[plugins.\"io.containerd.metadata.v1.bolt\"]\n  content_sharing_policy = \"isolated\"\n"
-	}))
+	}), "skip")
 	assert.Equal(t, 1, strings.Count(d.log.String(), "content_sharing_policy is isolated"))
 }
 
-func shareNothing(t *testing.T, d *daemon, c *containerd) {
+func shareNothing(t *testing.T, d *daemon, c *containerd, mode string) {
 	t.Helper()
 	base := d.base
 	archive := writeTestImage(t)
@@ -79,8 +83,11 @@ func shareNothing(t *testing.T, d *daemon, c *containerd) {
 		"containerd.io/gc.root":    "stays", // or it would be collected with the image
 	})))
 
-	again, revived := 0, testLayers
-	if containerd17(t) {
+	again, revived, reused := 0, testLayers, 0
+	switch {
+	case mode == "fetch":
+		again, revived, reused = testLayers, 0, testLayers
+	case containerd17(t):
 		// It does not say who asks, so the bottom layer could be anybody's. With
 		// the first layer it unpacks it fetches those above, too.
 		again, revived = testLayers, testLayers-1
@@ -93,6 +100,7 @@ func shareNothing(t *testing.T, d *daemon, c *containerd) {
 		c.forget(t, d, "default", ref)
 	}
 	assert.Equal(t, revived, strings.Count(d.log.String(), "revived a layer"))
+	assert.Equal(t, reused, strings.Count(d.log.String(), notUnpacked))
 	for name := range identities(t, base) {
 		if name != base.Empty().Dataset() {
 			assert.Regexp(t, "/ns-[0-9a-f]{16}-sha256:[0-9a-f]{64}$", name)
