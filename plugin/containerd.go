@@ -42,7 +42,6 @@ var containerdConfig = template.Must(template.New("").Parse(`{{if eq .Version 3 
 {{- end}}
   [proxy_plugins.zfstpl.exports]
     root = "{{.Root}}"
-    enable_remote_snapshot_annotations = "true"
 {{if .Differ}}
 # Layers of what containers changed. What is not zfstpl's goes to "walking".
 [proxy_plugins.zfstpl-diff]
@@ -68,7 +67,6 @@ var containerdConfig = template.Must(template.New("").Parse(`{{if eq .Version 3 
 # Kubernetes: what the kubelet pulls and runs goes to zfstpl.
 [plugins."io.containerd.grpc.v1.cri".containerd]
   snapshotter = "zfstpl"
-  disable_snapshot_annotations = false
 {{end}}`))
 
 var oldContainerd = regexp.MustCompile(`\sv?1\.\d+\.`)
