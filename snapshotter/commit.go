@@ -55,7 +55,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 		return err
 	}
 	now := time.Now().UTC()
-	r := &record{id: layout.NewID(), from: active.id.String(), remapped: active.remapped || remaps(name, key), info: snapshots.Info{
+	r := &record{id: layout.NewID(), from: active.id.String(), remapped: active.remapped || remaps(name, key), lost: active.lost, info: snapshots.Info{
 		Kind: snapshots.KindCommitted, Name: name, Parent: active.info.Parent,
 		Labels: given.Labels, Created: now, Updated: now,
 	}}

@@ -9,8 +9,11 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
 // crashing are operations and what must be there before them. An operation is
@@ -107,6 +110,19 @@ var crashing = map[string]struct {
 			s.prepare("zoo/9/extract-1-x "+lowerChain, "", ref(lowerChain), label(ReuseLabel, "fetch"))
 		},
 		func(s *story) error { s.remove("zoo/9/extract-1-x " + lowerChain); return s.sn.queue.flush(s.ctx) },
+	},
+	"restoration of a lost record": {
+		func(s *story) {
+			names := s.image("default", "a;", "b;")
+			// Another record, or the template would go with the first cleanup.
+			key := "k8s.io/80/extract-1-x " + layerOf(names[1])
+			s.prepare(key, names[0])
+			s.commit("k8s.io/81/"+layerOf(names[1]), key)
+			s.lose(names[1])
+		},
+		func(s *story) error {
+			return s.sn.restore(s.ctx, "default/4/"+layout.ChainID(digest.FromString("a;").String(), digest.FromString("b;").String()))
+		},
 	},
 	"update": {
 		func(s *story) { s.prepare("web", "", label("a", strings.Repeat("old ", 10_000))) },

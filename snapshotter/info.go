@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// Stat answers from memory.
-func (s *Snapshotter) Stat(_ context.Context, key string) (snapshots.Info, error) {
-	r, err := s.lookup(key)
+// Stat answers from memory. It restores the record of a lost layer, see heal.go.
+func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, error) {
+	r, err := s.find(ctx, key)
 	if err != nil {
 		return snapshots.Info{}, err
 	}
@@ -156,6 +157,7 @@ func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fields ..
 }
 
 func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []string) (snapshots.Info, error) {
+	lost := s.restore(ctx, info.Name)
 	unlock, err := s.keys.lock(ctx, info.Name)
 	if err != nil {
 		return snapshots.Info{}, err
@@ -163,7 +165,7 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	defer unlock()
 	old, err := s.index.get(info.Name)
 	if err != nil {
-		return snapshots.Info{}, err
+		return snapshots.Info{}, cmp.Or(lost, err)
 	}
 	labels, err := updatedLabels(old.info, info.Labels, fields)
 	if err != nil {

@@ -98,6 +98,19 @@ func (c *check) template(d zfs.Dataset, records []*record) {
 		if r.info.Kind == snapshots.KindActive {
 			c.fail("template %s carries the active record %q", d.Name, r.info.Name)
 		}
+		c.parentless(d, r)
+	}
+}
+
+// parentless holds a committed record without a parent to the one reason there is for
+// that on a template which stands on another: it was lost and restored.
+func (c *check) parentless(d zfs.Dataset, r *record) {
+	onEmpty := d.Origin == c.base.Empty().Snapshot()
+	if r.info.Kind == snapshots.KindCommitted && r.info.Parent == "" && !onEmpty && !r.healed {
+		c.fail("record %q on %s has no parent, but the template comes from %s", r.info.Name, d.Name, d.Origin)
+	}
+	if r.healed && (r.info.Kind != snapshots.KindCommitted || r.info.Parent != "" || !isLayerName(r.info.Name)) {
+		c.fail("record %q on %s says that it was restored, which only the record of a layer without a parent can be", r.info.Name, d.Name)
 	}
 }
 

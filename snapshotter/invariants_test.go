@@ -21,6 +21,13 @@ func TestInvariantsCanFail(t *testing.T) {
 	whole := func(props map[string]string) zfs.Dataset {
 		return zfs.Dataset{Name: layer, Origin: empty + "@extracted", Snapshots: []string{"extracted"}, Props: props}
 	}
+	layerName := "default/3/" + chain("b")
+	healed := func(kind, name, parent string) string {
+		return strings.Replace(record(kind, name, parent), "{", `{"healed":true,`, 1)
+	}
+	above := func(props map[string]string) zfs.Dataset {
+		return zfs.Dataset{Name: "tank/z/storage/" + chain("b"), Origin: layer + "@extracted", Snapshots: []string{"extracted"}, Props: props}
+	}
 	runtime := func(props map[string]string) zfs.Dataset {
 		return zfs.Dataset{Name: "tank/z/runtime/web-" + anID("1"), Origin: empty + "@extracted", Props: props}
 	}
@@ -37,6 +44,12 @@ func TestInvariantsCanFail(t *testing.T) {
 		"active there":       {whole(map[string]string{first: record("active", "x", "")}), "active record"},
 		"no parent":          {whole(map[string]string{first: record("committed", "x", "gone")}), `parent "gone"`},
 		"parent is a view":   {whole(map[string]string{first: record("committed", "x", "v"), second: record("view", "v", "")}), `parent "v"`},
+		"no parent, a layer": {above(map[string]string{first: record("committed", "x", "")}), "has no parent"},
+		"restored":           {above(map[string]string{first: healed("committed", layerName, "")}), ""},
+		"a view of nothing":  {above(map[string]string{first: record("view", "x", "")}), ""},
+		"restored view":      {above(map[string]string{first: healed("view", layerName, "")}), "only the record of a layer"},
+		"restored, no layer": {above(map[string]string{first: healed("committed", "x", "")}), "only the record of a layer"},
+		"restored, a parent": {above(map[string]string{first: healed("committed", layerName, "default/4/"+chain("c")), second: healed("committed", "default/4/"+chain("c"), "")}), "only the record of a layer"},
 		"a name twice":       {whole(map[string]string{first: record("committed", "x", ""), second: record("view", "x", "")}), `name "x"`},
 		"unreadable":         {whole(map[string]string{first: "what"}), anID("1")},
 		"runtime of nobody":  {runtime(nil), "0 records"},

@@ -51,12 +51,16 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	if err := checkLabels(info); err != nil {
 		return nil, err
 	}
+	lost := s.restore(ctx, parent)
 	unlock, err := s.keys.lockAll(ctx, s.namesTouched(info)...)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	t, seq, abandon, err := s.index.begin(key, parent, s.empty)
+	if errdefs.IsNotFound(err) && lost != nil {
+		return nil, fmt.Errorf("parent of %q: %w", key, lost)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,6 +63,12 @@ type record struct {
 	// remapped says that the owners of the files were changed for a user
 	// namespace, by containerd or in a snapshot below: they are mapped already.
 	remapped bool
+	// healed says that a committed record was lost and restored: its parent is not
+	// known, though its template stands on another layer.
+	healed bool
+	// lost is the parent that the record names and that is not there. info has none
+	// then, so that containerd can remove the snapshot.
+	lost string
 
 	// dataset carries the record: an active one's runtime, else the template.
 	dataset string
@@ -81,6 +88,7 @@ type stored struct {
 	From    string            `json:"from,omitempty"`
 	Stands  string            `json:"stands_for,omitempty"`
 	Remap   bool              `json:"remapped,omitempty"`
+	Healed  bool              `json:"healed,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Created time.Time         `json:"created"`
 	Updated time.Time         `json:"updated"`
@@ -113,8 +121,8 @@ func (r *record) properties() (map[string]string, error) {
 	enc := json.NewEncoder(&line)
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(stored{
-		Seq: r.seq, Kind: strings.ToLower(r.info.Kind.String()), Name: r.info.Name, Parent: r.info.Parent,
-		Target: r.target, From: r.from, Stands: r.standsFor, Remap: r.remapped, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
+		Seq: r.seq, Kind: strings.ToLower(r.info.Kind.String()), Name: r.info.Name, Parent: cmp.Or(r.info.Parent, r.lost),
+		Target: r.target, From: r.from, Stands: r.standsFor, Remap: r.remapped, Healed: r.healed, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %q: %w", r.info.Name, err)
@@ -275,7 +283,7 @@ func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
 	}
 	slices.Sort(props)
 	return &record{
-		id: id, seq: s.Seq, target: s.Target, from: s.From, standsFor: s.Stands, remapped: s.Remap, dataset: d.Name, props: props,
+		id: id, seq: s.Seq, target: s.Target, from: s.From, standsFor: s.Stands, remapped: s.Remap, healed: s.Healed, dataset: d.Name, props: props,
 		info: snapshots.Info{Kind: kind, Name: s.Name, Parent: s.Parent, Labels: s.Labels, Created: s.Created, Updated: s.Updated},
 	}, nil
 }

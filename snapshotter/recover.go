@@ -248,7 +248,7 @@ func (r *recovery) tieRecords() {
 		if rec.info.Parent != "" && (parent == nil || parent.info.Kind != snapshots.KindCommitted) {
 			log.G(r.ctx).WithField("snapshot", rec.info.Name).WithField("parent", rec.info.Parent).
 				Warn("the parent of a snapshot is gone; it is shown without one, so that containerd can remove it")
-			rec.info.Parent = ""
+			rec.info.Parent, rec.lost = "", rec.info.Parent
 		}
 		x.adopt(rec.info.Parent)
 	}

@@ -57,7 +57,7 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 		abandon()
 		return "", room, fmt.Errorf("making room for %q: %w", key, err)
 	}
-	r := &record{id: layout.NewID(), seq: s.index.next(), info: old.info, template: old.template, target: old.target, remapped: old.remapped}
+	r := &record{id: layout.NewID(), seq: s.index.next(), info: old.info, template: old.template, target: old.target, remapped: old.remapped, lost: old.lost}
 	r.dataset = s.config.Base.Clone(key, r.id)
 	if err := s.writeClone(ctx, r, nil, s.pool.Apply); err != nil {
 		abandon()

@@ -36,7 +36,7 @@ type sample struct {
 // at most every five seconds; its inodes when the bytes have changed, or after a
 // minute.
 func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
-	r, err := s.lookup(key)
+	r, err := s.find(ctx, key)
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
