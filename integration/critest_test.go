@@ -83,9 +83,10 @@ func TestCritestOfSnapshots(t *testing.T) {
 		t.Skip("TestCritest runs all specs")
 	}
 	for name, s := range critestOnZFS(t, snapshotSpecs) {
-		if s.State != "skipped" || omittedReason(name) == "" {
-			assert.Equal(t, "passed", s.State, "%s: %s", name, s.Failure.Message)
+		if s.State == "skipped" && containerd17(t) { // it lacks user namespaces and image volumes
+			continue
 		}
+		assert.Equal(t, "passed", s.State, "%s: %s", name, s.Failure.Message)
 	}
 }
 
