@@ -257,6 +257,7 @@ var ctrRows = []ctrRow{
 // Everything that ctr does with a snapshotter it does with ours as with overlayfs: it
 // writes the same and ends with the same code. At the end nothing is left of it.
 func TestCtr(t *testing.T) {
+	onlyOnce(t, olderReleases, aClient)
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	c := startContainerd(t, d)
