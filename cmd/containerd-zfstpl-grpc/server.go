@@ -81,7 +81,7 @@ func newServer(sn service, differ differ, guard *guard) (*grpc.Server, *poolHeal
 	control.Register(server, sn, sn.Dataset())
 	services := []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName, control.ServiceName}
 	if differ != nil {
-		diffapi.RegisterDiffServer(server, diffservice.FromApplierAndComparer(differ, differ))
+		diffapi.RegisterDiffServer(server, layerService{diffservice.FromApplierAndComparer(differ, differ)})
 		services = append(services, diffapi.Diff_ServiceDesc.ServiceName)
 	}
 	status := newHealth(sn.Healthy, services...)
