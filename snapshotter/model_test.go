@@ -124,7 +124,7 @@ func (m *model) commit(name, key string, labels map[string]string) error {
 		return errdefs.ErrNotFound
 	case s.Kind != snapshots.KindActive:
 		return errdefs.ErrFailedPrecondition
-	case m.snaps[name] != nil:
+	case m.snaps[name] != nil && m.snaps[name].Kind != snapshots.KindCommitted:
 		return errdefs.ErrAlreadyExists
 	}
 	t := &modelTemplate{content: s.Content, parent: s.template}
@@ -134,14 +134,17 @@ func (m *model) commit(name, key string, labels map[string]string) error {
 		}
 		t = s.template
 	} else if s.target != "" && layout.ClientName(name) == s.target {
-		is := m.layers[s.target]
-		switch {
-		case is == nil:
+		if is := m.layers[s.target]; is == nil {
 			t.layer = s.target
-			m.layers[s.target] = t
-		case is.parent == s.template:
+		} else if is.parent == s.template {
 			t = is
 		}
+	}
+	if taken := m.snaps[name]; taken != nil && taken.template != t {
+		return errdefs.ErrAlreadyExists
+	}
+	if t.layer != "" {
+		m.layers[t.layer] = t
 	}
 	if !slices.Contains(m.all, t) {
 		m.all = append(m.all, t)

@@ -57,6 +57,9 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	defer unlock()
+	if err := s.setAside(ctx, key); err != nil {
+		return nil, err
+	}
 	t, seq, abandon, err := s.index.begin(key, parent, s.empty)
 	if errdefs.IsNotFound(err) && lost != nil {
 		return nil, fmt.Errorf("parent of %q: %w", key, lost)
