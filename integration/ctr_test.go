@@ -236,7 +236,8 @@ var ctrRows = []ctrRow{
 		ctr containers create $IMAGE c /app self; code ctr containers create $IMAGE c /app self
 		ctr snapshots info c | jq .Kind; ctr tasks start c; ctr tasks start c; ctr containers delete c; code ctr snapshots info c`},
 	{name: "containers delete --keep-snapshot", script: `
-		ctr containers create $IMAGE c /app self; ctr containers delete --keep-snapshot c
+		ctr containers create $IMAGE c /app self; ctr snapshots label c containerd.io/gc.root=kept >/dev/null
+		ctr containers delete --keep-snapshot c
 		ctr snapshots info c | jq .Kind; code ctr containers create $IMAGE c /app self; ctr snapshots rm c`},
 	{name: "containers checkpoint and restore", script: `
 		start c; ctr tasks exec --exec-id e c /app write /data/written yes
@@ -246,9 +247,10 @@ var ctrRows = []ctrRow{
 		ctr snapshots ls | sort | tr -s ' '; ctr containers delete c || ctr snapshots rm c || :
 		ctr images delete --sync checkpoint:1`},
 	{name: "leases", script: `
-		ctr leases create --id held --expires 1h; ctr leases ls --quiet
+		ours() { ctr leases ls --quiet | grep -c -x held; } # zfstpl's differ has its own, which end by themselves
+		ctr leases create --id held --expires 1h; ours
 		ctr snapshots prepare loose $TOP >/dev/null; ctr snapshots label loose containerd.io/gc.root= >/dev/null
-		ctr leases delete --sync held; ctr leases ls --quiet; code ctr snapshots info loose; ctr snapshots info $TOP | jq .Name`},
+		ctr leases delete --sync held; ours || :; code ctr snapshots info loose; ctr snapshots info $TOP | jq .Name`},
 	{name: "images delete", script: `
 		start c; ctr images delete --sync $IMAGE; ctr snapshots ls | sort | tr -s ' '
 		end c; settle; ctr snapshots ls | sort | tr -s ' '`},
