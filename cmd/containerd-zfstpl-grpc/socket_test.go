@@ -107,14 +107,22 @@ func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- serve(ctx, address, sn, nil, nil) }()
-	eventually(t, "the socket", func() bool { _, err := os.Stat(address); return err == nil })
+	// The socket's file is there a moment before anything listens.
+	eventually(t, "a connection", func() bool {
+		conn, err := net.Dial("unix", address)
+		return err == nil && conn.Close() == nil
+	})
 	conn := dial(t, address)
 	answer := make(chan error, 1)
 	go func() {
 		_, err := client(conn).Prepare(t.Context(), "web", "")
 		answer <- err
 	}()
-	<-sn.held
+	select {
+	case <-sn.held:
+	case err := <-answer:
+		require.Fail(t, "the call ended", "%v", err)
+	}
 	cancel()
 	eventually(t, "no new connections", func() bool {
 		conn, err := net.Dial("unix", address)
