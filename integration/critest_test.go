@@ -102,7 +102,7 @@ func critestOnZFS(t *testing.T, focus string) (specs map[string]spec) {
 		specs = c.critestBoth(t, focus)
 		c.endPods(t)
 		c.collect(t, "k8s.io")
-		require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
+		d.clean(t)
 		assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 	})
 	return specs

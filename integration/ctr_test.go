@@ -244,7 +244,7 @@ var ctrRows = []ctrRow{
 		ctr containers checkpoint --rw --image c checkpoint:1; ctr tasks ls | awk 'NR > 1 {print $3}'
 		code ctr containers checkpoint --rw --image --task c checkpoint:2; end c # that takes criu
 		code ctr containers restore --rw c checkpoint:1; code ctr containers restore --rw --live c checkpoint:1
-		ctr snapshots ls | sort | tr -s ' '; ctr containers delete c || ctr snapshots rm c || :
+		settle; ctr snapshots ls | sort | tr -s ' '; ctr containers delete c || ctr snapshots rm c || :
 		ctr images delete --sync checkpoint:1`},
 	{name: "leases", script: `
 		ours() { ctr leases ls --quiet | grep -c -x held; } # zfstpl's differ has its own, which end by themselves

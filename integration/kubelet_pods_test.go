@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -41,7 +40,7 @@ func (n *node) end(t testing.TB, d *daemon, base *testpool.Base, pods ...string)
 	}
 	n.containerd.endPods(t)
 	n.containerd.collect(t, "k8s.io")
-	require.NoError(t, d.snapshotter(t).Cleanup(context.Background()))
+	d.clean(t)
 	kept := slices.Contains(d.cmd.Args, keepTemplates)
 	left := slices.DeleteFunc(base.Names(t), func(name string) bool { return kept && strings.HasPrefix(name, "/storage/sha256:") })
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, left)
