@@ -75,21 +75,18 @@ func creations() []crashCase {
 	const size = 10 << 20
 	quota := snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotMaxSize: strconv.Itoa(size)})
 	return []crashCase{{
-		name:  "prepare",
-		do:    []func(*crashScene) error{func(s *crashScene) error { return s.prepare(crashWeb, "") }},
-		again: errdefs.ErrAlreadyExists,
+		name: "prepare",
+		do:   []func(*crashScene) error{func(s *crashScene) error { return s.prepare(crashWeb, "") }},
 	}, {
 		name:    "prepare on a template",
 		fixture: onBase,
 		do: []func(*crashScene) error{func(s *crashScene) error {
 			return s.prepare(crashWeb, crashBase, withLabel(60_000, "long "))
 		}},
-		again: errdefs.ErrAlreadyExists,
 	}, {
 		name:  "prepare with a quota",
 		scene: onBase,
 		do:    []func(*crashScene) error{func(s *crashScene) error { return s.prepare(crashWeb, crashBase, quota) }},
-		again: errdefs.ErrAlreadyExists,
 		check: func(s *crashScene, state crashState) { s.requireQuota(state, crashWeb, size) },
 	}, {
 		name:    "view",
@@ -97,7 +94,6 @@ func creations() []crashCase {
 		do: []func(*crashScene) error{func(s *crashScene) error {
 			return s.view(crashView, crashBase, withLabel(60_000, "long "))
 		}},
-		again: errdefs.ErrAlreadyExists,
 	}, reviving(), standingIn()}
 }
 
@@ -117,7 +113,6 @@ func standingIn() crashCase {
 			s.words[key] = []string{"layer"}
 			return err
 		}},
-		again: errdefs.ErrAlreadyExists,
 	}
 }
 

@@ -177,7 +177,7 @@ func TestContainerdAndLostRecords(t *testing.T) {
 }
 
 // isBottom reports whether a template is a layer on the empty one, and isTop whether it
-// is one on which nothing stands.
+// is one on which no other layer stands.
 func isBottom(t testing.TB, base *testpool.Base, template string) bool {
 	t.Helper()
 	return slices.ContainsFunc(base.List(t), func(d zfs.Dataset) bool {
@@ -188,7 +188,9 @@ func isBottom(t testing.TB, base *testpool.Base, template string) bool {
 func isTop(t testing.TB, base *testpool.Base, template string) bool {
 	t.Helper()
 	return template != base.Empty().Dataset() &&
-		!slices.ContainsFunc(base.List(t), func(d zfs.Dataset) bool { return d.Origin == template+"@extracted" })
+		!slices.ContainsFunc(base.List(t), func(d zfs.Dataset) bool {
+			return strings.HasPrefix(d.Name, base.Storage()+"/") && d.Origin == template+"@extracted"
+		})
 }
 
 // The pool is rewound to a checkpoint, and containerd's database is elsewhere. An image
