@@ -79,6 +79,7 @@ func TestKubeletUnderPressure(t *testing.T) {
 	i := serveNodeImages(t)
 	large := i.addLarge(t, 1)
 	c := startDefaultContainerd(t, d, forPods(t, i))
+	c.crictl(t, "pull", large[0]) // a kubelet collects no image that it sees for the first time
 	a := startAPI(t)
 	n := startNodeOf(t, c, a, settings{
 		"imageMinimumGCAge": "1s", "evictionHard": evictionHard("10%"), "evictionPressureTransitionPeriod": "1s",
@@ -90,7 +91,6 @@ func TestKubeletUnderPressure(t *testing.T) {
 	}
 	n.put(t, newPod("quiet", newContainer("works", podImage, sleeps)))
 	n.ready(t, "quiet", "works")
-	c.crictl(t, "pull", large[0])
 	pressure("False")
 
 	limitTo(t, base, 70)
