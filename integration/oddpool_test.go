@@ -151,6 +151,7 @@ func TestReadOnlyImport(t *testing.T) {
 	mounts, err := sn.Prepare(ctx, "default/3/web", one)
 	require.NoError(t, err)
 	mounted(t, mounts, func(root string) { require.NoError(t, touch(root, "new")) })
+	require.NoError(t, sn.Cleanup(ctx))
 	d.stop(t)
 	reimport := func(options ...string) {
 		zpoolCommand(t, "export", p.Name)

@@ -32,8 +32,8 @@ func (b *baseBuilder) create(ctx context.Context, name string, props map[string]
 	return nil
 }
 
-// onceMade are the properties that ZFS writes into the file system itself, which it cannot
-// open yet while it makes one with a key of its own.
+// onceMade are the properties that ZFS writes into the file system itself. It refuses that
+// (EACCES) of one with a key of its own that is not mounted, also while it makes it.
 var onceMade = []string{"longname"}
 
 // unzoned are the properties that ZFS refuses for a new file system below one that is
@@ -59,10 +59,26 @@ func (b *baseBuilder) makeRoot(ctx context.Context, root string, own map[string]
 		}
 		return err
 	}
+	b.leaveInherited(ctx, later)
 	if len(later) == 0 {
 		return nil
 	}
 	return b.pool.SetNative(ctx, b.base.String(), later)
+}
+
+// leaveInherited takes those of onceMade from props that the base inherits with the same
+// value.
+func (b *baseBuilder) leaveInherited(ctx context.Context, props map[string]string) {
+	parent := parentName(b.base)
+	for _, name := range onceMade {
+		if _, wanted := props[name]; !wanted || parent == "" {
+			continue
+		}
+		above, err := b.pool.Properties(ctx, parent, name)
+		if err == nil && above[name].Value == props[name] {
+			delete(props, name)
+		}
+	}
 }
 
 // take moves the named properties into a map of their own.
