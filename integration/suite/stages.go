@@ -155,7 +155,7 @@ func limit(opts options, more time.Duration) time.Duration {
 	if opts.long {
 		return 95*time.Minute + more*time.Minute
 	}
-	return 50*time.Minute + more*time.Minute
+	return 65*time.Minute + more*time.Minute
 }
 
 func absolute(path string) string {
