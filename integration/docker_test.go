@@ -175,7 +175,7 @@ func startDocker(t testing.TB, c *containerd) *docker {
 	return k
 }
 
-// container runs a container without a network, and answers what it wrote.
+// container runs a container without a network, and returns what it wrote.
 func (k *docker) container(t testing.TB, args ...string) string {
 	t.Helper()
 	return k.run(t, append([]string{"run", "--network", "none"}, args...)...)

@@ -86,7 +86,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		a.list(w, req, listKinds[last])
 	case req.Method == http.MethodGet || sent == nil:
 		fail(w, http.StatusNotFound, "NotFound")
-	default: // a lease, an event: nobody asks for them
+	default: // a lease, an event: no test needs them
 		reply(w, sent)
 	}
 }

@@ -56,7 +56,7 @@ func startNodeOf(t testing.TB, c *containerd, a *api, more settings) *node {
 		_ = unix.Unmount(filepath.Join(dir, "root"), unix.MNT_DETACH)
 		require.NoError(t, os.RemoveAll(dir))
 	})
-	require.NoError(t, os.Chmod(dir, 0o711)) // for the roots of pods, which are nobody here
+	require.NoError(t, os.Chmod(dir, 0o711)) // for the roots of pods, which have no user here
 	n := &node{containerd: c, api: a, manifests: filepath.Join(dir, "manifests"), address: freeAddress(t), log: &syncBuffer{}}
 	require.NoError(t, os.Mkdir(n.manifests, 0o700))
 	n.client = &http.Client{Timeout: patience, Transport: &http.Transport{

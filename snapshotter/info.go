@@ -19,7 +19,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// Stat answers from memory. It restores the record of a lost layer, see heal.go.
+// Stat returns what is in memory. It restores the record of a lost layer, see heal.go.
 func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, error) {
 	r, err := s.find(ctx, key)
 	if err != nil {
