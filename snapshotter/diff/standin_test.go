@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -89,7 +90,7 @@ func TestApplyIntoAStandIn(t *testing.T) {
 		lost      bool  // the blob is not in the store
 		wrong     error // it is another layer
 		want      error
-		read      bool
+		read      bool  // the blob may be read: a reader is ahead of what it is read for
 	}{
 		"the same blob":                {knownLayer{diffID, blob}, gzipped, gz, false, nil, nil, false},
 		"the same blob, in Docker's":   {knownLayer{diffID, blob}, "application/vnd.docker.image.rootfs.diff.tar.gzip", gz, false, nil, nil, false},
@@ -103,7 +104,7 @@ func TestApplyIntoAStandIn(t *testing.T) {
 		"another blob is not there":    {knownLayer{diffID, diffID}, gzipped, gz, true, nil, errdefs.ErrNotFound, false},
 		"a blob that is cut off":       {knownLayer{diffID, diffID}, gzipped, gz[:len(gz)-4], false, nil, nil, true},
 		"it may take a key to read it": {knownLayer{diffID, blob}, gzipped + "+encrypted", gz, false, nil, nil, true},
-		"an unknown type":              {knownLayer{diffID, blob}, "text/plain", gz, false, nil, errdefs.ErrNotImplemented, false},
+		"an unknown type":              {knownLayer{diffID, blob}, "text/plain", gz, false, nil, errdefs.ErrNotImplemented, true},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -130,6 +131,8 @@ func TestApplyIntoAStandIn(t *testing.T) {
 			}
 			if !c.read {
 				assert.Zero(t, store.read)
+			}
+			if !c.read || errors.Is(err, errdefs.ErrNotImplemented) {
 				assert.Empty(t, runtimes.recognized)
 			} else if err == nil {
 				assert.Equal(t, []string{fmt.Sprintf("%s %s %s", runtime, diffID, desc.Digest)}, runtimes.recognized)
