@@ -85,7 +85,8 @@ func machineStage(opts options) stage {
 		newer, older = hostSteps(opts), nil
 	}
 	if opts.long {
-		newer, older = append(newer, nativeStep(opts, "2.4")), append(older, nativeStep(opts, "2.3"))
+		newer = append(newer, critestStep(opts, "2.4", "2.4"), nativeStep(opts, "2.4"))
+		older = append(older, critestStep(opts, "2.3", "1.7"), nativeStep(opts, "2.3"))
 	}
 	return stage{newer, older}
 }
@@ -103,15 +104,35 @@ func hostSteps(opts options) lane {
 // guestStep boots a machine of its own. The two share the processors: more of
 // them than the host has would spin for locks whose holders do not run.
 func guestStep(opts options, name, zfs, containerd string) step {
-	args := []string{filepath.Join(opts.bin, "testbed"), "run", "--zfs", zfs, "--containerd", containerd,
-		"--memory", "4G", "--cores", strconv.Itoa(max(1, runtime.NumCPU()/2)), "--timeout", limit(opts, 5).String(),
-		"--put", opts.bin + ":/put/bin",
-		"--env", "ZFSTPL_BIN=/put/bin", "--"}
-	args = append(args, testArgs(opts, "/put/bin/integration.test")...)
-	if !opts.long {
+	args := testArgs(opts, guestTests)
+	if opts.long {
+		args = append(args, "-test.skip="+critest)
+	} else {
 		args = append(args, "-matrix")
 	}
-	return step{name: name, verbose: true, args: args}
+	return step{name: name, verbose: true, args: inGuest(opts, zfs, containerd, limit(opts), args)}
+}
+
+const (
+	guestTests = "/put/bin/integration.test"
+	// critest runs all specs of Kubernetes's own tests, on two snapshotters. It takes as
+	// long as all the other tests.
+	critest = "^TestCritest$"
+)
+
+func critestStep(opts options, zfs, containerd string) step {
+	const limit = 3 * time.Hour
+	args := []string{guestTests, "-test.v=test2json", "-test.timeout=" + limit.String(), "-test.run=" + critest}
+	return step{name: "critest, ZFS " + zfs + ", containerd " + containerd, verbose: true, args: inGuest(opts, zfs, containerd, limit, args)}
+}
+
+// inGuest returns the command that boots a machine and runs a program of the tests in it.
+func inGuest(opts options, zfs, containerd string, limit time.Duration, program []string) []string {
+	const boot = 5 * time.Minute
+	args := []string{filepath.Join(opts.bin, "testbed"), "run", "--zfs", zfs, "--containerd", containerd,
+		"--memory", "4G", "--cores", strconv.Itoa(max(1, runtime.NumCPU()/2)), "--timeout", (limit + boot).String(),
+		"--put", opts.bin + ":/put/bin", "--env", "ZFSTPL_BIN=/put/bin", "--"}
+	return append(args, program...)
 }
 
 // powercutStep kills machines in the middle of a load and looks at what is left.
@@ -139,7 +160,7 @@ exec env ZFSTPL_POOL_DIR=/pools /put/bin/ioctl.test -test.v=test2json -test.time
 }
 
 func testArgs(opts options, program string) []string {
-	args := []string{program, "-test.v=test2json", "-test.timeout=" + limit(opts, 0).String(), "-test.parallel=8"}
+	args := []string{program, "-test.v=test2json", "-test.timeout=" + limit(opts).String(), "-test.parallel=8"}
 	if opts.run != "" {
 		args = append(args, "-test.run="+opts.run)
 	}
@@ -149,13 +170,12 @@ func testArgs(opts options, program string) []string {
 	return append(args, "-test.short")
 }
 
-// limit is how long the integration tests may take, and some minutes: an
-// emulated machine has a long load to carry.
-func limit(opts options, more time.Duration) time.Duration {
+// limit is how long the integration tests may take where machines are emulated.
+func limit(opts options) time.Duration {
 	if opts.long {
-		return 95*time.Minute + more*time.Minute
+		return 95 * time.Minute
 	}
-	return 65*time.Minute + more*time.Minute
+	return 65 * time.Minute
 }
 
 func absolute(path string) string {
