@@ -60,8 +60,8 @@ func TestLsShowsWhatBelongsToWhat(t *testing.T) {
 
 	stdout, stderr, err := runCommand(t, "zfstpl", "ls", "--dataset", base.String())
 	require.NoError(t, err, stderr)
-	assert.Regexp(t, `(?m)^empty .* every image$`, stdout)
+	assert.Regexp(t, `(?m)^empty .* base of every image$`, stdout)
 	assert.Regexp(t, `(?m)^└─ opaque-[0-9a-f]{16} .* snapshot default/built$`, stdout)
 	assert.Regexp(t, `(?m)^   .─ web-[0-9a-f]{16} .* active default/web$`, stdout)
-	assert.Regexp(t, `(?m)^   .─ work-[0-9a-f]{16} .* nobody, destroyed at the next cleanup$`, stdout)
+	assert.Regexp(t, `(?m)^   .─ work-[0-9a-f]{16} .* garbage, destroyed by the next cleanup$`, stdout)
 }

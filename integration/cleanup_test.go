@@ -73,17 +73,17 @@ func TestCleanupWithoutADaemon(t *testing.T) {
 		require.NoError(t, sn.Remove(ctx, key))
 	}
 	require.NoError(t, sn.Cleanup(ctx))
-	require.Eventually(t, func() bool { return markOf(t, base).Owed(time.Now()) }, patience, 50*time.Millisecond, "the base says so by itself")
+	require.Eventually(t, func() bool { return markOf(t, base).IsDue(time.Now()) }, patience, 50*time.Millisecond, "the base says so by itself")
 	assert.Len(t, base.Names(t), 4+5, "containerd's own call destroys nothing")
 
 	d.stop(t)
 	list := filepath.Join(base.Root, "cleanup.json")
 	require.FileExists(t, list)
 	require.NotEmpty(t, markOf(t, base).List)
-	stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d, "--owed")...)
+	stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d, "--check")...)
 	require.NoError(t, err, "one is owed: %s", stderr)
 	assert.Empty(t, stdout+stderr)
-	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--auto")...)
+	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--if-needed")...)
 	require.NoError(t, err, stderr)
 	assert.Empty(t, stdout, "not a word")
 	assert.Len(t, base.Names(t), 4, "the base, its two halves and the empty template")
@@ -91,11 +91,11 @@ func TestCleanupWithoutADaemon(t *testing.T) {
 	assert.NoFileExists(t, list)
 
 	var exit *exec.ExitError
-	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--owed")...)
+	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--check")...)
 	require.ErrorAs(t, err, &exit, "none is owed")
 	assert.Equal(t, 1, exit.ExitCode(), "which systemd takes for a condition that does not hold")
 	assert.Empty(t, stdout+stderr)
-	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--auto")...)
+	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--if-needed")...)
 	require.NoError(t, err)
 	assert.Empty(t, stdout+stderr)
 
@@ -163,12 +163,12 @@ func TestCleanupByTheDaemonThatHasTheBase(t *testing.T) {
 	_, err = sn.Prepare(t.Context(), "web", "")
 	require.NoError(t, err)
 	require.NoError(t, sn.Remove(t.Context(), "web"))
-	require.Eventually(t, func() bool { return markOf(t, base).Owed(time.Now()) }, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return markOf(t, base).IsDue(time.Now()) }, patience, 50*time.Millisecond)
 	atNobodys := []string{"cleanup", "--dataset", base.String(), "--address", d.address + ".none"}
 	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--stop")...)
 	require.NoError(t, err, stderr)
 	assert.Contains(t, stdout, "no cleanup is under way")
-	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--auto")...)
+	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--if-needed")...)
 	require.NoError(t, err, stderr)
 	assert.Empty(t, stdout+stderr)
 	assert.Len(t, base.Names(t), 4)
@@ -176,7 +176,7 @@ func TestCleanupByTheDaemonThatHasTheBase(t *testing.T) {
 	require.Eventually(t, func() bool { return markOf(t, base) == snapshotter.Mark{} }, patience, 50*time.Millisecond, "by the daemon, some time later")
 	require.NoError(t, os.Rename(d.address, d.address+".away")) // as where it is another's mount namespace
 	litter(t, base, 1)
-	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--auto")...)
+	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--if-needed")...)
 	require.Error(t, err, stdout)
 	assert.Contains(t, stderr, "serving "+d.address+", where nobody answers")
 	require.NoError(t, os.Rename(d.address+".away", d.address))
@@ -217,7 +217,7 @@ func TestACleanupIsStopped(t *testing.T) {
 			return nil
 		},
 		"by a timer": func(t *testing.T, d *daemon) error {
-			said, err := stoppedAlone(t, d, "--auto")
+			said, err := stoppedAlone(t, d, "--if-needed")
 			require.NoError(t, err, "nobody is to be woken up for that")
 			assert.Empty(t, said)
 			return nil
@@ -231,7 +231,7 @@ func TestACleanupIsStopped(t *testing.T) {
 			require.NoError(t, run(t, d))
 			left := len(base.Names(t)) - 4
 			assert.Positive(t, left, "it was stopped")
-			assert.True(t, markOf(t, base).Owed(time.Now()), "and the base says so")
+			assert.True(t, markOf(t, base).IsDue(time.Now()), "and the base says so")
 			base.Check(t)
 			stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d)...)
 			require.NoError(t, err, stderr)

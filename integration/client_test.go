@@ -168,7 +168,7 @@ func TestABusyTemplateLosesItsSnapshot(t *testing.T) {
 			var why *zfs.Error
 			require.ErrorAs(t, left[tpl], &why)
 			assert.ErrorIs(t, why, zfs.ErrBusy)
-			half = why.Half
+			half = why.SnapshotLost
 			return err
 		})
 		require.NoError(t, err)

@@ -43,7 +43,7 @@ type crashRig struct {
 func newCrashRig(t testing.TB, client zfs.Choice) *crashRig {
 	t.Helper()
 	base := pool.NewBase(t)
-	d := newDaemon(t, base, "--zfs-client", string(client), "--warm-pressure", "0", // no looks in between
+	d := newDaemon(t, base, "--zfs-client", string(client), "--cache-pressure-percent", "0", // no looks in between
 		"--foreign-snapshots", "destroy", "--reuse-layers", "skip")
 	d.cmd.Path = binary(t, "containerd-zfstpl-grpc-failpoint")
 	dir := filepath.Dir(d.address)

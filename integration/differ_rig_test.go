@@ -57,7 +57,7 @@ func newDiffer(t testing.TB, base *testpool.Base) *differ {
 
 func (d *differ) open(t testing.TB, settings ...func(*snapshotter.Config)) {
 	t.Helper()
-	config := snapshotter.Config{Base: d.base.Base, WarmKeep: snapshotter.KeepForever}
+	config := snapshotter.Config{Base: d.base.Base, CacheKeep: snapshotter.KeepForever}
 	for _, set := range settings {
 		set(&config)
 	}

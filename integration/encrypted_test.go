@@ -69,7 +69,7 @@ func startsWithItsKey(t *testing.T, base *testpool.Base, root string, load func(
 		require.Error(t, err)
 		assert.Contains(t, stderr, "'zfs load-key "+root+"'")
 	}
-	for _, args := range [][]string{{"ls"}, {"df"}, {"sweep", "--dry-run"}} {
+	for _, args := range [][]string{{"ls"}, {"df"}, {"cleanup", "--dry-run"}} {
 		_, stderr, err := runCommand(t, "zfstpl", append(args, "--config", "/dev/null", "--dataset", base.String())...)
 		assert.NoError(t, err, "%v: %s", args, stderr)
 	}

@@ -45,7 +45,7 @@ func TestAFrozenSnapshotIsFollowed(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
 	ctx := context.Background()
-	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.WarmKeep = snapshotter.KeepForever })
+	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.CacheKeep = snapshotter.KeepForever })
 	mounts, err := sn.Prepare(ctx, "web", "")
 	require.NoError(t, err)
 	frozen, err := base.Client.Freeze(ctx, mounts[0].Source)

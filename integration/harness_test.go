@@ -75,7 +75,7 @@ func newDaemon(t testing.TB, base *testpool.Base, flags ...string) *daemon {
 	t.Cleanup(d.standIn)
 	args := append([]string{"--dataset", base.String(), "--root", base.Root, "--address", d.address,
 		"--containerd-address", d.containerd(),
-		"--log-level", "debug", "--warm-keep", "0s", "--zfs-client", string(base.Choice)}, flags...)
+		"--log-level", "debug", "--cache-keep", "0s", "--zfs-client", string(base.Choice)}, flags...)
 	d.cmd = exec.Command(binary(t, "containerd-zfstpl-grpc"), args...)
 	return d
 }

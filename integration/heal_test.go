@@ -65,7 +65,7 @@ func loseRecords(t testing.TB, base *testpool.Base, keep func(template string) b
 func collectAll(t testing.TB, base *testpool.Base) (lost int) {
 	t.Helper()
 	ctx := context.Background()
-	sn, err := snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, WarmKeep: snapshotter.KeepForever})
+	sn, err := snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, CacheKeep: snapshotter.KeepForever})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, sn.Close()) }()
 	for left := everything(t, sn); len(left) > 0; left = everything(t, sn) {
@@ -142,7 +142,7 @@ func TestContainerdAndLostRecords(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			base := pool.NewBase(t)
-			d := startDaemon(t, base, "--warm-keep", "forever")
+			d := startDaemon(t, base, "--cache-keep", "forever")
 			c := startContainerd(t, d)
 			_, ref := serveImage(t, writeTestImage(t))
 			c.pull(t, "default", ref)
@@ -201,7 +201,7 @@ func TestARewoundPool(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, p.Close(context.Background())) })
 	base := p.NewBase(t)
-	d := startDaemon(t, base, "--warm-keep", "forever")
+	d := startDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	archive, tall := writeTestImage(t), writeTallImage(t)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)

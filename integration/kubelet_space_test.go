@@ -20,7 +20,7 @@ import (
 const (
 	largeLayer = 16 * mib
 	// keepTemplates has a daemon keep templates that no image names, as it does by default.
-	keepTemplates = "--warm-keep=168h"
+	keepTemplates = "--cache-keep=168h"
 )
 
 // addLarge serves images with a large layer of their own each, and returns their names.

@@ -162,14 +162,14 @@ func TestReadOnlyImport(t *testing.T) {
 		config := filepath.Join(t.TempDir(), "config.toml")
 		require.NoError(t, os.WriteFile(config, []byte("dataset = '"+base.String()+"'\nzfs_client = '"+client+"'\n"), 0o600))
 		for command, says := range map[string]string{
-			"ls": "default/web", "df": "pool " + p.Name, "sweep --dry-run": "0 datasets", "config containerd": base.Root,
+			"ls": "default/web", "df": "pool " + p.Name, "cleanup --dry-run": "0 datasets", "config containerd": base.Root,
 			"diff web": "A /new\n", "diff --parent " + one + " web": "A /new\n", "diff " + one: "A /layer-0001\n",
 		} {
 			stdout, stderr, err := runCommand(t, "zfstpl", append(strings.Fields(command), "--config", config)...)
 			require.NoError(t, err, "%s %s: %s", client, command, stderr)
 			assert.Contains(t, stdout, says, "%s %s", client, command)
 		}
-		_, stderr, err := runCommand(t, "zfstpl", "cleanup", "--owed", "--config", config)
+		_, stderr, err := runCommand(t, "zfstpl", "cleanup", "--check", "--config", config)
 		assert.NotContains(t, stderr, "zfstpl:", "%s: %v", client, err)
 		for _, command := range [][]string{{"zfstpl", "cleanup"}, {"zfstpl", "init"}, {"containerd-zfstpl-grpc"}} {
 			_, stderr, err := runCommand(t, command[0], append(command[1:], "--config", config)...)

@@ -62,8 +62,8 @@ func TestTheRecipe(t *testing.T) {
 	t.Logf("it took %s\n%s", time.Since(began), log)
 	require.NoError(t, err)
 	out := log.String()
-	assert.Regexp(t, `warm 12\.\d+MiB`, out)
-	assert.Regexp(t, `images 12\.\d+MiB, .* warm 0B`, out)
-	assert.Equal(t, 1, strings.Count(out, "one warm template of 12"), "the log's line")
+	assert.Regexp(t, `cached 12\.\d+MiB`, out)
+	assert.Regexp(t, `images 12\.\d+MiB, .* cached 0B`, out)
+	assert.Equal(t, 1, strings.Count(out, "one cached template of 12"), "the log's line")
 	assert.Contains(t, out, "and the quota of recipe/zfstpl is ")
 }

@@ -72,7 +72,7 @@ func (c *containerd) lists(t testing.TB, namespace, ref string) string {
 // made.
 func TestRepullUnpacksNothing(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--reuse-layers", "skip", "--warm-keep", "forever")
+	d := startDaemon(t, base, "--reuse-layers", "skip", "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	registry, ref := serveImage(t, writeTestImage(t))
 
@@ -106,7 +106,7 @@ func TestRepullUnpacksNothing(t *testing.T) {
 // question; what is unpacked then joins the templates that are there.
 func TestReimportMakesNoTemplates(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--warm-keep", "forever")
+	d := startDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	archive := writeTestImage(t)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)

@@ -62,7 +62,7 @@ func requireNoRuntime(t testing.TB, base *testpool.Base) {
 // the same namespace and in another one, which never had the blobs.
 func TestRepullFetchesAndUnpacksNothing(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--warm-keep", "forever")
+	d := startDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	registry, ref := serveImage(t, writeTestImage(t))
 
@@ -110,7 +110,7 @@ func TestRepullInKubernetes(t *testing.T) {
 	for mode, fetched := range map[string]int{"auto": 0, "fetch": testLayers} {
 		t.Run(mode, func(t *testing.T) {
 			base := pool.NewBase(t)
-			d := startDaemon(t, base, "--warm-keep", "forever", "--reuse-layers-in", "k8s.io="+mode)
+			d := startDaemon(t, base, "--cache-keep", "forever", "--reuse-layers-in", "k8s.io="+mode)
 			c := startContainerd(t, d)
 			registry, ref := serveImage(t, writeTestImage(t))
 			for _, want := range []int{testLayers, fetched} {
@@ -127,7 +127,7 @@ func TestRepullInKubernetes(t *testing.T) {
 // Two namespaces pull one image at the same time, while a third one removes it.
 func TestConcurrentPullsReuseLayers(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--warm-keep", "forever")
+	d := startDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	_, ref := serveImage(t, writeTestImage(t))
 	c.pullByClient(t, "default", ref)
@@ -192,7 +192,7 @@ func serveStalling(t testing.TB, archive string) (*stalling, string) {
 // and nothing else. The next one reuses it.
 func TestAPullThatIsCancelledWhileItFetches(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--warm-keep", "forever")
+	d := startDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	archive := writeTestImage(t)
 	_, ref := serveImage(t, archive)

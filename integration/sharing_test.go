@@ -48,7 +48,7 @@ func TestNamespacesOfContainerdShareNothing(t *testing.T) {
 	for _, mode := range []string{"skip", "fetch"} {
 		t.Run(mode, func(t *testing.T) {
 			base := pool.NewBase(t)
-			d := startDaemon(t, base, "--share-templates=false", "--reuse-layers", mode, "--warm-keep", "forever")
+			d := startDaemon(t, base, "--share-layers-across-namespaces=false", "--reuse-layers", mode, "--cache-keep", "forever")
 			shareNothing(t, d, startContainerd(t, d), mode)
 		})
 	}
@@ -58,7 +58,7 @@ func TestNamespacesOfContainerdShareNothing(t *testing.T) {
 // setting says.
 func TestIsolatedNamespacesOfContainerdShareNothing(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--share-templates=true", "--reuse-layers", "skip", "--warm-keep", "forever")
+	d := startDaemon(t, base, "--share-layers-across-namespaces=true", "--reuse-layers", "skip", "--cache-keep", "forever")
 	shareNothing(t, d, startContainerdWith(t, d, func(int, string) string {
 		return withoutCRI + "[plugins.\"io.containerd.metadata.v1.bolt\"]\n  content_sharing_policy = \"isolated\"\n"
 	}), "skip")

@@ -188,7 +188,7 @@ func (d *differ) hasTemplate(t testing.TB, chain string) bool {
 	return false
 }
 
-// The first attempt finds no space, a warm template goes, the second succeeds, and
+// The first attempt finds no space, a cached template goes, the second succeeds, and
 // the new template is there: in one run, in every place with little room.
 func TestALayerFitsAfterASweep(t *testing.T) {
 	t.Parallel()
@@ -254,7 +254,7 @@ func TestALayerThatFitsNowhere(t *testing.T) {
 			_, err = d.pull(t, chainID(2), d.noise(t, 2, room*6/10))
 			require.True(t, errdefs.IsResourceExhausted(err), "%v", err)
 			t.Log(err)
-			assert.ErrorContains(t, err, "tried twice: no warm template could be evicted")
+			assert.ErrorContains(t, err, "tried twice: no cached template could be evicted")
 			assert.EqualValues(t, 2, counted.n.Load(), "attempts")
 			assert.Equal(t, before, base.Names(t), "nothing is left")
 			d.requireNothingUnderWay(t, 0)
@@ -349,7 +349,7 @@ func TestWhatASweepGivesBack(t *testing.T) {
 	plan := space.Sweep(snapshotter.Nodes(entries), nil, space.Policy{All: true}, time.Now())
 	require.Len(t, plan.Evict, 4)
 	require.NoError(t, d.sn.Close())
-	d.open(t, func(c *snapshotter.Config) { c.WarmKeep = 0 })
+	d.open(t, func(c *snapshotter.Config) { c.CacheKeep = 0 })
 	require.NoError(t, d.sn.Cleanup(d.ctx))
 	zpoolSync(t, d.base.String())
 	after, err := d.base.Client.Space(d.ctx, d.base.String())

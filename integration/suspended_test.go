@@ -95,7 +95,7 @@ func TestASuspendedPool(t *testing.T) {
 	assert.ErrorContains(t, err, "zpool clear", "what to do")
 	_, err = sn.Stat(ctx, "before")
 	require.NoError(t, err, "what is known is known")
-	_, stderr, err := runCommand(t, "zfstpl", "cleanup", "--auto", "--dataset", base.String(), "--address", d.address)
+	_, stderr, err := runCommand(t, "zfstpl", "cleanup", "--if-needed", "--dataset", base.String(), "--address", d.address)
 	require.Error(t, err)
 	assert.Contains(t, stderr, "suspended")
 

@@ -20,12 +20,12 @@ import (
 
 // What holds where a setting is not given.
 const (
-	DefaultConfigFile = "/etc/zfstpl/config.toml"
-	DefaultRoot       = "/var/lib/zfstpl"
-	DefaultAddress    = "/run/zfstpl/zfstpl.sock"
-	DefaultWarmKeep   = 168 * time.Hour
-	DefaultPressure   = 80 // percent
-	DefaultContainerd = "/run/containerd/containerd.sock"
+	DefaultConfigFile    = "/etc/zfstpl/config.toml"
+	DefaultRoot          = "/var/lib/zfstpl"
+	DefaultAddress       = "/run/zfstpl/zfstpl.sock"
+	DefaultCacheKeep     = 168 * time.Hour
+	DefaultCachePressure = 80 // percent
+	DefaultContainerd    = "/run/containerd/containerd.sock"
 )
 
 // Config are the settings of a snapshotter and its daemon.
@@ -49,7 +49,7 @@ type Config struct {
 	Mounts snapshotter.MountForm `toml:"mounts"`
 	// ShareTemplates lets containerd namespaces share the templates of layers
 	// they both have.
-	ShareTemplates bool `toml:"share_templates"`
+	ShareLayers bool `toml:"share_layers_across_namespaces"`
 	// ReuseLayers says what becomes of a layer that is pulled and is in the pool: auto,
 	// fetch, skip or off.
 	ReuseLayers snapshotter.ReuseMode `toml:"reuse_layers"`
@@ -60,9 +60,9 @@ type Config struct {
 	ForeignSnapshots snapshotter.ForeignPolicy `toml:"foreign_snapshots"`
 	// Quota bounds what a container can add to its image, unless a label says
 	// otherwise: a size such as "10GiB", or "0" for no bound.
-	Quota   Size    `toml:"quota"`
-	Warm    Warm    `toml:"warm"`
-	Cleanup Cleanup `toml:"cleanup"`
+	ContainerQuota Size    `toml:"container_quota"`
+	Cache          Cache   `toml:"cache"`
+	Cleanup        Cleanup `toml:"cleanup"`
 }
 
 // Cleanup are the settings about what nobody needs any more.
@@ -72,7 +72,7 @@ type Cleanup struct {
 }
 
 // Warm are the settings about templates that no record names.
-type Warm struct {
+type Cache struct {
 	// Keep is how long such a template stays: a duration such as "168h", "0s"
 	// for not at all, or "forever".
 	Keep Duration `toml:"keep"`
@@ -81,7 +81,7 @@ type Warm struct {
 	MaxBytes Size `toml:"max_bytes"`
 	// Pressure is how full, in percent, the pool may be, or a quota that the base
 	// is under, before they go, the least recently used first. 0 is for never.
-	Pressure int `toml:"pressure"`
+	Pressure int `toml:"pressure_percent"`
 }
 
 // Duration is a time.Duration that is written as text, or "forever". It is a
@@ -118,10 +118,10 @@ func DefaultConfig() Config {
 		LogLevel:          "info",
 		ZFSClient:         zfs.Auto,
 		Mounts:            snapshotter.MountAuto,
-		ShareTemplates:    true,
+		ShareLayers:       true,
 		ReuseLayers:       snapshotter.ReuseAuto,
 		ForeignSnapshots:  snapshotter.KeepForeign,
-		Warm:              Warm{Keep: Duration{DefaultWarmKeep}, Pressure: DefaultPressure},
+		Cache:             Cache{Keep: Duration{DefaultCacheKeep}, Pressure: DefaultCachePressure},
 		Cleanup:           Cleanup{Mode: snapshotter.CleanupGC},
 	}
 }
@@ -163,7 +163,14 @@ func LoadConfig(path string, mayLack bool) (Config, error) {
 
 // successors are the settings of older releases, and what is there in their place.
 var successors = map[string]string{
-	"revive": `reuse_layers = "auto", "fetch", "skip" (for true) or "off" (for false)`,
+	"warm":            "[cache] with keep, max_bytes and pressure_percent",
+	"warm.keep":       "cache.keep",
+	"warm.max_bytes":  "cache.max_bytes",
+	"warm.pressure":   "cache.pressure_percent",
+	"cache.pressure":  "cache.pressure_percent",
+	"quota":           "container_quota",
+	"share_templates": "share_layers_across_namespaces",
+	"revive":          `reuse_layers = "auto", "fetch", "skip" (for true) or "off" (for false)`,
 }
 
 // withSuccessor is a key as an error names it.
@@ -213,8 +220,8 @@ func (c Config) Check() (layout.Base, error) {
 	if err := c.Cleanup.Mode.Check(); err != nil {
 		return base, fmt.Errorf("cleanup.mode: %w", err)
 	}
-	if p := c.Warm.Pressure; p < 0 || p > 100 {
-		return base, fmt.Errorf("warm.pressure is %d: want a percentage from 1 to 100, or 0 for never", p)
+	if p := c.Cache.Pressure; p < 0 || p > 100 {
+		return base, fmt.Errorf("cache.pressure_percent is %d: want a percentage from 1 to 100, or 0 for never", p)
 	}
 	return base, nil
 }

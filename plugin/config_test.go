@@ -30,25 +30,25 @@ func TestLoadConfig(t *testing.T) {
 		return c
 	}
 	for text, want := range map[string]Config{
-		"":                           DefaultConfig(),
-		"# nothing\n":                DefaultConfig(),
-		`dataset = "tank/zfstpl"`:    with(func(c *Config) { c.Dataset = "tank/zfstpl" }),
-		"[warm]\nkeep = \"1h30m\"\n": with(func(c *Config) { c.Warm.Keep = Duration{90 * time.Minute} }),
-		"[warm]\n":                   DefaultConfig(),
-		"share_templates = false\n":  with(func(c *Config) { c.ShareTemplates = false }),
-		"reuse_layers = 'off'\n":     with(func(c *Config) { c.ReuseLayers = snapshotter.ReuseOff }),
-		"[reuse_layers_in]\n":        DefaultConfig(),
+		"":                            DefaultConfig(),
+		"# nothing\n":                 DefaultConfig(),
+		`dataset = "tank/zfstpl"`:     with(func(c *Config) { c.Dataset = "tank/zfstpl" }),
+		"[cache]\nkeep = \"1h30m\"\n": with(func(c *Config) { c.Cache.Keep = Duration{90 * time.Minute} }),
+		"[cache]\n":                   DefaultConfig(),
+		"share_layers_across_namespaces = false\n": with(func(c *Config) { c.ShareLayers = false }),
+		"reuse_layers = 'off'\n":                   with(func(c *Config) { c.ReuseLayers = snapshotter.ReuseOff }),
+		"[reuse_layers_in]\n":                      DefaultConfig(),
 		"[reuse_layers_in]\n'k8s.io' = 'fetch'\nmoby = 'auto'\n": with(func(c *Config) {
 			c.ReuseLayersIn = map[string]snapshotter.ReuseMode{"k8s.io": snapshotter.ReuseFetch, "moby": snapshotter.ReuseAuto}
 		}),
-		"quota = '1KiB'\n": with(func(c *Config) { c.Quota = Size{1024} }),
-		"quota = 1024\n":   with(func(c *Config) { c.Quota = Size{1024} }),
-		"quota = ''\n":     DefaultConfig(),
-		"dataset = 'd'\nroot = '/r'\naddress = '/a'\ncontainerd_address = '/c'\nlog_level = 'debug'\nzfs_client = 'command'\nmounts = 'zfs'\nshare_templates = false\n" +
-			"reuse_layers = 'skip'\nreuse_layers_in.moby = 'fetch'\nforeign_snapshots = 'destroy'\nquota = '10GiB'\nwarm.keep = 'forever'\nwarm.max_bytes = '50GiB'\nwarm.pressure = 90\ncleanup.mode = 'manual'\n": {
+		"container_quota = '1KiB'\n": with(func(c *Config) { c.ContainerQuota = Size{1024} }),
+		"container_quota = 1024\n":   with(func(c *Config) { c.ContainerQuota = Size{1024} }),
+		"container_quota = ''\n":     DefaultConfig(),
+		"dataset = 'd'\nroot = '/r'\naddress = '/a'\ncontainerd_address = '/c'\nlog_level = 'debug'\nzfs_client = 'command'\nmounts = 'zfs'\nshare_layers_across_namespaces = false\n" +
+			"reuse_layers = 'skip'\nreuse_layers_in.moby = 'fetch'\nforeign_snapshots = 'destroy'\ncontainer_quota = '10GiB'\ncache.keep = 'forever'\ncache.max_bytes = '50GiB'\ncache.pressure_percent = 90\ncleanup.mode = 'manual'\n": {
 			Dataset: "d", Root: "/r", Address: "/a", ContainerdAddress: "/c", LogLevel: "debug", ZFSClient: zfs.Command, Mounts: snapshotter.MountZFS,
 			ReuseLayers: snapshotter.ReuseSkip, ReuseLayersIn: map[string]snapshotter.ReuseMode{"moby": snapshotter.ReuseFetch},
-			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{10 << 30}, Warm: Warm{Duration{snapshotter.KeepForever}, Size{50 << 30}, 90},
+			ForeignSnapshots: snapshotter.DestroyForeign, ContainerQuota: Size{10 << 30}, Cache: Cache{Duration{snapshotter.KeepForever}, Size{50 << 30}, 90},
 			Cleanup: Cleanup{snapshotter.CleanupManual}},
 	} {
 		config, err := LoadConfig(write(t, text), false)
@@ -67,26 +67,31 @@ func TestLoadConfigIsStrict(t *testing.T) {
 	}{
 		"unknown key":           {"dataset = 'tank'\n\ndatset = 'tank'\n", []string{":3:", `"datset"`}},
 		"unknown table":         {"[cold]\nkeep = '1h'\n", []string{"cold"}},
-		"unknown key in one":    {"[warm]\n\n\nkep = '1h'\n", []string{":4:", `"warm.kep"`}},
+		"unknown key in one":    {"[cache]\n\n\nkep = '1h'\n", []string{":4:", `"cache.kep"`}},
 		"wrong case":            {"log-level = 'info'\n", []string{":1:", `"log-level"`}},
 		"number for a string":   {"\ndataset = 5\n", []string{":2:"}},
-		"string for a table":    {"\n\nwarm = '168h'\n", []string{":3:"}},
+		"string for a table":    {"\n\ncache = '168h'\n", []string{":3:"}},
 		"list for a string":     {"root = ['/']\n", []string{":1:"}},
-		"bad duration":          {"[warm]\nkeep = 'a week'\n", []string{":2:", `"a week"`, "168h"}},
-		"duration without unit": {"[warm]\nkeep = '168'\n", []string{":2:", `"168"`}},
-		"number for duration":   {"[warm]\nkeep = 168\n", []string{`"168"`, "168h"}},
-		"negative duration":     {"[warm]\nkeep = '-1h'\n", []string{":2:", `"-1h"`}},
-		"string for a switch":   {"share_templates = 'no'\n", []string{":1:"}},
+		"bad duration":          {"[cache]\nkeep = 'a week'\n", []string{":2:", `"a week"`, "168h"}},
+		"duration without unit": {"[cache]\nkeep = '168'\n", []string{":2:", `"168"`}},
+		"number for duration":   {"[cache]\nkeep = 168\n", []string{`"168"`, "168h"}},
+		"negative duration":     {"[cache]\nkeep = '-1h'\n", []string{":2:", `"-1h"`}},
+		"string for a switch":   {"share_layers_across_namespaces = 'no'\n", []string{":1:"}},
 		"a switch of old":       {"\nrevive = true\n", []string{":2:", `"revive"`, "reuse_layers", `"skip"`}},
+		"the old table":         {"[warm]\nkeep = '1h'\n", []string{":1:", `"warm"`, "[cache]"}},
+		"an old dotted key":     {"warm.pressure = 80\n", []string{":1:", `"warm`, "cache"}},
+		"the old quota":         {"quota = '1GiB'\n", []string{":1:", `"quota"`, "container_quota"}},
+		"the old sharing":       {"share_templates = true\n", []string{":1:", `"share_templates"`, "share_layers_across_namespaces"}},
+		"the old pressure":      {"[cache]\npressure = 80\n", []string{":2:", `"cache.pressure"`, "cache.pressure_percent"}},
 		"switch for a mode":     {"reuse_layers = false\n", []string{":1:"}},
 		"mode for a table":      {"reuse_layers_in = 'off'\n", []string{":1:"}},
 		"a name without quotes": {"[reuse_layers_in]\nk8s.io = 'off'\n", []string{":2:"}},
-		"number for a switch":   {"\nshare_templates = 0\n", []string{":2:"}},
-		"text for a percentage": {"[warm]\npressure = '80%'\n", []string{":2:"}},
-		"bad size of the warm":  {"[warm]\nmax_bytes = '-1'\n", []string{":2:", `"-1"`}},
-		"bad size":              {"\nquota = '10 gigabytes'\n", []string{":2:", `"10 gigabytes"`, "10GiB"}},
-		"negative size":         {"quota = -1\n", []string{`"-1"`}},
-		"fraction of a size":    {"quota = 1.5\n", []string{`"1.5"`}},
+		"number for a switch":   {"\nshare_layers_across_namespaces = 0\n", []string{":2:"}},
+		"text for a percentage": {"[cache]\npressure_percent = '80%'\n", []string{":2:"}},
+		"bad size of the cache": {"[cache]\nmax_bytes = '-1'\n", []string{":2:", `"-1"`}},
+		"bad size":              {"\ncontainer_quota = '10 gigabytes'\n", []string{":2:", `"10 gigabytes"`, "10GiB"}},
+		"negative size":         {"container_quota = -1\n", []string{`"-1"`}},
+		"fraction of a size":    {"container_quota = 1.5\n", []string{`"1.5"`}},
 		"no TOML":               {"dataset = 'tank'\nroot\n", []string{":2:"}},
 		"a key twice":           {"root = '/a'\nroot = '/b'\n", []string{"root"}},
 		"unterminated":          {"root = '/a", []string{":1:"}},
@@ -139,8 +144,8 @@ func TestCheck(t *testing.T) {
 		"level in capital":    {func(c *Config) { c.LogLevel = "INFO" }, "INFO"},
 		"bad client":          {func(c *Config) { c.ZFSClient = "magic" }, "magic"},
 		"unknown mode":        {func(c *Config) { c.Cleanup.Mode = "often" }, `cleanup.mode: "often" is none of gc, background, manual`},
-		"negative pressure":   {func(c *Config) { c.Warm.Pressure = -1 }, "warm.pressure is -1"},
-		"too much pressure":   {func(c *Config) { c.Warm.Pressure = 101 }, "warm.pressure is 101"},
+		"negative pressure":   {func(c *Config) { c.Cache.Pressure = -1 }, "cache.pressure_percent is -1"},
+		"too much pressure":   {func(c *Config) { c.Cache.Pressure = 101 }, "cache.pressure_percent is 101"},
 		"bad policy":          {func(c *Config) { c.ForeignSnapshots = "delete" }, `foreign_snapshots: "delete"`},
 	} {
 		config := good
@@ -209,7 +214,7 @@ func TestConfigRoundTrip(t *testing.T) {
 	for _, keep := range []time.Duration{0, time.Hour, snapshotter.KeepForever} {
 		config := Config{Dataset: "tank", Root: "/r", Address: "/a", LogLevel: "warn", ZFSClient: zfs.Native,
 			ReuseLayers: snapshotter.ReuseSkip, ReuseLayersIn: map[string]snapshotter.ReuseMode{"k8s.io": snapshotter.ReuseFetch},
-			ForeignSnapshots: snapshotter.DestroyForeign, Quota: Size{3 << 20}, Warm: Warm{Duration{keep}, Size{1 << 30}, 70}}
+			ForeignSnapshots: snapshotter.DestroyForeign, ContainerQuota: Size{3 << 20}, Cache: Cache{Duration{keep}, Size{1 << 30}, 70}}
 		text, err := toml.Marshal(config)
 		require.NoError(t, err)
 		again, err := LoadConfig(write(t, string(text)), false)

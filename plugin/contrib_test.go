@@ -60,7 +60,7 @@ func TestUnitsOfTheCleanup(t *testing.T) {
 	unit, err := os.ReadFile("../contrib/systemd/zfstpl-cleanup.service")
 	require.NoError(t, err)
 	for _, line := range []string{
-		"ExecCondition=/usr/local/bin/zfstpl cleanup --owed\n", "ExecStart=/usr/local/bin/zfstpl cleanup --auto\n",
+		"ExecCondition=/usr/local/bin/zfstpl cleanup --check\n", "ExecStart=/usr/local/bin/zfstpl cleanup --if-needed\n",
 		"IOSchedulingClass=idle\n", "KillSignal=SIGINT\n",
 	} {
 		assert.Contains(t, string(unit), line)

@@ -18,8 +18,8 @@ type Accounts struct {
 	// Templates are the bytes of all templates that records name.
 	Templates  uint64 `json:"templates"`
 	Containers uint64 `json:"containers"`
-	Warm       uint64 `json:"warm"`
-	Trash      uint64 `json:"trash"`
+	Cached     uint64 `json:"cached"`
+	Garbage    uint64 `json:"garbage"`
 	Other      uint64 `json:"other"` // remains of crashes, and what is not ours
 	// Reclaimable is what comes back if everything goes that can: trash, and warm
 	// templates on which nothing stands.
@@ -67,10 +67,10 @@ func Account(entries []Entry) Accounts {
 
 func (a *Accounts) add(e Entry) {
 	switch {
-	case e.State == StateWarm:
-		a.Warm += e.Used
-	case e.State == StateTrash:
-		a.Trash += e.Used
+	case e.State == StateCached:
+		a.Cached += e.Used
+	case e.State == StateGarbage:
+		a.Garbage += e.Used
 	case e.State == StateUsed && e.active():
 		a.Containers += e.Used
 	case e.State == StateUsed:

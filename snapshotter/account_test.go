@@ -20,8 +20,8 @@ func TestAccount(t *testing.T) {
 		s.pull("k8s.io", "", chain("a"), hundred) // the same layer, one more record
 		s.prepare("web", one)
 		s.write("web", "0123456789")
-		warm, _ := s.pull("default", one, chain("d"), hundred)
-		s.remove(warm)
+		cached, _ := s.pull("default", one, chain("d"), hundred)
+		s.remove(cached)
 		s.cleanup()
 		templates := map[string]string{one: s.templateOf(one), two: s.templateOf(two)}
 		s.prepare("gone", two)
@@ -36,15 +36,15 @@ func TestAccount(t *testing.T) {
 			{Dataset: templates[one], Namespaces: []string{"default"}, Unique: 200, Shared: 100, Containers: 1},
 			{Dataset: templates[two], Namespaces: []string{"default"}, Unique: 100, Shared: 100},
 		}, a.Images)
-		assert.Equal(t, Accounts{Images: a.Images, Templates: 400, Containers: 10, Warm: 100, Trash: 5, Reclaimable: 105}, a)
+		assert.Equal(t, Accounts{Images: a.Images, Templates: 400, Containers: 10, Cached: 100, Garbage: 5, Reclaimable: 105}, a)
 		var total uint64
 		for _, e := range entries {
 			total += e.Used
 		}
-		assert.Equal(t, total, a.Templates+a.Containers+a.Warm+a.Trash+a.Other)
+		assert.Equal(t, total, a.Templates+a.Containers+a.Cached+a.Garbage+a.Other)
 	})
 	empty := Account(nil)
 	assert.Equal(t, Accounts{Images: []ImageAccount{}}, empty)
-	circle := Account([]Entry{{Dataset: "a", Parent: "b", State: StateWarm}, {Dataset: "b", Parent: "a", State: StateWarm}})
+	circle := Account([]Entry{{Dataset: "a", Parent: "b", State: StateCached}, {Dataset: "b", Parent: "a", State: StateCached}})
 	assert.Zero(t, circle.Reclaimable)
 }

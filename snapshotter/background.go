@@ -182,11 +182,11 @@ func (s *Snapshotter) nextCleanup(now time.Time) (time.Time, bool) {
 		if paused {
 			return time.Time{}, false
 		}
-		return s.index.nextRetry(s.config.WarmKeep)
+		return s.index.nextRetry(s.config.CacheKeep)
 	case CleanupManual:
 		return time.Time{}, false
 	}
-	if doomed, ok := s.index.nextDoomed(s.config.WarmKeep, now); ok {
+	if doomed, ok := s.index.nextDestroy(s.config.CacheKeep, now); ok {
 		since = earlier(since, doomed)
 	}
 	if since.IsZero() || paused {

@@ -19,7 +19,7 @@ func TestCleanupModes(t *testing.T) {
 	t.Parallel()
 	background := settings(func(c *Config) { c.Cleanup = CleanupBackground })
 	gone := func(s *story) bool { synctest.Wait(); return len(s.datasets()) == 1 }
-	trash := func(s *story) {
+	garbage := func(s *story) {
 		s.prepare("gone", "")
 		s.remove("gone")
 		require.NoError(s, s.sn.Cleanup(s.ctx))
@@ -28,7 +28,7 @@ func TestCleanupModes(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t, background)
-			trash(s)
+			garbage(s)
 			time.Sleep(backgroundQuiet - time.Second)
 			assert.False(t, gone(s))
 			time.Sleep(2 * time.Second)
@@ -40,7 +40,7 @@ func TestCleanupModes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t, background)
 			end := s.sn.Begin(s.ctx)
-			trash(s)
+			garbage(s)
 			time.Sleep(backgroundPatience - time.Second)
 			assert.False(t, gone(s))
 			end()
@@ -53,7 +53,7 @@ func TestCleanupModes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t, background)
 			defer s.sn.Begin(s.ctx)()
-			trash(s)
+			garbage(s)
 			time.Sleep(backgroundPatience + 2*time.Second)
 			assert.True(t, gone(s))
 		})
@@ -61,7 +61,7 @@ func TestCleanupModes(t *testing.T) {
 	t.Run("background, what expires", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background, keepWarm(time.Hour))
+			s := begin(t, background, keepCached(time.Hour))
 			name, _ := s.pull("default", "", chain("a"), "a;")
 			s.remove(name)
 			time.Sleep(time.Hour - time.Second)
@@ -74,7 +74,7 @@ func TestCleanupModes(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t, background)
-			trash(s)
+			garbage(s)
 			letGo := s.slow("destroy")
 			time.Sleep(backgroundQuiet + time.Second)
 			synctest.Wait()
@@ -96,7 +96,7 @@ func TestCleanupModes(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t, settings(func(c *Config) { c.Cleanup = CleanupManual }))
-			trash(s)
+			garbage(s)
 			time.Sleep(1000 * time.Hour)
 			assert.False(t, gone(s))
 			require.NoError(t, s.sn.Clean(s.ctx, nil))

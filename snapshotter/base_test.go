@@ -96,7 +96,7 @@ func TestInspect(t *testing.T) {
 	s.cleanup()
 	s.remove(b, "gone")
 	s.prepare("trash", "")
-	trash := s.dataset("trash")
+	garbage := s.dataset("trash")
 	s.remove("trash")
 	require.NoError(t, s.sn.queue.flush(s.ctx))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/mine", nil))
@@ -111,8 +111,8 @@ func TestInspect(t *testing.T) {
 	}
 	layer := func(digit string) string { return "tank/z/storage/" + chain(digit) }
 	for dataset, state := range map[string]State{
-		"tank/z/storage/empty": StateUsed, layer("a"): StateUsed, layer("b"): StateWarm, layer("c"): StatePartial,
-		opaque: StateTrash, s.templateOf("saved"): StateUsed, s.dataset("web"): StateUsed, trash: StateTrash, "tank/z/mine": StateForeign,
+		"tank/z/storage/empty": StateUsed, layer("a"): StateUsed, layer("b"): StateCached, layer("c"): StatePartial,
+		opaque: StateGarbage, s.templateOf("saved"): StateUsed, s.dataset("web"): StateUsed, garbage: StateGarbage, "tank/z/mine": StateForeign,
 	} {
 		assert.Equal(t, state, got[dataset].State, dataset)
 		delete(got, dataset)

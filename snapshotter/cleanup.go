@@ -77,7 +77,7 @@ func (s *Snapshotter) cleanWithin(ctx context.Context) error {
 
 // cleanBy is a cleanup and a sweep by some policy. The caller has the turn.
 func (s *Snapshotter) cleanBy(ctx context.Context, policy space.Policy) (evicted, error) {
-	old, err := s.cleanTrash(ctx)
+	old, err := s.cleanGarbage(ctx)
 	if err != nil {
 		return old, err
 	}
@@ -90,7 +90,7 @@ func (s *Snapshotter) cleanBy(ctx context.Context, policy space.Policy) (evicted
 	return gone, poolError("cleanup", s.queue.flush(ctx))
 }
 
-func (s *Snapshotter) cleanTrash(ctx context.Context) (old evicted, err error) {
+func (s *Snapshotter) cleanGarbage(ctx context.Context) (old evicted, err error) {
 	defer s.background.poke()
 	// Where there is no room for that, destroying makes some, and touches nothing that
 	// is in use.
@@ -100,7 +100,7 @@ func (s *Snapshotter) cleanTrash(ctx context.Context) (old evicted, err error) {
 	if err := s.releaseMounts(ctx); err != nil {
 		return old, err
 	}
-	if old, err = s.destroyDoomed(ctx); err != nil {
+	if old, err = s.destroyGarbage(ctx); err != nil {
 		return old, poolError("cleanup", err)
 	}
 	if err := s.queue.flush(ctx); err != nil && !outOfRoom(err) {
@@ -109,17 +109,17 @@ func (s *Snapshotter) cleanTrash(ctx context.Context) (old evicted, err error) {
 	return old, nil
 }
 
-// destroyDoomed destroys what nobody needs, and answers which warm templates were
+// destroyDoomed destroys what nobody needs, and answers which cached templates were
 // among that, for their age.
-func (s *Snapshotter) destroyDoomed(ctx context.Context) (old evicted, err error) {
-	may := func(t *template) bool { return t.expired(s.config.WarmKeep) }
-	nodes := s.index.nodes(s.config.WarmKeep, retryTime(ctx))
-	if slices.ContainsFunc(nodes, func(n space.Node) bool { return n.Layer && n.Doomed && n.Bytes == 0 }) {
+func (s *Snapshotter) destroyGarbage(ctx context.Context) (old evicted, err error) {
+	may := func(t *template) bool { return t.expired(s.config.CacheKeep) }
+	nodes := s.index.nodes(s.config.CacheKeep, retryTime(ctx))
+	if slices.ContainsFunc(nodes, func(n space.Node) bool { return n.Layer && n.Destroy && n.Bytes == 0 }) {
 		// It is told of them what comes back.
-		if err := s.measureWarm(ctx); err != nil {
+		if err := s.measureCached(ctx); err != nil {
 			return old, err
 		}
-		nodes = s.index.nodes(s.config.WarmKeep, retryTime(ctx))
+		nodes = s.index.nodes(s.config.CacheKeep, retryTime(ctx))
 	}
 	gone, err := s.destroyAll(ctx, space.Order(nodes), may)
 	if len(gone) > 0 {
@@ -127,7 +127,7 @@ func (s *Snapshotter) destroyDoomed(ctx context.Context) (old evicted, err error
 	}
 	for _, n := range nodes {
 		if n.Layer && slices.Contains(gone, n.Dataset) {
-			old.add(ctx, space.Eviction{Dataset: n.Dataset, Bytes: n.Bytes, Warm: true, LastUsed: n.LastUsed, Why: space.Unused(n.LastUsed, time.Now())})
+			old.add(ctx, space.Eviction{Dataset: n.Dataset, Bytes: n.Bytes, Cached: true, LastUsed: n.LastUsed, Why: space.Unused(n.LastUsed, time.Now())})
 		}
 	}
 	return old, err
@@ -164,8 +164,8 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 	var nodes []space.Node
 	for dataset, t := range x.templates {
 		n := space.Node{Dataset: dataset}
-		if t.warm() && !x.stuck[dataset].waits(now) {
-			n.Warm, n.Layer, n.Doomed = true, !t.IsOpaque(), t.expired(keep)
+		if t.cached() && !x.stuck[dataset].waits(now) {
+			n.Cached, n.Layer, n.Destroy = true, !t.IsOpaque(), t.expired(keep)
 			n.LastUsed, n.Bytes = t.idle, t.bytes
 		}
 		if t.parent != nil {
@@ -173,11 +173,11 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 		}
 		nodes = append(nodes, n)
 	}
-	for dataset, t := range x.trash {
-		n := space.Node{Dataset: dataset, Doomed: !x.stuck[dataset].waits(now)}
+	for dataset, t := range x.garbage {
+		n := space.Node{Dataset: dataset, Destroy: !x.stuck[dataset].waits(now)}
 		if t.origin != nil {
 			n.Origin = t.origin.Dataset()
-		} else if x.trash[t.of] != nil {
+		} else if x.garbage[t.of] != nil {
 			n.Origin = t.of
 		}
 		nodes = append(nodes, n)
@@ -193,7 +193,7 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 // expired tells whether a template may go: nobody can ask for an opaque one
 // again, a layer is kept for a while.
 func (t *template) expired(keep time.Duration) bool {
-	if !t.warm() {
+	if !t.cached() {
 		return false
 	}
 	return t.IsOpaque() || space.Policy{Keep: keep}.Expired(t.idle, time.Now())
@@ -222,7 +222,7 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*tem
 	}
 	left, err := s.destroyDatasets(ctx, order)
 	for dataset, why := range left {
-		if isHalf(why) {
+		if snapshotLost(why) {
 			dying[dataset] = nil // no template any more: it stays in the trash
 		}
 	}
@@ -268,9 +268,9 @@ func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[
 
 // isHalf tells whether a dataset that was to be destroyed has lost its snapshot, and
 // with it what can be cloned.
-func isHalf(why error) bool {
+func snapshotLost(why error) bool {
 	var e *zfs.Error
-	return errors.As(why, &e) && e.Half
+	return errors.As(why, &e) && e.SnapshotLost
 }
 
 // isTemplate answers what tells which of a batch lie under storage.
@@ -294,7 +294,7 @@ func (x *index) condemn(batch []string, may func(*template) bool) map[string]*te
 			delete(x.templates, dataset)
 			x.discard(dataset, t.parent)
 			dying[dataset] = t
-		case t == nil && x.trash[dataset] != nil:
+		case t == nil && x.garbage[dataset] != nil:
 			dying[dataset] = nil
 		}
 	}
@@ -307,12 +307,12 @@ func (x *index) reprieve(dying map[string]*template, order []string, left func(s
 	defer x.mu.Unlock()
 	for _, dataset := range order {
 		if !left(dataset) {
-			delete(x.trash, dataset)
+			delete(x.garbage, dataset)
 			delete(x.stuck, dataset)
 			delete(x.doubtful, dataset)
 		} else if t := dying[dataset]; t != nil {
 			x.templates[dataset] = t
-			delete(x.trash, dataset)
+			delete(x.garbage, dataset)
 		}
 	}
 }

@@ -35,7 +35,7 @@ func TestWarmKeep(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, keepWarm(c.keep))
+				s := begin(t, keepCached(c.keep))
 				a, _ := s.pull("default", "", chain("a"), "a;")
 				b, _ := s.pull("default", a, chain("b"), "b;")
 				s.layer("saved", b, "")
@@ -57,7 +57,7 @@ func TestWarmKeep(t *testing.T) {
 // What is warm goes from its leaves on, and stays below whatever is in use.
 func TestCleanupIsLeafFirst(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	var chainOf []string
 	parent := ""
 	for _, digit := range []string{"a", "b", "c", "d"} {
@@ -77,7 +77,7 @@ func TestCleanupIsLeafFirst(t *testing.T) {
 // More than one batch of trash, and a chain longer than one.
 func TestCleanupOfMany(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	var names []string
 	parent := ""
 	for i := range quietBatch + 10 {
@@ -122,7 +122,7 @@ func TestWhatIsInUseStays(t *testing.T) {
 }
 
 func whatIsInUseStays(t *testing.T, hold func(s *story, dataset string) (release func())) {
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	s.layer("base", "", "b;")
 	s.cleanup()
 	s.prepare("web", "base")
@@ -150,7 +150,7 @@ func whatIsInUseStays(t *testing.T, hold func(s *story, dataset string) (release
 // A template that a stranger has cloned cannot go and is nobody's fault.
 func TestAStrangersCloneHoldsATemplate(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.cleanup()
 	template := s.templateOf(a)
@@ -168,7 +168,7 @@ func TestAStrangersCloneHoldsATemplate(t *testing.T) {
 // is half way to be.
 func TestATemplateThatIsBusyIsRevived(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.pool.edit(func(state *fakeState) { state.mounted[s.templateOf(a)+"@extracted"] = true })
 	s.remove(a)
@@ -184,7 +184,7 @@ func TestATemplateThatIsBusyIsRevived(t *testing.T) {
 // Destroying fails as a whole: everything is as it was, and is tried again.
 func TestCleanupThatFails(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.prepare("web", a)
 	s.remove("web", a)
@@ -279,7 +279,7 @@ func TestAFullPoolCanBeEmptied(t *testing.T) {
 	for what, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, option, keepWarm(0))
+			s := begin(t, option, keepCached(0))
 			s.layer("base", "", "b;")
 			s.prepare("web", "base")
 			s.cleanup()

@@ -55,7 +55,7 @@ func TestBeginAfterClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
-		a, b, c := threeWarm(s)
+		a, b, c := threeCached(s)
 		s.resize(900)
 		require.NoError(t, s.sn.Close())
 		s.sn.Begin(context.Background())()

@@ -116,7 +116,7 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into 
 	s.index.mu.RLock()
 	defer s.index.mu.RUnlock()
 	t, whole := s.index.templates[layer.Dataset()]
-	_, dying := s.index.trash[layer.Dataset()]
+	_, dying := s.index.garbage[layer.Dataset()]
 	switch {
 	case dying, s.index.doubtful[layer.Dataset()], whole && t.parent != active.template:
 		// The name is taken by something else: a template that could not be
@@ -161,7 +161,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	}
 	if joins {
 		if err = s.apply(ctx, ops...); s.index.lost(r.template, err) {
-			err = fmt.Errorf("somebody destroyed the warm template %s; the next commit makes it anew: %w", r.dataset, err)
+			err = fmt.Errorf("somebody destroyed the cached template %s; the next commit makes it anew: %w", r.dataset, err)
 		}
 	} else {
 		err = s.withRoom(ctx, func() error { return s.promoteBesideWriters(ctx, r, active, ops) })
@@ -297,7 +297,7 @@ func (x *index) suspected(runtime string) (half string, suspected bool) {
 func (x *index) dropStray(runtime string) {
 	if half := x.strays[runtime]; half != "" && x.doubtful[half] && x.templates[half] == nil {
 		x.discard(half, nil)
-		x.trash[half].of = runtime
+		x.garbage[half].of = runtime
 	}
 	delete(x.strays, runtime)
 }
@@ -322,7 +322,7 @@ func commitOps(r, active *record, joins bool) ([]zfs.Op, error) {
 	}
 	ops = append(ops, set...)
 	ops = append(ops, active.clear()...)
-	return append(ops, zfs.Set(active.dataset, propTrash, stamp(r.info.Created))), nil
+	return append(ops, zfs.Set(active.dataset, propGarbage, stamp(r.info.Created))), nil
 }
 
 // committed brings the index up to date after a commit.

@@ -155,7 +155,7 @@ func TestASlowPoolStopsNobodyElse(t *testing.T) {
 func TestRemoveWhileAChildIsMade(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		s.layer("base", "", "b;")
 		s.cleanup()
 		letGo := s.slow("apply")
@@ -179,7 +179,7 @@ func TestRevivalAgainstCleanup(t *testing.T) {
 		t.Run(slow, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, keepWarm(0))
+				s := begin(t, keepCached(0))
 				a, _ := s.pull("default", "", chain("a"), "a;")
 				s.remove(a)
 				require.NoError(t, s.sn.queue.flush(s.ctx))

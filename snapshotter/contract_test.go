@@ -19,7 +19,7 @@ func TestAContainersLife(t *testing.T) {
 	for what, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, option, keepWarm(0))
+			s := begin(t, option, keepCached(0))
 			s.layer("base", "", "etc;")
 			s.layer("app", "base", "bin;")
 

@@ -156,7 +156,7 @@ var crashing = map[string]struct {
 	"prepare that makes room": {
 		func(s *story) {
 			s.layer("base", "", "b;")
-			s.warmAndFull()
+			s.cachedAndFull()
 		},
 		func(s *story) error { return second(s.sn.Prepare(s.ctx, "web", "base")) },
 	},
@@ -164,7 +164,7 @@ var crashing = map[string]struct {
 		func(s *story) {
 			s.prepare("web", "")
 			s.write("web", "w;")
-			s.warmAndFull()
+			s.cachedAndFull()
 		},
 		func(s *story) error { return s.sn.Commit(s.ctx, "saved", "web") },
 	},
@@ -185,7 +185,7 @@ var crashing = map[string]struct {
 }
 
 // warmAndFull fills the pool, with a layer that may go.
-func (s *story) warmAndFull() {
+func (s *story) cachedAndFull() {
 	name, _ := s.pull("default", "", chain("a"), hundred)
 	s.remove(name)
 	require.NoError(s, s.sn.queue.flush(s.ctx))
@@ -205,7 +205,7 @@ func TestCrashDuringARenewal(t *testing.T) {
 				s := begin(t, option)
 				s.prepare(key, "")
 				s.write(key, "partial;")
-				s.warmAndFull()
+				s.cachedAndFull()
 				old := s.dataset(key)
 				s.pool.cut = cut
 				_, _, err := s.sn.Renew(s.ctx, old, errors.New("full"))
@@ -240,7 +240,7 @@ func TestCrashAnywhere(t *testing.T) {
 		for mode, option := range modes {
 			t.Run(what+" "+mode, func(t *testing.T) {
 				t.Parallel()
-				whole := begin(t, option, keepWarm(0))
+				whole := begin(t, option, keepCached(0))
 				c.before(whole)
 				before := whole.visible()
 				require.NoError(t, c.do(whole))
@@ -259,7 +259,7 @@ func TestCrashAnywhere(t *testing.T) {
 func crashOnce(t *testing.T, option func(*story), cut int, prepare func(*story), do func(*story) error, before, after map[string]seen) bool {
 	t.Helper()
 	for recovery := 0; ; recovery++ {
-		s := begin(t, option, keepWarm(0))
+		s := begin(t, option, keepCached(0))
 		prepare(s)
 		s.pool.cut = cut
 		err := do(s)

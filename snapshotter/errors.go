@@ -3,7 +3,7 @@ package snapshotter
 import (
 	"fmt"
 
-	"github.com/zfstpl/zfstpl/snapshotter/kind"
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 )
 
 // poolError gives an error of the pool its errdefs kind and says what was
@@ -12,7 +12,7 @@ func poolError(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if k := kind.Of(err); k != nil {
+	if k := errkind.Of(err); k != nil {
 		return fmt.Errorf("%s: %w: %w", doing, k, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)

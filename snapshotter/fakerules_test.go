@@ -158,7 +158,7 @@ func (s *fakeState) destroyTemplate(p *fakePool, own, name string) error {
 		snap, has := fs.snaps[own]
 		if has && s.clonesOf(name+"@"+own) == 0 && (s.isFull() || snap.content != fs.content) {
 			delete(fs.snaps, own)
-			return &zfs.Error{Op: "destroy", Dataset: name, Kind: zfs.ErrBusy, Half: true}
+			return &zfs.Error{Op: "destroy", Dataset: name, Kind: zfs.ErrBusy, SnapshotLost: true}
 		}
 		return fakeError("destroy", name, zfs.ErrBusy)
 	}

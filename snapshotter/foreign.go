@@ -65,7 +65,7 @@ func (s *Snapshotter) destroyForeign(ctx context.Context, order []string, left m
 		return left, err
 	}
 	for dataset := range again {
-		if isHalf(left[dataset]) {
+		if snapshotLost(left[dataset]) {
 			again[dataset] = left[dataset] // it has no snapshot to lose any more
 		}
 	}

@@ -17,7 +17,7 @@ func destroyForeign(c *Config) { c.Foreign = DestroyForeign }
 // foreignStory has a container on two layers, of each of which somebody took
 // snapshots; and nobody needs them any more.
 func foreignStory(t *testing.T, options ...func(*story)) *story {
-	s := begin(t, append(options, keepWarm(0))...)
+	s := begin(t, append(options, keepCached(0))...)
 	s.layer("base", "", "b;")
 	s.layer("app", "base", "a;")
 	s.cleanup()
@@ -79,7 +79,7 @@ func TestForeignSnapshotsAreDestroyed(t *testing.T) {
 func TestForeignSnapshotsThatStay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(destroyForeign), keepWarm(0))
+		s := begin(t, settings(destroyForeign), keepCached(0))
 		s.prepare("web", "")
 		web := s.dataset("web")
 		require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(web+"@daily"), zfs.Clone(web+"@daily", "tank/mine")))
@@ -128,7 +128,7 @@ func TestForeignPolicyIsChecked(t *testing.T) {
 func TestATemplateWithoutItsSnapshotBesideAForeignOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(destroyForeign), keepWarm(0))
+		s := begin(t, settings(destroyForeign), keepCached(0))
 		name, _ := s.pull("default", "", chain("a"), "x;")
 		s.cleanup()
 		template := s.templateOf(name)

@@ -52,7 +52,7 @@ func TestAnotherHasTheNameOfAHalf(t *testing.T) {
 			then(s, key)
 			s.cleanup()
 			assert.True(t, s.has(half))
-			assert.Zero(t, s.trash())
+			assert.Zero(t, s.garbage())
 			s.requireInvariants()
 		})
 	}

@@ -140,7 +140,7 @@ func TestAllRecordsAreLost(t *testing.T) {
 	names := s.image("default", "a;", "b;", "c;")
 	s.remove(names[2], names[1], names[0])
 	s.cleanup()
-	s.with = func(c *Config) { c.WarmKeep = 0 }
+	s.with = func(c *Config) { c.CacheKeep = 0 }
 	require.Empty(t, s.names())
 
 	s.prepare("default/80/web", names[2])

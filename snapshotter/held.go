@@ -11,8 +11,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
-	"github.com/zfstpl/zfstpl/snapshotter/kind"
 )
 
 // MountForm says how clients mount active snapshots.
@@ -149,7 +149,7 @@ func heldError(dataset string, err error) error {
 	case errors.Is(err, mounts.ErrForeign):
 		return fmt.Errorf("dataset %s: %w: %w", dataset, err, errdefs.ErrFailedPrecondition)
 	}
-	if k := kind.Of(err); k != nil {
+	if k := errkind.Of(err); k != nil {
 		return fmt.Errorf("dataset %s: %w: %w", dataset, k, err)
 	}
 	return fmt.Errorf("dataset %s: %w", dataset, err)
@@ -162,7 +162,7 @@ func (s *Snapshotter) releaseGarbage(ctx context.Context) {
 		return
 	}
 	for _, dataset := range s.held.Held() {
-		if !s.index.isTrash(dataset) {
+		if !s.index.isGarbage(dataset) {
 			continue
 		}
 		if err := s.release(ctx, dataset); err != nil {

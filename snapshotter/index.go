@@ -35,12 +35,12 @@ type template struct {
 }
 
 // warm tells whether no record names the template and nothing is about to.
-func (t *template) warm() bool {
+func (t *template) cached() bool {
 	return t.records == 0 && t.pins == 0 && t.standIns == 0 && !t.held && !t.IsEmpty()
 }
 
 // trash is a dataset that waits to be destroyed.
-type trash struct {
+type garbage struct {
 	dataset string
 	origin  *template // what it is a clone of; nil where that is not ours
 	of      string    // the runtime that it is the half of, see dropStray; or the other way round
@@ -57,7 +57,7 @@ type index struct {
 	hidden    map[string]bool      // names and keys that a Remove came for, see hide
 	children  map[string]int       // records, and operations under way, by their parent's name
 	templates map[string]*template // by dataset, whole ones only
-	trash     map[string]*trash    // by dataset
+	garbage   map[string]*garbage  // by dataset
 	stuck     map[string]*stuck    // datasets whose last destroy failed
 	doubtful  map[string]bool      // names under storage that something unknown may have
 	strays    map[string]string    // runtimes that may have an @extracted of a commit that failed, and what may be a clone of it or ""
@@ -76,7 +76,7 @@ func newIndex() *index {
 		hidden:    make(map[string]bool),
 		children:  make(map[string]int),
 		templates: make(map[string]*template),
-		trash:     make(map[string]*trash),
+		garbage:   make(map[string]*garbage),
 		stuck:     make(map[string]*stuck),
 		doubtful:  make(map[string]bool),
 		strays:    make(map[string]string),
@@ -232,6 +232,6 @@ func (x *index) drop(r *record) {
 
 // discard notes that a dataset waits to be destroyed. It wants the mutex held.
 func (x *index) discard(dataset string, origin *template) {
-	x.trash[dataset] = &trash{dataset: dataset, origin: origin, since: time.Now()}
+	x.garbage[dataset] = &garbage{dataset: dataset, origin: origin, since: time.Now()}
 	x.owed()
 }

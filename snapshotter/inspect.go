@@ -70,7 +70,7 @@ func useStoodFor(entries []Entry) {
 		}
 	}
 	for i, e := range entries {
-		if stoodFor[e.Dataset] && e.State == StateWarm {
+		if stoodFor[e.Dataset] && e.State == StateCached {
 			entries[i].State = StateUsed
 		}
 	}
@@ -89,7 +89,7 @@ func inspect(base layout.Base, d zfs.Dataset) Entry {
 		from := readProvenance(d)
 		e.DiffID, e.Blob = from.diffID, from.blob
 	}
-	if e.State == StateWarm {
+	if e.State == StateCached {
 		e.Since = lastUsed(d)
 	}
 	return e
@@ -101,8 +101,8 @@ func Nodes(entries []Entry) []space.Node {
 	for _, e := range entries {
 		nodes = append(nodes, space.Node{
 			Dataset: e.Dataset, Origin: e.Parent, Bytes: e.Used,
-			Doomed: e.State == StateTrash && len(e.Foreign) == 0,
-			Warm:   e.State == StateWarm && len(e.Foreign) == 0, LastUsed: e.Since,
+			Destroy: e.State == StateGarbage && len(e.Foreign) == 0,
+			Cached:  e.State == StateCached && len(e.Foreign) == 0, LastUsed: e.Since,
 		})
 	}
 	return nodes

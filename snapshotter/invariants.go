@@ -129,10 +129,10 @@ func (c *check) provenance(d zfs.Dataset) {
 }
 
 func (c *check) runtime(d zfs.Dataset, records []*record) {
-	_, isTrash := d.Props[propTrash]
+	_, isGarbage := d.Props[propGarbage]
 	active := len(records) == 1 && records[0].info.Kind == snapshots.KindActive
-	if isTrash == active || isTrash && len(records) > 0 {
-		c.fail("runtime %s has %d records and trash mark %t: it wants exactly one active record or the mark", d.Name, len(records), isTrash)
+	if isGarbage == active || isGarbage && len(records) > 0 {
+		c.fail("runtime %s has %d records and trash mark %t: it wants exactly one active record or the mark", d.Name, len(records), isGarbage)
 	}
 	if _, ok := c.base.ParseExtracted(d.Origin); !ok {
 		c.fail("runtime %s comes from %q, which is no template", d.Name, d.Origin)

@@ -143,7 +143,7 @@ func (x *index) state() string {
 	for dataset := range x.templates {
 		lines = append(lines, "template "+dataset)
 	}
-	for dataset := range x.trash {
+	for dataset := range x.garbage {
 		lines = append(lines, "trash "+dataset)
 	}
 	for _, r := range x.records {

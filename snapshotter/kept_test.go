@@ -47,7 +47,7 @@ func (s *story) listings() *int {
 func TestCleanupGoesOnFromAList(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, withList(t), keepWarm(time.Hour))
+		s := begin(t, withList(t), keepCached(time.Hour))
 		a, _ := s.pull("default", "", chain("a"), hundred)
 		b, _ := s.pull("default", a, chain("b"), hundred)
 		s.layer("saved", a, "x;")
@@ -56,7 +56,7 @@ func TestCleanupGoesOnFromAList(t *testing.T) {
 		s.remove("saved", "web", b)
 		require.NoError(t, s.sn.Close())
 		assert.NotEmpty(t, s.marked().List)
-		assert.True(t, s.marked().Owed(time.Now()))
+		assert.True(t, s.marked().IsDue(time.Now()))
 
 		n := s.listings()
 		c := s.resume()
@@ -68,8 +68,8 @@ func TestCleanupGoesOnFromAList(t *testing.T) {
 		require.NoError(t, c.Close())
 		assert.Zero(t, *n)
 		assert.Len(t, s.templates(), 3, "empty, a and b, which is warm")
-		warm := s.marked()
-		assert.True(t, warm.Due.After(time.Now()))
+		cached := s.marked()
+		assert.True(t, cached.Due.After(time.Now()))
 
 		time.Sleep(time.Hour)
 		c = s.resume()
@@ -128,7 +128,7 @@ func TestAnEntryThatIsNeededAfterAllStays(t *testing.T) {
 		"a record nobody can read": {func(s *story, d string) { s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+anID("1")] = "x" }) },
 			"does not begin with its number"},
 		"no mark, and no clone of ours": {func(s *story, d string) {
-			s.pool.editFS(d, func(fs *fakeFS) { fs.origin = ""; delete(fs.props, propTrash) })
+			s.pool.editFS(d, func(fs *fakeFS) { fs.origin = ""; delete(fs.props, propGarbage) })
 		}, "no clone of a template"},
 		"a dataset in it": {func(s *story, d string) {
 			s.pool.edit(func(state *fakeState) { state.create(d+"/mine", nil) })
@@ -160,7 +160,7 @@ func TestCrashDuringACleanupFromAList(t *testing.T) {
 	t.Parallel()
 	for cut := 0; ; cut++ {
 		require.Less(t, cut, 40)
-		s := begin(t, withList(t), keepWarm(0))
+		s := begin(t, withList(t), keepCached(0))
 		for i := range quietBatch + 10 {
 			s.prepare(fmt.Sprint(i), "")
 			s.remove(fmt.Sprint(i))

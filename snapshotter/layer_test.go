@@ -154,7 +154,7 @@ func TestALayerOnAnotherParentIsAnother(t *testing.T) {
 // A layer that is in use in one namespace needs no unpacking in another.
 func TestTwoNamespacesShareTheirTemplates(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	var names []string
 	for _, ns := range []string{"default", "k8s.io"} {
 		parent := ""

@@ -44,14 +44,14 @@ func (m Mark) String() string {
 }
 
 // Owed tells whether a cleanup has something to do now.
-func (m Mark) Owed(now time.Time) bool { return !m.Due.IsZero() && !m.Due.After(now) }
+func (m Mark) IsDue(now time.Time) bool { return !m.Due.IsZero() && !m.Due.After(now) }
 
 // mark makes the base say what is owed. The queue's goroutine calls it, and
 // nobody else while that runs.
 func (s *Snapshotter) mark(ctx context.Context, list string) error {
 	now := time.Now()
-	next := Mark{Due: s.index.due(s.config.WarmKeep, s.config.WarmMaxBytes, now), List: list}
-	if s.marked.Owed(now) && next.Owed(now) {
+	next := Mark{Due: s.index.due(s.config.CacheKeep, s.config.CacheMaxBytes, now), List: list}
+	if s.marked.IsDue(now) && next.IsDue(now) {
 		next.Due = s.marked.Due // since when matters to nobody
 	}
 	return s.setMark(ctx, next)
@@ -84,22 +84,22 @@ func (s *Snapshotter) readMark(ctx context.Context, list []zfs.Dataset) error {
 func (x *index) due(keep time.Duration, maxBytes uint64, now time.Time) time.Time {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	if len(x.trash) > 0 {
+	if len(x.garbage) > 0 {
 		return now
 	}
 	var first time.Time
-	var warm uint64
+	var cached uint64
 	for _, t := range x.templates {
-		if maxBytes > 0 && t.warm() {
+		if maxBytes > 0 && t.cached() {
 			// What was never measured a cleanup measures.
-			if warm += t.bytes; warm > maxBytes || !t.measured {
+			if cached += t.bytes; cached > maxBytes || !t.measured {
 				return now
 			}
 		}
 		switch {
 		case t.expired(keep):
 			return now
-		case !t.warm() || keep == KeepForever:
+		case !t.cached() || keep == KeepForever:
 			continue
 		}
 		if at := t.idle.Add(keep); first.IsZero() || at.Before(first) {

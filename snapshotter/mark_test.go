@@ -42,9 +42,9 @@ func TestMarks(t *testing.T) {
 	for _, m := range []Mark{{}, {Due: now}, {Due: now, List: "abc"}} {
 		assert.Equal(t, m, ParseMark(m.String()))
 	}
-	assert.True(t, Mark{Due: now}.Owed(now))
-	assert.False(t, Mark{Due: now}.Owed(now.Add(-time.Second)))
-	assert.False(t, Mark{}.Owed(now))
+	assert.True(t, Mark{Due: now}.IsDue(now))
+	assert.False(t, Mark{Due: now}.IsDue(now.Add(-time.Second)))
+	assert.False(t, Mark{}.IsDue(now))
 }
 
 // The base says that a cleanup is owed as soon as something may go, from when on,
@@ -52,29 +52,29 @@ func TestMarks(t *testing.T) {
 func TestTheBaseSaysWhatIsOwed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(time.Hour))
+		s := begin(t, keepCached(time.Hour))
 		s.settled()
 		assert.Equal(t, Mark{}, s.marked(), "a fresh base")
 
 		name, _ := s.pull("default", "", chain("a"), "a;") // what it was unpacked in is trash
-		trash := time.Now()
+		garbage := time.Now()
 		s.settled()
-		assert.Equal(t, Mark{Due: trash.UTC()}, s.marked())
+		assert.Equal(t, Mark{Due: garbage.UTC()}, s.marked())
 		s.cleanup()
 		s.settled()
 		assert.Equal(t, Mark{}, s.marked())
 
 		s.remove(name)
-		warm := time.Now()
+		cached := time.Now()
 		s.settled()
-		assert.Equal(t, Mark{Due: warm.Add(time.Hour).UTC()}, s.marked(), "warm: not yet")
+		assert.Equal(t, Mark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "warm: not yet")
 		s.prepare("web", "")
 		s.remove("web")
 		s.settled()
-		assert.True(t, s.marked().Owed(time.Now()), "trash: now")
+		assert.True(t, s.marked().IsDue(time.Now()), "trash: now")
 		s.cleanup()
 		s.settled()
-		assert.Equal(t, Mark{Due: warm.Add(time.Hour).UTC()}, s.marked(), "what is warm is left")
+		assert.Equal(t, Mark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "what is warm is left")
 		time.Sleep(time.Hour)
 		s.cleanup()
 		s.settled()
@@ -88,11 +88,11 @@ func TestTheBaseSaysWhatIsOwed(t *testing.T) {
 func TestAnEmptyLayerIsOwedNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(KeepForever), settings(func(c *Config) { c.WarmMaxBytes = 1000 }))
+		s := begin(t, keepCached(KeepForever), settings(func(c *Config) { c.CacheMaxBytes = 1000 }))
 		name, _ := s.pull("default", "", chain("a"), "")
 		s.remove(name)
 		s.settled()
-		assert.True(t, s.marked().Owed(time.Now()), "it is not measured yet")
+		assert.True(t, s.marked().IsDue(time.Now()), "it is not measured yet")
 		s.cleanup()
 		s.settled()
 		assert.Equal(t, Mark{}, s.marked())
@@ -103,7 +103,7 @@ func TestAnEmptyLayerIsOwedNothing(t *testing.T) {
 func TestAMarkBehindAnEviction(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(time.Hour), settings(func(c *Config) { c.Pressure = 80 }))
+		s := begin(t, keepCached(time.Hour), settings(func(c *Config) { c.Pressure = 80 }))
 		name, _ := s.pull("default", "", chain("a"), strings.Repeat("a", 90))
 		template := s.templateOf(name)
 		s.cleanup()
@@ -131,7 +131,7 @@ func TestAMarkThatACrashKeptBackIsMadeGood(t *testing.T) {
 		s.crash()
 		require.Equal(t, Mark{}, s.marked())
 		s.settled()
-		assert.True(t, s.marked().Owed(time.Now()))
+		assert.True(t, s.marked().IsDue(time.Now()))
 	})
 }
 
@@ -146,7 +146,7 @@ func TestAStrangersMark(t *testing.T) {
 		require.NoError(t, s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "whatever it is"))
 		s.start()
 		s.settled()
-		assert.True(t, s.marked().Owed(time.Now()))
+		assert.True(t, s.marked().IsDue(time.Now()))
 		s.cleanup()
 		s.settled()
 		assert.Equal(t, Mark{}, s.marked())
@@ -172,24 +172,24 @@ func TestAMarkThatCannotBeWritten(t *testing.T) {
 		s.prepare("web", "")
 		s.remove("web")
 		s.settled()
-		assert.True(t, s.marked().Owed(time.Now()))
+		assert.True(t, s.marked().IsDue(time.Now()))
 	})
 }
 
 // trash is how many datasets wait to be destroyed.
-func (s *story) trash() int {
+func (s *story) garbage() int {
 	s.sn.index.mu.RLock()
 	defer s.sn.index.mu.RUnlock()
-	return len(s.sn.index.trash)
+	return len(s.sn.index.garbage)
 }
 
-// What became trash while warm templates were evicted is not forgotten: it is cleaned
+// What became trash while cached templates were evicted is not forgotten: it is cleaned
 // up by itself or, where somebody else is to say when, marked.
 func TestTrashBesideAnEviction(t *testing.T) {
 	t.Parallel()
 	for mode, want := range map[CleanupMode]func(s *story){
-		CleanupBackground: func(s *story) { assert.Zero(s, s.trash(), "an hour later") },
-		CleanupManual:     func(s *story) { assert.True(s, s.marked().Owed(time.Now()), "%v, trash %d", s.marked(), s.trash()) },
+		CleanupBackground: func(s *story) { assert.Zero(s, s.garbage(), "an hour later") },
+		CleanupManual:     func(s *story) { assert.True(s, s.marked().IsDue(time.Now()), "%v, trash %d", s.marked(), s.garbage()) },
 	} {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
@@ -216,7 +216,7 @@ func TestTrashBesideAnEviction(t *testing.T) {
 				require.NoError(t, <-done)
 				time.Sleep(5 * time.Second) // the eviction ends
 				s.pool.interrupt(nil)
-				require.Equal(t, 1, s.trash())
+				require.Equal(t, 1, s.garbage())
 				time.Sleep(time.Hour)
 				synctest.Wait()
 				want(s)

@@ -15,7 +15,7 @@ import (
 // model says what a snapshotter should do, in the plainest way: no pool, no
 // crash, no lock. Templates are only there to know which layers are shared.
 type model struct {
-	keep   bool // warm layers
+	keep   bool // cached layers
 	snaps  map[string]*modelSnap
 	limbo  map[string][]*modelSnap // removed, and perhaps not in the pool yet; the newest last
 	layers map[string]*modelTemplate

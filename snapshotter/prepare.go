@@ -270,7 +270,7 @@ func (s *Snapshotter) revive(ctx context.Context, r *record, ref string) error {
 	}
 	if err := s.addCommitted(ctx, committed); err != nil {
 		if s.index.lost(t, err) {
-			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("somebody destroyed a warm template; the layer is unpacked anew")
+			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("somebody destroyed a cached template; the layer is unpacked anew")
 			return nil
 		}
 		return err
@@ -319,7 +319,7 @@ func (x *index) layerOn(layer layout.Template, parent *template, parentName, ref
 	return t, false
 }
 
-// lost tells whether an error says that a warm template is no longer there, and
+// lost tells whether an error says that a cached template is no longer there, and
 // forgets it then.
 func (x *index) lost(t *template, err error) bool {
 	var failed *zfs.Error

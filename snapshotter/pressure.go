@@ -55,11 +55,11 @@ func (s *Snapshotter) relieve(ctx context.Context) {
 // ease evicts templates where that helps, and nothing else: garbage goes when
 // cleanup.mode says. The caller has the turn.
 func (s *Snapshotter) ease(ctx context.Context, limits []space.Limit) error {
-	if err := s.measureWarm(ctx); err != nil {
+	if err := s.measureCached(ctx); err != nil {
 		return err
 	}
 	policy := s.config.policy()
-	policy.WarmOnly = true
+	policy.CachedOnly = true
 	if plan := space.Sweep(s.without(ctx, nil), limits, policy, time.Now()); !plan.Relieves() {
 		s.sweeps.report(ctx, plan.Problems)
 		return nil

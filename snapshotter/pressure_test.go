@@ -20,7 +20,7 @@ import (
 func underPressure(t *testing.T, mode CleanupMode, size uint64) (s *story, a, b, c string) {
 	t.Helper()
 	s = begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, mode }))
-	a, b, c = threeWarm(s)
+	a, b, c = threeCached(s)
 	require.NoError(t, s.sn.Clean(s.ctx, nil))
 	time.Sleep(time.Minute)
 	synctest.Wait() // nothing is owed, in no mode
@@ -223,7 +223,7 @@ func TestRoomIsMadeForTheCallerThatIsLeft(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
-		a, b, c := threeWarm(s)
+		a, b, c := threeCached(s)
 		s.resize(900)
 		letGo := s.slow("destroy")
 		ctx, leave := context.WithCancel(s.ctx)

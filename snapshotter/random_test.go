@@ -42,7 +42,7 @@ func TestModel(t *testing.T) {
 	}{
 		"warm, atomic":   {true, func(*story) {}},
 		"warm, in steps": {true, inSteps},
-		"cold, atomic":   {false, keepWarm(0)},
+		"cold, atomic":   {false, keepCached(0)},
 		"cold, in steps": {false, func(s *story) { s.keep = 0; inSteps(s) }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -356,7 +356,7 @@ func TestManyAtOnce(t *testing.T) {
 			t.Parallel()
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
-			s := begin(t, option, keepWarm(0))
+			s := begin(t, option, keepCached(0))
 			var wait sync.WaitGroup
 			for worker := range 8 {
 				wait.Go(func() {

@@ -35,7 +35,7 @@ const VersionProperty = PropertyPrefix + "version"
 // and together hold one line of JSON.
 const (
 	propRecord   = "zfstpl:record:"   // on templates and runtimes
-	propTrash    = "zfstpl:trash"     // since when a dataset waits to be destroyed, RFC 3339
+	propGarbage  = "zfstpl:trash"     // since when a dataset waits to be destroyed, RFC 3339
 	propLastUsed = "zfstpl:last-used" // when a template's last record went, RFC 3339
 	propDiffID   = "zfstpl:diff-id"   // the digest of the uncompressed layer that a template was unpacked from
 	propBlob     = "zfstpl:blob"      // the digest of the blob that this layer was read from

@@ -188,7 +188,7 @@ func TestCheckName(t *testing.T) {
 // Hostile keys and names become values, and nothing of a dataset's name.
 func TestHostileKeys(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	parent := ""
 	keys := []string{"-o", "@", "%", "a@b", "../..", "\n", "\x1b[2J", "tank/z/storage/empty", "日本語", strings.Repeat("x", 4096), "default/1/", "sha256:x"}
 	for _, key := range keys {

@@ -87,7 +87,7 @@ func (r *recovery) thaw(list []zfs.Dataset) {
 // mend has the queue take away the remains of records from what is in use.
 func (r *recovery) mend(list []zfs.Dataset) {
 	for _, d := range list {
-		_, dying := r.index.trash[d.Name]
+		_, dying := r.index.garbage[d.Name]
 		_, isRuntime := r.config.Base.ParseRuntime(d.Name)
 		if ops := clearRemains(d); len(ops) > 0 && !dying && (isRuntime || r.index.templates[d.Name] != nil) {
 			r.queue.pending = append(r.queue.pending, ops)
@@ -165,13 +165,13 @@ func (r *recovery) runtimes(list []zfs.Dataset) {
 }
 
 func (r *recovery) runtime(d zfs.Dataset, st standing) {
-	_, marked := d.Props[propTrash]
+	_, marked := d.Props[propGarbage]
 	switch {
 	case st.state == StateUsed:
 		if marked {
 			// The record goes before the mark comes: it was written again, behind a commit
 			// whose caller was told that it failed, and the mark was to be taken away.
-			r.repair([]zfs.Op{zfs.Inherit(d.Name, propTrash)})
+			r.repair([]zfs.Op{zfs.Inherit(d.Name, propGarbage)})
 		}
 		r.active(d, st.records)
 	case marked:
@@ -180,7 +180,7 @@ func (r *recovery) runtime(d zfs.Dataset, st standing) {
 		r.leave(d, "its origin is not among the templates")
 	default:
 		r.index.discard(d.Name, r.origin(d))
-		r.queue.pending = append(r.queue.pending, []zfs.Op{zfs.Set(d.Name, propTrash, stamp(time.Now()))})
+		r.queue.pending = append(r.queue.pending, []zfs.Op{zfs.Set(d.Name, propGarbage, stamp(time.Now()))})
 	}
 }
 
@@ -257,7 +257,7 @@ func (r *recovery) tieRecords() {
 func (r *recovery) supersede(rec *record) {
 	ops, now := rec.clear(), time.Now()
 	if rec.info.Kind == snapshots.KindActive {
-		ops = append(ops, zfs.Set(rec.dataset, propTrash, stamp(now)))
+		ops = append(ops, zfs.Set(rec.dataset, propGarbage, stamp(now)))
 		r.index.discard(rec.dataset, rec.template)
 	} else {
 		rec.template.idle = now
@@ -283,7 +283,7 @@ func (r *recovery) settleCommits() error {
 		}
 		if made[active.id.String()] {
 			x.displace(active)
-			r.queue.pending = append(r.queue.pending, append(active.clear(), zfs.Set(active.dataset, propTrash, stamp(time.Now()))))
+			r.queue.pending = append(r.queue.pending, append(active.clear(), zfs.Set(active.dataset, propGarbage, stamp(time.Now()))))
 			x.discard(active.dataset, t)
 			continue
 		}

@@ -96,7 +96,7 @@ func TestStrangePropertiesDegrade(t *testing.T) {
 // stay; what names it is not shown until they have their snapshot back.
 func TestATemplateThatLostItsSnapshot(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	template := s.templateOf(a)
 	require.NoError(t, s.sn.Close())
@@ -187,7 +187,7 @@ func TestStrangeRuntimesAreLeftAlone(t *testing.T) {
 // Strangers' datasets are not ours to destroy, wherever they lie.
 func TestStrangersAreLeftAlone(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	for _, name := range []string{
 		"tank/z/mine", "tank/z/storage/backup", "tank/z/storage/empty/child", "tank/z/runtime/notes", "tank/z/storage/opaque-x",
 	} {
@@ -228,7 +228,7 @@ func TestARuntimeWithoutRecordOrMarkIsMarked(t *testing.T) {
 	s.pool.edit(func(state *fakeState) { state.mounted[runtime] = true })
 	s.commit("saved", "web")
 	require.NoError(t, s.sn.Close())
-	s.pool.editFS(runtime, func(fs *fakeFS) { delete(fs.props, propTrash) })
+	s.pool.editFS(runtime, func(fs *fakeFS) { delete(fs.props, propGarbage) })
 	s.start()
 	s.cleanup()
 	list, err := s.pool.List(s.ctx, s.base.String())
@@ -243,7 +243,7 @@ func TestARuntimeWithoutRecordOrMarkIsMarked(t *testing.T) {
 
 func TestAnActiveSnapshotOnAStrangersOrigin(t *testing.T) {
 	t.Parallel()
-	s, _ := beginHolding(t, func(c *Config) { c.WarmKeep = 0 })
+	s, _ := beginHolding(t, func(c *Config) { c.CacheKeep = 0 })
 	s.prepare("web", "")
 	s.write("web", "w;")
 	require.NoError(t, s.pool.Create(s.ctx, "tank/mine", nil))
@@ -337,7 +337,7 @@ func TestTheSequenceGoesOn(t *testing.T) {
 // in use until then: it is kept from then on, not from when it was made.
 func TestASupersededRecordsTemplateIsWarmFromNowOn(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(time.Hour))
+	s := begin(t, keepCached(time.Hour))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.cleanup()
 	s.pool.editFS(s.templateOf(a), func(fs *fakeFS) { fs.born = time.Now().Add(-24 * time.Hour) })
@@ -353,7 +353,7 @@ func TestASupersededRecordsTemplateIsWarmFromNowOn(t *testing.T) {
 // takes it away, and leaves the datasets alone.
 func TestTheRemainsOfRecordsAreTakenAway(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(time.Hour))
+	s := begin(t, keepCached(time.Hour))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.prepare("web", a)
 	template, runtime := s.templateOf(a), s.dataset("web")

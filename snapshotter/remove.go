@@ -94,13 +94,13 @@ func (s *Snapshotter) remove(key string) {
 	now := time.Now()
 	switch t := r.template; {
 	case r.info.Kind == snapshots.KindActive:
-		ops = append(ops, zfs.Set(r.dataset, propTrash, stamp(now)))
+		ops = append(ops, zfs.Set(r.dataset, propGarbage, stamp(now)))
 		x.discard(r.dataset, t)
 		x.dropStray(r.dataset)
 	case t.records > 0 || t.IsEmpty():
 	case t.IsOpaque():
 		t.idle = now
-		ops = append(ops, zfs.Set(r.dataset, propTrash, stamp(now)))
+		ops = append(ops, zfs.Set(r.dataset, propGarbage, stamp(now)))
 	default:
 		t.idle = now
 		ops = append(ops, zfs.Set(r.dataset, propLastUsed, stamp(now)))

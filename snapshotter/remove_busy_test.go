@@ -60,7 +60,7 @@ func (s *story) renew(ctx context.Context, key string) (string, error) {
 func busyStory(t *testing.T) *story {
 	s := begin(t)
 	s.layer("base", "", "")
-	threeWarm(s)
+	threeCached(s)
 	s.prepare("default/9/extract-9-x "+chain("e"), "base")
 	s.prepare("other", "base")
 	return s

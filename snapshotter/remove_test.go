@@ -52,7 +52,7 @@ func TestRemoveIsAtOnceForClientsAndSoonInThePool(t *testing.T) {
 // the snapshot is lost.
 func TestRemoveOfAParent(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepWarm(0))
+	s := begin(t, keepCached(0))
 	s.layer("base", "", "")
 	s.layer("app", "base", "")
 	s.view("look", "base")
@@ -219,7 +219,7 @@ func TestACleanupEndsTheWritingOfRemovals(t *testing.T) {
 func TestCleanupOvertakesRemovals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(time.Hour))
+		s := begin(t, keepCached(time.Hour))
 		s.layer("base", "", "")
 		for _, key := range []string{"web", "busy"} {
 			s.prepare(key, "base")
@@ -248,7 +248,7 @@ func TestCleanupOvertakesRemovals(t *testing.T) {
 func TestRemovalsWaitForABetterTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		s.layer("base", "", "")
 		s.prepare("web", "base")
 		var broken error // of the interface, to be nil later

@@ -47,7 +47,7 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	// A caller that is gone by now gets no clone, nor does one whose key was removed: what
 	// was begun ends as a Remove.
 	room, err := s.makeRoom(ctx, cause)
-	if err == nil && s.index.isTrash(dataset) {
+	if err == nil && s.index.isGarbage(dataset) {
 		room, err = s.makeRoom(ctx, cause) // the first was under way before there was this to destroy
 	}
 	if ctx.Err() != nil {
@@ -67,10 +67,10 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	return r.dataset, room, nil
 }
 
-func (x *index) isTrash(dataset string) bool {
+func (x *index) isGarbage(dataset string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.trash[dataset] != nil
+	return x.garbage[dataset] != nil
 }
 
 // extraction answers the key of the extraction that has this runtime.
@@ -99,7 +99,7 @@ func (s *Snapshotter) discardPartial(ctx context.Context, key, dataset string) (
 	if err := s.catchUp(ctx); err != nil {
 		return nil, nil, poolError(doing, err)
 	}
-	ops := append(old.clear(), zfs.Set(dataset, propTrash, stamp(time.Now())))
+	ops := append(old.clear(), zfs.Set(dataset, propGarbage, stamp(time.Now())))
 	if err := s.apply(ctx, ops...); err != nil {
 		if ambiguous(err) {
 			err = errors.Join(err, s.undoDiscard(ctx, old))

@@ -7,7 +7,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 
-	"github.com/zfstpl/zfstpl/snapshotter/kind"
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -22,7 +22,7 @@ import (
 // gave no reason, or a second one for not having taken back a first part.
 func ambiguous(err error) bool {
 	var several interface{ Unwrap() []error }
-	return err != nil && (kind.Of(err) == nil || errors.As(err, &several) && len(several.Unwrap()) > 1)
+	return err != nil && (errkind.Of(err) == nil || errors.As(err, &several) && len(several.Unwrap()) > 1)
 }
 
 // undoCreate takes back what there may be of a new record and, under an active
@@ -31,7 +31,7 @@ func (s *Snapshotter) undoCreate(r *record) {
 	ops := r.clear()
 	if r.info.Kind == snapshots.KindActive {
 		// A clone that is not there is nothing to mark, and nothing to destroy.
-		ops = append(ops, zfs.Set(r.dataset, propTrash, stamp(r.info.Created)))
+		ops = append(ops, zfs.Set(r.dataset, propGarbage, stamp(r.info.Created)))
 		s.index.mu.Lock()
 		s.index.discard(r.dataset, r.template)
 		s.index.mu.Unlock()
@@ -78,7 +78,7 @@ func (s *Snapshotter) queueUndiscard(active *record) error {
 	if err != nil {
 		return err
 	}
-	s.queue.repair(append(again, zfs.Inherit(active.dataset, propTrash)))
+	s.queue.repair(append(again, zfs.Inherit(active.dataset, propGarbage)))
 	return nil
 }
 

@@ -293,7 +293,7 @@ func TestADestroyIsKilled(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, keepWarm(0))
+				s := begin(t, keepCached(0))
 				name, _ := s.pull("default", "", chain("a"), "x;")
 				s.cleanup()
 				template := s.templateOf(name)
@@ -330,7 +330,7 @@ func TestARecordBesideATrashMark(t *testing.T) {
 	s := begin(t)
 	s.prepare("web", "")
 	s.write("web", "x;")
-	require.NoError(t, s.pool.Apply(s.ctx, zfs.Set(s.dataset("web"), propTrash, stamp(time.Now()))))
+	require.NoError(t, s.pool.Apply(s.ctx, zfs.Set(s.dataset("web"), propGarbage, stamp(time.Now()))))
 	s.crash()
 	s.cleanup()
 	assert.Equal(t, "x;", s.visible()["web"].Content)
@@ -349,7 +349,7 @@ func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
 		s.prepare("web", "")
 		s.remove("web")
 		s.settled()
-		require.True(t, s.marked().Owed(time.Now()))
+		require.True(t, s.marked().IsDue(time.Now()))
 		s.pool.edit(func(*fakeState) {
 			s.pool.after = func(call string) error {
 				if call != "mark" {
@@ -368,8 +368,8 @@ func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
 		s.remove("db")
 		time.Sleep(3 * lastRetry)
 		synctest.Wait()
-		require.True(t, s.sn.index.isTrash(db))
-		assert.True(t, s.marked().Owed(time.Now()))
+		require.True(t, s.sn.index.isGarbage(db))
+		assert.True(t, s.marked().IsDue(time.Now()))
 	})
 }
 
@@ -387,7 +387,7 @@ func TestARemovalWithoutRoom(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := begin(t)
-				a, b, c := threeWarm(s)
+				a, b, c := threeCached(s)
 				s.layer("base", "", "")
 				s.view("gone", "base")
 				s.cleanup()
@@ -423,7 +423,7 @@ func TestARepairWithoutRoomAndWhatComesBehindIt(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := begin(t)
-				threeWarm(s)
+				threeCached(s)
 				s.prepare("default/8/extract-1-x "+chain("z"), "", ref(chain("z")))
 				s.prepare("gone", "")
 				s.remove("gone") // trash, which makes room

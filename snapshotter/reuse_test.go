@@ -182,7 +182,7 @@ func TestAStandInKeepsItsLayer(t *testing.T) {
 		for _, inUse := range []bool{false, true} {
 			t.Run(what, func(t *testing.T) {
 				t.Parallel()
-				s := begin(t, fetching, keepWarm(0))
+				s := begin(t, fetching, keepCached(0))
 				a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 				if !inUse {
 					s.remove(a)
@@ -192,7 +192,7 @@ func TestAStandInKeepsItsLayer(t *testing.T) {
 				entries, err := Inspect(s.ctx, s.pool, s.base)
 				require.NoError(t, err)
 				for _, e := range entries {
-					if e.State == StateTrash {
+					if e.State == StateGarbage {
 						continue // what was committed
 					}
 					assert.Equal(t, StateUsed, e.State, e.Dataset)
@@ -336,7 +336,7 @@ func TestConcurrentPullsOfOneLayer(t *testing.T) {
 // or unpacked, and nothing is left when it goes.
 func TestPullsBesideEvictions(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching, keepWarm(0))
+	s := begin(t, fetching, keepCached(0))
 	content := lower.String() + ";"
 	reused := 0
 	for range 100 {
@@ -496,7 +496,7 @@ func TestAStandInThatCannotBeMade(t *testing.T) {
 	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "suspended": zfs.ErrSuspended, "killed": errKilled} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, fetching, keepWarm(0))
+			s := begin(t, fetching, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			require.NoError(t, s.sn.queue.flush(s.ctx))
 			failed := false
@@ -523,7 +523,7 @@ func TestACommitOfAStandInThatFails(t *testing.T) {
 	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "killed": errKilled} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, fetching, keepWarm(0))
+			s := begin(t, fetching, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			key := s.standIn("default", "", lowerChain)
 			require.NoError(t, s.sn.queue.flush(s.ctx))

@@ -27,13 +27,13 @@ type Room struct {
 }
 
 func (r Room) String() string {
-	what := "no warm template could be evicted"
+	what := "no cached template could be evicted"
 	switch r.Templates {
 	case 0:
 	case 1:
-		what = fmt.Sprintf("one warm template of %s was evicted", space.Size(r.Bytes))
+		what = fmt.Sprintf("one cached template of %s was evicted", space.Size(r.Bytes))
 	default:
-		what = fmt.Sprintf("%d warm templates of %s were evicted", r.Templates, space.Size(r.Bytes))
+		what = fmt.Sprintf("%d cached templates of %s were evicted", r.Templates, space.Size(r.Bytes))
 	}
 	if r.Full != "" {
 		what += ", and " + r.Full
@@ -61,7 +61,7 @@ type making struct {
 // errNoCaller ends what makes room for callers that are all gone.
 var errNoCaller = fmt.Errorf("no caller waits for room any more: %w", context.Canceled)
 
-// makeRoom destroys all trash and all warm templates that can go and waits, for
+// makeRoom destroys all trash and all cached templates that can go and waits, for
 // some time, until their space can be written again. Callers that come while it is
 // being done share it. It goes on until the last of them is gone, and ends within a
 // batch then, or when the snapshotter is closed. cause is why it is wanted.
@@ -193,7 +193,7 @@ func (s *Snapshotter) withRoom(ctx context.Context, do func() error) error {
 	if !outOfRoom(err) || ambiguous(err) {
 		return err
 	}
-	log.G(ctx).WithError(err).Warn("there is no room: warm templates are evicted, and it is tried once more")
+	log.G(ctx).WithError(err).Warn("there is no room: cached templates are evicted, and it is tried once more")
 	room, roomErr := s.makeRoom(ctx, err)
 	if roomErr != nil {
 		return fmt.Errorf("%w (and room could not be made: %s)", err, roomErr.Error())

@@ -48,29 +48,29 @@ func TestRoomIsMadeOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := begin(t, option)
 				s.layer("base", "", "")
-				a, b, c := threeWarm(s)
+				a, b, c := threeCached(s)
 				s.resize(900)
 				calls := s.counted()
 				require.NoError(t, do(s), what)
 				assert.False(t, s.has(a) || s.has(b) || s.has(c), what)
 				assert.Equal(t, 1, calls("wait"), "the frees were waited for")
-				assert.Equal(t, 3, strings.Count(s.log.String(), "evicted a warm template"))
+				assert.Equal(t, 3, strings.Count(s.log.String(), "evicted a cached template"))
 				s.pool.edit(func(state *fakeState) { clear(state.mounted) })
 				s.requireInvariants()
 			})
 			synctest.Test(t, func(t *testing.T) {
 				s := begin(t, option)
 				s.layer("base", "", "")
-				threeWarm(s)
+				threeCached(s)
 				s.resize(600)
 				calls, before := s.counted(), s.names()
 				err := do(s)
 				require.ErrorIs(t, err, errdefs.ErrResourceExhausted, what)
-				assert.ErrorContains(t, err, "tried twice: 3 warm templates of 300B were evicted, and pool tank is 100% full (600B of 600B)")
+				assert.ErrorContains(t, err, "tried twice: 3 cached templates of 300B were evicted, and pool tank is 100% full (600B of 600B)")
 				assert.Equal(t, before, s.names())
 				assert.Equal(t, 1, calls("wait"))
 				err = do(s)
-				assert.ErrorContains(t, err, "no warm template could be evicted")
+				assert.ErrorContains(t, err, "no cached template could be evicted")
 				s.resize(0)
 				s.pool.edit(func(state *fakeState) { clear(state.mounted) })
 				s.requireInvariants()
@@ -88,7 +88,7 @@ func TestRoomAndACheckpoint(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t)
 			s.layer("base", "", "")
-			a, b, c := threeWarm(s)
+			a, b, c := threeCached(s)
 			s.resize(900)
 			if quota {
 				s.quota("tank/z", "899")
@@ -101,7 +101,7 @@ func TestRoomAndACheckpoint(t *testing.T) {
 				return
 			}
 			require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
-			assert.ErrorContains(t, err, "no warm template could be evicted")
+			assert.ErrorContains(t, err, "no cached template could be evicted")
 			assert.ErrorContains(t, err, "zpool checkpoint -d tank")
 			assert.True(t, s.has(a) && s.has(b) && s.has(c))
 			s.resize(0)
@@ -144,7 +144,7 @@ func TestRoomIsMadeForAllAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
-		threeWarm(s)
+		threeCached(s)
 		s.resize(900)
 		const callers = 8
 		var failed, waits atomic.Int32
@@ -180,7 +180,7 @@ func TestRenewalsShareTheRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
-		threeWarm(s)
+		threeCached(s)
 		const callers = 8
 		var partials []string
 		for i := range callers {
@@ -221,7 +221,7 @@ func TestRenewalsShareTheRoom(t *testing.T) {
 func TestRoomForACommitDuringACleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		name, _ := s.pull("default", "", chain("a"), hundred)
 		key := s.backend("k8s.io", "extract-2-x "+chain("a"))
 		require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
@@ -248,7 +248,7 @@ func TestRenew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
 		parent, _ := s.pull("default", "", chain("d"), hundred)
-		a, b, c := threeWarm(s)
+		a, b, c := threeCached(s)
 		key := s.backend("default", "extract-9-x "+chain("e"))
 		require.NoError(t, second(s.sn.Prepare(s.ctx, key, parent, ref(chain("e")))))
 		partial := s.dataset(key)
@@ -257,7 +257,7 @@ func TestRenew(t *testing.T) {
 		before := s.stat(key)
 		fresh, made, err := s.sn.Renew(s.ctx, partial, zfs.ErrNoSpace)
 		require.NoError(t, err)
-		assert.Equal(t, "3 warm templates of 300B were evicted, and pool tank is 77% full (700B of 900B)", made)
+		assert.Equal(t, "3 cached templates of 300B were evicted, and pool tank is 77% full (700B of 900B)", made)
 		assert.False(t, s.has(a) || s.has(b) || s.has(c) || s.has(partial))
 		assert.Equal(t, fresh, s.dataset(key))
 		assert.NotEqual(t, partial, fresh)
@@ -296,14 +296,14 @@ func TestRenewWithoutRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
-		threeWarm(s)
+		threeCached(s)
 		key := s.backend("default", "extract-9-x "+chain("e"))
 		require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
 		s.write(key, "partial;")
 		s.resize(600)
 		_, _, err := s.sn.Renew(s.ctx, s.dataset(key), zfs.ErrNoSpace)
 		require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
-		assert.ErrorContains(t, err, "3 warm templates")
+		assert.ErrorContains(t, err, "3 cached templates")
 		assert.Equal(t, []string{"web"}, s.names())
 		s.resize(0)
 		s.requireInvariants()
@@ -332,7 +332,7 @@ func TestWaitingForRoomIsCancelled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
-		a, _, _ := threeWarm(s)
+		a, _, _ := threeCached(s)
 		s.resize(900)
 		ctx, cancel := context.WithCancel(s.ctx)
 		s.pool.interrupt(func(call string) error {
@@ -360,8 +360,8 @@ func TestEveryKthCallFindsNoRoom(t *testing.T) {
 			t.Run(fmt.Sprintf("%v, every %d", kind, k), func(t *testing.T) {
 				t.Parallel()
 				s := begin(t)
-				warm, _ := s.pull("default", "", chain("a"), hundred)
-				s.remove(warm)
+				cached, _ := s.pull("default", "", chain("a"), hundred)
+				s.remove(cached)
 				n := 0
 				s.pool.interrupt(func(call string) error {
 					switch call {
@@ -416,7 +416,7 @@ func TestACommitBesideWriters(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := begin(t)
-				a, b, d := threeWarm(s)
+				a, b, d := threeCached(s)
 				if c.full {
 					s.resize(900)
 				}
@@ -449,7 +449,7 @@ func TestACommitIntoAFullQuotaOfTemplates(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
-		threeWarm(s)
+		threeCached(s)
 		s.quota("tank/z/storage", "300") // as much as is in it
 		attempts, room := 0, false
 		s.pool.interrupt(func(call string) error {
@@ -473,7 +473,7 @@ func TestRoomThatComesBackLater(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
-		threeWarm(s)
+		threeCached(s)
 		s.layer("base", "", "")
 		s.view("gone", "base")
 		s.cleanup()

@@ -165,7 +165,7 @@ func TestTheSharingSettingIsChanged(t *testing.T) {
 	for what, first := range map[string]bool{"from shared": false, "to shared": true} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, settings(func(c *Config) { c.OwnTemplates = first }), keepWarm(0))
+			s := begin(t, settings(func(c *Config) { c.OwnTemplates = first }), keepCached(0))
 			old, _ := s.pullChain("default", "old ", chain("a"))
 			s.prepare("default/80/web", old)
 			s.with = func(c *Config) { c.OwnTemplates = !first }

@@ -26,10 +26,10 @@ type Config struct {
 	Base layout.Base
 	// WarmKeep is how long a template stays that no record names any more. Zero
 	// keeps none: the next Cleanup destroys it.
-	WarmKeep time.Duration
+	CacheKeep time.Duration
 	// WarmMaxBytes is what those templates may have together, in bytes; zero for
 	// no bound.
-	WarmMaxBytes uint64
+	CacheMaxBytes uint64
 	// Pressure is how full, in percent, the pool may be, or a quota that the base
 	// is under, before such templates go, the least recently used first; zero for
 	// never.

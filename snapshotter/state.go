@@ -16,8 +16,8 @@ type State string
 // The states of a dataset under a base.
 const (
 	StateUsed    State = "used"    // a record names it
-	StateWarm    State = "warm"    // a template that no record names
-	StateTrash   State = "trash"   // waits to be destroyed
+	StateCached  State = "warm"    // a template that no record names
+	StateGarbage State = "trash"   // waits to be destroyed
 	StatePartial State = "partial" // the remains of a crash, which the next start takes back
 	StateForeign State = "foreign" // not made by zfstpl, or not as zfstpl makes it
 )
@@ -72,9 +72,9 @@ func (st *standing) template(base layout.Base, d zfs.Dataset) {
 	case named || name.IsEmpty():
 		st.state = StateUsed
 	case name.IsOpaque():
-		st.state = StateTrash // nothing can ask for it again
+		st.state = StateGarbage // nothing can ask for it again
 	default:
-		st.state = StateWarm
+		st.state = StateCached
 	}
 	for _, r := range st.records {
 		if r.info.Kind == snapshots.KindActive {
@@ -90,7 +90,7 @@ func (st *standing) template(base layout.Base, d zfs.Dataset) {
 }
 
 func (st *standing) runtime(base layout.Base, d zfs.Dataset) {
-	_, marked := d.Props[propTrash]
+	_, marked := d.Props[propGarbage]
 	_, cloned := base.ParseExtracted(d.Origin)
 	switch {
 	case hasRecord(d):
@@ -102,7 +102,7 @@ func (st *standing) runtime(base layout.Base, d zfs.Dataset) {
 	case marked, cloned:
 		// Without a mark a crash came before its record was written, or before a commit
 		// that is done marked it.
-		st.state = StateTrash
+		st.state = StateGarbage
 	default:
 		st.state = StateForeign
 		st.add("it has no record and is no clone of a template")

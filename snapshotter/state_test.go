@@ -33,7 +33,7 @@ const (
 	tornRecord      = `2 {"seq":904,"kind":"active",`
 )
 
-var marked = map[string]string{propTrash: "2026-01-02T03:04:05Z"}
+var marked = map[string]string{propGarbage: "2026-01-02T03:04:05Z"}
 
 // with adds records to properties.
 func with(props map[string]string, records ...string) map[string]string {
@@ -55,8 +55,8 @@ func oddities() map[string]odd {
 	runtime := "runtime/odd-" + anID("f")
 	layer, opaque := "storage/"+chain("9"), "storage/opaque-"+anID("e")
 	return map[string]odd{
-		"a layer no record names":                 {name: layer, origin: empty, state: StateWarm, stays: true},
-		"a layer with a mark":                     {name: layer, origin: empty, props: marked, state: StateWarm, stays: true},
+		"a layer no record names":                 {name: layer, origin: empty, state: StateCached, stays: true},
+		"a layer with a mark":                     {name: layer, origin: empty, props: marked, state: StateCached, stays: true},
 		"a layer in use":                          {name: layer, origin: empty, props: with(nil, committedRecord), state: StateUsed, stays: true},
 		"a layer on another's snapshot":           {name: layer, origin: elsewhere, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
 		"a layer on nothing":                      {name: layer, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
@@ -66,15 +66,15 @@ func oddities() map[string]odd {
 		"a layer without its snapshot":            {name: layer, origin: empty, bare: true, state: StatePartial},
 		"a used layer without its snapshot":       {name: layer, origin: empty, bare: true, props: with(nil, committedRecord), state: StateUsed, problem: "was destroyed", stays: true, pristine: true},
 		"a torn layer without its snapshot":       {name: layer, origin: empty, bare: true, props: with(nil, tornRecord), state: StateUsed, problem: "was destroyed", stays: true, pristine: true},
-		"a commit no record names":                {name: opaque, origin: empty, state: StateTrash},
+		"a commit no record names":                {name: opaque, origin: empty, state: StateGarbage},
 		"a commit on another's snapshot":          {name: opaque, origin: elsewhere, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
 		"a marked commit on another's snapshot":   {name: opaque, origin: elsewhere, props: marked, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
 		"a runtime in use":                        {name: runtime, origin: empty, props: with(nil, activeRecord), state: StateUsed, stays: true},
 		"a runtime in use and marked":             {name: runtime, origin: empty, props: with(marked, activeRecord), state: StateUsed, stays: true},
 		"a runtime in use on another's snapshot":  {name: runtime, origin: elsewhere, props: with(nil, activeRecord), state: StateUsed, stays: true},
-		"a runtime no record names":               {name: runtime, origin: empty, state: StateTrash},
-		"a marked runtime":                        {name: runtime, origin: empty, props: marked, state: StateTrash},
-		"a marked runtime on another's snapshot":  {name: runtime, origin: elsewhere, props: marked, state: StateTrash},
+		"a runtime no record names":               {name: runtime, origin: empty, state: StateGarbage},
+		"a marked runtime":                        {name: runtime, origin: empty, props: marked, state: StateGarbage},
+		"a marked runtime on another's snapshot":  {name: runtime, origin: elsewhere, props: marked, state: StateGarbage},
 		"a runtime on another's snapshot":         {name: runtime, origin: elsewhere, state: StateForeign, problem: "no clone of a template", stays: true, pristine: true},
 		"a runtime that is no clone":              {name: runtime, state: StateForeign, problem: "no clone of a template", stays: true, pristine: true},
 		"a runtime with a torn record":            {name: runtime, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
@@ -136,23 +136,23 @@ func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
 			assert.Equal(t, o.state, entry.State)
 			assert.Equal(t, o.problem == "", entry.Problem == "", "%q", entry.Problem)
 			assert.Contains(t, entry.Problem, o.problem)
-			goes := slices.Contains([]State{StateTrash, StatePartial}, entry.State)
+			goes := slices.Contains([]State{StateGarbage, StatePartial}, entry.State)
 			assert.Equal(t, o.stays, !goes, "shown as %s", entry.State)
 			if entry.Problem != "" || entry.State == StateForeign || entry.State == StatePartial {
 				assert.Error(t, CheckInvariants(s.base, list), "an integration test hears of it")
 			}
 
 			offline := newSnapshotter(s.pool, s.config())
-			may := goes || entry.State == StateWarm // which the list says when to go
+			may := goes || entry.State == StateCached // which the list says when to go
 			assert.Equal(t, may, offline.needed(list) == "", "offline: %q", offline.needed(list))
 
 			before := list[0].Props
 			s.start()
 			template := s.sn.index.templates[dataset]
-			_, isTrash := s.sn.index.trash[dataset]
-			isTrash = isTrash || template != nil && template.expired(KeepForever)
-			assert.Equal(t, entry.State == StateTrash, isTrash, "the start: %v", dump(s.sn))
-			assert.Equal(t, entry.State == StateWarm, template != nil && template.warm() && !isTrash, "the start: %v", dump(s.sn))
+			_, isGarbage := s.sn.index.garbage[dataset]
+			isGarbage = isGarbage || template != nil && template.expired(KeepForever)
+			assert.Equal(t, entry.State == StateGarbage, isGarbage, "the start: %v", dump(s.sn))
+			assert.Equal(t, entry.State == StateCached, template != nil && template.cached() && !isGarbage, "the start: %v", dump(s.sn))
 			require.NoError(t, s.sn.Clean(s.ctx, nil))
 			require.NoError(t, s.sn.queue.flush(s.ctx))
 			assert.Equal(t, o.stays, s.has(dataset), "after a start and a cleanup\n%s", s.log)
@@ -179,14 +179,14 @@ func isTemplateName(s *story, dataset string) bool {
 func TestAPlanPromisesNothingThatStays(t *testing.T) {
 	t.Parallel()
 	for what, o := range oddities() {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		require.NoError(t, s.sn.Close())
 		dataset := o.put(s)
 		entries, err := Inspect(s.ctx, s.pool, s.base)
 		require.NoError(t, err)
 		promised := false
 		for _, n := range Nodes(entries) {
-			promised = promised || n.Dataset == dataset && (n.Doomed || n.Warm)
+			promised = promised || n.Dataset == dataset && (n.Destroy || n.Cached)
 		}
 		s.start()
 		time.Sleep(time.Millisecond) // so that what is kept for no time is old enough

@@ -55,7 +55,7 @@ func (l *logbook) String() string {
 	return l.text.String()
 }
 
-// begin is a fresh base whose warm templates are kept for ever. Options change
+// begin is a fresh base whose cached templates are kept for ever. Options change
 // the story before its snapshotter is made.
 func begin(t testing.TB, options ...func(*story)) *story {
 	t.Helper()
@@ -76,8 +76,8 @@ func begin(t testing.TB, options ...func(*story)) *story {
 	return s
 }
 
-func keepWarm(d time.Duration) func(*story) { return func(s *story) { s.keep = d } }
-func inSteps(s *story)                      { s.pool.steps = true }
+func keepCached(d time.Duration) func(*story) { return func(s *story) { s.keep = d } }
+func inSteps(s *story)                        { s.pool.steps = true }
 
 func (s *story) start() {
 	s.Helper()
@@ -88,7 +88,7 @@ func (s *story) start() {
 func settings(with func(*Config)) func(*story) { return func(s *story) { s.with = with } }
 
 func (s *story) config() Config {
-	c := Config{Base: s.base, WarmKeep: s.keep, ReuseLayers: ReuseSkip, holders: func(...string) map[string][]holders.Mount { return nil },
+	c := Config{Base: s.base, CacheKeep: s.keep, ReuseLayers: ReuseSkip, holders: func(...string) map[string][]holders.Mount { return nil },
 		users: func(uint64) []holders.User { return nil }}
 	if s.with != nil {
 		s.with(&c)
@@ -295,12 +295,12 @@ func dump(sn *Snapshotter) []string {
 	}
 	for name, t := range x.templates {
 		line := fmt.Sprintf("template %s on %s from %v: %d records, %d pins, %d stand-ins, held %v", name, dataset(t.parent), t.from, t.records, t.pins, t.standIns, t.held)
-		if t.warm() && !t.IsOpaque() {
+		if t.cached() && !t.IsOpaque() {
 			line += ", idle since " + stamp(t.idle)
 		}
 		lines = append(lines, line)
 	}
-	for name, t := range x.trash {
+	for name, t := range x.garbage {
 		lines = append(lines, fmt.Sprintf("trash %s of %s", name, dataset(t.origin)))
 	}
 	for name, n := range x.children {
@@ -340,10 +340,10 @@ func (s *story) requireInvariants() {
 				}
 			}
 			_, extracted := fs.snaps[layout.Extracted]
-			_, trash := fs.props[propTrash]
+			_, garbage := fs.props[propGarbage]
 			switch {
 			case strings.HasPrefix(name, s.base.Runtime()+"/"):
-				assert.True(s, records == 1 && !trash, "%s: one active record or gone", name)
+				assert.True(s, records == 1 && !garbage, "%s: one active record or gone", name)
 				assert.False(s, extracted, "%s is not in the middle of a commit", name)
 			case strings.HasPrefix(name, s.base.Storage()+"/"):
 				assert.True(s, extracted, "%s has its snapshot", name)

@@ -67,9 +67,9 @@ func (x *index) nextRetry(keep time.Duration) (next time.Time, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for dataset, k := range x.stuck {
-		if x.trash[dataset] == nil {
+		if x.garbage[dataset] == nil {
 			t := x.templates[dataset]
-			if t == nil || !t.warm() {
+			if t == nil || !t.cached() {
 				delete(x.stuck, dataset)
 				continue
 			}
@@ -86,7 +86,7 @@ func (x *index) nextRetry(keep time.Duration) (next time.Time, ok bool) {
 
 // nextDoomed answers since when, or from when on, a cleanup can destroy something,
 // and whether there will be anything.
-func (x *index) nextDoomed(keep time.Duration, now time.Time) (next time.Time, ok bool) {
+func (x *index) nextDestroy(keep time.Duration, now time.Time) (next time.Time, ok bool) {
 	can := make(map[string]bool) // now; others have a clone that stays
 	for _, dataset := range space.Order(x.nodes(keep, now)) {
 		can[dataset] = true
@@ -104,12 +104,12 @@ func (x *index) nextDoomed(keep time.Duration, now time.Time) (next time.Time, o
 			next, ok = since, true
 		}
 	}
-	for dataset, t := range x.trash {
+	for dataset, t := range x.garbage {
 		consider(dataset, t.since)
 	}
 	for dataset, t := range x.templates {
 		switch {
-		case !t.warm():
+		case !t.cached():
 		case t.IsOpaque():
 			consider(dataset, t.idle)
 		case keep != KeepForever:
@@ -153,17 +153,17 @@ func (s *Snapshotter) complain(ctx context.Context, left map[string]error) {
 // hasClone tells whether a dataset has a clone that is ours. What a killed commit left
 // may be the runtime's clone or, where it came to promote it, the runtime be that one's.
 func (x *index) hasClone(dataset string) bool {
-	if x.isHalfOfTrash(dataset) {
+	if x.isPartialOfGarbage(dataset) {
 		return true
 	}
 	return slices.ContainsFunc(x.nodes(KeepForever, time.Now()), func(n space.Node) bool { return n.Origin == dataset })
 }
 
-func (x *index) isHalfOfTrash(dataset string) bool {
+func (x *index) isPartialOfGarbage(dataset string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	t := x.trash[dataset]
-	return t != nil && x.trash[t.of] != nil
+	t := x.garbage[dataset]
+	return t != nil && x.garbage[t.of] != nil
 }
 
 // usersOf returns in words which processes use a file system that is mounted nowhere.

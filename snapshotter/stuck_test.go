@@ -41,7 +41,7 @@ func (s *story) destroys() *atomic.Int64 {
 func TestBusyIsTriedAgainWithBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		s.prepare("web", "")
 		web := s.dataset("web")
 		s.mount(web)
@@ -73,13 +73,13 @@ func TestBusyIsTriedAgainWithBackoff(t *testing.T) {
 	})
 }
 
-// Where there is no room a warm template that somebody has mounted loses its
+// Where there is no room a cached template that somebody has mounted loses its
 // snapshot when it is to go. Then it is none any more: the next pull unpacks the layer,
 // and what is left of it goes when nobody holds it.
 func TestAMountedTemplateInAFullPool(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		a := chain("a")
 		name, _ := s.pull("default", "", a, "x;")
 		template := s.templateOf(name)
@@ -105,7 +105,7 @@ func TestAMountedTemplateInAFullPool(t *testing.T) {
 func TestBusyIsTriedAgainWhenSomebodyAsks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		s.prepare("web", "")
 		web := s.dataset("web")
 		s.mount(web)
@@ -126,7 +126,7 @@ func TestBusyIsTriedAgainWhenSomebodyAsks(t *testing.T) {
 func TestBusyIsTriedAgainByItself(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		s.prepare("web", "")
 		s.mount(s.dataset("web"))
 		s.remove("web")
@@ -147,7 +147,7 @@ func TestBusyIsTriedAgainByItself(t *testing.T) {
 func TestBusyIsTriedAgainByTheNextCleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		s.layer("base", "", "b;")
 		s.prepare("web", "base")
 		s.prepare("db", "base")
@@ -173,7 +173,7 @@ func TestBusySaysWhoHoldsIt(t *testing.T) {
 		var mu sync.Mutex
 		var asked [][]string
 		var found map[string][]holders.Mount
-		s := begin(t, keepWarm(0), settings(func(c *Config) {
+		s := begin(t, keepCached(0), settings(func(c *Config) {
 			c.holders = func(datasets ...string) map[string][]holders.Mount {
 				mu.Lock()
 				defer mu.Unlock()
@@ -217,7 +217,7 @@ func TestBusySaysWhoHoldsIt(t *testing.T) {
 func TestStuckAndInUseAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		a, _ := s.pull("default", "", chain("a"), "a;")
 		s.cleanup()
 		template := s.templateOf(a)
@@ -241,7 +241,7 @@ func TestStuckAndInUseAgain(t *testing.T) {
 func TestRetriesOfAPoolThatFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		s.prepare("web", "")
 		s.mount(s.dataset("web"))
 		s.remove("web")
@@ -272,7 +272,7 @@ func TestRetriesOfAPoolThatFails(t *testing.T) {
 func TestCloseDuringARetry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		s.prepare("web", "")
 		s.mount(s.dataset("web"))
 		s.remove("web")
@@ -292,7 +292,7 @@ func TestCloseDuringARetry(t *testing.T) {
 func TestAStrangerWritesIntoATemplate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		name, _ := s.pull("default", "", chain("a"), "a;")
 		s.cleanup()
 		template := s.templateOf(name)
@@ -316,7 +316,7 @@ func TestAStrangerWritesIntoATemplate(t *testing.T) {
 func TestATemplateThatWaitsForAStuckClone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		name, _ := s.pull("default", "", chain("a"), "x;")
 		template := s.templateOf(name)
 		var clone string

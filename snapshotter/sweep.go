@@ -16,9 +16,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// policy says which warm templates go.
+// policy says which cached templates go.
 func (c Config) policy() space.Policy {
-	return space.Policy{Keep: c.WarmKeep, MaxBytes: c.WarmMaxBytes, Pressure: c.Pressure}
+	return space.Policy{Keep: c.CacheKeep, MaxBytes: c.CacheMaxBytes, Pressure: c.Pressure}
 }
 
 // sweeps is what is remembered from one sweep to the next.
@@ -86,7 +86,7 @@ type evicted struct {
 	bytes     uint64
 }
 
-// sweep evicts warm templates. The caller holds s.cleanup.
+// sweep evicts cached templates. The caller holds s.cleanup.
 func (s *Snapshotter) sweep(ctx context.Context, policy space.Policy) (evicted, error) {
 	var limits []space.Limit
 	if policy.Pressure > 0 {
@@ -100,7 +100,7 @@ func (s *Snapshotter) sweep(ctx context.Context, policy space.Policy) (evicted, 
 		s.sweeps.report(ctx, nil)
 		return evicted{}, nil
 	}
-	if err := s.measureWarm(ctx); err != nil {
+	if err := s.measureCached(ctx); err != nil {
 		return evicted{}, err
 	}
 	// What cannot go is passed over for what can.
@@ -128,10 +128,10 @@ func (s *Snapshotter) sweep(ctx context.Context, policy space.Policy) (evicted, 
 
 // without is the tree of clones as the index knows it, in which some stay.
 func (s *Snapshotter) without(ctx context.Context, stay map[string]bool) []space.Node {
-	nodes := s.index.nodes(s.config.WarmKeep, retryTime(ctx))
+	nodes := s.index.nodes(s.config.CacheKeep, retryTime(ctx))
 	for i, n := range nodes {
 		if stay[n.Dataset] {
-			nodes[i].Warm, nodes[i].Doomed = false, false
+			nodes[i].Cached, nodes[i].Destroy = false, false
 		}
 	}
 	return nodes
@@ -149,9 +149,9 @@ func (w *sweeps) report(ctx context.Context, problems []string) {
 	}
 }
 
-// measureWarm finds out what comes back of each warm template. It does so once:
+// measureWarm finds out what comes back of each cached template. It does so once:
 // what is in a template never changes.
-func (s *Snapshotter) measureWarm(ctx context.Context) error {
+func (s *Snapshotter) measureCached(ctx context.Context) error {
 	for _, t := range s.index.unmeasured() {
 		bytes, err := s.pool.Space(ctx, t.Dataset())
 		if errors.Is(err, zfs.ErrNotFound) {
@@ -167,13 +167,13 @@ func (s *Snapshotter) measureWarm(ctx context.Context) error {
 	return nil
 }
 
-// unmeasured are the warm templates of which it is not known what comes back.
+// unmeasured are the cached templates of which it is not known what comes back.
 func (x *index) unmeasured() []*template {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var list []*template
 	for _, t := range x.templates {
-		if t.warm() && !t.measured {
+		if t.cached() && !t.measured {
 			list = append(list, t)
 		}
 	}
@@ -187,7 +187,7 @@ func (s *Snapshotter) evict(ctx context.Context, plan space.Plan) (total evicted
 	for _, e := range plan.Evict {
 		names = append(names, e.Dataset)
 	}
-	list, err := s.destroyAll(ctx, names, (*template).warm)
+	list, err := s.destroyAll(ctx, names, (*template).cached)
 	gone := make(map[string]bool, len(list))
 	for _, name := range list {
 		gone[name] = true
@@ -205,10 +205,10 @@ func (s *Snapshotter) evict(ctx context.Context, plan space.Plan) (total evicted
 // add counts what was evicted, and tells of a template.
 func (v *evicted) add(ctx context.Context, e space.Eviction) {
 	v.bytes += e.Bytes
-	if !e.Warm {
+	if !e.Cached {
 		return
 	}
 	v.templates++
 	log.G(ctx).WithField("template", e.Dataset).WithField("bytes", e.Bytes).WithField("used", stamp(e.LastUsed)).
-		WithField("why", e.Why).Info("evicted a warm template")
+		WithField("why", e.Why).Info("evicted a cached template")
 }

@@ -19,7 +19,7 @@ var hundred = strings.Repeat("x", 99) + ";"
 // threeWarm has three layers of a hundred bytes each that nobody uses, a stood on
 // by b, and c, which were used last in the order c, b, a; and a container of six
 // hundred bytes that stays.
-func threeWarm(s *story) (a, b, c string) {
+func threeCached(s *story) (a, b, c string) {
 	a, _ = s.pull("default", "", chain("a"), hundred)
 	b, _ = s.pull("default", a, chain("b"), hundred)
 	c, _ = s.pull("default", "", chain("c"), hundred)
@@ -71,7 +71,7 @@ func TestPressure(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
 				layers := make(map[rune]string)
-				layers['a'], layers['b'], layers['c'] = threeWarm(s)
+				layers['a'], layers['b'], layers['c'] = threeCached(s)
 				c.squeeze(s)
 				s.cleanup()
 				for name, dataset := range layers {
@@ -95,8 +95,8 @@ func (s *story) quota(dataset, size string) {
 func TestWarmMaxBytes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.WarmMaxBytes = 250 }))
-		a, b, c := threeWarm(s)
+		s := begin(t, settings(func(c *Config) { c.CacheMaxBytes = 250 }))
+		a, b, c := threeCached(s)
 		assert.True(t, s.has(a) && s.has(b))
 		assert.False(t, s.has(c))
 		s.requireInvariants()
@@ -109,7 +109,7 @@ func TestPrepareUnderPressure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
-		a, b, c := threeWarm(s)
+		a, b, c := threeCached(s)
 		s.resize(1100)
 		looks := 0
 		s.pool.interrupt(func(call string) error {
@@ -154,7 +154,7 @@ func TestPrepareUnderPressureThatNothingRelieves(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, CleanupManual }))
-		a, b, c := threeWarm(s)
+		a, b, c := threeCached(s)
 		s.prepare("old", "")
 		old := s.dataset("old")
 		s.remove("old")
@@ -171,7 +171,7 @@ func TestPrepareUnderPressureThatNothingRelieves(t *testing.T) {
 	})
 }
 
-// Somebody destroys a warm template by hand. The next pull unpacks its layer, and a
+// Somebody destroys a cached template by hand. The next pull unpacks its layer, and a
 // commit that would join it fails once.
 func TestAWarmTemplateThatIsGone(t *testing.T) {
 	t.Parallel()
@@ -183,7 +183,7 @@ func TestAWarmTemplateThatIsGone(t *testing.T) {
 	s.pool.edit(func(state *fakeState) { delete(state.fs, gone) })
 	name, unpacked := s.pull("default", "", chain("a"), "a;")
 	assert.True(t, unpacked)
-	assert.Contains(t, s.log.String(), "somebody destroyed a warm template")
+	assert.Contains(t, s.log.String(), "somebody destroyed a cached template")
 	assert.Equal(t, gone, s.templateOf(name))
 
 	joining := s.backend("default", "extract-2-abcd "+chain("a"))
@@ -194,7 +194,7 @@ func TestAWarmTemplateThatIsGone(t *testing.T) {
 	joined := s.backend("default", chain("a"))
 	err := s.sn.Commit(s.ctx, joined, joining)
 	require.ErrorIs(t, err, errdefs.ErrNotFound)
-	assert.ErrorContains(t, err, "somebody destroyed the warm template "+gone)
+	assert.ErrorContains(t, err, "somebody destroyed the cached template "+gone)
 	s.commit(joined, joining)
 	assert.Equal(t, gone, s.templateOf(joined))
 	s.requireInvariants()
@@ -205,7 +205,7 @@ func TestReviveDuringASweep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
-		a, b, c := threeWarm(s)
+		a, b, c := threeCached(s)
 		s.resize(1000)
 		asked := false
 		s.pool.interrupt(func(call string) error {
@@ -232,7 +232,7 @@ func TestASweepOfWhatIsMounted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
-		a, b, c := threeWarm(s)
+		a, b, c := threeCached(s)
 		s.pool.edit(func(state *fakeState) { state.mounted[c] = true })
 		s.resize(1100)
 		s.cleanup()
@@ -251,7 +251,7 @@ func TestASweepOfNothingButWhatIsMounted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
-		_, b, c := threeWarm(s)
+		_, b, c := threeCached(s)
 		s.pool.edit(func(state *fakeState) { state.mounted[b], state.mounted[c] = true, true })
 		s.resize(1000)
 		for range 3 {
@@ -280,7 +280,7 @@ func TestAQuotaOnRuntimesEvictsNoTemplates(t *testing.T) {
 	t.Run("pressure", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
-			a, b, c := threeWarm(s)
+			a, b, c := threeCached(s)
 			s.quota("tank/z/runtime", "700") // the container has 600 of it
 			s.cleanup()
 			s.cleanup()
@@ -291,7 +291,7 @@ func TestAQuotaOnRuntimesEvictsNoTemplates(t *testing.T) {
 	t.Run("no room", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t)
-			a, b, c := threeWarm(s)
+			a, b, c := threeCached(s)
 			s.quota("tank/z/runtime", "600")
 			s.pool.interrupt(func(call string) error {
 				if call == "apply" {
@@ -310,7 +310,7 @@ func TestAPrepareUnderPressureKeepsWhatItAsksFor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
-		_, _, c := threeWarm(s)
+		_, _, c := threeCached(s)
 		s.resize(1100)
 		time.Sleep(gaugeFresh)
 		_, unpacked := s.pull("default", "", chain("c"), hundred)

@@ -26,7 +26,7 @@ func (s *story) kept(template string) bool {
 func TestTemplatesOfViewsStayMounted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(time.Hour))
+		s := begin(t, keepCached(time.Hour))
 		s.layer("base", "", "b;")
 		base := s.templateOf("base")
 		assert.False(t, s.kept(base))
@@ -52,7 +52,7 @@ func TestTemplatesOfViewsStayMounted(t *testing.T) {
 func TestTemplatesOfViewsCanGo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepWarm(0))
+		s := begin(t, keepCached(0))
 		s.layer("base", "", "b;")
 		base := s.templateOf("base")
 		s.view("look", "base")
@@ -72,7 +72,7 @@ func TestAViewsMountThatStays(t *testing.T) {
 	t.Parallel()
 	for _, busy := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, keepWarm(time.Hour))
+			s := begin(t, keepCached(time.Hour))
 			a, _ := s.pull("default", "", chain("a"), "a;")
 			b, _ := s.pull("default", "", chain("b"), "b;")
 			one, other := s.templateOf(a), s.templateOf(b)
@@ -122,7 +122,7 @@ func TestAHeldMountThatStays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := stuckKernel{&kernel{at: make(map[string]string)}, &sync.Map{}}
-		s := begin(t, keepWarm(time.Hour), settings(func(c *Config) { c.MountDir, c.held = heldDir, k }), func(s *story) { k.pool = s.pool })
+		s := begin(t, keepCached(time.Hour), settings(func(c *Config) { c.MountDir, c.held = heldDir, k }), func(s *story) { k.pool = s.pool })
 		a, _ := s.pull("default", "", chain("a"), "a;")
 		template := s.templateOf(a)
 		s.cleanup()

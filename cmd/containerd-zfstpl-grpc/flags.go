@@ -23,14 +23,14 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "log-level", Usage: "`LEVEL`: trace, debug, info, warn or error (default: info)"},
 		&cli.StringFlag{Name: "zfs-client", Usage: "how to speak to ZFS: `CLIENT` auto, native or command (default: auto)"},
 		&cli.StringFlag{Name: "mounts", Usage: "how clients mount active snapshots: `FORM` auto, bind or zfs (default: auto)"},
-		&cli.BoolFlag{Name: "share-templates", Value: true, Usage: "let namespaces share the templates of layers they both have"},
+		&cli.BoolFlag{Name: "share-layers-across-namespaces", Value: true, Usage: "let namespaces share the templates of layers they both have"},
 		&cli.StringFlag{Name: "reuse-layers", Usage: "what becomes of a layer that is pulled and is in the pool: `MODE` auto, fetch, skip or off (default: auto)"},
 		&cli.StringSliceFlag{Name: "reuse-layers-in", Usage: "the same for one containerd namespace: `NAMESPACE=MODE`; may be repeated"},
 		&cli.StringFlag{Name: "foreign-snapshots", Usage: "what becomes of other people's snapshots of what nobody needs: `POLICY` keep or destroy (default: keep)"},
-		&cli.StringFlag{Name: "quota", Usage: "what a container can add to its image: a `SIZE` such as 10GiB, or 0 for no bound (default: 0)"},
-		&cli.StringFlag{Name: "warm-keep", Usage: "how long a template stays that nothing names: a `DURATION`, 0s or forever (default: 168h)"},
-		&cli.StringFlag{Name: "warm-max-bytes", Usage: "what such templates may have together: a `SIZE` such as 50GiB, or 0 for no bound (default: 0)"},
-		&cli.IntFlag{Name: "warm-pressure", Value: plugin.DefaultPressure, Usage: "how full the pool or a quota may be, in `PERCENT`, before such templates go; 0 for never"},
+		&cli.StringFlag{Name: "container-quota", Usage: "what a container can add to its image: a `SIZE` such as 10GiB, or 0 for no bound (default: 0)"},
+		&cli.StringFlag{Name: "cache-keep", Usage: "how long a template stays that nothing names: a `DURATION`, 0s or forever (default: 168h)"},
+		&cli.StringFlag{Name: "cache-max-bytes", Usage: "what such templates may have together: a `SIZE` such as 50GiB, or 0 for no bound (default: 0)"},
+		&cli.IntFlag{Name: "cache-pressure-percent", Value: plugin.DefaultCachePressure, Usage: "how full the pool or a quota may be, in `PERCENT`, before such templates go; 0 for never"},
 		&cli.StringFlag{Name: "cleanup-mode", Usage: "when what nobody needs is destroyed: `MODE` gc, background or manual (default: gc)"},
 	}
 }
@@ -59,8 +59,8 @@ func configuration(c *cli.Context) (plugin.Config, error) {
 	if c.IsSet("foreign-snapshots") {
 		config.ForeignSnapshots = snapshotter.ForeignPolicy(c.String("foreign-snapshots"))
 	}
-	if c.IsSet("share-templates") {
-		config.ShareTemplates = c.Bool("share-templates")
+	if c.IsSet("share-layers-across-namespaces") {
+		config.ShareLayers = c.Bool("share-layers-across-namespaces")
 	}
 	if c.IsSet("reuse-layers") {
 		config.ReuseLayers = snapshotter.ReuseMode(c.String("reuse-layers"))
@@ -78,10 +78,10 @@ func configuration(c *cli.Context) (plugin.Config, error) {
 	if c.IsSet("cleanup-mode") {
 		config.Cleanup.Mode = snapshotter.CleanupMode(c.String("cleanup-mode"))
 	}
-	if c.IsSet("warm-pressure") {
-		config.Warm.Pressure = c.Int("warm-pressure")
+	if c.IsSet("cache-pressure-percent") {
+		config.Cache.Pressure = c.Int("cache-pressure-percent")
 	}
-	for name, setting := range map[string]encoding.TextUnmarshaler{"quota": &config.Quota, "warm-keep": &config.Warm.Keep, "warm-max-bytes": &config.Warm.MaxBytes} {
+	for name, setting := range map[string]encoding.TextUnmarshaler{"container-quota": &config.ContainerQuota, "cache-keep": &config.Cache.Keep, "cache-max-bytes": &config.Cache.MaxBytes} {
 		if !c.IsSet(name) {
 			continue
 		}

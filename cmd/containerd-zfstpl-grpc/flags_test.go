@@ -77,7 +77,7 @@ func TestEverySettingIsAFlag(t *testing.T) {
 		known[f.Names()[0]] = true
 	}
 	keys := keysOf(reflect.TypeFor[plugin.Config](), "")
-	require.Contains(t, keys, "warm-keep")
+	require.Contains(t, keys, "cache-keep")
 	for _, key := range keys {
 		assert.True(t, known[key], "there is no --%s", key)
 		delete(known, key)
@@ -89,18 +89,18 @@ func TestEverySettingIsAFlag(t *testing.T) {
 // A flag wins over the file, and the file over what holds by default.
 func TestFlagsWin(t *testing.T) {
 	t.Parallel()
-	path := file(t, "dataset = 'tank/f'\nroot = '/f'\naddress = '/f.sock'\nlog_level = 'warn'\nwarm.keep = '1h'\n")
+	path := file(t, "dataset = 'tank/f'\nroot = '/f'\naddress = '/f.sock'\nlog_level = 'warn'\ncache.keep = '1h'\n")
 	config, err := configured(t, "--config", path)
 	require.NoError(t, err)
 	assert.Equal(t, "tank/f /f /f.sock warn", strings.Join([]string{config.Dataset, config.Root, config.Address, config.LogLevel}, " "))
 	assert.Equal(t, "1h0m0s", keep(t, config))
 
-	config, err = configured(t, "-c", path, "--dataset", "tank/a", "--root", "/a", "--address", "/a.sock", "--log-level", "debug", "--warm-keep", "forever")
+	config, err = configured(t, "-c", path, "--dataset", "tank/a", "--root", "/a", "--address", "/a.sock", "--log-level", "debug", "--cache-keep", "forever")
 	require.NoError(t, err)
 	assert.Equal(t, "tank/a /a /a.sock debug", strings.Join([]string{config.Dataset, config.Root, config.Address, config.LogLevel}, " "))
 	assert.Equal(t, "forever", keep(t, config))
 
-	config, err = configured(t, "-c", path, "--root", "", "--warm-keep", "0s")
+	config, err = configured(t, "-c", path, "--root", "", "--cache-keep", "0s")
 	require.NoError(t, err)
 	assert.Empty(t, config.Root, "a flag that is given and empty is given")
 	assert.Equal(t, "0s", keep(t, config))
@@ -108,29 +108,29 @@ func TestFlagsWin(t *testing.T) {
 	config, err = configured(t, "-c", file(t, ""))
 	require.NoError(t, err)
 	assert.Equal(t, plugin.DefaultConfig(), config)
-	assert.Equal(t, plugin.DefaultWarmKeep.String(), keep(t, config))
+	assert.Equal(t, plugin.DefaultCacheKeep.String(), keep(t, config))
 }
 
 // The settings of what a snapshotter does, on and off.
 func TestFlagsOfTheSnapshotter(t *testing.T) {
 	t.Parallel()
-	path := file(t, "share_templates = false\nreuse_layers = 'off'\nforeign_snapshots = 'destroy'\nquota = '1GiB'\nzfs_client = 'command'\nwarm.max_bytes = '1KiB'\nwarm.pressure = 0\ncleanup.mode = 'manual'\n")
+	path := file(t, "share_layers_across_namespaces = false\nreuse_layers = 'off'\nforeign_snapshots = 'destroy'\ncontainer_quota = '1GiB'\nzfs_client = 'command'\ncache.max_bytes = '1KiB'\ncache.pressure_percent = 0\ncleanup.mode = 'manual'\n")
 	for what, c := range map[string]struct {
 		args []string
 		want string
 	}{
 		"defaults": {[]string{"-c", file(t, "")}, "true auto keep 0 auto 0 80 gc"},
 		"a file":   {[]string{"-c", path}, "false off destroy 1073741824 command 1024 0 manual"},
-		"flags over a file": {[]string{"-c", path, "--share-templates", "--reuse-layers=fetch", "--foreign-snapshots", "keep", "--quota", "2KiB", "--zfs-client", "native", "--warm-max-bytes", "0", "--warm-pressure", "90", "--cleanup-mode", "background"},
+		"flags over a file": {[]string{"-c", path, "--share-layers-across-namespaces", "--reuse-layers=fetch", "--foreign-snapshots", "keep", "--container-quota", "2KiB", "--zfs-client", "native", "--cache-max-bytes", "0", "--cache-pressure-percent", "90", "--cleanup-mode", "background"},
 			"true fetch keep 2048 native 0 90 background"},
-		"flags over the defaults": {[]string{"-c", file(t, ""), "--share-templates=false", "--reuse-layers", "skip", "--foreign-snapshots", "destroy", "--quota", "5", "--warm-max-bytes=3", "--warm-pressure=0"},
+		"flags over the defaults": {[]string{"-c", file(t, ""), "--share-layers-across-namespaces=false", "--reuse-layers", "skip", "--foreign-snapshots", "destroy", "--container-quota", "5", "--cache-max-bytes=3", "--cache-pressure-percent=0"},
 			"false skip destroy 5 auto 3 0 gc"},
-		"no quota after all": {[]string{"-c", path, "--quota", ""}, "false off destroy 0 command 1024 0 manual"},
+		"no quota after all": {[]string{"-c", path, "--container-quota", ""}, "false off destroy 0 command 1024 0 manual"},
 	} {
 		config, err := configured(t, c.args...)
 		require.NoError(t, err, what)
-		assert.Equal(t, c.want+"\n", fmt.Sprintln(config.ShareTemplates, config.ReuseLayers, config.ForeignSnapshots, config.Quota.Bytes, config.ZFSClient,
-			config.Warm.MaxBytes.Bytes, config.Warm.Pressure, config.Cleanup.Mode), what)
+		assert.Equal(t, c.want+"\n", fmt.Sprintln(config.ShareLayers, config.ReuseLayers, config.ForeignSnapshots, config.ContainerQuota.Bytes, config.ZFSClient,
+			config.Cache.MaxBytes.Bytes, config.Cache.Pressure, config.Cleanup.Mode), what)
 	}
 }
 
@@ -146,7 +146,7 @@ func TestFlagsOfNamespaces(t *testing.T) {
 
 func keep(t *testing.T, config plugin.Config) string {
 	t.Helper()
-	text, err := config.Warm.Keep.MarshalText()
+	text, err := config.Cache.Keep.MarshalText()
 	require.NoError(t, err)
 	return string(text)
 }
@@ -160,9 +160,9 @@ func TestConfigurationRefuses(t *testing.T) {
 	}{
 		"no file":      {[]string{"--config", none}, none},
 		"bad file":     {[]string{"--config", file(t, "colour = 'blue'")}, "colour"},
-		"bad duration": {[]string{"--config", file(t, ""), "--warm-keep", "a week"}, "a week"},
-		"bad size":     {[]string{"--config", file(t, ""), "--quota", "10 gigs"}, "--quota: \"10 gigs\""},
-		"bad switch":   {[]string{"--config", file(t, ""), "--share-templates=maybe"}, "share-templates"},
+		"bad duration": {[]string{"--config", file(t, ""), "--cache-keep", "a week"}, "a week"},
+		"bad size":     {[]string{"--config", file(t, ""), "--container-quota", "10 gigs"}, "--container-quota: \"10 gigs\""},
+		"bad switch":   {[]string{"--config", file(t, ""), "--share-layers-across-namespaces=maybe"}, "share-layers-across-namespaces"},
 		"no mode":      {[]string{"--config", file(t, ""), "--reuse-layers-in", "moby"}, "NAMESPACE=MODE"},
 		"unknown flag": {[]string{"--colour", "blue"}, "colour"},
 		"no value":     {[]string{"--dataset"}, "dataset"},
@@ -192,7 +192,7 @@ func TestRunRefuses(t *testing.T) {
 		"a mode, in no":  {[]string{"-c", empty, "--dataset", "tank", "--reuse-layers-in", "=off"}, "a namespace has no name"},
 		"a bad address":  {[]string{"-c", empty, "--dataset", "tank", "--address", "x.sock"}, "x.sock"},
 		"a bad root":     {[]string{"-c", empty, "--dataset", "tank", "--root", "x"}, `"x"`},
-		"a bad duration": {[]string{"-c", empty, "--dataset", "tank", "--warm-keep", "-1h"}, "-1h"},
+		"a bad duration": {[]string{"-c", empty, "--dataset", "tank", "--cache-keep", "-1h"}, "-1h"},
 	} {
 		_, err := started(t, nil, c.args...)
 		require.ErrorContains(t, err, c.says, what)
@@ -203,7 +203,7 @@ func TestRunRefuses(t *testing.T) {
 
 func TestVersionAndHelp(t *testing.T) {
 	t.Parallel()
-	for arg, says := range map[string]string{"--version": plugin.Version(), "--help": "--warm-keep"} {
+	for arg, says := range map[string]string{"--version": plugin.Version(), "--help": "--cache-keep"} {
 		out, err := started(t, nil, arg)
 		require.NoError(t, err)
 		assert.Contains(t, out, says)

@@ -127,7 +127,7 @@ func (g *guard) accept(ctx context.Context, from *caller, isolated bool) {
 	entry := log.G(ctx).WithField("process", from.pid).WithField("program", from.name).WithField("containerd_address", g.address)
 	entry.Info("serving containerd")
 	if isolated {
-		entry.Info("containerd's content_sharing_policy is isolated: its namespaces share no templates, as with share_templates = false")
+		entry.Info("containerd's content_sharing_policy is isolated: its namespaces share no templates, as with share_layers_across_namespaces = false")
 	}
 }
 

@@ -136,11 +136,11 @@ func TestWhetherOneIsOwedIsNotKnown(t *testing.T) {
 		"no such file": {"--config", none},
 		"no dataset":   {"--config", file(t, "")},
 		"unknown key":  {"--config", file(t, "datset = 'tank/z'\n")},
-		"bad setting":  {"--config", file(t, "dataset = 'tank/z'\n[warm]\npressure = 101\n")},
-		"two words":    {"--config", file(t, "dataset = 'tank/z'\n"), "--auto"},
+		"bad setting":  {"--config", file(t, "dataset = 'tank/z'\n[cache]\npressure_percent = 101\n")},
+		"two words":    {"--config", file(t, "dataset = 'tank/z'\n"), "--if-needed"},
 		"a base":       {"--config", file(t, "dataset = 'tank/z'\n"), "tank/y"},
 	} {
-		_, err := run(t, append([]string{"cleanup", "--owed"}, args...)...)
+		_, err := run(t, append([]string{"cleanup", "--check"}, args...)...)
 		assert.ErrorAs(t, err, &notKnown{}, what)
 	}
 }
@@ -160,7 +160,9 @@ func TestCommandsRefuse(t *testing.T) {
 		"ls without a dataset":  {[]string{"ls", "--config", empty}, "no dataset is configured"},
 		"ls of a base":          {[]string{"ls", "tank/z"}, `unexpected argument "tank/z"`},
 		"df of a base":          {[]string{"df", "tank/z"}, "--dataset"},
-		"sweep of a base":       {[]string{"sweep", "tank/z", "--dry-run"}, "--dataset"},
+		"dry run of a base":     {[]string{"cleanup", "tank/z", "--dry-run"}, "--dataset"},
+		"check and stop":        {[]string{"cleanup", "--config", file(t, "dataset = 'tank/z'"), "--check", "--stop"}, "exclude each other"},
+		"all of no dry run":     {[]string{"cleanup", "--config", file(t, "dataset = 'tank/z'"), "--all"}, "need --dry-run"},
 		"stop behind a base":    {[]string{"cleanup", "tank/z", "--stop"}, "--dataset"},
 		"config of a base":      {[]string{"config", "containerd", "tank/z"}, "--dataset"},
 		"ls of a bad one":       {[]string{"ls", "--config", empty, "--dataset", "a b"}, "a b"},

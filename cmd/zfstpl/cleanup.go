@@ -20,25 +20,28 @@ import (
 func cleanupCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "cleanup",
-		Usage: "destroy what nobody needs, now",
-		Description: "Trash goes, and what the settings under [warm] let go; 'zfstpl sweep --dry-run'\n" +
-			"shows it before. Where the daemon runs it does the work, else this command\n" +
-			"does it itself, under the same lock. Ctrl-C stops it; what is left is for the\n" +
-			"next time.",
+		Usage: "destroy garbage and expired cached layers",
+		Description: "A cleanup destroys garbage, and the cached layers that exceed the limits under\n" +
+			"[cache]. --dry-run shows both and changes nothing. If a daemon serves the base,\n" +
+			"the daemon does the cleanup; otherwise this command does it under the same\n" +
+			"lock. Ctrl-C stops it, and the next cleanup destroys the rest.",
 		Flags: []cli.Flag{configFlag, datasetFlag, addressFlag,
-			&cli.BoolFlag{Name: "auto", Usage: "only if the base says that one is owed (property " + snapshotter.CleanupProperty + "), and without a word"},
-			&cli.BoolFlag{Name: "owed", Usage: "clean nothing: exit with 0 if one is owed, with 1 if not, with 255 where that cannot be told"},
-			&cli.BoolFlag{Name: "stop", Usage: "end the one that is under way, wherever it runs; in the background none begins again before containerd's next garbage collection"}},
+			&cli.BoolFlag{Name: "dry-run", Usage: "destroy nothing: list what a cleanup would destroy, in this order, and why"},
+			&cli.BoolFlag{Name: "all", Usage: "with --dry-run: list what is destroyed when something does not fit"},
+			&cli.BoolFlag{Name: "full", Usage: "with --dry-run: do not shorten chain IDs"},
+			&cli.BoolFlag{Name: "if-needed", Usage: "do nothing unless the base says that a cleanup is due (property " + snapshotter.CleanupProperty + "); print only warnings and errors"},
+			&cli.BoolFlag{Name: "check", Usage: "destroy nothing: exit with 0 if a cleanup is due, with 1 if not, with 255 if that is not known"},
+			&cli.BoolFlag{Name: "stop", Usage: "stop the running cleanup, in the daemon or in a command; in mode background the next one starts after containerd's next garbage collection"}},
 		Action: cleanup,
 	}
 }
 
 func cleanup(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
-		return notKnown{err} // --owed may be behind them
+		return notKnown{err} // an argument may hide --check, which follows it
 	}
 	err := cleanUp(c)
-	if c.Bool("owed") && err != nil && !errors.Is(err, errSilent) {
+	if c.Bool("check") && err != nil && !errors.Is(err, errSilent) {
 		return notKnown{err}
 	}
 	return err
@@ -52,71 +55,82 @@ func cleanUp(c *cli.Context) error {
 	if _, err := config.Check(); err != nil {
 		return err
 	}
-	if n := count(c.Bool("auto"), c.Bool("owed"), c.Bool("stop")); n > 1 {
-		return errors.New("--auto, --owed and --stop: say one of them")
+	if err := checkCleanupFlags(c); err != nil {
+		return err
 	}
-	if c.Bool("stop") {
+	switch {
+	case c.Bool("dry-run"):
+		return dryRun(c, config)
+	case c.Bool("stop"):
 		return stopCleanup(c, config)
-	}
-	if c.Bool("auto") || c.Bool("owed") {
-		owed, err := isOwed(c)
-		switch {
-		case err != nil:
-			return err
-		case !owed && c.Bool("owed"):
+	case c.Bool("check"):
+		due, err := cleanupIsDue(c)
+		if err == nil && !due {
 			return errSilent
-		case !owed || c.Bool("owed"):
-			return nil
+		}
+		return err
+	case c.Bool("if-needed"):
+		if due, err := cleanupIsDue(c); err != nil || !due {
+			return err
 		}
 	}
 	return cleanNow(c, config)
 }
 
-func count(flags ...bool) (n int) {
-	for _, f := range flags {
-		if f {
-			n++
+// checkCleanupFlags refuses flags that do not go together.
+func checkCleanupFlags(c *cli.Context) error {
+	modes := 0
+	for _, flag := range []string{"dry-run", "if-needed", "check", "stop"} {
+		if c.Bool(flag) {
+			modes++
 		}
 	}
-	return n
+	if modes > 1 {
+		return errors.New("--dry-run, --if-needed, --check and --stop exclude each other")
+	}
+	if !c.Bool("dry-run") && (c.Bool("all") || c.Bool("full")) {
+		return errors.New("--all and --full need --dry-run")
+	}
+	return nil
 }
 
-// isOwed asks the base, and nobody else.
-func isOwed(c *cli.Context) (bool, error) {
+// cleanupIsDue reports whether the base's property says that a cleanup is due. It does
+// not ask a daemon.
+func cleanupIsDue(c *cli.Context) (bool, error) {
 	base, pool, err := open(c)
 	if err != nil {
 		return false, err
 	}
 	defer pool.Close()
 	mark, err := plugin.ReadMark(c.Context, pool, base)
-	return mark.Owed(time.Now()), err
+	return mark.IsDue(time.Now()), err
 }
 
 func cleanNow(c *cli.Context, config plugin.Config) error {
-	if c.Bool("auto") {
+	if c.Bool("if-needed") {
 		config.LogLevel = "warn"
 	}
 	if err := config.SetLogLevel(); err != nil {
 		return err
 	}
-	shown := newProgress(c.App.ErrWriter, c.Bool("auto"))
+	shown := newProgress(c.App.ErrWriter, c.Bool("if-needed"))
 	err := cleanWherever(c.Context, config, shown.tell)
 	shown.end()
 	interrupted, stopped := err != nil && c.Err() != nil, errdefs.IsAborted(err)
 	var other *plugin.InUseError
 	switch {
-	case c.Bool("auto") && (interrupted || stopped):
+	case c.Bool("if-needed") && (interrupted || stopped):
 		return nil // the base still says that one is owed
 	case interrupted:
 		return errors.New("interrupted; the rest is for the next time")
 	case stopped:
 		return errors.New("stopped; the rest is for the next time")
-	case c.Bool("auto") && errors.As(err, &other) && !isServedElsewhere(other, config):
+	case c.Bool("if-needed") && errors.As(err, &other) && !isServedElsewhere(other, config):
 		return nil // whoever has the base cleans it up
 	case err != nil:
 		return err
 	}
-	if !c.Bool("auto") {
+	if !c.Bool("if-needed") {
 		_, err = fmt.Fprintln(c.App.Writer, shown.sum())
 	}
 	return err

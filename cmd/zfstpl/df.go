@@ -59,8 +59,8 @@ func printAccounts(w io.Writer, a snapshotter.Accounts, limits []space.Limit, na
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nimages %s, containers %s, warm %s, trash %s, other %s; %s can be reclaimed\n",
-		size(a.Templates), size(a.Containers), size(a.Warm), size(a.Trash), size(a.Other), size(a.Reclaimable))
+	fmt.Fprintf(w, "\nimages %s, containers %s, cached %s, garbage %s, other %s; %s can be reclaimed\n",
+		size(a.Templates), size(a.Containers), size(a.Cached), size(a.Garbage), size(a.Other), size(a.Reclaimable))
 	for _, l := range limits {
 		fmt.Fprintln(w, l)
 		if l.Stuck != "" {

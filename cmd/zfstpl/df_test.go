@@ -20,13 +20,13 @@ func TestPrintAccounts(t *testing.T) {
 		Images: []snapshotter.ImageAccount{
 			{Dataset: "tank/z/storage/" + chain("a"), Namespaces: []string{"default", "k8s.io"}, Unique: 1 << 20, Shared: 3 << 20, Containers: 2},
 			{Dataset: "tank/z/storage/opaque-1", Namespaces: []string{"a\x1b[2J"}, Unique: 100},
-		}, Templates: 4 << 20, Containers: 5, Warm: 6, Trash: 7, Other: 8, Reclaimable: 13,
+		}, Templates: 4 << 20, Containers: 5, Cached: 6, Garbage: 7, Other: 8, Reclaimable: 13,
 	}, []space.Limit{{Of: "pool tank", Used: 50, Total: 100, Stuck: "a checkpoint"}}, tree{}.name))
 	assert.Equal(t, `IMAGE                 NAMESPACES       UNIQUE  SHARED  CONTAINERS
 sha256:aaaaaaaaaaaa…  default, k8s.io  1MiB    3MiB    2
 opaque-1              a?[2J            100B    0B      0
 
-images 4MiB, containers 5B, warm 6B, trash 7B, other 8B; 13B can be reclaimed
+images 4MiB, containers 5B, cached 6B, garbage 7B, other 8B; 13B can be reclaimed
 pool tank is 50% full (50B of 100B)
   a checkpoint
 `, out.String())
@@ -38,8 +38,8 @@ func TestPrintPlan(t *testing.T) {
 	t1 := tree{now: func() time.Time { return noon }}
 	require.NoError(t, printPlan(&out, space.Plan{
 		Evict: []space.Eviction{
-			{Dataset: "tank/z/runtime/web-1", Why: "nobody needs it", Bytes: 10},
-			{Dataset: "tank/z/storage/" + chain("b"), Why: "pool tank is 90% full", Bytes: 1 << 20, Warm: true, LastUsed: noon.AddDate(0, 0, -3)},
+			{Dataset: "tank/z/runtime/web-1", Why: "garbage", Bytes: 10},
+			{Dataset: "tank/z/storage/" + chain("b"), Why: "pool tank is 90% full", Bytes: 1 << 20, Cached: true, LastUsed: noon.AddDate(0, 0, -3)},
 		}, Bytes: 1<<20 + 10, Problems: []string{"the quota of tank is 99% full"},
 	}, t1))
 	var lines []string
@@ -47,18 +47,17 @@ func TestPrintPlan(t *testing.T) {
 		lines = append(lines, strings.TrimRight(line, " \n"))
 	}
 	assert.Equal(t, []string{
-		"DATASET               GIVES BACK  LAST USED   WHY",
-		"web-1                 10B         –           nobody needs it",
-		"sha256:bbbbbbbbbbbb…  1MiB        3 days ago  pool tank is 90% full",
+		"DATASET               FREES  LAST USED   REASON",
+		"web-1                 10B    –           garbage",
+		"sha256:bbbbbbbbbbbb…  1MiB   3 days ago  pool tank is 90% full",
 		"2 datasets            1MiB",
 		"the quota of tank is 99% full",
 	}, lines)
 }
 
-// What would go is never taken for what went.
-func TestSweepWantsDryRun(t *testing.T) {
+// The error for a command of an older release names the command that replaces it.
+func TestRemovedCommandNamesItsSuccessor(t *testing.T) {
 	t.Parallel()
 	_, err := run(t, "sweep")
-	assert.ErrorContains(t, err, "--dry-run")
-	assert.ErrorContains(t, err, "zfstpl cleanup")
+	assert.ErrorContains(t, err, "zfstpl cleanup --dry-run")
 }

@@ -18,7 +18,7 @@ func TestSidesOf(t *testing.T) {
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
 	const storage, run = "tank/z/storage/", "tank/z/runtime/web-0123456789abcdef"
-	const trash = "tank/z/runtime/old-0123456789abcdef"
+	const garbage = "tank/z/runtime/old-0123456789abcdef"
 	const called = "tank/z/runtime/empty-0123456789abcdef"
 	a, b := storage+chain("a"), storage+chain("b")
 	entries := []snapshotter.Entry{
@@ -27,7 +27,7 @@ func TestSidesOf(t *testing.T) {
 		{Dataset: b, Parent: a, State: snapshotter.StateUsed, Records: records(
 			info(snapshots.KindCommitted, "default/2/"+chain("b")), info(snapshots.KindView, "default/5/look"))},
 		{Dataset: run, Parent: b, State: snapshotter.StateUsed, Records: records(info(snapshots.KindActive, "default/3/web"))},
-		{Dataset: trash, Parent: b, State: snapshotter.StateTrash},
+		{Dataset: garbage, Parent: b, State: snapshotter.StateGarbage},
 		{Dataset: storage + "empty", State: snapshotter.StateUsed},
 		{Dataset: called, Parent: a, State: snapshotter.StateUsed, Records: records(info(snapshots.KindActive, "default/7/empty"))},
 	}
@@ -40,7 +40,7 @@ func TestSidesOf(t *testing.T) {
 		b:                      {Lower: a + "@extracted", Upper: b + "@extracted"},
 		"look":                 {Lower: b + "@extracted", Upper: b + "@extracted"},
 		"empty":                {Lower: a + "@extracted", Upper: called},
-		trash:                  {Lower: b + "@extracted", Upper: trash},
+		garbage:                {Lower: b + "@extracted", Upper: garbage},
 	} {
 		sides, err := sidesOf(base, entries, name, "")
 		require.NoError(t, err, name)

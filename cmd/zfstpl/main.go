@@ -55,14 +55,23 @@ func app() *cli.App {
 	app.Usage = "administer container snapshots on ZFS"
 	app.Version = plugin.Version()
 	app.HideHelpCommand = true
-	app.Commands = []*cli.Command{initCommand(), lsCommand(), dfCommand(), sweepCommand(), cleanupCommand(), diffCommand(), configCommand()}
+	app.Commands = []*cli.Command{initCommand(), lsCommand(), dfCommand(), cleanupCommand(), diffCommand(), configCommand()}
 	app.Action = func(c *cli.Context) error {
 		if c.Args().Present() {
-			return fmt.Errorf("there is no command %q: 'zfstpl --help' lists them", c.Args().First())
+			return unknownCommand(c.Args().First())
 		}
 		return cli.ShowAppHelp(c)
 	}
 	return app
+}
+
+// unknownCommand returns the error for a command that does not exist. It names the
+// successor of a command of an older release.
+func unknownCommand(name string) error {
+	if name == "sweep" {
+		return errors.New("there is no command \"sweep\": use 'zfstpl cleanup --dry-run'")
+	}
+	return fmt.Errorf("there is no command %q: 'zfstpl --help' lists them", name)
 }
 
 // settings are the daemon's, from its configuration file where there is one:

@@ -38,7 +38,7 @@ func (t tree) print(w io.Writer, base string, entries []snapshotter.Entry) error
 		clones[e.Parent] = append(clones[e.Parent], e)
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "%s\tOWN\tALL\tBELONGS TO\n", base)
+	fmt.Fprintf(tw, "%s\tUSED\tREFER\tOWNER\n", base)
 	t.level(tw, clones, "", "")
 	fmt.Fprintf(tw, "%d datasets\t%s\t\t\n", len(entries), size(total))
 	return tw.Flush()
@@ -75,28 +75,28 @@ func (t tree) name(dataset string) string {
 // owner says what a dataset belongs to, or why it is there all the same.
 func (t tree) owner(e snapshotter.Entry) string {
 	if e.Problem != "" {
-		return "left alone: " + printable(strings.ReplaceAll(e.Problem, "\n", "; "), 0)
+		return "skipped: " + printable(strings.ReplaceAll(e.Problem, "\n", "; "), 0)
 	}
 	kept := ""
 	if len(e.Foreign) > 0 {
 		kept = ", kept by snapshots: " + printable(strings.Join(shortNames(e.Foreign), ", "), 0)
 	}
 	switch e.State {
-	case snapshotter.StateWarm:
-		return fmt.Sprintf("nobody, warm for %s%s", t.since(e.Since), kept)
-	case snapshotter.StateTrash:
+	case snapshotter.StateCached:
+		return fmt.Sprintf("cached, unused for %s%s", t.since(e.Since), kept)
+	case snapshotter.StateGarbage:
 		if kept != "" {
-			return "nobody" + kept
+			return "garbage" + kept
 		}
-		return "nobody, destroyed at the next cleanup"
+		return "garbage, destroyed by the next cleanup"
 	case snapshotter.StatePartial:
-		return "nobody, left by a crash"
+		return "partial, left by a crash"
 	case snapshotter.StateForeign:
-		return "not zfstpl's"
+		return "foreign"
 	}
 	switch {
 	case len(e.Records) == 0 && strings.HasSuffix(e.Dataset, "/empty"):
-		return "every image"
+		return "base of every image"
 	case len(e.Records) == 0:
 		return "a pull that fetches it"
 	}

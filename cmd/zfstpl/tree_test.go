@@ -42,7 +42,7 @@ func TestTree(t *testing.T) {
 	entries := []snapshotter.Entry{
 		{Dataset: runtime + "web-0123456789abcdef", Parent: storage + chain("b"), State: snapshotter.StateUsed, Used: 4096, Refer: 3 << 20,
 			Records: records(info(snapshots.KindActive, "default/9/web"))},
-		{Dataset: runtime + "old-0123456789abcde0", Parent: storage + chain("b"), State: snapshotter.StateTrash, Used: 1024},
+		{Dataset: runtime + "old-0123456789abcde0", Parent: storage + chain("b"), State: snapshotter.StateGarbage, Used: 1024},
 		{Dataset: storage + chain("a"), Parent: storage + "empty", State: snapshotter.StateUsed, Used: 1 << 20, Refer: 1 << 20, Records: records(
 			info(snapshots.KindCommitted, "default/2/"+chain("a")), info(snapshots.KindCommitted, "default/7/"+chain("a")),
 			info(snapshots.KindCommitted, "k8s.io/4/"+chain("a")), info(snapshots.KindView, "default/8/look"))},
@@ -51,7 +51,7 @@ func TestTree(t *testing.T) {
 		{Dataset: storage + chain("f"), Parent: storage + chain("a"), State: snapshotter.StateUsed},
 		{Dataset: runtime + "extract-ffffffffffff-0123456789abcde1", Parent: storage + chain("f"), State: snapshotter.StateUsed, StandsFor: chain("f"),
 			Records: records(info(snapshots.KindActive, "zoo/9/extract-1-x "+chain("f")))},
-		{Dataset: storage + chain("c"), Parent: storage + chain("a"), State: snapshotter.StateWarm, Since: noon.Add(-26 * time.Hour), Foreign: []string{storage + chain("c") + "@nightly", storage + chain("c") + "@weekly"}},
+		{Dataset: storage + chain("c"), Parent: storage + chain("a"), State: snapshotter.StateCached, Since: noon.Add(-26 * time.Hour), Foreign: []string{storage + chain("c") + "@nightly", storage + chain("c") + "@weekly"}},
 		{Dataset: storage + "opaque-0123456789abcdef", Parent: storage + "empty", State: snapshotter.StateUsed,
 			Records: records(info(snapshots.KindCommitted, "default/5/saved"), info(snapshots.KindCommitted, "plain"))},
 		{Dataset: storage + "empty", State: snapshotter.StateUsed, Used: 24576, Refer: 24576},
@@ -60,19 +60,19 @@ func TestTree(t *testing.T) {
 		{Dataset: storage + chain("e"), Parent: storage + "empty", State: snapshotter.StateUsed, Problem: "part 2 of 3 is missing"},
 	}
 	assert.Equal(t, `
-tank/z                                          OWN       ALL    BELONGS TO
-mine                                            0B        0B     not zfstpl's
-sha256:dddddddddddd…                            0B        0B     nobody, left by a crash
-empty                                           24KiB     24KiB  every image
+tank/z                                          USED      REFER  OWNER
+mine                                            0B        0B     foreign
+sha256:dddddddddddd…                            0B        0B     partial, left by a crash
+empty                                           24KiB     24KiB  base of every image
 ├─ opaque-0123456789abcdef                      0B        0B     snapshot default/saved, snapshot plain
 ├─ sha256:aaaaaaaaaaaa…                         1MiB      1MiB   image layer in default, image layer in k8s.io, view default/look
 │  ├─ sha256:bbbbbbbbbbbb…                      2MiB      3MiB   image layer
-│  │  ├─ old-0123456789abcde0                   1KiB      0B     nobody, destroyed at the next cleanup
+│  │  ├─ old-0123456789abcde0                   1KiB      0B     garbage, destroyed by the next cleanup
 │  │  └─ web-0123456789abcdef                   4KiB      3MiB   active default/web
 │  ├─ sha256:ffffffffffff…                      0B        0B     a pull that fetches it
 │  │  └─ extract-ffffffffffff-0123456789abcde1  0B        0B     active zoo/extract-1-x sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff…, stands for this layer
-│  └─ sha256:cccccccccccc…                      0B        0B     nobody, warm for 26 hours, kept by snapshots: nightly, weekly
-└─ sha256:eeeeeeeeeeee…                         0B        0B     left alone: part 2 of 3 is missing
+│  └─ sha256:cccccccccccc…                      0B        0B     cached, unused for 26 hours, kept by snapshots: nightly, weekly
+└─ sha256:eeeeeeeeeeee…                         0B        0B     skipped: part 2 of 3 is missing
 12 datasets                                     3.028MiB
 `, drawn(t, false, entries))
 	full := drawn(t, true, entries)
@@ -84,7 +84,7 @@ empty                                           24KiB     24KiB  every image
 func TestTreeOfNothing(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, `
-tank/z      OWN  ALL  BELONGS TO
+tank/z      USED  REFER  OWNER
 0 datasets  0B
 `, drawn(t, false, nil))
 }

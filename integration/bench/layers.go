@@ -115,7 +115,7 @@ func (b *layersBench) setUp(ctx context.Context) error {
 		return err
 	}
 	// What is imported again is to be unpacked again.
-	if err := daemon.Start(ctx, "native", "--warm-keep", "0s"); err != nil {
+	if err := daemon.Start(ctx, "native", "--cache-keep", "0s"); err != nil {
 		return err
 	}
 	for _, name := range []string{report.ZFSPlugin, report.OverlayZFS} {

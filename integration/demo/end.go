@@ -37,11 +37,11 @@ func (t *tour) removeAll(ctx context.Context) error {
 // cleanUp destroys what is warm too, which a daemon would keep for a week.
 func (t *tour) cleanUp(ctx context.Context) error {
 	path := t.path("zfstpl.toml")
-	settings := fmt.Sprintf("dataset = %q\nroot = %q\naddress = %q\nwarm.keep = \"0s\"\n", t.dataset(), t.root(), t.socket())
+	settings := fmt.Sprintf("dataset = %q\nroot = %q\naddress = %q\ncache.keep = \"0s\"\n", t.dataset(), t.root(), t.socket())
 	if err := os.WriteFile(path, []byte(settings), 0o600); err != nil {
 		return err
 	}
-	t.say("its configuration says that nothing is kept: warm.keep is 0s")
+	t.say("its configuration says that nothing is kept: cache.keep is 0s")
 	if _, err := t.do(ctx, "zfstpl", "cleanup", "--config", path); err != nil {
 		return err
 	}

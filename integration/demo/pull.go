@@ -108,7 +108,7 @@ func (t *tour) pull(ctx context.Context) (registry.Fetched, error) {
 }
 
 // showWarm shows what is left of an image that is gone.
-func (t *tour) showWarm(ctx context.Context) error {
+func (t *tour) showCached(ctx context.Context) error {
 	_, err := t.do(ctx, "zfstpl", "df", "--dataset", t.dataset())
 	return err
 }

@@ -57,8 +57,8 @@ func (m *machine) startDaemon(ctx context.Context) error {
 	defer log.Close() // the process has its own
 	d := &daemon{exited: make(chan struct{})}
 	d.cmd = exec.Command(filepath.Join(m.bin, "containerd-zfstpl-grpc"), "--dataset", baseName, "--root", rootDir,
-		"--address", socket, "--log-level", "debug", "--warm-keep", m.plan.keep, "--zfs-client", m.plan.client,
-		"--cleanup-mode", m.plan.mode, "--reuse-layers", "skip", "--warm-max-bytes", m.plan.warm, "--containerd-address", layersSocket)
+		"--address", socket, "--log-level", "debug", "--cache-keep", m.plan.keep, "--zfs-client", m.plan.client,
+		"--cleanup-mode", m.plan.mode, "--reuse-layers", "skip", "--cache-max-bytes", m.plan.cached, "--containerd-address", layersSocket)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	if err := tied.Start(d.cmd); err != nil {

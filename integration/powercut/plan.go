@@ -22,10 +22,10 @@ type plan struct {
 	last     bool // no cut: everything is removed
 	narrow   bool // there is room for one layer, and every other one wants a sweep
 
-	keep   string // how long the daemon keeps warm templates
+	keep   string // how long the daemon keeps cached templates
 	client string // how the daemon speaks to ZFS
 	mode   string // when the daemon cleans up
-	warm   string // what its warm templates may have together
+	cached string // what its cached templates may have together
 }
 
 // narrowRequests are the most where there is little room.
@@ -42,12 +42,12 @@ func planOf(opts options) plan {
 		last:     opts.cycle >= opts.cuts,
 	}
 	p.mode = []string{"gc", "gc", "background", "manual"}[r.IntN(4)]
-	p.warm = []string{"0", "64KiB"}[r.IntN(2)]
+	p.cached = []string{"0", "64KiB"}[r.IntN(2)]
 	if p.narrow = r.IntN(3) == 0; p.narrow {
 		// What is unpacked takes long, and something has to be warm.
 		p.requests = 1 + r.IntN(narrowRequests)
 		p.delay = time.Duration(r.Int64N(int64(5 * time.Second)))
-		p.keep, p.warm = "forever", "0"
+		p.keep, p.cached = "forever", "0"
 	}
 	if p.early {
 		p.delay = time.Duration(r.Int64N(int64(4 * time.Second)))
@@ -68,7 +68,7 @@ func (p plan) String() string {
 	case p.narrow:
 		when += ", with room for one layer"
 	}
-	return fmt.Sprintf("%s; warm templates are kept %s and have at most %s (0: any), cleanups %s, ZFS client %s", when, p.keep, p.warm, p.mode, p.client)
+	return fmt.Sprintf("%s; cached templates are kept %s and have at most %s (0: any), cleanups %s, ZFS client %s", when, p.keep, p.cached, p.mode, p.client)
 }
 
 // cutter says when to cut.

@@ -19,7 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/zfstpl/zfstpl/snapshotter/kind"
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -237,7 +237,7 @@ func (s *Service) Layer(ctx context.Context, sides Sides, w io.Writer, epoch *ti
 
 // zfsError gives what ZFS answered the kind that containerd knows.
 func zfsError(err error) error {
-	if k := kind.Of(err); k != nil {
+	if k := errkind.Of(err); k != nil {
 		return fmt.Errorf("%w: %w", err, k)
 	}
 	return err

@@ -90,7 +90,7 @@ func TestApplyIntoAStandIn(t *testing.T) {
 		lost      bool  // the blob is not in the store
 		wrong     error // it is another layer
 		want      error
-		read      bool  // the blob may be read: a reader is ahead of what it is read for
+		read      bool // the blob may be read: a reader is ahead of what it is read for
 	}{
 		"the same blob":                {knownLayer{diffID, blob}, gzipped, gz, false, nil, nil, false},
 		"the same blob, in Docker's":   {knownLayer{diffID, blob}, "application/vnd.docker.image.rootfs.diff.tar.gzip", gz, false, nil, nil, false},

@@ -10,10 +10,10 @@ import (
 type Node struct {
 	Dataset string
 	Origin  string // the dataset whose snapshot it is a clone of, or ""
-	Doomed  bool   // nobody needs it: it goes in any case
+	Destroy bool   // nobody needs it: it goes in any case
 	// Warm tells that it is a template that no record names and that nothing
 	// holds: it may go.
-	Warm bool
+	Cached bool
 	// Layer tells that a warm one is a layer, which somebody may pull again.
 	Layer    bool
 	LastUsed time.Time // of a warm one
@@ -62,7 +62,7 @@ func (t *tree) doomed() []Node {
 			return done
 		}
 		planned[n.Dataset] = false // whatever comes back to here is no tree
-		free := n.Doomed
+		free := n.Destroy
 		for _, c := range t.clones[n.Dataset] {
 			// Visit every clone, also of a dataset that stays: its doomed
 			// clones go all the same.

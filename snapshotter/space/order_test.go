@@ -17,16 +17,16 @@ func TestOrder(t *testing.T) {
 		want  []string
 	}{
 		"nothing":           {nil, nil},
-		"nothing doomed":    {[]Node{{Dataset: "a", Origin: "", Doomed: false}}, nil},
-		"one":               {[]Node{{Dataset: "a", Origin: "", Doomed: true}}, []string{"a"}},
-		"leaf first":        {[]Node{{Dataset: "a", Origin: "", Doomed: true}, {Dataset: "b", Origin: "a", Doomed: true}, {Dataset: "c", Origin: "b", Doomed: true}}, []string{"c", "b", "a"}},
-		"below one in use":  {[]Node{{Dataset: "a", Origin: "", Doomed: false}, {Dataset: "b", Origin: "a", Doomed: true}}, []string{"b"}},
-		"above one in use":  {[]Node{{Dataset: "a", Origin: "", Doomed: true}, {Dataset: "b", Origin: "a", Doomed: true}, {Dataset: "c", Origin: "b", Doomed: false}}, nil},
-		"beside one in use": {[]Node{{Dataset: "a", Origin: "", Doomed: true}, {Dataset: "b", Origin: "a", Doomed: false}, {Dataset: "c", Origin: "a", Doomed: true}}, []string{"c"}},
-		"an unknown origin": {[]Node{{Dataset: "a", Origin: "elsewhere", Doomed: true}}, []string{"a"}},
-		"a circle":          {[]Node{{Dataset: "a", Origin: "b", Doomed: true}, {Dataset: "b", Origin: "a", Doomed: true}}, nil},
-		"its own origin":    {[]Node{{Dataset: "a", Origin: "a", Doomed: true}}, nil},
-		"listed twice":      {[]Node{{Dataset: "a", Origin: "", Doomed: true}, {Dataset: "a", Origin: "", Doomed: true}}, []string{"a"}},
+		"nothing doomed":    {[]Node{{Dataset: "a", Origin: "", Destroy: false}}, nil},
+		"one":               {[]Node{{Dataset: "a", Origin: "", Destroy: true}}, []string{"a"}},
+		"leaf first":        {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: true}, {Dataset: "c", Origin: "b", Destroy: true}}, []string{"c", "b", "a"}},
+		"below one in use":  {[]Node{{Dataset: "a", Origin: "", Destroy: false}, {Dataset: "b", Origin: "a", Destroy: true}}, []string{"b"}},
+		"above one in use":  {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: true}, {Dataset: "c", Origin: "b", Destroy: false}}, nil},
+		"beside one in use": {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: false}, {Dataset: "c", Origin: "a", Destroy: true}}, []string{"c"}},
+		"an unknown origin": {[]Node{{Dataset: "a", Origin: "elsewhere", Destroy: true}}, []string{"a"}},
+		"a circle":          {[]Node{{Dataset: "a", Origin: "b", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: true}}, nil},
+		"its own origin":    {[]Node{{Dataset: "a", Origin: "a", Destroy: true}}, nil},
+		"listed twice":      {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "a", Origin: "", Destroy: true}}, []string{"a"}},
 	} {
 		assert.Equal(t, c.want, Order(c.nodes), what)
 	}
@@ -36,7 +36,7 @@ func TestOrder(t *testing.T) {
 func randomTree(r *rand.Rand) []Node {
 	nodes := make([]Node, r.IntN(40))
 	for i := range nodes {
-		nodes[i] = Node{Dataset: fmt.Sprintf("n%02d", i), Doomed: r.IntN(4) > 0}
+		nodes[i] = Node{Dataset: fmt.Sprintf("n%02d", i), Destroy: r.IntN(4) > 0}
 		if i > 0 && r.IntN(10) > 0 {
 			nodes[i].Origin = nodes[r.IntN(i)].Dataset
 		}
@@ -61,8 +61,8 @@ func TestOrderOfRandomTrees(t *testing.T) {
 		}
 		for _, n := range nodes {
 			place, planned := at[n.Dataset]
-			require.False(t, planned && !n.Doomed, "%s is not doomed", n.Dataset)
-			free := n.Doomed
+			require.False(t, planned && !n.Destroy, "%s is not doomed", n.Dataset)
+			free := n.Destroy
 			for _, clone := range nodes {
 				if clone.Origin != n.Dataset {
 					continue

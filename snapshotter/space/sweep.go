@@ -13,7 +13,7 @@ const Forever time.Duration = -1
 // percentage points: the next layer should not bring the pressure back at once.
 const Relief = 5
 
-// Policy says which warm templates go.
+// Policy says which cached templates go.
 type Policy struct {
 	// Keep is how long one stays after its last use; zero keeps none.
 	Keep time.Duration
@@ -25,7 +25,7 @@ type Policy struct {
 	// All lets everything go that can.
 	All bool
 	// WarmOnly leaves trash to the next cleanup.
-	WarmOnly bool
+	CachedOnly bool
 }
 
 // Expired tells whether what was last used then has been kept for long enough.
@@ -38,7 +38,7 @@ type Eviction struct {
 	Dataset  string
 	Why      string
 	Bytes    uint64    // that come back
-	Warm     bool      // it is a warm template, and no trash
+	Cached   bool      // it is a cached template, and no trash
 	LastUsed time.Time // of a warm one
 }
 
@@ -50,10 +50,10 @@ type Plan struct {
 	Problems []string
 }
 
-// Relieves tells whether a warm template goes in it.
+// Relieves tells whether a cached template goes in it.
 func (p Plan) Relieves() bool {
 	for _, e := range p.Evict {
-		if e.Warm {
+		if e.Cached {
 			return true
 		}
 	}
@@ -68,19 +68,19 @@ func (p Plan) Relieves() bool {
 func Sweep(nodes []Node, limits []Limit, policy Policy, now time.Time) Plan {
 	nodes = append([]Node(nil), nodes...)
 	for i, n := range nodes {
-		nodes[i].Doomed = n.Doomed && (n.Warm || !policy.WarmOnly) || n.Warm && policy.Expired(n.LastUsed, now)
+		nodes[i].Destroy = n.Destroy && (n.Cached || !policy.CachedOnly) || n.Cached && policy.Expired(n.LastUsed, now)
 	}
 	s := sweep{policy: policy, now: now}
 	t := newTree(nodes)
 	gone := make(map[string]bool)
 	for _, n := range t.doomed() {
 		gone[n.Dataset] = true
-		s.evict(n, s.whyDoomed(n))
+		s.evict(n, s.reason(n))
 	}
 	s.queue = leastRecentlyUsed(t, gone)
 	for _, n := range t.nodes {
-		if n.Warm && !gone[n.Dataset] {
-			s.warm += n.Bytes
+		if n.Cached && !gone[n.Dataset] {
+			s.cached += n.Bytes
 		}
 	}
 	if policy.All {
@@ -95,18 +95,18 @@ type sweep struct {
 	policy Policy
 	now    time.Time
 	queue  []Node // warm ones in the order in which they may go
-	warm   uint64 // bytes of those that stay
+	cached uint64 // bytes of those that stay
 	plan   Plan
 }
 
 func (s *sweep) evict(n Node, why string) {
-	s.plan.Evict = append(s.plan.Evict, Eviction{Dataset: n.Dataset, Why: why, Bytes: n.Bytes, Warm: n.Warm, LastUsed: n.LastUsed})
+	s.plan.Evict = append(s.plan.Evict, Eviction{Dataset: n.Dataset, Why: why, Bytes: n.Bytes, Cached: n.Cached, LastUsed: n.LastUsed})
 	s.plan.Bytes += n.Bytes
 }
 
-func (s *sweep) whyDoomed(n Node) string {
-	if !n.Warm {
-		return "nobody needs it"
+func (s *sweep) reason(n Node) string {
+	if !n.Cached {
+		return "garbage"
 	}
 	return Unused(n.LastUsed, s.now)
 }
@@ -121,7 +121,7 @@ func (s *sweep) takeWhile(wanted func() bool, why string) {
 	for len(s.queue) > 0 && wanted() {
 		n := s.queue[0]
 		s.queue = s.queue[1:]
-		s.warm -= n.Bytes
+		s.cached -= n.Bytes
 		s.evict(n, why)
 	}
 }
@@ -131,7 +131,7 @@ func (s *sweep) boundBytes() {
 	if most == 0 {
 		return
 	}
-	s.takeWhile(func() bool { return s.warm > most }, fmt.Sprintf("warm templates may have %s in all", Size(most)))
+	s.takeWhile(func() bool { return s.cached > most }, fmt.Sprintf("cached templates may have %s in all", Size(most)))
 }
 
 // relieve evicts for the limits that are too full.
@@ -177,7 +177,7 @@ func leastRecentlyUsed(t *tree, gone map[string]bool) []Node {
 	}
 	var ready oldest
 	offer := func(n Node) {
-		if n.Warm && !gone[n.Dataset] && clones[n.Dataset] == 0 {
+		if n.Cached && !gone[n.Dataset] && clones[n.Dataset] == 0 {
 			heap.Push(&ready, n)
 		}
 	}

@@ -13,23 +13,23 @@ import (
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // warm is a template of 100 bytes that was last used so many hours ago.
-func warm(dataset, origin string, hours int) Node {
-	return Node{Dataset: dataset, Origin: origin, Warm: true, LastUsed: now.Add(-time.Duration(hours) * time.Hour), Bytes: 100}
+func cached(dataset, origin string, hours int) Node {
+	return Node{Dataset: dataset, Origin: origin, Cached: true, LastUsed: now.Add(-time.Duration(hours) * time.Hour), Bytes: 100}
 }
 
 func used(dataset, origin string) Node {
 	return Node{Dataset: dataset, Origin: origin, Bytes: 1000}
 }
 
-func trash(dataset, origin string) Node {
-	return Node{Dataset: dataset, Origin: origin, Doomed: true, Bytes: 10}
+func garbage(dataset, origin string) Node {
+	return Node{Dataset: dataset, Origin: origin, Destroy: true, Bytes: 10}
 }
 
 func pool(used, total uint64) []Limit { return []Limit{{Of: "pool tank", Used: used, Total: total}} }
 
 func TestSweep(t *testing.T) {
 	t.Parallel()
-	chain := []Node{used("base", ""), warm("a", "base", 5), warm("b", "a", 9), warm("c", "base", 7), used("d", "base"), trash("t", "base")}
+	chain := []Node{used("base", ""), cached("a", "base", 5), cached("b", "a", 9), cached("c", "base", 7), used("d", "base"), garbage("t", "base")}
 	forever := Policy{Keep: Forever}
 	for what, c := range map[string]struct {
 		nodes    []Node
@@ -39,29 +39,29 @@ func TestSweep(t *testing.T) {
 		why      string // of the last
 		problems []string
 	}{
-		"trash alone":                     {chain, nil, forever, []string{"t"}, "nobody needs it", nil},
-		"none is kept":                    {chain, nil, Policy{}, []string{"b", "a", "c", "t"}, "nobody needs it", nil},
-		"too old":                         {chain, nil, Policy{Keep: 8 * time.Hour}, []string{"b", "t"}, "nobody needs it", nil},
-		"old below young":                 {[]Node{warm("a", "", 9), warm("b", "a", 1)}, nil, Policy{Keep: 5 * time.Hour}, nil, "", nil},
+		"trash alone":                     {chain, nil, forever, []string{"t"}, "garbage", nil},
+		"none is kept":                    {chain, nil, Policy{}, []string{"b", "a", "c", "t"}, "garbage", nil},
+		"too old":                         {chain, nil, Policy{Keep: 8 * time.Hour}, []string{"b", "t"}, "garbage", nil},
+		"old below young":                 {[]Node{cached("a", "", 9), cached("b", "a", 1)}, nil, Policy{Keep: 5 * time.Hour}, nil, "", nil},
 		"everything":                      {chain, nil, Policy{Keep: Forever, All: true}, []string{"t", "b", "c", "a"}, "room is wanted", nil},
-		"more bytes than may be":          {chain, nil, Policy{Keep: Forever, MaxBytes: 150}, []string{"t", "b", "c"}, "warm templates may have 150B in all", nil},
-		"as many bytes as may be":         {chain, nil, Policy{Keep: Forever, MaxBytes: 300}, []string{"t"}, "nobody needs it", nil},
-		"not too full":                    {chain, pool(800, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "nobody needs it", nil},
-		"trash is enough":                 {chain, pool(805, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "nobody needs it", nil},
+		"more bytes than may be":          {chain, nil, Policy{Keep: Forever, MaxBytes: 150}, []string{"t", "b", "c"}, "cached templates may have 150B in all", nil},
+		"as many bytes as may be":         {chain, nil, Policy{Keep: Forever, MaxBytes: 300}, []string{"t"}, "garbage", nil},
+		"not too full":                    {chain, pool(800, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
+		"trash is enough":                 {chain, pool(805, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
 		"a little too full":               {chain, pool(850, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t", "b"}, "pool tank is 85% full (850B of 1000B)", nil},
 		"further down than the threshold": {chain, pool(905, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t", "b", "c"}, "pool tank is 90% full (905B of 1000B)", nil},
-		"it frees itself":                 {chain, []Limit{{Of: "p", Used: 950, Total: 1000, Freeing: 200}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "nobody needs it", nil},
-		"no pressure is looked at":        {chain, pool(950, 1000), forever, []string{"t"}, "nobody needs it", nil},
-		"it would not help": {chain, pool(9900, 10000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "nobody needs it",
+		"it frees itself":                 {chain, []Limit{{Of: "p", Used: 950, Total: 1000, Freeing: 200}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
+		"no pressure is looked at":        {chain, pool(950, 1000), forever, []string{"t"}, "garbage", nil},
+		"it would not help": {chain, pool(9900, 10000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage",
 			[]string{"pool tank is 99% full (9.668KiB of 9.766KiB), and the 300B that are warm would not bring it below 80%"}},
-		"a checkpoint": {chain, []Limit{{Of: "pool tank", Used: 900, Total: 1000, Stuck: "it has a checkpoint"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "nobody needs it",
+		"a checkpoint": {chain, []Limit{{Of: "pool tank", Used: 900, Total: 1000, Stuck: "it has a checkpoint"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage",
 			[]string{"pool tank is 90% full (900B of 1000B), and to evict would not help: it has a checkpoint"}},
 		"a quota below a pool that is stuck": {chain, []Limit{
 			{Of: "pool tank", Used: 900, Total: 1000, Stuck: "it has a checkpoint"}, {Of: "quota of tank/x", Used: 900, Total: 1000},
 		}, Policy{Keep: Forever, Pressure: 80}, []string{"t", "b", "c"}, "quota of tank/x is 90% full (900B of 1000B)",
 			[]string{"pool tank is 90% full (900B of 1000B), and to evict would not help: it has a checkpoint"}},
-		"no limit at all":     {chain, []Limit{{Of: "x"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "nobody needs it", nil},
-		"something stands on": {[]Node{warm("a", "", 9), used("r", "a")}, nil, Policy{All: true}, nil, "", nil},
+		"no limit at all":     {chain, []Limit{{Of: "x"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
+		"something stands on": {[]Node{cached("a", "", 9), used("r", "a")}, nil, Policy{All: true}, nil, "", nil},
 	} {
 		p := Sweep(c.nodes, c.limits, c.policy, now)
 		var names []string
@@ -81,8 +81,8 @@ func TestSweep(t *testing.T) {
 
 func TestSweepOfWarmTemplatesSaysSinceWhen(t *testing.T) {
 	t.Parallel()
-	p := Sweep([]Node{warm("a", "", 3)}, nil, Policy{Keep: time.Hour}, now)
-	assert.Equal(t, []Eviction{{Dataset: "a", Why: "not used for 3h0m0s", Bytes: 100, Warm: true, LastUsed: now.Add(-3 * time.Hour)}}, p.Evict)
+	p := Sweep([]Node{cached("a", "", 3)}, nil, Policy{Keep: time.Hour}, now)
+	assert.Equal(t, []Eviction{{Dataset: "a", Why: "not used for 3h0m0s", Bytes: 100, Cached: true, LastUsed: now.Add(-3 * time.Hour)}}, p.Evict)
 }
 
 // Of any tree: nothing goes that is used or that something stands on, clones go
@@ -96,8 +96,8 @@ func TestSweepOfRandomTrees(t *testing.T) {
 	for range 500 {
 		nodes := randomTree(r)
 		for i := range nodes {
-			nodes[i].Doomed = false
-			nodes[i].Warm, nodes[i].Bytes = r.IntN(3) > 0, uint64(r.IntN(100))
+			nodes[i].Destroy = false
+			nodes[i].Cached, nodes[i].Bytes = r.IntN(3) > 0, uint64(r.IntN(100))
 			nodes[i].LastUsed = now.Add(-time.Duration(r.IntN(1000)) * time.Hour)
 		}
 		before := slices.Clone(nodes)
@@ -111,10 +111,10 @@ func TestSweepOfRandomTrees(t *testing.T) {
 		}
 		for _, e := range p.Evict {
 			n, ok := left[e.Dataset]
-			require.True(t, ok && n.Warm, e.Dataset)
+			require.True(t, ok && n.Cached, e.Dataset)
 			require.True(t, isLeaf(left, n), "%s has a clone that stays", e.Dataset)
 			for _, other := range left {
-				if other.Warm && isLeaf(left, other) {
+				if other.Cached && isLeaf(left, other) {
 					require.False(t, other.LastUsed.Before(n.LastUsed), "%s was to go before %s", other.Dataset, n.Dataset)
 				}
 			}

@@ -17,9 +17,9 @@ const destroyBatch = 50
 
 // What destroy.lua answers beside errnos.
 const (
-	codeHasClones = 1001
-	codeForeign   = 1002
-	codeHalf      = 2000 // is added to an errno
+	codeHasClones    = 1001
+	codeForeign      = 1002
+	codeSnapshotLost = 2000 // is added to an errno
 )
 
 // Destroy destroys file systems in the given order, each together with its
@@ -70,9 +70,9 @@ func (c *Client) destroyProgram(ctx context.Context, own string, batch []string,
 }
 
 func destroyError(name string, code int) error {
-	if code > codeHalf {
-		err := errnoError("destroy", name, syscall.Errno(code-codeHalf))
-		err.Half = true
+	if code > codeSnapshotLost {
+		err := errnoError("destroy", name, syscall.Errno(code-codeSnapshotLost))
+		err.SnapshotLost = true
 		return err
 	}
 	switch code {

@@ -32,7 +32,7 @@ type Error struct {
 	Kind    error  // one of the kinds above, or nil
 	Detail  string // what ZFS said, where it said more than the kind does
 	// Half is of a destroy: the dataset is there still, and its own snapshot is not.
-	Half bool
+	SnapshotLost bool
 }
 
 func (e *Error) Error() string {
@@ -43,7 +43,7 @@ func (e *Error) Error() string {
 	if e.Detail != "" {
 		s += ": " + e.Detail
 	}
-	if e.Half {
+	if e.SnapshotLost {
 		s += ", and its snapshot is gone: it was written into, or there was no room to take it again"
 	}
 	return s

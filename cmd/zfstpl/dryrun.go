@@ -13,30 +13,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
-func sweepCommand() *cli.Command {
-	return &cli.Command{
-		Name:  "sweep",
-		Usage: "show what a cleanup would destroy, and why",
-		Description: "What goes is trash, and of the templates that no image names those that the\n" +
-			"settings under [warm] let go, in this order. Reads the pool and changes\n" +
-			"nothing; the daemon may run or not. 'zfstpl cleanup' does it.",
-		Flags: []cli.Flag{configFlag, datasetFlag,
-			&cli.BoolFlag{Name: "dry-run", Usage: "required, so that nobody takes this for the deed"},
-			&cli.BoolFlag{Name: "all", Usage: "what would go if something did not fit"},
-			&cli.BoolFlag{Name: "full", Usage: "do not shorten chain IDs"}},
-		Before: noArguments,
-		Action: sweep,
-	}
-}
-
-func sweep(c *cli.Context) error {
-	if !c.Bool("dry-run") {
-		return fmt.Errorf("say --dry-run to see what would go; 'zfstpl cleanup' does it")
-	}
-	config, err := settings(c)
-	if err != nil {
-		return err
-	}
+// dryRun prints what a cleanup would destroy. It reads the pool and changes nothing.
+func dryRun(c *cli.Context, config plugin.Config) error {
 	base, pool, entries, err := inspect(c)
 	if err != nil {
 		return err
@@ -51,15 +29,15 @@ func sweep(c *cli.Context) error {
 }
 
 func policyOf(config plugin.Config, all bool) space.Policy {
-	return space.Policy{Keep: config.Warm.Keep.Duration, MaxBytes: config.Warm.MaxBytes.Bytes, Pressure: config.Warm.Pressure, All: all}
+	return space.Policy{Keep: config.Cache.Keep.Duration, MaxBytes: config.Cache.MaxBytes.Bytes, Pressure: config.Cache.Pressure, All: all}
 }
 
 func printPlan(w io.Writer, plan space.Plan, t tree) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "DATASET\tGIVES BACK\tLAST USED\tWHY")
+	fmt.Fprintln(tw, "DATASET\tFREES\tLAST USED\tREASON")
 	for _, e := range plan.Evict {
 		used := "–"
-		if e.Warm {
+		if e.Cached {
 			used = t.since(e.LastUsed) + " ago"
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", t.name(e.Dataset), size(e.Bytes), used, e.Why)

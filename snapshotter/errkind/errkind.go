@@ -1,6 +1,6 @@
-// Package kind says what containerd calls the errors of package zfs, which knows
+// Package errkind says what containerd calls the errors of package zfs, which knows
 // nothing of containerd.
-package kind
+package errkind
 
 import (
 	"errors"
