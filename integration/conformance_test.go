@@ -24,11 +24,9 @@ func newSnapshotter(t testing.TB, base *testpool.Base) *snapshotter.Snapshotter 
 	return sn
 }
 
-// containerd's own suite, 21 cases, is run in this process, over the daemon's
-// socket and through containerd, with each of the two ways to speak to ZFS. One
-// of its cases stacks 128 layers, which takes minutes in an emulated machine:
-// 'make test' runs it twice on each release, 'make test-long' six times. short is
-// the client that 'make test' has it with, or none.
+// conformance runs containerd's own suite of 21 cases with each client of ZFS. One case
+// stacks 128 layers, which takes minutes in an emulated machine. So the short form runs
+// the suite with one client, and with none if short is empty.
 func conformance(t *testing.T, short zfs.Choice, start func(t *testing.T, choice zfs.Choice) factory) {
 	t.Parallel()
 	for _, choice := range testpool.Clients() {
@@ -51,7 +49,7 @@ type factory func() (snapshots.Snapshotter, func() error)
 
 // The suite closes snapshotters itself.
 func TestConformanceInProcess(t *testing.T) {
-	conformance(t, zfs.Native, func(t *testing.T, choice zfs.Choice) factory {
+	conformance(t, "", func(t *testing.T, choice zfs.Choice) factory {
 		return func() (snapshots.Snapshotter, func() error) {
 			base := pool.NewBaseWith(t, choice)
 			sn, err := snapshotter.New(context.Background(), base.Client, snapshotter.Config{Base: base.Base})
@@ -69,11 +67,15 @@ func TestConformanceOverTheSocket(t *testing.T) {
 	})
 }
 
-// Through containerd there are its metadata in between, its names for ours, and
-// its garbage collection. The cases share a containerd and have namespaces of
-// their own.
+// Through containerd, its metadata, its names and its garbage collection take part. The
+// cases share a containerd and have namespaces of their own. The short form runs the
+// native client with the newer releases and the command client with the older ones.
 func TestConformanceThroughContainerd(t *testing.T) {
-	conformance(t, zfs.Command, func(t *testing.T, choice zfs.Choice) factory {
+	short := zfs.Native
+	if containerd17(t) {
+		short = zfs.Command
+	}
+	conformance(t, short, func(t *testing.T, choice zfs.Choice) factory {
 		c := startContainerd(t, startDaemon(t, pool.NewBaseWith(t, choice)))
 		return func() (snapshots.Snapshotter, func() error) {
 			return c.snapshotter(t, "case-"+layout.NewID().String()), nil
