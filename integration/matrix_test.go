@@ -14,7 +14,10 @@ const (
 )
 
 // Why a test need not be run with both releases.
-const aClient = "takes minutes, and of the two releases of containerd wants the same"
+const (
+	aClient   = "takes minutes, and of the two releases of containerd wants the same"
+	onlyFiles = "takes minutes, and uses of ZFS only what the random trees use, which run with both releases"
+)
 
 // onlyOnce leaves a test that need not be run with both releases to one of the two
 // machines of 'make test'. Tests that take long are divided between the machines.

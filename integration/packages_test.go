@@ -33,6 +33,7 @@ var staying = []string{"base-files", "base-passwd", "coreutils", "dash", "diffut
 // names that the layer of containerd's own differ has, which walks through two
 // directories, whatever file system is mounted there.
 func TestLayersOfPackages(t *testing.T) {
+	onlyOnce(t, olderReleases, onlyFiles)
 	t.Parallel()
 	installed := dpkgRecords(t)
 	for _, name := range slices.Concat(staying, comingAndGoing) {
