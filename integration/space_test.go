@@ -346,7 +346,7 @@ func TestWhatASweepGivesBack(t *testing.T) {
 	require.NoError(t, d.sn.Cleanup(d.ctx))
 	entries, err := snapshotter.Inspect(d.ctx, d.base.Client, d.base.Base)
 	require.NoError(t, err)
-	plan := space.Sweep(snapshotter.Nodes(entries), nil, space.Policy{All: true}, time.Now())
+	plan := space.PlanEvictions(snapshotter.Nodes(entries), nil, space.Policy{All: true}, time.Now())
 	require.Len(t, plan.Evict, 4)
 	require.NoError(t, d.sn.Close())
 	d.open(t, func(c *snapshotter.Config) { c.CacheKeep = 0 })

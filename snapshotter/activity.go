@@ -8,19 +8,19 @@ import (
 // activity knows when something was last written for somebody: a cleanup in the
 // background waits until nobody does.
 type activity struct {
-	mu    sync.Mutex
-	under int
-	last  time.Time
+	mu     sync.Mutex
+	active int
+	last   time.Time
 }
 
 func (a *activity) begin() (end func()) {
 	a.mu.Lock()
-	a.under++
+	a.active++
 	a.mu.Unlock()
 	return func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.under--
+		a.active--
 		a.last = time.Now()
 	}
 }
@@ -34,7 +34,7 @@ func (a *activity) isQuiet(long time.Duration, now time.Time) bool {
 func (a *activity) quiet(long time.Duration, now time.Time) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.under > 0 {
+	if a.active > 0 {
 		return now.Add(long)
 	}
 	if a.last.IsZero() {

@@ -58,10 +58,10 @@ type background struct {
 	quit context.CancelFunc
 	done chan struct{}
 
-	mu      sync.Mutex
-	paused  bool      // until somebody asks for a cleanup
-	asked   time.Time // when somebody first did; zero when there was one since
-	pressed bool      // it is to be looked how full the pool is
+	mu            sync.Mutex
+	paused        bool      // until somebody asks for a cleanup
+	requestedAt   time.Time // when somebody first did; zero when there was one since
+	checkPressure bool      // it is to be looked how full the pool is
 }
 
 // start begins; ctx has what the log needs.
@@ -81,7 +81,7 @@ func (b *background) stop() {
 }
 
 // poke makes run look again at what there is to do. It never waits.
-func (b *background) poke() {
+func (b *background) notify() {
 	select {
 	case b.wake <- struct{}{}:
 	default:
@@ -95,54 +95,54 @@ func (b *background) pause() {
 }
 
 // ask notes that somebody wants a cleanup.
-func (b *background) ask() {
+func (b *background) requestCleanup() {
 	b.mu.Lock()
 	b.paused = false
-	if b.asked.IsZero() {
-		b.asked = time.Now()
+	if b.requestedAt.IsZero() {
+		b.requestedAt = time.Now()
 	}
 	b.mu.Unlock()
-	b.poke()
+	b.notify()
 }
 
 // press has run look how full the pool is. It never waits.
-func (b *background) press() {
+func (b *background) requestPressureCheck() {
 	b.mu.Lock()
-	b.pressed = true
+	b.checkPressure = true
 	b.mu.Unlock()
-	b.poke()
+	b.notify()
 }
 
 // takePress reports whether it is to be looked now, and forgets it. Nothing is evicted
 // while cleanups are stopped.
-func (b *background) takePress() bool {
+func (b *background) takePressureCheck() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	pressed := b.pressed && !b.paused
-	b.pressed = false
-	return pressed
+	check := b.checkPressure && !b.paused
+	b.checkPressure = false
+	return check
 }
 
 // satisfied notes that there was one.
-func (b *background) satisfied() {
+func (b *background) cleanupDone() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.asked = time.Time{}
+	b.requestedAt = time.Time{}
 }
 
 // wanted answers since when somebody wants a cleanup, zero for nobody, and
 // whether none is to begin all the same.
-func (b *background) wanted() (since time.Time, paused bool) {
+func (b *background) requested() (since time.Time, paused bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.asked, b.paused
+	return b.requestedAt, b.paused
 }
 
 func (b *background) run(ctx context.Context, s *Snapshotter) {
 	defer close(b.done)
-	timer := time.NewTimer(lastRetry)
+	timer := time.NewTimer(maxBackoff)
 	defer timer.Stop()
-	pause := firstRetry // at least, between two cleanups
+	pause := minBackoff // at least, between two cleanups
 	notBefore := time.Now().Add(pause)
 	for {
 		if next, ok := s.nextCleanup(time.Now()); ok {
@@ -154,8 +154,8 @@ func (b *background) run(ctx context.Context, s *Snapshotter) {
 		case <-ctx.Done():
 			return
 		case <-b.wake:
-			if b.takePress() {
-				s.relieve(ctx)
+			if b.takePressureCheck() {
+				s.relievePressure(ctx)
 			}
 			continue
 		case <-timer.C:
@@ -163,11 +163,11 @@ func (b *background) run(ctx context.Context, s *Snapshotter) {
 		if next, ok := s.nextCleanup(time.Now()); !ok || time.Until(next) > 0 {
 			continue
 		}
-		err := s.cleanBehind(ctx)
+		err := s.cleanInBackground(ctx)
 		if err == nil || ctx.Err() != nil || errors.Is(err, errStopped) || errors.Is(err, errYielded) {
-			pause = firstRetry
+			pause = minBackoff
 		} else {
-			pause = min(2*pause, lastRetry)
+			pause = min(2*pause, maxBackoff)
 			log.G(ctx).WithError(err).WithField("again", pause).Warn("a cleanup could not be done")
 		}
 		notBefore = time.Now().Add(pause)
@@ -176,7 +176,7 @@ func (b *background) run(ctx context.Context, s *Snapshotter) {
 
 // nextCleanup answers when a cleanup is to begin by itself, if one is.
 func (s *Snapshotter) nextCleanup(now time.Time) (time.Time, bool) {
-	since, paused := s.background.wanted()
+	since, paused := s.background.requested()
 	switch s.config.Cleanup.orDefault() {
 	case CleanupGC:
 		if paused {
@@ -186,8 +186,8 @@ func (s *Snapshotter) nextCleanup(now time.Time) (time.Time, bool) {
 	case CleanupManual:
 		return time.Time{}, false
 	}
-	if doomed, ok := s.index.nextDestroy(s.config.CacheKeep, now); ok {
-		since = earlier(since, doomed)
+	if garbage, ok := s.index.nextDestroy(s.config.CacheKeep, now); ok {
+		since = earlier(since, garbage)
 	}
 	if since.IsZero() || paused {
 		return time.Time{}, false
@@ -209,24 +209,24 @@ func earlier(a, b time.Time) time.Time {
 
 // cleanBehind is a cleanup that nobody waits for: it makes way for one that
 // somebody does wait for.
-func (s *Snapshotter) cleanBehind(ctx context.Context) error {
+func (s *Snapshotter) cleanInBackground(ctx context.Context) error {
 	if s.config.Cleanup == CleanupBackground {
 		ctx = withIdle(ctx)
 	}
-	return s.behind(ctx, s.cleanWithin)
+	return s.runInBackground(ctx, s.cleanLocked)
 }
 
 // behind does the work of a cleanup that no caller waits for, unless another is under
 // way. It returns why do ended where others ended it.
-func (s *Snapshotter) behind(ctx context.Context, do func(context.Context) error) error {
-	leave, ok := s.cleanup.tryTake()
+func (s *Snapshotter) runInBackground(ctx context.Context, do func(context.Context) error) error {
+	release, ok := s.cleanup.tryAcquire()
 	if !ok {
 		return nil
 	}
-	defer leave()
-	ctx = s.cleanup.endable(ctx, true)
-	if _, paused := s.background.wanted(); paused { // since it was decided
+	defer release()
+	ctx = s.cleanup.cancelable(ctx, true)
+	if _, paused := s.background.requested(); paused { // since it was decided
 		return errStopped
 	}
-	return whyEnded(ctx, do(ctx))
+	return endReason(ctx, do(ctx))
 }

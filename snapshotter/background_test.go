@@ -154,7 +154,7 @@ func TestACleanupIsStopped(t *testing.T) {
 					s.prepare(fmt.Sprint(i), "")
 					s.remove(fmt.Sprint(i))
 				}
-				time.Sleep(2 * quietFor)
+				time.Sleep(2 * quietPeriod)
 				letGo := s.slow("destroy")
 				ctx, cancel := context.WithCancel(s.ctx)
 				answer := make(chan error, 1)

@@ -18,7 +18,7 @@ import (
 // and says that there may be something to do.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	return settleErr(ctx, s, func(ctx context.Context) error {
-		s.background.ask()
+		s.background.requestCleanup()
 		if s.config.Cleanup.orDefault() != CleanupGC {
 			return poolError("cleanup", s.queue.flush(ctx))
 		}
@@ -41,7 +41,7 @@ func (s *Snapshotter) Clean(ctx context.Context, tell func(Progress)) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	s.background.ask()
+	s.background.requestCleanup()
 	return s.clean(withAsked(withProgress(ctx, tell)))
 }
 
@@ -55,33 +55,33 @@ func (s *Snapshotter) StopCleanup() bool {
 }
 
 func (s *Snapshotter) clean(ctx context.Context) error {
-	leave, err := s.cleanup.take(ctx)
+	release, err := s.cleanup.acquire(ctx)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	return s.cleanWithin(s.cleanup.endable(ctx, false))
+	defer release()
+	return s.cleanLocked(s.cleanup.cancelable(ctx, false))
 }
 
 // cleanWithin is a cleanup that others may end. The caller has the turn.
-func (s *Snapshotter) cleanWithin(ctx context.Context) error {
+func (s *Snapshotter) cleanLocked(ctx context.Context) error {
 	if err := s.usable(); err != nil { // since it waited for its turn
 		return err
 	}
-	_, err := s.cleanBy(ctx, s.config.policy())
+	_, err := s.cleanWithPolicy(ctx, s.config.policy())
 	if err == nil {
-		s.background.satisfied()
+		s.background.cleanupDone()
 	}
-	return whyEnded(ctx, err)
+	return endReason(ctx, err)
 }
 
 // cleanBy is a cleanup and a sweep by some policy. The caller has the turn.
-func (s *Snapshotter) cleanBy(ctx context.Context, policy space.Policy) (evicted, error) {
+func (s *Snapshotter) cleanWithPolicy(ctx context.Context, policy space.Policy) (evicted, error) {
 	old, err := s.cleanGarbage(ctx)
 	if err != nil {
 		return old, err
 	}
-	gone, err := s.sweep(ctx, policy)
+	gone, err := s.evict(ctx, policy)
 	gone.templates, gone.bytes = gone.templates+old.templates, gone.bytes+old.bytes
 	if err != nil {
 		return gone, poolError("sweep", err)
@@ -91,10 +91,10 @@ func (s *Snapshotter) cleanBy(ctx context.Context, policy space.Policy) (evicted
 }
 
 func (s *Snapshotter) cleanGarbage(ctx context.Context) (old evicted, err error) {
-	defer s.background.poke()
+	defer s.background.notify()
 	// Where there is no room for that, destroying makes some, and touches nothing that
 	// is in use.
-	if err := s.queue.catchUp(ctx); err != nil && !outOfRoom(err) {
+	if err := s.queue.catchUp(ctx); err != nil && !outOfSpace(err) {
 		return old, poolError("cleanup", err)
 	}
 	if err := s.releaseMounts(ctx); err != nil {
@@ -103,7 +103,7 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context) (old evicted, err error)
 	if old, err = s.destroyGarbage(ctx); err != nil {
 		return old, poolError("cleanup", err)
 	}
-	if err := s.queue.flush(ctx); err != nil && !outOfRoom(err) {
+	if err := s.queue.flush(ctx); err != nil && !outOfSpace(err) {
 		return old, poolError("cleanup", err)
 	}
 	return old, nil
@@ -127,7 +127,7 @@ func (s *Snapshotter) destroyGarbage(ctx context.Context) (old evicted, err erro
 	}
 	for _, n := range nodes {
 		if n.Layer && slices.Contains(gone, n.Dataset) {
-			old.add(ctx, space.Eviction{Dataset: n.Dataset, Bytes: n.Bytes, Cached: true, LastUsed: n.LastUsed, Why: space.Unused(n.LastUsed, time.Now())})
+			old.add(ctx, space.Eviction{Dataset: n.Dataset, Bytes: n.Bytes, Cached: true, LastUsed: n.LastUsed, Reason: space.UnusedReason(n.LastUsed, time.Now())})
 		}
 	}
 	return old, err
@@ -140,12 +140,12 @@ func (s *Snapshotter) destroyGarbage(ctx context.Context) (old evicted, err erro
 func (s *Snapshotter) destroyAll(ctx context.Context, order []string, may func(*template) bool) (gone []string, err error) {
 	defer s.queue.holdBack()()
 	tell := progressOf(ctx, len(order))
-	err = s.paced(ctx, order, func(batch []string) error {
+	err = s.inBatches(ctx, order, func(batch []string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		var destroyed []string
-		err := s.queue.overtake(ctx, s.isTemplate(batch), func() (_ []string, err error) {
+		err := s.queue.overtake(ctx, s.templatesIn(batch), func() (_ []string, err error) {
 			destroyed, err = s.destroy(ctx, batch, may)
 			return destroyed, err
 		})
@@ -164,7 +164,7 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 	var nodes []space.Node
 	for dataset, t := range x.templates {
 		n := space.Node{Dataset: dataset}
-		if t.cached() && !x.stuck[dataset].waits(now) {
+		if t.cached() && !x.stuck[dataset].isWaiting(now) {
 			n.Cached, n.Layer, n.Destroy = true, !t.IsOpaque(), t.expired(keep)
 			n.LastUsed, n.Bytes = t.idle, t.bytes
 		}
@@ -174,7 +174,7 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 		nodes = append(nodes, n)
 	}
 	for dataset, t := range x.garbage {
-		n := space.Node{Dataset: dataset, Destroy: !x.stuck[dataset].waits(now)}
+		n := space.Node{Dataset: dataset, Destroy: !x.stuck[dataset].isWaiting(now)}
 		if t.origin != nil {
 			n.Origin = t.origin.Dataset()
 		} else if x.garbage[t.of] != nil {
@@ -204,9 +204,9 @@ func (t *template) expired(keep time.Duration) bool {
 // now is left for another time: who does so may be waiting for this cleanup.
 func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*template) bool) (gone []string, err error) {
 	// A commit of the same layer waits here until the name is free again.
-	locked, unlock := s.data.tryAll(batch...)
+	locked, unlock := s.data.tryLockEach(batch...)
 	defer unlock()
-	dying := s.index.condemn(locked, may)
+	dying := s.index.beginDestroy(locked, may)
 	order := slices.DeleteFunc(slices.Clone(locked), func(dataset string) bool { _, ok := dying[dataset]; return !ok })
 	if len(order) == 0 {
 		return nil, nil
@@ -214,10 +214,10 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*tem
 	if s.verify {
 		still, err := s.stillGo(ctx, order)
 		if err != nil {
-			s.index.reprieve(dying, order, func(string) bool { return true })
+			s.index.finishDestroy(dying, order, func(string) bool { return true })
 			return nil, err
 		}
-		s.index.reprieve(nil, order, func(dataset string) bool { return slices.Contains(still, dataset) })
+		s.index.finishDestroy(nil, order, func(dataset string) bool { return slices.Contains(still, dataset) })
 		order = still
 	}
 	left, err := s.destroyDatasets(ctx, order)
@@ -233,11 +233,11 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*tem
 		if begun && ambiguous(err) {
 			clear(dying) // any of them may have lost its snapshot
 		}
-		s.index.reprieve(dying, order, func(string) bool { return true })
+		s.index.finishDestroy(dying, order, func(string) bool { return true })
 		return nil, err
 	}
-	s.index.reprieve(dying, order, func(dataset string) bool { return left[dataset] != nil })
-	s.complain(ctx, left)
+	s.index.finishDestroy(dying, order, func(dataset string) bool { return left[dataset] != nil })
+	s.reportLeftovers(ctx, left)
 	return slices.DeleteFunc(order, func(dataset string) bool { return left[dataset] != nil }), nil
 }
 
@@ -274,7 +274,7 @@ func snapshotLost(why error) bool {
 }
 
 // isTemplate answers what tells which of a batch lie under storage.
-func (s *Snapshotter) isTemplate(batch []string) func(dataset string) bool {
+func (s *Snapshotter) templatesIn(batch []string) func(dataset string) bool {
 	return func(dataset string) bool {
 		_, ok := s.config.Base.ParseTemplate(dataset)
 		return ok && slices.Contains(batch, dataset)
@@ -283,7 +283,7 @@ func (s *Snapshotter) isTemplate(batch []string) func(dataset string) bool {
 
 // condemn takes those of the batch that still may go out of use. It answers
 // them, with the template for those that were one.
-func (x *index) condemn(batch []string, may func(*template) bool) map[string]*template {
+func (x *index) beginDestroy(batch []string, may func(*template) bool) map[string]*template {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	dying := make(map[string]*template)
@@ -302,7 +302,7 @@ func (x *index) condemn(batch []string, may func(*template) bool) map[string]*te
 }
 
 // reprieve forgets what was destroyed and takes back into use what was not.
-func (x *index) reprieve(dying map[string]*template, order []string, left func(string) bool) {
+func (x *index) finishDestroy(dying map[string]*template, order []string, left func(string) bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, dataset := range order {

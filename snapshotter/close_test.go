@@ -83,7 +83,7 @@ func TestCloseEndsACleanupThatWaits(t *testing.T) {
 	for range 2 {
 		go func() { _ = s.sn.Clean(s.ctx, nil) }() // it is ended: that is looked at here
 	}
-	require.Eventually(t, func() bool { return destroys.Load() == 1 && s.sn.cleanup.isAwaited() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return destroys.Load() == 1 && s.sn.cleanup.hasWaiters() }, 10*time.Second, time.Millisecond)
 	done := make(chan error, 1)
 	go func() { done <- s.sn.Close() }()
 	require.Eventually(t, func() bool { return s.sn.usable() != nil }, 10*time.Second, time.Millisecond)

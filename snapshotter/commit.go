@@ -164,7 +164,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 			err = fmt.Errorf("somebody destroyed the cached template %s; the next commit makes it anew: %w", r.dataset, err)
 		}
 	} else {
-		err = s.withRoom(ctx, func() error { return s.promoteBesideWriters(ctx, r, active, ops) })
+		err = s.withReclaim(ctx, func() error { return s.promoteBesideWriters(ctx, r, active, ops) })
 	}
 	if ambiguous(err) {
 		err = errors.Join(err, s.undoCommit(ctx, r, active))
@@ -206,7 +206,7 @@ func (s *Snapshotter) promoteBesideWriters(ctx context.Context, r, active *recor
 // isForWriters tells whether ZFS refused to promote because of what is being written.
 func (s *Snapshotter) isForWriters(ctx context.Context, err error) bool {
 	var refused *zfs.Error
-	if !outOfRoom(err) || ambiguous(err) || !errors.As(err, &refused) || refused.Op != "promote" {
+	if !outOfSpace(err) || ambiguous(err) || !errors.As(err, &refused) || refused.Op != "promote" {
 		return false
 	}
 	// What is available is that on the disk, of the pool and of every quota.

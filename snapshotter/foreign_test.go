@@ -138,7 +138,7 @@ func TestATemplateWithoutItsSnapshotBesideAForeignOne(t *testing.T) {
 		s.remove(name, "web")
 		s.mount(template)
 		s.pool.edit(func(state *fakeState) { state.full = true })
-		time.Sleep(2 * quietFor) // nobody is at work: both go in one batch
+		time.Sleep(2 * quietPeriod) // nobody is at work: both go in one batch
 		s.cleanup()
 		s.pool.edit(func(state *fakeState) { state.full = false })
 		require.True(t, s.has(template), "it is mounted")

@@ -155,7 +155,7 @@ func (t *template) visibleTo(namespace string) bool {
 // parent since the start gets its parent again; what is being changed at this moment
 // gets it at the next start.
 func (s *Snapshotter) restored(r *record) {
-	children, unlock := s.keys.tryAll(s.index.orphansOf(r.info.Name)...)
+	children, unlock := s.keys.tryLockEach(s.index.orphansOf(r.info.Name)...)
 	defer unlock()
 	x := s.index
 	x.mu.Lock()

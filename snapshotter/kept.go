@@ -119,7 +119,7 @@ func hashOf(text []byte) string {
 
 func (s *Snapshotter) list() keptList {
 	x := s.index
-	nodes := x.nodes(0, time.Now().Add(lastRetry)) // as if nothing were kept, nor put off
+	nodes := x.nodes(0, time.Now().Add(maxBackoff)) // as if nothing were kept, nor put off
 	origins := make(map[string]string)
 	for _, n := range nodes {
 		origins[n.Dataset] = n.Origin

@@ -13,9 +13,9 @@ type keyLocks struct {
 }
 
 type keyLock struct {
-	held  chan struct{} // a place for one
-	users int           // who holds or waits; guarded by keyLocks.mu
-	left  []func()      // what the holder runs before name is free; guarded by keyLocks.mu
+	held     chan struct{} // a place for one
+	users    int           // who holds or waits; guarded by keyLocks.mu
+	deferred []func()      // what the holder runs before name is free; guarded by keyLocks.mu
 }
 
 // lock waits until name is free or ctx ends. The function it answers frees it.
@@ -36,7 +36,7 @@ func (k *keyLocks) lock(ctx context.Context, name string) (unlock func(), err er
 	case l.held <- struct{}{}:
 		return func() { k.release(name, l) }, nil
 	case <-ctx.Done():
-		k.leave(name, l)
+		k.unref(name, l)
 		return nil, ctx.Err()
 	}
 }
@@ -62,7 +62,7 @@ func (k *keyLocks) lockAll(ctx context.Context, names ...string) (unlock func(),
 
 // tryAll locks those of the names that nobody holds or waits for, and answers
 // them.
-func (k *keyLocks) tryAll(names ...string) (locked []string, unlock func()) {
+func (k *keyLocks) tryLockEach(names ...string) (locked []string, unlock func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.locks == nil {
@@ -87,7 +87,7 @@ func (k *keyLocks) tryAll(names ...string) (locked []string, unlock func()) {
 
 // lockOrLeave locks name if nothing holds it, and never waits. If something does, it
 // leaves do to the holder, which runs it as the last thing under its lock.
-func (k *keyLocks) lockOrLeave(name string, do func()) (unlock func(), ok bool) {
+func (k *keyLocks) lockOrDefer(name string, do func()) (unlock func(), ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.locks == nil {
@@ -103,7 +103,7 @@ func (k *keyLocks) lockOrLeave(name string, do func()) (unlock func(), ok bool) 
 		l.users++
 		return func() { k.release(name, l) }, true
 	default:
-		l.left = append(l.left, do)
+		l.deferred = append(l.deferred, do)
 		return nil, false
 	}
 }
@@ -111,21 +111,21 @@ func (k *keyLocks) lockOrLeave(name string, do func()) (unlock func(), ok bool) 
 // release runs what was left to the holder and makes name free.
 func (k *keyLocks) release(name string, l *keyLock) {
 	k.mu.Lock()
-	for len(l.left) > 0 {
-		left := l.left
-		l.left = nil
+	for len(l.deferred) > 0 {
+		deferred := l.deferred
+		l.deferred = nil
 		k.mu.Unlock()
-		for _, do := range left {
+		for _, do := range deferred {
 			do()
 		}
 		k.mu.Lock()
 	}
 	<-l.held // under the mutex: what comes now finds it free, and leaves nothing
 	k.mu.Unlock()
-	k.leave(name, l)
+	k.unref(name, l)
 }
 
-func (k *keyLocks) leave(name string, l *keyLock) {
+func (k *keyLocks) unref(name string, l *keyLock) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if l.users--; l.users == 0 {

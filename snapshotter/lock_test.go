@@ -91,16 +91,16 @@ func TestLocksDoWhatIsLeftToThem(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var k keyLocks
-		unlock, ok := k.lockOrLeave("a", nil)
+		unlock, ok := k.lockOrDefer("a", nil)
 		require.True(t, ok, "nothing holds it")
 		var did []string
-		_, ok = k.lockOrLeave("a", func() {
+		_, ok = k.lockOrDefer("a", func() {
 			did = append(did, "one")
-			_, ok := k.lockOrLeave("a", func() { did = append(did, "three") })
+			_, ok := k.lockOrDefer("a", func() { did = append(did, "three") })
 			assert.False(t, ok, "it is held still")
 		})
 		require.False(t, ok)
-		_, ok = k.lockOrLeave("a", func() { did = append(did, "two") })
+		_, ok = k.lockOrDefer("a", func() { did = append(did, "two") })
 		require.False(t, ok)
 		ctx, cancel := context.WithCancel(t.Context())
 		gone, got := make(chan error, 1), make(chan func(), 1)
@@ -128,7 +128,7 @@ func TestLocksLoseNothingThatIsLeft(t *testing.T) {
 			for range 200 {
 				add := func() { count++ } // the race detector sees it when a lock is none
 				if i%2 == 0 {
-					if unlock, ok := k.lockOrLeave("a", add); ok {
+					if unlock, ok := k.lockOrDefer("a", add); ok {
 						add()
 						unlock()
 					}

@@ -111,7 +111,7 @@ func TestAMarkBehindAnEviction(t *testing.T) {
 		s.settled()
 		require.False(t, s.marked().Due.IsZero(), "it goes when an hour is over")
 		s.resize(100)
-		time.Sleep(gaugeFresh)
+		time.Sleep(pressureInterval)
 		s.prepare("web", "")
 		synctest.Wait()
 		require.False(t, s.has(template))

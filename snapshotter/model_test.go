@@ -196,12 +196,12 @@ func (m *model) update(name string, labels map[string]string, field string) erro
 func (m *model) write(key, text string) { m.snaps[key].Content += text }
 
 // cleanup forgets what is destroyed. Removals are in the pool by then.
-func (m *model) cleanup() { m.sweep(m.keep) }
+func (m *model) cleanup() { m.evict(m.keep) }
 
 // makeRoom is what becomes of the pool when it was full.
-func (m *model) makeRoom() { m.sweep(false) }
+func (m *model) reclaimSpace() { m.evict(false) }
 
-func (m *model) sweep(keep bool) {
+func (m *model) evict(keep bool) {
 	clear(m.limbo)
 	needed := func(t *modelTemplate) bool {
 		for _, s := range m.snaps {

@@ -14,20 +14,20 @@ const (
 	quietBatch = 8
 	// quietFor is how long nobody may have been at work for that. While somebody is
 	// they go one by one.
-	quietFor = time.Second
+	quietPeriod = time.Second
 )
 
 // mayHurry tells whether much may be done at a time: nobody is at work, or somebody
 // waits for it.
-func (s *Snapshotter) mayHurry(ctx context.Context) bool {
-	return isUrgent(ctx) || s.cleanup.isAwaited() || s.activity.isQuiet(quietFor, time.Now())
+func (s *Snapshotter) mayBatch(ctx context.Context) bool {
+	return isUrgent(ctx) || s.cleanup.hasWaiters() || s.activity.isQuiet(quietPeriod, time.Now())
 }
 
 // paced cuts what is to be destroyed into batches, as long as do has no error.
-func (s *Snapshotter) paced(ctx context.Context, order []string, do func(batch []string) error) error {
+func (s *Snapshotter) inBatches(ctx context.Context, order []string, do func(batch []string) error) error {
 	for len(order) > 0 {
 		n := 1
-		if s.mayHurry(ctx) {
+		if s.mayBatch(ctx) {
 			n = min(quietBatch, len(order))
 		}
 		if err := do(order[:n]); err != nil {

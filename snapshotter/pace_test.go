@@ -22,7 +22,7 @@ func TestPace(t *testing.T) {
 		}
 		batches := func(ctx context.Context) (sizes []int) {
 			var done []string
-			assert.NoError(t, s.sn.paced(ctx, order, func(batch []string) error {
+			assert.NoError(t, s.sn.inBatches(ctx, order, func(batch []string) error {
 				sizes, done = append(sizes, len(batch)), append(done, batch...)
 				return nil
 			}))
@@ -31,15 +31,15 @@ func TestPace(t *testing.T) {
 		}
 		many := []int{quietBatch, quietBatch, 1}
 		assert.Len(t, batches(s.ctx), len(order), "a daemon that has begun just now")
-		time.Sleep(quietFor)
+		time.Sleep(quietPeriod)
 		assert.Equal(t, many, batches(s.ctx), "nobody was ever at work")
 		s.prepare("web", "")
 		assert.Len(t, batches(s.ctx), len(order), "just now somebody was")
 		assert.Equal(t, many, batches(withUrgent(s.ctx)), "somebody waits")
-		time.Sleep(quietFor)
+		time.Sleep(quietPeriod)
 		assert.Equal(t, many, batches(s.ctx))
 		end := s.sn.Begin(s.ctx)
-		time.Sleep(quietFor)
+		time.Sleep(quietPeriod)
 		assert.Len(t, batches(s.ctx), len(order), "somebody unpacks")
 		end()
 	})

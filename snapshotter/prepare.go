@@ -120,7 +120,7 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 	if err := s.reuse(ctx, r); err != nil {
 		return err
 	}
-	s.lookForPressure() // not before it is known that the layer itself is not there
+	s.relievePressureIfDue() // not before it is known that the layer itself is not there
 	err := s.createClone(ctx, r)
 	if err != nil && s.unreuse(ctx, r, err) {
 		err = s.createClone(ctx, r)

@@ -21,7 +21,7 @@ type (
 )
 
 // teller counts for whoever wants to hear.
-type teller struct {
+type progressReporter struct {
 	now  Progress
 	tell func(Progress)
 }
@@ -30,12 +30,12 @@ func withProgress(ctx context.Context, tell func(Progress)) context.Context {
 	if tell == nil {
 		return ctx
 	}
-	return context.WithValue(ctx, progressKey{}, &teller{tell: tell})
+	return context.WithValue(ctx, progressKey{}, &progressReporter{tell: tell})
 }
 
 // progressOf adds to what there is to do and answers what to call as it is done.
 func progressOf(ctx context.Context, more int) func(looked, destroyed int) {
-	t, ok := ctx.Value(progressKey{}).(*teller)
+	t, ok := ctx.Value(progressKey{}).(*progressReporter)
 	if !ok || more == 0 {
 		return func(int, int) {}
 	}
@@ -68,7 +68,7 @@ func withAsked(ctx context.Context) context.Context { return context.WithValue(c
 // the way, is not told to come again later.
 func retryTime(ctx context.Context) time.Time {
 	if isUrgent(ctx) || ctx.Value(askedKey{}) != nil {
-		return time.Now().Add(lastRetry)
+		return time.Now().Add(maxBackoff)
 	}
 	return time.Now()
 }

@@ -195,7 +195,7 @@ func (x *run) both(what string, do, model func() error) string {
 		want = model()
 	}
 	if failed > 0 && once {
-		x.m.makeRoom()
+		x.m.reclaimSpace()
 	}
 	require.Equal(x, want, kindOf(got), "operation %d: %s", x.n, what)
 	return what

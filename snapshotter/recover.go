@@ -50,7 +50,7 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 	for _, d := range list {
 		r.born[d.Name] = d.CreateTXG
 	}
-	r.unplace(list)
+	r.resetMountpoints(list)
 	r.templates(list)
 	if s.empty = s.index.templates[s.config.Base.Empty().Dataset()]; s.empty == nil {
 		return fmt.Errorf("%s is missing: run 'zfstpl init %s', which completes a base", s.config.Base.Empty().Snapshot(), s.config.Base)

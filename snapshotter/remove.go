@@ -32,7 +32,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 		if err := s.index.hide(key); err != nil {
 			return struct{}{}, err
 		}
-		unlock, ok := s.keys.lockOrLeave(key, func() { s.remove(key) })
+		unlock, ok := s.keys.lockOrDefer(key, func() { s.remove(key) })
 		if ok {
 			s.remove(key)
 			unlock()
@@ -140,10 +140,10 @@ type removals struct {
 func (q *removals) start(s *Snapshotter) {
 	q.apply = s.pool.Apply
 	q.mark = func(ctx context.Context) error {
-		s.background.poke() // what made the mark another is news to it too
+		s.background.notify() // what made the mark another is news to it too
 		return s.mark(ctx, "")
 	}
-	q.hurry = s.mayHurry
+	q.hurry = s.mayBatch
 	q.quit, q.done = make(chan struct{}), make(chan struct{})
 	q.poke() // for what recovery found to be written
 	go q.run()
@@ -196,7 +196,7 @@ func (q *removals) catchUp(ctx context.Context) error {
 func (q *removals) overtake(ctx context.Context, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
 	defer q.turn()()
 	if q.has(template) {
-		if err := q.writeAll(ctx); err != nil && !outOfRoom(err) {
+		if err := q.writeAll(ctx); err != nil && !outOfSpace(err) {
 			return err
 		}
 	}
@@ -261,7 +261,7 @@ func (q *removals) poke() {
 
 func (q *removals) run() {
 	defer close(q.done)
-	again := time.NewTimer(lastRetry) // one, however often it fails
+	again := time.NewTimer(maxBackoff) // one, however often it fails
 	defer again.Stop()
 	again.Stop()
 	var pause time.Duration // before the next attempt, where the last one failed
@@ -290,7 +290,7 @@ func (q *removals) run() {
 			pause = 0
 			continue
 		}
-		pause = min(max(2*pause, firstRetry), lastRetry)
+		pause = min(max(2*pause, minBackoff), maxBackoff)
 		log.L.WithError(err).WithField("again", pause).WithField("pending", q.length()).Warn(message)
 		again.Reset(pause)
 	}

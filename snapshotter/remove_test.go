@@ -154,7 +154,7 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 				for i := range removals {
 					s.prepare(fmt.Sprint("web", i), "")
 				}
-				time.Sleep(quietFor)
+				time.Sleep(quietPeriod)
 				transactions := 0
 				s.pool.interrupt(func(call string) error {
 					if call == "apply" {
@@ -493,7 +493,7 @@ func TestRemovalsThatCannotBeWrittenAreTriedAgain(t *testing.T) {
 		assert.Less(t, len(tries), 20, "%v", tries)
 		assert.Equal(t, 1, s.recordsInPool())
 		s.pool.interrupt(nil)
-		time.Sleep(lastRetry + time.Second)
+		time.Sleep(maxBackoff + time.Second)
 		synctest.Wait()
 		assert.Zero(t, s.recordsInPool())
 		s.requireInvariants()

@@ -28,27 +28,27 @@ func (s *Snapshotter) Renew(ctx context.Context, dataset string, cause error) (f
 	return answer[0], answer[1], err
 }
 
-func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (string, Room, error) {
+func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (string, Reclaimed, error) {
 	key, err := s.index.extraction(dataset)
 	if err != nil {
-		return "", Room{}, err
+		return "", Reclaimed{}, err
 	}
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
-		return "", Room{}, err
+		return "", Reclaimed{}, err
 	}
 	defer unlock()
 	ctx, stop := s.index.untilRemoved(ctx, key)
 	defer stop()
-	old, abandon, err := s.discardPartial(ctx, key, dataset)
+	old, abandon, err := s.discardExtraction(ctx, key, dataset)
 	if err != nil {
-		return "", Room{}, err
+		return "", Reclaimed{}, err
 	}
 	// A caller that is gone by now gets no clone, nor does one whose key was removed: what
 	// was begun ends as a Remove.
-	room, err := s.makeRoom(ctx, cause)
+	room, err := s.reclaimSpace(ctx, cause)
 	if err == nil && s.index.isGarbage(dataset) {
-		room, err = s.makeRoom(ctx, cause) // the first was under way before there was this to destroy
+		room, err = s.reclaimSpace(ctx, cause) // the first was under way before there was this to destroy
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -87,7 +87,7 @@ func (x *index) extraction(dataset string) (key string, err error) {
 
 // discardPartial takes an extraction's record from its runtime, which is trash then.
 // The place of the record is kept: abandon gives it up.
-func (s *Snapshotter) discardPartial(ctx context.Context, key, dataset string) (old *record, abandon func(), err error) {
+func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string) (old *record, abandon func(), err error) {
 	x := s.index
 	if old, err = x.get(key); err != nil {
 		return nil, nil, err
@@ -148,7 +148,7 @@ func (s *Snapshotter) discard(ctx context.Context, key, dataset string) error {
 		return err
 	}
 	defer unlock()
-	_, abandon, err := s.discardPartial(ctx, key, dataset)
+	_, abandon, err := s.discardExtraction(ctx, key, dataset)
 	if err == nil {
 		abandon()
 	}

@@ -366,7 +366,7 @@ func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
 		db := s.dataset("db")
 		s.mount(db)
 		s.remove("db")
-		time.Sleep(3 * lastRetry)
+		time.Sleep(3 * maxBackoff)
 		synctest.Wait()
 		require.True(t, s.sn.index.isGarbage(db))
 		assert.True(t, s.marked().IsDue(time.Now()))

@@ -84,11 +84,11 @@ type Snapshotter struct {
 	mounts keptMounts // of templates that have views
 	held   heldMounts // of runtimes; nil where none are held
 
-	cleanup    turns // one cleanup at a time
+	cleanup    cleanupLock // one cleanup at a time
 	background background
 	activity   activity
-	sweeps     sweeps
-	room       roomMaker
+	eviction   evictionState
+	reclaimer  reclaimer
 
 	changes class // operations that change something, save Remove, which waits for nothing
 	looks   class // operations that ask the pool
@@ -147,7 +147,7 @@ func (s *Snapshotter) Close() error {
 	}
 	s.background.stop()
 	s.cleanup.stop(errStopped, false)
-	s.room.stop()
+	s.reclaimer.stop()
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	err := s.queue.stop()

@@ -169,7 +169,7 @@ func (s *story) cleanup() {
 // later is when everything that could not be destroyed has been tried again. It
 // works in a bubble only.
 func (s *story) later() {
-	time.Sleep(lastRetry)
+	time.Sleep(maxBackoff)
 	synctest.Wait()
 }
 

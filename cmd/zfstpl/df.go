@@ -63,8 +63,8 @@ func printAccounts(w io.Writer, a snapshotter.Accounts, limits []space.Limit, na
 		size(a.Templates), size(a.Containers), size(a.Cached), size(a.Garbage), size(a.Other), size(a.Reclaimable))
 	for _, l := range limits {
 		fmt.Fprintln(w, l)
-		if l.Stuck != "" {
-			fmt.Fprintf(w, "  %s\n", l.Stuck)
+		if l.Blocked != "" {
+			fmt.Fprintf(w, "  %s\n", l.Blocked)
 		}
 	}
 	return nil

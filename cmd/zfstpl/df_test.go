@@ -21,7 +21,7 @@ func TestPrintAccounts(t *testing.T) {
 			{Dataset: "tank/z/storage/" + chain("a"), Namespaces: []string{"default", "k8s.io"}, Unique: 1 << 20, Shared: 3 << 20, Containers: 2},
 			{Dataset: "tank/z/storage/opaque-1", Namespaces: []string{"a\x1b[2J"}, Unique: 100},
 		}, Templates: 4 << 20, Containers: 5, Cached: 6, Garbage: 7, Other: 8, Reclaimable: 13,
-	}, []space.Limit{{Of: "pool tank", Used: 50, Total: 100, Stuck: "a checkpoint"}}, tree{}.name))
+	}, []space.Limit{{Of: "pool tank", Used: 50, Total: 100, Blocked: "a checkpoint"}}, tree{}.name))
 	assert.Equal(t, `IMAGE                 NAMESPACES       UNIQUE  SHARED  CONTAINERS
 sha256:aaaaaaaaaaaa…  default, k8s.io  1MiB    3MiB    2
 opaque-1              a?[2J            100B    0B      0
@@ -38,8 +38,8 @@ func TestPrintPlan(t *testing.T) {
 	t1 := tree{now: func() time.Time { return noon }}
 	require.NoError(t, printPlan(&out, space.Plan{
 		Evict: []space.Eviction{
-			{Dataset: "tank/z/runtime/web-1", Why: "garbage", Bytes: 10},
-			{Dataset: "tank/z/storage/" + chain("b"), Why: "pool tank is 90% full", Bytes: 1 << 20, Cached: true, LastUsed: noon.AddDate(0, 0, -3)},
+			{Dataset: "tank/z/runtime/web-1", Reason: "garbage", Bytes: 10},
+			{Dataset: "tank/z/storage/" + chain("b"), Reason: "pool tank is 90% full", Bytes: 1 << 20, Cached: true, LastUsed: noon.AddDate(0, 0, -3)},
 		}, Bytes: 1<<20 + 10, Problems: []string{"the quota of tank is 99% full"},
 	}, t1))
 	var lines []string

@@ -24,7 +24,7 @@ func dryRun(c *cli.Context, config plugin.Config) error {
 	if err != nil {
 		return err
 	}
-	plan := space.Sweep(snapshotter.Nodes(entries), limits, policyOf(config, c.Bool("all")), time.Now())
+	plan := space.PlanEvictions(snapshotter.Nodes(entries), limits, policyOf(config, c.Bool("all")), time.Now())
 	return printPlan(c.App.Writer, plan, tree{full: c.Bool("full")})
 }
 
@@ -40,7 +40,7 @@ func printPlan(w io.Writer, plan space.Plan, t tree) error {
 		if e.Cached {
 			used = t.since(e.LastUsed) + " ago"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", t.name(e.Dataset), size(e.Bytes), used, e.Why)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", t.name(e.Dataset), size(e.Bytes), used, e.Reason)
 	}
 	fmt.Fprintf(tw, "%d datasets\t%s\t\t\n", len(plan.Evict), size(plan.Bytes))
 	if err := tw.Flush(); err != nil {

@@ -16,7 +16,7 @@ type Limit struct {
 	// Pool tells that it is a pool's, which ZFS refuses for another reason than a quota's.
 	Pool bool `json:"-"`
 	// Stuck says why nothing comes back of what is destroyed, where that is so.
-	Stuck string `json:"stuck,omitempty"`
+	Blocked string `json:"blocked,omitempty"`
 }
 
 // Percent answers how full it is, 100 and more where nothing is left. What is
@@ -46,7 +46,7 @@ func Fullest(limits []Limit) (fullest Limit) {
 // something comes back.
 func Tightest(limits []Limit) (tightest Limit) {
 	for i, l := range limits {
-		freer := l.left() == tightest.left() && l.Stuck == "" && tightest.Stuck != ""
+		freer := l.left() == tightest.left() && l.Blocked == "" && tightest.Blocked != ""
 		if i == 0 || l.left() < tightest.left() || freer {
 			tightest = l
 		}

@@ -27,7 +27,7 @@ type Node struct {
 // doomed and have no clone that is not. The same nodes give the same order.
 func Order(nodes []Node) []string {
 	var order []string
-	for _, n := range newTree(nodes).doomed() {
+	for _, n := range newTree(nodes).destroyable() {
 		order = append(order, n.Dataset)
 	}
 	return order
@@ -53,7 +53,7 @@ func newTree(nodes []Node) *tree {
 }
 
 // doomed answers the doomed nodes that can go, leaf first.
-func (t *tree) doomed() []Node {
+func (t *tree) destroyable() []Node {
 	var order []Node
 	planned := make(map[string]bool)
 	var visit func(n Node) bool

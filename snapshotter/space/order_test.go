@@ -85,7 +85,7 @@ func TestOrderOfRandomTrees(t *testing.T) {
 func TestTightest(t *testing.T) {
 	t.Parallel()
 	wide := Limit{Of: "wide", Used: 10, Total: 100}
-	full, stuck := Limit{Of: "full", Used: 50, Total: 50}, Limit{Of: "stuck", Used: 7, Total: 7, Stuck: "it is"}
+	full, stuck := Limit{Of: "full", Used: 50, Total: 50}, Limit{Of: "stuck", Used: 7, Total: 7, Blocked: "it is"}
 	for _, limits := range [][]Limit{{wide, full, stuck}, {stuck, full, wide}, {full, stuck}} {
 		assert.Equal(t, full, Tightest(limits))
 	}

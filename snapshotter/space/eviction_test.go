@@ -54,16 +54,16 @@ func TestSweep(t *testing.T) {
 		"no pressure is looked at":        {chain, pool(950, 1000), forever, []string{"t"}, "garbage", nil},
 		"it would not help": {chain, pool(9900, 10000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage",
 			[]string{"pool tank is 99% full (9.668KiB of 9.766KiB), and the 300B that are warm would not bring it below 80%"}},
-		"a checkpoint": {chain, []Limit{{Of: "pool tank", Used: 900, Total: 1000, Stuck: "it has a checkpoint"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage",
+		"a checkpoint": {chain, []Limit{{Of: "pool tank", Used: 900, Total: 1000, Blocked: "it has a checkpoint"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage",
 			[]string{"pool tank is 90% full (900B of 1000B), and to evict would not help: it has a checkpoint"}},
 		"a quota below a pool that is stuck": {chain, []Limit{
-			{Of: "pool tank", Used: 900, Total: 1000, Stuck: "it has a checkpoint"}, {Of: "quota of tank/x", Used: 900, Total: 1000},
+			{Of: "pool tank", Used: 900, Total: 1000, Blocked: "it has a checkpoint"}, {Of: "quota of tank/x", Used: 900, Total: 1000},
 		}, Policy{Keep: Forever, Pressure: 80}, []string{"t", "b", "c"}, "quota of tank/x is 90% full (900B of 1000B)",
 			[]string{"pool tank is 90% full (900B of 1000B), and to evict would not help: it has a checkpoint"}},
 		"no limit at all":     {chain, []Limit{{Of: "x"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
 		"something stands on": {[]Node{cached("a", "", 9), used("r", "a")}, nil, Policy{All: true}, nil, "", nil},
 	} {
-		p := Sweep(c.nodes, c.limits, c.policy, now)
+		p := PlanEvictions(c.nodes, c.limits, c.policy, now)
 		var names []string
 		var bytes uint64
 		for _, e := range p.Evict {
@@ -74,15 +74,15 @@ func TestSweep(t *testing.T) {
 		assert.Equal(t, bytes, p.Bytes, what)
 		assert.Equal(t, c.problems, p.Problems, what)
 		if len(p.Evict) > 0 {
-			assert.Equal(t, c.why, p.Evict[len(p.Evict)-1].Why, what)
+			assert.Equal(t, c.why, p.Evict[len(p.Evict)-1].Reason, what)
 		}
 	}
 }
 
 func TestSweepOfWarmTemplatesSaysSinceWhen(t *testing.T) {
 	t.Parallel()
-	p := Sweep([]Node{cached("a", "", 3)}, nil, Policy{Keep: time.Hour}, now)
-	assert.Equal(t, []Eviction{{Dataset: "a", Why: "not used for 3h0m0s", Bytes: 100, Cached: true, LastUsed: now.Add(-3 * time.Hour)}}, p.Evict)
+	p := PlanEvictions([]Node{cached("a", "", 3)}, nil, Policy{Keep: time.Hour}, now)
+	assert.Equal(t, []Eviction{{Dataset: "a", Reason: "not used for 3h0m0s", Bytes: 100, Cached: true, LastUsed: now.Add(-3 * time.Hour)}}, p.Evict)
 }
 
 // Of any tree: nothing goes that is used or that something stands on, clones go
@@ -103,7 +103,7 @@ func TestSweepOfRandomTrees(t *testing.T) {
 		before := slices.Clone(nodes)
 		limits := pool(uint64(r.IntN(4000)), 2000)
 		policy := Policy{Keep: Forever, Pressure: 80, MaxBytes: uint64(r.IntN(3000))}
-		p := Sweep(nodes, limits, policy, now)
+		p := PlanEvictions(nodes, limits, policy, now)
 		require.Equal(t, before, nodes, "the nodes are left as they are")
 		left := make(map[string]Node)
 		for _, n := range nodes {
@@ -122,7 +122,7 @@ func TestSweepOfRandomTrees(t *testing.T) {
 		}
 		shuffled := slices.Clone(nodes)
 		r.Shuffle(len(nodes), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		require.Equal(t, p, Sweep(shuffled, limits, policy, now), "the same plan whatever the order")
+		require.Equal(t, p, PlanEvictions(shuffled, limits, policy, now), "the same plan whatever the order")
 	}
 }
 

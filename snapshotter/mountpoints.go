@@ -10,7 +10,7 @@ import (
 
 // unplace takes a mountpoint of its own from each template and runtime that was given one:
 // ZFS would mount it there, writable. FixBase comes before, so that none is inherited.
-func (r *recovery) unplace(list []zfs.Dataset) {
+func (r *recovery) resetMountpoints(list []zfs.Dataset) {
 	for _, d := range list {
 		_, isTemplate := r.config.Base.ParseTemplate(d.Name)
 		_, isRuntime := r.config.Base.ParseRuntime(d.Name)

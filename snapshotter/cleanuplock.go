@@ -16,23 +16,23 @@ var (
 )
 
 // turns lets one cleanup run at a time, and lets others end it.
-type turns struct {
+type cleanupLock struct {
 	once sync.Once
-	turn chan struct{} // a place for one
+	sem  chan struct{} // a place for one
 
 	mu      sync.Mutex
 	waiting int
-	end     context.CancelCauseFunc // of the one that runs; nil where nobody may end it
+	cancel  context.CancelCauseFunc // of the one that runs; nil where nobody may end it
 	yields  bool                    // it makes way for whoever comes
 }
 
-func (t *turns) place() chan struct{} {
-	t.once.Do(func() { t.turn = make(chan struct{}, 1) })
-	return t.turn
+func (t *cleanupLock) semaphore() chan struct{} {
+	t.once.Do(func() { t.sem = make(chan struct{}, 1) })
+	return t.sem
 }
 
 // take waits for a turn. A cleanup that runs in the background makes way.
-func (t *turns) take(ctx context.Context) (leave func(), err error) {
+func (t *cleanupLock) acquire(ctx context.Context) (release func(), err error) {
 	t.mu.Lock()
 	t.waiting++
 	t.mu.Unlock()
@@ -43,66 +43,66 @@ func (t *turns) take(ctx context.Context) (leave func(), err error) {
 	}()
 	t.stop(errYielded, true)
 	select {
-	case t.place() <- struct{}{}:
-		return t.leave, nil
+	case t.semaphore() <- struct{}{}:
+		return t.release, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
 // tryTake is take where nobody is at it.
-func (t *turns) tryTake() (leave func(), ok bool) {
+func (t *cleanupLock) tryAcquire() (release func(), ok bool) {
 	select {
-	case t.place() <- struct{}{}:
-		return t.leave, true
+	case t.semaphore() <- struct{}{}:
+		return t.release, true
 	default:
 		return nil, false
 	}
 }
 
 // isAwaited tells whether somebody waits for his turn.
-func (t *turns) isAwaited() bool {
+func (t *cleanupLock) hasWaiters() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.waiting > 0
 }
 
-func (t *turns) leave() {
+func (t *cleanupLock) release() {
 	t.mu.Lock()
-	if t.end != nil {
-		t.end(nil) // or the context would stay with the one it came from
+	if t.cancel != nil {
+		t.cancel(nil) // or the context would stay with the one it came from
 	}
-	t.end, t.yields = nil, false
+	t.cancel, t.yields = nil, false
 	t.mu.Unlock()
-	<-t.turn
+	<-t.sem
 }
 
 // endable answers a context that others may end. Whoever calls it has the turn.
-func (t *turns) endable(ctx context.Context, yields bool) context.Context {
-	ctx, end := context.WithCancelCause(ctx)
+func (t *cleanupLock) cancelable(ctx context.Context, yields bool) context.Context {
+	ctx, cancel := context.WithCancelCause(ctx)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.end, t.yields = end, yields
+	t.cancel, t.yields = cancel, yields
 	if yields && t.waiting > 0 {
-		end(errYielded)
+		cancel(errYielded)
 	}
 	return ctx
 }
 
 // stop ends the cleanup that runs, if there is one and, where only is set, if it
 // is one that makes way. It does not wait for its end.
-func (t *turns) stop(why error, only bool) bool {
+func (t *cleanupLock) stop(why error, only bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.end == nil || only && !t.yields {
+	if t.cancel == nil || only && !t.yields {
 		return false
 	}
-	t.end(why)
+	t.cancel(why)
 	return true
 }
 
 // whyEnded returns, in place of the error of a context that others ended, why they did.
-func whyEnded(ctx context.Context, err error) error {
+func endReason(ctx context.Context, err error) error {
 	if why := context.Cause(ctx); err != nil && (errors.Is(why, errStopped) || errors.Is(why, errYielded)) {
 		return why
 	}

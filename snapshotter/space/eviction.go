@@ -11,7 +11,7 @@ const Forever time.Duration = -1
 
 // Relief is how far below the threshold an eviction for pressure goes, in
 // percentage points: the next layer should not bring the pressure back at once.
-const Relief = 5
+const PressureMargin = 5
 
 // Policy says which cached templates go.
 type Policy struct {
@@ -36,7 +36,7 @@ func (p Policy) Expired(lastUsed, now time.Time) bool {
 // Eviction is a dataset that goes.
 type Eviction struct {
 	Dataset  string
-	Why      string
+	Reason   string
 	Bytes    uint64    // that come back
 	Cached   bool      // it is a cached template, and no trash
 	LastUsed time.Time // of a warm one
@@ -51,7 +51,7 @@ type Plan struct {
 }
 
 // Relieves tells whether a cached template goes in it.
-func (p Plan) Relieves() bool {
+func (p Plan) EvictsCached() bool {
 	for _, e := range p.Evict {
 		if e.Cached {
 			return true
@@ -65,15 +65,15 @@ func (p Plan) Relieves() bool {
 // no more than the policy allows and no limit is too full. Where evicting
 // everything would not bring a limit below its threshold nothing is evicted for
 // it: what is warm would be lost for nothing.
-func Sweep(nodes []Node, limits []Limit, policy Policy, now time.Time) Plan {
+func PlanEvictions(nodes []Node, limits []Limit, policy Policy, now time.Time) Plan {
 	nodes = append([]Node(nil), nodes...)
 	for i, n := range nodes {
 		nodes[i].Destroy = n.Destroy && (n.Cached || !policy.CachedOnly) || n.Cached && policy.Expired(n.LastUsed, now)
 	}
-	s := sweep{policy: policy, now: now}
+	s := planner{policy: policy, now: now}
 	t := newTree(nodes)
 	gone := make(map[string]bool)
-	for _, n := range t.doomed() {
+	for _, n := range t.destroyable() {
 		gone[n.Dataset] = true
 		s.evict(n, s.reason(n))
 	}
@@ -84,14 +84,14 @@ func Sweep(nodes []Node, limits []Limit, policy Policy, now time.Time) Plan {
 		}
 	}
 	if policy.All {
-		s.takeWhile(func() bool { return true }, "room is wanted")
+		s.evictWhile(func() bool { return true }, "room is wanted")
 	}
 	s.boundBytes()
-	s.relieve(limits)
+	s.relievePressure(limits)
 	return s.plan
 }
 
-type sweep struct {
+type planner struct {
 	policy Policy
 	now    time.Time
 	queue  []Node // warm ones in the order in which they may go
@@ -99,25 +99,25 @@ type sweep struct {
 	plan   Plan
 }
 
-func (s *sweep) evict(n Node, why string) {
-	s.plan.Evict = append(s.plan.Evict, Eviction{Dataset: n.Dataset, Why: why, Bytes: n.Bytes, Cached: n.Cached, LastUsed: n.LastUsed})
+func (s *planner) evict(n Node, why string) {
+	s.plan.Evict = append(s.plan.Evict, Eviction{Dataset: n.Dataset, Reason: why, Bytes: n.Bytes, Cached: n.Cached, LastUsed: n.LastUsed})
 	s.plan.Bytes += n.Bytes
 }
 
-func (s *sweep) reason(n Node) string {
+func (s *planner) reason(n Node) string {
 	if !n.Cached {
 		return "garbage"
 	}
-	return Unused(n.LastUsed, s.now)
+	return UnusedReason(n.LastUsed, s.now)
 }
 
 // Unused says of what was last used then why it goes.
-func Unused(lastUsed, now time.Time) string {
+func UnusedReason(lastUsed, now time.Time) string {
 	return fmt.Sprintf("not used for %s", now.Sub(lastUsed).Round(time.Second))
 }
 
 // takeWhile evicts from the queue as long as it is wanted.
-func (s *sweep) takeWhile(wanted func() bool, why string) {
+func (s *planner) evictWhile(wanted func() bool, why string) {
 	for len(s.queue) > 0 && wanted() {
 		n := s.queue[0]
 		s.queue = s.queue[1:]
@@ -126,16 +126,16 @@ func (s *sweep) takeWhile(wanted func() bool, why string) {
 	}
 }
 
-func (s *sweep) boundBytes() {
+func (s *planner) boundBytes() {
 	most := s.policy.MaxBytes
 	if most == 0 {
 		return
 	}
-	s.takeWhile(func() bool { return s.cached > most }, fmt.Sprintf("cached templates may have %s in all", Size(most)))
+	s.evictWhile(func() bool { return s.cached > most }, fmt.Sprintf("cached templates may have %s in all", Size(most)))
 }
 
 // relieve evicts for the limits that are too full.
-func (s *sweep) relieve(limits []Limit) {
+func (s *planner) relievePressure(limits []Limit) {
 	if s.policy.Pressure == 0 {
 		return
 	}
@@ -145,8 +145,8 @@ func (s *sweep) relieve(limits []Limit) {
 		}
 		load, most := l.load(), share(l.Total, s.policy.Pressure)
 		left := func() uint64 { return load - min(load, s.plan.Bytes) }
-		if l.Stuck != "" {
-			s.plan.Problems = append(s.plan.Problems, fmt.Sprintf("%s, and to evict would not help: %s", l, l.Stuck))
+		if l.Blocked != "" {
+			s.plan.Problems = append(s.plan.Problems, fmt.Sprintf("%s, and to evict would not help: %s", l, l.Blocked))
 			continue
 		}
 		var rest uint64
@@ -160,8 +160,8 @@ func (s *sweep) relieve(limits []Limit) {
 		if left() <= most {
 			continue
 		}
-		until := share(l.Total, max(0, s.policy.Pressure-Relief))
-		s.takeWhile(func() bool { return left() > until }, l.String())
+		until := share(l.Total, max(0, s.policy.Pressure-PressureMargin))
+		s.evictWhile(func() bool { return left() > until }, l.String())
 	}
 }
 

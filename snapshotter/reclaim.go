@@ -16,17 +16,17 @@ import (
 )
 
 // freeWait bounds how long it is waited for what was destroyed to come back.
-const freeWait = 30 * time.Second
+const freeTimeout = 30 * time.Second
 
 // Room is what making room came to.
-type Room struct {
+type Reclaimed struct {
 	Templates int    // warm ones that were evicted
 	Bytes     uint64 // of these
 	// Full is what is nearest to its end after that, and how near.
 	Full string
 }
 
-func (r Room) String() string {
+func (r Reclaimed) String() string {
 	what := "no cached template could be evicted"
 	switch r.Templates {
 	case 0:
@@ -42,19 +42,19 @@ func (r Room) String() string {
 }
 
 // roomMaker lets all that run out of room while room is being made share it.
-type roomMaker struct {
-	mu     sync.Mutex
-	under  *making
-	closed bool
-	all    sync.WaitGroup // of those that are under way; one that ends may have another beside it
+type reclaimer struct {
+	mu      sync.Mutex
+	current *reclaim
+	closed  bool
+	all     sync.WaitGroup // of those that are under way; one that ends may have another beside it
 }
 
 // making is room that is being made.
-type making struct {
+type reclaim struct {
 	end     context.CancelCauseFunc
 	callers int           // that wait for it; guarded by roomMaker.mu
 	done    chan struct{} // is closed behind the last change of what follows
-	room    Room
+	room    Reclaimed
 	err     error
 }
 
@@ -65,39 +65,39 @@ var errNoCaller = fmt.Errorf("no caller waits for room any more: %w", context.Ca
 // some time, until their space can be written again. Callers that come while it is
 // being done share it. It goes on until the last of them is gone, and ends within a
 // batch then, or when the snapshotter is closed. cause is why it is wanted.
-func (s *Snapshotter) makeRoom(ctx context.Context, cause error) (Room, error) {
-	m, err := s.room.join(ctx, func(ctx context.Context) (Room, error) { return s.evictAll(ctx, cause) })
+func (s *Snapshotter) reclaimSpace(ctx context.Context, cause error) (Reclaimed, error) {
+	m, err := s.reclaimer.join(ctx, func(ctx context.Context) (Reclaimed, error) { return s.reclaimAll(ctx, cause) })
 	if err != nil {
-		return Room{}, err
+		return Reclaimed{}, err
 	}
 	select {
 	case <-m.done:
 		return m.room, m.err
 	case <-ctx.Done():
-		s.room.leave(m)
-		return Room{}, ctx.Err()
+		s.reclaimer.leave(m)
+		return Reclaimed{}, ctx.Err()
 	}
 }
 
 // join returns what is under way, or begins.
-func (r *roomMaker) join(ctx context.Context, do func(context.Context) (Room, error)) (*making, error) {
+func (r *reclaimer) join(ctx context.Context, do func(context.Context) (Reclaimed, error)) (*reclaim, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return nil, errClosed
 	}
-	if r.under == nil {
+	if r.current == nil {
 		r.begin(context.WithoutCancel(ctx), do)
 	}
-	r.under.callers++
-	return r.under, nil
+	r.current.callers++
+	return r.current, nil
 }
 
 // begin wants the mutex held.
-func (r *roomMaker) begin(ctx context.Context, do func(context.Context) (Room, error)) {
+func (r *reclaimer) begin(ctx context.Context, do func(context.Context) (Reclaimed, error)) {
 	ctx, end := context.WithCancelCause(ctx)
-	m := &making{end: end, done: make(chan struct{})}
-	r.under = m
+	m := &reclaim{end: end, done: make(chan struct{})}
+	r.current = m
 	r.all.Go(func() {
 		defer end(nil)
 		m.room, m.err = do(ctx)
@@ -106,8 +106,8 @@ func (r *roomMaker) begin(ctx context.Context, do func(context.Context) (Room, e
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.under == m {
-			r.under = nil
+		if r.current == m {
+			r.current = nil
 		}
 		close(m.done)
 	})
@@ -115,48 +115,48 @@ func (r *roomMaker) begin(ctx context.Context, do func(context.Context) (Room, e
 
 // leave is for a caller that waits no more. Who comes after the last one has left
 // begins anew.
-func (r *roomMaker) leave(m *making) {
+func (r *reclaimer) leave(m *reclaim) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if m.callers--; m.callers > 0 {
 		return
 	}
 	m.end(errNoCaller)
-	if r.under == m {
-		r.under = nil
+	if r.current == m {
+		r.current = nil
 	}
 }
 
 // stop ends what is under way, waits for that and lets nothing more begin.
-func (r *roomMaker) stop() {
+func (r *reclaimer) stop() {
 	r.mu.Lock()
 	r.closed = true
-	if r.under != nil {
-		r.under.end(errClosed)
+	if r.current != nil {
+		r.current.end(errClosed)
 	}
 	r.mu.Unlock()
 	r.all.Wait()
 }
 
-func (s *Snapshotter) evictAll(ctx context.Context, cause error) (Room, error) {
+func (s *Snapshotter) reclaimAll(ctx context.Context, cause error) (Reclaimed, error) {
 	before, err := Limits(ctx, s.pool, s.config.Base)
 	if err != nil {
-		return Room{}, err
+		return Reclaimed{}, err
 	}
 	policy := s.config.policy()
 	// Where nothing comes back of what is destroyed, what is warm would go for nothing.
-	policy.All = space.Tightest(thoseOf(before, cause)).Stuck == ""
-	leave, err := s.cleanup.take(ctx)
+	policy.All = space.Tightest(limitsFor(before, cause)).Blocked == ""
+	release, err := s.cleanup.acquire(ctx)
 	if err != nil {
-		return Room{}, err
+		return Reclaimed{}, err
 	}
-	gone, err := s.cleanBy(withUrgent(ctx), policy)
-	leave()
-	room := Room{Templates: gone.templates, Bytes: gone.bytes}
-	if err != nil && !outOfRoom(err) { // else it is not back yet, and the queue writes the rest
+	gone, err := s.cleanWithPolicy(withUrgent(ctx), policy)
+	release()
+	room := Reclaimed{Templates: gone.templates, Bytes: gone.bytes}
+	if err != nil && !outOfSpace(err) { // else it is not back yet, and the queue writes the rest
 		return room, err
 	}
-	waiting, cancel := context.WithTimeout(ctx, freeWait)
+	waiting, cancel := context.WithTimeout(ctx, freeTimeout)
 	defer cancel()
 	if err := s.pool.WaitFreed(waiting); err != nil && ctx.Err() == nil {
 		log.G(ctx).WithError(err).Warn("what was destroyed has not all come back yet")
@@ -167,8 +167,8 @@ func (s *Snapshotter) evictAll(ctx context.Context, cause error) (Room, error) {
 	}
 	full := space.Fullest(limits)
 	room.Full = full.String()
-	if full.Stuck != "" {
-		room.Full += "; " + full.Stuck
+	if full.Blocked != "" {
+		room.Full += "; " + full.Blocked
 	}
 	return room, nil
 }
@@ -176,29 +176,31 @@ func (s *Snapshotter) evictAll(ctx context.Context, cause error) (Room, error) {
 // thoseOf are the limits that may have been meant by what ZFS answered. A quota that
 // is written beyond is EDQUOT. ENOSPC is a pool that is full or, to promote, a quota on
 // where the template goes: never one that nothing warm is under.
-func thoseOf(limits []space.Limit, cause error) []space.Limit {
+func limitsFor(limits []space.Limit, cause error) []space.Limit {
 	quota := errors.Is(cause, zfs.ErrQuota) || errors.Is(cause, syscall.EDQUOT)
 	return slices.DeleteFunc(slices.Clone(limits), func(l space.Limit) bool {
-		return quota && l.Pool || !quota && !l.Pool && l.Stuck != ""
+		return quota && l.Pool || !quota && !l.Pool && l.Blocked != ""
 	})
 }
 
 // outOfRoom tells whether ZFS refused something for want of space.
-func outOfRoom(err error) bool { return errors.Is(err, zfs.ErrNoSpace) || errors.Is(err, zfs.ErrQuota) }
+func outOfSpace(err error) bool {
+	return errors.Is(err, zfs.ErrNoSpace) || errors.Is(err, zfs.ErrQuota)
+}
 
 // withRoom does what takes space. Where there is none room is made, and it is
 // tried once more; not where a first part may be left, which the caller takes back.
-func (s *Snapshotter) withRoom(ctx context.Context, do func() error) error {
+func (s *Snapshotter) withReclaim(ctx context.Context, do func() error) error {
 	err := do()
-	if !outOfRoom(err) || ambiguous(err) {
+	if !outOfSpace(err) || ambiguous(err) {
 		return err
 	}
 	log.G(ctx).WithError(err).Warn("there is no room: cached templates are evicted, and it is tried once more")
-	room, roomErr := s.makeRoom(ctx, err)
+	room, roomErr := s.reclaimSpace(ctx, err)
 	if roomErr != nil {
 		return fmt.Errorf("%w (and room could not be made: %s)", err, roomErr.Error())
 	}
-	if err = do(); outOfRoom(err) {
+	if err = do(); outOfSpace(err) {
 		return fmt.Errorf("%w (tried twice: %s)", err, room)
 	}
 	return err
@@ -209,10 +211,10 @@ type applier func(ctx context.Context, ops ...zfs.Op) error
 
 // apply is the pool's Apply, with room made where there is none.
 func (s *Snapshotter) apply(ctx context.Context, ops ...zfs.Op) error {
-	return s.withRoom(ctx, func() error { return s.pool.Apply(ctx, ops...) })
+	return s.withReclaim(ctx, func() error { return s.pool.Apply(ctx, ops...) })
 }
 
 // catchUp is the queue's, with room made where there is none.
 func (s *Snapshotter) catchUp(ctx context.Context) error {
-	return s.withRoom(ctx, func() error { return s.queue.catchUp(ctx) })
+	return s.withReclaim(ctx, func() error { return s.queue.catchUp(ctx) })
 }

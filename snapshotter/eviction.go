@@ -22,8 +22,8 @@ func (c Config) policy() space.Policy {
 }
 
 // sweeps is what is remembered from one sweep to the next.
-type sweeps struct {
-	looked atomic.Int64 // when a Prepare last asked how full the pool is; Unix nanoseconds
+type evictionState struct {
+	lastCheck atomic.Int64 // when a Prepare last asked how full the pool is; Unix nanoseconds
 
 	mu       sync.Mutex
 	problems string // that were said last
@@ -52,14 +52,14 @@ func Limits(ctx context.Context, pool Gauge, base layout.Base) ([]space.Limit, e
 		if s.Quota > 0 {
 			l := space.Limit{Of: "the quota of " + name, Used: s.Used, Total: s.Quota}
 			if name == base.Runtime() {
-				l.Stuck = "what is warm lies in " + base.Storage() + ", which it does not bound"
+				l.Blocked = "what is warm lies in " + base.Storage() + ", which it does not bound"
 			}
 			limits = append(limits, l)
 		}
 		if name == base.Pool() {
 			l := space.Limit{Of: "pool " + name, Pool: true, Used: s.Used, Total: s.Used + s.Available, Freeing: state.Freeing}
 			if state.Checkpoint {
-				l.Stuck = "the pool has a checkpoint, which keeps what is destroyed ('zpool checkpoint -d " + name + "' discards it)"
+				l.Blocked = "the pool has a checkpoint, which keeps what is destroyed ('zpool checkpoint -d " + name + "' discards it)"
 			}
 			limits = append(limits, l)
 		}
@@ -87,7 +87,7 @@ type evicted struct {
 }
 
 // sweep evicts cached templates. The caller holds s.cleanup.
-func (s *Snapshotter) sweep(ctx context.Context, policy space.Policy) (evicted, error) {
+func (s *Snapshotter) evict(ctx context.Context, policy space.Policy) (evicted, error) {
 	var limits []space.Limit
 	if policy.Pressure > 0 {
 		var err error
@@ -97,7 +97,7 @@ func (s *Snapshotter) sweep(ctx context.Context, policy space.Policy) (evicted, 
 	}
 	over := slices.ContainsFunc(limits, func(l space.Limit) bool { return l.Over(policy.Pressure) })
 	if !policy.All && policy.MaxBytes == 0 && !over {
-		s.sweeps.report(ctx, nil)
+		s.eviction.logProblems(ctx, nil)
 		return evicted{}, nil
 	}
 	if err := s.measureCached(ctx); err != nil {
@@ -107,14 +107,14 @@ func (s *Snapshotter) sweep(ctx context.Context, policy space.Policy) (evicted, 
 	left := make(map[string]bool)
 	var total evicted
 	for {
-		plan := space.Sweep(s.without(ctx, left), limits, policy, time.Now())
-		done, stays, err := s.evict(ctx, plan)
+		plan := space.PlanEvictions(s.nodesExcept(ctx, left), limits, policy, time.Now())
+		done, stays, err := s.evictPlan(ctx, plan)
 		total.templates, total.bytes = total.templates+done.templates, total.bytes+done.bytes
 		if err != nil {
 			return total, err
 		}
 		if len(stays) == 0 {
-			s.sweeps.report(ctx, plan.Problems)
+			s.eviction.logProblems(ctx, plan.Problems)
 			return total, nil
 		}
 		for _, dataset := range stays {
@@ -127,7 +127,7 @@ func (s *Snapshotter) sweep(ctx context.Context, policy space.Policy) (evicted, 
 }
 
 // without is the tree of clones as the index knows it, in which some stay.
-func (s *Snapshotter) without(ctx context.Context, stay map[string]bool) []space.Node {
+func (s *Snapshotter) nodesExcept(ctx context.Context, stay map[string]bool) []space.Node {
 	nodes := s.index.nodes(s.config.CacheKeep, retryTime(ctx))
 	for i, n := range nodes {
 		if stay[n.Dataset] {
@@ -138,12 +138,12 @@ func (s *Snapshotter) without(ctx context.Context, stay map[string]bool) []space
 }
 
 // report says once why there is too little room and nothing is evicted for it.
-func (w *sweeps) report(ctx context.Context, problems []string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (e *evictionState) logProblems(ctx context.Context, problems []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	now := strings.Join(problems, "; ")
-	changed := (w.problems == "") != (now == "")
-	w.problems = now
+	changed := (e.problems == "") != (now == "")
+	e.problems = now
 	if changed && now != "" {
 		log.G(ctx).Warnf("there is little room: %s", now)
 	}
@@ -182,7 +182,7 @@ func (x *index) unmeasured() []*template {
 
 // evict carries a plan out and answers what is still there of it. A template that
 // was revived meanwhile stays, and what it stands on.
-func (s *Snapshotter) evict(ctx context.Context, plan space.Plan) (total evicted, stays []string, err error) {
+func (s *Snapshotter) evictPlan(ctx context.Context, plan space.Plan) (total evicted, stays []string, err error) {
 	var names []string
 	for _, e := range plan.Evict {
 		names = append(names, e.Dataset)
@@ -210,5 +210,5 @@ func (v *evicted) add(ctx context.Context, e space.Eviction) {
 	}
 	v.templates++
 	log.G(ctx).WithField("template", e.Dataset).WithField("bytes", e.Bytes).WithField("used", stamp(e.LastUsed)).
-		WithField("why", e.Why).Info("evicted a cached template")
+		WithField("why", e.Reason).Info("evicted a cached template")
 }

@@ -21,8 +21,8 @@ import (
 // as long each time up to lastRetry. When the reason changes, this begins anew:
 // whoever held it has done something.
 const (
-	firstRetry = time.Second
-	lastRetry  = 10 * time.Minute
+	minBackoff = time.Second
+	maxBackoff = 10 * time.Minute
 )
 
 // stuck is a dataset that could not be destroyed.
@@ -33,11 +33,11 @@ type stuck struct {
 }
 
 // waits tells whether it is too early to try again.
-func (k *stuck) waits(now time.Time) bool { return k != nil && now.Before(k.next) }
+func (k *stuck) isWaiting(now time.Time) bool { return k != nil && now.Before(k.next) }
 
 // holdBack notes that a dataset could not be destroyed, and answers whether the
 // reason is a new one.
-func (x *index) holdBack(dataset, reason string, now time.Time) bool {
+func (x *index) backOff(dataset, reason string, now time.Time) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	k := x.stuck[dataset]
@@ -46,7 +46,7 @@ func (x *index) holdBack(dataset, reason string, now time.Time) bool {
 		k = &stuck{reason: reason}
 		x.stuck[dataset] = k
 	} else {
-		k.pause = min(max(2*k.pause, firstRetry), lastRetry)
+		k.pause = min(max(2*k.pause, minBackoff), maxBackoff)
 	}
 	k.next = now.Add(k.pause)
 	return anew
@@ -54,7 +54,7 @@ func (x *index) holdBack(dataset, reason string, now time.Time) bool {
 
 // letWait forgets why a dataset was stuck, and since when: it waits for a clone of ours
 // now, which has a time of its own.
-func (x *index) letWait(dataset string) {
+func (x *index) clearBackoff(dataset string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.stuck, dataset)
@@ -122,7 +122,7 @@ func (x *index) nextDestroy(keep time.Duration, now time.Time) (next time.Time, 
 // complain puts datasets off that could not be destroyed, and says once why and
 // what to do. A clone of ours that could not go keeps its origin: the line about
 // the clone is enough.
-func (s *Snapshotter) complain(ctx context.Context, left map[string]error) {
+func (s *Snapshotter) reportLeftovers(ctx context.Context, left map[string]error) {
 	var busy []string
 	for dataset, err := range left {
 		if errors.Is(err, zfs.ErrBusy) {
@@ -136,11 +136,11 @@ func (s *Snapshotter) complain(ctx context.Context, left map[string]error) {
 	for _, dataset := range slices.Sorted(maps.Keys(left)) {
 		err := left[dataset]
 		if errors.Is(err, zfs.ErrHasClones) && s.index.hasClone(dataset) {
-			s.index.letWait(dataset)
+			s.index.clearBackoff(dataset)
 			continue
 		}
 		field, why, todo := s.explain(ctx, dataset, err, found[dataset])
-		if s.index.holdBack(dataset, err.Error()+why, time.Now()) {
+		if s.index.backOff(dataset, err.Error()+why, time.Now()) {
 			entry := log.G(ctx).WithError(err).WithField("dataset", dataset)
 			if why != "" {
 				entry = entry.WithField(field, why)
@@ -167,7 +167,7 @@ func (x *index) isPartialOfGarbage(dataset string) bool {
 }
 
 // usersOf returns in words which processes use a file system that is mounted nowhere.
-func (s *Snapshotter) usersOf(ctx context.Context, dataset string) string {
+func (s *Snapshotter) describeUsers(ctx context.Context, dataset string) string {
 	device, err := s.pool.Device(ctx, dataset)
 	if err != nil {
 		return ""
@@ -184,7 +184,7 @@ func (s *Snapshotter) usersOf(ctx context.Context, dataset string) string {
 func (s *Snapshotter) explain(ctx context.Context, dataset string, err error, mounts []holders.Mount) (field, why, todo string) {
 	switch {
 	case errors.Is(err, zfs.ErrBusy) && len(mounts) == 0:
-		if users := s.usersOf(ctx, dataset); users != "" {
+		if users := s.describeUsers(ctx, dataset); users != "" {
 			return "held", users, ": end the program that uses it"
 		}
 		return "held", "no process that could be looked at has it mounted; a file on it may be open since it was unmounted lazily, or a snapshot of it may be held",
