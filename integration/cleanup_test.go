@@ -29,7 +29,7 @@ func markOf(t testing.TB, base *testpool.Base) snapshotter.Mark {
 	t.Helper()
 	props, err := base.Client.Properties(context.Background(), base.String(), snapshotter.CleanupProperty)
 	require.NoError(t, err)
-	if v := props[snapshotter.CleanupProperty]; v.Here {
+	if v := props[snapshotter.CleanupProperty]; v.Local {
 		return snapshotter.ParseMark(v.Value)
 	}
 	return snapshotter.Mark{}

@@ -74,7 +74,7 @@ func ReadMark(ctx context.Context, pool *zfs.Client, base layout.Base) (snapshot
 	if errors.Is(err, zfs.ErrNotFound) {
 		return snapshotter.Mark{}, fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s'", base, base)
 	}
-	if v := props[snapshotter.CleanupProperty]; err == nil && v.Here {
+	if v := props[snapshotter.CleanupProperty]; err == nil && v.Local {
 		return snapshotter.ParseMark(v.Value), nil
 	}
 	return snapshotter.Mark{}, err

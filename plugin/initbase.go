@@ -51,7 +51,7 @@ func InitBase(ctx context.Context, base layout.Base, root string, props map[stri
 // checkExisting refuses a base that is there already and is mounted elsewhere.
 func checkExisting(ctx context.Context, pool *zfs.Client, base layout.Base, root string) error {
 	at, err := pool.Properties(ctx, base.String(), "mountpoint", snapshotter.VersionProperty)
-	if errors.Is(err, zfs.ErrNotFound) || err == nil && !at[snapshotter.VersionProperty].Here {
+	if errors.Is(err, zfs.ErrNotFound) || err == nil && !at[snapshotter.VersionProperty].Local {
 		return nil // InitBase says more of one that is not ours
 	}
 	if err != nil {

@@ -193,7 +193,7 @@ func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want str
 		return "", err
 	}
 	version := ""
-	if v := props[snapshotter.VersionProperty]; v.Here {
+	if v := props[snapshotter.VersionProperty]; v.Local {
 		version = v.Value
 	}
 	if err := snapshotter.CheckVersion(base, version); err != nil {

@@ -258,7 +258,7 @@ func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[
 	destroy := func() (err error) { left, err = s.pool.Destroy(ctx, layout.Extracted, order); return err }
 	if isIdle(ctx) {
 		inner := destroy
-		destroy = func() error { return zfs.Idly(inner) }
+		destroy = func() error { return zfs.WithIdleIO(inner) }
 	}
 	if err := destroy(); err != nil {
 		return left, err

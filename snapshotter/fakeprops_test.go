@@ -73,7 +73,7 @@ func (p *fakePool) Properties(_ context.Context, name string, names ...string) (
 		}
 		for _, property := range names {
 			if value, here, ok := s.property(name, property); ok {
-				found[property] = zfs.Property{Value: value, Here: here}
+				found[property] = zfs.Property{Value: value, Local: here}
 			}
 		}
 		return nil

@@ -124,7 +124,7 @@ func (l look) harms(base layout.Base) []Harm {
 			}
 			h := Harm{dataset, d.property, p.Value, d.harm, d.fix(base, dataset, want)}
 			same := func(o Harm) bool { return o.Fix == h.Fix && o.Property == h.Property }
-			if (dataset == base.String() || p.Here || !d.inherited()) && !slices.ContainsFunc(found, same) {
+			if (dataset == base.String() || p.Local || !d.inherited()) && !slices.ContainsFunc(found, same) {
 				found = append(found, h)
 			}
 		}

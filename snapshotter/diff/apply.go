@@ -58,9 +58,9 @@ func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	began := time.Now()
 	defer s.runtimes.Begin(ctx)()
 	applied, err := s.apply(ctx, desc, runtime, config)
-	err = s.passOn(ctx, err)
+	err = s.fallBack(ctx, err)
 	if full(err) {
-		applied, err = s.again(ctx, desc, runtime, config, err)
+		applied, err = s.retry(ctx, desc, runtime, config, err)
 	}
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("layer %s into %s: %w", desc.Digest, runtime, err)
@@ -95,7 +95,7 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 	defer giveUp()
 	in, err := s.contents.Store.ReaderAt(ctx, desc)
 	if err != nil {
-		return ocispec.Descriptor{}, unreached{storeError(err)}
+		return ocispec.Descriptor{}, unreachable{storeError(err)}
 	}
 	defer in.Close() // only read
 	fetched := readAhead(content.NewReader(in), fetchSize, 2)
@@ -157,7 +157,7 @@ const (
 // stream is a layer that is read as what it is without compression.
 type stream struct {
 	steps  []diff.StreamProcessor // from the store on
-	from   *ahead
+	from   *aheadReader
 	digest digest.Digester // of what was read from the last step; complete at its end
 	size   int64
 }
@@ -167,7 +167,7 @@ type stream struct {
 func uncompress(ctx context.Context, desc ocispec.Descriptor, r io.Reader, config diff.ApplyConfig) (*stream, error) {
 	s := &stream{digest: digest.Canonical.Digester()}
 	if config.Progress != nil {
-		r = &reporting{r: r, report: config.Progress}
+		r = &progressReader{r: r, report: config.Progress}
 	}
 	step := diff.NewProcessorChain(desc.MediaType, r)
 	s.steps = append(s.steps, step)
@@ -197,7 +197,7 @@ func (s *stream) unpack(ctx context.Context) error {
 
 // outcome answers how a step went that has nothing more to say. A program may say it
 // some time after its last word.
-func outcome(ctx context.Context, step diff.StreamProcessor) error {
+func stepError(ctx context.Context, step diff.StreamProcessor) error {
 	switch step := step.(type) {
 	case interface {
 		Wait(ctx context.Context) error
@@ -225,13 +225,13 @@ func (s *stream) Close() error {
 }
 
 // reporting tells how much was read: 0 first, and all at the end.
-type reporting struct {
+type progressReader struct {
 	r      io.Reader
 	report func(int64)
 	n      int64
 }
 
-func (p *reporting) Read(b []byte) (int, error) {
+func (p *progressReader) Read(b []byte) (int, error) {
 	p.report(p.n)
 	n, err := p.r.Read(b)
 	p.n += int64(n)

@@ -16,7 +16,7 @@ const (
 // host's security modules say what this host allows, not what the file is, and
 // trusted ones no archive may set. A tar's record ends a name at the first "=",
 // so it cannot say one that has it.
-func carried(name string) bool {
+func isLayerAttribute(name string) bool {
 	switch name {
 	case "security.capability", "security.ima",
 		accessACL, defaultACL:
@@ -27,7 +27,7 @@ func carried(name string) bool {
 
 // withoutInheritance adds to a node's attributes lists that say nothing, where it
 // has none: whoever makes it again does so in a directory that hands one down.
-func withoutInheritance(attributes map[string]string, n node) map[string]string {
+func withExplicitACLs(attributes map[string]string, n node) map[string]string {
 	if n.is(typeLink) {
 		return attributes
 	}

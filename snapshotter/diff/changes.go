@@ -21,13 +21,13 @@ func (s *Service) Changes(ctx context.Context, sides Sides, tell func(Change) er
 	if err != nil {
 		return err
 	}
-	err = pair.compare(ctx, teller(tell))
-	return pair.closing(ctx)(err)
+	err = pair.compare(ctx, changeFunc(tell))
+	return pair.closeInBackground(ctx)(err)
 }
 
-type teller func(Change) error
+type changeFunc func(Change) error
 
-func (t teller) changed(kind Kind, rel string, n node) error {
+func (t changeFunc) changed(kind Kind, rel string, n node) error {
 	c := Change{Kind: kind, Path: path.Join("/", rel), Type: typeName(n)}
 	if n.is(typeRegular) {
 		c.Size = n.size
@@ -35,7 +35,7 @@ func (t teller) changed(kind Kind, rel string, n node) error {
 	return t(c)
 }
 
-func (t teller) deleted(dir string, names []string, _ bool) error {
+func (t changeFunc) deleted(dir string, names []string, _ bool) error {
 	for _, name := range names {
 		if err := t(Change{Kind: Deleted, Path: path.Join("/", dir, name)}); err != nil {
 			return err

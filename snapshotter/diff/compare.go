@@ -95,7 +95,7 @@ func (c *comparison) pair(rel string, was, is direntry, at *paths) error {
 
 // unchangedDir looks into a directory whose names are what they were.
 func (c *comparison) unchangedDir(rel string, at *paths) error {
-	list, err := c.worthwhile(rel, at)
+	list, err := c.candidates(rel, at)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (c *comparison) unchangedDir(rel string, at *paths) error {
 }
 
 // worthwhile answers the names in a directory that may lead to a change.
-func (c *comparison) worthwhile(rel string, at *paths) ([]direntry, error) {
+func (c *comparison) candidates(rel string, at *paths) ([]direntry, error) {
 	if at.all {
 		return c.upper.readDir(c.ctx, rel)
 	}
@@ -212,7 +212,7 @@ func (c *comparison) addedBelow(rel string) error {
 // sides or on neither. A linked name whose number is another one is written.
 func (c *comparison) differ(rel string, old, now node) (Kind, error) {
 	switch {
-	case c.hint.related && old.untouched(now):
+	case c.hint.related && old.unchanged(now):
 		return "", nil
 	case now.isDir() && old.isDir():
 		return c.directoriesDiffer(rel, old, now)

@@ -50,7 +50,7 @@ func layerOf(t *testing.T, lower, upper string, epoch *time.Time) []byte {
 	var out bytes.Buffer
 	to := treeAt(t, upper)
 	l := newLayer(t.Context(), &out, to, epoch)
-	c := comparison{ctx: t.Context(), upper: to, hint: anything(), to: l}
+	c := comparison{ctx: t.Context(), upper: to, hint: hintAll(), to: l}
 	if lower != "" {
 		c.lower = treeAt(t, lower)
 	}
@@ -92,7 +92,7 @@ func (s changeSet) deleted(dir string, names []string, _ bool) error {
 func compare(t *testing.T, lower, upper string) changeSet {
 	t.Helper()
 	found := make(changeSet)
-	c := comparison{ctx: t.Context(), lower: treeAt(t, lower), upper: treeAt(t, upper), hint: anything(), to: found}
+	c := comparison{ctx: t.Context(), lower: treeAt(t, lower), upper: treeAt(t, upper), hint: hintAll(), to: found}
 	require.NoError(t, c.run())
 	return found
 }
@@ -343,7 +343,7 @@ func TestNamesThatNoLayerHolds(t *testing.T) {
 		write(t, dir, name)
 		to := treeAt(t, dir)
 		l := newLayer(t.Context(), io.Discard, to, nil)
-		err := (&comparison{ctx: t.Context(), upper: to, hint: anything(), to: l}).run()
+		err := (&comparison{ctx: t.Context(), upper: to, hint: hintAll(), to: l}).run()
 		assert.ErrorContains(t, err, "cannot be put into an image", name)
 	}
 }
@@ -359,7 +359,7 @@ func TestDeletedNamesThatNoLayerHolds(t *testing.T) {
 		write(t, upper, "sibling")
 		to := treeAt(t, upper)
 		l := newLayer(t.Context(), io.Discard, to, nil)
-		err := (&comparison{ctx: t.Context(), lower: treeAt(t, lower), upper: to, hint: anything(), to: l}).run()
+		err := (&comparison{ctx: t.Context(), lower: treeAt(t, lower), upper: to, hint: hintAll(), to: l}).run()
 		assert.ErrorContains(t, err, "cannot be put into an image", name)
 	}
 }
@@ -415,7 +415,7 @@ func TestAComparisonThatIsCancelled(t *testing.T) {
 	cancel(io.ErrNoProgress)
 	to := treeAt(t, dir)
 	l := newLayer(ctx, io.Discard, to, nil)
-	assert.ErrorIs(t, (&comparison{ctx: ctx, upper: to, hint: anything(), to: l}).run(), io.ErrNoProgress)
+	assert.ErrorIs(t, (&comparison{ctx: ctx, upper: to, hint: hintAll(), to: l}).run(), io.ErrNoProgress)
 }
 
 // Of two sides of which neither came of the other, equal numbers and times prove
@@ -450,7 +450,7 @@ func TestEqualNumbersProveNothingBetweenStrangers(t *testing.T) {
 			now.object++
 		}
 		for related, want := range map[bool]Kind{true: c.relatives, false: c.strangers} {
-			h := anything()
+			h := hintAll()
 			h.related = related
 			got, err := (&comparison{ctx: t.Context(), lower: from, upper: to, hint: h}).differ(c.rel, old, now)
 			require.NoError(t, err)

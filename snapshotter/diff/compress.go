@@ -19,11 +19,11 @@ type Compress func(io.Writer) (io.WriteCloser, error)
 // What compresses works on so many blocks at once at most: each takes memory.
 // What comes out depends on the size of the blocks and not on their number.
 const (
-	gzipBlock   = 512 << 10
-	mostWorkers = 8
+	gzipBlock  = 512 << 10
+	maxWorkers = 8
 )
 
-func workers() int { return min(runtime.GOMAXPROCS(0), mostWorkers) }
+func workers() int { return min(runtime.GOMAXPROCS(0), maxWorkers) }
 
 // compressor answers how a comparison's result is compressed, and sets the media
 // type where none was asked for.

@@ -12,7 +12,7 @@ import (
 )
 
 // blank is what a hole is in an archive, which cannot say that there is one.
-var blank = make([]byte, contentSize)
+var zeros = make([]byte, contentSize)
 
 // fileContent is what is in a file. Its holes are not read.
 type fileContent struct {
@@ -96,7 +96,7 @@ func (l *layer) content(rel string, size int64) error {
 		if l.ctx.Err() != nil {
 			return context.Cause(l.ctx)
 		}
-		piece := blank[:min(file.hole(at), contentSize)]
+		piece := zeros[:min(file.hole(at), contentSize)]
 		if len(piece) == 0 {
 			piece = (*buf)[:min(size-at, contentSize)]
 			if err := file.read(piece, at); err != nil {

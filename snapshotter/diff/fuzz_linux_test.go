@@ -300,7 +300,7 @@ func layerBetween(lower, upper string) ([]byte, error) {
 
 // between compares two directories.
 func between(lower, upper string, begin func(to *tree) changes) error {
-	c := comparison{ctx: context.Background(), hint: anything()}
+	c := comparison{ctx: context.Background(), hint: hintAll()}
 	for dir, side := range map[string]**tree{lower: &c.lower, upper: &c.upper} {
 		if dir == "" {
 			continue
@@ -328,7 +328,7 @@ func requireTold(t *testing.T, lower, upper, path string) {
 	t.Helper()
 	var told []string
 	require.NoError(t, between(lower, upper, func(*tree) changes {
-		return teller(func(c Change) error {
+		return changeFunc(func(c Change) error {
 			told = append(told, c.Path)
 			line, err := json.Marshal(c)
 			require.NoError(t, err)

@@ -24,10 +24,10 @@ type hint struct {
 
 // anything is the hint that knows nothing, not even whether one side came of the
 // other.
-func anything() hint { return hint{paths: &paths{all: true}} }
+func hintAll() hint { return hint{paths: &paths{all: true}} }
 
 // nothing is the hint that there is nothing to find.
-func nothing() hint { return hint{known: true, related: true, paths: &paths{}} }
+func hintNone() hint { return hint{known: true, related: true, paths: &paths{}} }
 
 func (h hint) changed(object uint64) bool {
 	if !h.known {

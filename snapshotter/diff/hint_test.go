@@ -41,7 +41,7 @@ func TestChangedObjects(t *testing.T) {
 		}
 		assert.Equal(t, uint64(len(want)), count(h.ranges))
 	}
-	assert.True(t, anything().changed(7))
+	assert.True(t, hintAll().changed(7))
 	assert.False(t, hint{known: true}.changed(7))
 }
 
@@ -56,7 +56,7 @@ func TestPaths(t *testing.T) {
 	assert.Nil(t, p.child("x"))
 	assert.Nil(t, p.child("x").child("y"))
 	assert.Nil(t, p.child("e").child("f"))
-	all := anything().paths
+	all := hintAll().paths
 	assert.Same(t, all, all.child("x"))
 }
 
@@ -99,9 +99,9 @@ func TestNarrow(t *testing.T) {
 		return zfs.Object{Generation: 7, Mode: typeRegular, Links: links, Path: path}
 	}
 	for what, c := range map[string]struct {
-		objects known
-		want    []string // nil: all
-		nothing bool     // not even which objects changed
+		objects  known
+		want     []string // nil: all
+		hintNone bool     // not even which objects changed
 	}{
 		"a path":                     {known{object("b/file"): file("/b/file", 1)}, []string{"b"}, false},
 		"a directory":                {known{object("b"): {Generation: 7, Mode: typeDir, Links: 9, Path: "/b"}}, []string{"b"}, false},
@@ -114,7 +114,7 @@ func TestNarrow(t *testing.T) {
 	} {
 		h, err := narrow(t.Context(), c.objects, tree, tree)
 		require.NoError(t, err, what)
-		assert.Equal(t, !c.nothing, h.known, what)
+		assert.Equal(t, !c.hintNone, h.known, what)
 		assert.True(t, h.related, "%s: ZFS tells only of relatives", what)
 		assert.Equal(t, c.want == nil, h.paths.all, what)
 		if c.want != nil {
@@ -193,7 +193,7 @@ func TestNarrowAsksLittle(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	tree := treeAt(t, dir)
-	many := asked{ranges: []zfs.ObjectRange{{First: 1, Last: mostPaths + 1}}}
+	many := asked{ranges: []zfs.ObjectRange{{First: 1, Last: maxPaths + 1}}}
 	h, err := narrow(t.Context(), &many, tree, tree)
 	require.NoError(t, err)
 	assert.True(t, h.paths.all)

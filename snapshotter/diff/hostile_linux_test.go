@@ -95,9 +95,9 @@ func TestADirectoryIsKeptSlim(t *testing.T) {
 	t.Parallel()
 	h := tar.Header{Name: "d/", Typeflag: tar.TypeDir, Uname: "somebody", Gname: "some", Mode: 0o750, Uid: 7, PAXRecords: map[string]string{
 		"A.comment": strings.Repeat("x", 1<<20), xattrKey + "user.x": "value"}}
-	slim(&h)
+	trimHeader(&h)
 	assert.Equal(t, map[string]string{xattrKey + "user.x": "value"}, h.PAXRecords)
-	assert.Less(t, kept(&h), int64(2*keptHeader))
+	assert.Less(t, kept(&h), int64(2*headerOverhead))
 	assert.Equal(t, tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o750, Uid: 7, PAXRecords: h.PAXRecords}, h)
 }
 

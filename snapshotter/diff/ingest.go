@@ -20,11 +20,11 @@ import (
 const (
 	// leaseTime is how long a layer stays that nobody refers to. The caller's own
 	// lease, if it has one, never reaches us.
-	leaseTime = time.Hour
+	leaseExpiration = time.Hour
 	// cleanTime bounds how long it is tried to take back what failed.
-	cleanTime = 10 * time.Second
+	rollbackTimeout = 10 * time.Second
 	// partTime is how much of that a caller waits for who has given up.
-	partTime = 500 * time.Millisecond
+	abandonTimeout = 500 * time.Millisecond
 )
 
 // ingest is where a layer goes in containerd's store. It is opened while what goes
@@ -56,7 +56,7 @@ func (s *Service) ingest(ctx context.Context, config diff.Config) *ingest {
 	go func() {
 		defer close(in.opened)
 		if err := in.open(ctx, config.MediaType); err != nil {
-			in.err = unreached{err}
+			in.err = unreachable{err}
 		}
 	}()
 	return in
@@ -65,7 +65,7 @@ func (s *Service) ingest(ctx context.Context, config diff.Config) *ingest {
 func (in *ingest) open(ctx context.Context, mediaType string) error {
 	in.leased = ctx
 	if _, ok := leases.FromContext(ctx); !ok {
-		lease, err := in.contents.Leases.Create(ctx, leases.WithID("zfstpl-diff-"+rand.Text()), leases.WithExpiration(leaseTime))
+		lease, err := in.contents.Leases.Create(ctx, leases.WithID("zfstpl-diff-"+rand.Text()), leases.WithExpiration(leaseExpiration))
 		if err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (in *ingest) abandon(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		in.takeBack(ctx)
+		in.rollback(ctx)
 	}()
 	select {
 	case <-ended:
@@ -182,17 +182,17 @@ func (in *ingest) abandon(ctx context.Context) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(partTime):
+	case <-time.After(abandonTimeout):
 		log.G(ctx).WithField("ref", in.ref).Warn("containerd's store has stalled: what was begun there is taken back when it goes on")
 	}
 }
 
 // takeBack does what abandon is for, once no call is under way. What is left where it
 // fails goes with its lease.
-func (in *ingest) takeBack(ctx context.Context) {
+func (in *ingest) rollback(ctx context.Context) {
 	<-in.opened
 	in.calls.Wait()
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
 	if in.w != nil {
 		closeErr := in.w.Close()

@@ -43,7 +43,7 @@ type directory struct {
 	rel    string
 	object uint64 // 0 for the root
 	// hands tells that what is made in it gets an access list of its own.
-	hands bool
+	hasDefaultACL bool
 }
 
 // links are the names of an object that are written already, the first one with its
@@ -114,7 +114,7 @@ func (l *layer) deleted(dir string, names []string, emptied bool) error {
 	}
 	for _, name := range names {
 		// One of them, ".wh..opq", would say that nothing else is left.
-		if err := l.sayable(path.Join(dir, name), "it was deleted; make it again"); err != nil {
+		if err := l.checkWhiteoutName(path.Join(dir, name), "it was deleted; make it again"); err != nil {
 			return err
 		}
 	}
@@ -131,14 +131,14 @@ func (l *layer) deleted(dir string, names []string, emptied bool) error {
 }
 
 // renameIt is what to do about a name that no layer can hold.
-const renameIt = "rename or delete it"
+const adviceRename = "rename or delete it"
 
 // removeIt is what to do about something that no layer can hold.
-const removeIt = "delete it, or make it smaller"
+const adviceShrink = "delete it, or make it smaller"
 
 // sayable refuses a name that means something else in a layer, and a path that Apply
 // cannot make.
-func (l *layer) sayable(rel, advice string) error {
+func (l *layer) checkWhiteoutName(rel, advice string) error {
 	switch {
 	case strings.HasPrefix(path.Base(rel), whiteout):
 		return l.refuse(rel, fmt.Errorf("in a layer, a name that begins with %q says that something is deleted", whiteout), advice)
@@ -202,7 +202,7 @@ func prefix(dir string) string {
 
 // entry writes a path whose parents are written.
 func (l *layer) entry(rel string, n node) error {
-	if err := l.sayable(rel, renameIt); err != nil {
+	if err := l.checkWhiteoutName(rel, adviceRename); err != nil {
 		return err
 	}
 	if n.linked() {
@@ -221,8 +221,8 @@ func (l *layer) entry(rel string, n node) error {
 	}
 	switch {
 	case n.isDir():
-		_, hands := h.PAXRecords[xattrKey+defaultACL]
-		l.above = append(l.above, directory{rel, n.object, hands})
+		_, hasDefaultACL := h.PAXRecords[xattrKey+defaultACL]
+		l.above = append(l.above, directory{rel, n.object, hasDefaultACL})
 	case n.is(typeRegular) && n.size > 0:
 		return l.content(rel, n.size)
 	}
@@ -233,7 +233,7 @@ func (l *layer) entry(rel string, n node) error {
 // object: who applies a layer sets the owner of every entry, which takes
 // capabilities away.
 func (l *layer) link(rel string, known *links) error {
-	if err := l.sayable(rel, renameIt); err != nil {
+	if err := l.checkWhiteoutName(rel, adviceRename); err != nil {
 		return err
 	}
 	known.names[l.last().place(rel)] = true
@@ -282,8 +282,8 @@ func (l *layer) header(rel string, n node) (*tar.Header, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.last().hands {
-		attributes = withoutInheritance(attributes, n)
+	if l.last().hasDefaultACL {
+		attributes = withExplicitACLs(attributes, n)
 	}
 	for name, value := range attributes {
 		if h.PAXRecords == nil {
@@ -325,7 +325,7 @@ func (l *layer) write(h *tar.Header) error {
 	}
 	h.Format = tar.FormatPAX
 	if err := l.limits.take(h); err != nil {
-		return l.refuse(path.Clean(h.Name), err, removeIt)
+		return l.refuse(path.Clean(h.Name), err, adviceShrink)
 	}
 	err := l.tar.WriteHeader(h)
 	switch {
@@ -334,7 +334,7 @@ func (l *layer) write(h *tar.Header) error {
 	case l.to.failed:
 		return fmt.Errorf("%q in %s: %w", h.Name, l.tree.name, err)
 	}
-	return l.refuse(path.Clean(h.Name), err, removeIt)
+	return l.refuse(path.Clean(h.Name), err, adviceShrink)
 }
 
 // close writes what ends a layer. Objects that are written by some of their

@@ -17,9 +17,9 @@ const (
 	layerLimit = 1 << 40
 	// keptLimit is how much memory its directories may take. containerd's applier
 	// keeps the header of each to the end, when it sets their times.
-	keptLimit = 1 << 30
+	headerMemoryLimit = 1 << 30
 	// keptHeader is what such a header takes beside its names and attributes.
-	keptHeader = 512
+	headerOverhead = 512
 	// recordLimit is how many bytes the names and attributes of an entry may have.
 	// Package tar neither writes nor reads more.
 	recordLimit = 1 << 20
@@ -32,7 +32,7 @@ const (
 // ask for. Apply refuses what is over a limit, and Compare does not write it.
 type limits struct{ bytes, kept int64 }
 
-func newLimits() *limits { return &limits{bytes: layerLimit, kept: keptLimit} }
+func newLimits() *limits { return &limits{bytes: layerLimit, kept: headerMemoryLimit} }
 
 // take counts an entry, or returns why no layer may have it.
 func (l *limits) take(h *tar.Header) error {
@@ -49,7 +49,7 @@ func (l *limits) take(h *tar.Header) error {
 		return nil
 	}
 	if l.kept -= kept(h); l.kept < 0 {
-		return fmt.Errorf("with it the layer's directories take more than %d bytes of memory", int64(keptLimit))
+		return fmt.Errorf("with it the layer's directories take more than %d bytes of memory", int64(headerMemoryLimit))
 	}
 	return nil
 }
@@ -60,14 +60,14 @@ func (l *limits) pass(h *tar.Header) (bool, error) {
 		return false, fmt.Errorf("%q: %w: %w", h.Name, err, errdefs.ErrInvalidArgument)
 	}
 	if h.Typeflag == tar.TypeDir {
-		slim(h)
+		trimHeader(h)
 	}
 	return true, nil
 }
 
 // kept returns how much memory a directory's header takes as long as it is kept.
 func kept(h *tar.Header) int64 {
-	bytes := keptHeader + len(path.Clean(h.Name))
+	bytes := headerOverhead + len(path.Clean(h.Name))
 	for key, value := range h.PAXRecords {
 		if strings.HasPrefix(key, xattrKey) {
 			bytes += len(key) + len(value)
@@ -86,7 +86,7 @@ func deletesItsDirectory(name string) bool {
 
 // slim has a directory's header keep what is made of it and nothing else. Its texts
 // are parts of larger ones, which would stay.
-func slim(h *tar.Header) {
+func trimHeader(h *tar.Header) {
 	h.Name, h.Linkname, h.Uname, h.Gname = strings.Clone(h.Name), "", "", ""
 	attributes := make(map[string]string)
 	for key, value := range h.PAXRecords {

@@ -24,10 +24,10 @@ type Objects interface {
 // directory is large. It is asked for a few, or where that is little beside what
 // there is; else all directories are read.
 const (
-	fewObjects   = 64
-	namesAsked   = 64 // names that are read in the time of one question
-	mostPaths    = 1 << 16
-	xattrDirName = "<xattrdir>"
+	fewObjects     = 64
+	namesPerLookup = 64 // names that are read in the time of one question
+	maxPaths       = 1 << 16
+	xattrDirName   = "<xattrdir>"
 )
 
 // narrow asks ZFS where two snapshots may differ. It tells only of an ancestor and
@@ -43,7 +43,7 @@ func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, err
 	if err != nil {
 		return hint{}, err
 	}
-	if n := count(ranges); n > mostPaths || n > fewObjects && n*namesAsked > total {
+	if n := count(ranges); n > maxPaths || n > fewObjects && n*namesPerLookup > total {
 		return h, nil
 	}
 	f := finder{objects: objects, lower: lower, upper: upper, hint: h, asked: make(map[string]int), named: make(map[uint64]string)}
@@ -51,9 +51,9 @@ func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, err
 	switch {
 	case err == nil:
 		h.paths = found
-	case errors.Is(err, errHidden):
+	case errors.Is(err, errXattrObject):
 		return hint{related: true, paths: &paths{all: true}}, nil
-	case !errors.Is(err, errUnsure):
+	case !errors.Is(err, errPathUnknown):
 		return hint{}, err
 	}
 	return h, nil
@@ -80,7 +80,7 @@ func inUse(ranges []zfs.ObjectRange) []zfs.ObjectRange {
 // where they are more than can be asked for.
 func count(ranges []zfs.ObjectRange) (n uint64) {
 	for _, r := range ranges {
-		if r.Last-r.First >= mostPaths {
+		if r.Last-r.First >= maxPaths {
 			return math.MaxUint64
 		}
 		n += r.Last - r.First + 1
@@ -92,10 +92,10 @@ var (
 	// errUnsure is for objects whose names ZFS does not know for certain: it
 	// knows one of an object, even of one that has several, and not always one
 	// that is still there.
-	errUnsure = errors.New("ZFS is not sure of a path")
+	errPathUnknown = errors.New("ZFS is not sure of a path")
 	// errHidden is for extended attributes that are objects of their own. Which
 	// file they belong to is not asked.
-	errHidden = errors.New("an extended attribute is an object")
+	errXattrObject = errors.New("an extended attribute is an object")
 )
 
 // finder finds the paths of the objects in a hint.
@@ -123,12 +123,12 @@ func (f *finder) find(ctx context.Context) (*paths, error) {
 			found.add(full)
 		}
 	}
-	return found, f.stillThere(ctx)
+	return found, f.checkSnapshotExists(ctx)
 }
 
 // stillThere makes sure of what was not found: where the snapshot itself was renamed
 // meanwhile, no object of it was.
-func (f *finder) stillThere(ctx context.Context) error {
+func (f *finder) checkSnapshotExists(ctx context.Context) error {
 	if !f.missed {
 		return nil
 	}
@@ -138,7 +138,7 @@ func (f *finder) stillThere(ctx context.Context) error {
 	}
 	_, err = f.objects.Object(ctx, f.upper.name, root.object)
 	if errors.Is(err, zfs.ErrNotFound) {
-		return fmt.Errorf("%s: %w", f.upper.name, errUnsure)
+		return fmt.Errorf("%s: %w", f.upper.name, errPathUnknown)
 	}
 	return err
 }
@@ -161,7 +161,7 @@ func (f *finder) path(ctx context.Context, object uint64) (string, error) {
 		return is.Path, f.read(ctx, path.Dir(is.Path))
 	}
 	if strings.Contains(is.Path, xattrDirName) {
-		return "", fmt.Errorf("object %d of %s: %w", object, f.upper.name, errHidden)
+		return "", fmt.Errorf("object %d of %s: %w", object, f.upper.name, errXattrObject)
 	}
 	was, err := f.objects.Object(ctx, f.lower.name, object)
 	if err == nil && was.Generation == is.Generation && was.Changed.Equal(is.Changed) {
@@ -170,7 +170,7 @@ func (f *finder) path(ctx context.Context, object uint64) (string, error) {
 	if err != nil && !errors.Is(err, zfs.ErrNotFound) {
 		return "", err
 	}
-	return "", fmt.Errorf("object %d of %s: %w", object, f.upper.name, errUnsure)
+	return "", fmt.Errorf("object %d of %s: %w", object, f.upper.name, errPathUnknown)
 }
 
 // read reads a directory that a second path leads through: its neighbours in

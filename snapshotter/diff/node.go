@@ -41,7 +41,7 @@ func (n node) sameObject(o node) bool { return n.object == o.object && n.born.Eq
 
 // untouched tells whether nothing was done to an object between an ancestor and
 // what came of it.
-func (n node) untouched(o node) bool { return n.sameObject(o) && n.ctime.Equal(o.ctime) }
+func (n node) unchanged(o node) bool { return n.sameObject(o) && n.ctime.Equal(o.ctime) }
 
 // sameAttributes compares all that stat tells of two nodes and a layer can hold.
 func (n node) sameAttributes(o node) bool {

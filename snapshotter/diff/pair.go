@@ -22,7 +22,7 @@ type pair struct {
 
 // open opens both sides and asks ZFS where they may differ.
 func (s *Service) open(ctx context.Context, sides Sides) (_ *pair, err error) {
-	p := &pair{hint: anything()}
+	p := &pair{hint: hintAll()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
@@ -35,7 +35,7 @@ func (s *Service) open(ctx context.Context, sides Sides) (_ *pair, err error) {
 		return p, err
 	}
 	if p.lower.name == p.upper.name {
-		p.hint = nothing()
+		p.hint = hintNone()
 		return p, nil
 	}
 	p.hint, err = s.hint(ctx, &p.lower.tree, &p.upper.tree)
@@ -51,7 +51,7 @@ func (s *Service) hint(ctx context.Context, lower, upper *tree) (hint, error) {
 	if err != nil {
 		log.G(ctx).WithError(err).WithField("lower", lower.name).WithField("upper", upper.name).
 			Warn("ZFS does not tell what changed between two snapshots: all that is in them is compared, which takes longer")
-		return anything(), nil
+		return hintAll(), nil
 	}
 	return h, nil
 }
@@ -78,7 +78,7 @@ func (p *pair) compare(ctx context.Context, to changes) error {
 // closing closes both sides, and answers what waits for that and adds to an error
 // how it went. What is whole is not thrown away for a snapshot that somebody
 // holds: that one goes at the next start.
-func (p *pair) closing(ctx context.Context) (closed func(error) error) {
+func (p *pair) closeInBackground(ctx context.Context) (closed func(error) error) {
 	ended := make(chan error, 1)
 	go func() { ended <- p.close() }()
 	return func(err error) error {
@@ -97,14 +97,14 @@ func (p *pair) close() error { return errors.Join(p.lower.close(), p.upper.close
 // side is a snapshot that is open.
 type side struct {
 	tree
-	frozen *zfs.Frozen // where it was taken for this
+	frozen *zfs.TemporarySnapshot // where it was taken for this
 }
 
 // openSide opens a snapshot, or a file system as it is now.
 func (s *Service) openSide(ctx context.Context, name string) (_ *side, err error) {
 	opened := &side{tree: tree{name: name}}
 	if _, ok := s.base.ParseRuntime(name); ok {
-		if opened.frozen, err = s.pool.Freeze(ctx, name); err != nil {
+		if opened.frozen, err = s.pool.TakeTemporary(ctx, name); err != nil {
 			return nil, zfsError(err)
 		}
 		opened.name = opened.frozen.Snapshot

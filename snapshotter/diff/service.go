@@ -27,7 +27,7 @@ import (
 // Pool is what a Service needs of ZFS.
 type Pool interface {
 	Objects
-	Freeze(ctx context.Context, filesystem string) (*zfs.Frozen, error)
+	TakeTemporary(ctx context.Context, filesystem string) (*zfs.TemporarySnapshot, error)
 	AttachRoot(ctx context.Context, snapshot string) (*os.File, error)
 	AttachWritable(ctx context.Context, filesystem string) (*os.File, error)
 }
@@ -46,16 +46,16 @@ type Contents struct {
 // (ErrNotImplemented), and containerd asks its next differ. Safe for use by any
 // number of goroutines.
 type Service struct {
-	base     layout.Base
-	pool     Pool
-	contents Contents
-	runtimes Runtimes
-	second   turns       // see again
-	passing  atomic.Bool // the store could not be used, see passOn
+	base        layout.Base
+	pool        Pool
+	contents    Contents
+	runtimes    Extractions
+	second      retryLimiter // see again
+	unavailable atomic.Bool  // the store could not be used, see passOn
 }
 
 // Runtimes is whoever has the snapshots. *snapshotter.Snapshotter is one.
-type Runtimes interface {
+type Extractions interface {
 	// NamespaceOf tells in which containerd namespace a dataset or snapshot is
 	// mounted, or "" where that cannot be told. A containerd 1.7 asks without
 	// saying for whom.
@@ -94,8 +94,8 @@ type Runtimes interface {
 }
 
 // New answers a service for a base.
-func New(base layout.Base, pool Pool, contents Contents, runtimes Runtimes) *Service {
-	return &Service{base: base, pool: pool, contents: contents, runtimes: runtimes, second: turns{taken: make(chan struct{}, 1)}}
+func New(base layout.Base, pool Pool, contents Contents, runtimes Extractions) *Service {
+	return &Service{base: base, pool: pool, contents: contents, runtimes: runtimes, second: retryLimiter{taken: make(chan struct{}, 1)}}
 }
 
 var (
@@ -144,10 +144,10 @@ func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts 
 		pair.current = at
 		err = pair.layer(ctx, w, config.SourceDateEpoch)
 		// ZFS destroys the snapshot while containerd takes in what is left.
-		closed = pair.closing(ctx)
+		closed = pair.closeInBackground(ctx)
 		return err
 	})
-	if err = s.passOn(ctx, closed(err)); err != nil {
+	if err = s.fallBack(ctx, closed(err)); err != nil {
 		return desc, fmt.Errorf("layer of %s since %s: %w", sides.Upper, sides.from(), err)
 	}
 	log.G(ctx).WithField("took", time.Since(began).Round(time.Millisecond)).WithField("digest", desc.Digest).
@@ -232,7 +232,7 @@ func (s *Service) Layer(ctx context.Context, sides Sides, w io.Writer, epoch *ti
 		return err
 	}
 	err = pair.layer(ctx, w, epoch)
-	return pair.closing(ctx)(err)
+	return pair.closeInBackground(ctx)(err)
 }
 
 // zfsError gives what ZFS answered the kind that containerd knows.

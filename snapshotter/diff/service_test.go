@@ -47,14 +47,14 @@ func TestWhereZFSDoesNotTell(t *testing.T) {
 // that failed both is told.
 func TestASideThatCannotBeClosed(t *testing.T) {
 	t.Parallel()
-	closing := func() func(error) error {
+	closeInBackground := func() func(error) error {
 		f, err := os.Create(filepath.Join(t.TempDir(), "root"))
 		require.NoError(t, err)
 		require.NoError(t, f.Close())
-		return (&pair{upper: &side{tree: tree{root: f, name: "tank/a@b"}}}).closing(t.Context())
+		return (&pair{upper: &side{tree: tree{root: f, name: "tank/a@b"}}}).closeInBackground(t.Context())
 	}
-	require.NoError(t, closing()(nil))
-	err := closing()(io.ErrNoProgress)
+	require.NoError(t, closeInBackground()(nil))
+	err := closeInBackground()(io.ErrNoProgress)
 	require.ErrorIs(t, err, io.ErrNoProgress)
 	require.ErrorIs(t, err, os.ErrClosed)
 }

@@ -77,7 +77,7 @@ func (s *stream) finish(ctx context.Context) error {
 		return err
 	}
 	for _, step := range s.steps {
-		if err := outcome(ctx, step); err != nil {
+		if err := stepError(ctx, step); err != nil {
 			return err
 		}
 	}

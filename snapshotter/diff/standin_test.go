@@ -23,7 +23,7 @@ import (
 // standIns has runtimes that all stand for one layer. Nothing may be written to them:
 // there is no pool, and a call to any method that is not here panics.
 type standIns struct {
-	Runtimes
+	Extractions
 	known      knownLayer
 	wrong      error
 	recognized []string

@@ -22,7 +22,7 @@ const (
 	// whether that arrived.
 	sendSize = 1 << 20
 	// sayEvery is how often the log tells how far a long one is.
-	sayEvery = 10 * time.Second
+	reportInterval = 10 * time.Second
 )
 
 // store writes what write makes into containerd's store and answers what it is
@@ -30,7 +30,7 @@ const (
 func (s *Service) store(ctx context.Context, config diff.Config, c Compress, write func(io.Writer, *current) error) (ocispec.Descriptor, error) {
 	in := s.ingest(ctx, config)
 	l := &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in, failed: in.failed}
-	defer l.report(ctx, in.ref, sayEvery)()
+	defer l.report(ctx, in.ref, reportInterval)()
 	err := l.write(c, func(w io.Writer) error { return write(w, &l.current) })
 	if err == nil {
 		desc := ocispec.Descriptor{MediaType: config.MediaType, Size: l.size, Digest: l.compressed.Digest()}
@@ -66,7 +66,7 @@ func (l *stored) write(c Compress, write func(io.Writer) error) error {
 	if err := write(io.MultiWriter(gate{out.err, l.failed}, compressed, digested, (*progress)(&l.done))); err != nil {
 		// What compresses is ended, to let its goroutines go. What it writes then
 		// is thrown away with the rest.
-		out.shut(err)
+		out.fail(err)
 		return errors.Join(err, compressed.Close())
 	}
 	if err := errors.Join(compressed.Close(), buffered.Flush()); err != nil {
@@ -87,14 +87,14 @@ type outlet struct {
 func (o *outlet) Write(b []byte) (int, error) {
 	if o.err() == nil {
 		if _, err := o.w.Write(b); err != nil {
-			o.shut(err)
+			o.fail(err)
 		}
 	}
 	return len(b), nil
 }
 
 // shut closes an outlet for a reason. The first one stays.
-func (o *outlet) shut(why error) { o.failed.CompareAndSwap(nil, &why) }
+func (o *outlet) fail(why error) { o.failed.CompareAndSwap(nil, &why) }
 
 // err answers why an outlet is shut, or nil.
 func (o *outlet) err() error {

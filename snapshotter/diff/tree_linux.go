@@ -194,7 +194,7 @@ func (t *tree) attributeNames(rel string) ([]string, error) {
 	}
 	var names []string
 	for name := range bytes.SplitSeq(all, []byte{0}) {
-		if carried(string(name)) {
+		if isLayerAttribute(string(name)) {
 			names = append(names, string(name))
 		}
 	}

@@ -44,7 +44,7 @@ func TestOnlyUnknownMediaTypesAreNotImplemented(t *testing.T) {
 
 // zeros is a frame of zstd that unpacks to zeros, with a window of 2^log bytes; or
 // of one segment, which is kept whole, where log is 0.
-func zeros(log, size int) []byte {
+func zeroFrame(log, size int) []byte {
 	frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, byte(log-10) << 3}
 	if log == 0 {
 		frame = append(frame[:4], 0xa0, byte(size), byte(size>>8), byte(size>>16), byte(size>>24))
@@ -63,18 +63,18 @@ func block3(header int) []byte { return []byte{byte(header), byte(header >> 8), 
 // one, and not as what they are not.
 func TestWindowsThatAreTooLarge(t *testing.T) {
 	t.Parallel()
-	small := zeros(20, 1000)
+	small := zeroFrame(20, 1000)
 	media := []string{
 		ocispec.MediaTypeImageLayerZstd, ocispec.MediaTypeImageLayerGzip,
 		"application/vnd.docker.image.rootfs.diff.tar", "application/vnd.docker.image.rootfs.diff.tar.gzip",
 	}
 	for what, layer := range map[string][]byte{
-		"window":           zeros(29, 1000),
-		"window, a bit":    zeros(28, 1000),
-		"in a later frame": append(bytes.Clone(small), zeros(29, 1000)...),
+		"window":           zeroFrame(29, 1000),
+		"window, a bit":    zeroFrame(28, 1000),
+		"in a later frame": append(bytes.Clone(small), zeroFrame(29, 1000)...),
 		"behind what is skipped": append([]byte("\x50\x2a\x4d\x18\x02\x00\x00\x00xx"),
-			zeros(29, 1000)...),
-		"one segment": zeros(0, 256<<20),
+			zeroFrame(29, 1000)...),
+		"one segment": zeroFrame(0, 256<<20),
 	} {
 		for _, m := range media {
 			_, err := uncompressed(t, m, bytes.NewReader(layer))
@@ -83,10 +83,10 @@ func TestWindowsThatAreTooLarge(t *testing.T) {
 		}
 	}
 	for what, layer := range map[string][]byte{
-		"the largest window":   zeros(27, 1000),
+		"the largest window":   zeroFrame(27, 1000),
 		"two frames":           append(bytes.Clone(small), small...),
-		"more than the window": zeros(20, 5<<20),
-		"one segment":          zeros(0, 1<<20),
+		"more than the window": zeroFrame(20, 5<<20),
+		"one segment":          zeroFrame(0, 1<<20),
 	} {
 		for _, m := range media {
 			got, err := uncompressed(t, m, bytes.NewReader(layer))

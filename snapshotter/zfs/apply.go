@@ -44,10 +44,10 @@ func (c *Client) Apply(ctx context.Context, ops ...Op) error {
 
 // sameTxg is how often a list is tried whose snapshot another one of the same
 // file system, taken by whoever, shares a txg with: ZFS refuses the second.
-const sameTxg = 3
+const sameTxgAttempts = 3
 
 func (c *Client) applyProgram(ctx context.Context, ops []Op) (err error) {
-	for range sameTxg {
+	for range sameTxgAttempts {
 		if err = c.applyOnce(ctx, ops); !errors.Is(err, errSameTxg) {
 			break
 		}
@@ -84,13 +84,13 @@ func (c *Client) runOps(ctx context.Context, op string, ops []Op) error {
 		argv = append(argv, op.words()...)
 	}
 	name := ops[0].name
-	answer, err := c.driver.program(ctx, op, name, applyScript, readWrite, argv)
+	result, err := c.driver.program(ctx, op, name, applyScript, readWrite, argv)
 	if err != nil {
 		return err
 	}
-	errno, err := answer.errno(op, name)
+	errno, err := result.errno(op, name)
 	if err == nil && errno != 0 {
-		err = opError(verb(answer.text("op")), answer.text("name"), errno)
+		err = opError(verb(result.text("op")), result.text("name"), errno)
 	}
 	return err
 }
@@ -110,7 +110,7 @@ func (c *Client) applySteps(ctx context.Context, ops []Op) error {
 	for len(ops) > 0 {
 		n, err := c.applyStep(ctx, ops)
 		if err != nil {
-			return errors.Join(err, c.takeBack(ctx, made))
+			return errors.Join(err, c.rollback(ctx, made))
 		}
 		for _, op := range ops[:n] {
 			if op.verb == verbClone || op.verb == verbSnapshot {
@@ -141,7 +141,7 @@ func (c *Client) applyStep(ctx context.Context, ops []Op) (int, error) {
 
 // takeBackScript destroys file systems and snapshots in the given order and
 // answers the first failure, together with the name.
-const takeBackScript = `
+const rollbackScript = `
 args = ...
 local first = { errno = 0, name = "" }
 for _, name in ipairs(args["argv"]) do
@@ -155,20 +155,20 @@ return first`
 
 // takeBack destroys what was made. It runs only inside the call that made it,
 // so nothing else can have come to depend on it.
-func (c *Client) takeBack(ctx context.Context, made []string) error {
+func (c *Client) rollback(ctx context.Context, made []string) error {
 	if len(made) == 0 {
 		return nil
 	}
 	made = slices.Clone(made)
 	slices.Reverse(made)
-	const op = "take back"
-	answer, err := c.driver.program(ctx, op, made[0], takeBackScript, readWrite, made)
+	const op = "roll back"
+	result, err := c.driver.program(ctx, op, made[0], rollbackScript, readWrite, made)
 	if err != nil {
 		return err
 	}
-	errno, err := answer.errno(op, made[0])
+	errno, err := result.errno(op, made[0])
 	if err == nil && errno != 0 {
-		err = errnoError(op, answer.text("name"), errno)
+		err = errnoError(op, result.text("name"), errno)
 	}
 	return err
 }

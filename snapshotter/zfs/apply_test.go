@@ -41,7 +41,7 @@ func TestApplyIsOneProgramWhereProgramsClone(t *testing.T) {
 func TestNoPropertyIsOnACommandLine(t *testing.T) {
 	t.Parallel()
 	for _, clones := range []bool{true, false} {
-		f := newFake(t, done, answer{Match: "^clone"})
+		f := newFake(t, done, result{Match: "^clone"})
 		secrets := []string{"-n", "--", `sec"ret`, `sec\ret\`, "]]secret--[[", `\065secret`, ""}
 		ops := []Op{Clone(f.pool+"/tpl@x", f.pool+"/run"), Quota(f.pool+"/run", 1<<30)}
 		if clones {
@@ -101,26 +101,26 @@ func TestApplyRunsNothingForWhatItRefuses(t *testing.T) {
 func TestApplyAnswersWhatTheProgramSays(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		answer answer
+		result result
 		kind   error
 		text   string
 	}{
-		"exists":       {answer{Out: `{"return":{"errno":17,"op":"clone","name":"POOL/tpl"}}`}, ErrExists, "zfs clone pool"},
-		"out of space": {answer{Out: `{"return":{"errno":28,"op":"snapshot","name":"POOL/run@x"}}`}, ErrNoSpace, "zfs snapshot pool"},
-		"odd errno":    {answer{Out: `{"return":{"errno":34,"op":"set","name":"POOL/tpl"}}`}, nil, "zfs set pool"},
-		"no JSON":      {answer{Out: "Channel program fully executed.\n"}, nil, "not JSON"},
-		"cut JSON":     {answer{Out: `{"return":{"err`}, nil, "not JSON"},
-		"odd JSON":     {answer{Out: `{"return":{"errno":"many"}}`}, nil, "unexpected answer"},
-		"no errno":     {answer{Out: `{"return":{}}`}, nil, "unexpected answer"},
-		"a list":       {answer{Out: `{"return":[1,2]}`}, nil, "unexpected answer"},
-		"Lua's error": {answer{Status: 1, Err: "Channel program execution failed:\n[string \"channel program\"]:5: attempt to index a nil value\n"},
+		"exists":       {result{Out: `{"return":{"errno":17,"op":"clone","name":"POOL/tpl"}}`}, ErrExists, "zfs clone pool"},
+		"out of space": {result{Out: `{"return":{"errno":28,"op":"snapshot","name":"POOL/run@x"}}`}, ErrNoSpace, "zfs snapshot pool"},
+		"odd errno":    {result{Out: `{"return":{"errno":34,"op":"set","name":"POOL/tpl"}}`}, nil, "zfs set pool"},
+		"no JSON":      {result{Out: "Channel program fully executed.\n"}, nil, "not JSON"},
+		"cut JSON":     {result{Out: `{"return":{"err`}, nil, "not JSON"},
+		"odd JSON":     {result{Out: `{"return":{"errno":"many"}}`}, nil, "unexpected answer"},
+		"no errno":     {result{Out: `{"return":{}}`}, nil, "unexpected answer"},
+		"a list":       {result{Out: `{"return":[1,2]}`}, nil, "unexpected answer"},
+		"Lua's error": {result{Status: 1, Err: "Channel program execution failed:\n[string \"channel program\"]:5: attempt to index a nil value\n"},
 			nil, "attempt to index"},
-		"not root": {answer{Status: 1, Err: "Channel program execution failed:\nPermission denied. Channel programs must be run as root.\n"}, ErrPermission, ""},
+		"not root": {result{Status: 1, Err: "Channel program execution failed:\nPermission denied. Channel programs must be run as root.\n"}, ErrPermission, ""},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			c.answer.Match = "^program"
-			f := newFake(t, c.answer)
+			c.result.Match = "^program"
+			f := newFake(t, c.result)
 			err := f.client(true).Apply(t.Context(), commitOf(f.pool)...)
 			require.ErrorContains(t, err, c.text)
 			assertKind(t, c.kind, err)
@@ -131,7 +131,7 @@ func TestApplyAnswersWhatTheProgramSays(t *testing.T) {
 // Below 2.4 what lies between clones is a program and a clone a command.
 func TestApplyInSteps(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, done, answer{Match: "^clone"})
+	f := newFake(t, done, result{Match: "^clone"})
 	p := f.pool
 	ops := append(commitOf(p), Clone(p+"/tpl@x", p+"/next"), Set(p+"/next", "a:b", "1 -o x"), Set(p+"/next", "a:c", "2"), Set(p+"/tpl", "a:d", "3"))
 	require.NoError(t, f.client(false).Apply(t.Context(), ops...))
@@ -150,17 +150,17 @@ func TestApplyInSteps(t *testing.T) {
 func TestApplyInStepsTakesBack(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		answers []answer
+		answers []result
 		taken   []string
 		kind    error
 		text    string
 	}{
-		"the snapshot fails": {[]answer{{Match: "^program", Out: `{"return":{"errno":28}}`}}, nil, ErrNoSpace, ""},
-		"the clone fails": {[]answer{done, {Match: "^clone", Status: 1, Err: "cannot create 'x': dataset already exists\n"}},
+		"the snapshot fails": {[]result{{Match: "^program", Out: `{"return":{"errno":28}}`}}, nil, ErrNoSpace, ""},
+		"the clone fails": {[]result{done, {Match: "^clone", Status: 1, Err: "cannot create 'x': dataset already exists\n"}},
 			[]string{"/run@x"}, ErrExists, ""},
-		"the promote fails": {[]answer{{Match: "promote", Out: `{"return":{"errno":28,"op":"promote"}}`}, done, {Match: "^clone"}},
+		"the promote fails": {[]result{{Match: "promote", Out: `{"return":{"errno":28,"op":"promote"}}`}, done, {Match: "^clone"}},
 			[]string{"/tpl", "/run@x"}, ErrNoSpace, ""},
-		"and one stays": {[]answer{{Match: "promote", Out: `{"return":{"errno":28}}`},
+		"and one stays": {[]result{{Match: "promote", Out: `{"return":{"errno":28}}`},
 			{Match: " - POOL/tpl POOL/run@x$", Out: `{"return":{"errno":16,"name":"POOL/tpl"}}`}, done, {Match: "^clone"}},
 			[]string{"/tpl", "/run@x"}, nil, "busy"},
 	} {
@@ -174,7 +174,7 @@ func TestApplyInStepsTakesBack(t *testing.T) {
 			}
 			var taken []string
 			for _, call := range f.calls(t) {
-				if call.Stdin != takeBackScript {
+				if call.Stdin != rollbackScript {
 					continue
 				}
 				for _, name := range programWords(t, f, call) {
@@ -191,7 +191,7 @@ func TestApplyInStepsTakesBack(t *testing.T) {
 func TestApplyWithAQuota(t *testing.T) {
 	t.Parallel()
 	for _, clones := range []bool{true, false} {
-		f := newFake(t, done, answer{Match: "^clone"})
+		f := newFake(t, done, result{Match: "^clone"})
 		p := f.pool
 		require.NoError(t, f.client(clones).Apply(t.Context(),
 			Clone(p+"/tpl@x", p+"/run"), Quota(p+"/run", 1<<30), Set(p+"/run", "a:record", "r"), Inherit(p+"/tpl", "a:b")))
@@ -217,7 +217,7 @@ func TestApplyWithAQuota(t *testing.T) {
 func TestApplyGoesOnWithoutItsCaller(t *testing.T) {
 	t.Parallel()
 	for _, clones := range []bool{true, false} {
-		f := newFake(t, done, answer{Match: "^clone"})
+		f := newFake(t, done, result{Match: "^clone"})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.NoError(t, f.client(clones).Apply(ctx, commitOf(f.pool)...))
@@ -228,7 +228,7 @@ func TestApplyGoesOnWithoutItsCaller(t *testing.T) {
 // A question may be given up, also while the command hangs.
 func TestListEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^list", Hang: true})
+	f := newFake(t, result{Match: "^list", Hang: true})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	go func() {
 		for len(f.tryCalls()) == 0 {

@@ -15,7 +15,7 @@ import (
 func TestOpenFindsOutWhatProgramsCan(t *testing.T) {
 	t.Parallel()
 	for out, clones := range map[string]bool{`{"return":{"clone":true}}`: true, `{"return":{"clone":false}}`: false, `{"return":{}}`: false} {
-		f := newFake(t, answer{Match: "^program", Out: out})
+		f := newFake(t, result{Match: "^program", Out: out})
 		c, err := Open(t.Context(), f.pool, "zfstpl:", Auto)
 		require.NoError(t, err)
 		assert.Equal(t, clones, c.AtomicClone(), out)
@@ -25,7 +25,7 @@ func TestOpenFindsOutWhatProgramsCan(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^program", Status: 1, Err: "cannot open 'x': no such pool\n"})
+	f := newFake(t, result{Match: "^program", Status: 1, Err: "cannot open 'x': no such pool\n"})
 	_, err := Open(t.Context(), f.pool, "zfstpl:", Auto)
 	assertKind(t, ErrNotFound, err)
 	f.calls(t)
@@ -33,17 +33,17 @@ func TestOpenRefuses(t *testing.T) {
 		_, err := Open(t.Context(), bad, "zfstpl:", Auto)
 		assertKind(t, ErrInvalid, err)
 	}
-	f = newFake(t, answer{Match: "^program", Status: 1, Err: "The ZFS modules cannot be auto-loaded.\nTry running 'modprobe zfs' as root to manually load them.\n"})
+	f = newFake(t, result{Match: "^program", Status: 1, Err: "The ZFS modules cannot be auto-loaded.\nTry running 'modprobe zfs' as root to manually load them.\n"})
 	_, err = Open(t.Context(), f.pool, "zfstpl:", Auto)
 	assertKind(t, ErrUnavailable, err)
-	f = newFake(t, answer{Match: "^program", Out: "what"})
+	f = newFake(t, result{Match: "^program", Out: "what"})
 	_, err = Open(t.Context(), f.pool, "zfstpl:", Auto)
 	assert.Error(t, err)
 }
 
 func TestCreate(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "/there$", Status: 1, Err: "cannot create 'x': dataset already exists\n"}, answer{Match: "^create|^mount"})
+	f := newFake(t, result{Match: "/there$", Status: 1, Err: "cannot create 'x': dataset already exists\n"}, result{Match: "^create|^mount"})
 	c := f.client(true)
 	require.NoError(t, c.Create(t.Context(), f.pool+"/a", map[string]string{"mountpoint": "/a b", "a:b": "-x", "atime": "off"}))
 	require.NoError(t, c.Create(t.Context(), f.pool+"/b", nil))
@@ -59,7 +59,7 @@ func TestCreate(t *testing.T) {
 // Whatever the method, a bad name reaches no command.
 func TestBadNamesReachNoCommand(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "."})
+	f := newFake(t, result{Match: "."})
 	c := f.client(true)
 	ctx := t.Context()
 	for _, name := range badNames {
@@ -99,8 +99,8 @@ func TestCommandsHoldTheLock(t *testing.T) {
 	for _, watched := range []bool{false, true} {
 		t.Run(fmt.Sprintf("watched %t", watched), func(t *testing.T) {
 			t.Parallel()
-			f := newFake(t, answer{Match: "^program.*-n", Out: `{"return":{"POOL":{"props":{}}}}`}, done,
-				answer{Match: "^clone|^create|^mount"}, answer{Match: "^list"})
+			f := newFake(t, result{Match: "^program.*-n", Out: `{"return":{"POOL":{"props":{}}}}`}, done,
+				result{Match: "^clone|^create|^mount"}, result{Match: "^list"})
 			file, err := os.Create(filepath.Join(t.TempDir(), "lock"))
 			require.NoError(t, err)
 			defer file.Close()

@@ -71,11 +71,11 @@ func (c *commands) program(ctx context.Context, op, dataset, script string, m mo
 	if err != nil {
 		return nil, err
 	}
-	answer, err := readAnswer(out)
+	result, err := parseResult(out)
 	if err != nil {
 		return nil, &Error{Op: op, Dataset: dataset, Detail: err.Error()}
 	}
-	return answer, nil
+	return result, nil
 }
 
 // withArguments returns a script that has its arguments in itself. A command line is for
@@ -107,17 +107,17 @@ func luaString(s string) string {
 
 // readAnswer reads what 'zfs program -j' prints. An empty table comes back as
 // an empty object or not at all.
-func readAnswer(out []byte) (table, error) {
+func parseResult(out []byte) (table, error) {
 	dec := json.NewDecoder(bytes.NewReader(out))
 	dec.UseNumber()
-	var answer struct{ Return any }
-	if err := dec.Decode(&answer); err != nil {
+	var result struct{ Return any }
+	if err := dec.Decode(&result); err != nil {
 		return nil, fmt.Errorf("the channel program's answer is not JSON: %w", err)
 	}
-	if answer.Return == nil {
+	if result.Return == nil {
 		return table{}, nil
 	}
-	t, ok := fromJSON(answer.Return).(table)
+	t, ok := fromJSON(result.Return).(table)
 	if !ok {
 		return nil, errors.New("unexpected answer of the channel program: it is no table")
 	}
@@ -163,7 +163,7 @@ func (c *commands) clone(ctx context.Context, snapshot, name string, props map[s
 	}
 	err := c.errno(ctx, "set", name, applyScript, sets)
 	if err != nil {
-		err = errors.Join(err, c.errno(ctx, "take back", name, takeBackScript, []string{name}))
+		err = errors.Join(err, c.errno(ctx, "roll back", name, rollbackScript, []string{name}))
 	}
 	return err
 }
@@ -268,7 +268,7 @@ func (c *commands) properties(ctx context.Context, filesystem string, names []st
 	found := make(map[string]Property)
 	for _, row := range lines(out) {
 		if len(row) == 3 {
-			found[row[0]] = Property{Value: row[2], Here: isHere(row[1])}
+			found[row[0]] = Property{Value: row[2], Local: isLocal(row[1])}
 		}
 	}
 	return found, nil

@@ -114,11 +114,11 @@ if not zfs.exists(name) then return { errno = 2 } end
 local err = zfs.check.destroy(name)
 if err == 0 then err = zfs.sync.destroy(name) end
 return { errno = err }`
-	answer, err := c.driver.program(context.WithoutCancel(ctx), "destroy snapshot", snapshot, script, readWrite, []string{snapshot})
+	result, err := c.driver.program(context.WithoutCancel(ctx), "destroy snapshot", snapshot, script, readWrite, []string{snapshot})
 	if err != nil {
 		return err
 	}
-	errno, err := answer.errno("destroy", snapshot)
+	errno, err := result.errno("destroy", snapshot)
 	if err == nil && errno != 0 {
 		err = errnoError("destroy", snapshot, errno)
 	}
@@ -141,13 +141,13 @@ func (c *Client) DestroyForeign(ctx context.Context, own, filesystem string) err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	answer, err := c.driver.program(context.WithoutCancel(ctx), "destroy foreign", filesystem, foreignScript, readWrite, []string{own, filesystem})
+	result, err := c.driver.program(context.WithoutCancel(ctx), "destroy foreign", filesystem, foreignScript, readWrite, []string{own, filesystem})
 	if err != nil {
 		return err
 	}
-	errno, err := answer.errno("destroy", filesystem)
+	errno, err := result.errno("destroy", filesystem)
 	if err == nil && errno != 0 {
-		err = errnoError("destroy", answer.text("name"), errno)
+		err = errnoError("destroy", result.text("name"), errno)
 	}
 	return err
 }

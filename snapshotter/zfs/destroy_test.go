@@ -11,7 +11,7 @@ import (
 
 func TestDestroyAnswersWhyWhatIsLeftIsLeft(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^program", Out: `{"return":{"POOL/a":1001,"POOL/b":1002,"POOL/c":16}}`})
+	f := newFake(t, result{Match: "^program", Out: `{"return":{"POOL/a":1001,"POOL/b":1002,"POOL/c":16}}`})
 	p := f.pool
 	left, err := f.client(true).Destroy(t.Context(), "extracted", []string{p + "/a", p + "/b", p + "/c", p + "/d"})
 	require.NoError(t, err)
@@ -29,7 +29,7 @@ func TestDestroyAnswersWhyWhatIsLeftIsLeft(t *testing.T) {
 func TestDestroyOfAllLeavesNothing(t *testing.T) {
 	t.Parallel()
 	for _, out := range []string{`{"return":{}}`, `{}`, "{\n}\n"} {
-		f := newFake(t, answer{Match: "^program", Out: out})
+		f := newFake(t, result{Match: "^program", Out: out})
 		left, err := f.client(true).Destroy(t.Context(), "extracted", []string{f.pool + "/a"})
 		require.NoError(t, err, out)
 		assert.Empty(t, left, out)
@@ -38,7 +38,7 @@ func TestDestroyOfAllLeavesNothing(t *testing.T) {
 
 func TestDestroyIsCutIntoBatches(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^program", Out: `{}`})
+	f := newFake(t, result{Match: "^program", Out: `{}`})
 	var names []string
 	for i := range 2*destroyBatch + 1 {
 		names = append(names, fmt.Sprintf("%s/%d", f.pool, i))
@@ -57,7 +57,7 @@ func TestDestroyIsCutIntoBatches(t *testing.T) {
 
 func TestDestroyRunsNothingForWhatItRefuses(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^program", Out: `{}`})
+	f := newFake(t, result{Match: "^program", Out: `{}`})
 	c := f.client(true)
 	for _, bad := range []string{"-r", "bad name", "elsewhere/a", f.pool + "2/a", f.pool + "/a@x", ""} {
 		left, err := c.Destroy(t.Context(), "extracted", []string{f.pool + "/good", bad})
@@ -77,7 +77,7 @@ func TestDestroyRunsNothingForWhatItRefuses(t *testing.T) {
 
 func TestDestroyThatCannotBeDone(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^program", Status: 1, Err: "cannot open 'x': pool I/O is currently suspended\n"})
+	f := newFake(t, result{Match: "^program", Status: 1, Err: "cannot open 'x': pool I/O is currently suspended\n"})
 	_, err := f.client(true).Destroy(t.Context(), "extracted", []string{f.pool + "/a"})
 	assertKind(t, ErrSuspended, err)
 }
@@ -85,9 +85,9 @@ func TestDestroyThatCannotBeDone(t *testing.T) {
 func TestDestroySnapshot(t *testing.T) {
 	t.Parallel()
 	f := newFake(t,
-		answer{Match: "@held$", Out: `{"return":{"errno":16}}`},
-		answer{Match: "@odd$", Out: `what`},
-		answer{Match: "^program", Out: `{"return":{"errno":0}}`})
+		result{Match: "@held$", Out: `{"return":{"errno":16}}`},
+		result{Match: "@odd$", Out: `what`},
+		result{Match: "^program", Out: `{"return":{"errno":0}}`})
 	c := f.client(true)
 	require.NoError(t, c.DestroySnapshot(t.Context(), f.pool+"/a@x"))
 	assert.Equal(t, []string{f.pool + "/a@x"}, programWords(t, f, f.calls(t)[0]))

@@ -25,7 +25,7 @@ import (
 const fakeDirVariable = "ZFSTPL_TEST_FAKE_ZFS"
 
 // answer is what the fake says to a command line that matches.
-type answer struct {
+type result struct {
 	Match  string // regular expression over the words, joined by blanks
 	Out    string
 	Err    string
@@ -95,7 +95,7 @@ func fakeZFS(args []string) int {
 		return 99
 	}
 	fmt.Fprintf(log, "%s\n", line)
-	var answers []answer
+	var answers []result
 	text, _ := os.ReadFile(filepath.Join(dir, "answers"))
 	if err := json.Unmarshal(text, &answers); err != nil {
 		fmt.Fprintln(os.Stderr, "fake:", err)
@@ -124,7 +124,7 @@ type fake struct {
 	dir  string
 }
 
-func newFake(t *testing.T, answers ...answer) *fake {
+func newFake(t *testing.T, answers ...result) *fake {
 	t.Helper()
 	f := &fake{pool: fmt.Sprintf("pool%d", pools.Add(1))}
 	f.dir = filepath.Join(os.Getenv(fakeDirVariable), f.pool)
@@ -164,7 +164,7 @@ func (f *fake) calls(t *testing.T) []call {
 }
 
 // done is what apply.lua answers when all went well.
-var done = answer{Match: "^program", Out: `{"return":{"errno":0}}`}
+var done = result{Match: "^program", Out: `{"return":{"errno":0}}`}
 
 // programWords are the arguments that a program was given. None is on its command line.
 func programWords(t *testing.T, f *fake, c call) []string {

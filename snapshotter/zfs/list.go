@@ -45,7 +45,7 @@ func (c *Client) Written(ctx context.Context, filesystem, snapshot string) (uint
 // and not inherited or a default.
 type Property struct {
 	Value string
-	Here  bool
+	Local bool
 }
 
 // Properties answers some properties of one file system, native or of users.

@@ -63,8 +63,8 @@ const (
 func TestListReadsWhatZFSPrints(t *testing.T) {
 	t.Parallel()
 	f := newFake(t,
-		answer{Match: "^list.*filesystem", Out: someFilesystems},
-		answer{Match: "^program", Out: someProperties})
+		result{Match: "^list.*filesystem", Out: someFilesystems},
+		result{Match: "^program", Out: someProperties})
 	list, err := f.client(true).List(t.Context(), f.pool+"/base")
 	require.NoError(t, err)
 	slices.SortFunc(list, func(a, b Dataset) int { return strings.Compare(a.Name, b.Name) })
@@ -90,20 +90,20 @@ func TestListReadsWhatZFSPrints(t *testing.T) {
 
 func TestListFailures(t *testing.T) {
 	t.Parallel()
-	filesystems := answer{Match: "^list", Out: someFilesystems}
-	properties := answer{Match: "^program", Out: someProperties}
+	filesystems := result{Match: "^list", Out: someFilesystems}
+	properties := result{Match: "^program", Out: someProperties}
 	for what, c := range map[string]struct {
-		answers []answer
+		answers []result
 		kind    error
 	}{
-		"no base":           {[]answer{{Match: "^list", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
-		"gone meanwhile":    {[]answer{filesystems, {Match: "^program", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
-		"no module":         {[]answer{{Match: "^list", Status: 1, Err: "The ZFS modules are not loaded.\n"}}, ErrUnavailable},
-		"a number is none":  {[]answer{{Match: "^list", Out: "POOL/base\t-\tnone\t5\t1\t0\t0\tnone\n"}, properties}, nil},
-		"a short row":       {[]answer{{Match: "^list", Out: "POOL/base\t-\n"}, properties}, nil},
-		"no answer":         {[]answer{filesystems, {Match: "^program", Out: ""}}, nil},
-		"silent failure":    {[]answer{{Match: "^list", Status: 3}}, nil},
-		"an unknown answer": {[]answer{{Match: "^list", Status: 2, Err: "usage:\n\tlist …\n"}}, nil},
+		"no base":           {[]result{{Match: "^list", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
+		"gone meanwhile":    {[]result{filesystems, {Match: "^program", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
+		"no module":         {[]result{{Match: "^list", Status: 1, Err: "The ZFS modules are not loaded.\n"}}, ErrUnavailable},
+		"a number is none":  {[]result{{Match: "^list", Out: "POOL/base\t-\tnone\t5\t1\t0\t0\tnone\n"}, properties}, nil},
+		"a short row":       {[]result{{Match: "^list", Out: "POOL/base\t-\n"}, properties}, nil},
+		"no answer":         {[]result{filesystems, {Match: "^program", Out: ""}}, nil},
+		"silent failure":    {[]result{{Match: "^list", Status: 3}}, nil},
+		"an unknown answer": {[]result{{Match: "^list", Status: 2, Err: "usage:\n\tlist …\n"}}, nil},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -122,8 +122,8 @@ func TestListFailures(t *testing.T) {
 
 func TestWritten(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "written@POOL/o@x POOL/number$", Out: "12345\n"}, answer{Match: "/none$", Out: "-\n"},
-		answer{Match: "/gone$", Status: 1, Err: "cannot open 'x': dataset does not exist\n"})
+	f := newFake(t, result{Match: "written@POOL/o@x POOL/number$", Out: "12345\n"}, result{Match: "/none$", Out: "-\n"},
+		result{Match: "/gone$", Status: 1, Err: "cannot open 'x': dataset does not exist\n"})
 	c := f.client(true)
 	n, err := c.Written(t.Context(), f.pool+"/number", f.pool+"/o@x")
 	require.NoError(t, err)
@@ -136,9 +136,9 @@ func TestWritten(t *testing.T) {
 
 func TestSpace(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "/number$", Out: "12345\n678\n90\n0\n"}, answer{Match: "/none$", Out: "none\nnone\nnone\nnone\n"},
-		answer{Match: "/half$", Out: "5\n"},
-		answer{Match: "/gone$", Status: 1, Err: "cannot open 'x': dataset does not exist\n"})
+	f := newFake(t, result{Match: "/number$", Out: "12345\n678\n90\n0\n"}, result{Match: "/none$", Out: "none\nnone\nnone\nnone\n"},
+		result{Match: "/half$", Out: "5\n"},
+		result{Match: "/gone$", Status: 1, Err: "cannot open 'x': dataset does not exist\n"})
 	c := f.client(true)
 	s, err := c.Space(t.Context(), f.pool+"/number")
 	require.NoError(t, err)
@@ -158,21 +158,21 @@ func TestPoolState(t *testing.T) {
 		"freeing\t4096\ncheckpoint\t77\nhealth\tSUSPENDED\n":     {Freeing: 4096, Checkpoint: true, Suspended: true},
 		"freeing\t1\ncheckpoint\t0\nhealth\tDEGRADED\nrubbish\n": {Freeing: 1, Checkpoint: true},
 	} {
-		s, err := newFake(t, answer{Match: "^get .*POOL$", Out: out}).client(true).State(t.Context())
+		s, err := newFake(t, result{Match: "^get .*POOL$", Out: out}).client(true).State(t.Context())
 		require.NoError(t, err)
 		assert.Equal(t, want, s)
 	}
-	assert.Error(t, second(newFake(t, answer{Match: "^get", Out: "freeing\tmuch\n"}).client(true).State(t.Context())))
-	assertKind(t, ErrNotFound, second(newFake(t, answer{Match: "^get", Status: 1, Err: "cannot open 'x': no such pool\n"}).client(true).State(t.Context())))
+	assert.Error(t, second(newFake(t, result{Match: "^get", Out: "freeing\tmuch\n"}).client(true).State(t.Context())))
+	assertKind(t, ErrNotFound, second(newFake(t, result{Match: "^get", Status: 1, Err: "cannot open 'x': no such pool\n"}).client(true).State(t.Context())))
 }
 
 // What was freed can be written again two transaction groups later.
 func TestWaitFreed(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^wait -t free POOL$"}, answer{Match: "^sync POOL$"})
+	f := newFake(t, result{Match: "^wait -t free POOL$"}, result{Match: "^sync POOL$"})
 	require.NoError(t, f.client(true).WaitFreed(t.Context()))
 	assert.Len(t, f.calls(t), 3)
-	f = newFake(t, answer{Match: "^wait", Status: 1, Err: "cannot open 'x': no such pool\n"})
+	f = newFake(t, result{Match: "^wait", Status: 1, Err: "cannot open 'x': no such pool\n"})
 	assertKind(t, ErrNotFound, f.client(true).WaitFreed(t.Context()))
 	assert.Len(t, f.calls(t), 1)
 }

@@ -16,8 +16,8 @@ import (
 // taken away, elsewhere, and for as long as it is mounted the other way, read-only
 // or not. Nothing tells when that is over.
 const (
-	attachTime = 5 * time.Second
-	attachWait = 5 * time.Millisecond
+	attachTimeout  = 5 * time.Second
+	attachInterval = 5 * time.Millisecond
 )
 
 // way is how something is mounted: read-only or not.
@@ -36,19 +36,19 @@ const (
 //
 // The ways are tried in turn. Whoever wants to write has only one.
 func attach(ctx context.Context, name string, ways ...way) (*os.File, error) {
-	return persist(ctx, name, attachOnce, ways)
+	return retryBusy(ctx, name, attachOnce, ways)
 }
 
 // persist mounts with once, again and again while it is busy.
-func persist(ctx context.Context, name string, once func(string, way) (*os.File, error), ways []way) (*os.File, error) {
-	deadline := time.Now().Add(attachTime)
+func retryBusy(ctx context.Context, name string, once func(string, way) (*os.File, error), ways []way) (*os.File, error) {
+	deadline := time.Now().Add(attachTimeout)
 	for i := 0; ; i++ {
 		root, err := once(name, ways[i%len(ways)])
 		if !errors.Is(err, ErrBusy) || time.Now().After(deadline) {
 			return root, err
 		}
 		select {
-		case <-time.After(attachWait):
+		case <-time.After(attachInterval):
 		case <-ctx.Done():
 			return nil, &Error{Op: "mount", Dataset: name, Kind: ctx.Err()}
 		}
@@ -107,7 +107,7 @@ func (c *Client) MountAt(ctx context.Context, filesystem, dir string) error {
 		return err
 	}
 	defer c.around("mount at")()
-	mnt, err := persist(ctx, filesystem, mountOnce, []way{forWriting})
+	mnt, err := retryBusy(ctx, filesystem, mountOnce, []way{forWriting})
 	if err != nil {
 		return err
 	}

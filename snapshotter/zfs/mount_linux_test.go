@@ -19,7 +19,7 @@ func TestWhatIsBusyIsMountedTheOtherWay(t *testing.T) {
 		"snapshot": {[]way{forReading}, []way{forReading, forReading, forReading, forReading}},
 	} {
 		var tried []way
-		root, err := persist(t.Context(), "tank/a", func(_ string, as way) (*os.File, error) {
+		root, err := retryBusy(t.Context(), "tank/a", func(_ string, as way) (*os.File, error) {
 			if tried = append(tried, as); len(tried) < len(c.want) {
 				return nil, &Error{Kind: ErrBusy}
 			}
@@ -35,7 +35,7 @@ func TestWhatIsBusyIsMountedTheOtherWay(t *testing.T) {
 func TestWhatIsNotBusyIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	tried := 0
-	_, err := persist(t.Context(), "tank/a", func(string, way) (*os.File, error) {
+	_, err := retryBusy(t.Context(), "tank/a", func(string, way) (*os.File, error) {
 		tried++
 		return nil, &Error{Kind: ErrNotFound}
 	}, []way{forWriting})
@@ -43,6 +43,6 @@ func TestWhatIsNotBusyIsTriedOnce(t *testing.T) {
 	assert.Equal(t, 1, tried)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = persist(ctx, "tank/a", func(string, way) (*os.File, error) { return nil, &Error{Kind: ErrBusy} }, []way{forWriting})
+	_, err = retryBusy(ctx, "tank/a", func(string, way) (*os.File, error) { return nil, &Error{Kind: ErrBusy} }, []way{forWriting})
 	require.ErrorIs(t, err, context.Canceled)
 }

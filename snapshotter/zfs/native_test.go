@@ -46,7 +46,7 @@ func TestProgramsAnswerTheSameToBoth(t *testing.T) {
 		{Name: "errno", Value: int64(17)}, {Name: "name", Value: "tank/a"}, {Name: "clone", Value: true},
 		{Name: "props", Value: nvlist.List{{Name: "1", Value: "one"}}},
 	})
-	command, err := readAnswer([]byte(`{"return":{"errno":17,"name":"tank/a","clone":true,"props":{"1":"one"}}}`))
+	command, err := parseResult([]byte(`{"return":{"errno":17,"name":"tank/a","clone":true,"props":{"1":"one"}}}`))
 	require.NoError(t, err)
 	assert.Equal(t, native, command)
 	errno, err := native.errno("clone", "tank/a")
@@ -55,7 +55,7 @@ func TestProgramsAnswerTheSameToBoth(t *testing.T) {
 	assert.Equal(t, "one", native.table("props").text("1"))
 	assert.Empty(t, native.table("none").text("1"))
 	for _, out := range []string{"", "{", `{"return":5}`, `{"return":[1]}`, `{"return":"x"}`} {
-		_, err := readAnswer([]byte(out))
+		_, err := parseResult([]byte(out))
 		assert.Error(t, err, out)
 	}
 }
@@ -64,7 +64,7 @@ func TestProgramsAnswerTheSameToBoth(t *testing.T) {
 // Native fails.
 func TestChoices(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^program", Out: `{"return":{"clone":true}}`})
+	f := newFake(t, result{Match: "^program", Out: `{"return":{"clone":true}}`})
 	for _, choice := range []Choice{Auto, Command} {
 		c, err := Open(t.Context(), f.pool, "zfstpl:", choice)
 		require.NoError(t, err)
@@ -86,7 +86,7 @@ func TestChoices(t *testing.T) {
 // A watcher hears of each call before it is made and after.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, done, answer{Match: "^clone"}, answer{Match: "^list"}, answer{Match: "^get", Out: "1\n2\n3\n0\n"})
+	f := newFake(t, done, result{Match: "^clone"}, result{Match: "^list"}, result{Match: "^get", Out: "1\n2\n3\n0\n"})
 	c := f.client(false)
 	var points []string
 	c.Watch(func(point string) { points = append(points, point) })
@@ -100,11 +100,11 @@ func TestWatch(t *testing.T) {
 
 func TestASnapshotThatSharesItsTxgIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^program", Out: `{"return":{"errno":11,"op":"snapshot","name":"POOL/a@x"}}`})
+	f := newFake(t, result{Match: "^program", Out: `{"return":{"errno":11,"op":"snapshot","name":"POOL/a@x"}}`})
 	err := f.client(true).Apply(t.Context(), Snapshot(f.pool+"/a@x"))
 	assert.ErrorIs(t, err, ErrBusy)
-	assert.Len(t, f.calls(t), sameTxg)
-	f = newFake(t, answer{Match: "^program", Out: `{"return":{"errno":11,"op":"set","name":"POOL/a"}}`})
+	assert.Len(t, f.calls(t), sameTxgAttempts)
+	f = newFake(t, result{Match: "^program", Out: `{"return":{"errno":11,"op":"set","name":"POOL/a"}}`})
 	err = f.client(true).Apply(t.Context(), Set(f.pool+"/a", "a:b", "c"))
 	assert.ErrorIs(t, err, ErrSuspended)
 	assert.Len(t, f.calls(t), 1)
@@ -112,8 +112,8 @@ func TestASnapshotThatSharesItsTxgIsTriedAgain(t *testing.T) {
 
 func TestDestroyForeign(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "/busy$", Out: `{"return":{"errno":16,"name":"POOL/busy@hourly"}}`},
-		answer{Match: "^program", Out: `{"return":{"errno":0,"name":""}}`})
+	f := newFake(t, result{Match: "/busy$", Out: `{"return":{"errno":16,"name":"POOL/busy@hourly"}}`},
+		result{Match: "^program", Out: `{"return":{"errno":0,"name":""}}`})
 	c := f.client(true)
 	require.NoError(t, c.DestroyForeign(t.Context(), "x", f.pool+"/a"))
 	err := c.DestroyForeign(t.Context(), "x", f.pool+"/busy")

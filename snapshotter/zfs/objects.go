@@ -71,7 +71,7 @@ func (c *Client) handle(op, dataset string) (*ioctl.Handle, error) {
 const TemporaryPrefix = "zfstpl-diff-"
 
 // Frozen is a snapshot that somebody looks at and that goes when he is done.
-type Frozen struct {
+type TemporarySnapshot struct {
 	Snapshot string
 	client   *Client
 }
@@ -87,9 +87,9 @@ type Frozen struct {
 //
 // In a pool that is imported read-only nothing changes: the file system itself serves as
 // its snapshot there.
-func (c *Client) Freeze(ctx context.Context, filesystem string) (*Frozen, error) {
+func (c *Client) TakeTemporary(ctx context.Context, filesystem string) (*TemporarySnapshot, error) {
 	if c.readOnly {
-		return &Frozen{Snapshot: filesystem}, nil
+		return &TemporarySnapshot{Snapshot: filesystem}, nil
 	}
 	name := filesystem + "@" + TemporaryPrefix + rand.Text()
 	if err := c.Flush(ctx, filesystem); err != nil {
@@ -98,38 +98,38 @@ func (c *Client) Freeze(ctx context.Context, filesystem string) (*Frozen, error)
 	if err := c.Apply(ctx, Snapshot(name)); err != nil {
 		return nil, err
 	}
-	return &Frozen{name, c}, nil
+	return &TemporarySnapshot{name, c}, nil
 }
 
 // A snapshot that is still busy goes within goTime, or is left to the next start.
 const (
-	goTime = 5 * time.Second
-	goWait = 5 * time.Millisecond
+	destroyTimeout  = 5 * time.Second
+	destroyInterval = 5 * time.Millisecond
 )
 
 // Close destroys the snapshot, which nothing may have mounted. It may be busy for a
 // moment all the same: a command that this process starts has copies of all its
 // descriptors until it gets to its exec, and a mount ends with the last of them. A
 // commit meanwhile has taken it along to the new template.
-func (f *Frozen) Close() error {
+func (f *TemporarySnapshot) Close() error {
 	if f.client == nil {
 		return nil // it is no snapshot
 	}
-	deadline := time.Now().Add(goTime)
+	deadline := time.Now().Add(destroyTimeout)
 	for {
 		err := f.client.destroySnapshot(context.Background(), f.Snapshot)
 		if errors.Is(err, ErrNotFound) {
-			return f.follow()
+			return f.destroyPromoted()
 		}
 		if !errors.Is(err, ErrBusy) || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(goWait)
+		time.Sleep(destroyInterval)
 	}
 }
 
 // follow destroys the snapshot where promote has brought it.
-func (f *Frozen) follow() error {
+func (f *TemporarySnapshot) destroyPromoted() error {
 	ctx := context.Background()
 	filesystem, short, _ := strings.Cut(f.Snapshot, "@")
 	list, err := f.client.List(ctx, filesystem)

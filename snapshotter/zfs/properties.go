@@ -29,10 +29,10 @@ func (c *commands) propertiesOf(ctx context.Context, filesystems, names []string
 		if found[row[0]] == nil {
 			found[row[0]] = make(map[string]Property)
 		}
-		found[row[0]][row[1]] = Property{Value: row[3], Here: isHere(row[2])}
+		found[row[0]][row[1]] = Property{Value: row[3], Local: isLocal(row[2])}
 	}
 	return found, nil
 }
 
 // isHere reports whether a source is the file system itself.
-func isHere(source string) bool { return source == "local" || source == "received" }
+func isLocal(source string) bool { return source == "local" || source == "received" }

@@ -10,14 +10,14 @@ import (
 )
 
 // refused is how the kernel refuses channel programs in a pool that is imported read-only.
-var refused = answer{Match: "^program", Status: 1, Err: "Channel program execution failed: pool is read-only\n"}
+var refused = result{Match: "^program", Status: 1, Err: "Channel program execution failed: pool is read-only\n"}
 
 func TestReadOnlyPoolIsListedWithoutPrograms(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, refused,
-		answer{Match: "^list.*filesystem", Out: someFilesystems + "POOL/base/bare\t-\t3\t8\t1700000000\t0\t0\tlegacy\n"},
-		answer{Match: "^list.*snapshot", Out: "POOL/base/a@zz\nPOOL/base/a@extracted\nPOOL/base/unknown@x\n"},
-		answer{Match: "^get.*-s local,received", Out: "POOL/base\tzfstpl:version\t1\nPOOL/base\tmountpoint\t/srv\n" +
+		result{Match: "^list.*filesystem", Out: someFilesystems + "POOL/base/bare\t-\t3\t8\t1700000000\t0\t0\tlegacy\n"},
+		result{Match: "^list.*snapshot", Out: "POOL/base/a@zz\nPOOL/base/a@extracted\nPOOL/base/unknown@x\n"},
+		result{Match: "^get.*-s local,received", Out: "POOL/base\tzfstpl:version\t1\nPOOL/base\tmountpoint\t/srv\n" +
 			"POOL/base/a\tzfstpl:odd\té\nPOOL/base/a\tzfstpl:two\tx\ty\nPOOL/base/a\tother:thing\tx\n"})
 	c, err := Open(t.Context(), f.pool+"/base", "zfstpl:", Command)
 	require.NoError(t, err)
@@ -39,7 +39,7 @@ func TestReadOnlyPoolIsFrozen(t *testing.T) {
 	c, err := Open(t.Context(), f.pool, "zfstpl:", Command)
 	require.NoError(t, err)
 	f.calls(t)
-	frozen, err := c.Freeze(t.Context(), f.pool+"/a")
+	frozen, err := c.TakeTemporary(t.Context(), f.pool+"/a")
 	require.NoError(t, err)
 	assert.Equal(t, f.pool+"/a", frozen.Snapshot)
 	require.NoError(t, frozen.Close())

@@ -33,8 +33,8 @@ func TestReleaseIsTheOlderOfModuleAndCommands(t *testing.T) {
 func TestFeaturesAndAltroot(t *testing.T) {
 	t.Parallel()
 	f := newFake(t,
-		answer{Match: "feature@large_dnode,feature@lz4_compress,feature@new POOL$", Out: "feature@large_dnode\tdisabled\nfeature@lz4_compress\tactive\nfeature@new\tenabled\n"},
-		answer{Match: "altroot POOL$", Out: "altroot\t/mnt/a b\n"})
+		result{Match: "feature@large_dnode,feature@lz4_compress,feature@new POOL$", Out: "feature@large_dnode\tdisabled\nfeature@lz4_compress\tactive\nfeature@new\tenabled\n"},
+		result{Match: "altroot POOL$", Out: "altroot\t/mnt/a b\n"})
 	features, err := f.client(true).Features(t.Context(), "large_dnode", "lz4_compress", "new")
 	require.NoError(t, err)
 	assert.Equal(t, map[string]bool{"large_dnode": false, "lz4_compress": true, "new": true}, features)
@@ -42,7 +42,7 @@ func TestFeaturesAndAltroot(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "/mnt/a b", altroot)
 
-	f = newFake(t, answer{Match: "altroot", Out: "altroot\t-\n"})
+	f = newFake(t, result{Match: "altroot", Out: "altroot\t-\n"})
 	altroot, err = f.client(true).Altroot(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, altroot)
@@ -50,7 +50,7 @@ func TestFeaturesAndAltroot(t *testing.T) {
 
 func TestSetNativeMountsNothing(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^set"})
+	f := newFake(t, result{Match: "^set"})
 	c := f.client(true)
 	require.NoError(t, c.SetNative(t.Context(), f.pool+"/a", map[string]string{"mountpoint": "legacy", "canmount": "off"}))
 	assert.Equal(t, []string{"set", "-u", "canmount=off", "mountpoint=legacy", f.pool + "/a"}, f.calls(t)[0].Args)
@@ -60,11 +60,11 @@ func TestSetNativeMountsNothing(t *testing.T) {
 
 func TestPropertiesOf(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "name,property,source,value exec,a:b POOL/a POOL/b$", Out: "POOL/a\texec\tlocal\ton\nPOOL/a\ta:b\tinherited from POOL\tx\nPOOL/b\texec\tdefault\ton\n"})
+	f := newFake(t, result{Match: "name,property,source,value exec,a:b POOL/a POOL/b$", Out: "POOL/a\texec\tlocal\ton\nPOOL/a\ta:b\tinherited from POOL\tx\nPOOL/b\texec\tdefault\ton\n"})
 	got, err := f.client(true).PropertiesOf(t.Context(), []string{f.pool + "/a", f.pool + "/b"}, []string{"exec", "a:b"})
 	require.NoError(t, err)
 	assert.Equal(t, map[string]map[string]Property{
-		f.pool + "/a": {"exec": {Value: "on", Here: true}, "a:b": {Value: "x"}},
+		f.pool + "/a": {"exec": {Value: "on", Local: true}, "a:b": {Value: "x"}},
 		f.pool + "/b": {"exec": {Value: "on"}},
 	}, got)
 	_, err = f.client(true).PropertiesOf(t.Context(), []string{"-x"}, []string{"exec"})

@@ -3,4 +3,4 @@
 package zfs
 
 // Idly runs do; this system has no idle classes for a thread.
-func Idly(do func() error) error { return do() }
+func WithIdleIO(do func() error) error { return do() }

@@ -15,26 +15,26 @@ import (
 )
 
 // turnTime is how long a second attempt waits for the one before it.
-const turnTime = 30 * time.Second
+const retryWait = 30 * time.Second
 
 // turns are those of second attempts: one has its turn at a time.
-type turns struct {
-	taken chan struct{} // room for one
-	moves atomic.Int64  // how often one has begun beside another, or ended
+type retryLimiter struct {
+	taken      chan struct{} // room for one
+	generation atomic.Int64  // how often one has begun beside another, or ended
 }
 
 // wait waits for a turn, and answers what ends it. A turn that takes too long is
 // waited for no more: one of those that wait has his beside it. The others go on
 // waiting, or all would be in each other's way.
-func (t *turns) wait(ctx context.Context) (end func(), err error) {
+func (t *retryLimiter) wait(ctx context.Context) (end func(), err error) {
 	for {
-		moves := t.moves.Load()
+		generation := t.generation.Load()
 		select {
 		case t.taken <- struct{}{}:
-			return func() { t.moves.Add(1); <-t.taken }, nil
-		case <-time.After(turnTime):
-			if t.moves.CompareAndSwap(moves, moves+1) {
-				return func() { t.moves.Add(1) }, nil
+			return func() { t.generation.Add(1); <-t.taken }, nil
+		case <-time.After(retryWait):
+			if t.generation.CompareAndSwap(generation, generation+1) {
+				return func() { t.generation.Add(1) }, nil
 			}
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -53,8 +53,8 @@ func (t *turns) wait(ctx context.Context) (end func(), err error) {
 // after the other: of two that fit one at a time neither is to fail for the other.
 // But none waits for long for another: that may be read from a store that is slow, or
 // answers no more.
-func (s *Service) again(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig, first error) (ocispec.Descriptor, error) {
-	if err := s.rereadable(ctx, desc); err != nil {
+func (s *Service) retry(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig, first error) (ocispec.Descriptor, error) {
+	if err := s.checkReadable(ctx, desc); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%w (and it is not tried again: the layer cannot be read a second time: %s)", first, err.Error())
 	}
 	fresh, made, err := s.runtimes.Renew(ctx, runtime, first)
@@ -86,8 +86,8 @@ func (s *Service) again(ctx context.Context, desc ocispec.Descriptor, runtime st
 
 // rereadable finds out whether a layer is still there, before others pay for the
 // room that it needs.
-func (s *Service) rereadable(ctx context.Context, desc ocispec.Descriptor) error {
-	ctx, cancel := context.WithTimeout(ctx, turnTime)
+func (s *Service) checkReadable(ctx context.Context, desc ocispec.Descriptor) error {
+	ctx, cancel := context.WithTimeout(ctx, retryWait)
 	defer cancel()
 	in, err := s.contents.Store.ReaderAt(ctx, desc)
 	if err != nil {

@@ -19,7 +19,7 @@ const (
 // The processor's idle class is not for this: a call to ZFS that changes something
 // holds a txg open for a moment, and who is taken off the processor just then keeps
 // everybody's txg from ending.
-func Idly(do func() error) error {
+func WithIdleIO(do func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked

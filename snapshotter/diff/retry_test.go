@@ -16,45 +16,45 @@ import (
 func TestTurnsOfSecondAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turns := &turns{taken: make(chan struct{}, 1)}
+		retryLimiter := &retryLimiter{taken: make(chan struct{}, 1)}
 		at, most := 0, 0
 		for range 32 {
 			go func() {
-				end, err := turns.wait(t.Context())
+				end, err := retryLimiter.wait(t.Context())
 				if !assert.NoError(t, err) {
 					return
 				}
 				at++ // only whoever has the turn touches it
 				most = max(most, at)
-				time.Sleep(turnTime - time.Second)
+				time.Sleep(retryWait - time.Second)
 				at--
 				end()
 			}()
 		}
-		time.Sleep(32 * turnTime)
+		time.Sleep(32 * retryWait)
 		synctest.Wait()
 		assert.Zero(t, at)
 		assert.Equal(t, 1, most)
-		assert.EqualValues(t, 32, turns.moves.Load())
+		assert.EqualValues(t, 32, retryLimiter.generation.Load())
 
-		stalled, err := turns.wait(t.Context())
+		stalled, err := retryLimiter.wait(t.Context())
 		require.NoError(t, err)
 		began := time.Now()
 		waited := make(chan time.Duration, 3)
 		for range 3 {
 			go func() {
-				_, err := turns.wait(t.Context()) // and these stall too
+				_, err := retryLimiter.wait(t.Context()) // and these stall too
 				assert.NoError(t, err)
 				waited <- time.Since(began)
 			}()
 		}
 		for i := range 3 {
-			assert.Equal(t, time.Duration(i+1)*turnTime, <-waited)
+			assert.Equal(t, time.Duration(i+1)*retryWait, <-waited)
 		}
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err = turns.wait(ctx)
+		_, err = retryLimiter.wait(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		stalled()
 	})

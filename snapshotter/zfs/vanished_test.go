@@ -84,7 +84,7 @@ func TestARootThatVanishesIsNotFound(t *testing.T) {
 	list, err := listFrom(t.Context(), kernel, "tank/z", "zfstpl:")
 	assertKind(t, ErrNotFound, err)
 	assert.Nil(t, list)
-	f := newFake(t, answer{Match: "^list", Out: someFilesystems}, answer{Match: "^program", Out: `{"return":{"POOL/base/a":{"props":{}}}}`})
+	f := newFake(t, result{Match: "^list", Out: someFilesystems}, result{Match: "^program", Out: `{"return":{"POOL/base/a":{"props":{}}}}`})
 	list, err = f.client(true).List(t.Context(), f.pool+"/base")
 	assertKind(t, ErrNotFound, err)
 	assert.Nil(t, list)
@@ -95,9 +95,9 @@ func TestARootThatVanishesIsNotFound(t *testing.T) {
 // remains of a crash.
 func TestAFileSystemThatVanishesBetweenCommandAndProgram(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, answer{Match: "^list", Out: someFilesystems +
+	f := newFake(t, result{Match: "^list", Out: someFilesystems +
 		"POOL/base/b\t-\t3\t8\t1700000000\t0\t0\tlegacy\n"},
-		answer{Match: "^program", Out: `{"return":{"POOL/base":{"props":{},"snapshots":{}},"POOL/base/b":{"props":{"zfstpl:x":"y"}}}}`})
+		result{Match: "^program", Out: `{"return":{"POOL/base":{"props":{},"snapshots":{}},"POOL/base/b":{"props":{"zfstpl:x":"y"}}}}`})
 	list, err := f.client(true).List(t.Context(), f.pool+"/base")
 	require.NoError(t, err)
 	require.Len(t, list, 2)

@@ -5,7 +5,7 @@ import "io"
 // ahead reads from another reader before it is asked to, in a goroutine of its
 // own and in blocks of one size: what is read goes on while the last block is
 // worked on, and a reader that asks for little does not cost a call each time.
-type ahead struct {
+type aheadReader struct {
 	full, free chan block // full is closed when no more come
 	stop       chan struct{}
 	ended      chan struct{} // when the goroutine has
@@ -23,8 +23,8 @@ type block struct {
 
 // readAhead begins to read from r: so many blocks at most before they are asked
 // for. Close must be called before anything that r reads from is closed.
-func readAhead(r io.Reader, size, blocks int) *ahead {
-	a := &ahead{
+func readAhead(r io.Reader, size, blocks int) *aheadReader {
+	a := &aheadReader{
 		full: make(chan block, blocks), free: make(chan block, blocks),
 		stop: make(chan struct{}), ended: make(chan struct{}),
 	}
@@ -35,7 +35,7 @@ func readAhead(r io.Reader, size, blocks int) *ahead {
 	return a
 }
 
-func (a *ahead) fill(r io.Reader, size int) {
+func (a *aheadReader) fill(r io.Reader, size int) {
 	defer close(a.ended)
 	defer close(a.full)
 	for {
@@ -61,7 +61,7 @@ func (a *ahead) fill(r io.Reader, size int) {
 	}
 }
 
-func (a *ahead) Read(p []byte) (int, error) {
+func (a *aheadReader) Read(p []byte) (int, error) {
 	for len(a.rest) == 0 {
 		if a.err != nil {
 			return 0, a.err
@@ -83,7 +83,7 @@ func (a *ahead) Read(p []byte) (int, error) {
 }
 
 // Close ends the goroutine, and waits for that. Who reads meanwhile is told so.
-func (a *ahead) Close() error {
+func (a *aheadReader) Close() error {
 	close(a.stop)
 	<-a.ended
 	return nil

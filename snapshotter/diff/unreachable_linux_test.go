@@ -89,7 +89,7 @@ func TestAStoreThatComesAndGoes(t *testing.T) {
 	for i := range 2 {
 		_, err := s.Apply(ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, mounts)
 		require.ErrorIs(t, err, errdefs.ErrNotImplemented)
-		require.NoError(t, s.passOn(ctx, nil))
+		require.NoError(t, s.fallBack(ctx, nil))
 		assert.Len(t, hook.AllEntries(), i+1)
 	}
 }
@@ -107,7 +107,7 @@ func TestOtherErrorsOfAStoreStay(t *testing.T) {
 	}
 	s, _ := serviceWith(t, nil)
 	lost := storeError(errdefs.ErrUnavailable) // behind the first byte
-	assert.Equal(t, lost, s.passOn(t.Context(), lost))
+	assert.Equal(t, lost, s.fallBack(t.Context(), lost))
 }
 
 // A layer that would be made of a snapshot goes to the next differ too: nothing was
@@ -123,7 +123,7 @@ func TestALayerWithoutAPlaceIsPassedOn(t *testing.T) {
 			}
 		}
 	})
-	err = s.passOn(ctx, err)
+	err = s.fallBack(ctx, err)
 	require.ErrorIs(t, err, errdefs.ErrNotImplemented)
 	assert.NotErrorIs(t, err, errdefs.ErrUnavailable)
 	assert.ErrorContains(t, err, "set containerd_address /run/x.sock")
