@@ -51,15 +51,12 @@ const (
 type request uint32
 
 const (
-	reqPoolConfigs      request = 0x5a04
 	reqPoolStats        request = 0x5a05
 	reqObjsetStats      request = 0x5a12
 	reqDatasetListNext  request = 0x5a14
 	reqSnapshotListNext request = 0x5a15
 	reqSetProp          request = 0x5a16
 	reqCreate           request = 0x5a17
-	reqDestroy          request = 0x5a18
-	reqRename           request = 0x5a1a
 	reqPromote          request = 0x5a22
 	reqSnapshot         request = 0x5a23
 	reqPoolGetProps     request = 0x5a27
@@ -68,7 +65,6 @@ const (
 	reqDiff             request = 0x5a36
 	reqObjToStats       request = 0x5a38
 	reqSpaceWritten     request = 0x5a39
-	reqDestroySnaps     request = 0x5a3b
 	reqClone            request = 0x5a42
 	reqPoolSync         request = 0x5a47
 	reqChannelProgram   request = 0x5a48

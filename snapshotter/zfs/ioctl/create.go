@@ -6,16 +6,12 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// objsetFilesystem is DMU_OST_ZFS: the only type of objset made here.
-const objsetFilesystem = 2
-
-// Create makes a file system with user and native properties; see [Properties]
-// for the values. It mounts nothing. The file system and its properties are
-// two transactions or more: a crash between them leaves it without them. When
-// a property fails, the file system is destroyed again and Each names it.
+// Create creates a file system with user and native properties. It mounts
+// nothing. When a property fails, the kernel destroys the file system and Each
+// names the property.
 //
-//	EEXIST   it is there
-//	ENOENT   its parent is not
+//	EEXIST             the file system exists
+//	ENOENT             its parent does not exist
 //	ErrnoWrongParent   its parent is a volume
 func (h *Handle) Create(ctx context.Context, name string, props map[string]string) error {
 	list, err := Properties(props)

@@ -13,9 +13,6 @@ import (
 type Options struct {
 	// Device is the device to open, "/dev/zfs" where empty.
 	Device string
-	// AnyVersion opens releases whose layout nobody has compared. Give a
-	// SelfTest with it.
-	AnyVersion bool
 	// SelfTest is run before Open answers; when it fails, so does Open. See
 	// Handle.SelfTest for one.
 	SelfTest func(context.Context, *Handle) error
@@ -47,7 +44,7 @@ func Open(ctx context.Context, o Options) (*Handle, error) {
 	if err != nil {
 		return nil, fail("open", "", err)
 	}
-	if !version.known() && !o.AnyVersion {
+	if !version.known() {
 		return nil, fail("open", "", fmt.Errorf("%w: release %s", ErrUnsupported, version))
 	}
 	path := o.Device

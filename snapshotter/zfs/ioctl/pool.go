@@ -2,7 +2,6 @@ package ioctl
 
 import (
 	"context"
-	"slices"
 	"syscall"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
@@ -30,24 +29,6 @@ type Pool struct {
 	// Freeing says 0.
 	Checkpoint      bool
 	CheckpointBytes uint64 // bytes freed since that the checkpoint keeps
-}
-
-// Pools answers the names of the imported pools, sorted.
-func (h *Handle) Pools(ctx context.Context) ([]string, error) {
-	c := newCommand("")
-	defer c.free()
-	c.wantOut = true
-	if err := h.read(ctx, reqPoolConfigs, c); err != nil {
-		return nil, fail("list pools", "", err)
-	}
-	answer, _ := c.answer()
-	r := nvlist.NewReader(answer)
-	var names []string
-	for r.Next() {
-		names = append(names, string(r.Name()))
-	}
-	slices.Sort(names)
-	return names, fail("list pools", "", r.Err())
 }
 
 // Pool answers the state of a pool. It opens no dataset. ENOENT where there is

@@ -33,11 +33,10 @@ func (h *Handle) SetProperties(ctx context.Context, name string, props map[strin
 	return h.changeList(ctx, "set", name, reqSetProp, name, list)
 }
 
-// Inherit removes a property that was set here, so that it is inherited again;
-// a user property that no parent has is then gone. A property that is not set
-// here stays as it is, without an error.
+// Inherit removes a property from a dataset, which then inherits it. Removing a
+// property that is not set succeeds.
 //
-//	EINVAL   the property cannot be inherited, or is none
+//	EINVAL   the property cannot be inherited or does not exist
 func (h *Handle) Inherit(ctx context.Context, name, property string) error {
 	c := newCommand(name)
 	defer c.free()

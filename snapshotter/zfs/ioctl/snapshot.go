@@ -10,13 +10,13 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// Snapshots takes snapshots, all in one transaction: all of them with all the
-// user properties, or none. They are of different file systems of one pool.
-// Each names those that are there already or whose file system is not.
+// Snapshots takes snapshots of different file systems of one pool in one
+// transaction: all of them with all user properties, or none. Each names the
+// snapshots that exist and those whose file system does not.
 //
-//	EEXIST   one of them is there
-//	ENOENT   one of the file systems is not
-//	EXDEV    they are in several pools, or two of one file system
+//	EEXIST   a snapshot exists
+//	ENOENT   a file system does not exist
+//	EXDEV    the pools differ, or two snapshots are of one file system
 //	EINVAL   a property is native
 func (h *Handle) Snapshots(ctx context.Context, names []string, props map[string]string) error {
 	if len(names) == 0 {
@@ -27,22 +27,6 @@ func (h *Handle) Snapshots(ctx context.Context, names []string, props map[string
 		in = append(in, nvlist.Pair{Name: "props", Value: userProperties(props)})
 	}
 	return h.changeList(ctx, "snapshot", names[0], reqSnapshot, poolOf(names[0]), in)
-}
-
-// DestroySnapshots destroys snapshots of one pool: all of them, or none where
-// one of them cannot go. Those that are not there count as destroyed.
-// Snapshots that .zfs mounted are unmounted. It runs as a channel program: see
-// [Handle.Run] for what the death of the process can leave.
-//
-//	EEXIST   one has clones
-//	EBUSY    one is held, or mounted
-//	EXDEV    they are in several pools
-func (h *Handle) DestroySnapshots(ctx context.Context, names []string) error {
-	if len(names) == 0 {
-		return nil
-	}
-	in := nvlist.List{{Name: "snaps", Value: flags(names)}}
-	return h.changeList(ctx, "destroy", names[0], reqDestroySnaps, poolOf(names[0]), in)
 }
 
 // Snapshot is a snapshot as the fixed part of a listing has it.
@@ -89,7 +73,7 @@ func (h *Handle) ListSnapshots(ctx context.Context, filesystem string) ([]Snapsh
 	return list, nil
 }
 
-// flags is the list form of a set of names.
+// flags returns the list form of a set of names.
 func flags(names []string) nvlist.List {
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	l := make(nvlist.List, len(names))

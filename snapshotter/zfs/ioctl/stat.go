@@ -99,6 +99,9 @@ func (h *Handle) Written(ctx context.Context, name, snapshot string) (uint64, er
 	return c.get(atCookie), nil
 }
 
+// objsetFilesystem is DMU_OST_ZFS, the type of a file system.
+const objsetFilesystem = 2
+
 func (c *command) stats() Stats {
 	return Stats{
 		Name:         c.text(atName, nameSize),
