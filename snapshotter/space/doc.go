@@ -1,5 +1,4 @@
-// Package space decides what goes when room is wanted: from what lies under a
-// base, and how full what it lies in is, to a plan that names each dataset, the
-// bytes that come back and why. It is pure; carrying a plan out is for whoever
-// knows what is in use meanwhile.
+// Package space plans which datasets to destroy to free space. A plan names each
+// dataset, the bytes that its destruction frees, and the reason. The package is pure:
+// the caller executes the plan, and knows which datasets came into use meanwhile.
 package space

@@ -6,51 +6,51 @@ import (
 	"time"
 )
 
-// Forever as Policy.Keep evicts nothing for its age.
+// Forever is a Policy.Keep that never evicts a template for its age.
 const Forever time.Duration = -1
 
-// Relief is how far below the threshold an eviction for pressure goes, in
-// percentage points: the next layer should not bring the pressure back at once.
+// PressureMargin is how far below the threshold an eviction under pressure continues,
+// in percentage points, so that the next layer does not exceed the threshold again.
 const PressureMargin = 5
 
-// Policy says which cached templates go.
+// Policy selects the cached templates to evict.
 type Policy struct {
-	// Keep is how long one stays after its last use; zero keeps none.
+	// Keep is how long a template is kept after its last use. Zero keeps none.
 	Keep time.Duration
-	// MaxBytes is what all of them may have together; zero for no bound.
+	// MaxBytes bounds the space of all cached templates together. Zero means no bound.
 	MaxBytes uint64
-	// Pressure is how full, in percent, whatever bounds the base may be before
-	// they go; zero for never.
+	// Pressure is the percentage of a limit above which templates are evicted. Zero
+	// means never.
 	Pressure int
-	// All lets everything go that can.
+	// All evicts every cached template that can be destroyed.
 	All bool
-	// WarmOnly leaves trash to the next cleanup.
+	// CachedOnly leaves garbage to the next cleanup.
 	CachedOnly bool
 }
 
-// Expired tells whether what was last used then has been kept for long enough.
+// Expired reports whether a template last used at lastUsed is kept no longer.
 func (p Policy) Expired(lastUsed, now time.Time) bool {
 	return p.Keep != Forever && now.Sub(lastUsed) >= p.Keep
 }
 
-// Eviction is a dataset that goes.
+// Eviction is a dataset to destroy.
 type Eviction struct {
 	Dataset  string
 	Reason   string
-	Bytes    uint64    // that come back
-	Cached   bool      // it is a cached template, and no trash
-	LastUsed time.Time // of a warm one
+	Bytes    uint64    // that its destruction frees
+	Cached   bool      // a cached template; otherwise garbage
+	LastUsed time.Time // of a cached template
 }
 
-// Plan is what goes, in this order.
+// Plan lists datasets to destroy, in order.
 type Plan struct {
 	Evict []Eviction
-	Bytes uint64 // that come back in all
-	// Problems say of limits that are too full why nothing is evicted for them.
+	Bytes uint64 // that the whole plan frees
+	// Problems explain, for limits above the threshold, why nothing is evicted for them.
 	Problems []string
 }
 
-// Relieves tells whether a cached template goes in it.
+// EvictsCached reports whether the plan evicts a cached template.
 func (p Plan) EvictsCached() bool {
 	for _, e := range p.Evict {
 		if e.Cached {
@@ -60,113 +60,113 @@ func (p Plan) EvictsCached() bool {
 	return false
 }
 
-// Sweep plans what goes now: what is doomed, what is too old, and of the rest
-// the least recently used, leaf before parent, until the templates that stay are
-// no more than the policy allows and no limit is too full. Where evicting
-// everything would not bring a limit below its threshold nothing is evicted for
-// it: what is warm would be lost for nothing.
+// PlanEvictions plans the destruction of the nodes marked Destroy, of expired
+// templates, and of the least recently used ones of the rest, leaf before parent, until
+// the templates that stay fit the policy and no limit is above the threshold. If
+// evicting everything would not bring a limit below the threshold, PlanEvictions evicts
+// nothing for that limit.
 func PlanEvictions(nodes []Node, limits []Limit, policy Policy, now time.Time) Plan {
 	nodes = append([]Node(nil), nodes...)
 	for i, n := range nodes {
 		nodes[i].Destroy = n.Destroy && (n.Cached || !policy.CachedOnly) || n.Cached && policy.Expired(n.LastUsed, now)
 	}
-	s := planner{policy: policy, now: now}
+	p := planner{policy: policy, now: now}
 	t := newTree(nodes)
 	gone := make(map[string]bool)
 	for _, n := range t.destroyable() {
 		gone[n.Dataset] = true
-		s.evict(n, s.reason(n))
+		p.evict(n, p.reason(n))
 	}
-	s.queue = leastRecentlyUsed(t, gone)
+	p.queue = leastRecentlyUsed(t, gone)
 	for _, n := range t.nodes {
 		if n.Cached && !gone[n.Dataset] {
-			s.cached += n.Bytes
+			p.cached += n.Bytes
 		}
 	}
 	if policy.All {
-		s.evictWhile(func() bool { return true }, "room is wanted")
+		p.evictWhile(func() bool { return true }, "space is needed")
 	}
-	s.boundBytes()
-	s.relievePressure(limits)
-	return s.plan
+	p.boundBytes()
+	p.relievePressure(limits)
+	return p.plan
 }
 
 type planner struct {
 	policy Policy
 	now    time.Time
-	queue  []Node // warm ones in the order in which they may go
-	cached uint64 // bytes of those that stay
+	queue  []Node // cached templates in the order of eviction
+	cached uint64 // bytes of the templates that stay
 	plan   Plan
 }
 
-func (s *planner) evict(n Node, why string) {
-	s.plan.Evict = append(s.plan.Evict, Eviction{Dataset: n.Dataset, Reason: why, Bytes: n.Bytes, Cached: n.Cached, LastUsed: n.LastUsed})
-	s.plan.Bytes += n.Bytes
+func (p *planner) evict(n Node, reason string) {
+	p.plan.Evict = append(p.plan.Evict, Eviction{Dataset: n.Dataset, Reason: reason, Bytes: n.Bytes, Cached: n.Cached, LastUsed: n.LastUsed})
+	p.plan.Bytes += n.Bytes
 }
 
-func (s *planner) reason(n Node) string {
+func (p *planner) reason(n Node) string {
 	if !n.Cached {
 		return "garbage"
 	}
-	return UnusedReason(n.LastUsed, s.now)
+	return UnusedReason(n.LastUsed, p.now)
 }
 
-// Unused says of what was last used then why it goes.
+// UnusedReason returns the reason to evict a template last used at lastUsed.
 func UnusedReason(lastUsed, now time.Time) string {
 	return fmt.Sprintf("not used for %s", now.Sub(lastUsed).Round(time.Second))
 }
 
-// takeWhile evicts from the queue as long as it is wanted.
-func (s *planner) evictWhile(wanted func() bool, why string) {
-	for len(s.queue) > 0 && wanted() {
-		n := s.queue[0]
-		s.queue = s.queue[1:]
-		s.cached -= n.Bytes
-		s.evict(n, why)
+// evictWhile evicts from the queue as long as more reports true.
+func (p *planner) evictWhile(more func() bool, reason string) {
+	for len(p.queue) > 0 && more() {
+		n := p.queue[0]
+		p.queue = p.queue[1:]
+		p.cached -= n.Bytes
+		p.evict(n, reason)
 	}
 }
 
-func (s *planner) boundBytes() {
-	most := s.policy.MaxBytes
+func (p *planner) boundBytes() {
+	most := p.policy.MaxBytes
 	if most == 0 {
 		return
 	}
-	s.evictWhile(func() bool { return s.cached > most }, fmt.Sprintf("cached templates may have %s in all", Size(most)))
+	p.evictWhile(func() bool { return p.cached > most }, fmt.Sprintf("cached templates are limited to %s in total", Size(most)))
 }
 
-// relieve evicts for the limits that are too full.
-func (s *planner) relievePressure(limits []Limit) {
-	if s.policy.Pressure == 0 {
+// relievePressure evicts for the limits that are above the threshold.
+func (p *planner) relievePressure(limits []Limit) {
+	if p.policy.Pressure == 0 {
 		return
 	}
 	for _, l := range limits {
-		if !l.Over(s.policy.Pressure) {
+		if !l.Over(p.policy.Pressure) {
 			continue
 		}
-		load, most := l.load(), share(l.Total, s.policy.Pressure)
-		left := func() uint64 { return load - min(load, s.plan.Bytes) }
+		load, most := l.load(), share(l.Total, p.policy.Pressure)
+		left := func() uint64 { return load - min(load, p.plan.Bytes) }
 		if l.Blocked != "" {
-			s.plan.Problems = append(s.plan.Problems, fmt.Sprintf("%s, and to evict would not help: %s", l, l.Blocked))
+			p.plan.Problems = append(p.plan.Problems, fmt.Sprintf("%s, and eviction would not help: %s", l, l.Blocked))
 			continue
 		}
 		var rest uint64
-		for _, n := range s.queue {
+		for _, n := range p.queue {
 			rest += n.Bytes
 		}
 		if left() > most+rest {
-			s.plan.Problems = append(s.plan.Problems, fmt.Sprintf("%s, and the %s that are warm would not bring it below %d%%", l, Size(rest), s.policy.Pressure))
+			p.plan.Problems = append(p.plan.Problems, fmt.Sprintf("%s, and evicting all %s of cached templates would not bring it below %d%%", l, Size(rest), p.policy.Pressure))
 			continue
 		}
 		if left() <= most {
 			continue
 		}
-		until := share(l.Total, max(0, s.policy.Pressure-PressureMargin))
-		s.evictWhile(func() bool { return left() > until }, l.String())
+		until := share(l.Total, max(0, p.policy.Pressure-PressureMargin))
+		p.evictWhile(func() bool { return left() > until }, l.String())
 	}
 }
 
-// leastRecentlyUsed answers the warm nodes that can go, in the order in which
-// they may: always the one that was used longest ago of those that have no clone.
+// leastRecentlyUsed returns the cached nodes that can be evicted, in order: each is the
+// least recently used of those without a remaining clone.
 func leastRecentlyUsed(t *tree, gone map[string]bool) []Node {
 	byName, clones := make(map[string]Node), make(map[string]int)
 	for _, n := range t.nodes {
@@ -196,7 +196,7 @@ func leastRecentlyUsed(t *tree, gone map[string]bool) []Node {
 	return order
 }
 
-// oldest is a heap by last use, then by name.
+// oldest is a heap ordered by last use, then by name.
 type oldest []Node
 
 func (o oldest) Len() int      { return len(o) }

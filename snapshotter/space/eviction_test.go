@@ -12,7 +12,7 @@ import (
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// warm is a template of 100 bytes that was last used so many hours ago.
+// cached returns a cached template of 100 bytes, last used the given number of hours ago.
 func cached(dataset, origin string, hours int) Node {
 	return Node{Dataset: dataset, Origin: origin, Cached: true, LastUsed: now.Add(-time.Duration(hours) * time.Hour), Bytes: 100}
 }
@@ -27,7 +27,7 @@ func garbage(dataset, origin string) Node {
 
 func pool(used, total uint64) []Limit { return []Limit{{Of: "pool tank", Used: used, Total: total}} }
 
-func TestSweep(t *testing.T) {
+func TestPlanEvictions(t *testing.T) {
 	t.Parallel()
 	chain := []Node{used("base", ""), cached("a", "base", 5), cached("b", "a", 9), cached("c", "base", 7), used("d", "base"), garbage("t", "base")}
 	forever := Policy{Keep: Forever}
@@ -36,32 +36,32 @@ func TestSweep(t *testing.T) {
 		limits   []Limit
 		policy   Policy
 		want     []string
-		why      string // of the last
+		reason   string // of the last eviction
 		problems []string
 	}{
-		"trash alone":                     {chain, nil, forever, []string{"t"}, "garbage", nil},
-		"none is kept":                    {chain, nil, Policy{}, []string{"b", "a", "c", "t"}, "garbage", nil},
-		"too old":                         {chain, nil, Policy{Keep: 8 * time.Hour}, []string{"b", "t"}, "garbage", nil},
-		"old below young":                 {[]Node{cached("a", "", 9), cached("b", "a", 1)}, nil, Policy{Keep: 5 * time.Hour}, nil, "", nil},
-		"everything":                      {chain, nil, Policy{Keep: Forever, All: true}, []string{"t", "b", "c", "a"}, "room is wanted", nil},
-		"more bytes than may be":          {chain, nil, Policy{Keep: Forever, MaxBytes: 150}, []string{"t", "b", "c"}, "cached templates may have 150B in all", nil},
-		"as many bytes as may be":         {chain, nil, Policy{Keep: Forever, MaxBytes: 300}, []string{"t"}, "garbage", nil},
-		"not too full":                    {chain, pool(800, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
-		"trash is enough":                 {chain, pool(805, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
-		"a little too full":               {chain, pool(850, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t", "b"}, "pool tank is 85% full (850B of 1000B)", nil},
-		"further down than the threshold": {chain, pool(905, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t", "b", "c"}, "pool tank is 90% full (905B of 1000B)", nil},
-		"it frees itself":                 {chain, []Limit{{Of: "p", Used: 950, Total: 1000, Freeing: 200}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
-		"no pressure is looked at":        {chain, pool(950, 1000), forever, []string{"t"}, "garbage", nil},
+		"garbage alone":                     {chain, nil, forever, []string{"t"}, "garbage", nil},
+		"Keep is zero":                      {chain, nil, Policy{}, []string{"b", "a", "c", "t"}, "garbage", nil},
+		"expired":                           {chain, nil, Policy{Keep: 8 * time.Hour}, []string{"b", "t"}, "garbage", nil},
+		"expired, with a clone that is not": {[]Node{cached("a", "", 9), cached("b", "a", 1)}, nil, Policy{Keep: 5 * time.Hour}, nil, "", nil},
+		"everything":                        {chain, nil, Policy{Keep: Forever, All: true}, []string{"t", "b", "c", "a"}, "space is needed", nil},
+		"more bytes than allowed":           {chain, nil, Policy{Keep: Forever, MaxBytes: 150}, []string{"t", "b", "c"}, "cached templates are limited to 150B in total", nil},
+		"as many bytes as allowed":          {chain, nil, Policy{Keep: Forever, MaxBytes: 300}, []string{"t"}, "garbage", nil},
+		"not too full":                      {chain, pool(800, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
+		"garbage is enough":                 {chain, pool(805, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
+		"a little too full":                 {chain, pool(850, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t", "b"}, "pool tank is 85% full (850B of 1000B)", nil},
+		"further down than the threshold":   {chain, pool(905, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t", "b", "c"}, "pool tank is 90% full (905B of 1000B)", nil},
+		"ZFS is freeing enough":             {chain, []Limit{{Of: "p", Used: 950, Total: 1000, Freeing: 200}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
+		"pressure is not limited":           {chain, pool(950, 1000), forever, []string{"t"}, "garbage", nil},
 		"it would not help": {chain, pool(9900, 10000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage",
-			[]string{"pool tank is 99% full (9.668KiB of 9.766KiB), and the 300B that are warm would not bring it below 80%"}},
+			[]string{"pool tank is 99% full (9.668KiB of 9.766KiB), and evicting all 300B of cached templates would not bring it below 80%"}},
 		"a checkpoint": {chain, []Limit{{Of: "pool tank", Used: 900, Total: 1000, Blocked: "it has a checkpoint"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage",
-			[]string{"pool tank is 90% full (900B of 1000B), and to evict would not help: it has a checkpoint"}},
-		"a quota below a pool that is stuck": {chain, []Limit{
+			[]string{"pool tank is 90% full (900B of 1000B), and eviction would not help: it has a checkpoint"}},
+		"a quota in a pool that is blocked": {chain, []Limit{
 			{Of: "pool tank", Used: 900, Total: 1000, Blocked: "it has a checkpoint"}, {Of: "quota of tank/x", Used: 900, Total: 1000},
 		}, Policy{Keep: Forever, Pressure: 80}, []string{"t", "b", "c"}, "quota of tank/x is 90% full (900B of 1000B)",
-			[]string{"pool tank is 90% full (900B of 1000B), and to evict would not help: it has a checkpoint"}},
-		"no limit at all":     {chain, []Limit{{Of: "x"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
-		"something stands on": {[]Node{cached("a", "", 9), used("r", "a")}, nil, Policy{All: true}, nil, "", nil},
+			[]string{"pool tank is 90% full (900B of 1000B), and eviction would not help: it has a checkpoint"}},
+		"a limit without a total":               {chain, []Limit{{Of: "x"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
+		"a cached template with a clone in use": {[]Node{cached("a", "", 9), used("r", "a")}, nil, Policy{All: true}, nil, "", nil},
 	} {
 		p := PlanEvictions(c.nodes, c.limits, c.policy, now)
 		var names []string
@@ -74,21 +74,20 @@ func TestSweep(t *testing.T) {
 		assert.Equal(t, bytes, p.Bytes, what)
 		assert.Equal(t, c.problems, p.Problems, what)
 		if len(p.Evict) > 0 {
-			assert.Equal(t, c.why, p.Evict[len(p.Evict)-1].Reason, what)
+			assert.Equal(t, c.reason, p.Evict[len(p.Evict)-1].Reason, what)
 		}
 	}
 }
 
-func TestSweepOfWarmTemplatesSaysSinceWhen(t *testing.T) {
+func TestReasonOfExpiredTemplateNamesItsAge(t *testing.T) {
 	t.Parallel()
 	p := PlanEvictions([]Node{cached("a", "", 3)}, nil, Policy{Keep: time.Hour}, now)
 	assert.Equal(t, []Eviction{{Dataset: "a", Reason: "not used for 3h0m0s", Bytes: 100, Cached: true, LastUsed: now.Add(-3 * time.Hour)}}, p.Evict)
 }
 
-// Of any tree: nothing goes that is used or that something stands on, clones go
-// first, nothing goes twice, and of those that might have gone next at each step
-// it was the one that was used longest ago.
-func TestSweepOfRandomTrees(t *testing.T) {
+// In any tree a plan evicts only cached templates without remaining clones, each once,
+// and each is the least recently used one that could be evicted at that point.
+func TestPlanEvictionsIsLeastRecentlyUsedInRandomTrees(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -104,7 +103,7 @@ func TestSweepOfRandomTrees(t *testing.T) {
 		limits := pool(uint64(r.IntN(4000)), 2000)
 		policy := Policy{Keep: Forever, Pressure: 80, MaxBytes: uint64(r.IntN(3000))}
 		p := PlanEvictions(nodes, limits, policy, now)
-		require.Equal(t, before, nodes, "the nodes are left as they are")
+		require.Equal(t, before, nodes, "the nodes are not changed")
 		left := make(map[string]Node)
 		for _, n := range nodes {
 			left[n.Dataset] = n
@@ -115,14 +114,14 @@ func TestSweepOfRandomTrees(t *testing.T) {
 			require.True(t, isLeaf(left, n), "%s has a clone that stays", e.Dataset)
 			for _, other := range left {
 				if other.Cached && isLeaf(left, other) {
-					require.False(t, other.LastUsed.Before(n.LastUsed), "%s was to go before %s", other.Dataset, n.Dataset)
+					require.False(t, other.LastUsed.Before(n.LastUsed), "%s should have been evicted before %s", other.Dataset, n.Dataset)
 				}
 			}
 			delete(left, e.Dataset)
 		}
 		shuffled := slices.Clone(nodes)
 		r.Shuffle(len(nodes), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		require.Equal(t, p, PlanEvictions(shuffled, limits, policy, now), "the same plan whatever the order")
+		require.Equal(t, p, PlanEvictions(shuffled, limits, policy, now), "the plan does not depend on the order of the nodes")
 	}
 }
 
@@ -135,7 +134,7 @@ func isLeaf(all map[string]Node, n Node) bool {
 	return true
 }
 
-func TestFullest(t *testing.T) {
+func TestFullestIgnoresBytesBeingFreed(t *testing.T) {
 	t.Parallel()
 	assert.Zero(t, Fullest(nil))
 	limits := []Limit{{Of: "a", Used: 10, Total: 100}, {Of: "b", Used: 90, Total: 100, Freeing: 85}, {Of: "c", Used: 50, Total: 100}}

@@ -9,22 +9,21 @@ import (
 // Node is a dataset in the tree of clones.
 type Node struct {
 	Dataset string
-	Origin  string // the dataset whose snapshot it is a clone of, or ""
-	Destroy bool   // nobody needs it: it goes in any case
-	// Warm tells that it is a template that no record names and that nothing
-	// holds: it may go.
+	Origin  string // the dataset whose snapshot this one is a clone of, or ""
+	Destroy bool   // nothing needs the dataset: it is destroyed in any case
+	// Cached marks a template without records or pins, which may be evicted.
 	Cached bool
-	// Layer tells that a warm one is a layer, which somebody may pull again.
+	// Layer marks a cached template that is a layer and may be pulled again.
 	Layer    bool
-	LastUsed time.Time // of a warm one
-	// Bytes come back when it is destroyed. ZFS charges a block to the file system
-	// it was written in and to no clone of that, so of a set that is destroyed leaf
-	// first these add up.
+	LastUsed time.Time // of a cached template
+	// Bytes is the space that destroying the dataset frees. ZFS charges a block to the
+	// file system in which it was written and to none of its clones, so the bytes of a
+	// set that is destroyed leaf first add up.
 	Bytes uint64
 }
 
-// Order answers the datasets that can be destroyed, leaf first: those that are
-// doomed and have no clone that is not. The same nodes give the same order.
+// Order returns the datasets that can be destroyed, leaf first: those marked Destroy
+// whose clones are all marked too. The result does not depend on the order of nodes.
 func Order(nodes []Node) []string {
 	var order []string
 	for _, n := range newTree(nodes).destroyable() {
@@ -33,10 +32,10 @@ func Order(nodes []Node) []string {
 	return order
 }
 
-// tree is the nodes, sorted by name, with their clones.
+// tree is a set of nodes, sorted by name, with their clones.
 type tree struct {
 	nodes  []Node
-	clones map[string][]Node // by the dataset that they are clones of
+	clones map[string][]Node // by origin
 }
 
 func newTree(nodes []Node) *tree {
@@ -52,7 +51,7 @@ func newTree(nodes []Node) *tree {
 	return t
 }
 
-// doomed answers the doomed nodes that can go, leaf first.
+// destroyable returns the nodes marked Destroy that can be destroyed, leaf first.
 func (t *tree) destroyable() []Node {
 	var order []Node
 	planned := make(map[string]bool)
@@ -61,11 +60,11 @@ func (t *tree) destroyable() []Node {
 		if done, seen := planned[n.Dataset]; seen {
 			return done
 		}
-		planned[n.Dataset] = false // whatever comes back to here is no tree
+		planned[n.Dataset] = false // ends the recursion if the nodes form a cycle
 		free := n.Destroy
 		for _, c := range t.clones[n.Dataset] {
-			// Visit every clone, also of a dataset that stays: its doomed
-			// clones go all the same.
+			// Visit every clone, also of a dataset that stays: its clones may
+			// be destroyable.
 			free = visit(c) && free
 		}
 		if free {

@@ -10,29 +10,29 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOrder(t *testing.T) {
+func TestOrderIsLeafFirst(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		nodes []Node
 		want  []string
 	}{
-		"nothing":           {nil, nil},
-		"nothing doomed":    {[]Node{{Dataset: "a", Origin: "", Destroy: false}}, nil},
-		"one":               {[]Node{{Dataset: "a", Origin: "", Destroy: true}}, []string{"a"}},
-		"leaf first":        {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: true}, {Dataset: "c", Origin: "b", Destroy: true}}, []string{"c", "b", "a"}},
-		"below one in use":  {[]Node{{Dataset: "a", Origin: "", Destroy: false}, {Dataset: "b", Origin: "a", Destroy: true}}, []string{"b"}},
-		"above one in use":  {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: true}, {Dataset: "c", Origin: "b", Destroy: false}}, nil},
-		"beside one in use": {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: false}, {Dataset: "c", Origin: "a", Destroy: true}}, []string{"c"}},
-		"an unknown origin": {[]Node{{Dataset: "a", Origin: "elsewhere", Destroy: true}}, []string{"a"}},
-		"a circle":          {[]Node{{Dataset: "a", Origin: "b", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: true}}, nil},
-		"its own origin":    {[]Node{{Dataset: "a", Origin: "a", Destroy: true}}, nil},
-		"listed twice":      {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "a", Origin: "", Destroy: true}}, []string{"a"}},
+		"nothing":               {nil, nil},
+		"nothing marked":        {[]Node{{Dataset: "a", Origin: "", Destroy: false}}, nil},
+		"one":                   {[]Node{{Dataset: "a", Origin: "", Destroy: true}}, []string{"a"}},
+		"leaf first":            {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: true}, {Dataset: "c", Origin: "b", Destroy: true}}, []string{"c", "b", "a"}},
+		"clone of one in use":   {[]Node{{Dataset: "a", Origin: "", Destroy: false}, {Dataset: "b", Origin: "a", Destroy: true}}, []string{"b"}},
+		"origin of one in use":  {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: true}, {Dataset: "c", Origin: "b", Destroy: false}}, nil},
+		"sibling of one in use": {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: false}, {Dataset: "c", Origin: "a", Destroy: true}}, []string{"c"}},
+		"an unknown origin":     {[]Node{{Dataset: "a", Origin: "elsewhere", Destroy: true}}, []string{"a"}},
+		"a cycle":               {[]Node{{Dataset: "a", Origin: "b", Destroy: true}, {Dataset: "b", Origin: "a", Destroy: true}}, nil},
+		"its own origin":        {[]Node{{Dataset: "a", Origin: "a", Destroy: true}}, nil},
+		"listed twice":          {[]Node{{Dataset: "a", Origin: "", Destroy: true}, {Dataset: "a", Origin: "", Destroy: true}}, []string{"a"}},
 	} {
 		assert.Equal(t, c.want, Order(c.nodes), what)
 	}
 }
 
-// randomTree is a tree of clones, of which each node is doomed at random.
+// randomTree returns a tree of clones whose nodes are marked Destroy at random.
 func randomTree(r *rand.Rand) []Node {
 	nodes := make([]Node, r.IntN(40))
 	for i := range nodes {
@@ -45,7 +45,7 @@ func randomTree(r *rand.Rand) []Node {
 	return nodes
 }
 
-func TestOrderOfRandomTrees(t *testing.T) {
+func TestOrderDestroysAllItCanInRandomTrees(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -61,7 +61,7 @@ func TestOrderOfRandomTrees(t *testing.T) {
 		}
 		for _, n := range nodes {
 			place, planned := at[n.Dataset]
-			require.False(t, planned && !n.Destroy, "%s is not doomed", n.Dataset)
+			require.False(t, planned && !n.Destroy, "%s is not marked Destroy", n.Dataset)
 			free := n.Destroy
 			for _, clone := range nodes {
 				if clone.Origin != n.Dataset {
@@ -71,24 +71,24 @@ func TestOrderOfRandomTrees(t *testing.T) {
 				free = free && gone
 				if planned {
 					require.True(t, gone, "%s has the clone %s, which stays", n.Dataset, clone.Dataset)
-					require.Less(t, clonePlace, place, "%s goes before its clone %s", n.Dataset, clone.Dataset)
+					require.Less(t, clonePlace, place, "%s is destroyed before its clone %s", n.Dataset, clone.Dataset)
 				}
 			}
-			require.Equal(t, free, planned, "%s: all that can go goes", n.Dataset)
+			require.Equal(t, free, planned, "%s: every dataset that can be destroyed is planned", n.Dataset)
 		}
 		r.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
-		require.Equal(t, order, Order(nodes), "whatever the order of the nodes")
+		require.Equal(t, order, Order(nodes), "the result does not depend on the order of the nodes")
 	}
 }
 
-// Of limits that leave as little, one counts of which something comes back.
-func TestTightest(t *testing.T) {
+// Of limits with equally few bytes left, one that is not blocked is returned.
+func TestTightestPrefersLimitsThatAreNotBlocked(t *testing.T) {
 	t.Parallel()
 	wide := Limit{Of: "wide", Used: 10, Total: 100}
-	full, stuck := Limit{Of: "full", Used: 50, Total: 50}, Limit{Of: "stuck", Used: 7, Total: 7, Blocked: "it is"}
-	for _, limits := range [][]Limit{{wide, full, stuck}, {stuck, full, wide}, {full, stuck}} {
+	full, blocked := Limit{Of: "full", Used: 50, Total: 50}, Limit{Of: "blocked", Used: 7, Total: 7, Blocked: "it is"}
+	for _, limits := range [][]Limit{{wide, full, blocked}, {blocked, full, wide}, {full, blocked}} {
 		assert.Equal(t, full, Tightest(limits))
 	}
-	assert.Equal(t, stuck, Tightest([]Limit{wide, stuck}))
+	assert.Equal(t, blocked, Tightest([]Limit{wide, blocked}))
 	assert.Equal(t, Limit{}, Tightest(nil))
 }
