@@ -57,7 +57,7 @@ func TestBusyNamesTheHolderAndGoesByItself(t *testing.T) {
 
 	end()
 	eventually(t, "the runtime goes by itself", func() bool {
-		return strings.Count(d.log.String(), "cleanup destroyed what nobody needs") > 0
+		return strings.Count(d.log.String(), "destroyed unused datasets") > 0
 	})
 	assert.NotContains(t, base.Names(t), runtime)
 	assert.Equal(t, 1, strings.Count(d.log.String(), says), "it was said once")

@@ -143,7 +143,7 @@ func TestCheck(t *testing.T) {
 		"no level":            {func(c *Config) { c.LogLevel = "" }, "level"},
 		"level in capital":    {func(c *Config) { c.LogLevel = "INFO" }, "INFO"},
 		"bad client":          {func(c *Config) { c.ZFSClient = "magic" }, "magic"},
-		"unknown mode":        {func(c *Config) { c.Cleanup.Mode = "often" }, `cleanup.mode: "often" is none of gc, background, manual`},
+		"unknown mode":        {func(c *Config) { c.Cleanup.Mode = "often" }, `cleanup.mode: "often" is not one of gc, background, manual`},
 		"negative pressure":   {func(c *Config) { c.Cache.Pressure = -1 }, "cache.pressure_percent is -1"},
 		"too much pressure":   {func(c *Config) { c.Cache.Pressure = 101 }, "cache.pressure_percent is 101"},
 		"bad policy":          {func(c *Config) { c.ForeignSnapshots = "delete" }, `foreign_snapshots: "delete"`},

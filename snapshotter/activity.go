@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// activity knows when something was last written for somebody: a cleanup in the
-// background waits until nobody does.
+// activity records when operations write, so that a background cleanup can wait until
+// none does.
 type activity struct {
 	mu     sync.Mutex
 	active int
 	last   time.Time
 }
 
+// begin records the begin of an operation, and end its end.
 func (a *activity) begin() (end func()) {
 	a.mu.Lock()
 	a.active++
@@ -25,20 +26,21 @@ func (a *activity) begin() (end func()) {
 	}
 }
 
-// isQuiet tells whether it has been quiet for so long.
-func (a *activity) isQuiet(long time.Duration, now time.Time) bool {
-	return !a.quiet(long, now).After(now)
+// isQuiet reports whether no operation has written for the period before now.
+func (a *activity) isQuiet(period time.Duration, now time.Time) bool {
+	return !a.quietAt(period, now).After(now)
 }
 
-// quiet answers when it will have been quiet for so long, if nothing comes.
-func (a *activity) quiet(long time.Duration, now time.Time) time.Time {
+// quietAt returns the time at which no operation will have written for period, provided
+// that none begins.
+func (a *activity) quietAt(period time.Duration, now time.Time) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.active > 0 {
-		return now.Add(long)
+		return now.Add(period)
 	}
 	if a.last.IsZero() {
 		return now
 	}
-	return a.last.Add(long)
+	return a.last.Add(period)
 }

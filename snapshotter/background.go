@@ -10,27 +10,27 @@ import (
 	"github.com/containerd/log"
 )
 
-// CleanupMode says when what nobody needs is destroyed. When there is no room for
-// something that is to be written it is destroyed then, whatever the mode.
+// CleanupMode selects when cleanups run. An operation that runs out of space reclaims it
+// in every mode.
 type CleanupMode string
 
-// The modes.
 const (
-	// CleanupGC: when containerd says so, after its garbage collection.
+	// CleanupGC runs a cleanup in Cleanup, which containerd calls after each garbage
+	// collection.
 	CleanupGC CleanupMode = "gc"
-	// CleanupBackground: when nothing else is done.
+	// CleanupBackground runs cleanups while no operation writes.
 	CleanupBackground CleanupMode = "background"
-	// CleanupManual: when somebody calls Clean.
+	// CleanupManual runs cleanups only in Clean.
 	CleanupManual CleanupMode = "manual"
 )
 
-// Check refuses a word that is no mode.
+// Check returns an error if m is not a mode.
 func (m CleanupMode) Check() error {
 	switch m.orDefault() {
 	case CleanupGC, CleanupBackground, CleanupManual:
 		return nil
 	}
-	return fmt.Errorf("%q is none of %s, %s, %s", string(m), CleanupGC, CleanupBackground, CleanupManual)
+	return fmt.Errorf("%q is not one of %s, %s, %s", string(m), CleanupGC, CleanupBackground, CleanupManual)
 }
 
 func (m CleanupMode) orDefault() CleanupMode {
@@ -41,38 +41,38 @@ func (m CleanupMode) orDefault() CleanupMode {
 }
 
 const (
-	// backgroundQuiet is how long nobody may have written anything when a cleanup
-	// begins in the background: a pull makes pauses between its layers.
+	// backgroundQuiet is how long no operation may have written before a background
+	// cleanup begins. It is longer than the pauses between the layers of a pull.
 	backgroundQuiet = 10 * time.Second
-	// backgroundPatience is how long such a cleanup waits, at most, on a machine
-	// that is never quiet.
+	// backgroundPatience is how long a background cleanup waits at most for
+	// backgroundQuiet.
 	backgroundPatience = 10 * time.Minute
 )
 
-// background runs cleanups that nobody waits for: in every mode but the manual one
-// when a dataset that could not be destroyed is to be tried again, so that its space
-// comes back without waiting for containerd's next garbage collection; and in the
-// background mode all of them. In every mode it evicts under pressure.
+// background is the goroutine that runs cleanups for which no caller waits. In mode
+// CleanupGC it retries stuck datasets, so that their space is freed without waiting for
+// containerd's next garbage collection. In mode CleanupBackground it runs all cleanups.
+// In every mode it evicts under pressure.
 type background struct {
-	wake chan struct{} // what there is to do may have changed
+	wake chan struct{} // of capacity 1; receives when nextCleanup may have changed
 	quit context.CancelFunc
 	done chan struct{}
 
 	mu            sync.Mutex
-	paused        bool      // until somebody asks for a cleanup
-	requestedAt   time.Time // when somebody first did; zero when there was one since
-	checkPressure bool      // it is to be looked how full the pool is
+	paused        bool      // until the next request for a cleanup
+	requestedAt   time.Time // first request since the last cleanup; zero if none
+	checkPressure bool      // whether a pressure check is requested
 }
 
-// start begins; ctx has what the log needs.
+// start starts the goroutine. ctx carries the logger.
 func (b *background) start(ctx context.Context, s *Snapshotter) {
 	ctx, b.quit = context.WithCancel(ctx)
 	b.done = make(chan struct{})
-	s.activity.begin()() // whoever starts us begins to work now
+	s.activity.begin()() // counts the start itself as activity
 	go b.run(ctx, s)
 }
 
-// stop ends the goroutine, and the cleanup that it runs.
+// stop cancels the goroutine with its cleanup, and waits until it has ended.
 func (b *background) stop() {
 	if b.quit != nil {
 		b.quit()
@@ -80,7 +80,7 @@ func (b *background) stop() {
 	}
 }
 
-// poke makes run look again at what there is to do. It never waits.
+// notify makes run evaluate again what to do. It never blocks.
 func (b *background) notify() {
 	select {
 	case b.wake <- struct{}{}:
@@ -88,13 +88,14 @@ func (b *background) notify() {
 	}
 }
 
+// pause prevents cleanups until requestCleanup.
 func (b *background) pause() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.paused = true
 }
 
-// ask notes that somebody wants a cleanup.
+// requestCleanup records a request for a cleanup, and ends a pause.
 func (b *background) requestCleanup() {
 	b.mu.Lock()
 	b.paused = false
@@ -105,7 +106,7 @@ func (b *background) requestCleanup() {
 	b.notify()
 }
 
-// press has run look how full the pool is. It never waits.
+// requestPressureCheck makes run check for pressure. It never blocks.
 func (b *background) requestPressureCheck() {
 	b.mu.Lock()
 	b.checkPressure = true
@@ -113,8 +114,8 @@ func (b *background) requestPressureCheck() {
 	b.notify()
 }
 
-// takePress reports whether it is to be looked now, and forgets it. Nothing is evicted
-// while cleanups are stopped.
+// takePressureCheck clears the request for a pressure check, and reports whether there
+// was one. It reports false during a pause.
 func (b *background) takePressureCheck() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -123,15 +124,15 @@ func (b *background) takePressureCheck() bool {
 	return check
 }
 
-// satisfied notes that there was one.
+// cleanupDone clears the request for a cleanup.
 func (b *background) cleanupDone() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.requestedAt = time.Time{}
 }
 
-// wanted answers since when somebody wants a cleanup, zero for nobody, and
-// whether none is to begin all the same.
+// requested returns the time of the first request for a cleanup, zero if there is none,
+// and whether cleanups are paused.
 func (b *background) requested() (since time.Time, paused bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -142,7 +143,7 @@ func (b *background) run(ctx context.Context, s *Snapshotter) {
 	defer close(b.done)
 	timer := time.NewTimer(maxBackoff)
 	defer timer.Stop()
-	pause := minBackoff // at least, between two cleanups
+	pause := minBackoff // minimum between two cleanups
 	notBefore := time.Now().Add(pause)
 	for {
 		if next, ok := s.nextCleanup(time.Now()); ok {
@@ -168,13 +169,13 @@ func (b *background) run(ctx context.Context, s *Snapshotter) {
 			pause = minBackoff
 		} else {
 			pause = min(2*pause, maxBackoff)
-			log.G(ctx).WithError(err).WithField("again", pause).Warn("a cleanup could not be done")
+			log.G(ctx).WithError(err).WithField("retry_in", pause).Warn("background cleanup failed")
 		}
 		notBefore = time.Now().Add(pause)
 	}
 }
 
-// nextCleanup answers when a cleanup is to begin by itself, if one is.
+// nextCleanup returns the time of the next background cleanup, and whether there is one.
 func (s *Snapshotter) nextCleanup(now time.Time) (time.Time, bool) {
 	since, paused := s.background.requested()
 	switch s.config.Cleanup.orDefault() {
@@ -192,14 +193,14 @@ func (s *Snapshotter) nextCleanup(now time.Time) (time.Time, bool) {
 	if since.IsZero() || paused {
 		return time.Time{}, false
 	}
-	when := earlier(s.activity.quiet(backgroundQuiet, now), since.Add(backgroundPatience))
+	when := earlier(s.activity.quietAt(backgroundQuiet, now), since.Add(backgroundPatience))
 	if when.Before(since) {
 		when = since
 	}
 	return when, true
 }
 
-// earlier answers the earlier of two times, of which a zero one does not count.
+// earlier returns the earlier of two times. It ignores a zero time.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -207,8 +208,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// cleanBehind is a cleanup that nobody waits for: it makes way for one that
-// somebody does wait for.
+// cleanInBackground runs a cleanup that yields to those of callers.
 func (s *Snapshotter) cleanInBackground(ctx context.Context) error {
 	if s.config.Cleanup == CleanupBackground {
 		ctx = withIdle(ctx)
@@ -216,8 +216,9 @@ func (s *Snapshotter) cleanInBackground(ctx context.Context) error {
 	return s.runInBackground(ctx, s.cleanLocked)
 }
 
-// behind does the work of a cleanup that no caller waits for, unless another is under
-// way. It returns why do ended where others ended it.
+// runInBackground runs do under s.cleanup, with a context that stop and waiters cancel. It
+// does nothing if another cleanup is running. It returns errStopped or errYielded if do
+// failed after that.
 func (s *Snapshotter) runInBackground(ctx context.Context, do func(context.Context) error) error {
 	release, ok := s.cleanup.tryAcquire()
 	if !ok {
@@ -225,7 +226,7 @@ func (s *Snapshotter) runInBackground(ctx context.Context, do func(context.Conte
 	}
 	defer release()
 	ctx = s.cleanup.cancelable(ctx, true)
-	if _, paused := s.background.requested(); paused { // since it was decided
+	if _, paused := s.background.requested(); paused { // since nextCleanup
 		return errStopped
 	}
 	return endReason(ctx, do(ctx))

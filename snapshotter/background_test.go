@@ -12,9 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In the background a cleanup begins when nobody has written for a while, and on a
-// machine that is never quiet some time later all the same; by hand only when
-// somebody says so.
+// In mode CleanupBackground a cleanup begins when no operation has written for a while, and
+// at the latest after backgroundPatience. In mode CleanupManual it begins only in Clean.
 func TestCleanupModes(t *testing.T) {
 	t.Parallel()
 	background := settings(func(c *Config) { c.Cleanup = CleanupBackground })
@@ -35,7 +34,7 @@ func TestCleanupModes(t *testing.T) {
 			assert.True(t, gone(s))
 		})
 	})
-	t.Run("background, while something is written", func(t *testing.T) {
+	t.Run("background, while a layer is written", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t, background)
@@ -58,7 +57,7 @@ func TestCleanupModes(t *testing.T) {
 			assert.True(t, gone(s))
 		})
 	})
-	t.Run("background, what expires", func(t *testing.T) {
+	t.Run("background, expired template", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t, background, keepCached(time.Hour))
@@ -75,18 +74,18 @@ func TestCleanupModes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t, background)
 			garbage(s)
-			letGo := s.slow("destroy")
+			resume := s.slow("destroy")
 			time.Sleep(backgroundQuiet + time.Second)
 			synctest.Wait()
 			assert.True(t, s.sn.StopCleanup())
-			letGo()
+			resume()
 			s.pool.interrupt(nil)
 			synctest.Wait()
 			s.prepare("more", "")
 			s.remove("more")
 			time.Sleep(time.Hour)
-			assert.False(t, gone(s), "until somebody asks for it")
-			assert.False(t, s.sn.StopCleanup(), "there is none")
+			assert.False(t, gone(s), "paused until the next request")
+			assert.False(t, s.sn.StopCleanup(), "no cleanup is running")
 			require.NoError(t, s.sn.Cleanup(s.ctx))
 			time.Sleep(backgroundQuiet + time.Second)
 			assert.True(t, gone(s))
@@ -103,7 +102,7 @@ func TestCleanupModes(t *testing.T) {
 			assert.True(t, gone(s))
 		})
 	})
-	t.Run("no mode", func(t *testing.T) {
+	t.Run("unknown mode", func(t *testing.T) {
 		t.Parallel()
 		s := begin(t)
 		require.NoError(t, s.sn.Close())
@@ -112,8 +111,8 @@ func TestCleanupModes(t *testing.T) {
 	})
 }
 
-// Whoever waits for a cleanup does not wait for one in the background.
-func TestABackgroundCleanupMakesWay(t *testing.T) {
+// A background cleanup yields to one for which a caller waits.
+func TestBackgroundCleanupYieldsToCallers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Cleanup = CleanupBackground }))
@@ -121,30 +120,30 @@ func TestABackgroundCleanupMakesWay(t *testing.T) {
 			s.prepare(fmt.Sprint(i), "")
 			s.remove(fmt.Sprint(i))
 		}
-		letGo := s.slow("destroy")
+		resume := s.slow("destroy")
 		time.Sleep(backgroundQuiet + time.Second)
 		synctest.Wait()
-		answer := make(chan error, 1)
-		go func() { answer <- s.sn.Clean(s.ctx, nil) }()
+		result := make(chan error, 1)
+		go func() { result <- s.sn.Clean(s.ctx, nil) }()
 		synctest.Wait()
-		letGo()
+		resume()
 		s.pool.interrupt(nil)
-		require.NoError(t, <-answer)
+		require.NoError(t, <-result)
 		assert.Len(t, s.datasets(), 1)
-		assert.NotContains(t, s.log.String(), "could not be done")
+		assert.NotContains(t, s.log.String(), "background cleanup failed")
 	})
 }
 
-// A cleanup that is stopped, or whose caller goes away, ends behind the batch it is
-// at, says so, and the next one does the rest.
-func TestACleanupIsStopped(t *testing.T) {
+// A cleanup that is stopped, or whose caller gives up, ends with an error after the current
+// batch. The next one destroys the rest.
+func TestStoppedCleanupEndsAfterItsBatch(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		stop func(s *story, cancel func())
 		want error
 	}{
-		"by command": {func(s *story, _ func()) { assert.True(s, s.sn.StopCleanup()) }, errdefs.ErrAborted},
-		"its caller": {func(_ *story, cancel func()) { cancel() }, context.Canceled},
+		"StopCleanup": {func(s *story, _ func()) { assert.True(s, s.sn.StopCleanup()) }, errdefs.ErrAborted},
+		"its context": {func(_ *story, cancel func()) { cancel() }, context.Canceled},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -155,15 +154,15 @@ func TestACleanupIsStopped(t *testing.T) {
 					s.remove(fmt.Sprint(i))
 				}
 				time.Sleep(2 * quietPeriod)
-				letGo := s.slow("destroy")
+				resume := s.slow("destroy")
 				ctx, cancel := context.WithCancel(s.ctx)
-				answer := make(chan error, 1)
-				go func() { answer <- s.sn.Clean(ctx, nil) }()
+				result := make(chan error, 1)
+				go func() { result <- s.sn.Clean(ctx, nil) }()
 				synctest.Wait()
 				c.stop(s, cancel)
-				letGo()
+				resume()
 				s.pool.interrupt(nil)
-				require.ErrorIs(t, <-answer, c.want)
+				require.ErrorIs(t, <-result, c.want)
 				assert.Len(t, s.datasets(), 1+quietBatch)
 				s.requireInvariants()
 				s.cleanup()

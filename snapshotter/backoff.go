@@ -16,53 +16,52 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// A dataset that could not be destroyed is tried again by the next cleanup, which
-// comes by itself after firstRetry; then again after firstRetry, and after twice
-// as long each time up to lastRetry. When the reason changes, this begins anew:
-// whoever held it has done something.
+// A stuck dataset is tried again by the next cleanup, then after minBackoff, then after
+// pauses that double up to maxBackoff. Except in mode CleanupManual, the background
+// goroutine runs these cleanups. If the reason changes, the backoff starts again.
 const (
 	minBackoff = time.Second
 	maxBackoff = 10 * time.Minute
 )
 
-// stuck is a dataset that could not be destroyed.
+// stuck is the backoff of a dataset that could not be destroyed.
 type stuck struct {
 	reason string
 	pause  time.Duration
-	next   time.Time // no cleanup tries again before
+	next   time.Time // cleanups skip the dataset until then
 }
 
-// waits tells whether it is too early to try again.
+// isWaiting reports whether the pause has not ended at now.
 func (k *stuck) isWaiting(now time.Time) bool { return k != nil && now.Before(k.next) }
 
-// holdBack notes that a dataset could not be destroyed, and answers whether the
-// reason is a new one.
+// backOff records that a dataset could not be destroyed, and reports whether the reason
+// is a new one.
 func (x *index) backOff(dataset, reason string, now time.Time) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	k := x.stuck[dataset]
-	anew := k == nil || k.reason != reason
-	if anew {
+	isNew := k == nil || k.reason != reason
+	if isNew {
 		k = &stuck{reason: reason}
 		x.stuck[dataset] = k
 	} else {
 		k.pause = min(max(2*k.pause, minBackoff), maxBackoff)
 	}
 	k.next = now.Add(k.pause)
-	return anew
+	return isNew
 }
 
-// letWait forgets why a dataset was stuck, and since when: it waits for a clone of ours
-// now, which has a time of its own.
+// clearBackoff removes the backoff of a dataset that waits only for a clone of ours. The
+// clone has its own backoff.
 func (x *index) clearBackoff(dataset string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.stuck, dataset)
 }
 
-// nextRetry answers when the next dataset is to be tried again, and whether
-// there is one. It forgets those that are in use again. One that is warm only a
-// sweep wants to go, and a sweep comes when there is need.
+// nextRetry returns the time of the next retry, and whether there is one. It removes the
+// backoff of templates that are in use again. It skips cached templates that have not
+// expired: only an eviction destroys these.
 func (x *index) nextRetry(keep time.Duration) (next time.Time, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -84,10 +83,10 @@ func (x *index) nextRetry(keep time.Duration) (next time.Time, ok bool) {
 	return next, ok
 }
 
-// nextDoomed answers since when, or from when on, a cleanup can destroy something,
-// and whether there will be anything.
+// nextDestroy returns the time from which a cleanup can destroy a dataset, which may be
+// in the past, and whether there is such a dataset.
 func (x *index) nextDestroy(keep time.Duration, now time.Time) (next time.Time, ok bool) {
-	can := make(map[string]bool) // now; others have a clone that stays
+	can := make(map[string]bool) // can be destroyed now: has no clone that stays
 	for _, dataset := range space.Order(x.nodes(keep, now)) {
 		can[dataset] = true
 	}
@@ -119,9 +118,9 @@ func (x *index) nextDestroy(keep time.Duration, now time.Time) (next time.Time, 
 	return next, ok
 }
 
-// complain puts datasets off that could not be destroyed, and says once why and
-// what to do. A clone of ours that could not go keeps its origin: the line about
-// the clone is enough.
+// reportLeftovers backs off datasets that could not be destroyed, and logs the reason and
+// a fix, once for each reason. It logs nothing about the origin of a clone of ours that
+// could not be destroyed: the message about the clone is enough.
 func (s *Snapshotter) reportLeftovers(ctx context.Context, left map[string]error) {
 	var busy []string
 	for dataset, err := range left {
@@ -139,19 +138,23 @@ func (s *Snapshotter) reportLeftovers(ctx context.Context, left map[string]error
 			s.index.clearBackoff(dataset)
 			continue
 		}
-		field, why, todo := s.explain(ctx, dataset, err, found[dataset])
-		if s.index.backOff(dataset, err.Error()+why, time.Now()) {
+		field, value, fix := s.explain(ctx, dataset, err, found[dataset])
+		if s.index.backOff(dataset, err.Error()+value, time.Now()) {
 			entry := log.G(ctx).WithError(err).WithField("dataset", dataset)
-			if why != "" {
-				entry = entry.WithField(field, why)
+			if value != "" {
+				entry = entry.WithField(field, value)
 			}
-			entry.Warn("a dataset nobody needs could not be destroyed and will be tried again" + todo)
+			if fix != "" {
+				entry = entry.WithField("fix", fix)
+			}
+			entry.Warn("failed to destroy dataset")
 		}
 	}
 }
 
-// hasClone tells whether a dataset has a clone that is ours. What a killed commit left
-// may be the runtime's clone or, where it came to promote it, the runtime be that one's.
+// hasClone reports whether a dataset has a clone of ours. It also reports true for the
+// partial dataset of a runtime that is garbage: if the killed commit promoted it, the
+// runtime is its clone.
 func (x *index) hasClone(dataset string) bool {
 	if x.isPartialOfGarbage(dataset) {
 		return true
@@ -166,7 +169,8 @@ func (x *index) isPartialOfGarbage(dataset string) bool {
 	return t != nil && x.garbage[t.of] != nil
 }
 
-// usersOf returns in words which processes use a file system that is mounted nowhere.
+// describeUsers describes the processes that use a file system without a mount point. It
+// returns "" if it finds none.
 func (s *Snapshotter) describeUsers(ctx context.Context, dataset string) string {
 	device, err := s.pool.Device(ctx, dataset)
 	if err != nil {
@@ -179,26 +183,27 @@ func (s *Snapshotter) describeUsers(ctx context.Context, dataset string) string 
 	return strings.Join(words, "; ")
 }
 
-// explain finds out what an error does not say: who holds a dataset, or which
-// snapshots do. It answers a word for that, and what can be done.
-func (s *Snapshotter) explain(ctx context.Context, dataset string, err error, mounts []holders.Mount) (field, why, todo string) {
+// explain returns what keeps a dataset from being destroyed, its processes, mounts or
+// snapshots, as a log field with its value, and a fix for the administrator. Each may be
+// empty.
+func (s *Snapshotter) explain(ctx context.Context, dataset string, err error, mounts []holders.Mount) (field, value, fix string) {
 	switch {
 	case errors.Is(err, zfs.ErrBusy) && len(mounts) == 0:
+		const fix = "end the program that uses the dataset"
 		if users := s.describeUsers(ctx, dataset); users != "" {
-			return "held", users, ": end the program that uses it"
+			return "holders", users, fix
 		}
-		return "held", "no process that could be looked at has it mounted; a file on it may be open since it was unmounted lazily, or a snapshot of it may be held",
-			": end the program that uses it"
+		return "holders", "no inspected process has the dataset mounted; a file may be open since a lazy unmount, or a snapshot may be held", fix
 	case errors.Is(err, zfs.ErrBusy):
 		var places []string
 		for _, m := range mounts {
 			places = append(places, m.String())
 		}
 		m := mounts[0]
-		return "held", strings.Join(places, "; "),
-			fmt.Sprintf(": end the program that uses it, or unmount it there (nsenter -t %d -m umount %q)", m.PID, m.Mountpoint)
+		return "holders", strings.Join(places, "; "),
+			fmt.Sprintf("end the program that uses the dataset, or unmount it in its mount namespace: nsenter -t %d -m umount %q", m.PID, m.Mountpoint)
 	case errors.Is(err, zfs.ErrHasClones):
-		return "", "", ": somebody made a clone of a snapshot of it ('zfs list -r -t snapshot -o name,clones' tells), which has to go or be promoted first"
+		return "", "", fmt.Sprintf("destroy or promote the foreign clones of its snapshots, which 'zfs list -r -t snapshot -o name,clones %s' lists", dataset)
 	case errors.Is(err, zfs.ErrForeign):
 		list, listErr := s.pool.List(ctx, dataset)
 		if listErr != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// mount mounts a dataset or snapshot behind the snapshotter's back.
+// mount mounts a dataset or snapshot without the snapshotter.
 func (s *story) mount(name string) {
 	s.pool.edit(func(state *fakeState) { state.mounted[name] = true })
 }
@@ -24,7 +24,7 @@ func (s *story) unmount(name string) {
 	s.pool.edit(func(state *fakeState) { delete(state.mounted, name) })
 }
 
-// destroys counts the pool's destroys from now on.
+// destroys counts the pool's later destroys.
 func (s *story) destroys() *atomic.Int64 {
 	var n atomic.Int64
 	s.pool.interrupt(func(call string) error {
@@ -36,9 +36,9 @@ func (s *story) destroys() *atomic.Int64 {
 	return &n
 }
 
-// A dataset that is busy is tried again by itself, less and less often; nobody
-// else's cleanup tries it before.
-func TestBusyIsTriedAgainWithBackoff(t *testing.T) {
+// A busy dataset is retried in the background with growing pauses. A cleanup during a pause
+// skips it.
+func TestBusyDatasetIsRetriedWithBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
@@ -49,9 +49,9 @@ func TestBusyIsTriedAgainWithBackoff(t *testing.T) {
 		n := s.destroys()
 		s.cleanup()
 		s.cleanup()
-		assert.EqualValues(t, 2, n.Load(), "the next one tries at once")
+		assert.EqualValues(t, 2, n.Load(), "the next cleanup retries")
 		s.cleanup()
-		assert.EqualValues(t, 2, n.Load(), "then it is too early")
+		assert.EqualValues(t, 2, n.Load(), "the one after that is too early")
 		at := time.Duration(0)
 		for i, pause := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600} {
 			time.Sleep(pause*time.Second - time.Millisecond)
@@ -62,21 +62,21 @@ func TestBusyIsTriedAgainWithBackoff(t *testing.T) {
 			at += pause * time.Second
 			require.EqualValues(t, i+3, n.Load(), "%v after the first", at)
 		}
-		assert.Equal(t, 1, strings.Count(s.log.String(), "level=warning"), "said once: %s", s.log)
+		assert.Equal(t, 1, strings.Count(s.log.String(), "level=warning"), "logged once: %s", s.log)
 		s.unmount(web)
 		s.later()
-		assert.Len(t, s.datasets(), 1, "its space is back, and nobody asked for it")
+		assert.Len(t, s.datasets(), 1, "destroyed without a request")
 		tried := n.Load()
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
-		assert.Equal(t, tried, n.Load(), "with nothing to do, nothing is done")
+		assert.Equal(t, tried, n.Load(), "no destroy when there is nothing to destroy")
 	})
 }
 
-// Where there is no room a cached template that somebody has mounted loses its
-// snapshot when it is to go. Then it is none any more: the next pull unpacks the layer,
-// and what is left of it goes when nobody holds it.
-func TestAMountedTemplateInAFullPool(t *testing.T) {
+// In a full pool a mounted template loses its snapshot when a cleanup tries to destroy it.
+// It is garbage then: the next pull unpacks the layer, and the dataset is destroyed when it
+// is unmounted.
+func TestMountedTemplateWithoutItsSnapshotIsGarbage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
@@ -101,8 +101,8 @@ func TestAMountedTemplateInAFullPool(t *testing.T) {
 	})
 }
 
-// Whoever ends what was in the way and asks for a cleanup is not told to come later.
-func TestBusyIsTriedAgainWhenSomebodyAsks(t *testing.T) {
+// Clean ignores the backoff.
+func TestCleanIgnoresBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
@@ -122,8 +122,8 @@ func TestBusyIsTriedAgainWhenSomebodyAsks(t *testing.T) {
 	})
 }
 
-// Without any cleanup it is tried a second later, and a second after that.
-func TestBusyIsTriedAgainByItself(t *testing.T) {
+// Without another cleanup the first two retries are a second apart.
+func TestBusyDatasetIsRetriedInTheBackground(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
@@ -143,8 +143,8 @@ func TestBusyIsTriedAgainByItself(t *testing.T) {
 	})
 }
 
-// The next cleanup after the pause tries again, without waiting for the timer.
-func TestBusyIsTriedAgainByTheNextCleanup(t *testing.T) {
+// The first cleanup after the pause retries, without waiting for the timer.
+func TestBusyDatasetIsRetriedByTheNextCleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
@@ -157,7 +157,7 @@ func TestBusyIsTriedAgainByTheNextCleanup(t *testing.T) {
 		s.cleanup()
 		s.remove("db", "base")
 		s.cleanup()
-		assert.Len(t, s.datasets(), 3, "it keeps what it stands on and nothing else")
+		assert.Len(t, s.datasets(), 3, "the busy dataset keeps its origin and nothing else")
 		s.unmount(web)
 		time.Sleep(minBackoff)
 		s.cleanup()
@@ -165,19 +165,19 @@ func TestBusyIsTriedAgainByTheNextCleanup(t *testing.T) {
 	})
 }
 
-// The log says who holds a dataset, again when that changes, and what to do;
-// then the pauses begin anew.
-func TestBusySaysWhoHoldsIt(t *testing.T) {
+// The log names the holders of a busy dataset and a fix. If the holders change, it does so
+// again, and the backoff starts again.
+func TestBusyDatasetIsLoggedWithItsHolders(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		var asked [][]string
+		var queried [][]string
 		var found map[string][]holders.Mount
 		s := begin(t, keepCached(0), settings(func(c *Config) {
 			c.holders = func(datasets ...string) map[string][]holders.Mount {
 				mu.Lock()
 				defer mu.Unlock()
-				asked = append(asked, datasets)
+				queried = append(queried, datasets)
 				return found
 			}
 		}))
@@ -193,7 +193,7 @@ func TestBusySaysWhoHoldsIt(t *testing.T) {
 		s.remove("web", "db")
 		s.cleanup()
 		mu.Lock()
-		assert.Equal(t, [][]string{{web}}, asked, "of what is busy, and once")
+		assert.Equal(t, [][]string{{web}}, queried, "only for the busy dataset, and once")
 		mu.Unlock()
 		text := s.log.String()
 		assert.Contains(t, text, "mounted at /run/x y by containerd-shim (pid 123, mnt:[4026]); mounted at / by sh (pid 456, mnt:[4027])")
@@ -207,14 +207,13 @@ func TestBusySaysWhoHoldsIt(t *testing.T) {
 		mu.Unlock()
 		n := s.destroys()
 		s.later()
-		assert.Equal(t, 1, strings.Count(s.log.String(), "no process that could be looked at has it mounted"), "who held it does no more")
-		assert.GreaterOrEqual(t, n.Load(), int64(5), "the pauses begin anew")
+		assert.Equal(t, 1, strings.Count(s.log.String(), "no inspected process has the dataset mounted"), "the holders have ended")
+		assert.GreaterOrEqual(t, n.Load(), int64(5), "the backoff starts again")
 	})
 }
 
-// A layer that was stuck and is used again is forgotten; when it is idle the
-// next time, its pause is not the old one's.
-func TestStuckAndInUseAgain(t *testing.T) {
+// A stuck layer that is reused loses its backoff: its next cleanup does not wait.
+func TestReusedTemplateLosesItsBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
@@ -232,13 +231,13 @@ func TestStuckAndInUseAgain(t *testing.T) {
 		s.unmount(template + "@extracted")
 		s.remove(a)
 		s.cleanup()
-		assert.NotContains(t, s.datasets(), template, "at once")
+		assert.NotContains(t, s.datasets(), template, "destroyed at once")
 	})
 }
 
-// The pool is suspended while something waits to be tried again: the pauses
-// grow, and Close does not wait for them.
-func TestRetriesOfAPoolThatFails(t *testing.T) {
+// While the pool is suspended the pauses between background cleanups grow, and Close does
+// not wait for them.
+func TestBackgroundCleanupsOfAFailingPoolBackOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
@@ -254,11 +253,11 @@ func TestRetriesOfAPoolThatFails(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		assert.Less(t, n.Load(), int64(30))
-		assert.Contains(t, s.log.String(), "a cleanup could not be done")
+		assert.Contains(t, s.log.String(), "background cleanup failed")
 		s.pool.interrupt(nil)
 		s.later()
 		s.pool.edit(func(state *fakeState) {
-			assert.NotEmpty(t, state.fs["tank/z"].props[CleanupProperty], "it is marked by itself")
+			assert.NotEmpty(t, state.fs["tank/z"].props[CleanupProperty], "the mark is retried")
 		})
 		require.NoError(t, s.sn.Close())
 		before := time.Now()
@@ -267,9 +266,8 @@ func TestRetriesOfAPoolThatFails(t *testing.T) {
 	})
 }
 
-// Close comes while a retry is at work in the pool: it waits for it, as for
-// everything that is under way, and nothing is left running.
-func TestCloseDuringARetry(t *testing.T) {
+// Close waits for a retry that is running.
+func TestCloseWaitsForARetry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
@@ -277,19 +275,19 @@ func TestCloseDuringARetry(t *testing.T) {
 		s.mount(s.dataset("web"))
 		s.remove("web")
 		s.cleanup()
-		letGo := s.slow("destroy")
+		resume := s.slow("destroy")
 		time.Sleep(minBackoff)
 		synctest.Wait()
 		closed := make(chan error, 1)
 		go func() { closed <- s.sn.Close() }()
-		letGo()
+		resume()
 		require.NoError(t, <-closed)
 	})
 }
 
-// What a stranger wrote into a template that he has mounted is in no clone of it, nor
-// in what the next pull gets.
-func TestAStrangerWritesIntoATemplate(t *testing.T) {
+// What another program writes into a mounted template is in no clone of it, nor in the
+// layer of the next pull.
+func TestForeignWritesIntoATemplateAreNeverCloned(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
@@ -297,12 +295,12 @@ func TestAStrangerWritesIntoATemplate(t *testing.T) {
 		s.cleanup()
 		template := s.templateOf(name)
 		s.mount(template)
-		s.pool.editFS(template, func(fs *fakeFS) { fs.content += "his;" })
+		s.pool.editFS(template, func(fs *fakeFS) { fs.content += "foreign;" })
 		s.prepare("db", name)
 		require.Equal(t, "a;", s.visible()["db"].Content)
 		s.remove("db", name)
 		s.cleanup()
-		s.cleanup() // db went first
+		s.cleanup() // the first cleanup destroyed db
 		require.True(t, s.has(template), "it is mounted")
 
 		name, _ = s.pull("default", "", chain("a"), "a;")
@@ -311,9 +309,9 @@ func TestAStrangerWritesIntoATemplate(t *testing.T) {
 	})
 }
 
-// A template that was stuck for one reason, and then waits for a clone that is stuck
-// itself, is tried again with that and not each second.
-func TestATemplateThatWaitsForAStuckClone(t *testing.T) {
+// A template that was stuck, and then waits for a clone that is stuck, is retried with the
+// clone and not every second.
+func TestTemplateOfAStuckCloneIsRetriedWithIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
@@ -322,7 +320,7 @@ func TestATemplateThatWaitsForAStuckClone(t *testing.T) {
 		var clone string
 		for _, dataset := range s.datasets() {
 			if strings.HasPrefix(dataset, s.base.Runtime()) {
-				clone = dataset // in which it was unpacked
+				clone = dataset // in which the layer was unpacked
 			}
 		}
 		s.mount(clone)
@@ -339,7 +337,7 @@ func TestATemplateThatWaitsForAStuckClone(t *testing.T) {
 		s.pool.interrupt(nil)
 		next, ok := s.sn.index.nextRetry(0)
 		assert.True(t, ok)
-		assert.True(t, next.After(time.Now()), "nothing is due: %s", time.Until(next))
+		assert.True(t, next.After(time.Now()), "no retry is due: %s", time.Until(next))
 		s.unmount(clone)
 		s.later()
 		assert.False(t, s.has(template))

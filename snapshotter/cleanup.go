@@ -13,9 +13,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Cleanup is what containerd calls after each garbage collection. It is Clean
-// where that is when cleanups are to be. Else it only writes what removals are left,
-// and says that there may be something to do.
+// Cleanup implements snapshots.Cleaner: containerd calls it after each garbage
+// collection. In mode CleanupGC it runs a cleanup. In the other modes it writes pending
+// removals and notifies the background goroutine.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	return settleErr(ctx, s, func(ctx context.Context) error {
 		s.background.requestCleanup()
@@ -26,29 +26,27 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	})
 }
 
-// Clean destroys what nobody needs, trash and templates that have been warm for
-// longer than they are kept, and writes what removals are left. Then it evicts warm
-// templates that are too many, or for which there is too little room. What cannot
-// be destroyed now, because it is mounted or carries somebody else's snapshot,
-// stays and is no error: it is tried again by the next one.
+// Clean runs a cleanup in every mode. It writes pending removals and destroys garbage
+// and expired cached templates. Then it evicts cached templates that exceed a limit.
+// A dataset that cannot be destroyed, because it is mounted or has a foreign snapshot,
+// is not an error: the next cleanup tries it again.
 //
-// One runs at a time. It ends within a batch of datasets when ctx does, and with
-// ErrAborted when Stop is called; what it has not destroyed is for the next one.
-// tell, where it is not nil, hears of its progress.
-func (s *Snapshotter) Clean(ctx context.Context, tell func(Progress)) error {
+// One cleanup runs at a time. If ctx is cancelled, Clean returns after the current batch
+// of datasets. If StopCleanup is called, it does so with ErrAborted. The next cleanup
+// destroys the rest. If report is not nil, Clean calls it with its progress.
+func (s *Snapshotter) Clean(ctx context.Context, report func(Progress)) error {
 	s.closing.RLock()
 	defer s.closing.RUnlock()
 	if err := s.usable(); err != nil {
 		return err
 	}
 	s.background.requestCleanup()
-	return s.clean(withAsked(withProgress(ctx, tell)))
+	return s.clean(withAsked(withProgress(ctx, report)))
 }
 
-// StopCleanup ends the cleanup that runs and answers whether there was one. One in
-// the background does not begin again before somebody asks for a cleanup, and nothing
-// is evicted under pressure before that. Where room is made for a caller that waits,
-// that goes on.
+// StopCleanup stops the running cleanup and reports whether there was one. Until the
+// next request for a cleanup, no background cleanup begins and nothing is evicted under
+// pressure. StopCleanup does not stop a reclaim, because callers wait for it.
 func (s *Snapshotter) StopCleanup() bool {
 	s.background.pause()
 	return s.cleanup.stop(errStopped, false)
@@ -63,9 +61,10 @@ func (s *Snapshotter) clean(ctx context.Context) error {
 	return s.cleanLocked(s.cleanup.cancelable(ctx, false))
 }
 
-// cleanWithin is a cleanup that others may end. The caller has the turn.
+// cleanLocked runs a cleanup. The caller holds s.cleanup, and ctx comes from its
+// cancelable.
 func (s *Snapshotter) cleanLocked(ctx context.Context) error {
-	if err := s.usable(); err != nil { // since it waited for its turn
+	if err := s.usable(); err != nil { // may have changed while the caller waited for the lock
 		return err
 	}
 	_, err := s.cleanWithPolicy(ctx, s.config.policy())
@@ -75,71 +74,74 @@ func (s *Snapshotter) cleanLocked(ctx context.Context) error {
 	return endReason(ctx, err)
 }
 
-// cleanBy is a cleanup and a sweep by some policy. The caller has the turn.
+// cleanWithPolicy destroys garbage and expired templates, then evicts by policy. The
+// caller holds s.cleanup.
 func (s *Snapshotter) cleanWithPolicy(ctx context.Context, policy space.Policy) (evicted, error) {
-	old, err := s.cleanGarbage(ctx)
+	expired, err := s.cleanGarbage(ctx)
 	if err != nil {
-		return old, err
+		return expired, err
 	}
-	gone, err := s.evict(ctx, policy)
-	gone.templates, gone.bytes = gone.templates+old.templates, gone.bytes+old.bytes
+	total, err := s.evict(ctx, policy)
+	total.templates, total.bytes = total.templates+expired.templates, total.bytes+expired.bytes
 	if err != nil {
-		return gone, poolError("sweep", err)
+		return total, poolError("eviction", err)
 	}
-	s.queue.poke() // what is owed is another now
-	return gone, poolError("cleanup", s.queue.flush(ctx))
+	s.queue.poke() // the cleanup mark may have changed
+	return total, poolError("cleanup", s.queue.flush(ctx))
 }
 
-func (s *Snapshotter) cleanGarbage(ctx context.Context) (old evicted, err error) {
+// cleanGarbage destroys garbage and expired templates, and returns the templates that it
+// destroyed.
+func (s *Snapshotter) cleanGarbage(ctx context.Context) (expired evicted, err error) {
 	defer s.background.notify()
-	// Where there is no room for that, destroying makes some, and touches nothing that
-	// is in use.
+	// In a full pool the write fails. The destruction that follows frees space, and does
+	// not touch datasets in use.
 	if err := s.queue.catchUp(ctx); err != nil && !outOfSpace(err) {
-		return old, poolError("cleanup", err)
+		return expired, poolError("cleanup", err)
 	}
 	if err := s.releaseMounts(ctx); err != nil {
-		return old, err
+		return expired, err
 	}
-	if old, err = s.destroyGarbage(ctx); err != nil {
-		return old, poolError("cleanup", err)
+	if expired, err = s.destroyGarbage(ctx); err != nil {
+		return expired, poolError("cleanup", err)
 	}
 	if err := s.queue.flush(ctx); err != nil && !outOfSpace(err) {
-		return old, poolError("cleanup", err)
+		return expired, poolError("cleanup", err)
 	}
-	return old, nil
+	return expired, nil
 }
 
-// destroyDoomed destroys what nobody needs, and answers which cached templates were
-// among that, for their age.
-func (s *Snapshotter) destroyGarbage(ctx context.Context) (old evicted, err error) {
+// destroyGarbage destroys garbage and expired templates, and returns the templates that
+// it destroyed.
+func (s *Snapshotter) destroyGarbage(ctx context.Context) (expired evicted, err error) {
 	may := func(t *template) bool { return t.expired(s.config.CacheKeep) }
 	nodes := s.index.nodes(s.config.CacheKeep, retryTime(ctx))
 	if slices.ContainsFunc(nodes, func(n space.Node) bool { return n.Layer && n.Destroy && n.Bytes == 0 }) {
-		// It is told of them what comes back.
+		// The log message about a template names its size.
 		if err := s.measureCached(ctx); err != nil {
-			return old, err
+			return expired, err
 		}
 		nodes = s.index.nodes(s.config.CacheKeep, retryTime(ctx))
 	}
 	gone, err := s.destroyAll(ctx, space.Order(nodes), may)
 	if len(gone) > 0 {
-		log.G(ctx).WithField("datasets", len(gone)).Debug("cleanup destroyed what nobody needs")
+		log.G(ctx).WithField("datasets", len(gone)).Debug("destroyed unused datasets")
 	}
 	for _, n := range nodes {
 		if n.Layer && slices.Contains(gone, n.Dataset) {
-			old.add(ctx, space.Eviction{Dataset: n.Dataset, Bytes: n.Bytes, Cached: true, LastUsed: n.LastUsed, Reason: space.UnusedReason(n.LastUsed, time.Now())})
+			expired.add(ctx, space.Eviction{Dataset: n.Dataset, Bytes: n.Bytes, Cached: true, LastUsed: n.LastUsed, Reason: space.UnusedReason(n.LastUsed, time.Now())})
 		}
 	}
-	return old, err
+	return expired, err
 }
 
-// destroyAll destroys datasets, leaf first as they are given, and answers which are
-// gone. A runtime whose removal is still to be written needs no writing: it is removed
-// when it is destroyed, and of a crash in between containerd sees one that it
-// removes again.
+// destroyAll destroys datasets in batches, in the given order, leaf first, and returns
+// those that it destroyed. The pending removal of a runtime is not written: destroying
+// the runtime removes its record too. After a crash before that, containerd finds the
+// snapshot and removes it again.
 func (s *Snapshotter) destroyAll(ctx context.Context, order []string, may func(*template) bool) (gone []string, err error) {
 	defer s.queue.holdBack()()
-	tell := progressOf(ctx, len(order))
+	report := progressOf(ctx, len(order))
 	err = s.inBatches(ctx, order, func(batch []string) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -150,14 +152,14 @@ func (s *Snapshotter) destroyAll(ctx context.Context, order []string, may func(*
 			return destroyed, err
 		})
 		gone = append(gone, destroyed...)
-		tell(len(batch), len(destroyed))
+		report(len(batch), len(destroyed))
 		return err
 	})
 	return gone, err
 }
 
-// nodes is the tree of clones as the index knows it. What could not be
-// destroyed is not tried again before its time.
+// nodes returns the tree of clones in the index. Datasets that are in backoff at now are
+// not marked for destruction or eviction.
 func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -190,8 +192,8 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 	return nodes
 }
 
-// expired tells whether a template may go: nobody can ask for an opaque one
-// again, a layer is kept for a while.
+// expired reports whether a cached template is kept no longer. An opaque template
+// expires at once, because no pull can reuse it.
 func (t *template) expired(keep time.Duration) bool {
 	if !t.cached() {
 		return false
@@ -199,11 +201,11 @@ func (t *template) expired(keep time.Duration) bool {
 	return t.IsOpaque() || space.Policy{Keep: keep}.Expired(t.idle, time.Now())
 }
 
-// destroy destroys a batch of datasets and answers which are gone: trash, and of
-// templates those that still may go. Whatever is being committed or revived right
-// now is left for another time: who does so may be waiting for this cleanup.
+// destroy destroys a batch of datasets, garbage and those templates for which may still
+// reports true, and returns those that it destroyed. It skips datasets that
+// another operation has locked: that operation may be waiting for this cleanup.
 func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*template) bool) (gone []string, err error) {
-	// A commit of the same layer waits here until the name is free again.
+	// A commit of the same layer waits for this lock until the name is free again.
 	locked, unlock := s.data.tryLockEach(batch...)
 	defer unlock()
 	dying := s.index.beginDestroy(locked, may)
@@ -221,17 +223,17 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*tem
 		order = still
 	}
 	left, err := s.destroyDatasets(ctx, order)
-	for dataset, why := range left {
-		if snapshotLost(why) {
-			dying[dataset] = nil // no template any more: it stays in the trash
+	for dataset, reason := range left {
+		if snapshotLost(reason) {
+			dying[dataset] = nil // not a template any more: it stays garbage
 		}
 	}
 	if err != nil {
-		// A context's error is answered before anything is done; a program that was begun
-		// goes on when its caller has gone, and may be killed then too.
+		// The pool returns a context's error only before a program begins. A program that
+		// has begun continues after its caller gave up, and may be killed as well.
 		begun := !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 		if begun && ambiguous(err) {
-			clear(dying) // any of them may have lost its snapshot
+			clear(dying) // each of them may have lost its snapshot
 		}
 		s.index.finishDestroy(dying, order, func(string) bool { return true })
 		return nil, err
@@ -241,6 +243,8 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*tem
 	return slices.DeleteFunc(order, func(dataset string) bool { return left[dataset] != nil }), nil
 }
 
+// destroyDatasets unmounts and destroys datasets in the given order. It returns those
+// that are left, each with the reason.
 func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[string]error, error) {
 	for _, dataset := range order {
 		if err := s.releaseMount(ctx, dataset); err != nil {
@@ -250,8 +254,8 @@ func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[
 			if ctx.Err() != nil {
 				return nil, err
 			}
-			// It is busy then, and destroying it finds that out.
-			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("held mount of a removed snapshot not unmounted")
+			// The destroy that follows reports the dataset as busy.
+			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("failed to unmount held mount of removed snapshot")
 		}
 	}
 	var left map[string]error
@@ -266,14 +270,14 @@ func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[
 	return s.destroyForeign(ctx, order, left)
 }
 
-// isHalf tells whether a dataset that was to be destroyed has lost its snapshot, and
-// with it what can be cloned.
-func snapshotLost(why error) bool {
+// snapshotLost reports whether a failed destroy has destroyed the @extracted of a dataset
+// that is left: such a dataset can no longer be cloned.
+func snapshotLost(err error) bool {
 	var e *zfs.Error
-	return errors.As(why, &e) && e.SnapshotLost
+	return errors.As(err, &e) && e.SnapshotLost
 }
 
-// isTemplate answers what tells which of a batch lie under storage.
+// templatesIn returns a function that reports whether a dataset is a template in batch.
 func (s *Snapshotter) templatesIn(batch []string) func(dataset string) bool {
 	return func(dataset string) bool {
 		_, ok := s.config.Base.ParseTemplate(dataset)
@@ -281,8 +285,8 @@ func (s *Snapshotter) templatesIn(batch []string) func(dataset string) bool {
 	}
 }
 
-// condemn takes those of the batch that still may go out of use. It answers
-// them, with the template for those that were one.
+// beginDestroy takes garbage and those templates of the batch for which may reports true
+// out of use. It returns their datasets, with the template of those that had one.
 func (x *index) beginDestroy(batch []string, may func(*template) bool) map[string]*template {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -301,7 +305,8 @@ func (x *index) beginDestroy(batch []string, may func(*template) bool) map[strin
 	return dying
 }
 
-// reprieve forgets what was destroyed and takes back into use what was not.
+// finishDestroy removes the destroyed datasets from the index and puts the templates
+// that are left back into use.
 func (x *index) finishDestroy(dying map[string]*template, order []string, left func(string) bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -16,9 +16,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// A layer nobody names stays for as long as it is kept; a commit that is no
-// layer goes at once, for nobody can ask for it again.
-func TestWarmKeep(t *testing.T) {
+// A cached layer is kept for CacheKeep. An opaque template is destroyed at once, because
+// no pull can reuse it.
+func TestCachedLayersAreKeptForCacheKeep(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		keep, wait time.Duration
@@ -39,7 +39,7 @@ func TestWarmKeep(t *testing.T) {
 				a, _ := s.pull("default", "", chain("a"), "a;")
 				b, _ := s.pull("default", a, chain("b"), "b;")
 				s.layer("saved", b, "")
-				time.Sleep(5 * time.Hour) // in use: that counts for nothing
+				time.Sleep(5 * time.Hour) // time in use does not count
 				s.remove("saved", b, a)
 				if strings.HasSuffix(what, "restarted") {
 					s.restart()
@@ -54,7 +54,7 @@ func TestWarmKeep(t *testing.T) {
 	}
 }
 
-// What is warm goes from its leaves on, and stays below whatever is in use.
+// Cached templates are destroyed leaf first, and those with a clone in use are kept.
 func TestCleanupIsLeafFirst(t *testing.T) {
 	t.Parallel()
 	s := begin(t, keepCached(0))
@@ -74,8 +74,8 @@ func TestCleanupIsLeafFirst(t *testing.T) {
 	assert.Len(t, s.datasets(), 1)
 }
 
-// More than one batch of trash, and a chain longer than one.
-func TestCleanupOfMany(t *testing.T) {
+// The garbage and the chain of templates are each longer than one batch.
+func TestCleanupDestroysMoreThanOneBatch(t *testing.T) {
 	t.Parallel()
 	s := begin(t, keepCached(0))
 	var names []string
@@ -96,32 +96,32 @@ func TestCleanupOfMany(t *testing.T) {
 	assert.Len(t, s.datasets(), 1)
 }
 
-// What is mounted, or cloned by a stranger, or carries his snapshot, stays, is
-// no error, is said once, and goes when it can.
-func TestWhatIsInUseStays(t *testing.T) {
+// A dataset that is mounted, or has a foreign snapshot or child, is kept without an error
+// and logged once. It is destroyed as soon as that is possible.
+func TestDatasetsInUseAreKept(t *testing.T) {
 	t.Parallel()
 	for what, hold := range map[string]func(s *story, dataset string) (release func()){
 		"mounted": func(s *story, dataset string) func() {
 			s.pool.edit(func(state *fakeState) { state.mounted[dataset] = true })
 			return func() { s.pool.edit(func(state *fakeState) { delete(state.mounted, dataset) }) }
 		},
-		"snapshot of a stranger": func(s *story, dataset string) func() {
+		"foreign snapshot": func(s *story, dataset string) func() {
 			require.NoError(s, s.pool.Apply(s.ctx, zfs.Snapshot(dataset+"@daily")))
 			return func() { require.NoError(s, s.pool.DestroySnapshot(s.ctx, dataset+"@daily")) }
 		},
-		"child of a stranger": func(s *story, dataset string) func() {
+		"foreign child": func(s *story, dataset string) func() {
 			require.NoError(s, s.pool.Create(s.ctx, dataset+"/child", nil))
 			return func() { s.pool.edit(func(state *fakeState) { delete(state.fs, dataset+"/child") }) }
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { whatIsInUseStays(t, hold) })
+			synctest.Test(t, func(t *testing.T) { datasetsInUseAreKept(t, hold) })
 		})
 	}
 }
 
-func whatIsInUseStays(t *testing.T, hold func(s *story, dataset string) (release func())) {
+func datasetsInUseAreKept(t *testing.T, hold func(s *story, dataset string) (release func())) {
 	s := begin(t, keepCached(0))
 	s.layer("base", "", "b;")
 	s.cleanup()
@@ -137,18 +137,18 @@ func whatIsInUseStays(t *testing.T, hold func(s *story, dataset string) (release
 			s.cleanup()
 			assert.Contains(t, s.datasets(), dataset)
 		}
-		assert.Equal(t, 1, strings.Count(s.log.String(), "dataset="+dataset+" "), "said once: %s", s.log)
+		assert.Equal(t, 1, strings.Count(s.log.String(), "dataset="+dataset+" "), "logged once: %s", s.log)
 		s.requireRecoverable()
 		release()
 		s.later()
-		assert.NotContains(t, s.datasets(), dataset, "and it goes by itself")
+		assert.NotContains(t, s.datasets(), dataset, "destroyed without a request")
 		s.requireRecoverable()
 	}
 	assert.Len(t, s.datasets(), 1)
 }
 
-// A template that a stranger has cloned cannot go and is nobody's fault.
-func TestAStrangersCloneHoldsATemplate(t *testing.T) {
+// A template with a foreign clone is kept, and can be reused.
+func TestForeignCloneKeepsTemplate(t *testing.T) {
 	t.Parallel()
 	s := begin(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
@@ -160,13 +160,12 @@ func TestAStrangersCloneHoldsATemplate(t *testing.T) {
 	s.cleanup()
 	assert.Contains(t, s.datasets(), template)
 	_, unpacked := s.pull("default", "", chain("a"), "")
-	assert.False(t, unpacked, "what could not go is in use again")
+	assert.False(t, unpacked, "the template is in use again")
 	s.requireInvariants()
 }
 
-// While a layer cannot be destroyed it can be used; the same goes for one that
-// is half way to be.
-func TestATemplateThatIsBusyIsRevived(t *testing.T) {
+// A layer that cannot be destroyed can be reused.
+func TestBusyTemplateIsReused(t *testing.T) {
 	t.Parallel()
 	s := begin(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
@@ -181,8 +180,8 @@ func TestATemplateThatIsBusyIsRevived(t *testing.T) {
 	s.requireInvariants()
 }
 
-// Destroying fails as a whole: everything is as it was, and is tried again.
-func TestCleanupThatFails(t *testing.T) {
+// If the pool fails to destroy, nothing changes, and the next cleanup tries again.
+func TestFailedCleanupChangesNothing(t *testing.T) {
 	t.Parallel()
 	s := begin(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
@@ -204,7 +203,7 @@ func TestCleanupThatFails(t *testing.T) {
 			assert.Equal(t, before, dump(s.sn))
 			assert.Equal(t, pool, s.datasets())
 		} else {
-			assert.NoError(t, err, "there was nothing to write")
+			assert.NoError(t, err, "nothing was pending")
 		}
 	}
 	s.pool.before = nil
@@ -212,18 +211,18 @@ func TestCleanupThatFails(t *testing.T) {
 	assert.Len(t, s.datasets(), 1)
 }
 
-// Whatever the pool says no to, the pool and the index are as they were.
-func TestAFailedTransactionChangesNothing(t *testing.T) {
+// If the pool refuses an operation, the pool and the index are unchanged.
+func TestFailedTransactionChangesNothing(t *testing.T) {
 	t.Parallel()
 	a := chain("a")
 	operations := map[string]func(s *story) error{
 		"prepare": func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
 		"view":    func(s *story) error { return second(s.sn.View(s.ctx, "x", "base")) },
 		"commit":  func(s *story) error { return s.sn.Commit(s.ctx, "x", "web") },
-		"joining commit": func(s *story) error {
+		"commit of an existing layer": func(s *story) error {
 			return s.sn.Commit(s.ctx, "default/9/"+a, "default/8/extract-1-x "+a)
 		},
-		"revival": func(s *story) error { return second(s.sn.Prepare(s.ctx, "default/7/x", "", ref(a))) },
+		"reuse": func(s *story) error { return second(s.sn.Prepare(s.ctx, "default/7/x", "", ref(a))) },
 		"update": func(s *story) error {
 			info := s.stat("web")
 			info.Labels = map[string]string{"big": strings.Repeat("x", 20_000)}
@@ -236,7 +235,7 @@ func TestAFailedTransactionChangesNothing(t *testing.T) {
 		{zfs.ErrHasClones, errdefs.ErrFailedPrecondition}, {zfs.ErrForeign, errdefs.ErrFailedPrecondition},
 		{zfs.ErrPermission, errdefs.ErrPermissionDenied}, {zfs.ErrInvalid, errdefs.ErrInvalidArgument},
 		{zfs.ErrSuspended, errdefs.ErrUnavailable}, {zfs.ErrUnavailable, errdefs.ErrUnavailable},
-		{zfs.ErrExists, errdefs.ErrInternal}, // never AlreadyExists: containerd would believe it
+		{zfs.ErrExists, errdefs.ErrInternal}, // not AlreadyExists, which containerd would take for an existing layer
 		{errors.New("something else"), nil},
 	} {
 		s := begin(t)
@@ -249,7 +248,7 @@ func TestAFailedTransactionChangesNothing(t *testing.T) {
 		before, pool := dump(s.sn), s.datasets()
 		for what, do := range operations {
 			s.pool.before = func(call string) error {
-				if call == "apply" || call == "destroy" { // where there is no room what is warm would go
+				if call == "apply" || call == "destroy" { // a reclaim would destroy cached templates
 					return fmt.Errorf("%s: %w", what, c.pool)
 				}
 				return nil
@@ -260,7 +259,7 @@ func TestAFailedTransactionChangesNothing(t *testing.T) {
 				assert.ErrorIs(t, err, c.client, what)
 			}
 			assert.NotErrorIs(t, err, errdefs.ErrAlreadyExists, what)
-			if c.client == nil { // who knows what was done: that is looked after
+			if c.client == nil { // the outcome is unknown, and is rolled back
 				s.pool.before = nil
 				s.cleanup()
 			}
@@ -269,12 +268,12 @@ func TestAFailedTransactionChangesNothing(t *testing.T) {
 		}
 		s.pool.before = nil
 		s.requireInvariants()
-		require.NoError(t, operations["commit"](s), "and when it can be done, it is")
+		require.NoError(t, operations["commit"](s), "succeeds when the pool works again")
 	}
 }
 
-// A pool without space: nothing is made, but everything may go.
-func TestAFullPoolCanBeEmptied(t *testing.T) {
+// In a full pool nothing can be created, but everything can be removed.
+func TestFullPoolCanBeEmptied(t *testing.T) {
 	t.Parallel()
 	for what, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
 		t.Run(what, func(t *testing.T) {
@@ -296,7 +295,7 @@ func TestAFullPoolCanBeEmptied(t *testing.T) {
 	}
 }
 
-// Flush fails: the commit would miss what was written through mmap.
+// A commit whose flush fails would miss data that was written through mmap.
 func TestCommitFlushes(t *testing.T) {
 	t.Parallel()
 	s := begin(t)

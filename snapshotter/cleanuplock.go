@@ -9,102 +9,104 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Why a cleanup ended before its work was done.
+// The reasons why a cleanup ends early.
 var (
-	errStopped = fmt.Errorf("the cleanup was stopped; what is left is for the next one: %w", errdefs.ErrAborted)
-	errYielded = fmt.Errorf("the cleanup made way for another: %w", errdefs.ErrUnavailable)
+	errStopped = fmt.Errorf("the cleanup was stopped; the next cleanup destroys the rest: %w", errdefs.ErrAborted)
+	errYielded = fmt.Errorf("the cleanup yielded to another: %w", errdefs.ErrUnavailable)
 )
 
-// turns lets one cleanup run at a time, and lets others end it.
+// cleanupLock is a mutex for cleanups. Its holder can be cancelled.
 type cleanupLock struct {
 	once sync.Once
-	sem  chan struct{} // a place for one
+	sem  chan struct{} // of capacity 1; use semaphore()
 
 	mu      sync.Mutex
 	waiting int
-	cancel  context.CancelCauseFunc // of the one that runs; nil where nobody may end it
-	yields  bool                    // it makes way for whoever comes
+	cancel  context.CancelCauseFunc // of the holder; nil if it cannot be cancelled
+	yields  bool                    // whether the holder yields to waiters
 }
 
-func (t *cleanupLock) semaphore() chan struct{} {
-	t.once.Do(func() { t.sem = make(chan struct{}, 1) })
-	return t.sem
+func (l *cleanupLock) semaphore() chan struct{} {
+	l.once.Do(func() { l.sem = make(chan struct{}, 1) })
+	return l.sem
 }
 
-// take waits for a turn. A cleanup that runs in the background makes way.
-func (t *cleanupLock) acquire(ctx context.Context) (release func(), err error) {
-	t.mu.Lock()
-	t.waiting++
-	t.mu.Unlock()
+// acquire acquires the lock. It cancels a holder that yields.
+func (l *cleanupLock) acquire(ctx context.Context) (release func(), err error) {
+	l.mu.Lock()
+	l.waiting++
+	l.mu.Unlock()
 	defer func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.waiting--
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.waiting--
 	}()
-	t.stop(errYielded, true)
+	l.stop(errYielded, true)
 	select {
-	case t.semaphore() <- struct{}{}:
-		return t.release, nil
+	case l.semaphore() <- struct{}{}:
+		return l.release, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// tryTake is take where nobody is at it.
-func (t *cleanupLock) tryAcquire() (release func(), ok bool) {
+// tryAcquire acquires the lock if it is free, and reports whether it did.
+func (l *cleanupLock) tryAcquire() (release func(), ok bool) {
 	select {
-	case t.semaphore() <- struct{}{}:
-		return t.release, true
+	case l.semaphore() <- struct{}{}:
+		return l.release, true
 	default:
 		return nil, false
 	}
 }
 
-// isAwaited tells whether somebody waits for his turn.
-func (t *cleanupLock) hasWaiters() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.waiting > 0
+// hasWaiters reports whether an acquire is waiting.
+func (l *cleanupLock) hasWaiters() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting > 0
 }
 
-func (t *cleanupLock) release() {
-	t.mu.Lock()
-	if t.cancel != nil {
-		t.cancel(nil) // or the context would stay with the one it came from
+func (l *cleanupLock) release() {
+	l.mu.Lock()
+	if l.cancel != nil {
+		l.cancel(nil) // releases the context's resources
 	}
-	t.cancel, t.yields = nil, false
-	t.mu.Unlock()
-	<-t.sem
+	l.cancel, l.yields = nil, false
+	l.mu.Unlock()
+	<-l.sem
 }
 
-// endable answers a context that others may end. Whoever calls it has the turn.
-func (t *cleanupLock) cancelable(ctx context.Context, yields bool) context.Context {
+// cancelable returns a context that stop cancels and, if yields is set, acquire too. The
+// caller holds the lock.
+func (l *cleanupLock) cancelable(ctx context.Context, yields bool) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.cancel, t.yields = cancel, yields
-	if yields && t.waiting > 0 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cancel, l.yields = cancel, yields
+	if yields && l.waiting > 0 {
 		cancel(errYielded)
 	}
 	return ctx
 }
 
-// stop ends the cleanup that runs, if there is one and, where only is set, if it
-// is one that makes way. It does not wait for its end.
-func (t *cleanupLock) stop(why error, only bool) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.cancel == nil || only && !t.yields {
+// stop cancels the holder with cause, and reports whether it did. If onlyYielding is set,
+// it cancels only a holder that yields. It does not wait until the holder has released
+// the lock.
+func (l *cleanupLock) stop(cause error, onlyYielding bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cancel == nil || onlyYielding && !l.yields {
 		return false
 	}
-	t.cancel(why)
+	l.cancel(cause)
 	return true
 }
 
-// whyEnded returns, in place of the error of a context that others ended, why they did.
+// endReason returns errStopped or errYielded in place of err if that is the cause of ctx.
 func endReason(ctx context.Context, err error) error {
-	if why := context.Cause(ctx); err != nil && (errors.Is(why, errStopped) || errors.Is(why, errYielded)) {
-		return why
+	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errStopped) || errors.Is(cause, errYielded)) {
+		return cause
 	}
 	return err
 }

@@ -16,28 +16,28 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// policy says which cached templates go.
+// policy returns the configured policy of the cache.
 func (c Config) policy() space.Policy {
 	return space.Policy{Keep: c.CacheKeep, MaxBytes: c.CacheMaxBytes, Pressure: c.Pressure}
 }
 
-// sweeps is what is remembered from one sweep to the next.
+// evictionState is kept between evictions.
 type evictionState struct {
-	lastCheck atomic.Int64 // when a Prepare last asked how full the pool is; Unix nanoseconds
+	lastCheck atomic.Int64 // last pressure check for a Prepare or Apply; Unix nanoseconds
 
 	mu       sync.Mutex
-	problems string // that were said last
+	problems string // that were logged last
 }
 
-// Gauge tells how full things are. *zfs.Client is one.
+// Gauge reports the use of datasets and of a pool. *zfs.Client implements it.
 type Gauge interface {
 	Space(ctx context.Context, filesystem string) (zfs.Space, error)
 	State(ctx context.Context) (zfs.PoolState, error)
 }
 
-// Limits answers what bounds a base: the quotas in it, on it and on what it lies
-// in, and its pool. Of the pool what ZFS keeps back for itself is no part, so that
-// 100 percent is where writing ends.
+// Limits returns the limits of a base: its pool, and the quotas on the base, in it and
+// on its ancestors. The pool's total excludes the space that ZFS reserves, so at 100
+// percent writes fail.
 func Limits(ctx context.Context, pool Gauge, base layout.Base) ([]space.Limit, error) {
 	state, err := pool.State(ctx)
 	if err != nil {
@@ -52,14 +52,14 @@ func Limits(ctx context.Context, pool Gauge, base layout.Base) ([]space.Limit, e
 		if s.Quota > 0 {
 			l := space.Limit{Of: "the quota of " + name, Used: s.Used, Total: s.Quota}
 			if name == base.Runtime() {
-				l.Blocked = "what is warm lies in " + base.Storage() + ", which it does not bound"
+				l.Blocked = "cached templates are in " + base.Storage() + ", which this quota does not bound"
 			}
 			limits = append(limits, l)
 		}
 		if name == base.Pool() {
 			l := space.Limit{Of: "pool " + name, Pool: true, Used: s.Used, Total: s.Used + s.Available, Freeing: state.Freeing}
 			if state.Checkpoint {
-				l.Blocked = "the pool has a checkpoint, which keeps what is destroyed ('zpool checkpoint -d " + name + "' discards it)"
+				l.Blocked = "the pool has a checkpoint, which keeps destroyed data ('zpool checkpoint -d " + name + "' discards it)"
 			}
 			limits = append(limits, l)
 		}
@@ -67,7 +67,7 @@ func Limits(ctx context.Context, pool Gauge, base layout.Base) ([]space.Limit, e
 	return limits, nil
 }
 
-// ancestors answers a dataset and those it lies in, up to the pool's own.
+// ancestors returns a dataset and its ancestors, up to the pool's root dataset.
 func ancestors(name string) []string {
 	names := []string{name}
 	for {
@@ -80,13 +80,13 @@ func ancestors(name string) []string {
 	}
 }
 
-// evicted is what a sweep came to.
+// evicted is the result of an eviction or a cleanup.
 type evicted struct {
-	templates int
-	bytes     uint64
+	templates int    // destroyed cached templates
+	bytes     uint64 // that they freed
 }
 
-// sweep evicts cached templates. The caller holds s.cleanup.
+// evict evicts cached templates by policy. The caller holds s.cleanup.
 func (s *Snapshotter) evict(ctx context.Context, policy space.Policy) (evicted, error) {
 	var limits []space.Limit
 	if policy.Pressure > 0 {
@@ -103,7 +103,7 @@ func (s *Snapshotter) evict(ctx context.Context, policy space.Policy) (evicted, 
 	if err := s.measureCached(ctx); err != nil {
 		return evicted{}, err
 	}
-	// What cannot go is passed over for what can.
+	// Where a template cannot be destroyed, another is evicted in its place.
 	left := make(map[string]bool)
 	var total evicted
 	for {
@@ -126,7 +126,8 @@ func (s *Snapshotter) evict(ctx context.Context, policy space.Policy) (evicted, 
 	}
 }
 
-// without is the tree of clones as the index knows it, in which some stay.
+// nodesExcept returns the tree of clones in the index, in which the datasets in stay are
+// neither destroyed nor evicted.
 func (s *Snapshotter) nodesExcept(ctx context.Context, stay map[string]bool) []space.Node {
 	nodes := s.index.nodes(s.config.CacheKeep, retryTime(ctx))
 	for i, n := range nodes {
@@ -137,7 +138,8 @@ func (s *Snapshotter) nodesExcept(ctx context.Context, stay map[string]bool) []s
 	return nodes
 }
 
-// report says once why there is too little room and nothing is evicted for it.
+// logProblems logs why nothing is evicted for a limit. It logs again only after it was
+// called without problems.
 func (e *evictionState) logProblems(ctx context.Context, problems []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -145,12 +147,12 @@ func (e *evictionState) logProblems(ctx context.Context, problems []string) {
 	changed := (e.problems == "") != (now == "")
 	e.problems = now
 	if changed && now != "" {
-		log.G(ctx).Warnf("there is little room: %s", now)
+		log.G(ctx).WithField("reason", now).Warn("not evicting cached templates under pressure")
 	}
 }
 
-// measureWarm finds out what comes back of each cached template. It does so once:
-// what is in a template never changes.
+// measureCached measures the space that each cached template would free. It measures a
+// template once, because a template never changes.
 func (s *Snapshotter) measureCached(ctx context.Context) error {
 	for _, t := range s.index.unmeasured() {
 		bytes, err := s.pool.Space(ctx, t.Dataset())
@@ -167,7 +169,7 @@ func (s *Snapshotter) measureCached(ctx context.Context) error {
 	return nil
 }
 
-// unmeasured are the cached templates of which it is not known what comes back.
+// unmeasured returns the cached templates that measureCached has not measured.
 func (x *index) unmeasured() []*template {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -180,8 +182,8 @@ func (x *index) unmeasured() []*template {
 	return list
 }
 
-// evict carries a plan out and answers what is still there of it. A template that
-// was revived meanwhile stays, and what it stands on.
+// evictPlan executes a plan and returns the datasets that are left. A template that came
+// into use in the meantime stays, and so does its origin.
 func (s *Snapshotter) evictPlan(ctx context.Context, plan space.Plan) (total evicted, stays []string, err error) {
 	var names []string
 	for _, e := range plan.Evict {
@@ -202,13 +204,13 @@ func (s *Snapshotter) evictPlan(ctx context.Context, plan space.Plan) (total evi
 	return total, stays, err
 }
 
-// add counts what was evicted, and tells of a template.
+// add counts an eviction, and logs it if it is that of a template.
 func (v *evicted) add(ctx context.Context, e space.Eviction) {
 	v.bytes += e.Bytes
 	if !e.Cached {
 		return
 	}
 	v.templates++
-	log.G(ctx).WithField("template", e.Dataset).WithField("bytes", e.Bytes).WithField("used", stamp(e.LastUsed)).
-		WithField("why", e.Reason).Info("evicted a cached template")
+	log.G(ctx).WithField("template", e.Dataset).WithField("bytes", e.Bytes).WithField("last_used", stamp(e.LastUsed)).
+		WithField("reason", e.Reason).Info("evicted cached template")
 }

@@ -13,12 +13,11 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// hundred is what a layer of a hundred bytes holds.
+// hundred is the content of a layer of a hundred bytes.
 var hundred = strings.Repeat("x", 99) + ";"
 
-// threeWarm has three layers of a hundred bytes each that nobody uses, a stood on
-// by b, and c, which were used last in the order c, b, a; and a container of six
-// hundred bytes that stays.
+// threeCached creates three cached layers of a hundred bytes each, and a container of six
+// hundred bytes. b is a child of a. The layers were last used in the order c, b, a.
 func threeCached(s *story) (a, b, c string) {
 	a, _ = s.pull("default", "", chain("a"), hundred)
 	b, _ = s.pull("default", a, chain("b"), hundred)
@@ -42,18 +41,19 @@ func (s *story) has(dataset string) bool {
 
 func (s *story) resize(size uint64) { s.pool.edit(func(state *fakeState) { state.size = size }) }
 
-// Above the threshold the least recently used go until there is some room below it.
-func TestPressure(t *testing.T) {
+// Above the threshold the least recently used templates are evicted, until the limit is
+// below it by the margin.
+func TestPressureEvictsLeastRecentlyUsed(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		squeeze func(s *story)
 		gone    string // of a, b, c
-		says    string
+		logged  string
 	}{
-		"enough room":         {func(s *story) { s.resize(1125) }, "", ""},
-		"a little too full":   {func(s *story) { s.resize(1100) }, "c", "pool tank is 81% full (900B of 1.074KiB)"},
-		"so full that two go": {func(s *story) { s.resize(1000) }, "cb", "pool tank is 90% full"},
-		"so full that all go": {func(s *story) { s.resize(900) }, "cba", "pool tank is 100% full"},
+		"enough space":      {func(s *story) { s.resize(1125) }, "", ""},
+		"a little too full": {func(s *story) { s.resize(1100) }, "c", "pool tank is 81% full (900B of 1.074KiB)"},
+		"two are evicted":   {func(s *story) { s.resize(1000) }, "cb", "pool tank is 90% full"},
+		"all are evicted":   {func(s *story) { s.resize(900) }, "cba", "pool tank is 100% full"},
 		"it would not help": {func(s *story) {
 			s.write("web", strings.Repeat(hundred, 50))
 			s.resize(6000)
@@ -61,7 +61,7 @@ func TestPressure(t *testing.T) {
 		"a quota on the base": {func(s *story) { s.quota("tank/z", "1100") }, "c", "the quota of tank/z is 81% full"},
 		"a quota above it":    {func(s *story) { s.quota("tank", "1100") }, "c", "the quota of tank is 81% full"},
 		"a quota in the base": {func(s *story) { s.quota("tank/z/storage", "370") }, "c", "the quota of tank/z/storage"},
-		"there is a checkpoint": {func(s *story) {
+		"a checkpoint": {func(s *story) {
 			s.resize(1100)
 			s.pool.edit(func(state *fakeState) { state.point = true })
 		}, "", "the pool has a checkpoint"},
@@ -77,10 +77,10 @@ func TestPressure(t *testing.T) {
 				for name, dataset := range layers {
 					assert.Equal(t, !strings.ContainsRune(c.gone, name), s.has(dataset), "layer %c", name)
 				}
-				assert.Contains(t, s.log.String(), c.says)
+				assert.Contains(t, s.log.String(), c.logged)
 				before := strings.Count(s.log.String(), "\n")
 				s.cleanup()
-				assert.Equal(t, before, strings.Count(s.log.String(), "\n"), "what is so already is said once: %s", s.log)
+				assert.Equal(t, before, strings.Count(s.log.String(), "\n"), "logged once: %s", s.log)
 				s.requireInvariants()
 			})
 		})
@@ -91,8 +91,8 @@ func (s *story) quota(dataset, size string) {
 	s.pool.editFS(dataset, func(fs *fakeFS) { fs.native["quota"] = size })
 }
 
-// What is warm may have so many bytes in all.
-func TestWarmMaxBytes(t *testing.T) {
+// CacheMaxBytes limits the total size of the cached templates.
+func TestCacheMaxBytesIsEnforced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.CacheMaxBytes = 250 }))
@@ -103,18 +103,18 @@ func TestWarmMaxBytes(t *testing.T) {
 	})
 }
 
-// A Prepare that starts under pressure has room made; it looks once in a while, and not
-// at all where it is not asked to.
-func TestPrepareUnderPressure(t *testing.T) {
+// A Prepare under pressure causes an eviction, at most once per pressureInterval, and
+// never if Pressure is 0.
+func TestPrepareUnderPressureEvicts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
 		a, b, c := threeCached(s)
 		s.resize(1100)
-		looks := 0
+		checks := 0
 		s.pool.interrupt(func(call string) error {
 			if call == "state" {
-				looks++
+				checks++
 			}
 			return nil
 		})
@@ -122,17 +122,17 @@ func TestPrepareUnderPressure(t *testing.T) {
 		synctest.Wait()
 		assert.False(t, s.has(c))
 		assert.True(t, s.has(a) && s.has(b))
-		before := looks
+		before := checks
 		s.prepare("two", "")
 		synctest.Wait()
-		assert.Equal(t, before, looks, "just now it was looked")
+		assert.Equal(t, before, checks, "checked just before")
 		time.Sleep(pressureInterval)
 		s.view("look", "")
 		synctest.Wait()
-		assert.Equal(t, before, looks, "a view writes nothing")
+		assert.Equal(t, before, checks, "a view writes nothing")
 		s.prepare("three", "")
 		synctest.Wait()
-		assert.Greater(t, looks, before)
+		assert.Greater(t, checks, before)
 		s.pool.interrupt(func(call string) error {
 			if call == "state" {
 				return fakeError("state", "tank", zfs.ErrPermission)
@@ -142,15 +142,14 @@ func TestPrepareUnderPressure(t *testing.T) {
 		time.Sleep(pressureInterval)
 		s.prepare("four", "")
 		synctest.Wait()
-		assert.Contains(t, s.log.String(), "cached layers could not be evicted")
+		assert.Contains(t, s.log.String(), "failed to evict cached templates")
 		s.pool.interrupt(nil)
 		s.requireInvariants()
 	})
 }
 
-// Who prepares does not wait for a cleanup that makes no room: what nobody needs goes
-// when it would have gone.
-func TestPrepareUnderPressureThatNothingRelieves(t *testing.T) {
+// Pressure that eviction cannot relieve evicts nothing, and does not start a cleanup.
+func TestPressureThatCannotBeRelievedEvictsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, CleanupManual }))
@@ -171,9 +170,9 @@ func TestPrepareUnderPressureThatNothingRelieves(t *testing.T) {
 	})
 }
 
-// Somebody destroys a cached template by hand. The next pull unpacks its layer, and a
-// commit that would join it fails once.
-func TestAWarmTemplateThatIsGone(t *testing.T) {
+// An administrator destroys a cached template. The next pull unpacks its layer, and a
+// commit that would add a record to it fails once.
+func TestMissingCachedTemplateIsUnpackedAgain(t *testing.T) {
 	t.Parallel()
 	s := begin(t)
 	a, _ := s.pull("default", "", chain("a"), "a;")
@@ -200,17 +199,17 @@ func TestAWarmTemplateThatIsGone(t *testing.T) {
 	s.requireInvariants()
 }
 
-// A layer that is revived between the plan and its execution stays.
-func TestReviveDuringASweep(t *testing.T) {
+// A template that is pinned between the plan and its execution is kept.
+func TestEvictionKeepsTemplatesPinnedMeanwhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
 		a, b, c := threeCached(s)
 		s.resize(1000)
-		asked := false
+		pinned := false
 		s.pool.interrupt(func(call string) error {
-			if call == "space" && !asked { // before the plan is made
-				asked = true
+			if call == "space" && !pinned { // before the plan is made
+				pinned = true
 				r := s.sn.index.template(c)
 				s.sn.index.mu.Lock()
 				r.pins++
@@ -220,15 +219,15 @@ func TestReviveDuringASweep(t *testing.T) {
 		})
 		s.cleanup()
 		s.pool.interrupt(nil)
-		assert.True(t, s.has(c), "somebody is about to use it")
+		assert.True(t, s.has(c), "an operation is about to use it")
 		assert.False(t, s.has(a) || s.has(b))
 		s.sn.index.unpin(s.sn.index.template(c))
 		s.requireInvariants()
 	})
 }
 
-// What cannot be destroyed stays, is said once, and keeps nobody else.
-func TestASweepOfWhatIsMounted(t *testing.T) {
+// A template that cannot be destroyed is logged once, and another is evicted instead.
+func TestEvictionSkipsBusyTemplates(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
@@ -239,15 +238,15 @@ func TestASweepOfWhatIsMounted(t *testing.T) {
 		s.later()
 		s.cleanup()
 		assert.True(t, s.has(c) && s.has(a))
-		assert.False(t, s.has(b), "the next goes in its place")
-		assert.Equal(t, 1, strings.Count(s.log.String(), "could not be destroyed"), s.log.String())
+		assert.False(t, s.has(b), "evicted in its place")
+		assert.Equal(t, 1, strings.Count(s.log.String(), "failed to destroy dataset"), s.log.String())
 		s.pool.edit(func(state *fakeState) { delete(state.mounted, c) })
 		s.requireInvariants()
 	})
 }
 
-// Pressure that stays because everything warm is in use is said once.
-func TestASweepOfNothingButWhatIsMounted(t *testing.T) {
+// Pressure that persists because all cached templates are busy is logged once.
+func TestPressureWithOnlyBusyTemplatesIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
@@ -257,14 +256,14 @@ func TestASweepOfNothingButWhatIsMounted(t *testing.T) {
 		for range 3 {
 			s.cleanup()
 		}
-		assert.Equal(t, 1, strings.Count(s.log.String(), "there is little room"), s.log.String())
+		assert.Equal(t, 1, strings.Count(s.log.String(), "not evicting cached templates under pressure"), s.log.String())
 		s.pool.edit(func(state *fakeState) { clear(state.mounted) })
 		s.later()
 		s.requireInvariants()
 	})
 }
 
-func TestSettingsOfSweeps(t *testing.T) {
+func TestPressureOutOfRangeIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, pressure := range []int{-1, 101} {
 		s := begin(t)
@@ -274,8 +273,8 @@ func TestSettingsOfSweeps(t *testing.T) {
 	}
 }
 
-// A quota on <base>/runtime is relieved by nothing that is warm: that lies under storage.
-func TestAQuotaOnRuntimesEvictsNoTemplates(t *testing.T) {
+// A quota on <base>/runtime does not bound cached templates, so it evicts none.
+func TestQuotaOnRuntimesEvictsNothing(t *testing.T) {
 	t.Parallel()
 	t.Run("pressure", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -288,7 +287,7 @@ func TestAQuotaOnRuntimesEvictsNoTemplates(t *testing.T) {
 			assert.True(t, s.has(a) && s.has(b) && s.has(c), "left: %q\n%s", s.templates(), s.log)
 		})
 	})
-	t.Run("no room", func(t *testing.T) {
+	t.Run("out of space", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := begin(t)
 			a, b, c := threeCached(s)
@@ -305,8 +304,8 @@ func TestAQuotaOnRuntimesEvictsNoTemplates(t *testing.T) {
 	})
 }
 
-// A Prepare under pressure does not evict the very layer that it asks for.
-func TestAPrepareUnderPressureKeepsWhatItAsksFor(t *testing.T) {
+// A Prepare under pressure does not evict the layer that it requests.
+func TestPrepareUnderPressureKeepsItsLayer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))

@@ -14,30 +14,29 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// ForeignPolicy says what becomes of snapshots that somebody else, such as
-// sanoid or zfs-auto-snapshot, took of a dataset that nobody needs any more.
+// ForeignPolicy selects what a cleanup does with foreign snapshots, such as those of
+// sanoid or zfs-auto-snapshot, of the datasets that it destroys.
 type ForeignPolicy string
 
 const (
-	// KeepForeign leaves them alone. They keep their dataset, and nothing else,
-	// from being destroyed.
+	// KeepForeign keeps the snapshots, and with them their dataset.
 	KeepForeign ForeignPolicy = "keep"
 	// DestroyForeign destroys them together with their dataset.
 	DestroyForeign ForeignPolicy = "destroy"
 )
 
-// Check refuses a word that is no policy.
+// Check returns an error if p is not a policy.
 func (p ForeignPolicy) Check() error {
 	switch p {
 	case "", KeepForeign, DestroyForeign:
 		return nil
 	}
-	return fmt.Errorf("%q is none of %s, %s", string(p), KeepForeign, DestroyForeign)
+	return fmt.Errorf("%q is not one of %s, %s", string(p), KeepForeign, DestroyForeign)
 }
 
-// destroyForeign destroys, where that is the policy, the foreign snapshots that
-// kept datasets of a batch from being destroyed, and then tries those again. It
-// answers what is left after that, and why.
+// destroyForeign destroys the foreign snapshots that kept datasets of a batch from being
+// destroyed, if that is the policy, and then tries these datasets again. It returns the
+// datasets that are left, each with the reason.
 func (s *Snapshotter) destroyForeign(ctx context.Context, order []string, left map[string]error) (map[string]error, error) {
 	if s.config.Foreign != DestroyForeign {
 		return left, nil
@@ -48,17 +47,17 @@ func (s *Snapshotter) destroyForeign(ctx context.Context, order []string, left m
 			continue
 		}
 		if err := s.pool.DestroyForeign(ctx, layout.Extracted, dataset); err != nil {
-			// Whatever kept the snapshot, it is foreign that keeps the dataset.
+			// The reason stays ErrForeign, whatever kept the snapshot.
 			left[dataset] = fmt.Errorf("%w: %s", zfs.ErrForeign, err.Error())
 			continue
 		}
 		freed = true
-		log.G(ctx).WithField("dataset", dataset).Info("destroyed the foreign snapshots of a dataset nobody needs")
+		log.G(ctx).WithField("dataset", dataset).Info("destroyed foreign snapshots of unused dataset")
 	}
 	if !freed {
 		return left, nil
 	}
-	// Leaf first, as before: what a freed dataset stood on may go with it.
+	// Leaf first, as before: the origin of a destroyed dataset may be destroyable now.
 	rest := slices.DeleteFunc(slices.Clone(order), func(dataset string) bool { return left[dataset] == nil })
 	again, err := s.pool.Destroy(ctx, layout.Extracted, rest)
 	if err != nil {
@@ -66,13 +65,13 @@ func (s *Snapshotter) destroyForeign(ctx context.Context, order []string, left m
 	}
 	for dataset := range again {
 		if snapshotLost(left[dataset]) {
-			again[dataset] = left[dataset] // it has no snapshot to lose any more
+			again[dataset] = left[dataset] // the second attempt cannot report that
 		}
 	}
 	return again, nil
 }
 
-// foreignSnapshots are the names of a dataset's snapshots that are not ours.
+// foreignSnapshots returns the full names of a dataset's foreign snapshots, sorted.
 func foreignSnapshots(d zfs.Dataset) []string {
 	var names []string
 	for _, name := range d.Snapshots {

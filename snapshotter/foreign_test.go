@@ -14,8 +14,8 @@ import (
 
 func destroyForeign(c *Config) { c.Foreign = DestroyForeign }
 
-// foreignStory has a container on two layers, of each of which somebody took
-// snapshots; and nobody needs them any more.
+// foreignStory creates a container on two layers, all with foreign snapshots, and removes
+// the three.
 func foreignStory(t *testing.T, options ...func(*story)) *story {
 	s := begin(t, append(options, keepCached(0))...)
 	s.layer("base", "", "b;")
@@ -31,7 +31,7 @@ func foreignStory(t *testing.T, options ...func(*story)) *story {
 	return s
 }
 
-// Somebody else's snapshots are named, and stay with their dataset.
+// Foreign snapshots are kept with their datasets, and named in the log.
 func TestForeignSnapshotsAreKept(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -42,10 +42,10 @@ func TestForeignSnapshotsAreKept(t *testing.T) {
 		s.later()
 		assert.Equal(t, all, s.datasets())
 		text := s.log.String()
-		assert.Equal(t, 3, strings.Count(text, "level=warning"), "each is said once: %s", text)
+		assert.Equal(t, 3, strings.Count(text, "level=warning"), "one warning per dataset: %s", text)
 		for _, dataset := range all {
 			if dataset != s.base.Empty().Dataset() {
-				assert.Contains(t, text, dataset+"@daily, "+dataset+"@hourly", "by their names")
+				assert.Contains(t, text, dataset+"@daily, "+dataset+"@hourly", "the names of its snapshots")
 			}
 		}
 
@@ -70,13 +70,13 @@ func TestForeignSnapshotsAreDestroyed(t *testing.T) {
 	s.cleanup()
 	assert.Equal(t, []string{s.base.Empty().Dataset(), used}, s.datasets())
 	s.pool.edit(func(state *fakeState) {
-		assert.Contains(t, state.fs[used].snaps, "daily", "what is in use is nobody's to touch")
+		assert.Contains(t, state.fs[used].snaps, "daily", "datasets in use are not touched")
 	})
 	s.requireInvariants()
 }
 
-// Foreign snapshots that cannot go either: it is said which, and tried again.
-func TestForeignSnapshotsThatStay(t *testing.T) {
+// A foreign snapshot that cannot be destroyed is named in the log and retried.
+func TestForeignSnapshotWithAForeignCloneIsRetried(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(destroyForeign), keepCached(0))
@@ -95,8 +95,8 @@ func TestForeignSnapshotsThatStay(t *testing.T) {
 	})
 }
 
-// The pool fails between the two: everything is as it was.
-func TestForeignSnapshotsWhenThePoolFails(t *testing.T) {
+// If the pool fails after the snapshots were destroyed, the index stays consistent.
+func TestFailureAfterDestroyingForeignSnapshotsIsRecoverable(t *testing.T) {
 	t.Parallel()
 	s := foreignStory(t, settings(destroyForeign))
 	destroys := 0
@@ -120,12 +120,13 @@ func TestForeignPolicyIsChecked(t *testing.T) {
 	t.Parallel()
 	s := begin(t)
 	s.with = func(c *Config) { c.Foreign = "delete" }
-	assert.ErrorContains(t, s.tryStart(), `"delete" is none of keep, destroy`)
+	assert.ErrorContains(t, s.tryStart(), `"delete" is not one of keep, destroy`)
 }
 
-// A mounted template loses its snapshot in a full pool, in one batch with a dataset
-// whose foreign snapshots go. With that it is tried again, and then is only busy.
-func TestATemplateWithoutItsSnapshotBesideAForeignOne(t *testing.T) {
+// In a full pool a mounted template loses its snapshot, in one batch with a dataset whose
+// foreign snapshots are destroyed. The batch is tried again, and the template, then only
+// busy, is still garbage.
+func TestTemplateWithoutItsSnapshotStaysGarbageInASecondAttempt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, settings(destroyForeign), keepCached(0))
@@ -138,7 +139,7 @@ func TestATemplateWithoutItsSnapshotBesideAForeignOne(t *testing.T) {
 		s.remove(name, "web")
 		s.mount(template)
 		s.pool.edit(func(state *fakeState) { state.full = true })
-		time.Sleep(2 * quietPeriod) // nobody is at work: both go in one batch
+		time.Sleep(2 * quietPeriod) // makes both one batch
 		s.cleanup()
 		s.pool.edit(func(state *fakeState) { state.full = false })
 		require.True(t, s.has(template), "it is mounted")

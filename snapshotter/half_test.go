@@ -67,7 +67,7 @@ func TestAHalfGoesWithItsSnapshot(t *testing.T) {
 	s.remove(key)
 	s.cleanup()
 	assert.Len(t, s.datasets(), 1)
-	assert.NotContains(t, s.log.String(), "somebody made a clone")
+	assert.NotContains(t, s.log.String(), "foreign clones")
 	name, _ := s.pull("default", "", chain("a"), "x;")
 	assert.Equal(t, half, s.templateOf(name))
 	s.requireInvariants()

@@ -5,20 +5,20 @@ import (
 	"sync"
 )
 
-// keyLocks are mutexes by name that exist only while somebody holds or wants
-// them.
+// keyLocks is a set of mutexes by name. A mutex exists only while it is held or waited
+// for.
 type keyLocks struct {
 	mu    sync.Mutex
 	locks map[string]*keyLock
 }
 
 type keyLock struct {
-	held     chan struct{} // a place for one
-	users    int           // who holds or waits; guarded by keyLocks.mu
-	deferred []func()      // what the holder runs before name is free; guarded by keyLocks.mu
+	held     chan struct{} // of capacity 1
+	users    int           // the holder and waiters; guarded by keyLocks.mu
+	deferred []func()      // the holder runs these before it unlocks; guarded by keyLocks.mu
 }
 
-// lock waits until name is free or ctx ends. The function it answers frees it.
+// lock locks name. It returns the context's error if ctx ends first.
 func (k *keyLocks) lock(ctx context.Context, name string) (unlock func(), err error) {
 	k.mu.Lock()
 	if k.locks == nil {
@@ -41,7 +41,8 @@ func (k *keyLocks) lock(ctx context.Context, name string) (unlock func(), err er
 	}
 }
 
-// lockAll locks names in the given order, which must be the same everywhere.
+// lockAll locks names in the given order, or none of them. All callers must use the same
+// order.
 func (k *keyLocks) lockAll(ctx context.Context, names ...string) (unlock func(), err error) {
 	var unlocks []func()
 	unlock = func() {
@@ -60,8 +61,7 @@ func (k *keyLocks) lockAll(ctx context.Context, names ...string) (unlock func(),
 	return unlock, nil
 }
 
-// tryAll locks those of the names that nobody holds or waits for, and answers
-// them.
+// tryLockEach locks those names that are neither held nor waited for, and returns them.
 func (k *keyLocks) tryLockEach(names ...string) (locked []string, unlock func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -85,8 +85,8 @@ func (k *keyLocks) tryLockEach(names ...string) (locked []string, unlock func())
 	}
 }
 
-// lockOrLeave locks name if nothing holds it, and never waits. If something does, it
-// leaves do to the holder, which runs it as the last thing under its lock.
+// lockOrDefer locks name if it is not held. Otherwise it defers do: the holder runs it
+// immediately before it unlocks name. It never blocks.
 func (k *keyLocks) lockOrDefer(name string, do func()) (unlock func(), ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -108,7 +108,7 @@ func (k *keyLocks) lockOrDefer(name string, do func()) (unlock func(), ok bool) 
 	}
 }
 
-// release runs what was left to the holder and makes name free.
+// release runs deferred functions and unlocks name.
 func (k *keyLocks) release(name string, l *keyLock) {
 	k.mu.Lock()
 	for len(l.deferred) > 0 {
@@ -120,11 +120,12 @@ func (k *keyLocks) release(name string, l *keyLock) {
 		}
 		k.mu.Lock()
 	}
-	<-l.held // under the mutex: what comes now finds it free, and leaves nothing
+	<-l.held // under the mutex, so that nothing is deferred after the loop
 	k.mu.Unlock()
 	k.unref(name, l)
 }
 
+// unref removes a user of l, and the last one removes l.
 func (k *keyLocks) unref(name string, l *keyLock) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -25,42 +25,42 @@ func TestLocksAreByName(t *testing.T) {
 			got <- u
 		}()
 		synctest.Wait()
-		require.Empty(t, got, "the same one is not")
+		require.Empty(t, got, "the same name is not")
 		unlock()
 		(<-got)()
-		assert.Empty(t, k.locks, "and nothing is left")
+		assert.Empty(t, k.locks, "no lock is left")
 	})
 }
 
-// Whoever gives up waiting leaves nothing behind, and takes nobody's place.
-func TestALockThatIsGivenUp(t *testing.T) {
+// A cancelled waiter holds no lock afterwards.
+func TestCancelledLockHoldsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var k keyLocks
 		unlock, err := k.lock(t.Context(), "a")
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
-		answers := make(chan error, 2)
+		results := make(chan error, 2)
 		for _, names := range [][]string{{"a"}, {"A", "a", "z"}} {
 			go func() {
 				u, err := k.lockAll(ctx, names...)
 				assert.Nil(t, u)
-				answers <- err
+				results <- err
 			}()
 		}
 		synctest.Wait()
 		cancel()
-		require.ErrorIs(t, <-answers, context.Canceled)
-		require.ErrorIs(t, <-answers, context.Canceled)
+		require.ErrorIs(t, <-results, context.Canceled)
+		require.ErrorIs(t, <-results, context.Canceled)
 		again, err := k.lock(t.Context(), "A")
-		require.NoError(t, err, "what it held of several is free")
+		require.NoError(t, err, "the locks that it held are free")
 		again()
 		unlock()
 		assert.Empty(t, k.locks)
 	})
 }
 
-func TestLocksKeepOthersOut(t *testing.T) {
+func TestLocksExclude(t *testing.T) {
 	t.Parallel()
 	var k keyLocks
 	var wait sync.WaitGroup
@@ -73,7 +73,7 @@ func TestLocksKeepOthersOut(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				*counts["a"]++ // the race detector sees it when a lock is none
+				*counts["a"]++ // the race detector finds a lock that does not exclude
 				*counts["b"]++
 				unlock()
 			}
@@ -85,22 +85,22 @@ func TestLocksKeepOthersOut(t *testing.T) {
 	assert.Empty(t, k.locks)
 }
 
-// What is left to the holder of a name is done once, under the lock and before the
-// name is free, also where others wait for it or give up.
-func TestLocksDoWhatIsLeftToThem(t *testing.T) {
+// The holder of a name runs deferred functions once, before it unlocks the name, also if
+// others wait for the name or give up.
+func TestLocksRunDeferredFunctions(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var k keyLocks
 		unlock, ok := k.lockOrDefer("a", nil)
-		require.True(t, ok, "nothing holds it")
-		var did []string
+		require.True(t, ok, "the name is free")
+		var ran []string
 		_, ok = k.lockOrDefer("a", func() {
-			did = append(did, "one")
-			_, ok := k.lockOrDefer("a", func() { did = append(did, "three") })
-			assert.False(t, ok, "it is held still")
+			ran = append(ran, "one")
+			_, ok := k.lockOrDefer("a", func() { ran = append(ran, "three") })
+			assert.False(t, ok, "the name is still held")
 		})
 		require.False(t, ok)
-		_, ok = k.lockOrDefer("a", func() { did = append(did, "two") })
+		_, ok = k.lockOrDefer("a", func() { ran = append(ran, "two") })
 		require.False(t, ok)
 		ctx, cancel := context.WithCancel(t.Context())
 		gone, got := make(chan error, 1), make(chan func(), 1)
@@ -109,16 +109,16 @@ func TestLocksDoWhatIsLeftToThem(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		require.Error(t, <-gone)
-		require.Empty(t, did)
+		require.Empty(t, ran)
 		unlock()
-		assert.Equal(t, []string{"one", "two", "three"}, did)
+		assert.Equal(t, []string{"one", "two", "three"}, ran)
 		(<-got)()
-		assert.Empty(t, k.locks, "and nothing is left")
+		assert.Empty(t, k.locks, "no lock is left")
 	})
 }
 
-// However many come at once, each does its work alone, itself or by who holds the name.
-func TestLocksLoseNothingThatIsLeft(t *testing.T) {
+// Of concurrent calls, each function runs exactly once, in the caller or in the holder.
+func TestLocksLoseNoDeferredFunction(t *testing.T) {
 	t.Parallel()
 	var k keyLocks
 	var wait sync.WaitGroup
@@ -126,7 +126,7 @@ func TestLocksLoseNothingThatIsLeft(t *testing.T) {
 	for i := range 16 {
 		wait.Go(func() {
 			for range 200 {
-				add := func() { count++ } // the race detector sees it when a lock is none
+				add := func() { count++ } // the race detector finds a lock that does not exclude
 				if i%2 == 0 {
 					if unlock, ok := k.lockOrDefer("a", add); ok {
 						add()

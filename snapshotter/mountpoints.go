@@ -8,8 +8,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// unplace takes a mountpoint of its own from each template and runtime that was given one:
-// ZFS would mount it there, writable. FixBase comes before, so that none is inherited.
+// resetMountpoints sets mountpoint=legacy on each template and runtime with another
+// mountpoint, where ZFS would mount it writable. FixBase runs before, so that no mountpoint
+// is inherited from storage or runtime.
 func (r *recovery) resetMountpoints(list []zfs.Dataset) {
 	for _, d := range list {
 		_, isTemplate := r.config.Base.ParseTemplate(d.Name)
@@ -20,9 +21,9 @@ func (r *recovery) resetMountpoints(list []zfs.Dataset) {
 		entry := log.G(r.ctx).WithField("dataset", d.Name).WithField("mountpoint", d.Mountpoint)
 		if err := r.pool.SetNative(r.ctx, d.Name, map[string]string{"mountpoint": "legacy"}); err != nil {
 			entry.WithError(err).WithField("fix", fmt.Sprintf("zfs set mountpoint=legacy %s", d.Name)).
-				Warn("ZFS mounts a dataset of the base by itself, and it could not be put right")
+				Warn("failed to reset mountpoint of dataset")
 			continue
 		}
-		entry.Warn("ZFS mounted a dataset of the base by itself: its mountpoint is put right")
+		entry.Warn("reset mountpoint of dataset")
 	}
 }

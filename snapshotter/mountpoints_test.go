@@ -9,8 +9,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// 'zfs inherit -r mountpoint' takes mountpoint=legacy away from storage and runtime.
-func TestLostPropertiesArePutRight(t *testing.T) {
+// 'zfs inherit -r mountpoint' removes mountpoint=legacy from storage and runtime. FixBase
+// sets it again.
+func TestFixBaseRestoresLostProperties(t *testing.T) {
 	t.Parallel()
 	s := begin(t)
 	require.NoError(t, s.sn.Close())
@@ -35,11 +36,11 @@ func TestLostPropertiesArePutRight(t *testing.T) {
 		return nil
 	}
 	_, err = FixBase(s.ctx, s.pool, s.base)
-	require.NoError(t, err, "a base that can be used is used")
+	require.NoError(t, err, "a start does not fail for that")
 	assert.Contains(t, s.log.String(), "zfs set canmount=off mountpoint=legacy tank/z/runtime")
 }
 
-func TestMountpointsOfTheirOwnArePutRight(t *testing.T) {
+func TestMountpointsOfDatasetsAreReset(t *testing.T) {
 	t.Parallel()
 	s := begin(t)
 	a, _ := s.pull("default", "", chain("a"), "a;")
@@ -54,5 +55,5 @@ func TestMountpointsOfTheirOwnArePutRight(t *testing.T) {
 	for _, name := range []string{template, runtime} {
 		assert.Equal(t, "legacy", s.pool.state.fs[name].native["mountpoint"])
 	}
-	assert.Equal(t, "/mine", s.pool.state.fs["tank/z/mine"].native["mountpoint"], "it is not ours")
+	assert.Equal(t, "/mine", s.pool.state.fs["tank/z/mine"].native["mountpoint"], "foreign datasets are not changed")
 }

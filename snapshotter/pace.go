@@ -5,25 +5,25 @@ import (
 	"time"
 )
 
-// All that is destroyed at a time is freed in one txg, which everybody who prepares
-// or commits meanwhile waits for.
+// The datasets of a batch are destroyed in one txg, for which every concurrent Prepare
+// and Commit waits.
 const (
-	// quietBatch is how many datasets are destroyed at a time when nobody is at
-	// work, or somebody waits for the room. More would save little: what one costs
-	// is more than its share of a txg.
+	// quietBatch is how many datasets are destroyed in one batch while no operation
+	// writes, or when a caller waits for the space. A larger batch would save little:
+	// a dataset costs more than its share of a txg.
 	quietBatch = 8
-	// quietFor is how long nobody may have been at work for that. While somebody is
-	// they go one by one.
+	// quietPeriod is how long no operation may have written for that. Otherwise a batch
+	// is one dataset.
 	quietPeriod = time.Second
 )
 
-// mayHurry tells whether much may be done at a time: nobody is at work, or somebody
-// waits for it.
+// mayBatch reports whether batches may be large: no operation writes, or a caller waits
+// for the cleanup.
 func (s *Snapshotter) mayBatch(ctx context.Context) bool {
 	return isUrgent(ctx) || s.cleanup.hasWaiters() || s.activity.isQuiet(quietPeriod, time.Now())
 }
 
-// paced cuts what is to be destroyed into batches, as long as do has no error.
+// inBatches calls do with batches of order, until do returns an error.
 func (s *Snapshotter) inBatches(ctx context.Context, order []string, do func(batch []string) error) error {
 	for len(order) > 0 {
 		n := 1

@@ -10,9 +10,9 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// While somebody is at work datasets go one by one; else, and where somebody waits
-// for the room, many at a time.
-func TestPace(t *testing.T) {
+// While an operation writes, batches are single datasets. Otherwise, and for a reclaim,
+// they are large.
+func TestBatchesAreSmallBesideOperations(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
@@ -30,17 +30,17 @@ func TestPace(t *testing.T) {
 			return sizes
 		}
 		many := []int{quietBatch, quietBatch, 1}
-		assert.Len(t, batches(s.ctx), len(order), "a daemon that has begun just now")
+		assert.Len(t, batches(s.ctx), len(order), "just started")
 		time.Sleep(quietPeriod)
-		assert.Equal(t, many, batches(s.ctx), "nobody was ever at work")
+		assert.Equal(t, many, batches(s.ctx), "no operation yet")
 		s.prepare("web", "")
-		assert.Len(t, batches(s.ctx), len(order), "just now somebody was")
-		assert.Equal(t, many, batches(withUrgent(s.ctx)), "somebody waits")
+		assert.Len(t, batches(s.ctx), len(order), "just after an operation")
+		assert.Equal(t, many, batches(withUrgent(s.ctx)), "a caller waits")
 		time.Sleep(quietPeriod)
 		assert.Equal(t, many, batches(s.ctx))
 		end := s.sn.Begin(s.ctx)
 		time.Sleep(quietPeriod)
-		assert.Len(t, batches(s.ctx), len(order), "somebody unpacks")
+		assert.Len(t, batches(s.ctx), len(order), "a layer is being unpacked")
 		end()
 	})
 }

@@ -15,23 +15,23 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// underPressure is a story with the three templates of threeWarm in a pool of that
-// size, which is so full that two of them go, or where it is 900 all three.
+// underPressure returns a story with the templates of threeCached in a pool of the given
+// size. Size 1000 makes an eviction of two of them due, size 900 of all three.
 func underPressure(t *testing.T, mode CleanupMode, size uint64) (s *story, a, b, c string) {
 	t.Helper()
 	s = begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, mode }))
 	a, b, c = threeCached(s)
 	require.NoError(t, s.sn.Clean(s.ctx, nil))
 	time.Sleep(time.Minute)
-	synctest.Wait() // nothing is owed, in no mode
+	synctest.Wait() // no cleanup is due, in any mode
 	s.resize(size)
 	return s, a, b, c
 }
 
 var allModes = []CleanupMode{CleanupGC, CleanupBackground, CleanupManual}
 
-// Neither a Prepare nor an unpacking waits for what is evicted under pressure, in
-// whatever mode cleanups are: there is room left.
+// Neither Prepare nor Apply waits for an eviction under pressure, in any cleanup mode,
+// because there is space left.
 func TestNothingWaitsForEvictionUnderPressure(t *testing.T) {
 	t.Parallel()
 	for _, mode := range allModes {
@@ -43,14 +43,14 @@ func TestNothingWaitsForEvictionUnderPressure(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					s, a, b, c := underPressure(t, mode, 1000)
-					letGo := s.slow("destroy")
+					resume := s.slow("destroy")
 					began := time.Now()
 					require.NoError(t, write(s))
 					require.NoError(t, second(s.sn.Prepare(s.ctx, "y", "")))
 					assert.Equal(t, began, time.Now())
 					synctest.Wait()
-					assert.True(t, s.has(a) && s.has(b) && s.has(c), "it hangs")
-					letGo()
+					assert.True(t, s.has(a) && s.has(b) && s.has(c), "the eviction is blocked")
+					resume()
 					synctest.Wait()
 					assert.True(t, s.has(a))
 					assert.False(t, s.has(b) || s.has(c))
@@ -62,9 +62,8 @@ func TestNothingWaitsForEvictionUnderPressure(t *testing.T) {
 	}
 }
 
-// Eviction under pressure ends behind the dataset that it is at when cleanups are
-// stopped, and none begins before the next cleanup; so it does when the daemon is
-// stopped, which waits for no more.
+// StopCleanup ends an eviction under pressure after the current dataset, and no other
+// begins before the next cleanup. Close ends it too, and does not wait for more.
 func TestEvictionUnderPressureIsStopped(t *testing.T) {
 	t.Parallel()
 	for _, mode := range allModes {
@@ -72,11 +71,11 @@ func TestEvictionUnderPressureIsStopped(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s, a, b, c := underPressure(t, mode, 900)
-				end := s.sn.Begin(s.ctx) // so that they go one by one
-				letGo := s.slow("destroy")
+				end := s.sn.Begin(s.ctx) // makes each batch a single dataset
+				resume := s.slow("destroy")
 				synctest.Wait()
 				assert.True(t, s.sn.StopCleanup())
-				letGo()
+				resume()
 				s.pool.interrupt(nil)
 				synctest.Wait()
 				assert.False(t, s.has(c))
@@ -84,72 +83,71 @@ func TestEvictionUnderPressureIsStopped(t *testing.T) {
 				time.Sleep(pressureInterval)
 				s.prepare("x", "")
 				synctest.Wait()
-				assert.True(t, s.has(b), "nothing begins by itself")
+				assert.True(t, s.has(b), "no eviction begins")
 				end()
 				require.NoError(t, s.sn.Clean(s.ctx, nil))
 				assert.False(t, s.has(b))
-				assert.NotContains(t, s.log.String(), "could not be")
+				assert.NotContains(t, s.log.String(), "failed")
 				s.requireInvariants()
 			})
 		})
-		t.Run(string(mode)+" by the end", func(t *testing.T) {
+		t.Run(string(mode)+" by Close", func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s, a, b, c := underPressure(t, mode, 900)
 				defer s.sn.Begin(s.ctx)()
-				letGo := s.slow("destroy")
+				resume := s.slow("destroy")
 				synctest.Wait()
 				closed := make(chan error, 1)
 				go func() { closed <- s.sn.Close() }()
 				synctest.Wait()
-				letGo()
+				resume()
 				require.NoError(t, <-closed)
 				assert.False(t, s.has(c))
 				assert.True(t, s.has(a) && s.has(b))
-				assert.NotContains(t, s.log.String(), "could not be")
+				assert.NotContains(t, s.log.String(), "failed")
 			})
 		})
 	}
 }
 
-// Eviction that no caller waits for makes way for a cleanup that one does wait for.
-func TestEvictionUnderPressureMakesWay(t *testing.T) {
+// An eviction for which no caller waits yields to a cleanup for which one does.
+func TestEvictionUnderPressureYieldsToCleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, a, b, c := underPressure(t, CleanupManual, 900)
 		defer s.sn.Begin(s.ctx)()
-		letGo := s.slow("destroy")
+		resume := s.slow("destroy")
 		synctest.Wait()
 		done := make(chan error, 1)
 		var last Progress
 		go func() { done <- s.sn.Clean(s.ctx, func(p Progress) { last = p }) }()
 		synctest.Wait()
-		letGo()
+		resume()
 		require.NoError(t, <-done)
-		assert.False(t, s.has(a) || s.has(b) || s.has(c), "the cleanup ends with the same sweep")
-		assert.Equal(t, 2, last.Destroyed, "all but the one that the eviction was at")
+		assert.False(t, s.has(a) || s.has(b) || s.has(c), "the cleanup evicts the rest")
+		assert.Equal(t, 2, last.Destroyed, "all but the one that the eviction destroyed")
 		s.pool.interrupt(nil)
-		assert.NotContains(t, s.log.String(), "could not be")
+		assert.NotContains(t, s.log.String(), "failed")
 		s.requireInvariants()
 	})
 }
 
-// A cleanup that is under way when there is pressure does its work: no second one
-// begins beside it.
+// A running cleanup evicts under pressure, and no second eviction begins beside it.
 func TestNoEvictionBesideACleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, _, b, c := underPressure(t, CleanupManual, 900)
 		s.prepare("gone", "")
 		s.remove("gone")
-		letGo := s.slow("destroy")
+		resume := s.slow("destroy")
 		done := make(chan error, 1)
 		go func() { done <- s.sn.Clean(s.ctx, nil) }()
 		synctest.Wait()
 		time.Sleep(pressureInterval)
 		s.prepare("x", "")
 		synctest.Wait()
-		letGo()
+		resume()
 		require.NoError(t, <-done)
 		assert.False(t, s.has(b) || s.has(c))
 		s.pool.interrupt(nil)
@@ -157,31 +155,30 @@ func TestNoEvictionBesideACleanup(t *testing.T) {
 	})
 }
 
-// A layer that is asked for while something is being evicted stays: it is in use from
-// then on.
-func TestEvictionKeepsWhatIsAskedForMeanwhile(t *testing.T) {
+// A layer that is requested during an eviction is in use, and is kept.
+func TestEvictionKeepsLayersRequestedMeanwhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, a, b, c := underPressure(t, CleanupManual, 1000)
-		letGo := s.slow("space") // which is asked before anything is planned
+		resume := s.slow("space") // the call before the plan is made
 		s.prepare("x", "")
 		synctest.Wait()
 		_, unpacked := s.pull("default", "", chain("c"), hundred)
 		assert.False(t, unpacked)
-		letGo()
+		resume()
 		synctest.Wait()
 		assert.True(t, s.has(c))
-		assert.False(t, s.has(b) || s.has(a), "these go in its place")
+		assert.False(t, s.has(b) || s.has(a), "evicted in its place")
 		s.pool.interrupt(nil)
 		s.requireInvariants()
 	})
 }
 
-// longChain is the i-th of many chain IDs.
+// longChain returns the i-th of many chain IDs.
 func longChain(i int) string { return fmt.Sprintf("sha256:%064x", i) }
 
-// What makes room for callers ends when none of them waits any more.
-func TestRoomIsMadeOnlyWhileACallerWaits(t *testing.T) {
+// A reclaim ends when its last caller has given up.
+func TestReclaimEndsWithItsLastCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
@@ -193,7 +190,7 @@ func TestRoomIsMadeOnlyWhileACallerWaits(t *testing.T) {
 		s.cleanup()
 		before := len(s.templates())
 		s.resize(100 * templates)
-		letGo := s.slow("destroy")
+		resume := s.slow("destroy")
 		errs := make(chan error, 2)
 		first, leave := context.WithCancel(s.ctx)
 		other, leaveToo := context.WithCancel(s.ctx)
@@ -206,26 +203,26 @@ func TestRoomIsMadeOnlyWhileACallerWaits(t *testing.T) {
 		require.ErrorIs(t, <-errs, context.Canceled)
 		leaveToo()
 		synctest.Wait()
-		letGo()
+		resume()
 		s.pool.interrupt(nil)
 		require.ErrorIs(t, <-errs, context.Canceled)
 		synctest.Wait()
-		assert.Len(t, s.templates(), before-quietBatch, "the batch that was under way")
-		s.remove("x", "y") // what was begun may have come to its end
+		assert.Len(t, s.templates(), before-quietBatch, "only the current batch was destroyed")
+		s.remove("x", "y") // the operations may have succeeded
 		synctest.Wait()
 		s.requireInvariants()
 		assert.Empty(t, heldLocks(s.sn))
 	})
 }
 
-// One caller that goes takes the room from no other.
-func TestRoomIsMadeForTheCallerThatIsLeft(t *testing.T) {
+// A reclaim continues while one of its callers waits.
+func TestReclaimContinuesForTheRemainingCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
 		a, b, c := threeCached(s)
 		s.resize(900)
-		letGo := s.slow("destroy")
+		resume := s.slow("destroy")
 		ctx, leave := context.WithCancel(s.ctx)
 		gone, stays := make(chan error, 1), make(chan error, 1)
 		go func() { gone <- second(s.sn.Prepare(ctx, "x", "")) }()
@@ -234,7 +231,7 @@ func TestRoomIsMadeForTheCallerThatIsLeft(t *testing.T) {
 		synctest.Wait()
 		leave()
 		require.ErrorIs(t, <-gone, context.Canceled)
-		letGo()
+		resume()
 		require.NoError(t, <-stays)
 		assert.False(t, s.has(a) || s.has(b) || s.has(c))
 		s.pool.interrupt(nil)
@@ -244,9 +241,9 @@ func TestRoomIsMadeForTheCallerThatIsLeft(t *testing.T) {
 	})
 }
 
-// Close ends what makes room: neither it nor the callers wait for more than the batch
-// that is under way, nor for frees.
-func TestCloseEndsWhatMakesRoom(t *testing.T) {
+// Close ends a reclaim. Neither Close nor the callers wait for more than the current batch,
+// nor until ZFS has freed it.
+func TestCloseEndsReclaim(t *testing.T) {
 	t.Parallel()
 	for _, call := range []string{"destroy", "wait"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -262,7 +259,7 @@ func TestCloseEndsWhatMakesRoom(t *testing.T) {
 			before := len(s.templates())
 			partial := s.dataset(key)
 			s.resize(100 * templates)
-			letGo := s.slow(call)
+			resume := s.slow(call)
 			errs := make(chan error, 2)
 			go func() { errs <- second(s.sn.Prepare(s.ctx, "x", "")) }()
 			synctest.Wait()
@@ -275,7 +272,7 @@ func TestCloseEndsWhatMakesRoom(t *testing.T) {
 			go func() { closed <- s.sn.Close() }()
 			synctest.Wait()
 			began := time.Now()
-			letGo()
+			resume()
 			for range 2 {
 				err := <-errs
 				require.Error(t, err)

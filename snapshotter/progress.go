@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Progress is how far a cleanup has come.
+// Progress is the progress of a cleanup, in datasets.
 type Progress struct {
-	Looked    int // datasets that were destroyed or had to stay
-	Of        int // as far as it is known by now
+	Looked    int // tried: destroyed or left
+	Of        int // to try, as far as known
 	Destroyed int
 }
 
-// What a cleanup is told by its context.
+// The options of a cleanup in its context.
 type (
 	progressKey struct{}
 	idleKey     struct{}
@@ -20,52 +20,52 @@ type (
 	askedKey    struct{}
 )
 
-// teller counts for whoever wants to hear.
+// progressReporter counts the progress of a cleanup and reports it.
 type progressReporter struct {
-	now  Progress
-	tell func(Progress)
+	now    Progress
+	report func(Progress)
 }
 
-func withProgress(ctx context.Context, tell func(Progress)) context.Context {
-	if tell == nil {
+func withProgress(ctx context.Context, report func(Progress)) context.Context {
+	if report == nil {
 		return ctx
 	}
-	return context.WithValue(ctx, progressKey{}, &progressReporter{tell: tell})
+	return context.WithValue(ctx, progressKey{}, &progressReporter{report: report})
 }
 
-// progressOf adds to what there is to do and answers what to call as it is done.
+// progressOf adds more datasets to the progress and returns a function to call after each
+// batch.
 func progressOf(ctx context.Context, more int) func(looked, destroyed int) {
 	t, ok := ctx.Value(progressKey{}).(*progressReporter)
 	if !ok || more == 0 {
 		return func(int, int) {}
 	}
 	t.now.Of += more
-	t.tell(t.now)
+	t.report(t.now)
 	return func(looked, destroyed int) {
 		t.now.Looked += looked
 		t.now.Destroyed += destroyed
-		t.tell(t.now)
+		t.report(t.now)
 	}
 }
 
-// withIdle has datasets destroyed at the priority of what nobody waits for.
+// withIdle makes a cleanup destroy datasets with idle I/O priority.
 func withIdle(ctx context.Context) context.Context { return context.WithValue(ctx, idleKey{}, true) }
 
 func isIdle(ctx context.Context) bool { return ctx.Value(idleKey{}) != nil }
 
-// withUrgent has datasets destroyed as fast as can be: somebody waits for the room.
+// withUrgent makes a cleanup as fast as possible, because a caller waits for the space.
 func withUrgent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, urgentKey{}, true)
 }
 
 func isUrgent(ctx context.Context) bool { return ctx.Value(urgentKey{}) != nil }
 
-// withAsked is for a cleanup that a person asked for.
+// withAsked marks a cleanup that an administrator requested.
 func withAsked(ctx context.Context) context.Context { return context.WithValue(ctx, askedKey{}, true) }
 
-// retryTime is the time by which it is judged whether what could not be destroyed is
-// tried again. Who waits for room, or asks because he has just ended whatever was in
-// the way, is not told to come again later.
+// retryTime returns the time at which a cleanup evaluates backoffs. For a reclaim and for
+// an explicit request it is so late that every stuck dataset is tried again.
 func retryTime(ctx context.Context) time.Time {
 	if isUrgent(ctx) || ctx.Value(askedKey{}) != nil {
 		return time.Now().Add(maxBackoff)

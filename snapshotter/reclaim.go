@@ -15,14 +15,14 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// freeWait bounds how long it is waited for what was destroyed to come back.
+// freeTimeout bounds how long a reclaim waits until ZFS has freed destroyed datasets.
 const freeTimeout = 30 * time.Second
 
-// Room is what making room came to.
+// Reclaimed is the result of a reclaim.
 type Reclaimed struct {
-	Templates int    // warm ones that were evicted
-	Bytes     uint64 // of these
-	// Full is what is nearest to its end after that, and how near.
+	Templates int    // evicted cached templates
+	Bytes     uint64 // that they freed
+	// Full describes the fullest limit after the reclaim.
 	Full string
 }
 
@@ -41,45 +41,45 @@ func (r Reclaimed) String() string {
 	return what
 }
 
-// roomMaker lets all that run out of room while room is being made share it.
+// reclaimer runs one reclaim at a time. Callers that run out of space meanwhile share it.
 type reclaimer struct {
 	mu      sync.Mutex
 	current *reclaim
 	closed  bool
-	all     sync.WaitGroup // of those that are under way; one that ends may have another beside it
+	all     sync.WaitGroup // of all reclaims: the next one may begin before a cancelled one has ended
 }
 
-// making is room that is being made.
+// reclaim is a running reclaim.
 type reclaim struct {
-	end     context.CancelCauseFunc
-	callers int           // that wait for it; guarded by roomMaker.mu
-	done    chan struct{} // is closed behind the last change of what follows
-	room    Reclaimed
+	cancel  context.CancelCauseFunc
+	callers int           // that wait for it; guarded by reclaimer.mu
+	done    chan struct{} // closed when result and err are set
+	result  Reclaimed
 	err     error
 }
 
-// errNoCaller ends what makes room for callers that are all gone.
-var errNoCaller = fmt.Errorf("no caller waits for room any more: %w", context.Canceled)
+// errNoCaller cancels a reclaim for which no caller waits.
+var errNoCaller = fmt.Errorf("no caller waits for the reclaim any more: %w", context.Canceled)
 
-// makeRoom destroys all trash and all cached templates that can go and waits, for
-// some time, until their space can be written again. Callers that come while it is
-// being done share it. It goes on until the last of them is gone, and ends within a
-// batch then, or when the snapshotter is closed. cause is why it is wanted.
+// reclaimSpace destroys all garbage and all cached templates that can be destroyed, and
+// waits at most freeTimeout until ZFS has freed them. cause is the error of the operation
+// that ran out of space. Callers share a running reclaim. It ends after the current batch
+// when its last caller gave up, or when the snapshotter is closed.
 func (s *Snapshotter) reclaimSpace(ctx context.Context, cause error) (Reclaimed, error) {
-	m, err := s.reclaimer.join(ctx, func(ctx context.Context) (Reclaimed, error) { return s.reclaimAll(ctx, cause) })
+	c, err := s.reclaimer.join(ctx, func(ctx context.Context) (Reclaimed, error) { return s.reclaimAll(ctx, cause) })
 	if err != nil {
 		return Reclaimed{}, err
 	}
 	select {
-	case <-m.done:
-		return m.room, m.err
+	case <-c.done:
+		return c.result, c.err
 	case <-ctx.Done():
-		s.reclaimer.leave(m)
+		s.reclaimer.leave(c)
 		return Reclaimed{}, ctx.Err()
 	}
 }
 
-// join returns what is under way, or begins.
+// join joins the running reclaim, or starts one that runs do.
 func (r *reclaimer) join(ctx context.Context, do func(context.Context) (Reclaimed, error)) (*reclaim, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -93,58 +93,59 @@ func (r *reclaimer) join(ctx context.Context, do func(context.Context) (Reclaime
 	return r.current, nil
 }
 
-// begin wants the mutex held.
+// begin starts a reclaim. The caller holds r.mu.
 func (r *reclaimer) begin(ctx context.Context, do func(context.Context) (Reclaimed, error)) {
-	ctx, end := context.WithCancelCause(ctx)
-	m := &reclaim{end: end, done: make(chan struct{})}
-	r.current = m
+	ctx, cancel := context.WithCancelCause(ctx)
+	c := &reclaim{cancel: cancel, done: make(chan struct{})}
+	r.current = c
 	r.all.Go(func() {
-		defer end(nil)
-		m.room, m.err = do(ctx)
-		if why := context.Cause(ctx); why != nil {
-			m.err = why
+		defer cancel(nil)
+		c.result, c.err = do(ctx)
+		if cause := context.Cause(ctx); cause != nil {
+			c.err = cause
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.current == m {
+		if r.current == c {
 			r.current = nil
 		}
-		close(m.done)
+		close(c.done)
 	})
 }
 
-// leave is for a caller that waits no more. Who comes after the last one has left
-// begins anew.
-func (r *reclaimer) leave(m *reclaim) {
+// leave removes a caller that has given up. It cancels the reclaim if that was the last
+// caller; the next caller then starts another reclaim.
+func (r *reclaimer) leave(c *reclaim) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if m.callers--; m.callers > 0 {
+	if c.callers--; c.callers > 0 {
 		return
 	}
-	m.end(errNoCaller)
-	if r.current == m {
+	c.cancel(errNoCaller)
+	if r.current == c {
 		r.current = nil
 	}
 }
 
-// stop ends what is under way, waits for that and lets nothing more begin.
+// stop cancels the running reclaim, waits until all have ended and rejects later ones.
 func (r *reclaimer) stop() {
 	r.mu.Lock()
 	r.closed = true
 	if r.current != nil {
-		r.current.end(errClosed)
+		r.current.cancel(errClosed)
 	}
 	r.mu.Unlock()
 	r.all.Wait()
 }
 
+// reclaimAll runs a reclaim for an operation that failed with cause.
 func (s *Snapshotter) reclaimAll(ctx context.Context, cause error) (Reclaimed, error) {
 	before, err := Limits(ctx, s.pool, s.config.Base)
 	if err != nil {
 		return Reclaimed{}, err
 	}
 	policy := s.config.policy()
-	// Where nothing comes back of what is destroyed, what is warm would go for nothing.
+	// Evicting templates is useless if it frees nothing.
 	policy.All = space.Tightest(limitsFor(before, cause)).Blocked == ""
 	release, err := s.cleanup.acquire(ctx)
 	if err != nil {
@@ -152,30 +153,30 @@ func (s *Snapshotter) reclaimAll(ctx context.Context, cause error) (Reclaimed, e
 	}
 	gone, err := s.cleanWithPolicy(withUrgent(ctx), policy)
 	release()
-	room := Reclaimed{Templates: gone.templates, Bytes: gone.bytes}
-	if err != nil && !outOfSpace(err) { // else it is not back yet, and the queue writes the rest
-		return room, err
+	result := Reclaimed{Templates: gone.templates, Bytes: gone.bytes}
+	if err != nil && !outOfSpace(err) { // out of space: not freed yet, and the queue writes the removals later
+		return result, err
 	}
 	waiting, cancel := context.WithTimeout(ctx, freeTimeout)
 	defer cancel()
 	if err := s.pool.WaitFreed(waiting); err != nil && ctx.Err() == nil {
-		log.G(ctx).WithError(err).Warn("what was destroyed has not all come back yet")
+		log.G(ctx).WithError(err).Warn("destroyed datasets are not freed yet")
 	}
 	limits, err := Limits(ctx, s.pool, s.config.Base)
 	if err != nil {
-		return room, err
+		return result, err
 	}
 	full := space.Fullest(limits)
-	room.Full = full.String()
+	result.Full = full.String()
 	if full.Blocked != "" {
-		room.Full += "; " + full.Blocked
+		result.Full += "; " + full.Blocked
 	}
-	return room, nil
+	return result, nil
 }
 
-// thoseOf are the limits that may have been meant by what ZFS answered. A quota that
-// is written beyond is EDQUOT. ENOSPC is a pool that is full or, to promote, a quota on
-// where the template goes: never one that nothing warm is under.
+// limitsFor returns the limits that cause may be about. A write beyond a quota fails with
+// EDQUOT. ENOSPC means that the pool is full or, for a promote, that a quota above the
+// template is reached: never a quota that bounds no cached template.
 func limitsFor(limits []space.Limit, cause error) []space.Limit {
 	quota := errors.Is(cause, zfs.ErrQuota) || errors.Is(cause, syscall.EDQUOT)
 	return slices.DeleteFunc(slices.Clone(limits), func(l space.Limit) bool {
@@ -183,38 +184,39 @@ func limitsFor(limits []space.Limit, cause error) []space.Limit {
 	})
 }
 
-// outOfRoom tells whether ZFS refused something for want of space.
+// outOfSpace reports whether ZFS refused an operation for lack of space.
 func outOfSpace(err error) bool {
 	return errors.Is(err, zfs.ErrNoSpace) || errors.Is(err, zfs.ErrQuota)
 }
 
-// withRoom does what takes space. Where there is none room is made, and it is
-// tried once more; not where a first part may be left, which the caller takes back.
+// withReclaim runs do. If do runs out of space, withReclaim reclaims space and runs do
+// once more. It does not if do may have left a part of its work: the caller rolls that
+// back.
 func (s *Snapshotter) withReclaim(ctx context.Context, do func() error) error {
 	err := do()
 	if !outOfSpace(err) || ambiguous(err) {
 		return err
 	}
-	log.G(ctx).WithError(err).Warn("there is no room: cached templates are evicted, and it is tried once more")
-	room, roomErr := s.reclaimSpace(ctx, err)
-	if roomErr != nil {
-		return fmt.Errorf("%w (and room could not be made: %s)", err, roomErr.Error())
+	log.G(ctx).WithError(err).Warn("out of space, reclaiming space and retrying")
+	reclaimed, reclaimErr := s.reclaimSpace(ctx, err)
+	if reclaimErr != nil {
+		return fmt.Errorf("%w (failed to reclaim space: %s)", err, reclaimErr.Error())
 	}
 	if err = do(); outOfSpace(err) {
-		return fmt.Errorf("%w (tried twice: %s)", err, room)
+		return fmt.Errorf("%w (tried twice: %s)", err, reclaimed)
 	}
 	return err
 }
 
-// applier carries ops out.
+// applier applies ops to the pool.
 type applier func(ctx context.Context, ops ...zfs.Op) error
 
-// apply is the pool's Apply, with room made where there is none.
+// apply is the pool's Apply in withReclaim.
 func (s *Snapshotter) apply(ctx context.Context, ops ...zfs.Op) error {
 	return s.withReclaim(ctx, func() error { return s.pool.Apply(ctx, ops...) })
 }
 
-// catchUp is the queue's, with room made where there is none.
+// catchUp is the queue's catchUp in withReclaim.
 func (s *Snapshotter) catchUp(ctx context.Context) error {
 	return s.withReclaim(ctx, func() error { return s.queue.catchUp(ctx) })
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// counted counts the pool's calls by their names.
+// counted counts the pool's calls by name.
 func (s *story) counted() func(call string) int {
 	var mu sync.Mutex
 	calls := make(map[string]int)
@@ -35,14 +35,14 @@ func (s *story) counted() func(call string) int {
 	}
 }
 
-// Where there is no space for what is to be done everything that is warm goes, and
-// it is done once more; then it is the end.
-func TestRoomIsMadeOnce(t *testing.T) {
+// An operation that runs out of space is retried once, after all cached templates were
+// evicted.
+func TestOutOfSpaceIsRetriedOnceAfterReclaim(t *testing.T) {
 	t.Parallel()
 	for what, do := range map[string]func(s *story) error{
-		"prepare":                func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
-		"commit":                 func(s *story) error { return s.sn.Commit(s.ctx, "x", "web") },
-		"commit of what is used": func(s *story) error { return s.commitMounted("x", "web") },
+		"prepare":                 func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
+		"commit":                  func(s *story) error { return s.sn.Commit(s.ctx, "x", "web") },
+		"commit of a mounted one": func(s *story) error { return s.commitMounted("x", "web") },
 	} {
 		for _, option := range []func(*story){func(*story) {}, inSteps} {
 			synctest.Test(t, func(t *testing.T) {
@@ -53,8 +53,8 @@ func TestRoomIsMadeOnce(t *testing.T) {
 				calls := s.counted()
 				require.NoError(t, do(s), what)
 				assert.False(t, s.has(a) || s.has(b) || s.has(c), what)
-				assert.Equal(t, 1, calls("wait"), "the frees were waited for")
-				assert.Equal(t, 3, strings.Count(s.log.String(), "evicted a cached template"))
+				assert.Equal(t, 1, calls("wait"), "the reclaim waits until ZFS has freed the datasets")
+				assert.Equal(t, 3, strings.Count(s.log.String(), "evicted cached template"))
 				s.pool.edit(func(state *fakeState) { clear(state.mounted) })
 				s.requireInvariants()
 			})
@@ -74,15 +74,15 @@ func TestRoomIsMadeOnce(t *testing.T) {
 				s.resize(0)
 				s.pool.edit(func(state *fakeState) { clear(state.mounted) })
 				s.requireInvariants()
-				require.NoError(t, do(s), "and when there is room, it is done")
+				require.NoError(t, do(s), "succeeds when there is space")
 			})
 		}
 	}
 }
 
-// While a checkpoint keeps what is destroyed nothing warm goes for want of room in the
-// pool, but it does for a quota, which counts otherwise.
-func TestRoomAndACheckpoint(t *testing.T) {
+// While the pool has a checkpoint a full pool evicts nothing, because that frees nothing.
+// A full quota still does: it does not count the checkpoint.
+func TestCheckpointPreventsEvictionForThePoolOnly(t *testing.T) {
 	t.Parallel()
 	for _, quota := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestRoomAndACheckpoint(t *testing.T) {
 			s.pool.edit(func(state *fakeState) { state.point = true })
 			err := second(s.sn.Prepare(s.ctx, "x", "base"))
 			if quota {
-				require.NoError(t, err) // the fake knows no checkpoint but by its name
+				require.NoError(t, err) // the fake pool frees destroyed datasets in spite of a checkpoint
 				assert.False(t, s.has(a) || s.has(b) || s.has(c))
 				return
 			}
@@ -110,9 +110,9 @@ func TestRoomAndACheckpoint(t *testing.T) {
 	}
 }
 
-// Where a first part of what was refused may be left it is not tried again, but
-// taken back: a second attempt would meet the remains of the first.
-func TestRoomIsNotMadeForWhatIsInDoubt(t *testing.T) {
+// An operation that may have left a part of its work is rolled back, not retried: a retry
+// would find the remains of the first attempt.
+func TestOutOfSpaceWithUnknownOutcomeIsRolledBack(t *testing.T) {
 	t.Parallel()
 	s := begin(t)
 	done := false
@@ -121,26 +121,26 @@ func TestRoomIsNotMadeForWhatIsInDoubt(t *testing.T) {
 			return nil
 		}
 		done = true
-		return errors.Join(fakeError("clone", "x", zfs.ErrNoSpace), errors.New("and it could not be taken back"))
+		return errors.Join(fakeError("clone", "x", zfs.ErrNoSpace), errors.New("the rollback failed"))
 	}
 	err := second(s.sn.Prepare(s.ctx, "web", ""))
 	require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
-	assert.ErrorContains(t, err, "could not be taken back")
+	assert.ErrorContains(t, err, "the rollback failed")
 	assert.Empty(t, s.names())
 	s.requireInvariants()
 	s.prepare("web", "")
 	s.requireInvariants()
 }
 
-// commitMounted commits a container that is in use.
+// commitMounted commits a mounted snapshot.
 func (s *story) commitMounted(name, key string) error {
 	dataset := s.dataset(key)
 	s.pool.edit(func(state *fakeState) { state.mounted[dataset] = true })
 	return s.sn.Commit(s.ctx, name, key)
 }
 
-// Everybody who runs out of space while room is being made shares it.
-func TestRoomIsMadeForAllAtOnce(t *testing.T) {
+// All operations that run out of space during a reclaim share it.
+func TestConcurrentOperationsShareAReclaim(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
@@ -157,7 +157,7 @@ func TestRoomIsMadeForAllAtOnce(t *testing.T) {
 				}
 			case "destroy":
 				<-all
-				time.Sleep(time.Second) // until each of them waits for the room
+				time.Sleep(time.Second) // until each of them waits for the reclaim
 			case "wait":
 				waits.Add(1)
 			}
@@ -174,9 +174,9 @@ func TestRoomIsMadeForAllAtOnce(t *testing.T) {
 	})
 }
 
-// So do layers that do not fit, and of each what was unpacked is gone before any is
-// unpacked again.
-func TestRenewalsShareTheRoom(t *testing.T) {
+// Concurrent renewals share a reclaim, and all their old runtimes are destroyed before any
+// layer is unpacked again.
+func TestConcurrentRenewalsShareAReclaim(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
@@ -193,7 +193,7 @@ func TestRenewalsShareTheRoom(t *testing.T) {
 		s.pool.interrupt(func(call string) error {
 			switch call {
 			case "destroy":
-				time.Sleep(time.Second) // until each of them waits for the room
+				time.Sleep(time.Second) // until each of them waits for the reclaim
 			case "wait":
 				waits.Add(1)
 			}
@@ -208,7 +208,7 @@ func TestRenewalsShareTheRoom(t *testing.T) {
 		}
 		each.Wait()
 		s.pool.interrupt(nil)
-		assert.LessOrEqual(t, waits.Load(), int32(2), "the first, and one for those that came while it destroyed")
+		assert.LessOrEqual(t, waits.Load(), int32(2), "the first, and one for the callers that joined while it destroyed")
 		for _, partial := range partials {
 			assert.False(t, s.has(partial))
 		}
@@ -216,16 +216,15 @@ func TestRenewalsShareTheRoom(t *testing.T) {
 	})
 }
 
-// A cleanup that is under way and a commit that needs room wait for nobody in a
-// circle.
-func TestRoomForACommitDuringACleanup(t *testing.T) {
+// A running cleanup and a commit that reclaims space do not deadlock.
+func TestReclaimForACommitDuringACleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t, keepCached(0))
 		name, _ := s.pull("default", "", chain("a"), hundred)
 		key := s.backend("k8s.io", "extract-2-x "+chain("a"))
 		require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
-		s.remove(name) // it is warm, and a cleanup may have it
+		s.remove(name) // the template is cached, and a cleanup may destroy it
 		failed := false
 		s.pool.interrupt(func(call string) error {
 			if call == "apply" && !failed {
@@ -241,9 +240,9 @@ func TestRoomForACommitDuringACleanup(t *testing.T) {
 	})
 }
 
-// An extraction that ran out of space gets a fresh clone under its key, in a pool
-// from which everything that could go is gone.
-func TestRenew(t *testing.T) {
+// Renew gives an extraction that ran out of space a new clone under its key, after all
+// cached templates were evicted.
+func TestRenewReplacesTheRuntimeAfterReclaim(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
@@ -255,27 +254,27 @@ func TestRenew(t *testing.T) {
 		s.write(key, "partial;")
 		s.resize(900)
 		before := s.stat(key)
-		fresh, made, err := s.sn.Renew(s.ctx, partial, zfs.ErrNoSpace)
+		fresh, reclaimed, err := s.sn.Renew(s.ctx, partial, zfs.ErrNoSpace)
 		require.NoError(t, err)
-		assert.Equal(t, "3 cached templates of 300B were evicted, and pool tank is 77% full (700B of 900B)", made)
+		assert.Equal(t, "3 cached templates of 300B were evicted, and pool tank is 77% full (700B of 900B)", reclaimed)
 		assert.False(t, s.has(a) || s.has(b) || s.has(c) || s.has(partial))
 		assert.Equal(t, fresh, s.dataset(key))
 		assert.NotEqual(t, partial, fresh)
 		assert.Equal(t, before, s.stat(key))
-		assert.Equal(t, hundred, s.visible()[key].Content, "what its parent has, and nothing else")
+		assert.Equal(t, hundred, s.visible()[key].Content, "the content of its parent only")
 		s.requireInvariants()
 		s.write(key, "whole;")
 		name := s.backend("default", chain("e"))
 		s.commit(name, key, ref(chain("e")))
-		assert.Contains(t, s.templateOf(name), chain("e"), "it is the layer it was to be")
+		assert.Contains(t, s.templateOf(name), chain("e"), "the template is the layer")
 		s.crash()
 		assert.Equal(t, hundred+"whole;", s.visible()[name].Content)
 		s.requireInvariants()
 	})
 }
 
-// Nothing is thrown away that is not a layer being unpacked.
-func TestRenewOfOtherThings(t *testing.T) {
+// Renew and Discard change nothing but extractions.
+func TestRenewRefusesOtherDatasets(t *testing.T) {
 	t.Parallel()
 	s := begin(t)
 	s.layer("base", "", "b;")
@@ -291,8 +290,8 @@ func TestRenewOfOtherThings(t *testing.T) {
 	s.requireInvariants()
 }
 
-// Where there is no room for a fresh clone either, nothing is left of it.
-func TestRenewWithoutRoom(t *testing.T) {
+// If the new clone does not fit either, the snapshot is removed.
+func TestRenewWithoutSpaceRemovesTheSnapshot(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
@@ -311,8 +310,8 @@ func TestRenewWithoutRoom(t *testing.T) {
 	})
 }
 
-// A layer that does not fit is removed whole.
-func TestDiscard(t *testing.T) {
+// Discard removes an extraction and destroys its runtime.
+func TestDiscardDestroysTheRuntime(t *testing.T) {
 	t.Parallel()
 	s := begin(t)
 	parent, _ := s.pull("default", "", chain("d"), hundred)
@@ -320,15 +319,15 @@ func TestDiscard(t *testing.T) {
 	require.NoError(t, second(s.sn.Prepare(s.ctx, key, parent)))
 	runtime := s.dataset(key)
 	require.NoError(t, s.sn.Discard(s.ctx, runtime))
-	assert.False(t, s.has(runtime), "and at once")
+	assert.False(t, s.has(runtime), "destroyed at once")
 	assert.Equal(t, []string{parent}, s.names())
 	require.NoError(t, s.sn.Remove(s.ctx, key), "as containerd does next")
 	s.remove(parent)
 	s.requireInvariants()
 }
 
-// Whoever waits for room can be called off; it is made all the same.
-func TestWaitingForRoomIsCancelled(t *testing.T) {
+// A caller that waits for a reclaim can be cancelled.
+func TestWaitingForAReclaimCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
@@ -346,14 +345,14 @@ func TestWaitingForRoomIsCancelled(t *testing.T) {
 		s.pool.interrupt(nil)
 		time.Sleep(time.Minute)
 		assert.False(t, s.has(a))
-		s.remove("x") // what was begun may have come to its end
+		s.remove("x") // the operation may have succeeded
 		s.requireInvariants()
 	})
 }
 
-// Every k-th call finds no space: each operation either succeeds or fails for want
-// of space, and when there is space again nothing is left over and all can be done.
-func TestEveryKthCallFindsNoRoom(t *testing.T) {
+// If every k-th call runs out of space, each operation succeeds or fails for lack of space.
+// When there is space again, nothing is left over and all operations succeed.
+func TestEveryKthCallRunsOutOfSpace(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []error{zfs.ErrNoSpace, zfs.ErrQuota} {
 		for k := 1; k <= 12; k++ {
@@ -378,7 +377,7 @@ func TestEveryKthCallFindsNoRoom(t *testing.T) {
 						second(s.sn.Prepare(s.ctx, key, "")), second(s.sn.View(s.ctx, key+" looked at", "")),
 						s.sn.Commit(s.ctx, key+" saved", key), s.sn.Remove(s.ctx, key+" saved"), s.sn.Cleanup(s.ctx),
 					} {
-						if !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) { // of what an earlier one did not make
+						if !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) { // because an earlier operation failed
 							assert.True(t, err == nil || errdefs.IsResourceExhausted(err), "%v", err)
 						}
 					}
@@ -396,9 +395,9 @@ func TestEveryKthCallFindsNoRoom(t *testing.T) {
 	}
 }
 
-// What others are writing can keep ZFS from promoting though there is room: a commit
-// waits for that and evicts nothing; not for ever, and not where there is no room.
-func TestACommitBesideWriters(t *testing.T) {
+// Concurrent writes can make ZFS refuse a promote although there is space. A commit retries
+// that for a while without evicting anything, but not if the pool is full.
+func TestCommitRetriesPromoteBesideWriters(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		refusals int
@@ -407,10 +406,10 @@ func TestACommitBesideWriters(t *testing.T) {
 		fits     bool
 		waits    bool
 	}{
-		"they end":          {refusals: 5, keeps: true, fits: true, waits: true},
-		"they never end":    {refusals: 1 << 20, waits: true},
-		"there is no room":  {refusals: 1, full: true, fits: true},
-		"nobody is writing": {keeps: true, fits: true},
+		"the writes end":   {refusals: 5, keeps: true, fits: true, waits: true},
+		"they never end":   {refusals: 1 << 20, waits: true},
+		"the pool is full": {refusals: 1, full: true, fits: true},
+		"no writes":        {keeps: true, fits: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -444,17 +443,17 @@ func TestACommitBesideWriters(t *testing.T) {
 	}
 }
 
-// A commit that the quota of the templates refuses does not wait for writers.
-func TestACommitIntoAFullQuotaOfTemplates(t *testing.T) {
+// A commit that fails for a quota on storage does not wait for writers.
+func TestCommitIntoAFullQuotaReclaimsAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
 		threeCached(s)
 		s.quota("tank/z/storage", "300") // as much as is in it
-		attempts, room := 0, false
+		attempts, reclaimed := 0, false
 		s.pool.interrupt(func(call string) error {
-			room = room || call == "destroy"
-			if call == "apply" && !room {
+			reclaimed = reclaimed || call == "destroy"
+			if call == "apply" && !reclaimed {
 				attempts++
 				return fakeError("promote", "tank/z/storage/x", zfs.ErrQuota)
 			}
@@ -463,13 +462,13 @@ func TestACommitIntoAFullQuotaOfTemplates(t *testing.T) {
 		began := time.Now()
 		require.NoError(t, s.sn.Commit(s.ctx, "saved", "web"))
 		assert.Less(t, time.Since(began), 5*time.Second)
-		assert.Less(t, attempts, 5, "attempts before room was made")
+		assert.Less(t, attempts, 5, "attempts before the reclaim")
 	})
 }
 
-// What was destroyed for room is not back at once: a removal that cannot be written
-// before that is no reason not to try again.
-func TestRoomThatComesBackLater(t *testing.T) {
+// ZFS frees destroyed datasets later. A pending removal that cannot be written before that
+// does not prevent the retry.
+func TestReclaimSucceedsAlthoughRemovalsCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := begin(t)
@@ -478,9 +477,9 @@ func TestRoomThatComesBackLater(t *testing.T) {
 		s.view("gone", "base")
 		s.cleanup()
 		s.remove("gone")
-		room := false
+		freed := false
 		s.pool.interrupt(func(call string) error {
-			if room = room || call == "wait"; !room && call == "apply" {
+			if freed = freed || call == "wait"; !freed && call == "apply" {
 				return fakeError("set", "x", zfs.ErrNoSpace)
 			}
 			return nil

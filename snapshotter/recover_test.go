@@ -178,8 +178,8 @@ func TestStrangeRuntimesAreLeftAlone(t *testing.T) {
 			s.cleanup()
 			s.cleanup()
 			assert.Contains(t, s.datasets(), runtime)
-			assert.Equal(t, 1, strings.Count(s.log.String(), "could not be destroyed"), "and it is said why its template stays")
-			assert.Contains(t, s.log.String(), "somebody made a clone")
+			assert.Equal(t, 1, strings.Count(s.log.String(), "failed to destroy dataset"), "and it is said why its template stays")
+			assert.Contains(t, s.log.String(), "foreign clones")
 		})
 	}
 }

@@ -13,19 +13,19 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Renew begins an extraction anew that ran out of room: it destroys the runtime
-// and all that is in it, makes room, and answers a fresh clone with the same key,
-// and in words what making room came to. Where the clone cannot be made the
-// snapshot is gone, as if it had been removed. cause is what ZFS answered.
+// Renew replaces the runtime of an extraction that ran out of space with cause. It
+// destroys the runtime with its contents, reclaims space, and clones the template again
+// under the same key. It returns the new runtime and a description of the reclaim. If
+// the clone fails, the snapshot is removed.
 //
-// FailedPrecondition, and nothing is done, where the dataset is no runtime that a
-// layer is being unpacked into: what else is in it may be the only copy.
-func (s *Snapshotter) Renew(ctx context.Context, dataset string, cause error) (fresh, made string, err error) {
-	answer, err := settle(ctx, s, func(ctx context.Context) ([2]string, error) {
-		fresh, room, err := s.renew(ctx, dataset, cause)
-		return [2]string{fresh, room.String()}, err
+// Renew returns FailedPrecondition, and changes nothing, if dataset is not the runtime of
+// an extraction: any other runtime may hold the only copy of its contents.
+func (s *Snapshotter) Renew(ctx context.Context, dataset string, cause error) (fresh, reclaimed string, err error) {
+	result, err := settle(ctx, s, func(ctx context.Context) ([2]string, error) {
+		fresh, reclaimed, err := s.renew(ctx, dataset, cause)
+		return [2]string{fresh, reclaimed.String()}, err
 	})
-	return answer[0], answer[1], err
+	return result[0], result[1], err
 }
 
 func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (string, Reclaimed, error) {
@@ -44,27 +44,27 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	if err != nil {
 		return "", Reclaimed{}, err
 	}
-	// A caller that is gone by now gets no clone, nor does one whose key was removed: what
-	// was begun ends as a Remove.
-	room, err := s.reclaimSpace(ctx, cause)
+	// No clone is made if the caller gave up or the key was removed meanwhile: the
+	// operation then ends as a Remove.
+	reclaimed, err := s.reclaimSpace(ctx, cause)
 	if err == nil && s.index.isGarbage(dataset) {
-		room, err = s.reclaimSpace(ctx, cause) // the first was under way before there was this to destroy
+		reclaimed, err = s.reclaimSpace(ctx, cause) // the first reclaim began before the runtime was garbage
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
 		abandon()
-		return "", room, fmt.Errorf("making room for %q: %w", key, err)
+		return "", reclaimed, fmt.Errorf("failed to reclaim space for %q: %w", key, err)
 	}
 	r := &record{id: layout.NewID(), seq: s.index.next(), info: old.info, template: old.template, target: old.target, remapped: old.remapped, lost: old.lost}
 	r.dataset = s.config.Base.Clone(key, r.id)
 	if err := s.writeClone(ctx, r, nil, s.pool.Apply); err != nil {
 		abandon()
-		return "", room, poolError(fmt.Sprintf("fresh clone for %q, though %s", key, room), err)
+		return "", reclaimed, poolError(fmt.Sprintf("clone for %q after a reclaim (%s)", key, reclaimed), err)
 	}
 	s.index.add(r, r.template)
-	return r.dataset, room, nil
+	return r.dataset, reclaimed, nil
 }
 
 func (x *index) isGarbage(dataset string) bool {
@@ -73,7 +73,8 @@ func (x *index) isGarbage(dataset string) bool {
 	return x.garbage[dataset] != nil
 }
 
-// extraction answers the key of the extraction that has this runtime.
+// extraction returns the key of the extraction whose runtime is dataset. It returns
+// FailedPrecondition if there is none.
 func (x *index) extraction(dataset string) (key string, err error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -82,11 +83,11 @@ func (x *index) extraction(dataset string) (key string, err error) {
 			return r.info.Name, nil
 		}
 	}
-	return "", fmt.Errorf("%s is not a layer that is being unpacked: %w", dataset, errdefs.ErrFailedPrecondition)
+	return "", fmt.Errorf("%s is not the runtime of an extraction: %w", dataset, errdefs.ErrFailedPrecondition)
 }
 
-// discardPartial takes an extraction's record from its runtime, which is trash then.
-// The place of the record is kept: abandon gives it up.
+// discardExtraction removes an extraction's record, so that its runtime becomes garbage.
+// The record's parent and template stay reserved until the caller calls abandon.
 func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string) (old *record, abandon func(), err error) {
 	x := s.index
 	if old, err = x.get(key); err != nil {
@@ -95,7 +96,7 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 	if old.dataset != dataset {
 		return nil, nil, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 	}
-	doing := fmt.Sprintf("discard of what was unpacked for %q", key)
+	doing := fmt.Sprintf("discard of the extraction %q", key)
 	if err := s.catchUp(ctx); err != nil {
 		return nil, nil, poolError(doing, err)
 	}
@@ -121,13 +122,13 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 	}, nil
 }
 
-// Discard removes an extraction for which there is no room, and destroys what is
-// in its runtime at once. It does nothing to what is no extraction.
+// Discard removes an extraction that does not fit, and runs a cleanup that destroys its
+// runtime. It does nothing if dataset is not the runtime of an extraction.
 func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
 	return settleErr(ctx, s, func(ctx context.Context) error {
 		key, err := s.index.extraction(dataset)
 		if errdefs.IsFailedPrecondition(err) {
-			return nil // it is gone already, or is not ours to remove
+			return nil // removed already, or not an extraction
 		}
 		if err != nil {
 			return err
@@ -136,7 +137,7 @@ func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
 			return err
 		}
 		if err := s.clean(context.WithoutCancel(ctx)); err != nil {
-			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("what was unpacked of a layer that does not fit waits for the next cleanup")
+			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("failed to destroy discarded extraction")
 		}
 		return nil
 	})

@@ -135,7 +135,7 @@ func TestAHeldMountThatStays(t *testing.T) {
 		require.NoError(t, s.sn.Clean(s.ctx, nil))
 		assert.True(t, s.has(web))
 		assert.False(t, s.has(template))
-		assert.Contains(t, s.log.String(), "not unmounted")
+		assert.Contains(t, s.log.String(), "failed to unmount held mount")
 		k.stuck.Delete(web)
 		s.later()
 		assert.False(t, s.has(web))
