@@ -81,6 +81,9 @@ func measure(ctx context.Context, p plan, o rig.Options) (err error) {
 	if err := b.startBelow(ctx, math.MaxInt); err != nil {
 		return err
 	}
+	if err := b.measureImports(ctx); err != nil {
+		return err
+	}
 	return errors.Join(b.failed...)
 }
 

@@ -177,6 +177,28 @@ func (b *bench) runContainer(ctx context.Context, e *entrant, level int) error {
 	return e.Remove(ctx)
 }
 
+// measureImports measures how long it takes until an archive is an image that containers
+// can run from.
+func (b *bench) measureImports(ctx context.Context) error {
+	for _, e := range b.entrants {
+		e.spent = make(map[string]time.Duration)
+	}
+	for round := range b.imports {
+		err := b.turns(ctx, "imports", 0, func(ctx context.Context, e *entrant) error {
+			if err := e.RemoveImages(ctx); err != nil {
+				return err
+			}
+			unix.Sync()
+			return b.timed(e, report.Import, 0, 1, func() error { return e.Import(ctx, b.archive) })
+		})
+		if err != nil {
+			return err
+		}
+		b.say("imports: round %d of %d", round+1, b.imports)
+	}
+	return nil
+}
+
 // reclaimPoll is how often it is looked whether the space is back.
 const reclaimPoll = 20 * time.Millisecond
 

@@ -33,7 +33,7 @@ func app() *cli.App {
 	return &cli.App{
 		Name: "bench", Usage: "measure zfstpl beside other snapshotters",
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{measureCommand(), scaleCommand(), fewCommand(), layersCommand(), cleanupsCommand(), reportCommand()},
+		Commands:        []*cli.Command{measureCommand(), scaleCommand(), fewCommand(), layersCommand(), cleanupsCommand(), mountsCommand(), reportCommand()},
 	}
 }
 
@@ -141,6 +141,27 @@ func cleanupsCommand() *cli.Command {
 				plan = quickCleanups
 			}
 			return measureCleanups(c.Context, plan, options)
+		},
+	}
+}
+
+func mountsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "mounts", Usage: "measure held mounts beside mounts of datasets, and write samples to the standard output",
+		Flags: append([]cli.Flag{quickFlag,
+			&cli.StringFlag{Name: "image", Usage: "measure the import of the image in the archive `FILE`", Required: true},
+		}, rigFlags...),
+		Action: func(c *cli.Context) error {
+			options, err := rigOptions(c)
+			if err != nil {
+				return err
+			}
+			plan := held
+			if c.Bool("quick") {
+				plan = quickHeld
+			}
+			plan.archive = c.String("image")
+			return measure(c.Context, plan, options)
 		},
 	}
 }

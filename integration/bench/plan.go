@@ -32,6 +32,9 @@ type plan struct {
 	starts      []int
 	startRounds int
 	idle        time.Duration // before the memory is looked at
+	// archive is an image that is imported so many times, after everything else.
+	archive string
+	imports int
 	// patience is what one contender may take for one thing, at one level:
 	// after that it has no further turn. It has one at least.
 	patience time.Duration
@@ -72,6 +75,23 @@ var quickScale = plan{
 	name: "quick", prefix: report.ScalePrefix, only: scale.only,
 	levels: []int{10, 100}, rounds: 1, cycles: 2,
 	starts: []int{100}, startRounds: 2, idle: 3 * time.Second,
+	patience: 20 * time.Second,
+}
+
+// held and quickHeld compare held mounts with mounts of datasets.
+var held = plan{
+	name: "full", prefix: report.HeldPrefix, only: []string{report.Native, report.ZFSMounts, report.OverlayZFS},
+	levels: []int{10}, rounds: 6, cycles: 3,
+	containers: 10, containerRounds: 15,
+	imports:  5,
+	patience: 5 * time.Minute,
+}
+
+var quickHeld = plan{
+	name: "quick", prefix: report.HeldPrefix, only: held.only,
+	levels: []int{10}, rounds: 1, cycles: 2,
+	containers: 10, containerRounds: 2,
+	imports:  1,
 	patience: 20 * time.Second,
 }
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # What 'make bench' runs: measures in the testbed's machine or, with
 # ZFSTPL_TEST_HOST=1, on this host (a pool on a file; nothing else is touched),
-# and makes the tables. bin/ is built already. HALF=snapshots, scale, few, layers
-# or cleanups measures one part anew and takes the others' last measurements, where
+# and makes the tables. bin/ is built already. HALF=snapshots, scale, few, layers,
+# cleanups or mounts measures one part anew and takes the others' last measurements, where
 # there are any. Arguments are passed on to the measuring program.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -13,22 +13,22 @@ quick) docs=out/bench out=out/bench && set -- --quick "$@" ;;
 *) echo "BENCH=$BENCH: want full or quick" >&2 && exit 1 ;;
 esac
 case ${HALF:=both} in
-both) halves="measure scale few layers cleanups" ;;
+both) halves="measure scale few layers cleanups mounts" ;;
 snapshots) halves=measure ;;
-scale | few | layers | cleanups) halves=$HALF ;;
-*) echo "HALF=$HALF: want both, snapshots, scale, few, layers or cleanups" >&2 && exit 1 ;;
+scale | few | layers | cleanups | mounts) halves=$HALF ;;
+*) echo "HALF=$HALF: want both, snapshots, scale, few, layers, cleanups or mounts" >&2 && exit 1 ;;
 esac
 mkdir -p "$out"
 
 measure() { # the half, and what the program takes
     if [ "${ZFSTPL_TEST_HOST:-}" = 1 ]; then
-        if [ "$1" = layers ]; then set -- "$@" --image "$(bin/image --print)"; fi
+        if [ "$1" = layers ] || [ "$1" = mounts ]; then set -- "$@" --image "$(bin/image --print)"; fi
         bin/bench "$@" --bin bin --containerd-bin "$(bin/testbed path containerd)"
         return
     fi
     local put=() image
     for program in bench app zfstpl containerd-zfstpl-grpc; do put+=(--put "bin/$program:/put/bin/"); done
-    if [ "$1" = layers ]; then
+    if [ "$1" = layers ] || [ "$1" = mounts ]; then
         image=$(bin/image --print)
         put+=(--put "$image:/put/image.tar")
         set -- "$@" --image /put/image.tar
@@ -46,7 +46,7 @@ for half in $halves; do
     mv "$out/$half.new" "$out/$half.txt"
 done
 in=()
-for half in measure scale few layers cleanups; do
+for half in measure scale few layers cleanups mounts; do
     if [ -s "$out/$half.txt" ]; then in+=(--in "$out/$half.txt"); fi
 done
 bin/bench report "${in[@]}" --out "$docs"

@@ -41,6 +41,7 @@ func makers() []maker {
 	}
 	return []maker{
 		{report.Native, zfstplBy("native", 0)},
+		{report.ZFSMounts, zfstplBy("native", most, "--mounts", "zfs")},
 		{report.Command, zfstplBy("command", most)},
 		{report.ZFSPlugin, makeZFSPlugin},
 		{report.OverlayZFS, makeOverlayZFS},
@@ -62,7 +63,7 @@ func (b *bench) setUp(ctx context.Context) error {
 		return err
 	}
 	for _, m := range makers() {
-		if len(b.only) > 0 && !slices.Contains(b.only, m.flag()) {
+		if len(b.only) > 0 && !slices.Contains(b.only, m.flag()) || len(b.only) == 0 && m.name == report.ZFSMounts {
 			continue
 		}
 		c, err := m.make(ctx, b, m.name)
@@ -93,16 +94,20 @@ func behindContainerd(ctx context.Context, b *bench, name string, s rig.Snapshot
 	if err := c.Unpack(ctx, b.image); err != nil {
 		return nil, err
 	}
-	return &contender.Contender{Snapshots: c.Through(count), RunContainer: c.RunContainer(imageName, "/app", "hello")}, nil
+	return &contender.Contender{Snapshots: c.Through(count), RunContainer: c.RunContainer(imageName, "/app", "hello"),
+		Import: c.Unpack, RemoveImages: c.RemoveImages}, nil
 }
 
-func zfstplBy(client string, most int) func(context.Context, *bench, string) (*contender.Contender, error) {
+func zfstplBy(client string, most int, flags ...string) func(context.Context, *bench, string) (*contender.Contender, error) {
 	return func(ctx context.Context, b *bench, name string) (*contender.Contender, error) {
 		d, err := b.rig.Base(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		if err := d.Start(ctx, client); err != nil {
+		if b.archive != "" {
+			flags = append(flags, "--cache-keep", "0s") // what is imported again is unpacked again
+		}
+		if err := d.Start(ctx, client, flags...); err != nil {
 			return nil, err
 		}
 		c, err := behindContainerd(ctx, b, name, rig.Snapshotter{Plugin: "zfstpl", Daemon: d}, d.Count)

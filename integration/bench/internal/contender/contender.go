@@ -39,6 +39,10 @@ type Contender struct {
 	Reclaimed func(context.Context) (bool, error)
 	// RunContainer runs a short container to its end; nil where none can be.
 	RunContainer func(ctx context.Context, id string) error
+	// Import imports an image from an archive and unpacks it, and RemoveImages removes
+	// all images. Both are nil if the contender has no containerd.
+	Import       func(ctx context.Context, archive string) error
+	RemoveImages func(ctx context.Context) error
 }
 
 // Change writes a few files into an active snapshot, as a container does.

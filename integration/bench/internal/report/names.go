@@ -7,8 +7,10 @@ import (
 
 // Contenders, as they are called in the results.
 const (
-	Native       = "zfstpl-native"
-	Command      = "zfstpl-command"
+	Native  = "zfstpl-native"
+	Command = "zfstpl-command"
+	// ZFSMounts is the native client with mounts = "zfs": no mount is held.
+	ZFSMounts    = "zfstpl-zfs-mounts"
 	ZFSPlugin    = "zfs-plugin"
 	OverlayZFS   = "overlayfs-zfs"
 	OverlayExt4  = "overlayfs-ext4"
@@ -25,6 +27,7 @@ const (
 var contenders = []struct{ name, title string }{
 	{Native, "zfstpl"},
 	{Command, "zfstpl, command client"},
+	{ZFSMounts, "zfstpl, `mounts = \"zfs\"`"},
 	{ZFSPlugin, "containerd's zfs plugin"},
 	{OverlayZFS, "overlayfs on ZFS"},
 	{OverlayExt4, "overlayfs on ext4"},
@@ -53,6 +56,10 @@ const (
 	// ScalePrefix makes of an operation's name that of the same in the run that
 	// compares few clones with many.
 	ScalePrefix = "Scale"
+
+	// HeldPrefix makes of an operation's name that of the same in the run that
+	// compares held mounts with mounts of datasets.
+	HeldPrefix = "Held"
 
 	// Cleaning is a Prepare while what is removed is destroyed.
 	Cleaning = "PrepareDuringCleanup"
@@ -113,7 +120,7 @@ func operationTitle(name string) string {
 		return "Prepare during a cleanup"
 	}
 	for _, o := range slices.Concat(operations, layers) {
-		if o.name == strings.TrimPrefix(name, ScalePrefix) {
+		if o.name == strings.TrimPrefix(strings.TrimPrefix(name, ScalePrefix), HeldPrefix) {
 			return o.title
 		}
 	}

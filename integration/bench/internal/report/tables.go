@@ -135,6 +135,45 @@ func scaleTable(s *result.Set) string {
 	return t.String()
 }
 
+// heldTable returns the medians in ms with held mounts and without, and the ratio of each
+// to that with held mounts.
+func heldTable(s *result.Set) string {
+	titles := append(slices.Clone(operations), layers[0])
+	t := table{text: 1, head: []string{"operation"}}
+	var names []string
+	for _, o := range titles {
+		for _, name := range present(rows(s, HeldPrefix+o.name)) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	for _, name := range names {
+		t.head = append(t.head, contenderTitle(name))
+	}
+	for _, o := range titles {
+		for _, r := range rows(s, HeldPrefix+o.name) {
+			ours, ok := r.cells[Native]
+			if !ok {
+				continue
+			}
+			cells := []string{o.title}
+			for _, name := range names {
+				cell := "–"
+				if m, ok := r.cells[name]; ok {
+					cell = milliseconds(m.Median)
+					if name != Native {
+						cell += ", " + times(m.Median/ours.Median)
+					}
+				}
+				cells = append(cells, cell)
+			}
+			t.rows = append(t.rows, cells)
+		}
+	}
+	return t.String()
+}
+
 // layerTable sets the times to make layers beside each other: the median, and
 // how many times zfstpl's that is.
 func layerTable(s *result.Set) string {

@@ -5,6 +5,8 @@ package rig
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -26,6 +28,9 @@ type Daemon struct {
 // Base makes a base for a daemon.
 func (r *Rig) Base(ctx context.Context, name string) (*Daemon, error) {
 	d := &Daemon{rig: r, name: name}
+	if err := os.Mkdir(filepath.Dir(d.socket()), 0o700); err != nil {
+		return nil, err
+	}
 	_, err := Run(ctx, "zfstpl", "init", "--config", "/dev/null", "--root", r.Path(name), d.dataset())
 	r.onClose(func() error {
 		if d.Service == nil {
@@ -37,7 +42,10 @@ func (r *Rig) Base(ctx context.Context, name string) (*Daemon, error) {
 }
 
 func (d *Daemon) dataset() string { return d.rig.Dataset(d.name) }
-func (d *Daemon) socket() string  { return d.rig.Path(d.name + ".sock") }
+
+// socket is in a directory of the daemon's own, as on a host: the directory of held
+// mounts is next to it.
+func (d *Daemon) socket() string { return d.rig.Path(d.name+".run", "zfstpl.sock") }
 
 // Start starts the daemon with a ZFS client, native or command, and further
 // flags.

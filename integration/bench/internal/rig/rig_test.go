@@ -36,7 +36,7 @@ func TestConfigHasOneSnapshotter(t *testing.T) {
 		assert.NotContains(t, config.Disabled, id)
 		assert.Contains(t, config.Disabled, "io.containerd.snapshotter.v1.zfs")
 		if s.Daemon != nil {
-			assert.Equal(t, map[string]any{"type": "snapshot", "address": "/run/x/d.sock"}, config.Proxies["zfstpl"])
+			assert.Equal(t, map[string]any{"type": "snapshot", "address": "/run/x/d.run/zfstpl.sock"}, config.Proxies["zfstpl"])
 		} else {
 			assert.Equal(t, map[string]any{"root_path": "/a b"}, config.Plugins[id])
 		}
