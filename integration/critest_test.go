@@ -65,6 +65,9 @@ func TestCritest(t *testing.T) {
 	require.Len(t, there, len(here))
 	passed := 0
 	for name, s := range here {
+		if name == chanceSpec {
+			continue
+		}
 		other := there[name]
 		if s.State == "passed" {
 			passed++
@@ -168,6 +171,10 @@ var omittedSpecs = []struct{ pattern, reason string }{
 	{`^PodSandbox: .*: runtime should support listing pod sandbox metrics$`, "containerd 2.4 describes container_spec_memory_swap_limit_bytes and does not report it"},
 	{`: runtime should support MaskedPaths$`, "the shell of Debian's busybox runs the program that is hidden from within itself"},
 }
+
+// chanceSpec passes or fails by chance on every snapshotter: its limit of 15 MiB of memory
+// is about what Debian's runc needs to start a container.
+const chanceSpec = "Container OOM: runtime should output OOMKilled reason: should terminate with exitCode 137 and reason OOMKilled"
 
 // omittedReason returns why a spec passes nowhere, or nothing.
 func omittedReason(name string) string {
