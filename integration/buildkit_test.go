@@ -32,8 +32,8 @@ func TestBuildKit(t *testing.T) {
 	context := newContext(t, fmt.Sprintf(dockerfile, ref), map[string]string{"copied": "copied"})
 	archive, progress := b.build(t, context)
 	assert.Empty(t, cachedSteps(progress))
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"), "the base was unpacked by our differ")
-	assert.Equal(t, 2, strings.Count(d.log.String(), "a layer was made"), "and the image's two new layers were made by it")
+	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "the base was unpacked by our differ")
+	assert.Equal(t, 2, strings.Count(d.log.String(), "created layer"), "and the image's two new layers were made by it")
 
 	for _, snapshotter := range []string{"zfstpl", "overlayfs"} {
 		c.ctr(t, "images", "import", "--snapshotter", snapshotter, archive)
@@ -45,10 +45,10 @@ func TestBuildKit(t *testing.T) {
 		assert.NotContains(t, out, "/data/removed", "%s: a whiteout of the base", snapshotter)
 	}
 
-	made := strings.Count(d.log.String(), "a layer was made")
+	made := strings.Count(d.log.String(), "created layer")
 	_, progress = b.build(t, context)
 	assert.ElementsMatch(t, []string{"RUN made", "COPY copied", "COPY both", "RUN changed"}, cachedSteps(progress), progress)
-	assert.Equal(t, made, strings.Count(d.log.String(), "a layer was made"), "nothing is made twice")
+	assert.Equal(t, made, strings.Count(d.log.String(), "created layer"), "nothing is made twice")
 
 	if !testing.Short() { // which saves a build
 		require.NoError(t, os.WriteFile(filepath.Join(context, "copied"), []byte("another"), 0o644))

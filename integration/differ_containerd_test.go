@@ -30,7 +30,7 @@ func TestARunningContainerBecomesAnImage(t *testing.T) {
 	c := startContainerd(t, d)
 	archive := writeTestImage(t)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"), "the differ unpacks what is pulled")
+	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "the differ unpacks what is pulled")
 
 	c.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", testImage, "runs", "/app", "wait")
 	c.ctr(t, "tasks", "exec", "--exec-id", "writes", "runs", "/app", "write", "/data/kept", "changed")
@@ -42,7 +42,7 @@ func TestARunningContainerBecomesAnImage(t *testing.T) {
 	assert.NotContains(t, names, "app")
 	desc, blob := c.commit(t, "runs")
 	assert.Contains(t, c.ctr(t, "tasks", "ls"), "RUNNING", "the container went on")
-	assert.Equal(t, 2, strings.Count(d.log.String(), "a layer was made"))
+	assert.Equal(t, 2, strings.Count(d.log.String(), "created layer"))
 
 	again := withLayer(t, archive, desc, blob)
 	c.ctr(t, "images", "import", "--snapshotter", "overlayfs", again)

@@ -25,11 +25,11 @@ func TestDocker(t *testing.T) {
 	docker := startDocker(t, c)
 	assert.Equal(t, "zfstpl\n", docker.run(t, "info", "--format", "{{.Driver}}"))
 	docker.run(t, "pull", "--quiet", ref)
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"), "by our differ")
+	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "by our differ")
 
 	t.Run("a container is run, looked at and committed", func(t *testing.T) {
 		docker.commits(t, ref)
-		assert.Equal(t, 1, strings.Count(d.log.String(), "a layer was made"), "by our differ")
+		assert.Equal(t, 1, strings.Count(d.log.String(), "created layer"), "by our differ")
 	})
 	t.Run("an image is built", func(t *testing.T) { docker.builds(t, ref) })
 	t.Run("builds at one time share a cache", func(t *testing.T) {

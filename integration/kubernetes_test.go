@@ -33,7 +33,7 @@ func TestKubernetes(t *testing.T) {
 
 	k.pull(t, ref)
 	assert.Equal(t, testLayers, images.Fetched().Layers)
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"), "by our differ")
+	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "by our differ")
 	pod := k.runPod(t)
 	assert.Zero(t, sandboxes.Fetched().Layers, "they are here")
 	k.checkCapacity(t, base.Root)

@@ -27,7 +27,7 @@ import (
 )
 
 // A layer that the differ did not have to unpack.
-const notUnpacked = "a layer is in the pool, and is not unpacked"
+const notUnpacked = "layer is in the pool; not unpacking it"
 
 // requireComplete wants an image to be one that can be handed on: containerd has all
 // of its blobs.
@@ -73,7 +73,7 @@ func TestRepullFetchesAndUnpacksNothing(t *testing.T) {
 	eventually(t, "containerd knows nothing of it any more", func() bool { return len(d.recordNames(t)) == 0 })
 	before := identities(t, base)
 	assert.Len(t, before, 1+testLayers)
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"))
+	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"))
 	registry.Fetched()
 
 	type pull struct {
@@ -87,7 +87,7 @@ func TestRepullFetchesAndUnpacksNothing(t *testing.T) {
 	for i, p := range pulls {
 		p.by(t, p.namespace, ref)
 		assert.Equal(t, testLayers, registry.Fetched().Layers, "each is fetched")
-		assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"), "none is unpacked")
+		assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "none is unpacked")
 		assert.Equal(t, (i+1)*testLayers, strings.Count(d.log.String(), notUnpacked))
 		assert.Equal(t, before, identities(t, base), "the very same templates")
 		d.clean(t)
@@ -99,7 +99,7 @@ func TestRepullFetchesAndUnpacksNothing(t *testing.T) {
 		if i == 0 {
 			d.stop(t) // what the templates say of themselves is not forgotten
 			d.start(t)
-			d.log.Write([]byte(strings.Repeat("a layer was applied; "+notUnpacked+"\n", testLayers)))
+			d.log.Write([]byte(strings.Repeat("applied layer; "+notUnpacked+"\n", testLayers)))
 		}
 	}
 	assert.NotContains(t, d.log.String(), "revived")
@@ -119,7 +119,7 @@ func TestRepullInKubernetes(t *testing.T) {
 				c.lists(t, "k8s.io", ref)
 				c.forget(t, d, "k8s.io", ref)
 			}
-			assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"))
+			assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"))
 		})
 	}
 }
@@ -216,7 +216,7 @@ func TestAPullThatIsCancelledWhileItFetches(t *testing.T) {
 
 	close(slow.serve)
 	c.pullByClient(t, "default", elsewhere)
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "a layer was applied"), "none is unpacked again")
+	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "none is unpacked again")
 	assert.Equal(t, before, identities(t, base))
 	c.requireComplete(t, "default", elsewhere)
 	c.forget(t, d, "default", elsewhere)

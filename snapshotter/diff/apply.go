@@ -22,18 +22,18 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Apply puts a layer from containerd's store into a runtime of ours. It answers
-// what the layer is without compression. Where the pool is full it is done once
-// more from the beginning, see again. Where it fails for another reason the runtime
-// stays partly filled: containerd then removes it. A runtime that stands for a layer in
-// the pool has the content already, see recognize.
+// Apply unpacks a layer from containerd's store into a runtime and returns the
+// descriptor of the uncompressed layer. If the pool or a quota is full, Apply makes a
+// second attempt from the beginning; see retry. After any other failure the runtime
+// keeps what was unpacked, and containerd removes it. A stand-in has the layer's
+// content already; see recognize.
 //
-//	NotImplemented     mounts that are not ours to write to, a media type that
-//	                   nothing here can read, or a store that cannot be reached or
-//	                   lacks the layer
-//	ResourceExhausted  the pool or a quota is full, and stays so
-//	InvalidArgument    the layer says that it is larger than any, or needs more
-//	                   memory to read than any
+//	NotImplemented     the mounts are not a writable runtime of this base, the media
+//	                   type is unknown, or the store cannot be reached or lacks the
+//	                   layer
+//	ResourceExhausted  the pool or a quota is full after the second attempt
+//	InvalidArgument    the layer exceeds a limit of its size or of the memory that
+//	                   reading it takes
 func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
 	var config diff.ApplyConfig
 	for _, opt := range opts {
@@ -48,15 +48,15 @@ func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	if ctx, err = s.withNamespace(ctx, runtime); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if diffID, blob, ok := s.runtimes.StandIn(runtime); ok {
+	if diffID, blob, ok := s.extractions.StandIn(runtime); ok {
 		applied, err := s.recognize(ctx, desc, runtime, knownLayer{diffID, blob}, config)
 		if err != nil {
-			return ocispec.Descriptor{}, fmt.Errorf("layer %s for %s, which stands for a layer in the pool: %w", desc.Digest, runtime, err)
+			return ocispec.Descriptor{}, fmt.Errorf("layer %s for %s, a stand-in for a layer in the pool: %w", desc.Digest, runtime, err)
 		}
 		return applied, nil
 	}
 	began := time.Now()
-	defer s.runtimes.Begin(ctx)()
+	defer s.extractions.Begin(ctx)()
 	applied, err := s.apply(ctx, desc, runtime, config)
 	err = s.fallBack(ctx, err)
 	if full(err) {
@@ -66,38 +66,38 @@ func (s *Service) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 		return ocispec.Descriptor{}, fmt.Errorf("layer %s into %s: %w", desc.Digest, runtime, err)
 	}
 	log.G(ctx).WithField("took", time.Since(began).Round(time.Millisecond)).WithField("digest", desc.Digest).
-		WithField("bytes", applied.Size).WithField("dataset", runtime).Debug("a layer was applied")
+		WithField("bytes", applied.Size).WithField("dataset", runtime).Debug("applied layer")
 	return applied, nil
 }
 
-// writable answers the runtime that is mounted to be written to. Owners that are
-// to be mapped are somebody else's work.
+// writable returns the runtime that the mounts mount writable. It refuses other
+// options, such as those that map owners.
 func (s *Service) writable(mounts []mount.Mount) (string, error) {
 	source, err := s.source(mounts)
 	if err != nil {
 		return "", err
 	}
 	if _, ok := s.base.ParseRuntime(source); !ok || !onlyWritable(mounts[0].Options) {
-		return "", fmt.Errorf("%s with options %q is not to be written to: %w", source, mounts[0].Options, errdefs.ErrNotImplemented)
+		return "", fmt.Errorf("%s with options %q is not a writable runtime: %w", source, mounts[0].Options, errdefs.ErrNotImplemented)
 	}
 	return source, nil
 }
 
-// onlyWritable reports whether options say no more than that a mount is writable.
+// onlyWritable reports whether the options mean nothing but a writable mount.
 func onlyWritable(options []string) bool {
 	return !slices.ContainsFunc(options, func(o string) bool { return o != "rbind" && o != "bind" && o != "rw" })
 }
 
-// apply is one attempt: it reads the layer from its beginning.
+// apply makes one attempt: it reads the layer from its beginning.
 func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig) (_ ocispec.Descriptor, err error) {
-	// What has failed does not wait for a store that answers no more.
+	// After a failure nothing waits for a store that has stalled.
 	ctx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	in, err := s.contents.Store.ReaderAt(ctx, desc)
 	if err != nil {
 		return ocispec.Descriptor{}, unreachable{storeError(err)}
 	}
-	defer in.Close() // only read
+	defer in.Close() // opened for reading only
 	fetched := readAhead(content.NewReader(in), fetchSize, 2)
 	defer func() { giveUp(); fetched.Close() }()
 	stream, err := uncompress(ctx, desc, fetched, config)
@@ -110,7 +110,7 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 		return ocispec.Descriptor{}, errors.Join(zfsError(err), stream.Close())
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	filled := s.runtimes.Fill(runtime)
+	filled := s.extractions.Fill(runtime)
 	err = jailed(root, func() error { return stream.unpack(ctx) })
 	if err == nil && config.SyncFs {
 		err = syncFS(root)
@@ -126,7 +126,7 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: stream.size, Digest: diffID}, nil
 }
 
-// full tells whether there was no space for a layer.
+// full reports whether an error means that there was no space for a layer.
 func full(err error) bool {
 	for _, kind := range []error{syscall.ENOSPC, syscall.EDQUOT, zfs.ErrNoSpace, zfs.ErrQuota} {
 		if errors.Is(err, kind) {
@@ -136,8 +136,8 @@ func full(err error) bool {
 	return false
 }
 
-// spaceError gives what a full file system answered the kind that containerd
-// knows. Which of the two was full it still says.
+// spaceError adds containerd's error kind to an error of a full file system. The text
+// keeps whether the pool or a quota is full.
 func spaceError(err error) error {
 	if full(err) {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
@@ -146,24 +146,24 @@ func spaceError(err error) error {
 }
 
 const (
-	// fetchSize is how much is asked of containerd's store at once. What takes
-	// compression away asks for 32 KiB, each of which would be a call of its own.
+	// fetchSize is how much is read from containerd's store at once. Decompressors
+	// read 32 KiB at a time, each of which would be a call.
 	fetchSize = 1 << 20
-	// plainSize is in how large pieces the goroutine that takes compression away
-	// hands over to the one that makes files.
+	// plainSize is the size of the blocks that the decompressing goroutine passes to
+	// the unpacking one.
 	plainSize = 256 << 10
 )
 
-// stream is a layer that is read as what it is without compression.
+// stream is a layer that is read uncompressed.
 type stream struct {
-	steps  []diff.StreamProcessor // from the store on
+	steps  []diff.StreamProcessor // in order, beginning at the store
 	from   *aheadReader
-	digest digest.Digester // of what was read from the last step; complete at its end
+	digest digest.Digester // of what was read from the last step
 	size   int64
 }
 
-// uncompress answers a layer without what is around it: compression and, where
-// containerd is configured to decrypt, encryption.
+// uncompress returns a layer without its compression and, where containerd is
+// configured to decrypt, its encryption.
 func uncompress(ctx context.Context, desc ocispec.Descriptor, r io.Reader, config diff.ApplyConfig) (*stream, error) {
 	s := &stream{digest: digest.Canonical.Digester()}
 	if config.Progress != nil {
@@ -174,7 +174,7 @@ func uncompress(ctx context.Context, desc ocispec.Descriptor, r io.Reader, confi
 	for step.MediaType() != ocispec.MediaTypeImageLayer {
 		next, err := process(ctx, step, config)
 		if errors.Is(err, diff.ErrNoProcessor) {
-			// Of anything else that is wrong the next differ shall not try its luck.
+			// After any other error the next differ must not try.
 			err = fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
 		}
 		if err != nil {
@@ -187,7 +187,8 @@ func uncompress(ctx context.Context, desc ocispec.Descriptor, r io.Reader, confi
 	return s, nil
 }
 
-// unpack makes the layer's files in the root directory, and reads on to the end.
+// unpack creates the layer's files in the root directory and reads the stream to its
+// end.
 func (s *stream) unpack(ctx context.Context) error {
 	if _, err := archive.Apply(ctx, "/", s.from, archive.WithFilter(newLimits().pass)); err != nil {
 		return err
@@ -195,8 +196,8 @@ func (s *stream) unpack(ctx context.Context) error {
 	return s.finish(ctx)
 }
 
-// outcome answers how a step went that has nothing more to say. A program may say it
-// some time after its last word.
+// stepError returns the error of a step whose output has ended. A program may exit
+// some time after its last output.
 func stepError(ctx context.Context, step diff.StreamProcessor) error {
 	switch step := step.(type) {
 	case interface {
@@ -209,14 +210,14 @@ func stepError(ctx context.Context, step diff.StreamProcessor) error {
 	return nil
 }
 
-// Close ends the programs and goroutines that a layer was read by.
+// Close ends the programs and goroutines that read the layer.
 func (s *stream) Close() error {
 	var errs []error
 	if s.from != nil {
 		errs = append(errs, s.from.Close())
 	}
 	for i := len(s.steps) - 1; i >= 0; i-- {
-		// A program is ended, which is an error where it has ended by itself.
+		// Close kills a program, which fails if the program has exited.
 		if err := s.steps[i].Close(); !errors.Is(err, os.ErrProcessDone) {
 			errs = append(errs, err)
 		}
@@ -224,7 +225,8 @@ func (s *stream) Close() error {
 	return errors.Join(errs...)
 }
 
-// reporting tells how much was read: 0 first, and all at the end.
+// progressReader reports how many bytes were read: 0 first, and all of them at the
+// end.
 type progressReader struct {
 	r      io.Reader
 	report func(int64)

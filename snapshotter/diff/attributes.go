@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// POSIX access lists, as attributes.
+// The extended attributes of POSIX access control lists (ACLs).
 const (
 	accessACL  = "system.posix_acl_access"
 	defaultACL = "system.posix_acl_default"
 )
 
-// carried tells which extended attributes a layer holds: what users and POSIX
-// access lists say, capabilities, and signatures of content. Labels of the
-// host's security modules say what this host allows, not what the file is, and
-// trusted ones no archive may set. A tar's record ends a name at the first "=",
-// so it cannot say one that has it.
+// isLayerAttribute reports whether a layer holds an extended attribute: user
+// attributes, POSIX ACLs, capabilities and signatures of content. Labels of security
+// modules describe what this host allows and not the file, and an archive may not set
+// trusted attributes. A name with "=" cannot be written, because a tar record ends the
+// name at the first "=".
 func isLayerAttribute(name string) bool {
 	switch name {
 	case "security.capability", "security.ima",
@@ -25,8 +25,8 @@ func isLayerAttribute(name string) bool {
 	return strings.HasPrefix(name, "user.") && !strings.Contains(name, "=")
 }
 
-// withoutInheritance adds to a node's attributes lists that say nothing, where it
-// has none: whoever makes it again does so in a directory that hands one down.
+// withExplicitACLs adds trivial ACLs to a node's attributes where it has none, so that
+// it inherits nothing from its directory when the layer is applied.
 func withExplicitACLs(attributes map[string]string, n node) map[string]string {
 	if n.is(typeLink) {
 		return attributes
@@ -43,18 +43,19 @@ func withExplicitACLs(attributes map[string]string, n node) map[string]string {
 	return attributes
 }
 
-// aclHeader begins a list: the format's version. A list of no entries is none.
+// aclHeader is the version that begins an ACL. An ACL without entries is the same as
+// none.
 var aclHeader = []byte{2, 0, 0, 0}
 
-// modeAsACL answers the list that says no more than a mode. The kernel keeps the
-// mode and forgets the list.
+// modeAsACL returns the ACL that is equivalent to a mode. The kernel keeps the mode
+// and drops the ACL.
 func modeAsACL(mode uint32) string {
-	const owner, group, other, nobody = 1, 4, 0x20, 0xffffffff
+	const owner, group, other, noID = 1, 4, 0x20, 0xffffffff
 	b := append([]byte(nil), aclHeader...)
 	for _, e := range []struct{ tag, perm uint32 }{{owner, mode >> 6}, {group, mode >> 3}, {other, mode}} {
 		b = binary.LittleEndian.AppendUint16(b, uint16(e.tag))
 		b = binary.LittleEndian.AppendUint16(b, uint16(e.perm&7))
-		b = binary.LittleEndian.AppendUint32(b, nobody)
+		b = binary.LittleEndian.AppendUint32(b, noID)
 	}
 	return string(b)
 }

@@ -2,10 +2,10 @@ package diff
 
 import "sync"
 
-// contentSize is how much of a file is read at once.
+// contentSize is how much of a file is read at once, in bytes.
 const contentSize = 256 << 10
 
-// Buffers are used again: a comparison reads many directories and files.
+// The buffers are pooled: a comparison reads many directories and files.
 var (
 	direntBuffers  = pool(64 << 10)
 	contentBuffers = pool(contentSize)

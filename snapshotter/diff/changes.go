@@ -5,39 +5,40 @@ import (
 	"path"
 )
 
-// Change is something that was changed, for people and programs to read.
+// Change is one change between two sides, for people and programs to read.
 type Change struct {
 	Kind Kind   `json:"kind"`
-	Path string `json:"path"` // from the root on, with a slash
-	// What is there now, if anything is.
-	Type string `json:"type,omitempty"` // file, directory, symlink, device, fifo
-	Size int64  `json:"size,omitempty"` // of a file, in bytes
+	Path string `json:"path"` // absolute, from the root of the file system
+	// Type is that of the later side: file, directory, symlink, device or fifo, or
+	// "" for a deletion.
+	Type string `json:"type,omitempty"`
+	Size int64  `json:"size,omitempty"` // of a regular file, in bytes
 }
 
-// Changes calls tell for each thing that changed between two sides: in a
-// directory first for what was deleted, then by name. An error of tell's ends it.
-func (s *Service) Changes(ctx context.Context, sides Sides, tell func(Change) error) error {
+// Changes calls report for each change between two sides: in each directory first for
+// deletions, then by name. An error of report ends the comparison.
+func (s *Service) Changes(ctx context.Context, sides Sides, report func(Change) error) error {
 	pair, err := s.open(ctx, sides)
 	if err != nil {
 		return err
 	}
-	err = pair.compare(ctx, changeFunc(tell))
+	err = pair.compare(ctx, changeFunc(report))
 	return pair.closeInBackground(ctx)(err)
 }
 
 type changeFunc func(Change) error
 
-func (t changeFunc) changed(kind Kind, rel string, n node) error {
+func (f changeFunc) changed(kind Kind, rel string, n node) error {
 	c := Change{Kind: kind, Path: path.Join("/", rel), Type: typeName(n)}
 	if n.is(typeRegular) {
 		c.Size = n.size
 	}
-	return t(c)
+	return f(c)
 }
 
-func (t changeFunc) deleted(dir string, names []string, _ bool) error {
+func (f changeFunc) deleted(dir string, names []string, _ bool) error {
 	for _, name := range names {
-		if err := t(Change{Kind: Deleted, Path: path.Join("/", dir, name)}); err != nil {
+		if err := f(Change{Kind: Deleted, Path: path.Join("/", dir, name)}); err != nil {
 			return err
 		}
 	}

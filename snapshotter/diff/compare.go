@@ -6,39 +6,39 @@ import (
 	"slices"
 )
 
-// Kind says what was done to a path.
+// Kind is the kind of a change.
 type Kind string
 
 const (
 	Added    Kind = "added"
 	Modified Kind = "modified"
 	Deleted  Kind = "deleted"
-	// Replaced is a directory of which something is gone that no layer can take
-	// away, so that it has to be made anew, with all that is in it.
+	// Replaced is a directory that lost an attribute, which no layer can remove. The
+	// layer has to create the directory anew with everything in it.
 	Replaced Kind = "replaced"
 )
 
-// changes takes what a comparison finds, in this order: a directory before what
-// is in it; in a directory, first what was deleted; and else by name.
+// changes receives what a comparison finds: a directory before its content, in each
+// directory first the deletions, and otherwise by name.
 type changes interface {
-	// changed is for what is there now. A directory that replaces something
-	// else is modified, and all in it added.
+	// changed is called for a path of the later side. A directory that replaces
+	// something else is Modified, and everything in it Added.
 	changed(kind Kind, rel string, n node) error
-	// deleted is for names that a directory no longer has, all of them at once.
-	// emptied says that it has none left of those that it had.
+	// deleted is called once for all names that a directory lost. emptied reports
+	// whether it lost every name that it had.
 	deleted(dir string, names []string, emptied bool) error
 }
 
-// comparison goes through two snapshots side by side.
+// comparison walks two snapshots side by side.
 type comparison struct {
 	ctx          context.Context
-	lower, upper *tree // lower is nil where there is nothing to compare with
+	lower, upper *tree // lower is nil if there is nothing to compare with
 	hint         hint
 	to           changes
-	current      *current // the file that is compared
+	current      *current // the file that is being compared
 }
 
-// run compares all there is.
+// run compares the two snapshots.
 func (c *comparison) run() error {
 	n, err := c.upper.stat(".")
 	if err != nil {
@@ -55,8 +55,8 @@ func (c *comparison) run() error {
 	return c.pair(".", direntry{".", m.object, true}, root, c.hint.paths)
 }
 
-// pair compares what a name stood for with what it stands for. at are the paths
-// below it that are worth looking at.
+// pair compares the objects of one name on both sides. at holds the paths below the
+// name that may have changed.
 func (c *comparison) pair(rel string, was, is direntry, at *paths) error {
 	if err := c.ctx.Err(); err != nil {
 		return context.Cause(c.ctx)
@@ -93,7 +93,7 @@ func (c *comparison) pair(rel string, was, is direntry, at *paths) error {
 	return nil
 }
 
-// unchangedDir looks into a directory whose names are what they were.
+// unchangedDir compares the content of a directory whose names have not changed.
 func (c *comparison) unchangedDir(rel string, at *paths) error {
 	list, err := c.candidates(rel, at)
 	if err != nil {
@@ -107,7 +107,7 @@ func (c *comparison) unchangedDir(rel string, at *paths) error {
 	return nil
 }
 
-// worthwhile answers the names in a directory that may lead to a change.
+// candidates returns the names in a directory that may lead to a change.
 func (c *comparison) candidates(rel string, at *paths) ([]direntry, error) {
 	if at.all {
 		return c.upper.readDir(c.ctx, rel)
@@ -118,7 +118,7 @@ func (c *comparison) candidates(rel string, at *paths) ([]direntry, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !n.is(typeSocket) { // as readDir
+		if !n.is(typeSocket) { // readDir omits sockets too
 			list = append(list, direntry{name, n.object, n.isDir()})
 		}
 	}
@@ -135,8 +135,8 @@ func (c *comparison) merge(rel string, at *paths) error {
 	if err != nil {
 		return err
 	}
-	if gone := missing(was, is); len(gone) > 0 {
-		if err := c.to.deleted(rel, gone, len(gone) == len(was)); err != nil {
+	if lost := missing(was, is); len(lost) > 0 {
+		if err := c.to.deleted(rel, lost, len(lost) == len(was)); err != nil {
 			return err
 		}
 	}
@@ -157,7 +157,7 @@ func (c *comparison) merge(rel string, at *paths) error {
 	return nil
 }
 
-// missing answers the names of one sorted list that another one lacks.
+// missing returns the names of the sorted list was that the sorted list is lacks.
 func missing(was, is []direntry) (names []string) {
 	for _, e := range was {
 		for len(is) > 0 && is[0].name < e.name {
@@ -170,7 +170,7 @@ func missing(was, is []direntry) (names []string) {
 	return names
 }
 
-// added tells of something new and of all that is below it.
+// added reports a new path and everything below it.
 func (c *comparison) added(rel string) error {
 	n, err := c.upper.stat(rel)
 	if err != nil {
@@ -198,18 +198,19 @@ func (c *comparison) addedBelow(rel string) error {
 	return nil
 }
 
-// differ compares all that a layer can hold of two nodes of one path, and answers
-// what to say of it, or "". What was not touched since is the same; what was
-// touched may be, and then its content decides: programs set times back.
+// differ compares everything of two nodes of one path that a layer can hold, and
+// returns the kind of the change, or "". A node that was not touched is the same. A
+// node that was touched may be the same: programs set times back, so its content
+// decides.
 //
-// Between an ancestor and what came of it, number, birth and time of change prove
-// that nothing was touched. Between others, or where that is not known, they prove
-// nothing: two clones give out the same numbers, and do so in the same tick of the
-// clock. There all is compared, with the same result.
+// If lower is an ancestor of upper, equal number, birth and change times prove that a
+// node was not touched. Otherwise they prove nothing, because two clones assign the
+// same numbers, possibly within the same tick of the clock. Then everything is
+// compared, with the same result.
 //
-// Which names are of one object, numbers tell whatever the sides are to each other:
-// two names, each with the same number on both sides, are of one object on both
-// sides or on neither. A linked name whose number is another one is written.
+// Numbers identify hard links independently of how the sides are related: two names
+// that have the same number on both sides are links of one object on both sides or on
+// neither. A linked name with another number is written.
 func (c *comparison) differ(rel string, old, now node) (Kind, error) {
 	switch {
 	case c.hint.related && old.unchanged(now):
@@ -217,7 +218,7 @@ func (c *comparison) differ(rel string, old, now node) (Kind, error) {
 	case now.isDir() && old.isDir():
 		return c.directoriesDiffer(rel, old, now)
 	case !old.sameAttributes(now),
-		// What else it is a name of has changed.
+		// The set of names of the object has changed.
 		!old.sameObject(now) && (old.linked() || now.linked()):
 		return Modified, nil
 	}
@@ -244,9 +245,8 @@ func (c *comparison) directoriesDiffer(rel string, old, now node) (Kind, error) 
 	return "", nil
 }
 
-// attributesDiffer compares the extended attributes that a path had and has, one at a
-// time: all of one file may take gigabytes. It also returns whether one is no longer
-// there.
+// attributesDiffer compares the extended attributes of a path one at a time, because
+// those of one file may take gigabytes. lost reports whether an attribute was removed.
 func (c *comparison) attributesDiffer(rel string) (differ, lost bool, err error) {
 	before, err := c.lower.attributeNames(rel)
 	if err != nil {
@@ -257,8 +257,8 @@ func (c *comparison) attributesDiffer(rel string) (differ, lost bool, err error)
 		return false, false, err
 	}
 	if !slices.Equal(before, after) {
-		isGone := func(name string) bool { _, there := slices.BinarySearch(after, name); return !there }
-		return true, slices.ContainsFunc(before, isGone), nil
+		isLost := func(name string) bool { _, found := slices.BinarySearch(after, name); return !found }
+		return true, slices.ContainsFunc(before, isLost), nil
 	}
 	for _, name := range after {
 		was, err := c.lower.attribute(rel, name)
@@ -273,7 +273,7 @@ func (c *comparison) attributesDiffer(rel string) (differ, lost bool, err error)
 	return false, false, nil
 }
 
-// dataDiffers compares what is in two nodes of the same type and size.
+// dataDiffers compares the data of a path whose nodes have the same type and size.
 func (c *comparison) dataDiffers(rel string, n node) (bool, error) {
 	switch {
 	case n.is(typeRegular):

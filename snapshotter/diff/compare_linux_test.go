@@ -344,7 +344,7 @@ func TestNamesThatNoLayerHolds(t *testing.T) {
 		to := treeAt(t, dir)
 		l := newLayer(t.Context(), io.Discard, to, nil)
 		err := (&comparison{ctx: t.Context(), upper: to, hint: hintAll(), to: l}).run()
-		assert.ErrorContains(t, err, "cannot be put into an image", name)
+		assert.ErrorContains(t, err, "cannot be part of an image", name)
 	}
 }
 
@@ -360,7 +360,7 @@ func TestDeletedNamesThatNoLayerHolds(t *testing.T) {
 		to := treeAt(t, upper)
 		l := newLayer(t.Context(), io.Discard, to, nil)
 		err := (&comparison{ctx: t.Context(), lower: treeAt(t, lower), upper: to, hint: hintAll(), to: l}).run()
-		assert.ErrorContains(t, err, "cannot be put into an image", name)
+		assert.ErrorContains(t, err, "cannot be part of an image", name)
 	}
 }
 
@@ -475,7 +475,7 @@ func TestNamesNextToWhatChanged(t *testing.T) {
 			err = l.close()
 		}
 		require.ErrorIs(t, err, errdefs.ErrFailedPrecondition, rel)
-		assert.ErrorContains(t, err, "cannot be put into an image", rel)
+		assert.ErrorContains(t, err, "cannot be part of an image", rel)
 	}
 }
 

@@ -13,11 +13,12 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Compress answers a writer whose Close ends what it compresses into another.
+// Compress returns a writer that compresses into another one. Its Close ends the
+// compressed data.
 type Compress func(io.Writer) (io.WriteCloser, error)
 
-// What compresses works on so many blocks at once at most: each takes memory.
-// What comes out depends on the size of the blocks and not on their number.
+// A compressor works on at most maxWorkers blocks at once, because each takes
+// memory. The output depends on the size of the blocks and not on their number.
 const (
 	gzipBlock  = 512 << 10
 	maxWorkers = 8
@@ -25,12 +26,12 @@ const (
 
 func workers() int { return min(runtime.GOMAXPROCS(0), maxWorkers) }
 
-// compressor answers how a comparison's result is compressed, and sets the media
-// type where none was asked for.
+// compressor returns how to compress the result of a comparison. It sets the media
+// type if none was requested.
 func compressor(config *diff.Config) (Compress, error) {
 	if config.Compressor != nil {
 		if config.MediaType == "" {
-			return nil, fmt.Errorf("a compressor was given and no media type: %w", errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("a compressor needs a media type: %w", errdefs.ErrInvalidArgument)
 		}
 		return func(w io.Writer) (io.WriteCloser, error) { return config.Compressor(w, config.MediaType) }, nil
 	}
@@ -52,12 +53,12 @@ var compressors = map[string]Compress{
 	},
 }
 
-// Compression answers how a format is written: tar, tar+gzip or tar+zstd.
+// Compression returns the Compress of a format: tar, tar+gzip or tar+zstd.
 func Compression(format string) (Compress, error) {
 	kind, ok := strings.CutPrefix(format, "tar")
 	c := compressors[ocispec.MediaTypeImageLayer+kind]
 	if !ok || c == nil {
-		return nil, fmt.Errorf("format %q is none of tar, tar+gzip, tar+zstd: %w", format, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("unknown format %q: use tar, tar+gzip or tar+zstd: %w", format, errdefs.ErrInvalidArgument)
 	}
 	return c, nil
 }

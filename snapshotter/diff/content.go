@@ -11,26 +11,27 @@ import (
 	"github.com/containerd/log"
 )
 
-// blank is what a hole is in an archive, which cannot say that there is one.
+// zeros is what a hole is written as: a tar has no holes.
 var zeros = make([]byte, contentSize)
 
-// fileContent is what is in a file. Its holes are not read.
+// fileContent reads the content of a file without its holes.
 type fileContent struct {
 	tree *tree
 	rel  string
 	size int64
 	file *os.File
-	data int64        // where there is data, as far as the file was looked at
-	done atomic.Int64 // how much of it was gone through
+	data int64        // offset of the next data, as far as it was searched for
+	done atomic.Int64 // how much of it was processed
 }
 
-// current is the large file that is gone through just now, for the log. It may be nil.
+// current is the large file that is being processed, for the log. A nil current
+// records nothing.
 type current struct{ file atomic.Pointer[fileContent] }
 
-// largeFile is the size of a file that may take so long that the log names it.
+// largeFile is the size in bytes from which the log names a file.
 const largeFile = 64 << 20
 
-// begin is called before a file is gone through, and what it returns after that.
+// begin records a file. The returned function ends that.
 func (c *current) begin(f *fileContent) (end func()) {
 	if c == nil || f.size < largeFile {
 		return func() {}
@@ -39,7 +40,7 @@ func (c *current) begin(f *fileContent) (end func()) {
 	return func() { c.file.Store(nil) }
 }
 
-// fields are what the log says of the file, if there is one.
+// fields returns the fields of the log for the file, or nil.
 func (c *current) fields() log.Fields {
 	f := c.file.Load()
 	if f == nil {
@@ -58,8 +59,8 @@ func (t *tree) content(rel string, size int64) (*fileContent, error) {
 
 func (f *fileContent) Close() error { return f.file.Close() }
 
-// hole returns how many bytes from an offset on are a hole. In a small file it looks
-// for none: that costs as much as to read it.
+// hole returns the length of the hole at an offset. It does not look for holes in a
+// small file, because that costs as much as reading the file.
 func (f *fileContent) hole(at int64) int64 {
 	if f.size <= contentSize {
 		return 0
@@ -70,7 +71,7 @@ func (f *fileContent) hole(at int64) int64 {
 	return f.data - at
 }
 
-// read fills a buffer.
+// read fills a buffer from an offset.
 func (f *fileContent) read(buf []byte, at int64) error {
 	_, err := f.file.ReadAt(buf, at)
 	if errors.Is(err, io.EOF) {
@@ -82,7 +83,7 @@ func (f *fileContent) read(buf []byte, at int64) error {
 	return nil
 }
 
-// content writes what is in a file.
+// content writes the content of a file.
 func (l *layer) content(rel string, size int64) error {
 	file, err := l.tree.content(rel, size)
 	if err != nil {
@@ -112,8 +113,7 @@ func (l *layer) content(rel string, size int64) error {
 	return nil
 }
 
-// contentDiffers compares two files of the same size. What is a hole in both is the
-// same.
+// contentDiffers compares two files of the same size. A hole in both is equal.
 func (c *comparison) contentDiffers(rel string, size int64) (bool, error) {
 	was, err := c.lower.content(rel, size)
 	if err != nil {

@@ -205,7 +205,7 @@ func TestTheLogNamesALargeFile(t *testing.T) {
 		if strings.Contains(line, `"file"`) {
 			assert.Contains(t, line, `"var/log/lastlog"`)
 			assert.Contains(t, line, `"size":67108864`)
-			assert.Contains(t, line, `"msg":"a layer is being made"`)
+			assert.Contains(t, line, `"msg":"creating layer"`)
 			break
 		}
 	}

@@ -1,9 +1,9 @@
-// Package diff says what a file system changed since an earlier snapshot of it,
-// and writes that as a layer of an OCI image.
+// Package diff compares a file system with an earlier snapshot, writes the
+// changes as a layer of an OCI image, and unpacks such layers.
 //
-// ZFS knows which objects (files and directories, by number) were changed, for
-// the cost of what was changed; it does not know their names for certain. So a
-// comparison goes through the directories of both snapshots side by side, and
-// the numbers tell it where it need not look. Without them it looks everywhere:
-// what it finds is the same.
+// ZFS knows which objects (files and directories, by number) have changed, at
+// the cost of the changes; it does not know their names for certain. A
+// comparison therefore walks the directories of both snapshots side by side, and
+// the numbers say which directories it can skip. Without the numbers it reads
+// all directories, with the same result.
 package diff

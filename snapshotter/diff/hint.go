@@ -8,25 +8,25 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// hint says where two snapshots may differ. The zero value with paths that are
-// all says nothing: everything may.
+// hint says where two snapshots may differ. The zero value with paths{all: true}
+// excludes nothing.
 type hint struct {
-	// ranges are the objects that may have changed, apart from each other and in
-	// the order of their numbers. An object that is in none is what it was, and in a directory
-	// that is in none no name has changed.
+	// ranges are the objects that may have changed, disjoint and in the order of their
+	// numbers. An object outside of them has not changed, and no name in a directory
+	// outside of them has.
 	ranges []zfs.ObjectRange
-	known  bool // whether ranges are known
-	// related says that lower is an ancestor of upper, for certain: see differ.
+	known  bool // whether ranges is valid
+	// related is true if lower is certainly an ancestor of upper; see differ.
 	related bool
-	// paths lead to those of them that were there before.
+	// paths lead to the objects of ranges that have a path in upper.
 	paths *paths
 }
 
-// anything is the hint that knows nothing, not even whether one side came of the
-// other.
+// hintAll returns the hint that excludes nothing and knows no relation between the
+// sides.
 func hintAll() hint { return hint{paths: &paths{all: true}} }
 
-// nothing is the hint that there is nothing to find.
+// hintNone returns the hint that there is no change.
 func hintNone() hint { return hint{known: true, related: true, paths: &paths{}} }
 
 func (h hint) changed(object uint64) bool {
@@ -45,13 +45,13 @@ func (h hint) changed(object uint64) bool {
 	return found
 }
 
-// paths is a set of paths, by their first names.
+// paths is a set of paths, as a tree of their components.
 type paths struct {
-	all   bool // every path there is
+	all   bool // the set of all paths
 	below map[string]*paths
 }
 
-// child answers what is below a name, or nil.
+// child returns the paths below a name, or nil.
 func (p *paths) child(name string) *paths {
 	if p == nil || p.all {
 		return p
@@ -61,7 +61,7 @@ func (p *paths) child(name string) *paths {
 
 func (p *paths) names() []string { return slices.Sorted(maps.Keys(p.below)) }
 
-// add takes a path in, which begins with a slash.
+// add adds a path that begins with a slash.
 func (p *paths) add(full string) {
 	for name := range strings.SplitSeq(strings.Trim(full, "/"), "/") {
 		if name == "" {

@@ -70,9 +70,9 @@ func TestLayersThatAskForTooMuch(t *testing.T) {
 		"bytes of files":                 {[]tar.Header{large, large}, "larger than"},
 		"a directory that gives it back": {[]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Size: -(1 << 62)}}, "-4611686018427387904 bytes"},
 		"memory for directories":         {slices.Repeat([]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, PAXRecords: record}}, 1024), "memory"},
-		"no name":                        {[]tar.Header{{Name: "link/.wh.", Typeflag: tar.TypeReg}}, "deletes no name"},
-		"its directory":                  {[]tar.Header{{Name: ".wh..", Typeflag: tar.TypeReg}}, "deletes no name"},
-		"the one above":                  {[]tar.Header{{Name: ".wh...", Typeflag: tar.TypeReg}}, "deletes no name"},
+		"no name":                        {[]tar.Header{{Name: "link/.wh.", Typeflag: tar.TypeReg}}, "whiteout of an impossible name"},
+		"its directory":                  {[]tar.Header{{Name: ".wh..", Typeflag: tar.TypeReg}}, "whiteout of an impossible name"},
+		"the one above":                  {[]tar.Header{{Name: ".wh...", Typeflag: tar.TypeReg}}, "whiteout of an impossible name"},
 	} {
 		pass := newLimits().pass
 		var err error
@@ -97,7 +97,7 @@ func TestADirectoryIsKeptSlim(t *testing.T) {
 		"A.comment": strings.Repeat("x", 1<<20), xattrKey + "user.x": "value"}}
 	trimHeader(&h)
 	assert.Equal(t, map[string]string{xattrKey + "user.x": "value"}, h.PAXRecords)
-	assert.Less(t, kept(&h), int64(2*headerOverhead))
+	assert.Less(t, headerMemory(&h), int64(2*headerOverhead))
 	assert.Equal(t, tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o750, Uid: 7, PAXRecords: h.PAXRecords}, h)
 }
 

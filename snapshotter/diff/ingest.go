@@ -18,36 +18,36 @@ import (
 )
 
 const (
-	// leaseTime is how long a layer stays that nobody refers to. The caller's own
-	// lease, if it has one, never reaches us.
+	// leaseExpiration is how long the store keeps a layer that nothing references. The
+	// caller's own lease, if it has one, does not reach a proxy.
 	leaseExpiration = time.Hour
-	// cleanTime bounds how long it is tried to take back what failed.
+	// rollbackTimeout bounds the rollback of a failed ingest.
 	rollbackTimeout = 10 * time.Second
-	// partTime is how much of that a caller waits for who has given up.
+	// abandonTimeout is how much of that a caller whose context has ended waits for.
 	abandonTimeout = 500 * time.Millisecond
 )
 
-// ingest is where a layer goes in containerd's store. It is opened while what goes
-// in is still looked for: a lease and an ingest cost containerd a commit to its
-// database each, about as long as ZFS needs for a snapshot.
+// ingest writes a layer into containerd's store. It is opened while the changes are
+// still being searched for: a lease and an ingest cost containerd a commit to its
+// database each, which takes about as long as a ZFS snapshot.
 //
-// A store that has stalled need not heed a context. So a call to it is waited for as
-// long as the caller does, and goes on by itself then.
+// A store that has stalled need not react to a context. A call to it is therefore
+// waited for until the caller's context ends, and then continues in the background.
 type ingest struct {
 	ctx      context.Context // the caller's
 	contents Contents
 	ref      string
-	calls    sync.WaitGroup // that have not ended
-	buf      []byte         // of the last one
+	calls    sync.WaitGroup // calls that have not ended
+	buf      []byte         // the data of the last call
 
-	opened chan struct{} // closed when what follows is known
+	opened chan struct{} // closed when the fields below are set
 	leased context.Context
-	lease  *leases.Lease // nil where the caller has one
+	lease  *leases.Lease // nil if the caller has one
 	w      content.Writer
 	err    error
 }
 
-// ingest begins to open one. It is to be committed or abandoned.
+// ingest begins to open an ingest. The caller must commit or abandon it.
 func (s *Service) ingest(ctx context.Context, config diff.Config) *ingest {
 	in := &ingest{ctx: ctx, contents: s.contents, ref: config.Reference, opened: make(chan struct{})}
 	if in.ref == "" {
@@ -80,7 +80,7 @@ func (in *ingest) open(ctx context.Context, mediaType string) error {
 	return w.Truncate(0)
 }
 
-// failed answers why it could not be opened, once that is known.
+// failed returns why opening failed, as soon as that is known.
 func (in *ingest) failed() error {
 	select {
 	case <-in.opened:
@@ -90,7 +90,7 @@ func (in *ingest) failed() error {
 	}
 }
 
-// ready waits until it is open.
+// ready waits until the ingest is open.
 func (in *ingest) ready() error {
 	select {
 	case <-in.opened:
@@ -100,7 +100,8 @@ func (in *ingest) ready() error {
 	}
 }
 
-// call makes a call to the store, and waits for its end or until the caller gives up.
+// call makes a call to the store and waits for its end or for the end of the caller's
+// context.
 func (in *ingest) call(f func() error) error {
 	ended := make(chan error, 1)
 	in.calls.Go(func() { ended <- f() })
@@ -112,7 +113,7 @@ func (in *ingest) call(f func() error) error {
 	}
 }
 
-// Write waits until it is open.
+// Write waits until the ingest is open.
 func (in *ingest) Write(b []byte) (int, error) {
 	if err := in.ready(); err != nil {
 		return 0, err
@@ -134,8 +135,8 @@ func (in *ingest) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// commit makes what was written content. One that is there already is as good,
-// save that it may lack the labels that say what it is.
+// commit commits what was written. Content that exists already counts as committed;
+// commit adds the labels that it may lack.
 func (in *ingest) commit(desc ocispec.Descriptor, own map[string]string) error {
 	if err := in.ready(); err != nil {
 		return err
@@ -146,13 +147,14 @@ func (in *ingest) commit(desc ocispec.Descriptor, own map[string]string) error {
 			err = in.describe(desc, own)
 		}
 		if err == nil {
-			_ = in.w.Close() // it is committed: there is nothing to be lost by it
+			_ = in.w.Close() // nothing can be lost after the commit
 		}
 		return err
 	})
 }
 
-// describe gives content that was there its labels, where it has none of ours.
+// describe adds labels to content that existed, unless it has the label of its diff
+// ID.
 func (in *ingest) describe(desc ocispec.Descriptor, own map[string]string) error {
 	info, err := in.contents.Store.Info(in.leased, desc.Digest)
 	if err != nil || info.Labels[labels.LabelUncompressed] != "" {
@@ -167,8 +169,9 @@ func (in *ingest) describe(desc ocispec.Descriptor, own map[string]string) error
 	return err
 }
 
-// abandon takes back all that was begun. A caller who has given up waits for a moment
-// only: it goes on by itself, when a store that has stalled goes on.
+// abandon rolls the ingest back. If the caller's context has ended, abandon waits only
+// for abandonTimeout, and the rollback continues in the background as soon as the
+// store does.
 func (in *ingest) abandon(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
@@ -183,12 +186,12 @@ func (in *ingest) abandon(ctx context.Context) {
 	select {
 	case <-ended:
 	case <-time.After(abandonTimeout):
-		log.G(ctx).WithField("ref", in.ref).Warn("containerd's store has stalled: what was begun there is taken back when it goes on")
+		log.G(ctx).WithField("ref", in.ref).Warn("content store has stalled; rolling the ingest back in the background")
 	}
 }
 
-// takeBack does what abandon is for, once no call is under way. What is left where it
-// fails goes with its lease.
+// rollback removes the ingest and its lease when no call is running. What it fails to
+// remove expires with the lease.
 func (in *ingest) rollback(ctx context.Context) {
 	<-in.opened
 	in.calls.Wait()
@@ -198,13 +201,13 @@ func (in *ingest) rollback(ctx context.Context) {
 		closeErr := in.w.Close()
 		if err := in.contents.Store.Abort(clean, in.ref); err != nil && !errdefs.IsNotFound(err) {
 			log.G(ctx).WithError(errors.Join(err, closeErr)).WithField("ref", in.ref).
-				Warn("a layer that failed could not be taken out of containerd's store; it will be when its lease ends")
+				Warn("failed to abort the ingest of a failed layer; it expires with its lease")
 		}
 	}
 	if in.lease == nil {
 		return
 	}
 	if err := in.contents.Leases.Delete(clean, *in.lease); err != nil && !errdefs.IsNotFound(err) {
-		log.G(ctx).WithError(err).WithField("lease", in.lease.ID).Warn("a lease could not be given back; it ends within the hour")
+		log.G(ctx).WithError(err).WithField("lease", in.lease.ID).Warn("failed to delete lease; it expires within an hour")
 	}
 }

@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// jailed calls f on a thread whose root directory is root, and answers its error.
-// No path that f uses leads out of it, by whatever links: an archive's names
-// cannot either. f must not start goroutines that use paths.
+// jailed calls f on a thread whose root directory is root, and returns its error. No
+// path or link that f follows leads out of the root. f must not start goroutines that
+// use paths.
 func jailed(root *os.File, f func() error) error {
-	// What a library asks the machine once and remembers for the whole process
-	// must not be answered by what is in the root.
+	// Libraries read these once and cache them for the whole process. They must
+	// not read them inside the root.
 	_ = userns.RunningInUserNS()
 	_, _ = time.Now().Zone()
 	done := make(chan error)
@@ -25,21 +25,21 @@ func jailed(root *os.File, f func() error) error {
 }
 
 func jail(root *os.File, f func() error, done chan<- error) {
-	// The thread is never given back: the runtime ends it with the goroutine,
-	// and makes no other thread from it.
+	// The thread is never unlocked: the runtime ends it with the goroutine and
+	// creates no other thread from it.
 	runtime.LockOSThread()
 	if unix.Gettid() == os.Getpid() {
-		// The first thread stands for the process in /proc and cannot end. It
-		// is kept here meanwhile, so that the next goroutine gets another.
-		again := make(chan error)
-		go jail(root, f, again)
-		err := <-again
+		// The main thread represents the process in /proc and cannot end. It is
+		// blocked here, so that the next goroutine runs on another thread.
+		other := make(chan error)
+		go jail(root, f, other)
+		err := <-other
 		runtime.UnlockOSThread()
 		done <- err
 		return
 	}
 	defer func() {
-		// A panic must not leave the caller waiting.
+		// After a panic the caller must not wait forever.
 		if p := recover(); p != nil {
 			done <- fmt.Errorf("unpacking: panic: %v", p)
 		}
@@ -61,7 +61,7 @@ func enter(root *os.File) error {
 	if err := unix.Chroot("."); err != nil {
 		return os.NewSyscallError("chroot", err)
 	}
-	syscall.Umask(0) // the thread's own, like its root
+	syscall.Umask(0) // of this thread only, like its root
 	return nil
 }
 

@@ -12,45 +12,45 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// The names that say in a layer what is gone.
+// The names and prefixes that a layer uses for deletions and attributes.
 const (
-	whiteout = ".wh."         // before the name of what is
-	opaque   = ".wh..wh..opq" // in a directory none of whose names is left
+	whiteout = ".wh."         // prefix of the name that was deleted
+	opaque   = ".wh..wh..opq" // in a directory of which every name was deleted
 	xattrKey = "SCHILY.xattr."
 )
 
-// layer writes changes as the tar of an OCI image's layer: each with the
-// directories above it, deletions as whiteouts, hard links as such. The same
-// changes give the same bytes.
+// layer writes changes as the tar of an OCI layer: each change with its parent
+// directories, deletions as whiteouts, and hard links as such. The same changes give
+// the same bytes.
 type layer struct {
 	ctx    context.Context
 	tar    *tar.Writer
 	to     *sink
-	tree   *tree // what the changes lead to
+	tree   *tree // the later side
 	epoch  *time.Time
 	limits *limits
-	// current is the file whose content is written.
+	// current is the file whose content is being written.
 	current *current
-	// above are the directories that are written and lead to the last entry,
-	// from the root on.
+	// above are the directories that were written and lead to the last entry,
+	// beginning at the root.
 	above []directory
-	// links are the objects with several names of which some are written.
+	// links are the objects with several names of which some were written, by number.
 	links map[uint64]*links
 }
 
-// directory is one that is written.
+// directory is a directory that was written.
 type directory struct {
 	rel    string
 	object uint64 // 0 for the root
-	// hands tells that what is made in it gets an access list of its own.
+	// hasDefaultACL is true if files that are created in the directory inherit an ACL.
 	hasDefaultACL bool
 }
 
-// links are the names of an object that are written already, the first one with its
-// content. There may be very many: a path is kept as its directory and a name in it.
+// links are the names of an object that were written, the first one with its content.
+// There may be very many, so a path is kept as its directory and a name in it.
 type links struct {
 	node  node
-	dir   string // of the first one
+	dir   string // of the first name
 	first string
 	names map[place]bool
 }
@@ -61,10 +61,10 @@ type place struct {
 	name string
 }
 
-// place returns where a path is that is in the directory.
+// place returns the place of a path in the directory.
 func (d directory) place(rel string) place { return place{d.object, strings.Clone(path.Base(rel))} }
 
-// complete tells whether an object has no other names.
+// complete reports whether all names of the object were written.
 func (k *links) complete() bool { return uint32(len(k.names)) >= k.node.links }
 
 func newLayer(ctx context.Context, w io.Writer, upper *tree, epoch *time.Time) *layer {
@@ -72,8 +72,8 @@ func newLayer(ctx context.Context, w io.Writer, upper *tree, epoch *time.Time) *
 	return &layer{ctx: ctx, tar: tar.NewWriter(to), to: to, tree: upper, epoch: epoch, limits: newLimits(), links: make(map[uint64]*links)}
 }
 
-// sink is where a layer goes. It knows whether it was this that failed, and not the
-// layer that cannot be written.
+// sink is the destination of a layer. failed distinguishes an error of the destination
+// from one of an entry that cannot be written.
 type sink struct {
 	w      io.Writer
 	failed bool
@@ -85,10 +85,10 @@ func (s *sink) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// changed writes a path as it is now.
+// changed writes a path as it is on the later side.
 func (l *layer) changed(kind Kind, rel string, n node) error {
 	if rel == "." {
-		return nil // no layer says anything of the root itself
+		return nil // a layer has no entry for the root
 	}
 	if err := l.parents(rel); err != nil {
 		return err
@@ -96,8 +96,8 @@ func (l *layer) changed(kind Kind, rel string, n node) error {
 	if kind != Replaced {
 		return l.entry(rel, n)
 	}
-	// Some who apply a layer take the directory away for the first of these,
-	// others do not look below it for the last.
+	// Some appliers remove the directory because of the whiteout, others ignore
+	// its old content because of the opaque mark.
 	if err := l.whiteout(path.Join(path.Dir(rel), whiteout+path.Base(rel))); err != nil {
 		return err
 	}
@@ -113,12 +113,12 @@ func (l *layer) deleted(dir string, names []string, emptied bool) error {
 		return err
 	}
 	for _, name := range names {
-		// One of them, ".wh..opq", would say that nothing else is left.
-		if err := l.checkWhiteoutName(path.Join(dir, name), "it was deleted; make it again"); err != nil {
+		// The whiteout of ".wh..opq" would mean that all names were deleted.
+		if err := l.checkWhiteoutName(path.Join(dir, name), "it was deleted; create it again"); err != nil {
 			return err
 		}
 	}
-	// overlayfs heeds no such mark on the root of a layer.
+	// overlayfs ignores an opaque mark in the root of a layer.
 	if emptied && len(names) > 1 && dir != "." {
 		return l.whiteout(path.Join(dir, opaque))
 	}
@@ -130,36 +130,36 @@ func (l *layer) deleted(dir string, names []string, emptied bool) error {
 	return nil
 }
 
-// renameIt is what to do about a name that no layer can hold.
+// adviceRename is what to do about a name that a layer cannot hold.
 const adviceRename = "rename or delete it"
 
-// removeIt is what to do about something that no layer can hold.
+// adviceShrink is what to do about an entry that is too large for a layer.
 const adviceShrink = "delete it, or make it smaller"
 
-// sayable refuses a name that means something else in a layer, and a path that Apply
-// cannot make.
+// checkWhiteoutName returns an error for a name that a layer would take for a
+// whiteout, and for a path that is too long for Apply.
 func (l *layer) checkWhiteoutName(rel, advice string) error {
 	switch {
 	case strings.HasPrefix(path.Base(rel), whiteout):
-		return l.refuse(rel, fmt.Errorf("in a layer, a name that begins with %q says that something is deleted", whiteout), advice)
+		return l.refuse(rel, fmt.Errorf("a layer uses names that begin with %q for deletions", whiteout), advice)
 	case len(rel) > pathLimit:
-		return l.refuse(rel, fmt.Errorf("its path has %d bytes, and none in a layer may have more than %d", len(rel), pathLimit), advice)
+		return l.refuse(rel, fmt.Errorf("its path has %d bytes, more than the %d that a layer can hold", len(rel), pathLimit), advice)
 	}
 	return nil
 }
 
-// refuse returns that no layer can hold a path, why not, and what to do about it.
-func (l *layer) refuse(rel string, why error, advice string) error {
-	return fmt.Errorf("%q in %s cannot be put into an image: %w (%s): %w", rel, l.tree.name, why, advice, errdefs.ErrFailedPrecondition)
+// refuse returns the error for a path that a layer cannot hold: the reason and what to
+// do about it.
+func (l *layer) refuse(rel string, reason error, advice string) error {
+	return fmt.Errorf("%q in %s cannot be part of an image: %w (%s): %w", rel, l.tree.name, reason, advice, errdefs.ErrFailedPrecondition)
 }
 
 func (l *layer) whiteout(rel string) error {
 	return l.write(&tar.Header{Typeflag: tar.TypeReg, Name: rel, ModTime: time.Unix(0, 0)})
 }
 
-// parents writes the directories above a path that the entry before was not
-// below: who applies a layer sets their times at its end, after all that
-// changes them.
+// parents writes the parent directories of a path below which the previous entry was
+// not. An applier sets their times at its end, after everything that changes them.
 func (l *layer) parents(rel string) error {
 	dir := path.Dir(rel)
 	for !inside(dir, l.last().rel) {
@@ -179,7 +179,7 @@ func (l *layer) parents(rel string) error {
 	return nil
 }
 
-// last answers the innermost directory that is written.
+// last returns the innermost directory that was written.
 func (l *layer) last() directory {
 	if len(l.above) == 0 {
 		return directory{rel: "."}
@@ -187,12 +187,12 @@ func (l *layer) last() directory {
 	return l.above[len(l.above)-1]
 }
 
-// inside tells whether a path is a directory or below it.
+// inside reports whether a path is a directory or below it.
 func inside(rel, dir string) bool {
 	return dir == "." || rel == dir || strings.HasPrefix(rel, prefix(dir))
 }
 
-// prefix is how paths in a directory begin.
+// prefix returns the prefix of the paths in a directory.
 func prefix(dir string) string {
 	if dir == "." {
 		return ""
@@ -200,7 +200,7 @@ func prefix(dir string) string {
 	return dir + "/"
 }
 
-// entry writes a path whose parents are written.
+// entry writes a path whose parents were written.
 func (l *layer) entry(rel string, n node) error {
 	if err := l.checkWhiteoutName(rel, adviceRename); err != nil {
 		return err
@@ -229,9 +229,8 @@ func (l *layer) entry(rel string, n node) error {
 	return nil
 }
 
-// link writes one more name of an object. It repeats all that is known of the
-// object: who applies a layer sets the owner of every entry, which takes
-// capabilities away.
+// link writes one more name of an object. It repeats everything that is known of the
+// object: an applier sets the owner with every entry, which removes capabilities.
 func (l *layer) link(rel string, known *links) error {
 	if err := l.checkWhiteoutName(rel, adviceRename); err != nil {
 		return err
@@ -295,7 +294,7 @@ func (l *layer) header(rel string, n node) (*tar.Header, error) {
 }
 
 // attributes returns the extended attributes of a path. It reads no more of them than
-// an entry holds.
+// an entry can hold.
 func (l *layer) attributes(rel string) (map[string]string, error) {
 	names, err := l.tree.attributeNames(rel)
 	if err != nil || len(names) == 0 {
@@ -337,9 +336,9 @@ func (l *layer) write(h *tar.Header) error {
 	return l.refuse(path.Clean(h.Name), err, adviceShrink)
 }
 
-// close writes what ends a layer. Objects that are written by some of their
-// names are linked to by the others too, changed or not: an object of which one
-// name is replaced is one object no longer.
+// close ends a layer. It first writes the remaining names, changed or not, of the
+// objects of which some names were written: an object of which only one name were
+// replaced would no longer be one object.
 func (l *layer) close() error {
 	missing := make(map[uint64]*links)
 	for object, known := range l.links {
@@ -355,8 +354,8 @@ func (l *layer) close() error {
 	return l.tar.Close()
 }
 
-// otherNames goes through a directory for the names of objects that are not
-// written.
+// otherNames writes the names in a directory, and below it, of objects whose names are
+// incomplete.
 func (l *layer) otherNames(dir directory, of map[uint64]*links) error {
 	if l.ctx.Err() != nil {
 		return context.Cause(l.ctx)

@@ -11,45 +11,46 @@ import (
 )
 
 const (
-	// layerLimit is how many bytes the files of a layer may have in all. What a layer
-	// itself has is no bound: an archive can say that a file is an exabyte of holes,
-	// and ZFS stores zeros for nothing, so that no quota would end it.
+	// layerLimit is how many bytes the files of a layer may have in total. The size of
+	// the archive is no bound: it can declare a file of an exabyte of holes, for which
+	// ZFS allocates nothing, so that no quota stops it.
 	layerLimit = 1 << 40
-	// keptLimit is how much memory its directories may take. containerd's applier
-	// keeps the header of each to the end, when it sets their times.
+	// headerMemoryLimit bounds the memory that a layer's directories take.
+	// containerd's applier keeps the header of each to the end, when it sets their
+	// times.
 	headerMemoryLimit = 1 << 30
-	// keptHeader is what such a header takes beside its names and attributes.
+	// headerOverhead is the memory of such a header without its name and attributes.
 	headerOverhead = 512
 	// recordLimit is how many bytes the names and attributes of an entry may have.
 	// Package tar neither writes nor reads more.
 	recordLimit = 1 << 20
-	// pathLimit is how long a path may be: Linux takes 4095 bytes, and for Apply a
-	// path begins with a slash.
+	// pathLimit is the length of the longest path: Linux allows 4095 bytes, and for
+	// Apply a path begins with a slash.
 	pathLimit = 4094
 )
 
-// limits is what a layer may still cost. What it holds is small beside what it can
-// ask for. Apply refuses what is over a limit, and Compare does not write it.
-type limits struct{ bytes, kept int64 }
+// limits counts down what a layer may still use. Apply refuses an entry that exceeds a
+// limit, and Compare does not write it.
+type limits struct{ bytes, headers int64 }
 
-func newLimits() *limits { return &limits{bytes: layerLimit, kept: headerMemoryLimit} }
+func newLimits() *limits { return &limits{bytes: layerLimit, headers: headerMemoryLimit} }
 
-// take counts an entry, or returns why no layer may have it.
+// take counts an entry. It returns an error if no layer may have the entry.
 func (l *limits) take(h *tar.Header) error {
 	switch {
-	case h.Size < 0: // package tar minds that of files only
+	case h.Size < 0: // package tar checks that for files only
 		return fmt.Errorf("it has %d bytes", h.Size)
 	case h.Size > l.bytes:
-		return fmt.Errorf("with its %d bytes the layer is larger than %d bytes, which none may be", h.Size, int64(layerLimit))
+		return fmt.Errorf("its %d bytes make the layer larger than the limit of %d bytes", h.Size, int64(layerLimit))
 	case deletesItsDirectory(path.Base(h.Name)):
-		return errors.New("it deletes no name that there can be")
+		return errors.New("it is a whiteout of an impossible name")
 	}
 	l.bytes -= h.Size
 	if h.Typeflag != tar.TypeDir {
 		return nil
 	}
-	if l.kept -= kept(h); l.kept < 0 {
-		return fmt.Errorf("with it the layer's directories take more than %d bytes of memory", int64(headerMemoryLimit))
+	if l.headers -= headerMemory(h); l.headers < 0 {
+		return fmt.Errorf("with it, the layer's directories take more than %d bytes of memory", int64(headerMemoryLimit))
 	}
 	return nil
 }
@@ -65,8 +66,8 @@ func (l *limits) pass(h *tar.Header) (bool, error) {
 	return true, nil
 }
 
-// kept returns how much memory a directory's header takes as long as it is kept.
-func kept(h *tar.Header) int64 {
+// headerMemory returns how much memory the header of a directory takes, in bytes.
+func headerMemory(h *tar.Header) int64 {
 	bytes := headerOverhead + len(path.Clean(h.Name))
 	for key, value := range h.PAXRecords {
 		if strings.HasPrefix(key, xattrKey) {
@@ -76,16 +77,17 @@ func kept(h *tar.Header) int64 {
 	return int64(bytes)
 }
 
-// deletesItsDirectory tells whether a whiteout is of no name in its directory. The
-// applier refuses those below its root, by a look at the path; ours is "/", where
-// that finds nothing wrong, and all would go.
+// deletesItsDirectory reports whether a name is a whiteout of the directory it is in,
+// or of the one above. The applier refuses such a whiteout below its root by looking
+// at the path; its root here is "/", where that check does not work, and everything
+// would be deleted.
 func deletesItsDirectory(name string) bool {
-	of, is := strings.CutPrefix(name, whiteout)
-	return is && (of == "" || of == "." || of == "..")
+	deleted, ok := strings.CutPrefix(name, whiteout)
+	return ok && (deleted == "" || deleted == "." || deleted == "..")
 }
 
-// slim has a directory's header keep what is made of it and nothing else. Its texts
-// are parts of larger ones, which would stay.
+// trimHeader reduces the header of a directory to what is created from it. It copies
+// the strings, because they are parts of larger ones, which would stay in memory.
 func trimHeader(h *tar.Header) {
 	h.Name, h.Linkname, h.Uname, h.Gname = strings.Clone(h.Name), "", "", ""
 	attributes := make(map[string]string)
@@ -95,11 +97,11 @@ func trimHeader(h *tar.Header) {
 		}
 	}
 	h.PAXRecords = attributes
-	h.Xattrs = nil //nolint:staticcheck // the same once more, which package tar fills in
+	h.Xattrs = nil //nolint:staticcheck // package tar fills it with the same attributes
 }
 
-// checkTarget returns why no symbolic link can lead to a target. A damaged or
-// hostile disk can have one that does.
+// checkTarget returns an error for a target that no symbolic link can have. A damaged
+// or hostile disk can hold one.
 func checkTarget(target string) error {
 	if target == "" || len(target) > pathLimit+1 {
 		return fmt.Errorf("its target has %d bytes", len(target))

@@ -121,16 +121,16 @@ func TestWhatNoLayerHolds(t *testing.T) {
 			sparseFile(t, dir+"/first", 60)
 			sparseFile(t, dir+"/second", 60)
 			return "second"
-		}, limits{bytes: 100, kept: headerMemoryLimit}, "60 bytes"},
+		}, limits{bytes: 100, headers: headerMemoryLimit}, "60 bytes"},
 		"directories that need too much memory": {func(t *testing.T, dir string) string {
 			mkdirAll(t, dir, "one/two/three")
 			return "one/two/three"
-		}, limits{bytes: layerLimit, kept: 3 * headerOverhead}, "memory"},
+		}, limits{bytes: layerLimit, headers: 3 * headerOverhead}, "memory"},
 		"a directory whose attributes need too much memory": {func(t *testing.T, dir string) string {
 			mkdirAll(t, dir, "one")
 			setAttributes(t, dir+"/one", 1, 1000)
 			return "one"
-		}, limits{bytes: layerLimit, kept: 2 * headerOverhead}, "memory"},
+		}, limits{bytes: layerLimit, headers: 2 * headerOverhead}, "memory"},
 		"attributes that are too large": {func(t *testing.T, dir string) string {
 			write(t, dir, "file")
 			setAttributes(t, dir+"/file", 17, 64<<10)
@@ -328,7 +328,7 @@ func TestBothSidesCountTheSame(t *testing.T) {
 		_, err := taken.pass(h)
 		require.NoError(t, err)
 	}
-	assert.Less(t, made.kept, int64(headerMemoryLimit), "seed %d", *seed)
+	assert.Less(t, made.headers, int64(headerMemoryLimit), "seed %d", *seed)
 	assert.Less(t, made.bytes, int64(layerLimit), "seed %d", *seed)
 	assert.Equal(t, made, taken, "seed %d", *seed)
 }

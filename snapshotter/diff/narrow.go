@@ -13,25 +13,25 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Objects is what ZFS knows of the objects in snapshots.
+// Objects is what ZFS knows about the objects of snapshots.
 type Objects interface {
 	ChangedObjects(ctx context.Context, from, to string) ([]zfs.ObjectRange, error)
 	Object(ctx context.Context, snapshot string, object uint64) (zfs.Object, error)
 }
 
-// To answer with the path of an object ZFS looks through the directory that it
-// is in: that costs as much as to read some dozens of names, and more where the
-// directory is large. It is asked for a few, or where that is little beside what
-// there is; else all directories are read.
+// To find the path of an object, ZFS searches the directory that the object is
+// in. That costs as much as reading some dozens of names, and more in a large
+// directory. Paths are looked up for a few objects, or where the lookups are
+// cheap compared with the file system; otherwise all directories are read.
 const (
 	fewObjects     = 64
-	namesPerLookup = 64 // names that are read in the time of one question
+	namesPerLookup = 64 // names that are read in the time of one lookup
 	maxPaths       = 1 << 16
 	xattrDirName   = "<xattrdir>"
 )
 
-// narrow asks ZFS where two snapshots may differ. It tells only of an ancestor and
-// what came of it.
+// narrow asks ZFS where two snapshots may differ. ZFS knows that only if lower is an
+// ancestor of upper.
 func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, error) {
 	all, err := objects.ChangedObjects(ctx, lower.name, upper.name)
 	if err != nil {
@@ -59,9 +59,8 @@ func narrow(ctx context.Context, objects Objects, lower, upper *tree) (hint, err
 	return h, nil
 }
 
-// inUse answers the ranges of objects that are there, in the order of their
-// numbers. Of what is free nothing leads anywhere, and those ranges overlap
-// with others.
+// inUse returns the ranges of objects that exist, merged and in the order of their
+// numbers. Free objects have no path, and their ranges overlap with others.
 func inUse(ranges []zfs.ObjectRange) []zfs.ObjectRange {
 	ranges = slices.DeleteFunc(slices.Clone(ranges), func(r zfs.ObjectRange) bool { return r.Free || r.First > r.Last })
 	slices.SortFunc(ranges, func(a, b zfs.ObjectRange) int { return cmp.Compare(a.First, b.First) })
@@ -76,8 +75,8 @@ func inUse(ranges []zfs.ObjectRange) []zfs.ObjectRange {
 	return merged
 }
 
-// count answers how many objects there are in ranges, or the greatest number
-// where they are more than can be asked for.
+// count returns the number of objects in ranges, or the greatest number if there are
+// more than paths are looked up for.
 func count(ranges []zfs.ObjectRange) (n uint64) {
 	for _, r := range ranges {
 		if r.Last-r.First >= maxPaths {
@@ -89,12 +88,12 @@ func count(ranges []zfs.ObjectRange) (n uint64) {
 }
 
 var (
-	// errUnsure is for objects whose names ZFS does not know for certain: it
-	// knows one of an object, even of one that has several, and not always one
-	// that is still there.
-	errPathUnknown = errors.New("ZFS is not sure of a path")
-	// errHidden is for extended attributes that are objects of their own. Which
-	// file they belong to is not asked.
+	// errPathUnknown is for objects whose names ZFS does not know for certain: it
+	// knows one name of an object, even if the object has several, and that name may
+	// no longer exist.
+	errPathUnknown = errors.New("ZFS does not know the path for certain")
+	// errXattrObject is for extended attributes that are objects of their own. The
+	// files that they belong to are not looked up.
 	errXattrObject = errors.New("an extended attribute is an object")
 )
 
@@ -103,12 +102,12 @@ type finder struct {
 	objects      Objects
 	lower, upper *tree
 	hint         hint
-	asked        map[string]int    // how many objects ZFS said are in a directory
-	named        map[uint64]string // paths of objects in the directories that were read
+	asked        map[string]int    // how many objects ZFS found in a directory
+	named        map[uint64]string // paths of the objects in directories that were read
 	missed       bool              // whether an object was not found
 }
 
-// find answers the paths of all of them.
+// find returns the paths of all objects.
 func (f *finder) find(ctx context.Context) (*paths, error) {
 	found := &paths{}
 	for _, r := range f.hint.ranges {
@@ -126,8 +125,8 @@ func (f *finder) find(ctx context.Context) (*paths, error) {
 	return found, f.checkSnapshotExists(ctx)
 }
 
-// stillThere makes sure of what was not found: where the snapshot itself was renamed
-// meanwhile, no object of it was.
+// checkSnapshotExists checks the snapshot if an object was not found: if the snapshot
+// was renamed meanwhile, no object is found.
 func (f *finder) checkSnapshotExists(ctx context.Context) error {
 	if !f.missed {
 		return nil
@@ -143,8 +142,7 @@ func (f *finder) checkSnapshotExists(ctx context.Context) error {
 	return err
 }
 
-// path answers the path of an object, or "" where it has none or was not
-// touched.
+// path returns the path of an object, or "" if it has none or was not touched.
 func (f *finder) path(ctx context.Context, object uint64) (string, error) {
 	if full := f.named[object]; full != "" && f.upper.leadsTo(full, object) {
 		return full, nil
@@ -152,7 +150,7 @@ func (f *finder) path(ctx context.Context, object uint64) (string, error) {
 	is, err := f.objects.Object(ctx, f.upper.name, object)
 	f.missed = f.missed || errors.Is(err, zfs.ErrNotFound)
 	if errors.Is(err, zfs.ErrNotFound) || err == nil && is.Links == 0 {
-		return "", nil // the file system's own, or a file that only a program has open
+		return "", nil // internal to the file system, or an unlinked file that a program has open
 	}
 	if err != nil {
 		return "", err
@@ -173,8 +171,8 @@ func (f *finder) path(ctx context.Context, object uint64) (string, error) {
 	return "", fmt.Errorf("object %d of %s: %w", object, f.upper.name, errPathUnknown)
 }
 
-// read reads a directory that a second path leads through: its neighbours in
-// there, of which there may be many, need not be asked for.
+// read reads a directory when it is found for the second time, so that the other
+// objects in it, of which there may be many, need no lookup.
 func (f *finder) read(ctx context.Context, full string) error {
 	if f.asked[full]++; f.asked[full] != 2 {
 		return nil
@@ -191,14 +189,13 @@ func (f *finder) read(ctx context.Context, full string) error {
 	return nil
 }
 
-// leadsTo tells whether a path, with a slash at its beginning, is the one of an
-// object.
+// leadsTo reports whether an absolute path is the only path of an object.
 func (t *tree) leadsTo(full string, object uint64) bool {
 	n, err := t.stat(relative(full))
 	return err == nil && n.object == object && (n.isDir() || n.links == 1)
 }
 
-// relative is a path, with a slash at its beginning, as a tree takes it.
+// relative returns an absolute path in the form that a tree takes.
 func relative(full string) string {
 	if rel := strings.TrimPrefix(full, "/"); rel != "" {
 		return rel

@@ -2,9 +2,9 @@ package diff
 
 import "time"
 
-// node is what a name stands for: what stat tells of it.
+// node is the metadata of an object, from stat.
 type node struct {
-	object uint64 // its number; with born, its identity as long as ZFS knows it
+	object uint64 // the inode number; with born it identifies the object
 	born   time.Time
 	mode   uint32 // type and permissions, as in stat(2)
 	uid    uint32
@@ -17,7 +17,7 @@ type node struct {
 	ctime  time.Time
 }
 
-// The types of nodes, as stat(2) has them in its mode.
+// The types of nodes, as in the mode of stat(2).
 const (
 	typeMask    = 0o170000
 	typeSocket  = 0o140000
@@ -32,24 +32,24 @@ const (
 func (n node) is(kind uint32) bool { return n.mode&typeMask == kind }
 func (n node) isDir() bool         { return n.is(typeDir) }
 
-// linked tells whether a node may have more names than one.
+// linked reports whether a node may have more than one name.
 func (n node) linked() bool { return n.links > 1 && !n.isDir() }
 
-// sameObject tells whether two nodes of an ancestor and of what came of it are one
-// object: numbers are used again, but not with the same time of birth.
+// sameObject reports whether two nodes, one of an ancestor and one of its descendant,
+// are the same object. Numbers are reused, but not with the same birth time.
 func (n node) sameObject(o node) bool { return n.object == o.object && n.born.Equal(o.born) }
 
-// untouched tells whether nothing was done to an object between an ancestor and
-// what came of it.
+// unchanged reports whether nothing was done to an object between an ancestor and its
+// descendant.
 func (n node) unchanged(o node) bool { return n.sameObject(o) && n.ctime.Equal(o.ctime) }
 
-// sameAttributes compares all that stat tells of two nodes and a layer can hold.
+// sameAttributes compares the metadata that a layer can hold.
 func (n node) sameAttributes(o node) bool {
 	return n.mode == o.mode && n.uid == o.uid && n.gid == o.gid && n.major == o.major && n.minor == o.minor &&
 		n.mtime.Equal(o.mtime) && (n.isDir() || n.size == o.size)
 }
 
-// direntry is a name in a directory, and what the directory says of it.
+// direntry is an entry of a directory.
 type direntry struct {
 	name   string
 	object uint64

@@ -11,12 +11,12 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// pair is two sides that are open, to be compared.
+// pair is two open sides of a comparison.
 type pair struct {
-	lower *side // nil for nothing at all
+	lower *side // nil to compare with nothing
 	upper *side
 	hint  hint
-	// current is what is looked at, where the log is to say so.
+	// current records the file that is being processed, for the log. It may be nil.
 	current *current
 }
 
@@ -42,7 +42,8 @@ func (s *Service) open(ctx context.Context, sides Sides) (_ *pair, err error) {
 	return p, err
 }
 
-// hint asks ZFS where to look. It may not know: then it is looked everywhere.
+// hint asks ZFS where two sides may differ. If ZFS does not know, everything is
+// compared.
 func (s *Service) hint(ctx context.Context, lower, upper *tree) (hint, error) {
 	h, err := narrow(ctx, s.pool, lower, upper)
 	if ctx.Err() != nil {
@@ -50,13 +51,13 @@ func (s *Service) hint(ctx context.Context, lower, upper *tree) (hint, error) {
 	}
 	if err != nil {
 		log.G(ctx).WithError(err).WithField("lower", lower.name).WithField("upper", upper.name).
-			Warn("ZFS does not tell what changed between two snapshots: all that is in them is compared, which takes longer")
+			Warn("failed to list changed objects; comparing all files")
 		return hintAll(), nil
 	}
 	return h, nil
 }
 
-// layer writes what changed as a tar.
+// layer writes the changes as a tar.
 func (p *pair) layer(ctx context.Context, w io.Writer, epoch *time.Time) error {
 	l := newLayer(ctx, w, &p.upper.tree, epoch)
 	l.current = p.current
@@ -66,7 +67,7 @@ func (p *pair) layer(ctx context.Context, w io.Writer, epoch *time.Time) error {
 	return l.close()
 }
 
-// compare tells what changed.
+// compare passes the changes to to.
 func (p *pair) compare(ctx context.Context, to changes) error {
 	c := comparison{ctx: ctx, upper: &p.upper.tree, hint: p.hint, to: to, current: p.current}
 	if p.lower != nil {
@@ -75,9 +76,10 @@ func (p *pair) compare(ctx context.Context, to changes) error {
 	return c.run()
 }
 
-// closing closes both sides, and answers what waits for that and adds to an error
-// how it went. What is whole is not thrown away for a snapshot that somebody
-// holds: that one goes at the next start.
+// closeInBackground closes both sides. It returns a function that waits for that and
+// adds its error to another one. If only closing failed, the function logs that and
+// returns nil, because the result is complete: the next start destroys a temporary
+// snapshot that was busy.
 func (p *pair) closeInBackground(ctx context.Context) (closed func(error) error) {
 	ended := make(chan error, 1)
 	go func() { ended <- p.close() }()
@@ -85,7 +87,7 @@ func (p *pair) closeInBackground(ctx context.Context) (closed func(error) error)
 		closeErr := <-ended
 		if err == nil && closeErr != nil {
 			log.G(ctx).WithError(closeErr).WithField("snapshot", p.upper.name).
-				Warn("what was compared could not be let go of; a temporary snapshot goes at the next start")
+				Warn("failed to close snapshot after comparison; the next start destroys a temporary one")
 			return nil
 		}
 		return errors.Join(err, closeErr)
@@ -94,20 +96,20 @@ func (p *pair) closeInBackground(ctx context.Context) (closed func(error) error)
 
 func (p *pair) close() error { return errors.Join(p.lower.close(), p.upper.close()) }
 
-// side is a snapshot that is open.
+// side is an open snapshot.
 type side struct {
 	tree
-	frozen *zfs.TemporarySnapshot // where it was taken for this
+	temporary *zfs.TemporarySnapshot // nil if the side is an existing snapshot
 }
 
-// openSide opens a snapshot, or a file system as it is now.
+// openSide opens a snapshot, or takes and opens a temporary snapshot of a runtime.
 func (s *Service) openSide(ctx context.Context, name string) (_ *side, err error) {
 	opened := &side{tree: tree{name: name}}
 	if _, ok := s.base.ParseRuntime(name); ok {
-		if opened.frozen, err = s.pool.TakeTemporary(ctx, name); err != nil {
+		if opened.temporary, err = s.pool.TakeTemporary(ctx, name); err != nil {
 			return nil, zfsError(err)
 		}
-		opened.name = opened.frozen.Snapshot
+		opened.name = opened.temporary.Snapshot
 	}
 	if opened.root, err = s.pool.AttachRoot(ctx, opened.name); err != nil {
 		return nil, errors.Join(zfsError(err), opened.close())
@@ -115,7 +117,7 @@ func (s *Service) openSide(ctx context.Context, name string) (_ *side, err error
 	return opened, nil
 }
 
-// close closes a side, if there is one.
+// close closes a side. A nil side is none.
 func (s *side) close() error {
 	if s == nil {
 		return nil
@@ -124,8 +126,8 @@ func (s *side) close() error {
 	if s.root != nil {
 		errs = append(errs, s.root.Close())
 	}
-	if s.frozen != nil {
-		errs = append(errs, s.frozen.Close())
+	if s.temporary != nil {
+		errs = append(errs, s.temporary.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -2,27 +2,27 @@ package diff
 
 import "io"
 
-// ahead reads from another reader before it is asked to, in a goroutine of its
-// own and in blocks of one size: what is read goes on while the last block is
-// worked on, and a reader that asks for little does not cost a call each time.
+// aheadReader reads from another reader in its own goroutine, before the data is
+// requested and in blocks of one size. Reading continues while the consumer works on
+// the previous block, and small reads do not cost a call each.
 type aheadReader struct {
-	full, free chan block // full is closed when no more come
+	full, free chan block // full is closed after the last block
 	stop       chan struct{}
-	ended      chan struct{} // when the goroutine has
+	ended      chan struct{} // closed when the goroutine has ended
 
-	rest []byte // of the block that is being read
+	rest []byte // the unread part of last
 	last block
 	err  error
 }
 
 type block struct {
-	buf []byte // whole
-	n   int    // bytes of it that were read
-	err error  // behind them
+	buf []byte
+	n   int   // bytes of buf that were read
+	err error // the error after them
 }
 
-// readAhead begins to read from r: so many blocks at most before they are asked
-// for. Close must be called before anything that r reads from is closed.
+// readAhead begins to read from r, at most the given number of blocks ahead. Close
+// must be called before anything that r reads from is closed.
 func readAhead(r io.Reader, size, blocks int) *aheadReader {
 	a := &aheadReader{
 		full: make(chan block, blocks), free: make(chan block, blocks),
@@ -48,13 +48,13 @@ func (a *aheadReader) fill(r io.Reader, size int) {
 		if b.buf == nil {
 			b.buf = make([]byte, size)
 		}
-		// io.ReadFull would not tell a reader that is cut off from one that ends.
+		// io.ReadFull does not distinguish a truncated reader from one that ends.
 		for b.n, b.err = 0, nil; b.n < size && b.err == nil; {
 			var n int
 			n, b.err = r.Read(b.buf[b.n:])
 			b.n += n
 		}
-		a.full <- b // there is room for all blocks
+		a.full <- b // the channel has space for all blocks
 		if b.err != nil {
 			return
 		}
@@ -82,7 +82,8 @@ func (a *aheadReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close ends the goroutine, and waits for that. Who reads meanwhile is told so.
+// Close ends the goroutine and waits for its end. Read then returns the blocks that
+// were read ahead, and io.ErrClosedPipe after them.
 func (a *aheadReader) Close() error {
 	close(a.stop)
 	<-a.ended

@@ -14,27 +14,28 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// turnTime is how long a second attempt waits for the one before it.
+// retryWait is how long a second attempt waits for the one before it.
 const retryWait = 30 * time.Second
 
-// turns are those of second attempts: one has its turn at a time.
+// retryLimiter runs second attempts one at a time.
 type retryLimiter struct {
-	taken      chan struct{} // room for one
-	generation atomic.Int64  // how often one has begun beside another, or ended
+	slot       chan struct{} // of capacity 1
+	generation atomic.Int64  // how many attempts have ended, or begun without the slot
 }
 
-// wait waits for a turn, and answers what ends it. A turn that takes too long is
-// waited for no more: one of those that wait has his beside it. The others go on
-// waiting, or all would be in each other's way.
-func (t *retryLimiter) wait(ctx context.Context) (end func(), err error) {
+// acquire waits for the slot and returns the function that releases it. If the attempt
+// that has the slot takes longer than retryWait, one of the waiting attempts proceeds
+// without the slot. The others keep waiting, so that they do not compete for the same
+// space.
+func (l *retryLimiter) acquire(ctx context.Context) (release func(), err error) {
 	for {
-		generation := t.generation.Load()
+		generation := l.generation.Load()
 		select {
-		case t.taken <- struct{}{}:
-			return func() { t.generation.Add(1); <-t.taken }, nil
+		case l.slot <- struct{}{}:
+			return func() { l.generation.Add(1); <-l.slot }, nil
 		case <-time.After(retryWait):
-			if t.generation.CompareAndSwap(generation, generation+1) {
-				return func() { t.generation.Add(1) }, nil
+			if l.generation.CompareAndSwap(generation, generation+1) {
+				return func() { l.generation.Add(1) }, nil
 			}
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -42,35 +43,35 @@ func (t *retryLimiter) wait(ctx context.Context) (end func(), err error) {
 	}
 }
 
-// again is the second and last attempt for a layer that did not fit. What was
-// unpacked of it is thrown away, room is made, and it is unpacked into a fresh
-// clone. If it still does not fit nothing stays of it.
+// retry is the second and last attempt for a layer that did not fit. It destroys what
+// the first attempt unpacked, reclaims space, and unpacks the layer into a new clone.
+// If the layer still does not fit, retry removes the clone.
 //
-// A runtime that no layer is unpacked into, such as a container's, is left as it
-// is: its quota is nobody's else, and what is in it may be the only copy.
+// A runtime that is not an extraction, such as a container's, is not retried: its
+// quota concerns only the container, and its content may be the only copy.
 //
-// Layers that fail at once share the room that is made. Then they are unpacked one
-// after the other: of two that fit one at a time neither is to fail for the other.
-// But none waits for long for another: that may be read from a store that is slow, or
-// answers no more.
+// Layers that fail at the same time share the reclaimed space. They are unpacked one
+// after the other, so that two layers that fit one at a time do not fail because of
+// each other. An attempt waits for the previous one at most for retryWait, because
+// that one may read from a store that is slow or has stalled.
 func (s *Service) retry(ctx context.Context, desc ocispec.Descriptor, runtime string, config diff.ApplyConfig, first error) (ocispec.Descriptor, error) {
 	if err := s.checkReadable(ctx, desc); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%w (and it is not tried again: the layer cannot be read a second time: %s)", first, err.Error())
+		return ocispec.Descriptor{}, fmt.Errorf("%w (no second attempt: the layer cannot be read again: %s)", first, err.Error())
 	}
-	fresh, made, err := s.runtimes.Renew(ctx, runtime, first)
+	fresh, made, err := s.extractions.Renew(ctx, runtime, first)
 	if errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) {
 		return ocispec.Descriptor{}, first
 	}
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%w (and it could not be tried again: %s)", first, err.Error())
+		return ocispec.Descriptor{}, fmt.Errorf("%w (the second attempt failed to begin: %s)", first, err.Error())
 	}
-	end, err := s.second.wait(ctx)
+	release, err := s.retries.acquire(ctx)
 	if err != nil {
 		return ocispec.Descriptor{}, errors.Join(first, err)
 	}
-	defer end()
+	defer release()
 	log.G(ctx).WithError(first).WithField("digest", desc.Digest).WithField("dataset", fresh).
-		Warnf("a layer did not fit: %s, and it is unpacked once more", made)
+		WithField("reclaimed", made).Warn("layer did not fit; unpacking it again")
 	applied, err := s.apply(ctx, desc, fresh, config)
 	if err == nil {
 		return applied, nil
@@ -78,14 +79,14 @@ func (s *Service) retry(ctx context.Context, desc ocispec.Descriptor, runtime st
 	if full(err) {
 		err = fmt.Errorf("%w (tried twice: %s)", err, made)
 	}
-	if discardErr := s.runtimes.Discard(context.WithoutCancel(ctx), fresh); discardErr != nil {
-		log.G(ctx).WithError(discardErr).WithField("dataset", fresh).Warn("what was unpacked of a layer that does not fit stays until it is removed")
+	if discardErr := s.extractions.Discard(context.WithoutCancel(ctx), fresh); discardErr != nil {
+		log.G(ctx).WithError(discardErr).WithField("dataset", fresh).Warn("failed to remove the extraction of a layer that does not fit")
 	}
 	return ocispec.Descriptor{}, err
 }
 
-// rereadable finds out whether a layer is still there, before others pay for the
-// room that it needs.
+// checkReadable returns an error if a layer cannot be read from the store. It runs
+// before anything is evicted for the layer.
 func (s *Service) checkReadable(ctx context.Context, desc ocispec.Descriptor) error {
 	ctx, cancel := context.WithTimeout(ctx, retryWait)
 	defer cancel()
@@ -93,7 +94,7 @@ func (s *Service) checkReadable(ctx context.Context, desc ocispec.Descriptor) er
 	if err != nil {
 		return err
 	}
-	defer in.Close() // only read
+	defer in.Close() // opened for reading only
 	if _, err := in.ReadAt(make([]byte, 1), 0); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}

@@ -104,7 +104,7 @@ func TestOneMoreAttempt(t *testing.T) {
 		"it fits never":             {[]error{noSpace}, 9, errdefs.ErrResourceExhausted, "1 template was evicted", 2, true, true},
 		"full, then something else": {[]error{noSpace, busy}, 9, errdefs.ErrFailedPrecondition, "busy", 2, true, true},
 		"something else":            {[]error{busy, nil}, 9, errdefs.ErrFailedPrecondition, "busy", 1, false, false},
-		"the layer is gone":         {[]error{noSpace, nil}, 1, errdefs.ErrResourceExhausted, "cannot be read a second time", 1, false, false},
+		"the layer is gone":         {[]error{noSpace, nil}, 1, errdefs.ErrResourceExhausted, "cannot be read again", 1, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -16,11 +16,11 @@ import (
 func TestTurnsOfSecondAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		retryLimiter := &retryLimiter{taken: make(chan struct{}, 1)}
+		limiter := &retryLimiter{slot: make(chan struct{}, 1)}
 		at, most := 0, 0
 		for range 32 {
 			go func() {
-				end, err := retryLimiter.wait(t.Context())
+				end, err := limiter.acquire(t.Context())
 				if !assert.NoError(t, err) {
 					return
 				}
@@ -35,15 +35,15 @@ func TestTurnsOfSecondAttempts(t *testing.T) {
 		synctest.Wait()
 		assert.Zero(t, at)
 		assert.Equal(t, 1, most)
-		assert.EqualValues(t, 32, retryLimiter.generation.Load())
+		assert.EqualValues(t, 32, limiter.generation.Load())
 
-		stalled, err := retryLimiter.wait(t.Context())
+		stalled, err := limiter.acquire(t.Context())
 		require.NoError(t, err)
 		began := time.Now()
 		waited := make(chan time.Duration, 3)
 		for range 3 {
 			go func() {
-				_, err := retryLimiter.wait(t.Context()) // and these stall too
+				_, err := limiter.acquire(t.Context()) // and these stall too
 				assert.NoError(t, err)
 				waited <- time.Since(began)
 			}()
@@ -54,7 +54,7 @@ func TestTurnsOfSecondAttempts(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err = retryLimiter.wait(ctx)
+		_, err = limiter.acquire(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		stalled()
 	})

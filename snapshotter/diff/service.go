@@ -24,7 +24,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Pool is what a Service needs of ZFS.
+// Pool is what a Service needs from ZFS.
 type Pool interface {
 	Objects
 	TakeTemporary(ctx context.Context, filesystem string) (*zfs.TemporarySnapshot, error)
@@ -32,70 +32,70 @@ type Pool interface {
 	AttachWritable(ctx context.Context, filesystem string) (*os.File, error)
 }
 
-// Contents is where layers are kept: containerd's store and its leases.
+// Contents is where layers are stored: containerd's content store and its leases.
 type Contents struct {
 	Store  content.Store
 	Leases leases.Manager
-	// Setting names for messages the setting that says where they are, and its value.
-	// Empty: there is none.
+	// Setting names the configuration setting of the store's address and its value,
+	// for error messages. It may be empty.
 	Setting string
 }
 
-// Service makes layers of snapshots and snapshots of layers, for containerd. It
-// does so for the snapshots of one base; of any others it says that it cannot
-// (ErrNotImplemented), and containerd asks its next differ. Safe for use by any
-// number of goroutines.
+// Service makes layers of snapshots and unpacks layers into runtimes, for containerd.
+// It serves the snapshots of one base; for any other it returns ErrNotImplemented, and
+// containerd asks its next differ. It is safe for use by any number of goroutines.
 type Service struct {
 	base        layout.Base
 	pool        Pool
 	contents    Contents
-	runtimes    Extractions
-	second      retryLimiter // see again
-	unavailable atomic.Bool  // the store could not be used, see passOn
+	extractions Extractions
+	retries     retryLimiter // see retry
+	unavailable atomic.Bool  // the store could not be used; see fallBack
 }
 
-// Runtimes is whoever has the snapshots. *snapshotter.Snapshotter is one.
+// Extractions is the snapshotter, as the differ needs it. *snapshotter.Snapshotter
+// implements it.
 type Extractions interface {
-	// NamespaceOf tells in which containerd namespace a dataset or snapshot is
-	// mounted, or "" where that cannot be told. A containerd 1.7 asks without
-	// saying for whom.
+	// NamespaceOf returns the containerd namespace in which a dataset or snapshot is
+	// mounted, or "" if it is unknown. It is for requests of containerd 1.7, which do
+	// not name their namespace.
 	NamespaceOf(source string) string
 
-	// HeldAt returns the runtime whose held mount has a path, and whether there is
+	// HeldAt returns the runtime whose held mount is at a path, and whether there is
 	// one. Clients bind that mount.
 	HeldAt(path string) (dataset string, ok bool)
 
-	// Begin is called before something is written, to see to it that there is some
-	// room, where that is possible, and what it answers when that is over.
+	// Begin is called before something is written, so that space is made under
+	// pressure. The returned function is called afterwards.
 	Begin(ctx context.Context) (end func())
 
-	// Fill notes that a layer is about to be unpacked into a runtime. What it returns
-	// notes that all of it was: diffID is the digest of the uncompressed layer, blob
-	// that of what it was read from.
+	// Fill is called before a layer is unpacked into a runtime. The returned function
+	// is called when the layer was unpacked completely: diffID is the digest of the
+	// uncompressed layer, blob that of the blob it was read from.
 	Fill(runtime string) (filled func(diffID, blob digest.Digest))
 
-	// StandIn reports whether a runtime stands for a layer that is in the pool, so that
-	// nothing is to be unpacked into it, and what is known of that layer: the digest of
-	// it uncompressed, and that of the blob which it was unpacked from, or "".
+	// StandIn reports whether a runtime is a stand-in, into which nothing is to be
+	// unpacked. It also returns what is known of the layer: the digest of the
+	// uncompressed layer and that of the blob it was unpacked from, or "".
 	StandIn(runtime string) (diffID, blob digest.Digest, ok bool)
 
-	// Recognize notes which layer a blob is that was read for such a runtime. It fails
-	// with ErrInvalidArgument where that is not the layer that the runtime stands for.
+	// Recognize records which layer a blob is that was read for a stand-in. It fails
+	// with ErrInvalidArgument if that is not the stand-in's layer.
 	Recognize(ctx context.Context, runtime string, diffID, blob digest.Digest) error
 
-	// Renew destroys a runtime that a layer did not fit into, makes room, and
-	// answers a fresh one for the same layer, and in words what was done for room.
-	// cause is what ZFS answered. It fails with ErrFailedPrecondition, and does nothing, where the runtime is
-	// not one that a layer is unpacked into.
+	// Renew destroys an extraction that a layer did not fit into and reclaims space.
+	// It returns a new extraction for the same layer, and a description of what was
+	// reclaimed. cause is the error of ZFS. If the runtime is not an extraction, Renew
+	// does nothing and fails with ErrFailedPrecondition.
 	Renew(ctx context.Context, runtime string, cause error) (fresh, made string, err error)
 
-	// Discard removes a runtime of a layer that does not fit.
+	// Discard removes an extraction of a layer that does not fit.
 	Discard(ctx context.Context, runtime string) error
 }
 
-// New answers a service for a base.
-func New(base layout.Base, pool Pool, contents Contents, runtimes Extractions) *Service {
-	return &Service{base: base, pool: pool, contents: contents, runtimes: runtimes, second: retryLimiter{taken: make(chan struct{}, 1)}}
+// New returns a Service for a base.
+func New(base layout.Base, pool Pool, contents Contents, extractions Extractions) *Service {
+	return &Service{base: base, pool: pool, contents: contents, extractions: extractions, retries: retryLimiter{slot: make(chan struct{}, 1)}}
 }
 
 var (
@@ -103,15 +103,14 @@ var (
 	_ diff.Applier  = (*Service)(nil)
 )
 
-// Compare writes what upper has changed since lower as a layer into containerd's
-// store, in the caller's namespace, under a lease that keeps it there for an
-// hour. Either may be mounted and in use. An empty lower is nothing at all.
+// Compare writes the changes of upper since lower as a layer into containerd's store,
+// in the caller's namespace, under a lease that keeps it for an hour. Either side may
+// be mounted and in use. An empty lower means that everything in upper is new.
 //
-//	NotImplemented      mounts that are not ours, a media type not known, a caller
-//	                    whose namespace cannot be told, or a store that cannot be
-//	                    reached
-//	FailedPrecondition  something in upper that no layer can hold
-//	Unavailable         containerd's store was lost on the way
+//	NotImplemented      the mounts are not of this base, the media type or the
+//	                    caller's namespace is unknown, or the store cannot be reached
+//	FailedPrecondition  upper has something that a layer cannot hold
+//	Unavailable         the connection to containerd's store was lost
 func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts ...diff.Opt) (ocispec.Descriptor, error) {
 	var config diff.Config
 	for _, opt := range opts {
@@ -143,7 +142,7 @@ func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts 
 		}
 		pair.current = at
 		err = pair.layer(ctx, w, config.SourceDateEpoch)
-		// ZFS destroys the snapshot while containerd takes in what is left.
+		// ZFS destroys the snapshot while containerd receives the rest.
 		closed = pair.closeInBackground(ctx)
 		return err
 	})
@@ -151,14 +150,14 @@ func (s *Service) Compare(ctx context.Context, lower, upper []mount.Mount, opts 
 		return desc, fmt.Errorf("layer of %s since %s: %w", sides.Upper, sides.from(), err)
 	}
 	log.G(ctx).WithField("took", time.Since(began).Round(time.Millisecond)).WithField("digest", desc.Digest).
-		WithField("bytes", desc.Size).WithField("dataset", sides.Upper).Info("a layer was made")
+		WithField("bytes", desc.Size).WithField("dataset", sides.Upper).Info("created layer")
 	return desc, nil
 }
 
-// Sides are the two things that are compared: each a snapshot, or a file system
-// as it is now.
+// Sides are the two sides of a comparison: each a snapshot, or a file system in its
+// present state.
 type Sides struct {
-	Lower string // "" for nothing at all
+	Lower string // "" to compare with nothing
 	Upper string
 }
 
@@ -169,7 +168,7 @@ func (s Sides) from() string {
 	return s.Lower
 }
 
-// sides answers what two lists of mounts mount.
+// sides returns the sides that two lists of mounts mount.
 func (s *Service) sides(lower, upper []mount.Mount) (sides Sides, err error) {
 	if len(lower) > 0 {
 		if sides.Lower, err = s.source(lower); err != nil {
@@ -180,22 +179,22 @@ func (s *Service) sides(lower, upper []mount.Mount) (sides Sides, err error) {
 	return sides, err
 }
 
-// source answers the dataset or snapshot of ours that is mounted.
+// source returns the dataset or snapshot of this base that is mounted.
 func (s *Service) source(mounts []mount.Mount) (string, error) {
 	if len(mounts) == 1 {
 		if source, ok := s.sourceOf(mounts[0]); ok {
 			return source, nil
 		}
 	}
-	return "", fmt.Errorf("mounts %q are not of a snapshot under %s: %w", sources(mounts), s.base, errdefs.ErrNotImplemented)
+	return "", fmt.Errorf("mounts %q are not of a snapshot below %s: %w", sources(mounts), s.base, errdefs.ErrNotImplemented)
 }
 
-// sourceOf returns what a mount of ours mounts: a dataset or a snapshot by name, or
-// a runtime by a bind of its held mount.
+// sourceOf returns what a mount mounts: a dataset or a snapshot by name, or a runtime
+// by a bind of its held mount.
 func (s *Service) sourceOf(m mount.Mount) (string, bool) {
 	switch m.Type {
 	case "bind":
-		return s.runtimes.HeldAt(m.Source)
+		return s.extractions.HeldAt(m.Source)
 	case "zfs":
 		_, runtime := s.base.ParseRuntime(m.Source)
 		_, template := s.base.ParseExtracted(m.Source)
@@ -211,21 +210,21 @@ func sources(mounts []mount.Mount) (list []string) {
 	return list
 }
 
-// withNamespace answers a context that says to containerd whose request it is:
-// the caller's, as it reached us, or else the runtime's.
+// withNamespace returns a context with the containerd namespace of the request: the
+// caller's if it is known, else that of the runtime.
 func (s *Service) withNamespace(ctx context.Context, dataset string) (context.Context, error) {
 	ns, ok := namespaces.Namespace(ctx)
 	if !ok {
-		ns = s.runtimes.NamespaceOf(dataset)
+		ns = s.extractions.NamespaceOf(dataset)
 	}
 	if ns == "" {
-		return ctx, fmt.Errorf("containerd does not say in which namespace %s is asked for: %w", dataset, errdefs.ErrNotImplemented)
+		return ctx, fmt.Errorf("the containerd namespace of %s is unknown: %w", dataset, errdefs.ErrNotImplemented)
 	}
 	return namespaces.WithNamespace(ctx, ns), nil
 }
 
-// Layer writes what changed between two sides as a tar. With an epoch no time in
-// it is later than that.
+// Layer writes the changes between two sides as a tar. With an epoch, no time in it is
+// later than that.
 func (s *Service) Layer(ctx context.Context, sides Sides, w io.Writer, epoch *time.Time) error {
 	pair, err := s.open(ctx, sides)
 	if err != nil {
@@ -235,7 +234,7 @@ func (s *Service) Layer(ctx context.Context, sides Sides, w io.Writer, epoch *ti
 	return pair.closeInBackground(ctx)(err)
 }
 
-// zfsError gives what ZFS answered the kind that containerd knows.
+// zfsError adds containerd's error kind to an error of ZFS.
 func zfsError(err error) error {
 	if k := errkind.Of(err); k != nil {
 		return fmt.Errorf("%w: %w", err, k)

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// sendSize is how much goes to containerd at once. Each time it is asked
-	// whether that arrived.
+	// sendSize is how much is sent to containerd at once. Each message is
+	// acknowledged.
 	sendSize = 1 << 20
-	// sayEvery is how often the log tells how far a long one is.
+	// reportInterval is how often the log reports the progress of a layer.
 	reportInterval = 10 * time.Second
 )
 
-// store writes what write makes into containerd's store and answers what it is
-// there. A layer that cannot be made leaves nothing.
+// store writes what write produces into containerd's store and returns its descriptor.
+// A layer that fails leaves nothing in the store.
 func (s *Service) store(ctx context.Context, config diff.Config, c Compress, write func(io.Writer, *current) error) (ocispec.Descriptor, error) {
 	in := s.ingest(ctx, config)
 	l := &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in, failed: in.failed}
@@ -45,11 +45,11 @@ func (s *Service) store(ctx context.Context, config diff.Config, c Compress, wri
 // stored is a layer on its way into the store.
 type stored struct {
 	in              io.Writer
-	failed          func() error // why the store takes no more, as far as is known
+	failed          func() error // returns the error of the store, if it is known
 	raw, compressed digest.Digester
 	size            int64
 	done            atomic.Int64 // bytes before compression, for the log
-	current         current      // likewise
+	current         current      // for the log
 }
 
 func (l *stored) write(c Compress, write func(io.Writer) error) error {
@@ -64,8 +64,8 @@ func (l *stored) write(c Compress, write func(io.Writer) error) error {
 		l.raw, digested = l.compressed, io.Discard
 	}
 	if err := write(io.MultiWriter(gate{out.err, l.failed}, compressed, digested, (*progress)(&l.done))); err != nil {
-		// What compresses is ended, to let its goroutines go. What it writes then
-		// is thrown away with the rest.
+		// Closing the compressor ends its goroutines. What it still writes is
+		// discarded.
 		out.fail(err)
 		return errors.Join(err, compressed.Close())
 	}
@@ -75,10 +75,10 @@ func (l *stored) write(c Compress, write func(io.Writer) error) error {
 	return storeError(out.err())
 }
 
-// outlet leads to the store until that fails or the outlet is shut; then it throws
-// away what comes. Whoever compresses is told of no error: pgzip, once it knows of
-// one, does not let its goroutine and buffers go. It writes in a goroutine of its
-// own, which an outlet may be shut beside.
+// outlet writes to the store until a write or fail ends that; then it discards the
+// data. It returns no error to the compressor: pgzip, once it knows of an error, leaks
+// its goroutine and buffers. The compressor writes in a goroutine of its own,
+// concurrently with fail.
 type outlet struct {
 	w      io.Writer
 	failed atomic.Pointer[error]
@@ -93,19 +93,19 @@ func (o *outlet) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// shut closes an outlet for a reason. The first one stays.
-func (o *outlet) fail(why error) { o.failed.CompareAndSwap(nil, &why) }
+// fail ends the writing with an error. The first error counts.
+func (o *outlet) fail(err error) { o.failed.CompareAndSwap(nil, &err) }
 
-// err answers why an outlet is shut, or nil.
+// err returns the error that ended the writing, or nil.
 func (o *outlet) err() error {
-	if why := o.failed.Load(); why != nil {
-		return *why
+	if err := o.failed.Load(); err != nil {
+		return *err
 	}
 	return nil
 }
 
-// gate stands before what compresses and lets nothing more in when the store has
-// failed: the rest of the layer need not be read.
+// gate is written to before the compressor. It fails once the store has failed, so
+// that the rest of the layer is not read.
 type gate []func() error
 
 func (g gate) Write(b []byte) (int, error) {
@@ -128,7 +128,8 @@ func (p *progress) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// report has the log name a layer that takes long, and a file that does.
+// report logs the progress of a layer that takes long, and the large file that is
+// being written.
 func (l *stored) report(ctx context.Context, ref string, every time.Duration) (stop func()) {
 	began, end := time.Now(), make(chan struct{})
 	go func() {
@@ -138,7 +139,7 @@ func (l *stored) report(ctx context.Context, ref string, every time.Duration) (s
 			select {
 			case <-tick.C:
 				log.G(ctx).WithField("ref", ref).WithField("bytes", l.done.Load()).WithField("for", time.Since(began).Round(time.Second)).
-					WithFields(l.current.fields()).Info("a layer is being made")
+					WithFields(l.current.fields()).Info("creating layer")
 			case <-end:
 				return
 			}
@@ -147,7 +148,7 @@ func (l *stored) report(ctx context.Context, ref string, every time.Duration) (s
 	return func() { close(end) }
 }
 
-// labels answers those of the caller and what the layer is without compression.
+// labels returns the caller's labels and the label of the diff ID.
 func (l *stored) labels(own map[string]string) map[string]string {
 	own = maps.Clone(own)
 	if own == nil {

@@ -19,31 +19,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree reads a directory and what is below it, which must not change meanwhile:
-// a snapshot's. Paths are relative to its root, which is ".". It never follows a
-// symbolic link and never leaves the file system: the paths that it is asked for
-// are made of names that it has answered as directories before.
+// tree reads a directory tree that does not change meanwhile, such as a snapshot's.
+// Paths are relative to its root, which is ".". It never follows a symbolic link and
+// never leaves the file system: the caller passes only paths whose parents it has read
+// as directories.
 type tree struct {
 	root *os.File
 	name string // for errors
 }
 
-// namesLimit is how long Linux lets a list of names of extended attributes be.
+// namesLimit is Linux's limit of the names of a file's extended attributes, in bytes.
 const namesLimit = 64 << 10
 
 func (t *tree) fail(what, rel string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENAMETOOLONG):
-		err = fmt.Errorf("%w: a layer cannot hold paths of more than %d bytes: %w", err, pathLimit, errdefs.ErrFailedPrecondition)
+		err = fmt.Errorf("%w: a layer cannot hold a path of more than %d bytes: %w", err, pathLimit, errdefs.ErrFailedPrecondition)
 	case errors.Is(err, syscall.E2BIG):
-		err = fmt.Errorf("%w: Linux lists no attributes whose names have more than %d bytes in all; remove some: %w", err, namesLimit, errdefs.ErrFailedPrecondition)
+		err = fmt.Errorf("%w: Linux cannot list attributes whose names have more than %d bytes in total; remove some: %w", err, namesLimit, errdefs.ErrFailedPrecondition)
 	}
 	return fmt.Errorf("%s %q in %s: %w", what, rel, t.name, err)
 }
 
 func (t *tree) fd() int { return int(t.root.Fd()) }
 
-// open opens a file or directory to be read.
+// open opens a file or directory for reading.
 func (t *tree) open(rel string) (*os.File, error) {
 	fd, err := unix.Openat(t.fd(), rel, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -52,14 +52,14 @@ func (t *tree) open(rel string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), rel), nil
 }
 
-// nextData returns where the first data of a file of some size is, from an offset on:
-// behind its end where there is none, and at the offset where that is not known.
+// nextData returns the offset of the first data of a file from an offset on: size if
+// there is none, and from if that is unknown.
 func nextData(file *os.File, from, size int64) int64 {
 	at, err := unix.Seek(int(file.Fd()), from, unix.SEEK_DATA)
 	switch {
 	case errors.Is(err, syscall.ENXIO):
 		if end, err := unix.Seek(int(file.Fd()), 0, io.SeekEnd); err != nil || end < size {
-			return from // which cannot be read
+			return from // reading there fails
 		}
 		return size
 	case err != nil || at < from:
@@ -68,7 +68,7 @@ func nextData(file *os.File, from, size int64) int64 {
 	return min(at, size)
 }
 
-// stat answers what a path stands for.
+// stat returns the metadata of a path.
 func (t *tree) stat(rel string) (node, error) {
 	var st unix.Statx_t
 	const want = unix.STATX_BASIC_STATS | unix.STATX_BTIME
@@ -85,12 +85,12 @@ func (t *tree) stat(rel string) (node, error) {
 
 func stamp(t unix.StatxTimestamp) time.Time { return time.Unix(t.Sec, int64(t.Nsec)) }
 
-// firstControl is where the numbers begin that ZFS gives what it only shows,
-// such as .zfs: no object has one.
+// firstControl is the first inode number of ZFS's control directories, such as .zfs.
+// No object has one.
 const firstControl = 1 << 47
 
-// readDir answers the names in a directory in their order. Sockets are not
-// among them: no layer holds one.
+// readDir returns the entries of a directory, sorted by name. It omits sockets, which
+// a layer cannot hold.
 func (t *tree) readDir(ctx context.Context, rel string) ([]direntry, error) {
 	dir, err := t.open(rel)
 	if err != nil {
@@ -121,16 +121,17 @@ func (t *tree) readDir(ctx context.Context, rel string) ([]direntry, error) {
 	return list, sortNames(ctx, list)
 }
 
-// sortNames puts names in their order. Of millions that takes seconds.
+// sortNames sorts entries by name. It checks the context, because sorting millions of
+// names takes seconds.
 func sortNames(ctx context.Context, list []direntry) error {
-	const look = 1 << 16
-	left, ended := look, false
+	const interval = 1 << 16
+	left, ended := interval, false
 	slices.SortFunc(list, func(a, b direntry) int {
 		if left--; left == 0 {
-			left, ended = look, ended || ctx.Err() != nil
+			left, ended = interval, ended || ctx.Err() != nil
 		}
 		if ended {
-			return 0 // which soon ends it
+			return 0 // ends the sorting soon
 		}
 		return cmp.Compare(a.name, b.name)
 	})
@@ -140,7 +141,7 @@ func sortNames(ctx context.Context, list []direntry) error {
 	return nil
 }
 
-// entries appends what the kernel wrote about a directory.
+// entries appends the entries that the kernel wrote.
 func (t *tree) entries(list []direntry, rel string, b []byte) ([]direntry, error) {
 	const lengthAt, typeAt, nameAt = 16, 18, 19 // of struct linux_dirent64
 	for len(b) > 0 {
@@ -172,7 +173,7 @@ func (t *tree) entries(list []direntry, rel string, b []byte) ([]direntry, error
 	return list, nil
 }
 
-// readLink answers where a symbolic link points.
+// readLink returns the target of a symbolic link.
 func (t *tree) readLink(rel string) (string, error) {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(t.fd(), rel, buf)
@@ -183,7 +184,7 @@ func (t *tree) readLink(rel string) (string, error) {
 }
 
 // attributeNames returns the names of the extended attributes of a path that a layer
-// holds, in their order.
+// holds, sorted.
 func (t *tree) attributeNames(rel string) ([]string, error) {
 	all, err := t.named(rel, unix.Llistxattr)
 	if errors.Is(err, syscall.ENOTSUP) {
@@ -211,12 +212,12 @@ func (t *tree) attribute(rel, name string) (string, error) {
 	return string(value), nil
 }
 
-// named makes a call that takes no directory and a path in it, only a whole path. Where
-// that is longer than the kernel takes it begins at the directory next to its end.
+// named makes a system call that takes an absolute path only. If that path would be
+// too long for the kernel, it begins at the parent directory.
 func (t *tree) named(rel string, call func(full string, buf []byte) (int, error)) ([]byte, error) {
-	const most = len("/proc/self/fd/2147483647/")
+	const longestPrefix = len("/proc/self/fd/2147483647/")
 	in := t.fd()
-	if len(rel)+most >= unix.PathMax {
+	if len(rel)+longestPrefix >= unix.PathMax {
 		dir, err := unix.Openat(in, path.Dir(rel), unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil, err
@@ -228,7 +229,7 @@ func (t *tree) named(rel string, call func(full string, buf []byte) (int, error)
 	return grow(func(buf []byte) (int, error) { return call(full, buf) })
 }
 
-// grow calls f with a buffer, and with a greater one while that is too small.
+// grow calls f with a buffer, and with a larger one as long as it is too small.
 func grow(f func([]byte) (int, error)) ([]byte, error) {
 	for size := 256; ; size *= 4 {
 		buf := make([]byte, size)
@@ -243,7 +244,7 @@ func grow(f func([]byte) (int, error)) ([]byte, error) {
 	}
 }
 
-// objects answers about how many files, directories and so on there are.
+// objects returns the approximate number of files, directories and other objects.
 func (t *tree) objects() (uint64, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(t.fd(), &st); err != nil {

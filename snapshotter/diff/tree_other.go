@@ -10,8 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// tree is not available here: ZFS's snapshots are read through mounts without
-// a place, which only Linux has.
+// tree is not available on this system: reading a snapshot needs a mount outside of
+// every mount namespace, which only Linux has.
 type tree struct {
 	root *os.File
 	name string

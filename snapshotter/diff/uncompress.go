@@ -15,16 +15,16 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// windowLimit is how far a zstd layer may look back, all of which has to be kept
-// in memory. It is what the zstd command allows unless it is asked for more.
-// containerd's own code allows four times as much, for a few bytes of a layer.
+// windowLimit is the largest zstd window, which is kept in memory. It is the default
+// limit of the zstd command. containerd's own code allows four times as much, which a
+// few bytes of a layer can request.
 const windowLimit = 128 << 20
 
-// headSize is how many bytes tell how something is compressed.
+// headSize is how many bytes identify a compression format.
 const headSize = 10
 
-// process takes away what is outermost around a layer. What is written by zstd,
-// whatever its media type says of it, is read here, and the rest by containerd.
+// process removes the outermost encoding of a layer. Data in the zstd format, whatever
+// its media type says, is decoded here, and anything else by containerd.
 func process(ctx context.Context, from diff.StreamProcessor, config diff.ApplyConfig) (diff.StreamProcessor, error) {
 	if kind, err := images.DiffCompression(ctx, from.MediaType()); err != nil || kind == "" {
 		return diff.GetProcessor(ctx, from, config.ProcessorPayloads)
@@ -44,7 +44,7 @@ func process(ctx context.Context, from diff.StreamProcessor, config diff.ApplyCo
 	return unzstd{z}, nil
 }
 
-// peeked is a step whose first bytes were looked at.
+// peeked is a step whose first bytes were peeked at.
 type peeked struct {
 	diff.StreamProcessor
 	in io.Reader
@@ -52,7 +52,7 @@ type peeked struct {
 
 func (p peeked) Read(b []byte) (int, error) { return p.in.Read(b) }
 
-// unzstd is the step that takes zstd's compression away.
+// unzstd is the step that decodes zstd.
 type unzstd struct{ z *zstd.Decoder }
 
 func (unzstd) MediaType() string { return ocispec.MediaTypeImageLayer }
@@ -60,7 +60,7 @@ func (unzstd) MediaType() string { return ocispec.MediaTypeImageLayer }
 func (u unzstd) Read(b []byte) (int, error) {
 	n, err := u.z.Read(b)
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
-		err = fmt.Errorf("zstd: the layer has to be read with a window of more than %d bytes, which none may have: %w: %w",
+		err = fmt.Errorf("zstd: the layer needs a window larger than the limit of %d bytes: %w: %w",
 			int64(windowLimit), err, errdefs.ErrInvalidArgument)
 	}
 	return n, err

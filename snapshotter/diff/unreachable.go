@@ -9,24 +9,25 @@ import (
 	"github.com/containerd/log"
 )
 
-// unreached is why containerd's content store could not be used. Nothing has been written
-// anywhere then.
+// unreachable is the error of a content store that could not be used. Nothing was
+// written anywhere.
 type unreachable struct{ error }
 
-// Unwrap returns the reason.
+// Unwrap returns the cause.
 func (u unreachable) Unwrap() error { return u.error }
 
-// passOn returns NotImplemented for a store that cannot be reached or that lacks the layer,
-// so that containerd asks its next differ, which runs in containerd itself. Any other error
-// stays. The text names the setting: CRI's pulls ask one differ only and show what that
-// says. The log has it once, until the store has been used again.
+// fallBack returns NotImplemented for a store that cannot be reached or lacks the
+// layer, so that containerd asks its next differ, which runs in containerd itself. It
+// returns any other error unchanged. The text names the setting, because CRI asks only
+// one differ and shows its error. The log has the error once, until the store has been
+// used again.
 func (s *Service) fallBack(ctx context.Context, err error) error {
-	var why unreachable
+	var cause unreachable
 	switch {
 	case err == nil:
 		s.unavailable.Store(false)
 		return nil
-	case !errors.As(err, &why) || !errdefs.IsUnavailable(why) && !errdefs.IsNotFound(why):
+	case !errors.As(err, &cause) || !errdefs.IsUnavailable(cause) && !errdefs.IsNotFound(cause):
 		return err
 	}
 	err = fmt.Errorf("%s: %w", err.Error(), errdefs.ErrNotImplemented)
@@ -34,7 +35,7 @@ func (s *Service) fallBack(ctx context.Context, err error) error {
 		err = fmt.Errorf("set %s to the socket of the containerd that uses this daemon: %w", s.contents.Setting, err)
 	}
 	if !s.unavailable.Swap(true) {
-		log.G(ctx).WithError(err).Warn("containerd's content store cannot be used: its next differ is to do the work")
+		log.G(ctx).WithError(err).Warn("content store is unavailable; leaving the layer to containerd's next differ")
 	}
 	return err
 }
