@@ -210,10 +210,8 @@ func earlier(a, b time.Time) time.Time {
 
 // cleanInBackground runs a cleanup that yields to those of callers.
 func (s *Snapshotter) cleanInBackground(ctx context.Context) error {
-	if s.config.Cleanup == CleanupBackground {
-		ctx = withIdle(ctx)
-	}
-	return s.runInBackground(ctx, s.cleanLocked)
+	options := cleanupOptions{idle: s.config.Cleanup == CleanupBackground}
+	return s.runInBackground(ctx, func(ctx context.Context) error { return s.cleanLocked(ctx, options) })
 }
 
 // runInBackground runs do under s.cleanup, with a context that stop and waiters cancel. It

@@ -22,7 +22,7 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 		if s.config.Cleanup.orDefault() != CleanupGC {
 			return poolError("cleanup", s.queue.flush(ctx))
 		}
-		return s.clean(ctx)
+		return s.clean(ctx, cleanupOptions{})
 	})
 }
 
@@ -41,7 +41,7 @@ func (s *Snapshotter) Clean(ctx context.Context, report func(Progress)) error {
 		return err
 	}
 	s.background.requestCleanup()
-	return s.clean(withAsked(withProgress(ctx, report)))
+	return s.clean(ctx, cleanupOptions{ignoreBackoff: true, progress: newProgressReporter(report)})
 }
 
 // StopCleanup stops the running cleanup and reports whether there was one. Until the
@@ -52,22 +52,22 @@ func (s *Snapshotter) StopCleanup() bool {
 	return s.cleanup.stop(errStopped, false)
 }
 
-func (s *Snapshotter) clean(ctx context.Context) error {
+func (s *Snapshotter) clean(ctx context.Context, options cleanupOptions) error {
 	release, err := s.cleanup.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	return s.cleanLocked(s.cleanup.cancelable(ctx, false))
+	return s.cleanLocked(s.cleanup.cancelable(ctx, false), options)
 }
 
 // cleanLocked runs a cleanup. The caller holds s.cleanup, and ctx comes from its
 // cancelable.
-func (s *Snapshotter) cleanLocked(ctx context.Context) error {
+func (s *Snapshotter) cleanLocked(ctx context.Context, options cleanupOptions) error {
 	if err := s.usable(); err != nil { // may have changed while the caller waited for the lock
 		return err
 	}
-	_, err := s.cleanWithPolicy(ctx, s.config.policy())
+	_, err := s.cleanWithPolicy(ctx, options, s.config.policy())
 	if err == nil {
 		s.background.cleanupDone()
 	}
@@ -76,23 +76,23 @@ func (s *Snapshotter) cleanLocked(ctx context.Context) error {
 
 // cleanWithPolicy destroys garbage and expired templates, then evicts by policy. The
 // caller holds s.cleanup.
-func (s *Snapshotter) cleanWithPolicy(ctx context.Context, policy space.Policy) (evicted, error) {
-	expired, err := s.cleanGarbage(ctx)
+func (s *Snapshotter) cleanWithPolicy(ctx context.Context, options cleanupOptions, policy space.Policy) (evicted, error) {
+	expired, err := s.cleanGarbage(ctx, options)
 	if err != nil {
 		return expired, err
 	}
-	total, err := s.evict(ctx, policy)
+	total, err := s.evict(ctx, options, policy)
 	total.templates, total.bytes = total.templates+expired.templates, total.bytes+expired.bytes
 	if err != nil {
 		return total, poolError("eviction", err)
 	}
 	s.queue.poke() // the cleanup mark may have changed
-	return total, poolError("cleanup", s.queue.flush(ctx))
+	return total, poolError("cleanup", s.queue.flushPaced(ctx, options.urgent))
 }
 
 // cleanGarbage destroys garbage and expired templates, and returns the templates that it
 // destroyed.
-func (s *Snapshotter) cleanGarbage(ctx context.Context) (expired evicted, err error) {
+func (s *Snapshotter) cleanGarbage(ctx context.Context, options cleanupOptions) (expired evicted, err error) {
 	defer s.background.notify()
 	// In a full pool the write fails. The destruction that follows frees space, and does
 	// not touch datasets in use.
@@ -102,10 +102,10 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context) (expired evicted, err er
 	if err := s.releaseMounts(ctx); err != nil {
 		return expired, err
 	}
-	if expired, err = s.destroyGarbage(ctx); err != nil {
+	if expired, err = s.destroyGarbage(ctx, options); err != nil {
 		return expired, poolError("cleanup", err)
 	}
-	if err := s.queue.flush(ctx); err != nil && !outOfSpace(err) {
+	if err := s.queue.flushPaced(ctx, options.urgent); err != nil && !outOfSpace(err) {
 		return expired, poolError("cleanup", err)
 	}
 	return expired, nil
@@ -113,17 +113,17 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context) (expired evicted, err er
 
 // destroyGarbage destroys garbage and expired templates, and returns the templates that
 // it destroyed.
-func (s *Snapshotter) destroyGarbage(ctx context.Context) (expired evicted, err error) {
+func (s *Snapshotter) destroyGarbage(ctx context.Context, options cleanupOptions) (expired evicted, err error) {
 	may := func(t *template) bool { return t.expired(s.config.CacheKeep) }
-	nodes := s.index.nodes(s.config.CacheKeep, retryTime(ctx))
+	nodes := s.index.nodes(s.config.CacheKeep, options.retryTime())
 	if slices.ContainsFunc(nodes, func(n space.Node) bool { return n.Layer && n.Destroy && n.Bytes == 0 }) {
 		// The log message about a template names its size.
 		if err := s.measureCached(ctx); err != nil {
 			return expired, err
 		}
-		nodes = s.index.nodes(s.config.CacheKeep, retryTime(ctx))
+		nodes = s.index.nodes(s.config.CacheKeep, options.retryTime())
 	}
-	gone, err := s.destroyAll(ctx, space.Order(nodes), may)
+	gone, err := s.destroyAll(ctx, options, space.Order(nodes), may)
 	if len(gone) > 0 {
 		log.G(ctx).WithField("datasets", len(gone)).Debug("destroyed unused datasets")
 	}
@@ -139,20 +139,20 @@ func (s *Snapshotter) destroyGarbage(ctx context.Context) (expired evicted, err 
 // those that it destroyed. The pending removal of a runtime is not written: destroying
 // the runtime removes its record too. After a crash before that, containerd finds the
 // snapshot and removes it again.
-func (s *Snapshotter) destroyAll(ctx context.Context, order []string, may func(*template) bool) (gone []string, err error) {
+func (s *Snapshotter) destroyAll(ctx context.Context, options cleanupOptions, order []string, may func(*template) bool) (gone []string, err error) {
 	defer s.queue.holdBack()()
-	report := progressOf(ctx, len(order))
-	err = s.inBatches(ctx, order, func(batch []string) error {
+	options.progress.expect(len(order))
+	err = s.inBatches(order, options.urgent, func(batch []string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		var destroyed []string
-		err := s.queue.overtake(ctx, s.templatesIn(batch), func() (_ []string, err error) {
-			destroyed, err = s.destroy(ctx, batch, may)
+		err := s.queue.overtake(ctx, options.urgent, s.templatesIn(batch), func() (_ []string, err error) {
+			destroyed, err = s.destroy(ctx, options, batch, may)
 			return destroyed, err
 		})
 		gone = append(gone, destroyed...)
-		report(len(batch), len(destroyed))
+		options.progress.add(len(batch), len(destroyed))
 		return err
 	})
 	return gone, err
@@ -204,7 +204,7 @@ func (t *template) expired(keep time.Duration) bool {
 // destroy destroys a batch of datasets, garbage and those templates for which may still
 // reports true, and returns those that it destroyed. It skips datasets that
 // another operation has locked: that operation may be waiting for this cleanup.
-func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*template) bool) (gone []string, err error) {
+func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch []string, may func(*template) bool) (gone []string, err error) {
 	// A commit of the same layer waits for this lock until the name is free again.
 	locked, unlock := s.data.tryLockEach(batch...)
 	defer unlock()
@@ -222,7 +222,7 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*tem
 		s.index.finishDestroy(nil, order, func(dataset string) bool { return slices.Contains(still, dataset) })
 		order = still
 	}
-	left, err := s.destroyDatasets(ctx, order)
+	left, err := s.destroyDatasets(ctx, order, options.idle)
 	for dataset, reason := range left {
 		if snapshotLost(reason) {
 			dying[dataset] = nil // not a template any more: it stays garbage
@@ -244,8 +244,8 @@ func (s *Snapshotter) destroy(ctx context.Context, batch []string, may func(*tem
 }
 
 // destroyDatasets unmounts and destroys datasets in the given order. It returns those
-// that are left, each with the reason.
-func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[string]error, error) {
+// that are left, each with the reason. If idle is set, it uses idle I/O priority.
+func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string, idle bool) (map[string]error, error) {
 	for _, dataset := range order {
 		if err := s.releaseMount(ctx, dataset); err != nil {
 			return nil, err
@@ -260,7 +260,7 @@ func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string) (map[
 	}
 	var left map[string]error
 	destroy := func() (err error) { left, err = s.pool.Destroy(ctx, layout.Extracted, order); return err }
-	if isIdle(ctx) {
+	if idle {
 		inner := destroy
 		destroy = func() error { return zfs.WithIdleIO(inner) }
 	}

@@ -87,7 +87,7 @@ type evicted struct {
 }
 
 // evict evicts cached templates by policy. The caller holds s.cleanup.
-func (s *Snapshotter) evict(ctx context.Context, policy space.Policy) (evicted, error) {
+func (s *Snapshotter) evict(ctx context.Context, options cleanupOptions, policy space.Policy) (evicted, error) {
 	var limits []space.Limit
 	if policy.Pressure > 0 {
 		var err error
@@ -107,8 +107,8 @@ func (s *Snapshotter) evict(ctx context.Context, policy space.Policy) (evicted, 
 	left := make(map[string]bool)
 	var total evicted
 	for {
-		plan := space.PlanEvictions(s.nodesExcept(ctx, left), limits, policy, time.Now())
-		done, stays, err := s.evictPlan(ctx, plan)
+		plan := space.PlanEvictions(s.nodesExcept(left, options.retryTime()), limits, policy, time.Now())
+		done, stays, err := s.evictPlan(ctx, options, plan)
 		total.templates, total.bytes = total.templates+done.templates, total.bytes+done.bytes
 		if err != nil {
 			return total, err
@@ -128,8 +128,8 @@ func (s *Snapshotter) evict(ctx context.Context, policy space.Policy) (evicted, 
 
 // nodesExcept returns the tree of clones in the index, in which the datasets in stay are
 // neither destroyed nor evicted.
-func (s *Snapshotter) nodesExcept(ctx context.Context, stay map[string]bool) []space.Node {
-	nodes := s.index.nodes(s.config.CacheKeep, retryTime(ctx))
+func (s *Snapshotter) nodesExcept(stay map[string]bool, now time.Time) []space.Node {
+	nodes := s.index.nodes(s.config.CacheKeep, now)
 	for i, n := range nodes {
 		if stay[n.Dataset] {
 			nodes[i].Cached, nodes[i].Destroy = false, false
@@ -184,12 +184,12 @@ func (x *index) unmeasured() []*template {
 
 // evictPlan executes a plan and returns the datasets that are left. A template that came
 // into use in the meantime stays, and so does its origin.
-func (s *Snapshotter) evictPlan(ctx context.Context, plan space.Plan) (total evicted, stays []string, err error) {
+func (s *Snapshotter) evictPlan(ctx context.Context, options cleanupOptions, plan space.Plan) (total evicted, stays []string, err error) {
 	var names []string
 	for _, e := range plan.Evict {
 		names = append(names, e.Dataset)
 	}
-	list, err := s.destroyAll(ctx, names, (*template).cached)
+	list, err := s.destroyAll(ctx, options, names, (*template).cached)
 	gone := make(map[string]bool, len(list))
 	for _, name := range list {
 		gone[name] = true

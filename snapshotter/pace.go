@@ -1,9 +1,6 @@
 package snapshotter
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // The datasets of a batch are destroyed in one txg, for which every concurrent Prepare
 // and Commit waits.
@@ -18,16 +15,16 @@ const (
 )
 
 // mayBatch reports whether batches may be large: no operation writes, or a caller waits
-// for the cleanup.
-func (s *Snapshotter) mayBatch(ctx context.Context) bool {
-	return isUrgent(ctx) || s.cleanup.hasWaiters() || s.activity.isQuiet(quietPeriod, time.Now())
+// for the cleanup or, if urgent is set, for the space.
+func (s *Snapshotter) mayBatch(urgent bool) bool {
+	return urgent || s.cleanup.hasWaiters() || s.activity.isQuiet(quietPeriod, time.Now())
 }
 
 // inBatches calls do with batches of order, until do returns an error.
-func (s *Snapshotter) inBatches(ctx context.Context, order []string, do func(batch []string) error) error {
+func (s *Snapshotter) inBatches(order []string, urgent bool, do func(batch []string) error) error {
 	for len(order) > 0 {
 		n := 1
-		if s.mayBatch(ctx) {
+		if s.mayBatch(urgent) {
 			n = min(quietBatch, len(order))
 		}
 		if err := do(order[:n]); err != nil {

@@ -1,7 +1,6 @@
 package snapshotter
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -20,9 +19,9 @@ func TestBatchesAreSmallBesideOperations(t *testing.T) {
 		for i := range order {
 			order[i] = fmt.Sprint(i)
 		}
-		batches := func(ctx context.Context) (sizes []int) {
+		batches := func(urgent bool) (sizes []int) {
 			var done []string
-			assert.NoError(t, s.sn.inBatches(ctx, order, func(batch []string) error {
+			assert.NoError(t, s.sn.inBatches(order, urgent, func(batch []string) error {
 				sizes, done = append(sizes, len(batch)), append(done, batch...)
 				return nil
 			}))
@@ -30,17 +29,17 @@ func TestBatchesAreSmallBesideOperations(t *testing.T) {
 			return sizes
 		}
 		many := []int{quietBatch, quietBatch, 1}
-		assert.Len(t, batches(s.ctx), len(order), "just started")
+		assert.Len(t, batches(false), len(order), "just started")
 		time.Sleep(quietPeriod)
-		assert.Equal(t, many, batches(s.ctx), "no operation yet")
+		assert.Equal(t, many, batches(false), "no operation yet")
 		s.prepare("web", "")
-		assert.Len(t, batches(s.ctx), len(order), "just after an operation")
-		assert.Equal(t, many, batches(withUrgent(s.ctx)), "a caller waits")
+		assert.Len(t, batches(false), len(order), "just after an operation")
+		assert.Equal(t, many, batches(true), "a caller waits")
 		time.Sleep(quietPeriod)
-		assert.Equal(t, many, batches(s.ctx))
+		assert.Equal(t, many, batches(false))
 		end := s.sn.Begin(s.ctx)
 		time.Sleep(quietPeriod)
-		assert.Len(t, batches(s.ctx), len(order), "a layer is being unpacked")
+		assert.Len(t, batches(false), len(order), "a layer is being unpacked")
 		end()
 	})
 }

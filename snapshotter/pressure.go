@@ -61,13 +61,13 @@ func (s *Snapshotter) evictForPressure(ctx context.Context, limits []space.Limit
 	}
 	policy := s.config.policy()
 	policy.CachedOnly = true
-	if plan := space.PlanEvictions(s.nodesExcept(ctx, nil), limits, policy, time.Now()); !plan.EvictsCached() {
+	if plan := space.PlanEvictions(s.nodesExcept(nil, time.Now()), limits, policy, time.Now()); !plan.EvictsCached() {
 		s.eviction.logProblems(ctx, plan.Problems)
 		return nil
 	}
 	if err := s.queue.catchUp(ctx); err != nil && !outOfSpace(err) {
 		return err
 	}
-	_, err := s.evict(ctx, policy)
+	_, err := s.evict(ctx, cleanupOptions{}, policy)
 	return err
 }

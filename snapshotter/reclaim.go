@@ -151,7 +151,7 @@ func (s *Snapshotter) reclaimAll(ctx context.Context, cause error) (Reclaimed, e
 	if err != nil {
 		return Reclaimed{}, err
 	}
-	gone, err := s.cleanWithPolicy(withUrgent(ctx), policy)
+	gone, err := s.cleanWithPolicy(ctx, cleanupOptions{urgent: true, ignoreBackoff: true}, policy)
 	release()
 	result := Reclaimed{Templates: gone.templates, Bytes: gone.bytes}
 	if err != nil && !outOfSpace(err) { // out of space: not freed yet, and the queue writes the removals later

@@ -131,7 +131,7 @@ type removals struct {
 	wanted   atomic.Int32 // how many wait for that
 	apply    func(context.Context, ...zfs.Op) error
 	mark     func(context.Context) error // makes the base say what is owed
-	hurry    func(context.Context) bool  // whether the work of others counts less
+	hurry    func(urgent bool) bool      // whether the work of others counts less
 	wake     chan struct{}
 	quit     chan struct{}
 	done     chan struct{}
@@ -153,7 +153,7 @@ func (q *removals) start(s *Snapshotter) {
 func (q *removals) stop() error {
 	close(q.quit)
 	<-q.done
-	return q.flush(withUrgent(context.Background()))
+	return q.flushPaced(context.Background(), true)
 }
 
 func (q *removals) add(ops []zfs.Op) {
@@ -183,7 +183,7 @@ func (q *removals) catchUp(ctx context.Context) error {
 	if repairs == 0 {
 		return nil
 	}
-	return q.flush(withUrgent(ctx))
+	return q.flushPaced(ctx, true)
 }
 
 // overtake runs destroy, while nothing is written, and forgets the removals of
@@ -193,10 +193,10 @@ func (q *removals) catchUp(ctx context.Context) error {
 // template loses its snapshot first: with a record it would then look as if a stranger
 // had taken that, and the next start would leave it alone, and all it stands on. But
 // where there is no room to write them, room has to be made first.
-func (q *removals) overtake(ctx context.Context, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
+func (q *removals) overtake(ctx context.Context, urgent bool, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
 	defer q.turn()()
 	if q.has(template) {
-		if err := q.writeAll(ctx); err != nil && !outOfSpace(err) {
+		if err := q.writeAll(ctx, urgent); err != nil && !outOfSpace(err) {
 			return err
 		}
 	}
@@ -307,12 +307,16 @@ func (q *removals) length() int {
 // flush writes pending removals, oldest first. Those of datasets that are no
 // longer there are done; any other failure keeps the batch and what is behind
 // it for the next flush.
-func (q *removals) flush(ctx context.Context) error {
+func (q *removals) flush(ctx context.Context) error { return q.flushPaced(ctx, false) }
+
+// flushPaced is flush. If urgent is set, it writes large batches also while operations
+// write.
+func (q *removals) flushPaced(ctx context.Context, urgent bool) error {
 	if q.empty() {
 		return nil
 	}
 	defer q.turn()()
-	return q.writeAll(ctx)
+	return q.writeAll(ctx, urgent)
 }
 
 // turn waits for the turn of whoever waits for it to end, and answers what ends it.
@@ -336,7 +340,7 @@ func (q *removals) trickle(ctx context.Context) error {
 			q.poke() // who comes now may leave some
 			return nil
 		}
-		if more, err := q.writeSome(ctx); !more || err != nil {
+		if more, err := q.writeSome(ctx, false); !more || err != nil {
 			return err
 		}
 	}
@@ -351,18 +355,18 @@ func (q *removals) has(is func(dataset string) bool) bool {
 }
 
 // writeAll is flush for who has the turn.
-func (q *removals) writeAll(ctx context.Context) error {
+func (q *removals) writeAll(ctx context.Context, urgent bool) error {
 	for {
-		if more, err := q.writeSome(ctx); !more || err != nil {
+		if more, err := q.writeSome(ctx, urgent); !more || err != nil {
 			return err
 		}
 	}
 }
 
 // writeSome writes some removals and tells whether there are more.
-func (q *removals) writeSome(ctx context.Context) (more bool, err error) {
+func (q *removals) writeSome(ctx context.Context, urgent bool) (more bool, err error) {
 	most := politeBatch
-	if q.hurry(ctx) {
+	if q.hurry(urgent) {
 		most = removalBatch
 	}
 	q.mu.Lock()

@@ -460,7 +460,7 @@ func TestWhoWaitsForRemovalsEndsTheTrickle(t *testing.T) {
 	}
 	<-began
 	flushed := make(chan error, 1)
-	go func() { flushed <- s.sn.queue.flush(withUrgent(s.ctx)) }()
+	go func() { flushed <- s.sn.queue.flushPaced(s.ctx, true) }()
 	require.Eventually(t, func() bool { return s.sn.queue.wanted.Load() == 1 }, 10*time.Second, time.Millisecond)
 	close(gate)
 	require.NoError(t, <-flushed)

@@ -136,7 +136,7 @@ func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
 		if err := s.discard(ctx, key, dataset); err != nil {
 			return err
 		}
-		if err := s.clean(context.WithoutCancel(ctx)); err != nil {
+		if err := s.clean(context.WithoutCancel(ctx), cleanupOptions{}); err != nil {
 			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("failed to destroy discarded extraction")
 		}
 		return nil

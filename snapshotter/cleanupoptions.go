@@ -1,0 +1,60 @@
+package snapshotter
+
+import "time"
+
+// cleanupOptions are the options of a cleanup or an eviction.
+type cleanupOptions struct {
+	urgent        bool              // use large batches, because a caller waits for the space
+	idle          bool              // destroy with idle I/O priority
+	ignoreBackoff bool              // retry stuck datasets before their pauses end
+	progress      *progressReporter // or nil
+}
+
+// retryTime returns the time at which a cleanup evaluates backoffs. It is so late that all
+// pauses have ended if ignoreBackoff is set.
+func (o cleanupOptions) retryTime() time.Time {
+	if o.ignoreBackoff {
+		return time.Now().Add(maxBackoff)
+	}
+	return time.Now()
+}
+
+// Progress is the progress of a cleanup, in datasets.
+type Progress struct {
+	Looked    int // tried: destroyed or left
+	Of        int // to try, as far as known
+	Destroyed int
+}
+
+// progressReporter counts the progress of a cleanup and reports it. A nil reporter does
+// nothing.
+type progressReporter struct {
+	now    Progress
+	report func(Progress)
+}
+
+func newProgressReporter(report func(Progress)) *progressReporter {
+	if report == nil {
+		return nil
+	}
+	return &progressReporter{report: report}
+}
+
+// expect adds datasets to try.
+func (p *progressReporter) expect(datasets int) {
+	if p == nil || datasets == 0 {
+		return
+	}
+	p.now.Of += datasets
+	p.report(p.now)
+}
+
+// add adds the result of a batch.
+func (p *progressReporter) add(tried, destroyed int) {
+	if p == nil {
+		return
+	}
+	p.now.Looked += tried
+	p.now.Destroyed += destroyed
+	p.report(p.now)
+}
