@@ -29,7 +29,7 @@ help: ## list the targets
 
 .PHONY: demo
 demo: build testbed ## a guided tour: real containers on real ZFS
-	@integration/demo.sh
+	@integration/tools/demo.sh
 
 .PHONY: test
 test: build integration-test testbed-test lint-tool ## every check, with one summary
@@ -55,14 +55,14 @@ lint: lint-tool ## the linters alone
 
 .PHONY: bench
 bench: build testbed ## measure against other snapshotters (an hour or more where emulated; BENCH=quick tries it)
-	@$(GO_BUILD) -o $(BIN)/ ./integration/bench
-	@integration/bench/run.sh
+	@$(GO_BUILD) -o $(BIN)/ ./integration/tools/bench
+	@integration/tools/bench/run.sh
 
 .PHONY: build
 build: tools ## build the programs into bin/
 	@mkdir -p $(BIN)
 	@echo "building the programs"
-	@$(GO_BUILD) -o $(BIN)/ ./cmd/... ./integration/suite ./integration/testbed ./integration/demo ./integration/image ./integration/powercut ./integration/testimage/app ./integration/testimage/web
+	@$(GO_BUILD) -o $(BIN)/ ./cmd/... ./integration/tools/suite ./integration/tools/testbed ./integration/tools/demo ./integration/tools/image ./integration/powercut ./integration/testimage/app ./integration/testimage/web
 
 .PHONY: install
 install: build ## install the daemon, the command and the systemd units (PREFIX=/usr/local)

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/zfstpl/zfstpl/integration/image/manifest"
+	"github.com/zfstpl/zfstpl/integration/tools/image/manifest"
 )
 
 // Busy is the one file that does not count: a program may write to it while

@@ -1,0 +1,70 @@
+package report
+
+import (
+	_ "embed"
+	"io"
+	"text/template"
+
+	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/result"
+)
+
+//go:embed performance.md.tmpl
+var documentText string
+
+// PlotName is the file that the document expects its plot in, beside it.
+const PlotName = "prepare.svg"
+
+var document = template.Must(template.New("performance.md").Funcs(template.FuncMap{
+	"title": operationTitle,
+}).Parse(documentText))
+
+// Document writes performance.md.
+func Document(w io.Writer, s *result.Set) error {
+	verdicts := verdicts(s)
+	met, judged := 0, 0
+	for _, v := range verdicts {
+		if v.Met != "" {
+			judged++
+		}
+		if v.Met == "yes" {
+			met++
+		}
+	}
+	type section struct{ Title, Name, Samples, Table string }
+	var sections []section
+	for _, o := range operations {
+		if text := timeTable(s, o.name); text != "" {
+			sections = append(sections, section{o.title, o.name, samplesOf(s, o.name), text})
+		}
+	}
+	return document.Execute(w, map[string]any{
+		"Facts": s, "Quick": s.Fact(PlanFact) == "quick", "Emulated": s.Fact("machine") == result.Emulated,
+		"Verdicts": verdicts, "Met": met, "Judged": judged, "Missing": len(verdicts) - judged,
+		"Ratios": ratioTable(s), "Sections": sections,
+		"Layers": layerTable(s), "LayerMemory": layerMemory(s),
+		"Scale": scaleTable(s),
+		"Held":  heldTable(s), "HeldSamples": samplesOf(s, HeldPrefix+Container), "HeldImports": samplesOf(s, HeldPrefix+Import),
+		"Cleaning": timeTable(s, Cleaning), "Starts": timeTable(s, Start), "Memory": memoryTable(s),
+		"OverlayBtrfs": len(rowsOn(s, OverlayBtrfs)) > 0,
+		"Plot":         PlotName,
+	})
+}
+
+// layerMemory is what the daemon had in memory at most while it made layers.
+func layerMemory(s *result.Set) string {
+	if peak, ok := layersPeak(s); ok {
+		return mebibytes(peak)
+	}
+	return ""
+}
+
+// rowsOn are the cases of a contender.
+func rowsOn(s *result.Set, name string) []result.Case {
+	var found []result.Case
+	for _, c := range s.Cases() {
+		if c.On == name {
+			found = append(found, c)
+		}
+	}
+	return found
+}

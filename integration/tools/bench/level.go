@@ -1,0 +1,245 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/contender"
+	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/report"
+)
+
+// measureLevel measures everything that belongs to a number of clones.
+func (b *bench) measureLevel(ctx context.Context, level int) error {
+	for _, e := range b.entrants {
+		e.spent = make(map[string]time.Duration)
+	}
+	if err := b.fillAll(ctx, level); err != nil {
+		return err
+	}
+	parts := []struct {
+		what   string
+		rounds int
+		f      func(context.Context, *entrant, int) error
+	}{
+		{"operations", b.rounds, b.operate},
+		{"containers", when(b.containers == level, b.containerRounds), b.runContainer},
+		{"prepares at once", when(slices.Contains(b.bursts, level), b.burstRounds), b.burst},
+		{"removal", when(b.removal == level, b.removalRounds), b.removeAll},
+	}
+	for _, part := range parts {
+		for round := range part.rounds {
+			err := b.turns(ctx, part.what, level, func(ctx context.Context, e *entrant) error {
+				unix.Sync() // what somebody else has left to write is not this one's
+				return part.f(ctx, e, level)
+			})
+			if err != nil {
+				return err
+			}
+			b.say("%d clones, %s: round %d of %d", level, part.what, round+1, part.rounds)
+		}
+	}
+	return nil
+}
+
+func when(yes bool, rounds int) int {
+	if yes {
+		return rounds
+	}
+	return 0
+}
+
+// fillAll brings everybody to the level, all at the same time: that is not
+// measured, and takes long enough.
+func (b *bench) fillAll(ctx context.Context, level int) error {
+	b.say("making %d clones for each", level)
+	errs := make([]error, len(b.entrants))
+	var wg sync.WaitGroup
+	for i, e := range b.entrants {
+		if !e.out && (e.Most == 0 || level <= e.Most) {
+			wg.Go(func() { errs[i] = e.fill(ctx, level) })
+		}
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	for i, err := range errs {
+		if err != nil {
+			b.drop(b.entrants[i], fmt.Errorf("making %d clones: %w", level, err))
+		}
+	}
+	return nil
+}
+
+func (e *entrant) fill(ctx context.Context, level int) error {
+	if level <= e.filled {
+		return nil
+	}
+	keys := cloneKeys(e.filled, level)
+	if err := contender.Each(ctx, fillers, keys, e.Prepare); err != nil {
+		return err
+	}
+	for i := e.filled; i < min(level, changedClones); i++ {
+		if i%changedEach != 0 {
+			continue
+		}
+		if err := e.Change(ctx, keys[i-e.filled]); err != nil {
+			return err
+		}
+	}
+	e.filled = level
+	return nil
+}
+
+func cloneKeys(from, to int) []string {
+	var keys []string
+	for i := from; i < to; i++ {
+		keys = append(keys, fmt.Sprintf("clone-%05d", i))
+	}
+	return keys
+}
+
+// operate is one turn: some cycles, after which everything is as before.
+func (b *bench) operate(ctx context.Context, e *entrant, level int) error {
+	var left []string
+	for range b.cycles {
+		made, err := b.cycle(ctx, e, level)
+		if err != nil {
+			return err
+		}
+		left = append(left, made...)
+	}
+	return e.Remove(ctx, left...)
+}
+
+// cycle does each operation once, Prepare twice, and answers what it leaves.
+func (b *bench) cycle(ctx context.Context, e *entrant, level int) ([]string, error) {
+	active, removed, view, committed := b.key(), b.key(), b.key(), b.key()
+	steps := []struct {
+		operation string
+		f         func() error
+	}{
+		{report.Prepare, func() error { return e.Prepare(ctx, active) }},
+		{report.Mounts, func() error { _, err := e.Mounts(ctx, active); return err }},
+		{report.Stat, func() error { return e.Stat(ctx, active) }},
+		{"", func() error { return e.Change(ctx, active) }},
+		{report.Usage, func() error { return e.Usage(ctx, active) }},
+		{report.View, func() error { return e.View(ctx, view) }},
+		{report.Commit, func() error { return e.Commit(ctx, committed, active) }},
+		{report.Prepare, func() error { return e.Prepare(ctx, removed) }},
+		{report.Remove, func() error { return e.Remove(ctx, removed) }},
+	}
+	for _, s := range steps {
+		if s.operation == "" {
+			if err := s.f(); err != nil {
+				return nil, fmt.Errorf("writing files: %w", err)
+			}
+			continue
+		}
+		if err := b.timed(e, s.operation, level, 1, s.f); err != nil {
+			return nil, err
+		}
+	}
+	return []string{view, committed}, nil
+}
+
+// burst has many callers prepare at once.
+func (b *bench) burst(ctx context.Context, e *entrant, level int) error {
+	keys := make([]string, burstPrepares)
+	for i := range keys {
+		keys[i] = b.key()
+	}
+	err := b.timed(e, report.Burst, level, burstCallers, func() error {
+		return contender.Each(ctx, burstCallers, keys, e.Prepare)
+	})
+	if err != nil {
+		return err
+	}
+	return e.Remove(ctx, keys...)
+}
+
+// runContainer runs a container from its beginning to its end.
+func (b *bench) runContainer(ctx context.Context, e *entrant, level int) error {
+	if e.RunContainer == nil {
+		return nil
+	}
+	err := b.timed(e, report.Container, level, 1, func() error { return e.RunContainer(ctx, b.key()) })
+	if err != nil {
+		return err
+	}
+	return e.Remove(ctx)
+}
+
+// measureImports measures how long it takes until an archive is an image that containers
+// can run from.
+func (b *bench) measureImports(ctx context.Context) error {
+	for _, e := range b.entrants {
+		e.spent = make(map[string]time.Duration)
+	}
+	for round := range b.imports {
+		err := b.turns(ctx, "imports", 0, func(ctx context.Context, e *entrant) error {
+			if err := e.RemoveImages(ctx); err != nil {
+				return err
+			}
+			unix.Sync()
+			return b.timed(e, report.Import, 0, 1, func() error { return e.Import(ctx, b.archive) })
+		})
+		if err != nil {
+			return err
+		}
+		b.say("imports: round %d of %d", round+1, b.imports)
+	}
+	return nil
+}
+
+// reclaimPoll is how often it is looked whether the space is back.
+const reclaimPoll = 20 * time.Millisecond
+
+// removeAll removes all clones, until the last of them is off the disk and the
+// space is back. Where a further round wants them they are made again.
+func (b *bench) removeAll(ctx context.Context, e *entrant, level int) error {
+	if err := e.fill(ctx, level); err != nil {
+		return err
+	}
+	keys := cloneKeys(0, level)
+	e.filled = 0
+	return b.timed(e, report.RemoveAll, level, 1, func() error {
+		err := b.timed(e, report.OffDisk, level, 1, func() error {
+			if err := e.Remove(ctx, keys...); err != nil {
+				return err
+			}
+			return until(ctx, e.isEmpty)
+		})
+		if err != nil || e.Reclaimed == nil {
+			return err
+		}
+		return until(ctx, e.Reclaimed)
+	})
+}
+
+// isEmpty tells whether no more is on disk than without clones.
+func (e *entrant) isEmpty(ctx context.Context) (bool, error) {
+	held, err := e.Held(ctx)
+	return held <= e.empty, err
+}
+
+// until looks again and again until something is true.
+func until(ctx context.Context, f func(context.Context) (bool, error)) error {
+	for {
+		if done, err := f(ctx); done || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(reclaimPoll):
+		}
+	}
+}

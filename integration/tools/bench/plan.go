@@ -1,0 +1,105 @@
+//go:build linux
+
+package main
+
+import (
+	"time"
+
+	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/report"
+)
+
+// plan says what is measured and how often.
+type plan struct {
+	name string
+	// prefix begins the names of what is measured, only are the contenders: all
+	// where there are none.
+	prefix string
+	only   []string
+	// levels are the numbers of clones, ascending.
+	levels []int
+	// rounds is how often each contender has its turn at a level, cycles how
+	// often a turn does each operation.
+	rounds, cycles int
+	// bursts are the levels at which many callers prepare at once.
+	bursts      []int
+	burstRounds int
+	// removal is the level at which all clones are removed.
+	removal, removalRounds int
+	// containers is the level at which containers are run.
+	containers, containerRounds int
+	// starts are numbers of snapshots, ascending, that a daemon is started
+	// with, and its memory looked at.
+	starts      []int
+	startRounds int
+	idle        time.Duration // before the memory is looked at
+	// archive is an image that is imported so many times, after everything else.
+	archive string
+	imports int
+	// patience is what one contender may take for one thing, at one level:
+	// after that it has no further turn. It has one at least.
+	patience time.Duration
+}
+
+const (
+	burstPrepares = 64
+	burstCallers  = 16
+	// fillers is how many callers make the clones that are there before
+	// anything is measured.
+	fillers = 16
+	// Of the first changedClones clones every changedEach-th has files of its
+	// own, as containers that were used have.
+	changedClones, changedEach = 500, 10
+	// commandMost is how many snapshots the command client is started with.
+	commandMost = 1000
+)
+
+var full = plan{
+	name:   "full",
+	levels: []int{10, 100, 500}, rounds: 6, cycles: 3,
+	bursts: []int{10, 500}, burstRounds: 3,
+	removal: 500, removalRounds: 2,
+	containers: 10, containerRounds: 8,
+	patience: 2 * time.Minute,
+}
+
+// scale and quickScale are of zfstpl alone: what many clones change, a start with
+// many, and what the daemon needs to remember them.
+var scale = plan{
+	name: "full", prefix: report.ScalePrefix, only: []string{report.Native, report.Socket, report.Floor},
+	levels: []int{10, 3000}, rounds: 6, cycles: 3,
+	starts: []int{1000, 5000}, startRounds: 3, idle: 30 * time.Second,
+	patience: 2 * time.Minute,
+}
+
+var quickScale = plan{
+	name: "quick", prefix: report.ScalePrefix, only: scale.only,
+	levels: []int{10, 100}, rounds: 1, cycles: 2,
+	starts: []int{100}, startRounds: 2, idle: 3 * time.Second,
+	patience: 20 * time.Second,
+}
+
+// held and quickHeld compare held mounts with mounts of datasets.
+var held = plan{
+	name: "full", prefix: report.HeldPrefix, only: []string{report.Native, report.ZFSMounts, report.OverlayZFS},
+	levels: []int{10}, rounds: 6, cycles: 3,
+	containers: 10, containerRounds: 15,
+	imports:  5,
+	patience: 5 * time.Minute,
+}
+
+var quickHeld = plan{
+	name: "quick", prefix: report.HeldPrefix, only: held.only,
+	levels: []int{10}, rounds: 1, cycles: 2,
+	containers: 10, containerRounds: 2,
+	imports:  1,
+	patience: 20 * time.Second,
+}
+
+var quick = plan{
+	name:   "quick",
+	levels: []int{10, 100}, rounds: 1, cycles: 2,
+	bursts: []int{10}, burstRounds: 1,
+	removal: 100, removalRounds: 1,
+	containers: 10, containerRounds: 1,
+	patience: 20 * time.Second,
+}
