@@ -53,8 +53,8 @@ func (s *Snapshotter) relievePressure(ctx context.Context) {
 	}
 }
 
-// evictForPressure evicts cached templates where that brings a limit below the threshold.
-// It leaves garbage to the cleanups of the configured mode. The caller holds s.cleanup.
+// evictForPressure evicts cached templates by the configured policy. It leaves garbage to
+// the cleanups of the configured mode. The caller holds s.cleanup.
 func (s *Snapshotter) evictForPressure(ctx context.Context, limits []space.Limit) error {
 	if err := s.measureCached(ctx); err != nil {
 		return err
