@@ -19,7 +19,7 @@ func TestHostileArchivesOnZFS(t *testing.T) {
 	_, mounts := d.prepare(t, "")
 	d.mounted(t, mounts, func(root string) {
 		cmd := exec.Command(binary(t, "diff.test"), "-test.v", "-test.short",
-			"-test.run", "TestHostile|TestDamaged|TestJail|TestDeletedNames|TestNamesThatNoLayerHolds|TestAllNames")
+			"-test.run", "TestHostile|TestDamaged|TestJail|TestDeletedWhiteoutNames|TestWhiteoutNames|TestAllNames")
 		cmd.Env = append(os.Environ(), "TMPDIR="+root)
 		cmd.Dir = root
 		out, err := cmd.CombinedOutput()

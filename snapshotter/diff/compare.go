@@ -14,7 +14,7 @@ const (
 	Modified Kind = "modified"
 	Deleted  Kind = "deleted"
 	// Replaced is a directory that lost an attribute, which no layer can remove. The
-	// layer has to create the directory anew with everything in it.
+	// layer has to create the directory again with everything in it.
 	Replaced Kind = "replaced"
 )
 

@@ -31,8 +31,8 @@ import (
 )
 
 var (
-	seed   = flag.Uint64("diff.seed", rand.Uint64(), "of the random trees")
-	rounds = flag.Int("diff.rounds", 60, "how many random trees are compared")
+	seed   = flag.Uint64("diff.seed", rand.Uint64(), "seed of the random trees")
+	rounds = flag.Int("diff.rounds", 60, "number of random trees to compare")
 )
 
 // treeAt opens a directory as a snapshot of that name.
@@ -44,7 +44,8 @@ func treeAt(t *testing.T, dir string) *tree {
 	return &tree{root: f, name: dir}
 }
 
-// layerOf is the layer between two directories; from nothing where lower is "".
+// layerOf returns the layer between two directories, or of all of upper if lower is
+// "".
 func layerOf(t *testing.T, lower, upper string, epoch *time.Time) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -72,7 +73,7 @@ func read(t *testing.T, root string) map[string]string {
 	return tree
 }
 
-// changeSet takes changes as names.
+// changeSet collects changes by path.
 type changeSet map[string]Kind
 
 func (s changeSet) changed(kind Kind, rel string, _ node) error {
@@ -97,10 +98,10 @@ func compare(t *testing.T, lower, upper string) changeSet {
 	return found
 }
 
-// Whatever programs do to a tree, the layer of it makes the same of a copy of
-// what was before, in everything that a layer can hold; and what has changed is
-// what containerd's own comparison finds, or more.
-func TestALayerMakesTheSameTree(t *testing.T) {
+// For any edits of a tree, applying the layer to a copy of the earlier tree gives the
+// later tree, in everything that a layer can hold. The changes are those of
+// containerd's own comparison, or more.
+func TestLayerReproducesTheTree(t *testing.T) {
 	t.Parallel()
 	t.Logf("-diff.seed %d", *seed)
 	for i := range *rounds {
@@ -117,13 +118,13 @@ func TestALayerMakesTheSameTree(t *testing.T) {
 			whole := layerOf(t, "", lower, nil)
 			apply(t, whole, upper)
 			apply(t, whole, copied)
-			require.Empty(t, randtree.Differences(read(t, lower), read(t, upper)), "the layer of all there is")
-			assert.Empty(t, slices.DeleteFunc(tar2names(t, layerOf(t, lower, upper, nil)), linkedIn(t, lower)), "nothing has changed yet")
+			require.Empty(t, randtree.Differences(read(t, lower), read(t, upper)), "the layer of the whole tree")
+			assert.Empty(t, slices.DeleteFunc(tar2names(t, layerOf(t, lower, upper, nil)), linkedIn(t, lower)), "without changes the layer is empty")
 
 			tree.At(upper)
 			require.NoError(t, tree.Edit(30))
 			layer := layerOf(t, lower, upper, nil)
-			assert.Equal(t, layer, layerOf(t, lower, upper, nil), "the same bytes each time")
+			assert.Equal(t, layer, layerOf(t, lower, upper, nil), "the layer is reproducible")
 			apply(t, layer, copied)
 			if lines := randtree.Differences(read(t, upper), read(t, copied)); len(lines) > 0 {
 				t.Errorf("seed %d:\n%s\nafter\n%s", *seed+uint64(i), strings.Join(lines, "\n"), strings.Join(tree.Done, "\n"))
@@ -133,8 +134,9 @@ func TestALayerMakesTheSameTree(t *testing.T) {
 	}
 }
 
-// linkedIn tells which names in a layer are of objects with several names: two
-// directories of their own share no objects, and those are then held changed.
+// linkedIn returns a function that reports whether a name of a layer is of an object
+// with several names, or a directory above one. Two separate directories share no
+// objects, so those count as changed.
 func linkedIn(t *testing.T, root string) func(string) bool {
 	linked := make(map[string]bool)
 	for name, s := range read(t, root) {
@@ -147,9 +149,9 @@ func linkedIn(t *testing.T, root string) func(string) bool {
 	return func(name string) bool { return linked[strings.TrimSuffix(name, "/")] }
 }
 
-// requireContinuity holds a comparison to be what containerd's own finds. That
-// one looks neither at the times of directories nor at most attributes, and at
-// names only, not at what else an object is a name of.
+// requireContinuity compares the changes with those of containerd's own comparison.
+// That one ignores the times of directories, most attributes, and the other names of
+// an object.
 func requireContinuity(t *testing.T, lower, upper string) {
 	t.Helper()
 	theirs := make(changeSet)
@@ -157,7 +159,7 @@ func requireContinuity(t *testing.T, lower, upper string) {
 		switch {
 		case err != nil:
 			return err
-		case i != nil && i.Mode()&os.ModeSocket != 0: // which no layer holds
+		case i != nil && i.Mode()&os.ModeSocket != 0: // a layer cannot hold it
 			if kind == fs.ChangeKindModify && !wasSocket(lower, name) {
 				theirs[name] = Deleted
 			}
@@ -179,13 +181,13 @@ func requireContinuity(t *testing.T, lower, upper string) {
 			replaced = append(replaced, name)
 		}
 		if theirs[name] != ours[name] && slices.ContainsFunc(replaced, func(dir string) bool { return inside(name, dir) }) {
-			continue // all that is in it is told of
+			continue // all of its content is reported
 		}
 		if ours[name] == Modified && theirs[name] == "" {
 			if strings.Contains(was[name]+is[name], " names ") {
 				continue
 			}
-			assert.NotEqual(t, was[name], is[name], "%s is modified", name)
+			assert.NotEqual(t, was[name], is[name], "%s is reported as modified", name)
 			continue
 		}
 		if theirs[name] == "" && wasSocket(lower, name) {
@@ -230,7 +232,7 @@ func headers(t *testing.T, layer []byte) (list []*tar.Header) {
 	}
 }
 
-// pairOf makes a directory and a copy of it that is to be changed.
+// pairOf creates a directory and a copy of it to change.
 func pairOf(t *testing.T, make func(root string)) (lower, upper string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -258,8 +260,8 @@ func remove(t *testing.T, root string, names ...string) {
 	}
 }
 
-// What stands in a layer, and in which order.
-func TestWhatALayerSays(t *testing.T) {
+// A layer has the expected entries in the expected order.
+func TestLayerHasTheExpectedEntries(t *testing.T) {
 	t.Parallel()
 	base := []string{"etc/a", "etc/b", "etc/c", "usr/lib/x", "usr/lib/y", "usr/one", "var/deep/er/f"}
 	for what, c := range map[string]struct {
@@ -267,23 +269,23 @@ func TestWhatALayerSays(t *testing.T) {
 		want []string
 	}{
 		"nothing": {func(*testing.T, string) {}, nil},
-		"a file that is new, with the directories above it": {
+		"a new file, after its parent directories": {
 			func(t *testing.T, root string) { write(t, root, "var/deep/er/g") },
 			[]string{"var/", "var/deep/", "var/deep/er/", "var/deep/er/g"}},
-		"a file that is gone, before its siblings": {
+		"a deleted file, before its siblings": {
 			func(t *testing.T, root string) { remove(t, root, "etc/b"); write(t, root, "etc/0") },
 			[]string{"etc/", "etc/.wh.b", "etc/0"}},
-		"a tree that is gone is one whiteout": {
+		"a deleted tree is one whiteout": {
 			func(t *testing.T, root string) { remove(t, root, "usr/lib") },
 			[]string{"usr/", "usr/.wh.lib"}},
-		"a directory that lost all it had is opaque": {
+		"a directory that lost all names is opaque": {
 			func(t *testing.T, root string) { remove(t, root, "etc/a", "etc/b", "etc/c"); write(t, root, "etc/d") },
 			[]string{"etc/", "etc/.wh..wh..opq", "etc/d"}},
-		// overlayfs heeds no opaque mark on a layer's root.
-		"a root that lost all it had": {
+		// overlayfs ignores an opaque mark in the root of a layer.
+		"a root that lost all names is not opaque": {
 			func(t *testing.T, root string) { remove(t, root, "etc", "usr", "var"); write(t, root, "new") },
 			[]string{".wh.etc", ".wh.usr", ".wh.var", "new"}},
-		"a directory that lost all it had, which was one": {
+		"a directory that lost its only name": {
 			func(t *testing.T, root string) { remove(t, root, "var/deep") },
 			[]string{"var/", "var/.wh.deep"}},
 		"a file in place of a directory": {
@@ -295,7 +297,7 @@ func TestWhatALayerSays(t *testing.T) {
 		"a directory in place of another": {
 			func(t *testing.T, root string) { remove(t, root, "usr/lib"); write(t, root, "usr/lib/y", "usr/lib/z") },
 			[]string{"usr/", "usr/lib/", "usr/lib/.wh.x", "usr/lib/y", "usr/lib/z"}},
-		"a tree that was renamed": {
+		"a renamed tree": {
 			func(t *testing.T, root string) {
 				require.NoError(t, os.Rename(filepath.Join(root, "usr/lib"), filepath.Join(root, "usr/lib64")))
 			},
@@ -310,8 +312,8 @@ func TestWhatALayerSays(t *testing.T) {
 	}
 }
 
-// A socket is in no layer, by whichever way it was found.
-func TestASocketThatWasTouched(t *testing.T) {
+// A socket is in no layer, however the comparison finds it.
+func TestLayerOmitsSockets(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
 	lower, upper := pairOf(t, func(string) {})
@@ -330,13 +332,13 @@ func TestASocketThatWasTouched(t *testing.T) {
 		h := hint{known: true, related: true, ranges: []zfs.ObjectRange{{First: n.object, Last: n.object}}, paths: at}
 		l := newLayer(t.Context(), io.Discard, to, nil)
 		c := comparison{ctx: t.Context(), lower: from, upper: to, hint: h, to: l}
-		same := direntry{".", root.object, true} // in ZFS the root has one number in both
+		same := direntry{".", root.object, true} // in ZFS the root has the same number on both sides
 		require.NoError(t, c.pair(".", same, same, h.paths), what)
 	}
 }
 
-// A name that would be a whiteout in a layer is refused, not turned into one.
-func TestNamesThatNoLayerHolds(t *testing.T) {
+// A name that a layer would take for a whiteout is refused.
+func TestWhiteoutNamesAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{".wh.etc", "dir/.wh..wh..opq", ".wh.", ".wh..wh.plnk/1"} {
 		dir := t.TempDir()
@@ -348,9 +350,9 @@ func TestNamesThatNoLayerHolds(t *testing.T) {
 	}
 }
 
-// The whiteout of one such name is the mark of an opaque directory, which would
-// take its siblings away: that it is gone cannot be said either.
-func TestDeletedNamesThatNoLayerHolds(t *testing.T) {
+// The deletion of such a name is refused too: the whiteout of ".wh..opq" would mark
+// the directory as opaque and delete the siblings.
+func TestDeletedWhiteoutNamesAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{".wh..opq", ".wh.x"} {
 		dir := t.TempDir()
@@ -364,9 +366,9 @@ func TestDeletedNamesThatNoLayerHolds(t *testing.T) {
 	}
 }
 
-// Of an object that has several names, all are written when one is: whoever
-// applies the layer replaces what it names. Those that did not change come last.
-func TestAllNamesOfAnObject(t *testing.T) {
+// If one name of an object is written, all are: an applier replaces the name that it
+// writes. The unchanged names come last.
+func TestAllNamesOfALinkedObjectAreWritten(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "b/first", "other")
@@ -389,9 +391,9 @@ func TestAllNamesOfAnObject(t *testing.T) {
 	}
 }
 
-// Times are kept to the nanosecond. An epoch bounds them, as for builds that are
-// to be the same each time; whiteouts have none.
-func TestTimesInALayer(t *testing.T) {
+// Times have nanoseconds. An epoch bounds them, as for reproducible builds; whiteouts
+// have time 0.
+func TestEpochBoundsTheTimesInALayer(t *testing.T) {
 	t.Parallel()
 	lower, upper := pairOf(t, func(root string) { write(t, root, "d/a", "d/b") })
 	old, late := time.Unix(1_000_000_000, 123_456_789), time.Unix(2_000_000_000, 5)
@@ -406,8 +408,8 @@ func TestTimesInALayer(t *testing.T) {
 	}
 }
 
-// A comparison ends with its context, and says why.
-func TestAComparisonThatIsCancelled(t *testing.T) {
+// A comparison ends with its context and returns the cause.
+func TestCancelledComparisonReturnsTheCause(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "a", "b")
@@ -418,10 +420,10 @@ func TestAComparisonThatIsCancelled(t *testing.T) {
 	assert.ErrorIs(t, (&comparison{ctx: ctx, upper: to, hint: hintAll(), to: l}).run(), io.ErrNoProgress)
 }
 
-// Of two sides of which neither came of the other, equal numbers and times prove
-// nothing: what is in a file decides. Number and birth still tell which names are
-// of one object, so that nothing more is told of than between relatives.
-func TestEqualNumbersProveNothingBetweenStrangers(t *testing.T) {
+// If neither side is an ancestor of the other, equal numbers and times prove nothing:
+// the content is compared. Number and birth time still identify links, so that no more
+// changes are reported than between an ancestor and its descendant.
+func TestEqualNumbersProveNothingBetweenUnrelatedSides(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	lower, upper := filepath.Join(dir, "lower"), filepath.Join(dir, "upper")
@@ -430,10 +432,10 @@ func TestEqualNumbersProveNothingBetweenStrangers(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(upper, "changed"), []byte("CHANGED"), 0o644))
 	from, to := treeAt(t, lower), treeAt(t, upper)
 	for _, c := range []struct {
-		rel                  string
-		links                uint32
-		other                bool // object
-		relatives, strangers Kind
+		rel                string
+		links              uint32
+		other              bool // another object
+		related, unrelated Kind
 	}{
 		{"changed", 1, false, "", Modified},
 		{"changed", 2, false, "", Modified},
@@ -449,7 +451,7 @@ func TestEqualNumbersProveNothingBetweenStrangers(t *testing.T) {
 		if c.other {
 			now.object++
 		}
-		for related, want := range map[bool]Kind{true: c.relatives, false: c.strangers} {
+		for related, want := range map[bool]Kind{true: c.related, false: c.unrelated} {
 			h := hintAll()
 			h.related = related
 			got, err := (&comparison{ctx: t.Context(), lower: from, upper: to, hint: h}).differ(c.rel, old, now)
@@ -459,9 +461,9 @@ func TestEqualNumbersProveNothingBetweenStrangers(t *testing.T) {
 	}
 }
 
-// A directory above what has changed is written too, and so are the other names
-// of an object: none of them may mean something else in a layer.
-func TestNamesNextToWhatChanged(t *testing.T) {
+// The parent directories of a change and the other names of an object are written too.
+// Their names are checked as well.
+func TestWhiteoutNamesOfParentsAndLinksAreRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "a/.wh.dir/in/file", "first")
@@ -479,24 +481,25 @@ func TestNamesNextToWhatChanged(t *testing.T) {
 	}
 }
 
-// Of an object all whose names are written nothing is kept: there may be millions.
-func TestLinksThatAreWrittenAreForgotten(t *testing.T) {
+// The layer keeps nothing of an object whose names are all written: there may be
+// millions.
+func TestCompleteLinksAreNotKept(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	write(t, dir, "one", "half")
+	write(t, dir, "one", "partial")
 	for _, name := range []string{"three", "two"} {
 		require.NoError(t, os.Link(filepath.Join(dir, "one"), filepath.Join(dir, name)))
 	}
-	require.NoError(t, os.Link(filepath.Join(dir, "half"), filepath.Join(dir, "unwritten")))
+	require.NoError(t, os.Link(filepath.Join(dir, "partial"), filepath.Join(dir, "unwritten")))
 	to := treeAt(t, dir)
 	var out bytes.Buffer
 	l := newLayer(t.Context(), &out, to, nil)
-	for i, name := range []string{"one", "three", "two", "half"} {
+	for i, name := range []string{"one", "three", "two", "partial"} {
 		n, err := to.stat(name)
 		require.NoError(t, err)
 		require.NoError(t, l.changed(Added, name, n))
 		assert.Len(t, l.links, map[int]int{0: 1, 1: 1, 2: 0, 3: 1}[i], name)
 	}
 	require.NoError(t, l.close())
-	assert.Equal(t, []string{"one", "three", "two", "half", "unwritten"}, tar2names(t, out.Bytes()))
+	assert.Equal(t, []string{"one", "three", "two", "partial", "unwritten"}, tar2names(t, out.Bytes()))
 }

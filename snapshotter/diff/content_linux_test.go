@@ -24,7 +24,7 @@ import (
 
 const mebibyte = 1 << 20
 
-// putAt writes bytes that are not zero at an offset of a file.
+// putAt writes random bytes at an offset of a file.
 func putAt(t testing.TB, name string, at, size int64) {
 	t.Helper()
 	noise := make([]byte, size)
@@ -47,19 +47,19 @@ func readHere(t testing.TB) (bytes int64) {
 	return bytes
 }
 
-// What is in a file is in its layer, wherever its holes are.
-func TestHolesInALayer(t *testing.T) {
+// A layer has the content of a file, wherever the file has holes.
+func TestLayerHasTheContentOfSparseFiles(t *testing.T) {
 	t.Parallel()
 	const small, large = contentSize, 5*mebibyte + 17
 	for what, data := range map[string][][2]int64{
-		"nothing but a hole":      {{large, 0}},
-		"data first":              {{large, 0}, {0, 4096}},
-		"data last":               {{large, 0}, {large - 1, 1}},
-		"data in the middle":      {{large, 0}, {2*mebibyte - 100, 200}},
-		"data everywhere":         {{large, 0}, {0, large}},
-		"data here and there":     {{large, 0}, {contentSize - 1, 2}, {mebibyte, contentSize}, {3 * mebibyte, 1}, {4*mebibyte + 5, 70_000}},
-		"a small file of nothing": {{small, 0}},
-		"a small file":            {{small, 0}, {100, 7}},
+		"one hole":                 {{large, 0}},
+		"data first":               {{large, 0}, {0, 4096}},
+		"data last":                {{large, 0}, {large - 1, 1}},
+		"data in the middle":       {{large, 0}, {2*mebibyte - 100, 200}},
+		"no hole":                  {{large, 0}, {0, large}},
+		"several ranges of data":   {{large, 0}, {contentSize - 1, 2}, {mebibyte, contentSize}, {3 * mebibyte, 1}, {4*mebibyte + 5, 70_000}},
+		"a small file of one hole": {{small, 0}},
+		"a small file":             {{small, 0}, {100, 7}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -82,7 +82,7 @@ func TestHolesInALayer(t *testing.T) {
 }
 
 // A hole is written without being read.
-func TestAHoleIsNotRead(t *testing.T) {
+func TestHolesAreNotRead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	name := filepath.Join(dir, "file")
@@ -97,33 +97,33 @@ func TestAHoleIsNotRead(t *testing.T) {
 	assert.Greater(t, int64(size), int64(256*mebibyte))
 }
 
-// patient is a context that ends when it has been looked at so many times.
-type patient struct {
+// countdown is a context that ends after a number of calls of Err.
+type countdown struct {
 	context.Context
-	looks int
+	calls int
 }
 
-func (p *patient) Err() error {
-	if p.looks--; p.looks < 0 {
+func (c *countdown) Err() error {
+	if c.calls--; c.calls < 0 {
 		return context.Canceled
 	}
 	return nil
 }
 
-// What is a hole in both files is not compared, however large it is. What is one in
-// one of them only is.
-func TestHolesAreNotCompared(t *testing.T) {
+// A hole in both files is not compared, however large it is. A hole in only one of
+// them is.
+func TestCommonHolesAreNotCompared(t *testing.T) {
 	t.Parallel()
 	const size = 4 << 40
 	for what, c := range map[string]struct {
 		lower, upper []int64
 		differ       bool
 	}{
-		"nothing but holes":       {nil, nil, false},
+		"one hole in both":        {nil, nil, false},
 		"data in the later one":   {nil, []int64{size / 2}, true},
 		"data in the earlier one": {[]int64{0}, nil, true},
 		"data at the end":         {nil, []int64{size - 1}, true},
-		"data at other places":    {[]int64{mebibyte}, []int64{size / 2}, true},
+		"data at other offsets":   {[]int64{mebibyte}, []int64{size / 2}, true},
 		"the same data":           {[]int64{0, size / 2, size - 1}, []int64{0, size / 2, size - 1}, false},
 		"other data":              {[]int64{0, size / 3}, []int64{0, size/3 + 1}, true},
 	} {
@@ -140,20 +140,20 @@ func TestHolesAreNotCompared(t *testing.T) {
 				require.NoError(t, err)
 			}
 		}
-		differ, err := (&comparison{ctx: &patient{t.Context(), 100}, lower: treeAt(t, lower), upper: treeAt(t, upper)}).contentDiffers("file", size)
+		differ, err := (&comparison{ctx: &countdown{t.Context(), 100}, lower: treeAt(t, lower), upper: treeAt(t, upper)}).contentDiffers("file", size)
 		require.NoError(t, err, what)
 		assert.Equal(t, c.differ, differ, what)
 	}
 }
 
-// onWrite calls a function for each write, and takes it.
+// onWrite is a writer that calls a function for each write.
 type onWrite func(b []byte)
 
 func (f onWrite) Write(b []byte) (int, error) { f(b); return len(b), nil }
 
-// A comparison that is cancelled while it writes a large file ends with the piece that
-// it is about, whether that is a hole or not. Until then the log knows the file.
-func TestACancelledLayerEndsInTheMiddleOfAFile(t *testing.T) {
+// A cancelled comparison stops within a large file after the current piece, in a hole
+// and in data. Until then the log knows the file.
+func TestCancelledLayerStopsWithinAFile(t *testing.T) {
 	t.Parallel()
 	const size = 512 * gibibyte
 	for what, data := range map[string]int64{"in a hole": 0, "in data": 64 * mebibyte} {
@@ -167,7 +167,7 @@ func TestACancelledLayerEndsInTheMiddleOfAFile(t *testing.T) {
 		err := between("", dir, func(to *tree) changes {
 			l := newLayer(ctx, onWrite(func(b []byte) {
 				if len(b) < contentSize {
-					assert.Nil(t, at.fields(), "no file is large yet")
+					assert.Nil(t, at.fields(), "no large file has begun")
 					return
 				}
 				if writes++; writes == 5 {
@@ -184,24 +184,25 @@ func TestACancelledLayerEndsInTheMiddleOfAFile(t *testing.T) {
 	}
 }
 
-// The log says at intervals how far a layer is, and which large file it is at.
-func TestTheLogNamesALargeFile(t *testing.T) {
+// The log reports the progress of a layer at intervals, and the large file that is
+// being written.
+func TestLogReportsLargeFiles(t *testing.T) {
 	t.Parallel()
-	said := make(chan string, 100)
+	lines := make(chan string, 100)
 	logger := logrus.New()
 	logger.SetFormatter(&logrus.JSONFormatter{})
 	logger.SetOutput(onWrite(func(b []byte) {
 		select {
-		case said <- string(b):
+		case lines <- string(b):
 		default:
 		}
 	}))
 	ctx := log.WithLogger(t.Context(), logrus.NewEntry(logger))
 	l := storedIn(nil)
 	stop := l.report(ctx, "a-layer", time.Millisecond)
-	assert.NotContains(t, <-said, `"file"`)
+	assert.NotContains(t, <-lines, `"file"`)
 	end := l.current.begin(&fileContent{rel: "var/log/lastlog", size: largeFile})
-	for line := <-said; ; line = <-said {
+	for line := <-lines; ; line = <-lines {
 		if strings.Contains(line, `"file"`) {
 			assert.Contains(t, line, `"var/log/lastlog"`)
 			assert.Contains(t, line, `"size":67108864`)
@@ -213,31 +214,31 @@ func TestTheLogNamesALargeFile(t *testing.T) {
 	stop()
 }
 
-// A comparison that is cancelled while it compares two large files, or while it reads a
-// directory of many names and puts them in order, ends there.
-func TestACancelledComparisonEndsInTheMiddle(t *testing.T) {
+// A cancelled comparison stops within two large files, and while it reads and sorts a
+// directory of many names.
+func TestCancelledComparisonStopsWithinAFileOrDirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "large"), make([]byte, 8*contentSize), 0o644))
 	to := treeAt(t, dir)
-	_, err := (&comparison{ctx: &patient{t.Context(), 5}, lower: to, upper: to}).contentDiffers("large", 8*contentSize)
+	_, err := (&comparison{ctx: &countdown{t.Context(), 5}, lower: to, upper: to}).contentDiffers("large", 8*contentSize)
 	require.ErrorIs(t, err, context.Canceled)
 
 	for i := range 2000 {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%0100d", i)), nil, 0o644))
 	}
-	_, err = to.readDir(&patient{t.Context(), 3}, ".")
+	_, err = to.readDir(&countdown{t.Context(), 3}, ".")
 	require.ErrorIs(t, err, context.Canceled)
 
 	names := make([]direntry, 1<<20)
 	for i := range names {
 		names[i].name = strconv.Itoa(i * 7919 % len(names))
 	}
-	require.ErrorIs(t, sortNames(&patient{t.Context(), 2}, names), context.Canceled)
+	require.ErrorIs(t, sortNames(&countdown{t.Context(), 2}, names), context.Canceled)
 }
 
-// A file that ends before its size is an error, and no layer of fewer bytes.
-func TestAFileThatIsShorterThanItsSize(t *testing.T) {
+// A file that ends before its size is an error and not a shorter layer.
+func TestFileShorterThanItsSizeIsAnError(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, size := range []int64{10, 2 * mebibyte, 4*contentSize + 1} {
@@ -252,8 +253,8 @@ func TestAFileThatIsShorterThanItsSize(t *testing.T) {
 	}
 }
 
-// BenchmarkHoles writes a file of one hole, as it goes to containerd's store, and what
-// of that is the digest.
+// BenchmarkHoles writes a file of one hole as it is sent to containerd's store. The
+// last two measure the digest and the tar alone.
 func BenchmarkHoles(b *testing.B) {
 	const size = 256 * mebibyte
 	dir := b.TempDir()
@@ -273,7 +274,7 @@ func BenchmarkHoles(b *testing.B) {
 			require.NoError(b, wholeLayer(b, dir, digest.Canonical.Digester().Hash(), nil))
 		}
 	})
-	b.Run("nothing", func(b *testing.B) {
+	b.Run("discard", func(b *testing.B) {
 		b.SetBytes(size)
 		for b.Loop() {
 			require.NoError(b, wholeLayer(b, dir, io.Discard, nil))

@@ -29,17 +29,17 @@ import (
 	"github.com/zfstpl/zfstpl/integration/randtree"
 )
 
-// FuzzApply asserts of any bytes that, unpacked as a layer, they end in time with
-// nil or an error that is no panic, and change nothing outside of the root.
+// FuzzApply asserts that unpacking any bytes as a layer ends in time, returns nil or
+// an error that is not a panic, and changes nothing outside of the root.
 func FuzzApply(f *testing.F) {
 	needsRoot(f)
-	layers := layersToBeginWith(f)
+	layers := seedLayers(f)
 	for i, layer := range layers {
 		f.Add(uint8(0), layer)
 		f.Add(uint8(i), layer)
 		f.Add(uint8(i), layer[:len(layer)/2])
 	}
-	for how := range uint8(disguises) { // compressed, as what it is and as what it is not
+	for how := range uint8(disguises) { // compressed, with the right and with wrong media types
 		for _, compressed := range []uint8{4, 5} {
 			_, layer := disguised(f, compressed, layers[1])
 			f.Add(how, layer)
@@ -47,7 +47,7 @@ func FuzzApply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, how uint8, layer []byte) {
 		if len(layer) > 64<<10 {
-			t.Skip("what unpacks to a thousand times its size takes too long")
+			t.Skip("a layer that unpacks to a thousand times its size takes too long")
 		}
 		media, layer := disguised(t, how, layer)
 		all := smallFS(t)
@@ -66,18 +66,18 @@ func FuzzApply(f *testing.F) {
 		require.Empty(t, randtree.Differences(outside, read(t, dir+"/outside")))
 		names, err := os.ReadDir(dir)
 		require.NoError(t, err)
-		require.Len(t, names, 2, "next to the root")
+		require.Len(t, names, 2, "nothing is created next to the root")
 		after, err := os.Lstat(dir + "/root")
 		require.NoError(t, err)
 		require.True(t, os.SameFile(before, after))
 	})
 }
 
-// disguises is how many ways there are to hand in a layer.
+// disguises is the number of ways to present bytes as a layer.
 const disguises = 6
 
-// disguised answers a media type, and bytes as a layer of that type: as they
-// are, whatever they say of themselves, or compressed.
+// disguised returns a media type, and bytes as a layer of that type: unchanged or
+// compressed.
 func disguised(t testing.TB, how uint8, b []byte) (media string, layer []byte) {
 	t.Helper()
 	switch how % disguises {
@@ -88,7 +88,7 @@ func disguised(t testing.TB, how uint8, b []byte) (media string, layer []byte) {
 	case 2:
 		return ocispec.MediaTypeImageLayerZstd, b
 	case 3:
-		return "application/vnd.docker.image.rootfs.diff.tar", b // which is looked at
+		return "application/vnd.docker.image.rootfs.diff.tar", b // its compression is detected
 	case 4:
 		var out bytes.Buffer
 		w := gzip.NewWriter(&out)
@@ -102,8 +102,8 @@ func disguised(t testing.TB, how uint8, b []byte) (media string, layer []byte) {
 	return ocispec.MediaTypeImageLayerZstd, w.EncodeAll(b, nil)
 }
 
-// layersToBeginWith are a layer of each type of file, and some that are hostile.
-func layersToBeginWith(f *testing.F) (list [][]byte) {
+// seedLayers returns a layer with each type of file, and some hostile ones.
+func seedLayers(f *testing.F) (list [][]byte) {
 	f.Helper()
 	add := func(entries ...tar.Header) {
 		var b bytes.Buffer
@@ -137,8 +137,8 @@ func layersToBeginWith(f *testing.F) (list [][]byte) {
 	return append(list, sparse(f))
 }
 
-// sparse is a layer of a file of four bytes and a hole of an exabyte. Archives can
-// say that, though Go makes none.
+// sparse returns a layer of a file with four bytes and a hole of an exabyte. The
+// format allows that, but package tar does not write it.
 func sparse(f testing.TB) []byte {
 	f.Helper()
 	var records string
@@ -149,7 +149,7 @@ func sparse(f testing.TB) []byte {
 	return recorded(f, records, "sparse")
 }
 
-// recorded is a layer of a file of four bytes of which records say something.
+// recorded returns a layer of a file with four bytes and the given PAX records.
 func recorded(t testing.TB, records, name string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -171,8 +171,8 @@ func recorded(t testing.TB, records, name string) []byte {
 	return layer
 }
 
-// A layer of three kilobytes that says to be an exabyte is refused at once.
-func TestALayerThatIsEndless(t *testing.T) {
+// A layer of three kilobytes that declares an exabyte is refused at once.
+func TestExabyteOfHolesIsRefused(t *testing.T) {
 	needsRoot(t)
 	t.Parallel()
 	dir := t.TempDir()
@@ -184,7 +184,7 @@ func TestALayerThatIsEndless(t *testing.T) {
 	require.Empty(t, list)
 }
 
-// unpackWithin is how Apply unpacks a layer, in a time.
+// unpackWithin unpacks a layer as Apply does, with a timeout.
 func unpackWithin(dir, media string, layer []byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -201,8 +201,8 @@ func unpackWithin(dir, media string, layer []byte) error {
 	return jailed(root, func() error { return s.unpack(ctx) })
 }
 
-// smallFS is the root of a file system of a test's own, which has no place
-// anywhere and is soon full. It goes with the file.
+// smallFS returns the root of a small file system that is mounted in no namespace. It
+// exists until the file is closed.
 func smallFS(t testing.TB) *os.File {
 	t.Helper()
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
@@ -222,9 +222,9 @@ func smallFS(t testing.TB) *os.File {
 	return file
 }
 
-// FuzzNames asserts of any file name, of whatever type of file, that a layer of
-// it makes the same name again, that it is deleted by one, and that it is told
-// of by that name; or that it is refused, for what it would say in a layer.
+// FuzzNames asserts that a layer reproduces a file with any name and of any type,
+// reports it by that name and deletes it; or that it refuses the name because of its
+// meaning in a layer.
 func FuzzNames(f *testing.F) {
 	for _, name := range []string{
 		"a", " ", "-", "...", ".w", ".wh", "wh.", ".wh.", ".wh.a", ".wh..wh..opq", ".wh..opq", "a.wh.b", "\n", "new\nline", "\t", "\\", "\"", "'",
@@ -236,14 +236,14 @@ func FuzzNames(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, kind uint8, name string) {
 		if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") || name == "sibling" || name == "other" {
-			t.Skip("no name of a file, or of another one here")
+			t.Skip("not the name of a file, or the name of another one here")
 		}
 		dir := t.TempDir()
 		empty, full, again := filepath.Join(dir, "empty"), filepath.Join(dir, "full"), filepath.Join(dir, "again")
 		write(t, empty, "in/sibling")
 		write(t, full, "in/sibling")
 		if err := makeKind(filepath.Join(full, "in"), name, kind); errors.Is(err, syscall.EILSEQ) || errors.Is(err, syscall.EINVAL) {
-			t.Skip("a name that this file system does not take: " + err.Error())
+			t.Skip("a name that this file system refuses: " + err.Error())
 		} else {
 			require.NoError(t, err)
 		}
@@ -258,7 +258,7 @@ func FuzzNames(f *testing.F) {
 		require.NoError(t, os.Mkdir(again, 0o755))
 		apply(t, layer, again)
 		require.Empty(t, randtree.Differences(read(t, full), read(t, again)))
-		requireTold(t, empty, full, "/in/"+name)
+		requireReported(t, empty, full, "/in/"+name)
 
 		layer, err = layerBetween(full, empty)
 		require.NoError(t, err)
@@ -270,10 +270,11 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
-// kinds is how many kinds of things have names.
+// kinds is the number of types that makeKind knows.
 const kinds = 6
 
-// makeKind makes something of a name, or with it.
+// makeKind creates a file of one of several types with a name, or with the name as its
+// target.
 func makeKind(dir, name string, kind uint8) error {
 	path := filepath.Join(dir, name)
 	switch kind % kinds {
@@ -291,7 +292,7 @@ func makeKind(dir, name string, kind uint8) error {
 	return unix.Mkfifo(path, 0o600)
 }
 
-// layerBetween is layerOf for what may be refused.
+// layerBetween is layerOf that returns errors.
 func layerBetween(lower, upper string) ([]byte, error) {
 	var out bytes.Buffer
 	err := between(lower, upper, func(to *tree) changes { return newLayer(context.Background(), &out, to, nil) })
@@ -322,14 +323,13 @@ func between(lower, upper string, begin func(to *tree) changes) error {
 	return nil
 }
 
-// requireTold asserts that a change is told of by its name, which stands in one
-// line of JSON.
-func requireTold(t *testing.T, lower, upper, path string) {
+// requireReported asserts that a change is reported by its path, in one line of JSON.
+func requireReported(t *testing.T, lower, upper, path string) {
 	t.Helper()
-	var told []string
+	var reported []string
 	require.NoError(t, between(lower, upper, func(*tree) changes {
 		return changeFunc(func(c Change) error {
-			told = append(told, c.Path)
+			reported = append(reported, c.Path)
 			line, err := json.Marshal(c)
 			require.NoError(t, err)
 			require.NotContains(t, string(line), "\n")
@@ -339,11 +339,11 @@ func requireTold(t *testing.T, lower, upper, path string) {
 			return nil
 		})
 	}))
-	require.Contains(t, told, path)
+	require.Contains(t, reported, path)
 }
 
-// FuzzAttributes asserts of an extended attribute of any name and value that a
-// layer holds it, or leaves it out where none can say its name.
+// FuzzAttributes asserts that a layer holds an extended attribute with any name and
+// value, or omits it if its name cannot be written.
 func FuzzAttributes(f *testing.F) {
 	for _, name := range []string{"a", "a=b", "=", "a\nb", "\xff", " ", "é", strings.Repeat("x", 200)} {
 		f.Add(name, "value")
@@ -352,28 +352,27 @@ func FuzzAttributes(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, value string) {
 		if name == "" || strings.Contains(name, "\x00") {
-			t.Skip("no name of an attribute")
+			t.Skip("not the name of an attribute")
 		}
 		dir := t.TempDir()
 		full, again := filepath.Join(dir, "full"), filepath.Join(dir, "again")
 		write(t, full, "file")
 		require.NoError(t, os.Mkdir(again, 0o755))
 		if err := unix.Lsetxattr(filepath.Join(full, "file"), "user."+name, []byte(value), 0); err != nil {
-			t.Skip("an attribute this file system does not take: " + err.Error())
+			t.Skip("an attribute that this file system refuses: " + err.Error())
 		}
 		layer, err := layerBetween("", full)
 		require.NoError(t, err)
 		apply(t, layer, again)
-		if strings.Contains(name, "=") { // which ends a name in a layer
+		if strings.Contains(name, "=") { // it ends the name in a tar record
 			require.NoError(t, unix.Lremovexattr(filepath.Join(full, "file"), "user."+name))
 		}
 		require.Empty(t, randtree.Differences(read(t, full), read(t, again)))
 	})
 }
 
-// FuzzDirents asserts of any bytes, taken for what the kernel writes of a
-// directory, that they are read to their end or refused; and of names that they
-// are read as they were written.
+// FuzzDirents asserts that any bytes in place of the kernel's directory entries are
+// read to their end or refused, and that entries are read as they were written.
 func FuzzDirents(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(dirent(nil, 7, unix.DT_REG, "file"))
@@ -417,7 +416,7 @@ func FuzzDirents(f *testing.F) {
 	})
 }
 
-// dirent appends a name as the kernel does.
+// dirent appends a directory entry in the kernel's format.
 func dirent(b []byte, object uint64, kind byte, name string) []byte {
 	length := (19 + len(name) + 1 + 7) &^ 7
 	b = binary.NativeEndian.AppendUint64(b, object)

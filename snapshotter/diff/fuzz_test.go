@@ -18,8 +18,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// FuzzPaths asserts of any paths, one a line, that all names on the way to each
-// of them are found again and no others.
+// FuzzPaths asserts for any paths, one on each line, that the set contains all of
+// their prefixes and nothing else.
 func FuzzPaths(f *testing.F) {
 	for _, seed := range []string{
 		"", "/", "/a", "/a/b\n/a/c/d\n/e", "/a\n/a/b", "a/b", "//a//b", "/a/../b", "/..", "/./a", "/a/\n/a",
@@ -32,43 +32,43 @@ func FuzzPaths(f *testing.F) {
 		lines := strings.Split(text, "\n")
 		for _, line := range lines {
 			found.add(line)
-			for _, way := range ways(line) {
-				want[way] = true
+			for _, prefix := range prefixes(line) {
+				want[prefix] = true
 			}
 		}
 		require.Equal(t, want, allOf(found, "", make(map[string]bool)))
 		require.False(t, found.all)
 		for _, line := range lines {
-			at, way := found, ""
+			at, prefix := found, ""
 			for name := range strings.SplitSeq(line, "/") {
-				at, way = at.child(name), way+"/"+name
-				require.Equal(t, want[way], at != nil, "%q", way)
+				at, prefix = at.child(name), prefix+"/"+name
+				require.Equal(t, want[prefix], at != nil, "%q", prefix)
 			}
 		}
 	})
 }
 
-// ways are the paths on the way to a path, which ends at a name of no length.
-func ways(full string) (list []string) {
-	way := ""
+// prefixes returns the prefixes of a path up to its first empty component.
+func prefixes(full string) (list []string) {
+	prefix := ""
 	for _, name := range strings.Split(strings.Trim(full, "/"), "/") {
 		if name == "" {
 			break
 		}
-		way += "/" + name
-		list = append(list, way)
+		prefix += "/" + name
+		list = append(list, prefix)
 	}
 	return list
 }
 
-// allOf adds every path in a set to another one.
+// allOf adds every path of p to a map.
 func allOf(p *paths, at string, to map[string]bool) map[string]bool {
 	if p == nil {
 		return to
 	}
 	names := p.names()
 	if !slices.IsSorted(names) || len(names) != len(p.below) {
-		panic("names are all names, in their order")
+		panic("names must return all names in order")
 	}
 	for _, name := range names {
 		to[at+"/"+name] = true
@@ -77,8 +77,8 @@ func allOf(p *paths, at string, to map[string]bool) map[string]bool {
 	return to
 }
 
-// FuzzChanged asserts of any ranges that an object is changed when it is in one
-// of those in use, whatever order and overlaps they have.
+// FuzzChanged asserts for any ranges that an object counts as changed if and only if
+// it is in a range that is in use, whatever the order and overlaps of the ranges are.
 func FuzzChanged(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0, 0, 0, 0})
@@ -89,7 +89,7 @@ func FuzzChanged(f *testing.F) {
 		ranges := rangesIn(b[:min(len(b), 400)])
 		given := slices.Clone(ranges)
 		h := hint{ranges: inUse(ranges), known: true}
-		require.Equal(t, given, ranges, "what was given is left alone")
+		require.Equal(t, given, ranges, "the argument is not modified")
 		for i, r := range h.ranges {
 			require.LessOrEqual(t, r.First, r.Last)
 			require.True(t, i == 0 || h.ranges[i-1].Last < r.First, "%v", h.ranges)
@@ -104,8 +104,8 @@ func FuzzChanged(f *testing.F) {
 	})
 }
 
-// rangesIn makes ranges of bytes, near each other in a few places, and some the
-// wrong way round.
+// rangesIn turns bytes into ranges that are close to each other in a few places. Some
+// are reversed.
 func rangesIn(b []byte) (list []zfs.ObjectRange) {
 	for r := range slices.Chunk(b, 4) {
 		if len(r) < 4 {
@@ -121,7 +121,7 @@ func rangesIn(b []byte) (list []zfs.ObjectRange) {
 	return list
 }
 
-// around are the objects at the ends of ranges, and those next to them.
+// around returns the ends of ranges and the objects next to them.
 func around(ranges []zfs.ObjectRange) map[uint64]bool {
 	objects := map[uint64]bool{0: true, math.MaxUint64: true}
 	for _, r := range ranges {
@@ -132,9 +132,8 @@ func around(ranges []zfs.ObjectRange) map[uint64]bool {
 	return objects
 }
 
-// FuzzMediaTypes asserts of any media type that it is refused, or that what is
-// written as such a layer is read as one again. Reading knows more of them than
-// writing does.
+// FuzzMediaTypes asserts for any media type that it is refused for writing, or that
+// what is written is read again. Reading supports more media types than writing.
 func FuzzMediaTypes(f *testing.F) {
 	for _, media := range slices.Concat(slices.Sorted(maps.Keys(compressors)), []string{
 		"", "+", "tar", "tar+gzip", "tar+zstd", "tarx", "tar+", "text/plain", ocispec.MediaTypeImageLayer + "+gzip+encrypted",
@@ -148,7 +147,7 @@ func FuzzMediaTypes(f *testing.F) {
 		if _, err := Compression(media); err != nil {
 			require.ErrorIs(t, err, errdefs.ErrInvalidArgument)
 		}
-		// Bytes that are no layer of that type are an error, or read as they are.
+		// Bytes that are not a layer of that type are an error or read unchanged.
 		if s, err := uncompress(context.Background(), ocispec.Descriptor{MediaType: media}, bytes.NewReader(payload), diff.ApplyConfig{}); err == nil {
 			_, _ = io.Copy(io.Discard, io.LimitReader(s.from, 1<<20))
 			s.Close()
@@ -168,9 +167,9 @@ func FuzzMediaTypes(f *testing.F) {
 		s, err := uncompress(context.Background(), ocispec.Descriptor{MediaType: config.MediaType}, &layer, diff.ApplyConfig{})
 		require.NoError(t, err, config.MediaType)
 		defer s.Close()
-		again, err := io.ReadAll(s.from)
+		got, err := io.ReadAll(s.from)
 		require.NoError(t, err, config.MediaType)
-		require.True(t, bytes.Equal(payload, again), config.MediaType)
+		require.True(t, bytes.Equal(payload, got), config.MediaType)
 		require.Equal(t, int64(len(payload)), s.size)
 	})
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Whatever order and overlaps the ranges have, an object is changed when it is
-// in one that is in use.
-func TestChangedObjects(t *testing.T) {
+// An object counts as changed if it is in a range that is in use, whatever the order
+// and overlaps of the ranges are.
+func TestChangedReportsObjectsInRanges(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(*seed, 1))
 	for range 200 {
@@ -45,7 +45,7 @@ func TestChangedObjects(t *testing.T) {
 	assert.False(t, hint{known: true}.changed(7))
 }
 
-func TestPaths(t *testing.T) {
+func TestPathsHasThePathsThatWereAdded(t *testing.T) {
 	t.Parallel()
 	p := &paths{}
 	for _, path := range []string{"/", "/a/b", "/a/c/d", "/e"} {
@@ -60,8 +60,7 @@ func TestPaths(t *testing.T) {
 	assert.Same(t, all, all.child("x"))
 }
 
-// known says of one directory's objects what ZFS would, and of others that they are
-// there.
+// known is what ZFS returns for some objects. Any other object exists.
 type known map[uint64]zfs.Object
 
 func (k known) ChangedObjects(context.Context, string, string) (list []zfs.ObjectRange, err error) {
@@ -82,9 +81,9 @@ func (k known) Object(_ context.Context, _ string, object uint64) (zfs.Object, e
 	return is, nil
 }
 
-// ZFS's word for a path is believed only when the path leads to the object; in
-// doubt all directories are looked into, and where attributes hide, everything.
-func TestNarrow(t *testing.T) {
+// A path from ZFS is used only if it leads to the object. If a path is uncertain, all
+// directories are read; if extended attributes are objects, everything is compared.
+func TestNarrowUsesOnlyCertainPaths(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "a/file", "b/file", "b/(on_delete_queue)")
@@ -99,41 +98,40 @@ func TestNarrow(t *testing.T) {
 		return zfs.Object{Generation: 7, Mode: typeRegular, Links: links, Path: path}
 	}
 	for what, c := range map[string]struct {
-		objects  known
-		want     []string // nil: all
-		hintNone bool     // not even which objects changed
+		objects known
+		want    []string // nil: all
+		unknown bool     // not even which objects changed
 	}{
-		"a path":                     {known{object("b/file"): file("/b/file", 1)}, []string{"b"}, false},
-		"a directory":                {known{object("b"): {Generation: 7, Mode: typeDir, Links: 9, Path: "/b"}}, []string{"b"}, false},
-		"the root":                   {known{object("."): {Generation: 7, Mode: typeDir, Links: 9, Path: "/"}}, []string{}, false},
-		"an object of ZFS's own":     {known{object("b/file"): file("/b/file", 1), 1 << 40: {}}, []string{"b"}, false},
-		"a deleted file":             {known{object("b/file"): file("/b/(on_delete_queue)", 0)}, []string{}, false},
-		"several names, not touched": {known{object("linked"): file("/linked", 2)}, []string{}, false},
-		"a name that is gone":        {known{1 << 40: file("/b/gone", 1)}, []string{}, false},
-		"a hidden attribute":         {known{1 << 40: file("/b/file/<xattrdir>/user.x", 1)}, nil, true},
+		"a path":                    {known{object("b/file"): file("/b/file", 1)}, []string{"b"}, false},
+		"a directory":               {known{object("b"): {Generation: 7, Mode: typeDir, Links: 9, Path: "/b"}}, []string{"b"}, false},
+		"the root":                  {known{object("."): {Generation: 7, Mode: typeDir, Links: 9, Path: "/"}}, []string{}, false},
+		"an internal object of ZFS": {known{object("b/file"): file("/b/file", 1), 1 << 40: {}}, []string{"b"}, false},
+		"a deleted file":            {known{object("b/file"): file("/b/(on_delete_queue)", 0)}, []string{}, false},
+		"several names, unchanged":  {known{object("linked"): file("/linked", 2)}, []string{}, false},
+		"a name that was removed":   {known{1 << 40: file("/b/gone", 1)}, []string{}, false},
+		"an attribute as an object": {known{1 << 40: file("/b/file/<xattrdir>/user.x", 1)}, nil, true},
 	} {
 		h, err := narrow(t.Context(), c.objects, tree, tree)
 		require.NoError(t, err, what)
-		assert.Equal(t, !c.hintNone, h.known, what)
-		assert.True(t, h.related, "%s: ZFS tells only of relatives", what)
+		assert.Equal(t, !c.unknown, h.known, what)
+		assert.True(t, h.related, "%s: ZFS returns ranges only for related sides", what)
 		assert.Equal(t, c.want == nil, h.paths.all, what)
 		if c.want != nil {
 			assert.ElementsMatch(t, c.want, h.paths.names(), what)
 		}
 	}
-	// The same, where the lower side knows another state of the object.
-	doubt := known{object("linked"): file("/linked", 2)}
-	h, err := narrow(t.Context(), changing{doubt}, tree, &treeWithName(t, dir, "upper").tree)
+	// The same if the object has another change time on the lower side.
+	linked := known{object("linked"): file("/linked", 2)}
+	h, err := narrow(t.Context(), changing{linked}, tree, &treeWithName(t, dir, "upper").tree)
 	require.NoError(t, err)
-	assert.True(t, h.known && h.paths.all, "several names, touched")
+	assert.True(t, h.known && h.paths.all, "several names, changed")
 
 	_, err = narrow(t.Context(), failing{}, tree, tree)
 	assert.ErrorIs(t, err, errFailing)
 }
 
-// Of a directory that much has changed in, ZFS is asked twice: to answer it looks
-// through the directory each time.
-func TestNarrowAsksLittleOfOneDirectory(t *testing.T) {
+// Only two objects of a directory are looked up: each lookup searches the directory.
+func TestNarrowLooksUpTwoObjectsOfADirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	tree := treeAt(t, dir)
@@ -149,10 +147,10 @@ func TestNarrowAsksLittleOfOneDirectory(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, h.paths.child("large").names(), 60)
 	assert.Equal(t, 2, objects.asked)
-	assert.Equal(t, uint64(math.MaxUint64), count([]zfs.ObjectRange{{First: 0, Last: math.MaxUint64}}), "more than can be asked for")
+	assert.Equal(t, uint64(math.MaxUint64), count([]zfs.ObjectRange{{First: 0, Last: math.MaxUint64}}), "more than are looked up")
 }
 
-// counted counts the questions.
+// counted counts the lookups.
 type counted struct {
 	known
 	asked int
@@ -169,7 +167,7 @@ func treeWithName(t *testing.T, dir, name string) *side {
 	return s
 }
 
-// changing has objects touched in what is called upper.
+// changing returns another change time for objects of the snapshot "upper".
 type changing struct{ known }
 
 func (c changing) Object(ctx context.Context, snapshot string, object uint64) (zfs.Object, error) {
@@ -188,8 +186,8 @@ func (failing) ChangedObjects(context.Context, string, string) ([]zfs.ObjectRang
 	return nil, errFailing
 }
 
-// What is asked for is bounded: with many changes, directories are read instead.
-func TestNarrowAsksLittle(t *testing.T) {
+// The number of lookups is bounded: with many changes, directories are read instead.
+func TestNarrowBoundsTheLookups(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	tree := treeAt(t, dir)
@@ -201,7 +199,7 @@ func TestNarrowAsksLittle(t *testing.T) {
 	few := asked{ranges: []zfs.ObjectRange{{First: 1, Last: fewObjects}}}
 	_, err = narrow(t.Context(), &few, tree, tree)
 	require.NoError(t, err)
-	assert.Equal(t, fewObjects+1, few.asked, "and whether the snapshot is still there, as none was found")
+	assert.Equal(t, fewObjects+1, few.asked, "one more lookup checks the snapshot, because no object was found")
 }
 
 type asked struct {
@@ -218,7 +216,7 @@ func (a *asked) Object(context.Context, string, uint64) (zfs.Object, error) {
 	return zfs.Object{}, &zfs.Error{Kind: zfs.ErrNotFound}
 }
 
-// renamed is a snapshot that gets another name after some questions.
+// renamed is a snapshot that is renamed after some lookups.
 type renamed struct {
 	known
 	after int
@@ -231,9 +229,9 @@ func (r *renamed) Object(ctx context.Context, snapshot string, object uint64) (z
 	return r.known.Object(ctx, snapshot, object)
 }
 
-// Of a snapshot whose name is gone no object is found. That says nothing of the
-// objects: all directories are looked into.
-func TestNarrowWhereTheSnapshotIsGone(t *testing.T) {
+// No object of a renamed snapshot is found. That says nothing about the objects, so
+// all directories are read.
+func TestNarrowReadsAllDirectoriesOfARenamedSnapshot(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "a/file", "b/file")
@@ -245,7 +243,7 @@ func TestNarrowWhereTheSnapshotIsGone(t *testing.T) {
 	for after, all := range []bool{true, false} {
 		h, err := narrow(t.Context(), &renamed{objects, after}, lower, upper)
 		require.NoError(t, err)
-		assert.Equal(t, all, h.paths.all, "after %d questions", after)
+		assert.Equal(t, all, h.paths.all, "after %d lookups", after)
 		assert.True(t, h.changed(n.object))
 	}
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/zfstpl/zfstpl/integration/randtree"
 )
 
-// unpackInto has a layer unpacked as Apply does.
+// unpackInto unpacks a layer as Apply does.
 func unpackInto(t *testing.T, dir, mediaType string, layer []byte) error {
 	t.Helper()
 	root, err := os.Open(dir)
@@ -58,21 +58,21 @@ func layerWith(t *testing.T, entries ...tar.Header) []byte {
 	return b.Bytes()
 }
 
-// What a layer asks for is bounded, whatever it holds itself.
-func TestLayersThatAskForTooMuch(t *testing.T) {
+// The resources that a layer uses are bounded, however small the layer is.
+func TestExcessiveLayersAreRefused(t *testing.T) {
 	t.Parallel()
 	large := tar.Header{Name: "large", Typeflag: tar.TypeReg, Size: 600 * gibibyte}
 	record := map[string]string{xattrKey + "user.x": strings.Repeat("x", 1<<20)}
 	for what, c := range map[string]struct {
 		entries []tar.Header
-		says    string
+		message string
 	}{
-		"bytes of files":                 {[]tar.Header{large, large}, "larger than"},
-		"a directory that gives it back": {[]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Size: -(1 << 62)}}, "-4611686018427387904 bytes"},
-		"memory for directories":         {slices.Repeat([]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, PAXRecords: record}}, 1024), "memory"},
-		"no name":                        {[]tar.Header{{Name: "link/.wh.", Typeflag: tar.TypeReg}}, "whiteout of an impossible name"},
-		"its directory":                  {[]tar.Header{{Name: ".wh..", Typeflag: tar.TypeReg}}, "whiteout of an impossible name"},
-		"the one above":                  {[]tar.Header{{Name: ".wh...", Typeflag: tar.TypeReg}}, "whiteout of an impossible name"},
+		"bytes of files":                     {[]tar.Header{large, large}, "larger than"},
+		"a negative size":                    {[]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Size: -(1 << 62)}}, "-4611686018427387904 bytes"},
+		"memory for directories":             {slices.Repeat([]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, PAXRecords: record}}, 1024), "memory"},
+		"a whiteout of no name":              {[]tar.Header{{Name: "link/.wh.", Typeflag: tar.TypeReg}}, "whiteout of an impossible name"},
+		"a whiteout of its directory":        {[]tar.Header{{Name: ".wh..", Typeflag: tar.TypeReg}}, "whiteout of an impossible name"},
+		"a whiteout of the parent directory": {[]tar.Header{{Name: ".wh...", Typeflag: tar.TypeReg}}, "whiteout of an impossible name"},
 	} {
 		pass := newLimits().pass
 		var err error
@@ -81,19 +81,19 @@ func TestLayersThatAskForTooMuch(t *testing.T) {
 			_, err = pass(&h)
 		}
 		require.ErrorIs(t, err, errdefs.ErrInvalidArgument, what)
-		require.ErrorContains(t, err, c.says, what)
+		require.ErrorContains(t, err, c.message, what)
 	}
 	pass := newLimits().pass
 	for range 1_000_000 {
 		_, err := pass(&tar.Header{Name: "usr/share/some/what/deeper/path/", Typeflag: tar.TypeDir})
-		require.NoError(t, err, "as many directories as a layer may well have")
+		require.NoError(t, err, "a million directories are allowed")
 	}
 }
 
-// Of a directory's header, which is kept to the end, what is not needed is let go of.
-func TestADirectoryIsKeptSlim(t *testing.T) {
+// The header of a directory, which is kept to the end, keeps only what is needed.
+func TestDirectoryHeadersAreTrimmed(t *testing.T) {
 	t.Parallel()
-	h := tar.Header{Name: "d/", Typeflag: tar.TypeDir, Uname: "somebody", Gname: "some", Mode: 0o750, Uid: 7, PAXRecords: map[string]string{
+	h := tar.Header{Name: "d/", Typeflag: tar.TypeDir, Uname: "user", Gname: "group", Mode: 0o750, Uid: 7, PAXRecords: map[string]string{
 		"A.comment": strings.Repeat("x", 1<<20), xattrKey + "user.x": "value"}}
 	trimHeader(&h)
 	assert.Equal(t, map[string]string{xattrKey + "user.x": "value"}, h.PAXRecords)
@@ -101,8 +101,8 @@ func TestADirectoryIsKeptSlim(t *testing.T) {
 	assert.Equal(t, tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o750, Uid: 7, PAXRecords: h.PAXRecords}, h)
 }
 
-// A whiteout of the root's own names deletes nothing, though the root here is "/".
-func TestAWhiteoutOfTheRoot(t *testing.T) {
+// A whiteout of the root directory deletes nothing, although the root is "/" here.
+func TestWhiteoutOfTheRootIsRefused(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
 	for _, name := range []string{".wh.", ".wh..", ".wh..."} {
@@ -114,9 +114,9 @@ func TestAWhiteoutOfTheRoot(t *testing.T) {
 	}
 }
 
-// Whatever names, links and types an archive combines, nothing outside of the
-// root is made, changed or taken away, and the root stays a directory.
-func TestHostileArchivesStayInside(t *testing.T) {
+// For any combination of names, links and types, an archive creates, changes and
+// deletes nothing outside of the root, and the root stays a directory.
+func TestHostileArchivesStayInTheRoot(t *testing.T) {
 	needsRoot(t)
 	t.Parallel()
 	names := []string{
@@ -155,7 +155,7 @@ func TestHostileArchivesStayInside(t *testing.T) {
 	assert.Greater(t, cases, 100)
 }
 
-// hostile unpacks an archive that first sets traps and then walks into them.
+// hostile unpacks an archive that first sets traps and then uses them.
 func hostile(t *testing.T, h tar.Header) {
 	dir := t.TempDir()
 	root, outside := filepath.Join(dir, "root"), filepath.Join(dir, "outside")
@@ -174,10 +174,10 @@ func hostile(t *testing.T, h tar.Header) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	if w.WriteHeader(&h) != nil {
-		return // no archive can say that
+		return // an archive cannot have that entry
 	}
 	require.NoError(t, unpackInto(t, root, ocispec.MediaTypeImageLayer, layerWith(t, traps...)))
-	// Then the same as one archive, and once more, for what the first one left.
+	// Then the same as one archive, and again on top of its result.
 	for range 2 {
 		if err := unpackInto(t, root, ocispec.MediaTypeImageLayer, layerWith(t, append(traps, h, h)...)); err != nil {
 			assert.NotContains(t, err.Error(), "panic")
@@ -190,14 +190,14 @@ func hostile(t *testing.T, h tar.Header) {
 		}
 	}
 	delete(before, "/root")
-	assert.Empty(t, randtree.Differences(before, after), "outside")
+	assert.Empty(t, randtree.Differences(before, after), "outside of the root")
 	i, err := os.Lstat(root)
 	require.NoError(t, err)
 	assert.True(t, i.IsDir())
 }
 
-// An archive that is cut off or damaged is an error, however it is compressed
-// and wherever that happens. containerd then removes what there is of it.
+// A truncated or damaged archive is an error, however it is compressed and wherever
+// the damage is. containerd then removes what was unpacked.
 func TestDamagedLayersAreErrors(t *testing.T) {
 	needsRoot(t)
 	t.Parallel()
@@ -216,20 +216,20 @@ func TestDamagedLayersAreErrors(t *testing.T) {
 	} {
 		require.NoError(t, unpackInto(t, t.TempDir(), media, compressed))
 		for _, size := range []int{1, 4, 10, 20, len(compressed) / 2, len(compressed) - 10, len(compressed) - 1} {
-			assert.Error(t, unpackInto(t, t.TempDir(), media, compressed[:size]), "%s cut to %d of %d", media, size, len(compressed))
+			assert.Error(t, unpackInto(t, t.TempDir(), media, compressed[:size]), "%s truncated to %d of %d", media, size, len(compressed))
 		}
 		for at := 0; at < len(compressed); at += len(compressed)/10 + 1 {
 			damaged := bytes.Clone(compressed)
 			damaged[at] ^= 0xff
 			dir := t.TempDir()
-			if unpackInto(t, dir, media, damaged) == nil { // not all of it matters
+			if unpackInto(t, dir, media, damaged) == nil { // some bytes have no effect
 				assert.Len(t, read(t, dir), len(entries), "%s with byte %d wrong", media, at)
 			}
 		}
 	}
 	for size := 512; size < 512*40; size += 512 {
 		if size%1024 != 0 { // in the middle of a file
-			assert.Error(t, unpackInto(t, t.TempDir(), ocispec.MediaTypeImageLayer, plainLayer[:size-300]), "cut to %d", size-300)
+			assert.Error(t, unpackInto(t, t.TempDir(), ocispec.MediaTypeImageLayer, plainLayer[:size-300]), "truncated to %d", size-300)
 		}
 	}
 	assert.ErrorContains(t, unpackInto(t, t.TempDir(), "text/plain", plainLayer), "text/plain")

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// leaseless has no leases to give, and says so once it may.
+// leaseless fails to create a lease when may is closed.
 type leaseless struct {
 	leases.Manager
 	may chan struct{}
@@ -29,9 +29,9 @@ func (l leaseless) Create(context.Context, ...leases.Opt) (leases.Lease, error) 
 	return leases.Lease{}, errStore
 }
 
-// A layer is begun before containerd has opened a place for it, and ends as soon as
-// that turns out to be impossible, however little of it there is yet to send.
-func TestALayerDoesNotWaitForTheStore(t *testing.T) {
+// A layer begins before containerd has opened an ingest, and fails as soon as opening
+// fails, even if nothing is sent yet.
+func TestLayerDoesNotWaitForTheStore(t *testing.T) {
 	t.Parallel()
 	for media, c := range compressors {
 		may := make(chan struct{})
@@ -50,17 +50,17 @@ func TestALayerDoesNotWaitForTheStore(t *testing.T) {
 		require.ErrorIs(t, err, errStore, media)
 	}
 	_, ok := compressors[ocispec.MediaTypeImageLayer]
-	assert.True(t, ok, "a layer that is not compressed was not tried")
+	assert.True(t, ok, "the uncompressed media type was not tested")
 }
 
-// stalling is a store with its leases that stalls in one of its calls, whatever becomes
-// of the caller, until the test lets it go on.
+// stalling is a store with leases that stalls in one of its calls, ignoring the
+// context, until goOn is closed.
 type stalling struct {
 	content.Store
 	in      string
 	reached chan struct{}
 	goOn    chan struct{}
-	left    atomic.Int32 // what was begun and not taken back
+	left    atomic.Int32 // what was created and not removed
 }
 
 func (s *stalling) maybe(call string) {
@@ -70,7 +70,7 @@ func (s *stalling) maybe(call string) {
 	}
 }
 
-// stallingLeases are the leases of such a store.
+// stallingLeases are the leases of a stalling store.
 type stallingLeases struct {
 	leases.Manager
 	*stalling
@@ -122,19 +122,19 @@ func (w *stallingWriter) Truncate(int64) error { return nil }
 
 func (w *stallingWriter) Close() error {
 	if w.busy.Load() {
-		return errors.New("closed while it is written to")
+		return errors.New("closed during a write")
 	}
 	return nil
 }
 
-// soonEnough is how long what was cancelled goes on at most. It is a second where the
-// machine has nothing else to do; without an end it is forever.
+// soonEnough bounds how long a cancelled operation continues. On an idle machine it
+// takes at most a second; a defect would take forever.
 const soonEnough = 10 * time.Second
 
-// A comparison that is cancelled ends, whichever call the store has stalled in. When
-// the store goes on it takes back what was begun, and no goroutine stays.
-func TestACancelledComparisonDoesNotWaitForTheStore(t *testing.T) {
-	before := goroutinesIn("diff.(*ingest)", "klauspost") // not in parallel: others have some too
+// A cancelled comparison ends, whichever call the store has stalled in. When the store
+// continues, the ingest is rolled back and no goroutine is left.
+func TestCancelledComparisonDoesNotWaitForTheStore(t *testing.T) {
+	before := goroutinesIn("diff.(*ingest)", "klauspost") // not in parallel: other tests have some too
 	for media, c := range compressors {
 		for _, in := range []string{"create lease", "open", "write", "commit", "abort", "delete lease"} {
 			s := &stalling{in: in, reached: make(chan struct{}), goOn: make(chan struct{})}
@@ -171,7 +171,7 @@ func TestACancelledComparisonDoesNotWaitForTheStore(t *testing.T) {
 					require.ErrorIs(t, err, context.Canceled, "%s: %s", media, in)
 				}
 			case <-time.After(soonEnough):
-				t.Fatalf("%s: it waits still for: %s", media, in)
+				t.Fatalf("%s: still waiting for: %s", media, in)
 			}
 			close(s.goOn)
 			require.Eventually(t, func() bool { return s.left.Load() == 0 }, soonEnough, time.Millisecond, "%s: %s", media, in)

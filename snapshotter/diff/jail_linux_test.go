@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// needsRoot skips a test that unpacks, where nobody may.
+// needsRoot skips a test that unpacks if it does not run as root.
 func needsRoot(t testing.TB) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -21,9 +21,9 @@ func needsRoot(t testing.TB) {
 	}
 }
 
-// Whoever unpacks in a jail finds nothing outside of it, and nobody else is in
-// it, however many there are at once.
-func TestJail(t *testing.T) {
+// A function in a jail finds nothing outside of it, and no other goroutine runs in it,
+// however many jails there are.
+func TestJailConfinesItsThread(t *testing.T) {
 	needsRoot(t)
 	t.Parallel()
 	outside := t.TempDir()
@@ -55,14 +55,14 @@ func TestJail(t *testing.T) {
 	}
 	wg.Wait()
 	_, err := os.Stat(outside)
-	require.NoError(t, err, "the rest of the process is where it was")
+	require.NoError(t, err, "the root directory of the process has not changed")
 	list, err := os.ReadDir(outside)
 	require.NoError(t, err)
 	assert.Empty(t, list)
 }
 
-// A panic in there is an error out here.
-func TestJailPanics(t *testing.T) {
+// A panic in a jail is returned as an error.
+func TestJailReturnsPanicsAsErrors(t *testing.T) {
 	needsRoot(t)
 	t.Parallel()
 	root, err := os.Open(t.TempDir())

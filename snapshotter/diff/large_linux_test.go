@@ -19,11 +19,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var entries = flag.Int("diff.entries", 10_000, "how many entries a large directory and a large layer have")
+var entries = flag.Int("diff.entries", 10_000, "number of entries of a large directory and a large layer")
 
-// Of a directory with very many entries the few that differ are found, and none
-// is lost.
-func TestALargeDirectory(t *testing.T) {
+// In a directory with very many entries exactly those that differ are found.
+func TestChangesInALargeDirectoryAreFound(t *testing.T) {
 	t.Parallel()
 	lower, upper := t.TempDir(), t.TempDir()
 	at := time.Unix(1_700_000_000, 0)
@@ -54,8 +53,8 @@ func TestALargeDirectory(t *testing.T) {
 	assert.ElementsMatch(t, []string{"file-0000000", ".wh." + last, "new"}, names)
 }
 
-// A layer of very many files is unpacked as it is read.
-func TestALayerOfManyFiles(t *testing.T) {
+// A layer of very many files is unpacked while it is read.
+func TestLayerOfManyFilesIsUnpacked(t *testing.T) {
 	needsRoot(t)
 	t.Parallel()
 	dir := t.TempDir()
@@ -71,7 +70,7 @@ func TestALayerOfManyFiles(t *testing.T) {
 	require.NoError(t, jailed(root, func() error { return s.unpack(context.WithoutCancel(t.Context())) }))
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	t.Logf("%d entries were unpacked in %s, with %d MiB of the system's memory", *entries, time.Since(began), m.Sys>>20)
+	t.Logf("%d entries were unpacked in %s, with %d MiB obtained from the system", *entries, time.Since(began), m.Sys>>20)
 	found := 0
 	dirs, err := os.ReadDir(dir)
 	require.NoError(t, err)

@@ -26,7 +26,7 @@ import (
 
 const gibibyte = 1 << 30
 
-// sparseFile makes a file of a size that has no data.
+// sparseFile creates a file of a size without data.
 func sparseFile(t testing.TB, name string, size int64) {
 	t.Helper()
 	f, err := os.Create(name)
@@ -34,17 +34,18 @@ func sparseFile(t testing.TB, name string, size int64) {
 	require.NoError(t, errors.Join(f.Truncate(size), f.Close()))
 }
 
-// room is how much fits, and no more.
-type room int64
+// capacity is a writer that accepts so many bytes.
+type capacity int64
 
-func (f *room) Write(b []byte) (int, error) {
-	if *f -= room(len(b)); *f < 0 {
+func (c *capacity) Write(b []byte) (int, error) {
+	if *c -= capacity(len(b)); *c < 0 {
 		return 0, errStore
 	}
 	return len(b), nil
 }
 
-// wholeLayer writes the layer of all that is in a directory, with some limits.
+// wholeLayer writes the layer of a whole directory, with the given limits or the
+// normal ones.
 func wholeLayer(t testing.TB, dir string, w io.Writer, of *limits) error {
 	t.Helper()
 	return between("", dir, func(to *tree) changes {
@@ -56,25 +57,24 @@ func wholeLayer(t testing.TB, dir string, w io.Writer, of *limits) error {
 	})
 }
 
-// A file that makes a layer larger than Apply takes is refused before a byte of it
-// is written. The error says which file it is, how large it is, and how large a
-// layer may be.
-func TestAFileThatIsLargerThanALayer(t *testing.T) {
+// A file that makes a layer larger than Apply allows is refused before any of it is
+// written. The error has the file, its size and the limit.
+func TestFileLargerThanALayerIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "a")
 	sparseFile(t, filepath.Join(dir, "lastlog"), 2<<40)
-	left := room(1 << 20)
+	left := capacity(1 << 20)
 	err := wholeLayer(t, dir, &left, nil)
 	require.ErrorIs(t, err, errdefs.ErrFailedPrecondition)
-	assert.Greater(t, left, room(1<<20-8<<10), "no more than two headers and one file are written")
+	assert.Greater(t, left, capacity(1<<20-8<<10), "at most two headers and one file are written")
 	for _, part := range []string{`"lastlog"`, dir, "2199023255552 bytes", "1099511627776 bytes"} {
 		assert.ErrorContains(t, err, part)
 	}
 }
 
-// deepPath makes a file with a path of so many bytes. Only a directory's descriptor
-// leads to it: the whole path is longer than the kernel takes.
+// deepPath creates a file with a path of so many bytes. It uses the descriptor of the
+// directory, because the kernel does not accept the whole path.
 func deepPath(t testing.TB, root string, length int) (rel string) {
 	t.Helper()
 	dir, err := os.Open(root)
@@ -93,7 +93,7 @@ func deepPath(t testing.TB, root string, length int) (rel string) {
 	return rel
 }
 
-// setAttributes gives a file so many attributes of so many bytes.
+// setAttributes sets count attributes of size bytes.
 func setAttributes(t testing.TB, name string, count, size int) {
 	t.Helper()
 	for i := range count {
@@ -101,21 +101,20 @@ func setAttributes(t testing.TB, name string, count, size int) {
 	}
 }
 
-// smallDir is the directory of a file system that holds large attributes.
+// smallDir returns the root of a file system that supports large attributes.
 func smallDir(t testing.TB) string {
 	t.Helper()
 	needsRoot(t)
 	return "/proc/self/fd/" + strconv.Itoa(int(smallFS(t).Fd()))
 }
 
-// What Apply does not take, no comparison makes: each is refused with its name, and
-// with what is the matter.
-func TestWhatNoLayerHolds(t *testing.T) {
+// A comparison refuses what Apply refuses. The error has the name and the reason.
+func TestContentOverTheLimitsIsRefused(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		make func(t *testing.T, dir string) (name string)
-		of   limits
-		says string
+		make    func(t *testing.T, dir string) (name string)
+		of      limits
+		message string
 	}{
 		"files that are too large together": {func(t *testing.T, dir string) string {
 			sparseFile(t, dir+"/first", 60)
@@ -136,7 +135,7 @@ func TestWhatNoLayerHolds(t *testing.T) {
 			setAttributes(t, dir+"/file", 17, 64<<10)
 			return "file"
 		}, *newLimits(), "attributes"},
-		"attributes that are just too large with what else is said": {func(t *testing.T, dir string) string {
+		"attributes that are too large together with the rest of the header": {func(t *testing.T, dir string) string {
 			write(t, dir, "file")
 			setAttributes(t, dir+"/file", 16, (64<<10)-24)
 			return "file"
@@ -151,7 +150,7 @@ func TestWhatNoLayerHolds(t *testing.T) {
 		"a path that is too long": {func(t *testing.T, dir string) string {
 			return deepPath(t, dir, pathLimit+1)
 		}, *newLimits(), "bytes"},
-		"a name that says something else": {func(t *testing.T, dir string) string {
+		"a whiteout name": {func(t *testing.T, dir string) string {
 			write(t, dir, ".wh.x")
 			return ".wh.x"
 		}, *newLimits(), ".wh."},
@@ -163,7 +162,7 @@ func TestWhatNoLayerHolds(t *testing.T) {
 			err := wholeLayer(t, dir, io.Discard, &c.of)
 			require.ErrorIs(t, err, errdefs.ErrFailedPrecondition)
 			assert.ErrorContains(t, err, strconv.Quote(name))
-			assert.ErrorContains(t, err, c.says)
+			assert.ErrorContains(t, err, c.message)
 		})
 	}
 }
@@ -173,15 +172,16 @@ func mkdirAll(t testing.TB, dir, rel string) {
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, rel), 0o755))
 }
 
-// Some things are on no file system that a test can make, but may be on a disk.
-func TestNodesThatNoLayerHolds(t *testing.T) {
+// Nodes that a test cannot create on a file system, but a damaged disk may have, are
+// refused.
+func TestImpossibleNodesAreRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "node")
 	for what, n := range map[string]node{
-		"a device number that no archive says": {mode: typeBlock, major: 1 << 24},
-		"a size that is less than nothing":     {mode: typeRegular, size: -1},
-		"a type that there is not":             {mode: 0o070000},
+		"a device number that an archive cannot hold": {mode: typeBlock, major: 1 << 24},
+		"a negative size": {mode: typeRegular, size: -1},
+		"an unknown type": {mode: 0o070000},
 	} {
 		l := newLayer(t.Context(), io.Discard, treeAt(t, dir), nil)
 		err := l.changed(Added, "node", n)
@@ -190,13 +190,13 @@ func TestNodesThatNoLayerHolds(t *testing.T) {
 	}
 	for _, target := range []string{"", strings.Repeat("x", unix.PathMax)} {
 		require.Error(t, checkTarget(target))
-		require.Error(t, os.Symlink(target, filepath.Join(dir, "link")), "Apply cannot make it either")
+		require.Error(t, os.Symlink(target, filepath.Join(dir, "link")), "Apply cannot create it either")
 	}
 	require.NoError(t, checkTarget(strings.Repeat("x", unix.PathMax-1)))
 }
 
-// What lies behind a path that is too long cannot be said to be gone either.
-func TestADeletedPathThatIsTooLong(t *testing.T) {
+// The deletion of a path that is too long is refused too.
+func TestDeletedPathThatIsTooLongIsRefused(t *testing.T) {
 	t.Parallel()
 	lower, upper := t.TempDir(), t.TempDir()
 	rel := deepPath(t, lower, pathLimit+1)
@@ -206,12 +206,12 @@ func TestADeletedPathThatIsTooLong(t *testing.T) {
 	assert.ErrorContains(t, err, strconv.Quote(rel))
 }
 
-// Where the store fails it is not the layer that cannot be said.
-func TestAStoreThatFailsIsNotTheLayersFault(t *testing.T) {
+// An error of the store is not returned as a refusal of the layer.
+func TestStoreErrorsAreNotFailedPrecondition(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "a", "b")
-	for fits := room(0); fits < 2000; fits += 100 {
+	for fits := capacity(0); fits < 2000; fits += 100 {
 		left := fits
 		err := wholeLayer(t, dir, &left, nil)
 		require.ErrorIs(t, err, errStore)
@@ -219,9 +219,9 @@ func TestAStoreThatFailsIsNotTheLayersFault(t *testing.T) {
 	}
 }
 
-// The most of everything that a comparison puts into a layer is what Apply takes,
-// however it is compressed, and makes the same again.
-func TestApplyTakesTheMostThatALayerSays(t *testing.T) {
+// Apply accepts the extremes of everything that a comparison writes, however it is
+// compressed, and reproduces them.
+func TestApplyAcceptsTheLimitsOfALayer(t *testing.T) {
 	t.Parallel()
 	for what, fill := range map[string]func(t *testing.T, dir string){
 		"paths": func(t *testing.T, dir string) { deepPath(t, dir, pathLimit) },
@@ -273,14 +273,14 @@ func TestApplyTakesTheMostThatALayerSays(t *testing.T) {
 					return z
 				})
 				require.NoError(t, unpackInto(t, again+"/all", media, compressed))
-				require.True(t, bytes.Equal(layer, layerOf(t, "", again+"/all", nil)), "the layer of what was made of a layer is another one")
+				require.True(t, bytes.Equal(layer, layerOf(t, "", again+"/all", nil)), "the layer of the unpacked layer differs")
 			}
 		})
 	}
 }
 
-// What is over a limit on a path or on attributes Apply does not take.
-func TestApplyTakesNoMore(t *testing.T) {
+// Apply refuses what exceeds the limit of a path or of attributes.
+func TestApplyRefusesMoreThanTheLimits(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
 	for size, want := range map[int]error{pathLimit: nil, pathLimit + 1: unix.ENAMETOOLONG} {
@@ -294,9 +294,9 @@ func TestApplyTakesNoMore(t *testing.T) {
 	require.ErrorIs(t, err, tar.ErrFieldTooLong)
 }
 
-// Times that an archive can say and containerd's applier cannot set are no error:
-// it sets 1970 in their place.
-func TestTimesThatApplyDoesNotSet(t *testing.T) {
+// Times that an archive can hold and containerd's applier cannot set are not an error:
+// it sets 1970 instead.
+func TestImpossibleTimesAreReplaced(t *testing.T) {
 	t.Parallel()
 	dir, again := smallDir(t), t.TempDir()
 	for name, at := range map[string]time.Time{
@@ -307,34 +307,34 @@ func TestTimesThatApplyDoesNotSet(t *testing.T) {
 		require.NoError(t, unix.UtimesNanoAt(unix.AT_FDCWD, dir+"/"+name, times, 0))
 	}
 	require.NoError(t, unpackInto(t, again, ocispec.MediaTypeImageLayer, layerOf(t, "", dir, nil)))
-	for name, said := range read(t, again) {
-		assert.Contains(t, said, " time 0.000000000 ", name)
+	for name, metadata := range read(t, again) {
+		assert.Contains(t, metadata, " time 0.000000000 ", name)
 	}
 }
 
-// Both sides count the same, so that what one makes the other takes.
-func TestBothSidesCountTheSame(t *testing.T) {
+// Compare and Apply count the same, so that Apply accepts what Compare writes.
+func TestCompareAndApplyCountTheSame(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	tree := randtree.New(dir, *seed)
 	defer tree.Close()
 	require.NoError(t, tree.Grow(100))
 	var out bytes.Buffer
-	made := newLimits()
-	require.NoError(t, wholeLayer(t, dir, &out, made))
-	taken := newLimits()
+	written := newLimits()
+	require.NoError(t, wholeLayer(t, dir, &out, written))
+	applied := newLimits()
 	for _, h := range headers(t, out.Bytes()) {
 		h.Name = filepath.Clean(h.Name) // as containerd's applier does
-		_, err := taken.pass(h)
+		_, err := applied.pass(h)
 		require.NoError(t, err)
 	}
-	assert.Less(t, made.headers, int64(headerMemoryLimit), "seed %d", *seed)
-	assert.Less(t, made.bytes, int64(layerLimit), "seed %d", *seed)
-	assert.Equal(t, made, taken, "seed %d", *seed)
+	assert.Less(t, written.headers, int64(headerMemoryLimit), "seed %d", *seed)
+	assert.Less(t, written.bytes, int64(layerLimit), "seed %d", *seed)
+	assert.Equal(t, written, applied, "seed %d", *seed)
 }
 
-// Of an object with very many names, as many as a container likes to make, a layer
-// remembers which are written, and not each with the whole path to it.
+// A layer keeps the names of an object with very many names without the whole path of
+// each.
 func TestLinksTakeLittleMemory(t *testing.T) {
 	const count = 3000
 	dir := t.TempDir()
@@ -352,11 +352,11 @@ func TestLinksTakeLittleMemory(t *testing.T) {
 		require.NoError(t, l.changed(Added, fmt.Sprintf("%s/%d", in, i), n))
 	}
 	after := heap()
-	assert.Less(t, (after-before)/count, int64(1000), "bytes for a name in a path of %d", len(in))
+	assert.Less(t, (after-before)/count, int64(1000), "bytes for each name in a path of %d", len(in))
 	require.NoError(t, l.close())
 }
 
-// heap returns how many bytes are in use.
+// heap returns how many bytes are allocated.
 func heap() int64 {
 	var stats runtime.MemStats
 	runtime.GC()

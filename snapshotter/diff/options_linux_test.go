@@ -18,7 +18,7 @@ import (
 
 const sealed = ocispec.MediaTypeImageLayer + "+sealed"
 
-// unsealed is a layer from which a key was taken off, byte by byte.
+// unsealed decrypts a layer with a key, byte by byte.
 type unsealed struct {
 	diff.StreamProcessor
 	key byte
@@ -34,7 +34,8 @@ func (u unsealed) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Handlers are for the whole process, and others read them.
+// Processors are registered for the whole process, concurrently with tests that
+// read them.
 func init() {
 	diff.RegisterProcessor(diff.StaticHandler(sealed, func(_ context.Context, from diff.StreamProcessor, payloads map[string]typeurl.Any) (diff.StreamProcessor, error) {
 		key, ok := payloads["key"]
@@ -45,13 +46,12 @@ func init() {
 	}))
 }
 
-// A media type that an administrator has a program for is read by it, with what the
-// caller sends along; the caller is told how far the layer is, and can have all of it
-// on the disk before the answer.
-func TestWhatApplyIsAskedFor(t *testing.T) {
+// Apply uses the configured processor of a media type with the caller's payloads,
+// reports the progress, and syncs the file system if asked to.
+func TestApplyUsesTheOptionsOfTheCaller(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
-	p := &smallPool{dir: t.TempDir(), answers: []error{nil}}
+	p := &smallPool{dir: t.TempDir(), attempts: []error{nil}}
 	s, desc, mounts := serviceOn(t, p, 100)
 	layer := layerWith(t, tar.Header{Name: "sealed", Typeflag: tar.TypeReg})
 	for i := range layer {
@@ -63,18 +63,18 @@ func TestWhatApplyIsAskedFor(t *testing.T) {
 	_, err := s.Apply(t.Context(), desc, mounts)
 	require.ErrorContains(t, err, "sealed without a key")
 
-	var told []int64
+	var reported []int64
 	applied, err := s.Apply(t.Context(), desc, mounts, diff.WithSyncFs(true),
 		diff.WithPayloads(map[string]typeurl.Any{"key": &anypb.Any{Value: []byte{7}}}),
-		diff.WithProgress(func(_ ocispec.Descriptor, at int64) { told = append(told, at) }))
+		diff.WithProgress(func(_ ocispec.Descriptor, at int64) { reported = append(reported, at) }))
 	require.NoError(t, err)
 	assert.FileExists(t, filepath.Join(p.dir, "sealed"))
 	assert.Equal(t, ocispec.MediaTypeImageLayer, applied.MediaType)
-	require.NotEmpty(t, told)
-	assert.Zero(t, told[0])
-	assert.Equal(t, desc.Size, told[len(told)-1])
+	require.NotEmpty(t, reported)
+	assert.Zero(t, reported[0])
+	assert.Equal(t, desc.Size, reported[len(reported)-1])
 
-	// Where the disk cannot be asked to have it all, that is an error.
+	// A failure to sync is an error.
 	root, err := os.Open(p.dir)
 	require.NoError(t, err)
 	require.NoError(t, root.Close())
@@ -89,18 +89,19 @@ func init() {
 		[]string{"-c", "cat; echo no key >&2; exit 3"}, nil))
 }
 
-// A layer that a program decrypts, as whoever has containerd with zfstpl built in may
-// configure: it has ended by itself when all is read, and what it says then counts.
-func TestALayerThatAProgramReads(t *testing.T) {
+// A layer is decrypted by a program, as a containerd with zfstpl built in can be
+// configured. The program has exited when everything is read, and its exit status
+// counts.
+func TestExternalProcessorReadsTheLayer(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
 	for range 20 {
-		s, desc, mounts := serviceOn(t, &smallPool{dir: t.TempDir(), answers: []error{nil}}, 100)
+		s, desc, mounts := serviceOn(t, &smallPool{dir: t.TempDir(), attempts: []error{nil}}, 100)
 		desc.MediaType = piped
 		_, err := s.Apply(t.Context(), desc, mounts)
 		require.NoError(t, err)
 	}
-	s, desc, mounts := serviceOn(t, &smallPool{dir: t.TempDir(), answers: []error{nil}}, 100)
+	s, desc, mounts := serviceOn(t, &smallPool{dir: t.TempDir(), attempts: []error{nil}}, 100)
 	desc.MediaType = piped + "+broken"
 	_, err := s.Apply(t.Context(), desc, mounts)
 	require.ErrorContains(t, err, "no key")

@@ -21,23 +21,23 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// smallPool is a pool, and whoever has its runtimes, that answers its attempts to
-// write one after the other: with an error, or, for nil, with a directory.
+// smallPool is a pool with its snapshotter that returns a given result for each
+// attempt to write: an error, or a directory for nil.
 type smallPool struct {
 	Pool
-	dir      string
-	answers  []error
-	attempts []string // the runtimes that were written to
-	filled   []string // those that a layer was unpacked into as a whole, and which
-	renewed  []string
-	gone     []string
+	dir       string
+	attempts  []error  // their results, in turn
+	written   []string // the runtimes that were written to
+	filled    []string // the runtimes that a layer was unpacked into completely, and the layers
+	renewed   []string
+	discarded []string
 }
 
 func (p *smallPool) AttachWritable(_ context.Context, runtime string) (*os.File, error) {
-	answer := p.answers[len(p.attempts)%len(p.answers)]
-	p.attempts = append(p.attempts, runtime)
-	if answer != nil {
-		return nil, answer
+	err := p.attempts[len(p.written)%len(p.attempts)]
+	p.written = append(p.written, runtime)
+	if err != nil {
+		return nil, err
 	}
 	return os.Open(p.dir)
 }
@@ -59,7 +59,7 @@ func (p *smallPool) Renew(_ context.Context, runtime string, _ error) (fresh, ma
 	return runtime + "-fresh", "1 template was evicted", nil
 }
 func (p *smallPool) Discard(_ context.Context, runtime string) error {
-	p.gone = append(p.gone, runtime)
+	p.discarded = append(p.discarded, runtime)
 	return nil
 }
 
@@ -81,34 +81,35 @@ func (s *onceStore) ReaderAt(context.Context, ocispec.Descriptor) (content.Reade
 	return layerReader{bytes.NewReader(s.layer)}, nil
 }
 
-// A layer that meets ENOSPC is unpacked exactly once more, into a fresh runtime; for
-// any other reason it is not; and if it cannot be read again nobody pays for room.
-func TestOneMoreAttempt(t *testing.T) {
+// A layer that fails with ENOSPC is unpacked once more, into a new runtime. After any
+// other error it is not, and if the layer cannot be read again nothing is evicted for
+// it.
+func TestLayerThatDoesNotFitIsUnpackedOnceMore(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
 	noSpace := &zfs.Error{Op: "mount", Kind: zfs.ErrNoSpace}
 	quota := &zfs.Error{Op: "mount", Kind: zfs.ErrQuota}
 	busy := &zfs.Error{Op: "mount", Kind: zfs.ErrBusy}
 	for name, c := range map[string]struct {
-		answers  []error
-		readable int
-		want     error
-		says     string
-		attempts int
-		renewed  bool
-		gone     bool
+		results   []error
+		readable  int
+		want      error
+		message   string
+		attempts  int
+		renewed   bool
+		discarded bool
 	}{
-		"it fits":                   {[]error{nil}, 9, nil, "", 1, false, false},
-		"it fits then":              {[]error{noSpace, nil}, 9, nil, "", 2, true, false},
-		"a quota, then it fits":     {[]error{quota, nil}, 9, nil, "", 2, true, false},
-		"it fits never":             {[]error{noSpace}, 9, errdefs.ErrResourceExhausted, "1 template was evicted", 2, true, true},
-		"full, then something else": {[]error{noSpace, busy}, 9, errdefs.ErrFailedPrecondition, "busy", 2, true, true},
-		"something else":            {[]error{busy, nil}, 9, errdefs.ErrFailedPrecondition, "busy", 1, false, false},
-		"the layer is gone":         {[]error{noSpace, nil}, 1, errdefs.ErrResourceExhausted, "cannot be read again", 1, false, false},
+		"it fits":                         {[]error{nil}, 9, nil, "", 1, false, false},
+		"it fits at the second attempt":   {[]error{noSpace, nil}, 9, nil, "", 2, true, false},
+		"a full quota, then it fits":      {[]error{quota, nil}, 9, nil, "", 2, true, false},
+		"it never fits":                   {[]error{noSpace}, 9, errdefs.ErrResourceExhausted, "1 template was evicted", 2, true, true},
+		"a full pool, then another error": {[]error{noSpace, busy}, 9, errdefs.ErrFailedPrecondition, "busy", 2, true, true},
+		"another error":                   {[]error{busy, nil}, 9, errdefs.ErrFailedPrecondition, "busy", 1, false, false},
+		"the layer cannot be read again":  {[]error{noSpace, nil}, 1, errdefs.ErrResourceExhausted, "cannot be read again", 1, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := &smallPool{dir: t.TempDir(), answers: c.answers}
+			p := &smallPool{dir: t.TempDir(), attempts: c.results}
 			s, desc, mounts := serviceOn(t, p, c.readable)
 			applied, err := s.Apply(t.Context(), desc, mounts)
 			if c.want == nil {
@@ -117,31 +118,31 @@ func TestOneMoreAttempt(t *testing.T) {
 				assert.FileExists(t, filepath.Join(p.dir, "file"))
 			} else {
 				require.ErrorIs(t, err, c.want)
-				assert.ErrorContains(t, err, c.says)
+				assert.ErrorContains(t, err, c.message)
 			}
 			want := []string{mounts[0].Source, mounts[0].Source + "-fresh"}[:c.attempts]
-			assert.Equal(t, want, p.attempts)
+			assert.Equal(t, want, p.written)
 			var filled []string
 			if c.want == nil {
 				filled = []string{fmt.Sprintf("%s %s %s", want[c.attempts-1], desc.Digest, desc.Digest)}
 			}
-			assert.Equal(t, filled, p.filled, "only what is whole")
+			assert.Equal(t, filled, p.filled, "only complete layers")
 			assert.Equal(t, c.renewed, len(p.renewed) == 1, "%q", p.renewed)
-			assert.Equal(t, c.gone, len(p.gone) == 1, "%q", p.gone)
+			assert.Equal(t, c.discarded, len(p.discarded) == 1, "%q", p.discarded)
 		})
 	}
 }
 
-// Where every k-th attempt meets ENOSPC, every layer gets in: no layer meets it
-// twice. Where all do, none is tried more than twice.
-func TestEveryFewAttemptsFail(t *testing.T) {
+// If every k-th attempt fails with ENOSPC, every layer is unpacked, because no layer
+// meets it twice. If all attempts fail, none is made more than twice.
+func TestLayersSucceedIfEveryKthAttemptFails(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
 	noSpace := fmt.Errorf("write: %w", &zfs.Error{Op: "mount", Kind: zfs.ErrNoSpace})
 	for every := 1; every <= 5; every++ {
-		answers := make([]error, every)
-		answers[every-1] = noSpace
-		p := &smallPool{dir: t.TempDir(), answers: answers}
+		results := make([]error, every)
+		results[every-1] = noSpace
+		p := &smallPool{dir: t.TempDir(), attempts: results}
 		s, desc, mounts := serviceOn(t, p, 1000)
 		const layers = 20
 		failed := 0
@@ -154,14 +155,14 @@ func TestEveryFewAttemptsFail(t *testing.T) {
 		}
 		if every == 1 {
 			assert.Equal(t, layers, failed)
-			assert.Len(t, p.attempts, 2*layers)
-			assert.Len(t, p.gone, layers)
+			assert.Len(t, p.written, 2*layers)
+			assert.Len(t, p.discarded, layers)
 			continue
 		}
 		assert.Zero(t, failed, "every %d", every)
-		assert.Len(t, p.attempts, layers+len(p.renewed))
+		assert.Len(t, p.written, layers+len(p.renewed))
 		assert.NotEmpty(t, p.renewed)
-		assert.Empty(t, p.gone)
+		assert.Empty(t, p.discarded)
 	}
 }
 

@@ -10,25 +10,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// However many wait, each has a turn of its own, for as long as none takes too long.
-// Beside one that does the next begins, and the one behind that no sooner than if the
-// first had only just begun. One whose caller gives up has none.
-func TestTurnsOfSecondAttempts(t *testing.T) {
+// Each waiting attempt gets the slot, one at a time, as long as none takes too long.
+// If one does, the next begins without the slot, and the one after that no earlier
+// than if the first had just begun. An attempt whose context ends gets no slot.
+func TestSecondAttemptsRunOneAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		limiter := &retryLimiter{slot: make(chan struct{}, 1)}
 		at, most := 0, 0
 		for range 32 {
 			go func() {
-				end, err := limiter.acquire(t.Context())
+				release, err := limiter.acquire(t.Context())
 				if !assert.NoError(t, err) {
 					return
 				}
-				at++ // only whoever has the turn touches it
+				at++ // only the attempt with the slot accesses it
 				most = max(most, at)
 				time.Sleep(retryWait - time.Second)
 				at--
-				end()
+				release()
 			}()
 		}
 		time.Sleep(32 * retryWait)
@@ -43,7 +43,7 @@ func TestTurnsOfSecondAttempts(t *testing.T) {
 		waited := make(chan time.Duration, 3)
 		for range 3 {
 			go func() {
-				_, err := limiter.acquire(t.Context()) // and these stall too
+				_, err := limiter.acquire(t.Context()) // these stall too
 				assert.NoError(t, err)
 				waited <- time.Since(began)
 			}()

@@ -19,47 +19,47 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// refusing is a pool that refuses everything for one reason.
+// refusing is a pool that fails every call with err.
 type refusing struct {
 	Pool
-	why error
+	err error
 }
 
 func (r refusing) ChangedObjects(context.Context, string, string) ([]zfs.ObjectRange, error) {
-	return nil, r.why
+	return nil, r.err
 }
 
-func (r refusing) AttachWritable(context.Context, string) (*os.File, error) { return nil, r.why }
+func (r refusing) AttachWritable(context.Context, string) (*os.File, error) { return nil, r.err }
 
-// Whatever ZFS says instead of where to look: then it is looked everywhere, and
-// neither side is held to have come of the other.
-func TestWhereZFSDoesNotTell(t *testing.T) {
+// If ZFS cannot list the changed objects, everything is compared, and the sides count
+// as unrelated.
+func TestEverythingIsComparedWithoutChangedObjects(t *testing.T) {
 	t.Parallel()
-	for _, why := range []error{zfs.ErrInvalid, zfs.ErrUnavailable, errors.New("else")} {
-		h, err := (&Service{pool: refusing{why: why}}).hint(t.Context(), &tree{}, &tree{})
+	for _, cause := range []error{zfs.ErrInvalid, zfs.ErrUnavailable, errors.New("another error")} {
+		h, err := (&Service{pool: refusing{err: cause}}).hint(t.Context(), &tree{}, &tree{})
 		require.NoError(t, err)
-		assert.False(t, h.known || h.related, why)
-		assert.True(t, h.paths.all, why)
+		assert.False(t, h.known || h.related, cause)
+		assert.True(t, h.paths.all, cause)
 	}
 }
 
-// A layer that is whole is not thrown away for a snapshot that cannot be; of one
-// that failed both is told.
-func TestASideThatCannotBeClosed(t *testing.T) {
+// A complete layer is not dropped because a snapshot cannot be closed. If the layer
+// failed, both errors are returned.
+func TestCloseErrorDoesNotFailACompleteLayer(t *testing.T) {
 	t.Parallel()
-	closeInBackground := func() func(error) error {
+	closed := func() func(error) error {
 		f, err := os.Create(filepath.Join(t.TempDir(), "root"))
 		require.NoError(t, err)
 		require.NoError(t, f.Close())
 		return (&pair{upper: &side{tree: tree{root: f, name: "tank/a@b"}}}).closeInBackground(t.Context())
 	}
-	require.NoError(t, closeInBackground()(nil))
-	err := closeInBackground()(io.ErrNoProgress)
+	require.NoError(t, closed()(nil))
+	err := closed()(io.ErrNoProgress)
 	require.ErrorIs(t, err, io.ErrNoProgress)
 	require.ErrorIs(t, err, os.ErrClosed)
 }
 
-// silent is a store that answers only that its caller has given up.
+// silent is a store whose reads return only when their context ends.
 type silent struct {
 	content.Store
 	ctx context.Context
@@ -77,10 +77,10 @@ func (s silent) ReadAt([]byte, int64) (int, error) {
 func (silent) Size() int64  { return 1 << 20 }
 func (silent) Close() error { return nil }
 
-// What has failed for another reason does not wait for a store that is silent.
-func TestAFailedApplyDoesNotWaitForTheStore(t *testing.T) {
+// An Apply that failed for another reason does not wait for a store that has stalled.
+func TestFailedApplyDoesNotWaitForTheStore(t *testing.T) {
 	t.Parallel()
-	s := &Service{pool: refusing{why: zfs.ErrBusy}, contents: Contents{Store: silent{}}}
+	s := &Service{pool: refusing{err: zfs.ErrBusy}, contents: Contents{Store: silent{}}}
 	for mediaType, want := range map[string]error{
 		ocispec.MediaTypeImageLayer: zfs.ErrBusy,
 		"text/plain":                errdefs.ErrNotImplemented,
@@ -94,7 +94,7 @@ func TestAFailedApplyDoesNotWaitForTheStore(t *testing.T) {
 		case err := <-failed:
 			require.ErrorIs(t, err, want)
 		case <-time.After(10 * time.Second):
-			t.Fatalf("%s: it waits still", mediaType)
+			t.Fatalf("%s: still waiting", mediaType)
 		}
 	}
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// standIns has runtimes that all stand for one layer. Nothing may be written to them:
-// there is no pool, and a call to any method that is not here panics.
+// standIns is a snapshotter whose runtimes are all stand-ins for one layer. Nothing
+// may be written to them: there is no pool, and a call to any other method panics.
 type standIns struct {
 	Extractions
 	known      knownLayer
@@ -39,7 +39,7 @@ func (s *standIns) Recognize(_ context.Context, runtime string, diffID, blob dig
 	return s.wrong
 }
 
-// blobs is a store that counts what is read of it.
+// blobs is a store that counts the bytes that are read.
 type blobs struct {
 	content.Store
 	all  map[digest.Digest][]byte
@@ -66,11 +66,11 @@ func (b *blobs) ReaderAt(_ context.Context, desc ocispec.Descriptor) (content.Re
 	return blobReader{bytes.NewReader(blob), b}, nil
 }
 
-// A layer that is in the pool is unpacked by nothing. The blob it came from is not even
-// read; of any other it is found out which layer it is.
-func TestApplyIntoAStandIn(t *testing.T) {
+// Apply unpacks nothing into a stand-in. It does not read the blob that the layer was
+// unpacked from, and hashes any other blob.
+func TestApplyIntoAStandInUnpacksNothing(t *testing.T) {
 	t.Parallel()
-	tar := bytes.Repeat([]byte("layer "), 1000) // what is in it does not matter
+	tar := bytes.Repeat([]byte("layer "), 1000) // the content does not matter
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
 	_, err := w.Write(tar)
@@ -87,39 +87,39 @@ func TestApplyIntoAStandIn(t *testing.T) {
 		known     knownLayer
 		mediaType string
 		blob      []byte
-		lost      bool  // the blob is not in the store
-		wrong     error // it is another layer
+		missing   bool  // the blob is not in the store
+		wrong     error // of Recognize
 		want      error
-		read      bool // the blob may be read: a reader is ahead of what it is read for
+		read      bool // the blob may be read, at least ahead
 	}{
-		"the same blob":                {knownLayer{diffID, blob}, gzipped, gz, false, nil, nil, false},
-		"the same blob, in Docker's":   {knownLayer{diffID, blob}, "application/vnd.docker.image.rootfs.diff.tar.gzip", gz, false, nil, nil, false},
-		"another blob":                 {knownLayer{diffID, diffID}, gzipped, gz, false, nil, nil, true},
-		"the layer itself":             {knownLayer{diffID, blob}, ocispec.MediaTypeImageLayer, tar, false, nil, nil, true},
-		"a blob that is not known":     {knownLayer{diffID, ""}, gzipped, gz, false, nil, nil, true},
-		"a layer that is not known":    {knownLayer{"", ""}, gzipped, gz, false, nil, nil, true},
-		"a blob without a layer":       {knownLayer{"", blob}, gzipped, gz, false, nil, nil, true},
-		"another layer":                {knownLayer{diffID, ""}, gzipped, gz, false, errdefs.ErrInvalidArgument, errdefs.ErrInvalidArgument, true},
-		"the same blob is not there":   {knownLayer{diffID, blob}, gzipped, gz, true, nil, errdefs.ErrNotFound, false},
-		"another blob is not there":    {knownLayer{diffID, diffID}, gzipped, gz, true, nil, errdefs.ErrNotFound, false},
-		"a blob that is cut off":       {knownLayer{diffID, diffID}, gzipped, gz[:len(gz)-4], false, nil, nil, true},
-		"it may take a key to read it": {knownLayer{diffID, blob}, gzipped + "+encrypted", gz, false, nil, nil, true},
-		"an unknown type":              {knownLayer{diffID, blob}, "text/plain", gz, false, nil, errdefs.ErrNotImplemented, true},
+		"the same blob":              {knownLayer{diffID, blob}, gzipped, gz, false, nil, nil, false},
+		"the same blob, Docker type": {knownLayer{diffID, blob}, "application/vnd.docker.image.rootfs.diff.tar.gzip", gz, false, nil, nil, false},
+		"another blob":               {knownLayer{diffID, diffID}, gzipped, gz, false, nil, nil, true},
+		"the layer itself":           {knownLayer{diffID, blob}, ocispec.MediaTypeImageLayer, tar, false, nil, nil, true},
+		"an unknown blob":            {knownLayer{diffID, ""}, gzipped, gz, false, nil, nil, true},
+		"an unknown layer":           {knownLayer{"", ""}, gzipped, gz, false, nil, nil, true},
+		"a blob without a layer":     {knownLayer{"", blob}, gzipped, gz, false, nil, nil, true},
+		"another layer":              {knownLayer{diffID, ""}, gzipped, gz, false, errdefs.ErrInvalidArgument, errdefs.ErrInvalidArgument, true},
+		"the same blob is missing":   {knownLayer{diffID, blob}, gzipped, gz, true, nil, errdefs.ErrNotFound, false},
+		"another blob is missing":    {knownLayer{diffID, diffID}, gzipped, gz, true, nil, errdefs.ErrNotFound, false},
+		"a truncated blob":           {knownLayer{diffID, diffID}, gzipped, gz[:len(gz)-4], false, nil, nil, true},
+		"an encrypted type":          {knownLayer{diffID, blob}, gzipped + "+encrypted", gz, false, nil, nil, true},
+		"an unknown media type":      {knownLayer{diffID, blob}, "text/plain", gz, false, nil, errdefs.ErrNotImplemented, true},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			store := &blobs{all: map[digest.Digest][]byte{}}
 			desc := ocispec.Descriptor{MediaType: c.mediaType, Digest: digest.FromBytes(c.blob), Size: int64(len(c.blob))}
-			if !c.lost {
+			if !c.missing {
 				store.all[desc.Digest] = c.blob
 			}
-			runtimes := &standIns{known: c.known, wrong: c.wrong}
+			snapshots := &standIns{known: c.known, wrong: c.wrong}
 			progress := int64(-1)
-			applied, err := New(base, nil, Contents{Store: store}, runtimes).Apply(t.Context(), desc,
+			applied, err := New(base, nil, Contents{Store: store}, snapshots).Apply(t.Context(), desc,
 				[]mount.Mount{{Type: "zfs", Source: runtime}}, diff.WithProgress(func(_ ocispec.Descriptor, n int64) { progress = n }))
-			cut := what == "a blob that is cut off"
+			truncated := what == "a truncated blob"
 			switch {
-			case cut:
+			case truncated:
 				require.Error(t, err)
 			case c.want != nil:
 				require.ErrorIs(t, err, c.want)
@@ -133,9 +133,9 @@ func TestApplyIntoAStandIn(t *testing.T) {
 				assert.Zero(t, store.read)
 			}
 			if !c.read || errors.Is(err, errdefs.ErrNotImplemented) {
-				assert.Empty(t, runtimes.recognized)
+				assert.Empty(t, snapshots.recognized)
 			} else if err == nil {
-				assert.Equal(t, []string{fmt.Sprintf("%s %s %s", runtime, diffID, desc.Digest)}, runtimes.recognized)
+				assert.Equal(t, []string{fmt.Sprintf("%s %s %s", runtime, diffID, desc.Digest)}, snapshots.recognized)
 				assert.EqualValues(t, len(tar), applied.Size)
 			}
 		})

@@ -19,7 +19,7 @@ import (
 
 var errStore = errors.New("the store is full")
 
-// narrowStore takes so many bytes and no more.
+// narrowStore accepts so many bytes and no more.
 type narrowStore struct {
 	content.Writer
 	left int
@@ -36,10 +36,10 @@ func storedIn(in content.Writer) *stored {
 	return &stored{compressed: digest.Canonical.Digester(), raw: digest.Canonical.Digester(), in: in, failed: func() error { return nil }}
 }
 
-// compressing counts the goroutines that compress.
+// compressing returns the number of goroutines that compress.
 func compressing() int { return goroutinesIn("klauspost") }
 
-// goroutinesIn counts those that run one of some functions.
+// goroutinesIn returns the number of goroutines that run one of some functions.
 func goroutinesIn(functions ...string) int {
 	stacks := make([]byte, 4<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
@@ -52,12 +52,12 @@ func goroutinesIn(functions ...string) int {
 	return n
 }
 
-// Where the store takes no more, or the layer cannot be made, that is the error;
-// the layer is not read to its end, and nothing that compresses stays.
-func TestAStoreThatFails(t *testing.T) {
-	before := compressing() // not in parallel: others compress too
+// An error of the store, or of the layer, is returned. The layer is not read to its
+// end, and no compressing goroutine is left.
+func TestStoreErrorEndsTheLayer(t *testing.T) {
+	before := compressing() // not in parallel: other tests compress too
 	noise := rand.NewChaCha8([32]byte{})
-	errLayer := errors.New("the layer cannot be made")
+	errLayer := errors.New("the layer failed")
 	for media, c := range compressors {
 		for range 20 {
 			written := 0
@@ -88,23 +88,24 @@ func TestAStoreThatFails(t *testing.T) {
 	assert.Eventually(t, func() bool { return compressing() <= before }, 10*time.Second, 10*time.Millisecond)
 }
 
-// What a layer is without its compression is known, whatever that is.
-func TestDigestsOfALayer(t *testing.T) {
+// The digests of the uncompressed and of the compressed layer are known for every
+// media type.
+func TestStoredLayerHasBothDigests(t *testing.T) {
 	t.Parallel()
 	for media, c := range compressors {
 		var sent bytes.Buffer
 		l := storedIn(keeping{to: &sent})
 		require.NoError(t, l.write(c, func(w io.Writer) error {
-			_, err := io.WriteString(w, "what is in a layer")
+			_, err := io.WriteString(w, "content of a layer")
 			return err
 		}))
-		assert.Equal(t, digest.FromString("what is in a layer"), l.raw.Digest(), media)
+		assert.Equal(t, digest.FromString("content of a layer"), l.raw.Digest(), media)
 		assert.Equal(t, digest.FromBytes(sent.Bytes()), l.compressed.Digest(), media)
 		assert.Equal(t, int64(sent.Len()), l.size, media)
 	}
 }
 
-// keeping is a store that keeps what it is sent.
+// keeping is a store that keeps the data in a buffer.
 type keeping struct {
 	content.Writer
 	to *bytes.Buffer

@@ -24,8 +24,8 @@ func uncompressed(t *testing.T, mediaType string, r io.Reader) ([]byte, error) {
 	return io.ReadAll(s.from)
 }
 
-// Only of a media type that nothing here can read is it said so: the next differ
-// tries what that is said of, and has no jail.
+// Only an unknown media type is NotImplemented: with that, containerd asks the next
+// differ, which unpacks without a jail.
 func TestOnlyUnknownMediaTypesAreNotImplemented(t *testing.T) {
 	t.Parallel()
 	_, err := uncompressed(t, "text/plain", bytes.NewReader(nil))
@@ -42,26 +42,26 @@ func TestOnlyUnknownMediaTypesAreNotImplemented(t *testing.T) {
 	}
 }
 
-// zeros is a frame of zstd that unpacks to zeros, with a window of 2^log bytes; or
-// of one segment, which is kept whole, where log is 0.
+// zeroFrame returns a zstd frame of zeros with a window of 2^log bytes, or, if log is
+// 0, of one segment, which is decoded as a whole.
 func zeroFrame(log, size int) []byte {
 	frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, byte(log-10) << 3}
 	if log == 0 {
 		frame = append(frame[:4], 0xa0, byte(size), byte(size>>8), byte(size>>16), byte(size>>24))
 	}
-	const most = 128 << 10 // in a block
-	for ; size > most; size -= most {
-		frame = append(frame, block3(most<<3|1<<1)...)
+	const blockSize = 128 << 10
+	for ; size > blockSize; size -= blockSize {
+		frame = append(frame, block3(blockSize<<3|1<<1)...)
 	}
 	return append(frame, block3(size<<3|1<<1|1)...)
 }
 
-// block3 is a block of one byte again and again.
+// block3 returns a block that repeats one zero byte.
 func block3(header int) []byte { return []byte{byte(header), byte(header >> 8), byte(header >> 16), 0} }
 
-// A few bytes cannot ask for any memory: not in the first frame, not in a later
-// one, and not as what they are not.
-func TestWindowsThatAreTooLarge(t *testing.T) {
+// A few bytes cannot make the decoder allocate a large window: not in the first frame,
+// not in a later one, and not with another media type.
+func TestLargeZstdWindowsAreRefused(t *testing.T) {
 	t.Parallel()
 	small := zeroFrame(20, 1000)
 	media := []string{
@@ -69,10 +69,10 @@ func TestWindowsThatAreTooLarge(t *testing.T) {
 		"application/vnd.docker.image.rootfs.diff.tar", "application/vnd.docker.image.rootfs.diff.tar.gzip",
 	}
 	for what, layer := range map[string][]byte{
-		"window":           zeroFrame(29, 1000),
-		"window, a bit":    zeroFrame(28, 1000),
-		"in a later frame": append(bytes.Clone(small), zeroFrame(29, 1000)...),
-		"behind what is skipped": append([]byte("\x50\x2a\x4d\x18\x02\x00\x00\x00xx"),
+		"far too large":      zeroFrame(29, 1000),
+		"slightly too large": zeroFrame(28, 1000),
+		"in a later frame":   append(bytes.Clone(small), zeroFrame(29, 1000)...),
+		"after a skippable frame": append([]byte("\x50\x2a\x4d\x18\x02\x00\x00\x00xx"),
 			zeroFrame(29, 1000)...),
 		"one segment": zeroFrame(0, 256<<20),
 	} {
@@ -83,10 +83,10 @@ func TestWindowsThatAreTooLarge(t *testing.T) {
 		}
 	}
 	for what, layer := range map[string][]byte{
-		"the largest window":   zeroFrame(27, 1000),
-		"two frames":           append(bytes.Clone(small), small...),
-		"more than the window": zeroFrame(20, 5<<20),
-		"one segment":          zeroFrame(0, 1<<20),
+		"the largest window":        zeroFrame(27, 1000),
+		"two frames":                append(bytes.Clone(small), small...),
+		"more data than the window": zeroFrame(20, 5<<20),
+		"one segment":               zeroFrame(0, 1<<20),
 	} {
 		for _, m := range media {
 			got, err := uncompressed(t, m, bytes.NewReader(layer))

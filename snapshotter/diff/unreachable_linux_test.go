@@ -23,27 +23,27 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// brokenStore is a store that fails.
+// brokenStore fails every read with err.
 type brokenStore struct {
 	content.Store
-	why error
+	err error
 }
 
 func (b brokenStore) ReaderAt(context.Context, ocispec.Descriptor) (content.ReaderAt, error) {
-	return nil, b.why
+	return nil, b.err
 }
 
-// brokenLeases fail.
+// brokenLeases fails to create leases with err.
 type brokenLeases struct {
 	leases.Manager
-	why error
+	err error
 }
 
 func (b brokenLeases) Create(context.Context, ...leases.Opt) (leases.Lease, error) {
-	return leases.Lease{}, b.why
+	return leases.Lease{}, b.err
 }
 
-// counting is a context whose log counts, and what it has.
+// counting returns a context whose log is captured by a hook.
 func counting(t *testing.T) (context.Context, *logtest.Hook) {
 	t.Helper()
 	logger, hook := logtest.NewNullLogger()
@@ -51,38 +51,38 @@ func counting(t *testing.T) (context.Context, *logtest.Hook) {
 	return log.WithLogger(namespaces.WithNamespace(t.Context(), "test"), logrus.NewEntry(logger)), hook
 }
 
-func serviceWith(t *testing.T, why error) (*Service, []mount.Mount) {
+func serviceWith(t *testing.T, err error) (*Service, []mount.Mount) {
 	t.Helper()
-	base, err := layout.ParseBase("tank/z")
-	require.NoError(t, err)
-	s := New(base, refusing{why: zfs.ErrBusy}, Contents{Store: brokenStore{why: why}, Leases: brokenLeases{why: why}, Setting: "containerd_address /run/x.sock"}, &smallPool{})
+	base, parseErr := layout.ParseBase("tank/z")
+	require.NoError(t, parseErr)
+	s := New(base, refusing{err: zfs.ErrBusy}, Contents{Store: brokenStore{err: err}, Leases: brokenLeases{err: err}, Setting: "containerd_address /run/x.sock"}, &smallPool{})
 	return s, []mount.Mount{{Type: "zfs", Source: base.Clone("web", layout.NewID())}}
 }
 
-// containerd asks its next differ where its store is not to be reached, or is that of
-// another containerd; the message names what is to be set, and the log has it once.
-func TestAStoreThatIsNotContainerdsPassesOn(t *testing.T) {
+// If the store cannot be reached or belongs to another containerd, containerd asks its
+// next differ. The message names the setting, and the log has it once.
+func TestUnreachableStoreFallsBackToTheNextDiffer(t *testing.T) {
 	t.Parallel()
-	for _, why := range []error{
+	for _, cause := range []error{
 		fmt.Errorf("dial unix /run/x.sock: connect: no such file or directory: %w", errdefs.ErrUnavailable),
 		fmt.Errorf("content digest sha256:1: %w", errdefs.ErrNotFound),
 	} {
 		ctx, hook := counting(t)
-		s, mounts := serviceWith(t, why)
+		s, mounts := serviceWith(t, cause)
 		for range 3 {
 			_, err := s.Apply(ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, mounts)
 			require.ErrorIs(t, err, errdefs.ErrNotImplemented)
-			assert.NotErrorIs(t, err, errdefs.ErrUnavailable, "one kind, or gRPC chooses")
+			assert.NotErrorIs(t, err, errdefs.ErrUnavailable, "only one kind, because gRPC would choose between two")
 			assert.NotErrorIs(t, err, errdefs.ErrNotFound)
 			assert.ErrorContains(t, err, "set containerd_address /run/x.sock")
-			assert.ErrorContains(t, err, why.Error())
+			assert.ErrorContains(t, err, cause.Error())
 		}
 		assert.Len(t, hook.AllEntries(), 1)
 	}
 }
 
-// The store is used again, and is lost again: that is logged again.
-func TestAStoreThatComesAndGoes(t *testing.T) {
+// If the store was used again and then fails again, that is logged again.
+func TestUnreachableStoreIsLoggedAgainAfterUse(t *testing.T) {
 	t.Parallel()
 	ctx, hook := counting(t)
 	s, mounts := serviceWith(t, errdefs.ErrUnavailable)
@@ -94,25 +94,24 @@ func TestAStoreThatComesAndGoes(t *testing.T) {
 	}
 }
 
-// What is wrong with a layer is not for the next differ to try.
-func TestOtherErrorsOfAStoreStay(t *testing.T) {
+// Any other error of the store is returned: the next differ must not try.
+func TestOtherStoreErrorsDoNotFallBack(t *testing.T) {
 	t.Parallel()
-	for _, why := range []error{errdefs.ErrPermissionDenied, errdefs.ErrDataLoss, context.Canceled} {
+	for _, cause := range []error{errdefs.ErrPermissionDenied, errdefs.ErrDataLoss, context.Canceled} {
 		ctx, hook := counting(t)
-		s, mounts := serviceWith(t, why)
+		s, mounts := serviceWith(t, cause)
 		_, err := s.Apply(ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, mounts)
-		require.ErrorIs(t, err, why)
+		require.ErrorIs(t, err, cause)
 		assert.NotErrorIs(t, err, errdefs.ErrNotImplemented)
 		assert.Empty(t, hook.AllEntries())
 	}
 	s, _ := serviceWith(t, nil)
-	lost := storeError(errdefs.ErrUnavailable) // behind the first byte
+	lost := storeError(errdefs.ErrUnavailable) // after the first byte
 	assert.Equal(t, lost, s.fallBack(t.Context(), lost))
 }
 
-// A layer that would be made of a snapshot goes to the next differ too: nothing was
-// written of it.
-func TestALayerWithoutAPlaceIsPassedOn(t *testing.T) {
+// Compare falls back too if the store cannot be reached: nothing was written.
+func TestCompareFallsBackToTheNextDiffer(t *testing.T) {
 	t.Parallel()
 	ctx, hook := counting(t)
 	s, _ := serviceWith(t, fmt.Errorf("dial unix: %w", errdefs.ErrUnavailable))
