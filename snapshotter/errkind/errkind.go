@@ -1,5 +1,5 @@
-// Package errkind says what containerd calls the errors of package zfs, which knows
-// nothing of containerd.
+// Package errkind maps the error kinds of package zfs, which does not know
+// containerd, to those of errdefs.
 package errkind
 
 import (
@@ -10,8 +10,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// There is no row that answers AlreadyExists: to containerd that word means that a
-// layer need not be unpacked, so only the snapshotter itself may say it, about records.
+// table has no row for AlreadyExists: to containerd that means that a layer need not
+// be unpacked, so only the snapshotter may return it, for records.
 var table = []struct{ zfs, containerd error }{
 	{zfs.ErrNotFound, errdefs.ErrNotFound},
 	{zfs.ErrBusy, errdefs.ErrFailedPrecondition},
@@ -27,8 +27,7 @@ var table = []struct{ zfs, containerd error }{
 	{zfs.ErrExists, errdefs.ErrInternal},
 }
 
-// Of answers containerd's kind of an error; nil for one of package zfs that it has
-// no word for, and for any other.
+// Of returns containerd's kind of an error, or nil if it has none.
 func Of(err error) error {
 	for _, k := range table {
 		if errors.Is(err, k.zfs) {

@@ -11,16 +11,16 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-func TestOf(t *testing.T) {
+func TestOfMapsEveryKind(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ err, want error }{
 		{nil, nil},
-		{errors.New("anything"), nil},
+		{errors.New("unknown"), nil},
 		{fmt.Errorf("x: %w", &zfs.Error{Op: "clone", Dataset: "tank/x", Kind: zfs.ErrNoSpace}), errdefs.ErrResourceExhausted},
 		{&zfs.Error{Kind: zfs.ErrQuota}, errdefs.ErrResourceExhausted},
 		{&zfs.Error{Kind: zfs.ErrHasClones}, errdefs.ErrFailedPrecondition},
 		{&zfs.Error{Kind: zfs.ErrSuspended}, errdefs.ErrUnavailable},
-		{&zfs.Error{Kind: zfs.ErrExists}, errdefs.ErrInternal}, // AlreadyExists has a meaning of its own
+		{&zfs.Error{Kind: zfs.ErrExists}, errdefs.ErrInternal}, // AlreadyExists is for records only
 		{&zfs.Error{Kind: zfs.ErrReadOnly}, errdefs.ErrFailedPrecondition},
 		{&zfs.Error{}, nil},
 	} {

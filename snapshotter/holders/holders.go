@@ -1,8 +1,8 @@
-// Package holders finds out who has a ZFS dataset mounted, so that a person who
-// reads "busy" in a log knows whom to ask.
+// Package holders finds the processes that have a ZFS dataset mounted or open, so
+// that a log message about a busy dataset can name them.
 //
-// It reads /proc and changes nothing. What it finds is a moment's view:
-// processes come and go while it looks.
+// It reads /proc and changes nothing. The result is a snapshot in time:
+// processes start and end meanwhile.
 package holders
 
 import (
@@ -15,35 +15,34 @@ import (
 	"strings"
 )
 
-// Proc is where Linux shows processes.
+// Proc is the mountpoint of Linux's proc file system.
 const Proc = "/proc"
 
-// maxMounts bounds what is answered for one dataset.
+// maxMounts bounds the result for one dataset.
 const maxMounts = 8
 
-// Mount is a dataset, or a snapshot of one, at its place in a mount namespace.
+// Mount is a mount of a dataset, or of a snapshot of one, in a mount namespace.
 type Mount struct {
 	Source     string // the dataset, or "<dataset>@<snapshot>"
 	Mountpoint string // as the process sees it
-	PID        int    // the lowest of those that live in the namespace
-	Command    string // of that process, as its comm says
+	PID        int    // the lowest PID of the processes in the namespace
+	Command    string // the comm of that process
 	Namespace  string // such as "mnt:[4026531841]"
 }
 
-// String is the mount in words: where, by whom.
+// String returns the mount in words, with its place and process.
 func (m Mount) String() string {
 	return fmt.Sprintf("mounted at %s by %s (pid %d, %s)", m.Mountpoint, m.Command, m.PID, m.Namespace)
 }
 
-// Find answers for each dataset where it or one of its snapshots is mounted, in
-// every mount namespace that a process under proc lives in. Of a namespace it
-// names one process, of a dataset at most eight mounts. Processes that end
-// meanwhile, and those it may not look at, it passes over; where there is no
-// proc it finds nothing. It takes a few file reads a process, and any number of
-// goroutines may call it.
+// Find returns the mounts of datasets and their snapshots, by dataset, in the mount
+// namespaces of all processes under proc. It names one process for each namespace, and
+// at most eight mounts for each dataset. It skips processes that end meanwhile or that
+// it may not read; without proc it finds nothing. It reads a few files for each
+// process. It is safe for concurrent use.
 //
-// A mount that was unmounted lazily, and of which a file is still open, has no
-// place in any namespace: it is not found.
+// Find does not find a mount that was unmounted lazily while a file was open, because
+// it is in no namespace; see FindOpen.
 func Find(proc string, datasets ...string) map[string][]Mount {
 	wanted := make(map[string]bool)
 	for _, d := range datasets {
@@ -74,14 +73,14 @@ func Find(proc string, datasets ...string) map[string][]Mount {
 	return found
 }
 
-// processes are the IDs under proc, the lowest first.
+// processes returns the PIDs under proc in ascending order.
 func processes(proc string) []int {
 	dir, err := os.Open(proc)
 	if err != nil {
 		return nil
 	}
 	defer dir.Close()
-	names, _ := dir.Readdirnames(-1) // what could be read counts
+	names, _ := dir.Readdirnames(-1) // after an error, the names that were read are used
 	var pids []int
 	for _, name := range names {
 		if pid, err := strconv.Atoi(name); err == nil && pid > 0 {
@@ -92,7 +91,7 @@ func processes(proc string) []int {
 	return pids
 }
 
-// commandOf is the name a process has, which it may have chosen itself.
+// commandOf returns the name of a process, which it may have set itself.
 func commandOf(dir string) string {
 	text, err := readBounded(filepath.Join(dir, "comm"), 256)
 	if name := clean(strings.TrimSpace(string(text))); err == nil && name != "" {
@@ -101,7 +100,8 @@ func commandOf(dir string) string {
 	return "a process that has ended"
 }
 
-// clean keeps what others chose from doing more in a terminal than show.
+// clean replaces control characters in text that other programs chose, so that it is
+// safe to print to a terminal.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0 || r == '\uFFFD' {

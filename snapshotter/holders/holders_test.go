@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// process adds one to a directory that looks like /proc.
+// process adds a process to a directory that looks like /proc.
 func process(t *testing.T, proc string, pid int, comm, namespace, mountinfo string) {
 	t.Helper()
 	dir := filepath.Join(proc, strconv.Itoa(pid))
@@ -22,12 +22,12 @@ func process(t *testing.T, proc string, pid int, comm, namespace, mountinfo stri
 	require.NoError(t, os.Symlink(namespace, filepath.Join(dir, "ns", "mnt")))
 }
 
-// line is one of a mountinfo file.
+// line returns a line of a mountinfo file.
 func line(mountpoint, fstype, source string) string {
 	return fmt.Sprintf("36 35 0:45 / %s rw,noatime shared:1 master:2 - %s %s rw,xattr,posixacl\n", mountpoint, fstype, source)
 }
 
-func TestFind(t *testing.T) {
+func TestFindReturnsMountsOfAllNamespaces(t *testing.T) {
 	t.Parallel()
 	proc := t.TempDir()
 	const web, layer, other = "tank/z/runtime/web-1", "tank/z/storage/sha256:aa", "tank/z/runtime/web-10"
@@ -50,12 +50,12 @@ func TestFind(t *testing.T) {
 		layer: {{layer + "@extracted", "/look", 1000, "sleep", "mnt:[2]"}},
 	}, found)
 	assert.Equal(t, "mounted at /run/my rootfs by init (pid 17, mnt:[1])", found[web][0].String())
-	assert.Empty(t, Find(proc), "nothing is asked for")
-	assert.Empty(t, Find(filepath.Join(proc, "none"), web), "where there is no /proc")
+	assert.Empty(t, Find(proc), "no datasets are given")
+	assert.Empty(t, Find(filepath.Join(proc, "none"), web), "there is no /proc")
 }
 
-// The namespace's first process has ended: the next one's view is as good.
-func TestFindPassesOverWhatVanishes(t *testing.T) {
+// If the first process of a namespace has ended, the next one is read.
+func TestFindSkipsProcessesThatEnd(t *testing.T) {
 	t.Parallel()
 	proc := t.TempDir()
 	process(t, proc, 1, "gone", "mnt:[1]", "")
@@ -75,8 +75,8 @@ func TestFindIsBounded(t *testing.T) {
 	assert.Len(t, Find(proc, "tank/a")["tank/a"], maxMounts)
 }
 
-// Whatever a program called itself or its mountpoint, it is one line of text.
-func TestFindIsPrintedSafely(t *testing.T) {
+// Names and mountpoints with control characters are printed as one line of text.
+func TestFindReplacesControlCharacters(t *testing.T) {
 	t.Parallel()
 	proc := t.TempDir()
 	process(t, proc, 1, "a\x1b[2J\nb", "mnt:[1]", line(`/a\012b\033[2J\177`, "zfs", "tank/a"))
@@ -85,16 +85,16 @@ func TestFindIsPrintedSafely(t *testing.T) {
 	assert.Equal(t, "mounted at /a?b?[2J? by a?[2J?b (pid 1, mnt:[1])", found[0].String())
 }
 
-// This process lives in a mount namespace of its own right.
-func TestFindHere(t *testing.T) {
+// Find reads the real /proc.
+func TestFindReadsTheRealProc(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat(filepath.Join(Proc, "self", "mountinfo")); err != nil {
-		t.Skip("there is no /proc here")
+		t.Skip("there is no /proc")
 	}
 	assert.Empty(t, Find(Proc, "no-pool/of/this/name"))
 }
 
-func TestUnescape(t *testing.T) {
+func TestUnescapeDecodesOctalEscapes(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		"": "", "/a": "/a", `/a\040b`: "/a b", `\134`: `\`, `\`: `\`, `\04`: `\04`, `\400`: `\400`, `\048`: `\048`, `\\040`: `\ `, `x\0`: `x\0`,

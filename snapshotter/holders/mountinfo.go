@@ -7,11 +7,10 @@ import (
 	"strings"
 )
 
-// maxMountinfo bounds what is read of one namespace, in bytes: some 100,000
-// mounts.
+// maxMountinfo bounds how much is read of one file, in bytes: about 100,000 mounts.
 const maxMountinfo = 16 << 20
 
-// readMounts answers the ZFS mounts of a mountinfo file whose dataset is wanted.
+// readMounts returns the mounts of wanted ZFS datasets in a mountinfo file.
 func readMounts(path string, wanted map[string]bool) ([]Mount, error) {
 	text, err := readBounded(path, maxMountinfo)
 	if err != nil {
@@ -33,7 +32,7 @@ func readBounded(path string, limit int64) ([]byte, error) {
 //
 //	<id> <parent> <major:minor> <root> <mountpoint> <options> <tags>… - <type> <source> <options>
 //
-// and passes over those that are not of it.
+// and skips other lines.
 func parseMounts(text []byte, wanted map[string]bool) []Mount {
 	var mounts []Mount
 	for line := range bytes.Lines(text) {
@@ -50,7 +49,7 @@ func parseMounts(text []byte, wanted map[string]bool) []Mount {
 	return mounts
 }
 
-// unescape turns the kernel's octal escapes, such as \040 for a blank, back.
+// unescape decodes the kernel's octal escapes, such as \040 for a space.
 func unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
@@ -67,7 +66,7 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// octal reads a backslash and three octal digits at the beginning of s.
+// octal decodes a backslash and three octal digits at the beginning of s.
 func octal(s string) (byte, bool) {
 	if len(s) < 4 || s[0] != '\\' || s[1] > '3' {
 		return 0, false

@@ -10,10 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FindOpen returns processes that use a file system by a file, a directory or a
-// mapping, at most eight and one use of each. It finds those also where the file
-// system is mounted nowhere any more, because it was unmounted lazily. device is its
-// st_dev.
+// FindOpen returns at most eight processes that use a file system by a file, a
+// directory or a mapping, with one use of each. It also finds users of a file system
+// that was unmounted lazily. device is its st_dev.
 func FindOpen(proc string, device uint64) []User {
 	var users []User
 	for _, pid := range processes(proc) {
@@ -30,7 +29,7 @@ func FindOpen(proc string, device uint64) []User {
 	return users
 }
 
-// useOf returns the first thing by which a process uses a device, or "".
+// useOf returns the first use of a device by a process, or "".
 func useOf(dir string, device uint64) string {
 	for _, name := range []string{"cwd", "root"} {
 		if deviceOf(filepath.Join(dir, name)) == device {
@@ -39,7 +38,7 @@ func useOf(dir string, device uint64) string {
 	}
 	fds, err := os.ReadDir(filepath.Join(dir, "fd"))
 	if err != nil {
-		fds = nil // it has ended, or may not be looked at
+		fds = nil // the process has ended or may not be read
 	}
 	for _, fd := range fds {
 		path := filepath.Join(dir, "fd", fd.Name())
@@ -69,8 +68,8 @@ func mappingOf(dir string, device uint64) string {
 	return ""
 }
 
-// deviceOf returns the device of what a link of /proc stands for, 0 where that
-// cannot be told. It asks no server: one that is gone would never reply.
+// deviceOf returns the device of the target of a link in /proc, or 0 if it is unknown.
+// It sends no request to a server of a network file system, which may never reply.
 func deviceOf(link string) uint64 {
 	var st unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO, &st); err != nil {

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A file on a file system that was unmounted lazily has a user that no mount table
-// names.
-func TestTheUserOfALazyUnmountIsFound(t *testing.T) {
+// A process with a file open on a file system that was unmounted lazily is found,
+// although no mount table has it.
+func TestFindOpenFindsUsersAfterALazyUnmount(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not root")
 	}
@@ -37,7 +37,7 @@ func TestTheUserOfALazyUnmountIsFound(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, file.Close())
 	users = FindOpen(Proc, st.Dev)
-	require.Len(t, users, 1, "a mapping is a use")
+	require.Len(t, users, 1, "a mapping counts as a use")
 	assert.Contains(t, users[0].Use, "mapped")
 	require.NoError(t, unix.Munmap(data))
 	assert.Empty(t, FindOpen(Proc, st.Dev))

@@ -2,5 +2,5 @@
 
 package holders
 
-// FindOpen finds nothing on this system.
+// FindOpen returns nothing on this system.
 func FindOpen(string, uint64) []User { return nil }

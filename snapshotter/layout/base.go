@@ -7,37 +7,38 @@ import (
 )
 
 const (
-	// Extracted is the name of the snapshot that makes a template whole.
-	// A dataset under storage without it is the remains of a crash.
+	// Extracted is the short name of the snapshot that completes a template. A dataset
+	// under storage without it is partial.
 	Extracted = "extracted"
 
 	storageDir = "storage"
 	runtimeDir = "runtime"
 
-	// maxDatasetName is ZFS_MAX_DATASET_NAME_LEN less the terminating NUL.
+	// maxDatasetName is ZFS_MAX_DATASET_NAME_LEN without the terminating NUL.
 	maxDatasetName = 255
-	// maxNesting is zfs_max_dataset_nesting: slashes and the snapshot's @.
+	// maxNesting is zfs_max_dataset_nesting. It counts slashes and the @ of a
+	// snapshot.
 	maxNesting = 50
 )
 
-// longestBelow is the longest name this package makes below a base.
+// longestBelow is the length of the longest name that this package appends to a base.
 var longestBelow = len("/" + storageDir + "/" + ownedPrefix + strings.Repeat("f", ownerDigits) + "-sha256:" + strings.Repeat("f", 64) + "@" + Extracted)
 
-// Base is the checked name of the dataset everything lives under. Its zero
-// value is not a base; ParseBase makes one.
+// Base is the checked name of the base. The zero value is not a base; ParseBase
+// returns one.
 type Base struct{ name string }
 
-// ParseBase checks name, which an administrator wrote, and answers the base it
-// names. A base may be a pool or any file system below one.
+// ParseBase checks a name that an administrator wrote and returns the base. A base may
+// be a pool or any file system below one.
 func ParseBase(name string) (Base, error) {
 	switch {
 	case name == "":
-		return Base{}, errors.New("no dataset is given: name one, such as tank/zfstpl")
+		return Base{}, errors.New("the name of the dataset is empty: set one such as tank/zfstpl")
 	case len(name)+longestBelow > maxDatasetName:
-		return Base{}, fmt.Errorf("dataset name %q is too long: at most %d characters leave room for what lies below it",
+		return Base{}, fmt.Errorf("dataset name %q is too long: use at most %d characters, because the names below it are longer",
 			name, maxDatasetName-longestBelow)
 	case strings.Count(name, "/")+3 >= maxNesting:
-		return Base{}, fmt.Errorf("dataset name %q is nested too deep", name)
+		return Base{}, fmt.Errorf("dataset name %q is nested too deeply", name)
 	}
 	for _, component := range strings.Split(name, "/") {
 		if err := checkComponent(component); err != nil {
@@ -50,9 +51,9 @@ func ParseBase(name string) (Base, error) {
 	return Base{name: name}, nil
 }
 
-// checkComponent holds one component of a name to the characters ZFS allows,
-// less the blank and the percent sign: blanks break every line-based listing,
-// percent signs are ZFS's own.
+// checkComponent allows the characters that ZFS allows in a component of a name,
+// except the space and the percent sign: spaces break line-based listings, and percent
+// signs are reserved by ZFS.
 func checkComponent(component string) error {
 	if component == "" {
 		return errors.New("empty component")
@@ -71,17 +72,17 @@ func checkComponent(component string) error {
 func isLetter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
 func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
 
-// String is the dataset's name.
+// String returns the name of the dataset.
 func (b Base) String() string { return b.name }
 
-// Pool is the name of the pool the base lies in.
+// Pool returns the name of the base's pool.
 func (b Base) Pool() string {
 	pool, _, _ := strings.Cut(b.name, "/")
 	return pool
 }
 
-// Storage is the dataset whose children are the templates.
+// Storage returns the dataset whose children are the templates.
 func (b Base) Storage() string { return b.name + "/" + storageDir }
 
-// Runtime is the dataset whose children are the runtimes.
+// Runtime returns the dataset whose children are the runtimes.
 func (b Base) Runtime() string { return b.name + "/" + runtimeDir }

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestParseBase(t *testing.T) {
+func TestParseBaseAcceptsOnlyLegalNames(t *testing.T) {
 	t.Parallel()
 	longest := strings.Repeat("a", maxDatasetName-longestBelow)
 	deepest := strings.TrimSuffix(strings.Repeat("a/", 47), "/")
@@ -30,7 +30,7 @@ func TestParseBase(t *testing.T) {
 		"dot":               "tank/.",
 		"dots":              "tank/../x",
 		"only dots":         "..",
-		"blank":             "tank/my data",
+		"space":             "tank/my data",
 		"tab":               "tank\tx",
 		"newline":           "tank/x\n",
 		"NUL":               "tank\x00",
@@ -50,14 +50,14 @@ func TestParseBase(t *testing.T) {
 		t.Run("bad "+what, func(t *testing.T) {
 			t.Parallel()
 			b, err := ParseBase(name)
-			require.Error(t, err, "answered %q", b)
-			assert.Zero(t, b, "a refused name answers no base")
+			require.Error(t, err, "returned %q", b)
+			assert.Zero(t, b, "no base is returned with an error")
 			assert.NotContains(t, err.Error(), "\n", "one line")
 		})
 	}
 }
 
-func TestBaseNamesWhatLiesBelow(t *testing.T) {
+func TestBaseNamesItsChildren(t *testing.T) {
 	t.Parallel()
 	b := base(t, "tank/zfstpl")
 	assert.Equal(t, "tank", b.Pool())
@@ -66,7 +66,7 @@ func TestBaseNamesWhatLiesBelow(t *testing.T) {
 	assert.Equal(t, "tank/zfstpl/runtime", b.Runtime())
 }
 
-// The longest base that is accepted leaves room for everything below it.
+// Every name below the longest accepted base is legal.
 func TestLongestBaseHoldsEveryName(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{

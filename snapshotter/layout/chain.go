@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// ChainID is the chain ID of a layer on the layers that parent names: OCI's rule. The
-// diff ID is the digest of the uncompressed layer. The lowest layer has the parent "",
+// ChainID returns the chain ID of a layer on the chain parent, by the rule of OCI.
+// diffID is the digest of the uncompressed layer. The lowest layer has the parent "",
 // and its chain ID is its diff ID.
 func ChainID(parent, diffID string) string {
 	if parent == "" {
@@ -17,8 +17,8 @@ func ChainID(parent, diffID string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// ChainID is the chain ID that t is named by: "" of the empty template, on which the
-// lowest layer stands. It reports whether t has one; an opaque template has none.
+// ChainID returns the chain ID in the name of t, and whether t has one. That of the
+// empty template, the parent of the lowest layer, is "". An opaque template has none.
 func (t Template) ChainID() (chain string, ok bool) {
 	name := t.Name()
 	switch {

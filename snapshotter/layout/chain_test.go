@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The chain IDs are those that every other program computes.
-func TestChainIDsAreOCIs(t *testing.T) {
+// The chain IDs are those that OCI's own package computes.
+func TestChainIDFollowsOCI(t *testing.T) {
 	t.Parallel()
 	parent := ""
 	var diffIDs []digest.Digest
@@ -23,7 +23,7 @@ func TestChainIDsAreOCIs(t *testing.T) {
 	}
 }
 
-func TestTheChainIDOfATemplate(t *testing.T) {
+func TestTemplateHasTheChainIDOfItsName(t *testing.T) {
 	t.Parallel()
 	b := base(t, "tank/zfstpl")
 	shared, err := b.Layer(chain("a"))

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// chain is a chain ID made of one hexadecimal digit.
+// chain returns a chain ID of one repeated hexadecimal digit.
 func chain(digit string) string { return "sha256:" + strings.Repeat(digit, 64) }
 
 func base(t testing.TB, name string) Base {
@@ -17,10 +17,9 @@ func base(t testing.TB, name string) Base {
 	return b
 }
 
-// requireLegal holds a dataset name to what the kernel allows, written down
-// here a second time from zfs_namecheck.c: 255 bytes with the snapshot behind
-// it, fewer than 50 levels, components of letters, digits and -_.: that are
-// neither empty nor "." nor "..".
+// requireLegal checks a dataset name against the rules of the kernel, independently of
+// the package, from zfs_namecheck.c: 255 bytes with the snapshot, fewer than 50
+// levels, and components of letters, digits and -_.: that are not empty, "." or "..".
 func requireLegal(t testing.TB, b Base, dataset string) {
 	t.Helper()
 	wrong := func(what string) { t.Fatalf("dataset %q: %s", dataset, what) }
@@ -33,9 +32,9 @@ func requireLegal(t testing.TB, b Base, dataset string) {
 	for _, component := range strings.Split(dataset, "/") {
 		switch {
 		case component == "", component == ".", component == "..":
-			wrong("has a component that is none")
+			wrong("has an empty component or a dot component")
 		case component[0] == '-':
-			wrong("reads as an option")
+			wrong("looks like an option")
 		case strings.Trim(component, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:") != "":
 			wrong("has a character that ZFS refuses")
 		}

@@ -6,8 +6,8 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// containerd hands a backend "<namespace>/<number>/<client's key>".
-func TestNamesTakeContainerdsPrefixApart(t *testing.T) {
+// containerd passes "<namespace>/<number>/<client's key>".
+func TestContainerdsPrefixIsParsed(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, namespace, client string }{
 		{"default/3/sha256:ab", "default", "sha256:ab"},
@@ -31,7 +31,7 @@ func TestNamesTakeContainerdsPrefixApart(t *testing.T) {
 	}
 }
 
-func TestExtractTarget(t *testing.T) {
+func TestExtractTargetIsExact(t *testing.T) {
 	t.Parallel()
 	id := chain("a")
 	for _, c := range []struct {
@@ -52,7 +52,7 @@ func TestExtractTarget(t *testing.T) {
 		{"extract-1 " + chain("A"), ""},
 		{"extract-1 " + chain("g"), ""},
 		{"extract-1 sha512:" + id[7:], ""},
-		{"default/3/extract-1 " + id, ""}, // the client's part is wanted
+		{"default/3/extract-1 " + id, ""}, // ExtractTarget takes the client's part
 		{id, ""},
 		{"", ""},
 	} {

@@ -6,16 +6,15 @@ import (
 	"strings"
 )
 
-// layerName has namespaces as containerd allows them and numbers as it prints
-// them. A name that only looks similar is a client's own.
+// layerName allows namespaces as containerd allows them and numbers as containerd
+// prints them. A name that only looks similar is a client's.
 var layerName = regexp.MustCompile(`^([A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*)/([1-9][0-9]*)/(sha256:[0-9a-f]{64})$`)
 
-// maxNamespace is the longest name of a namespace that containerd allows.
+// maxNamespace is the length of the longest namespace that containerd allows.
 const maxNamespace = 76
 
-// ParseLayerName returns the parts of the name by which containerd knows a committed
-// image layer, "<namespace>/<number>/<chain ID>", and reports whether name has exactly
-// this form.
+// ParseLayerName returns the parts of containerd's name of a committed image layer,
+// "<namespace>/<number>/<chain ID>", and reports whether name has exactly this form.
 func ParseLayerName(name string) (namespace, chain string, ok bool) {
 	m := layerName.FindStringSubmatch(name)
 	if m == nil || len(m[1]) > maxNamespace {
@@ -27,5 +26,5 @@ func ParseLayerName(name string) (namespace, chain string, ok bool) {
 	return m[1], m[3], true
 }
 
-// IsOwned reports whether t is a layer that belongs to one namespace alone.
+// IsOwned reports whether t is a layer of one namespace.
 func (t Template) IsOwned() bool { return strings.HasPrefix(t.Name(), ownedPrefix) }

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Only a name that containerd itself makes of a layer is a layer's name.
+// Only a name that containerd itself generates for a layer is the name of a layer.
 func TestLayerNamesAreExact(t *testing.T) {
 	t.Parallel()
 	id := chain("a")
@@ -39,7 +39,7 @@ func TestLayerNamesAreExact(t *testing.T) {
 	}
 }
 
-func TestOwnedTemplates(t *testing.T) {
+func TestOnlyOwnLayersAreOwned(t *testing.T) {
 	t.Parallel()
 	b := base(t, "tank/zfstpl")
 	shared, err := b.Layer(chain("a"))

@@ -43,12 +43,12 @@ func TestTemplateNamesRoundTrip(t *testing.T) {
 		assert.True(t, ok)
 		assert.Equal(t, c.template, parsed)
 		_, ok = b.ParseRuntime(c.template.Dataset())
-		assert.False(t, ok, "a template is no runtime")
+		assert.False(t, ok, "a template is not a runtime")
 	}
 	assert.True(t, Template{}.IsZero())
 }
 
-func TestLayerWantsAChainID(t *testing.T) {
+func TestLayerNeedsAChainID(t *testing.T) {
 	t.Parallel()
 	b := base(t, "tank")
 	for _, id := range []string{
@@ -64,9 +64,9 @@ func TestLayerWantsAChainID(t *testing.T) {
 	}
 }
 
-// A client may call its namespace as it likes: no two get one template, and
-// nothing of the name is in the dataset's.
-func TestOwnLayersOfHostileNamespaces(t *testing.T) {
+// A client can choose any namespace: two namespaces never share a template, and
+// nothing of the name becomes part of the dataset's name.
+func TestOwnLayersOfHostileNamespacesAreDistinct(t *testing.T) {
 	t.Parallel()
 	b := base(t, "tank/zfstpl")
 	seen := make(map[string]string)
@@ -75,21 +75,20 @@ func TestOwnLayersOfHostileNamespaces(t *testing.T) {
 		require.NoError(t, err, "%q", ns)
 		requireLegal(t, b, own.Dataset())
 		assert.Len(t, own.Name(), len("ns-0123456789abcdef-")+len(chain("a")), "%q", ns)
-		other, taken := seen[own.Dataset()]
-		assert.False(t, taken, "%q and %q", ns, other)
+		other, found := seen[own.Dataset()]
+		assert.False(t, found, "%q and %q", ns, other)
 		seen[own.Dataset()] = ns
 		assert.True(t, own.OwnedBy(ns), "%q", ns)
 		assert.False(t, own.OwnedBy(ns+"x"), "%q", ns)
 		assert.False(t, b.Empty().OwnedBy(ns), "%q", ns)
-		again, ok := b.ParseTemplate(own.Dataset())
+		parsed, ok := b.ParseTemplate(own.Dataset())
 		assert.True(t, ok, "%q", ns)
-		assert.Equal(t, own, again)
+		assert.Equal(t, own, parsed)
 	}
 }
 
-// Whatever is not exactly of our making is a stranger's, and strangers are
-// never destroyed.
-func TestParseTemplateRefusesStrangers(t *testing.T) {
+// A dataset whose name is not exactly one of ours is foreign, and is never destroyed.
+func TestParseTemplateRefusesForeignNames(t *testing.T) {
 	t.Parallel()
 	b := base(t, "tank/zfstpl")
 	for _, dataset := range []string{
@@ -134,7 +133,7 @@ func TestParseTemplateRefusesStrangers(t *testing.T) {
 	}
 }
 
-func TestParseRuntimeRefusesStrangers(t *testing.T) {
+func TestParseRuntimeRefusesForeignNames(t *testing.T) {
 	t.Parallel()
 	b := base(t, "tank/zfstpl")
 	for _, dataset := range []string{
@@ -157,9 +156,9 @@ func TestParseRuntimeRefusesStrangers(t *testing.T) {
 	}
 }
 
-// The readable part of a runtime has letters, digits and single dashes only: a
-// name with anything else was never made by Clone.
-func TestParseRuntimeRefusesWhatCloneNeverMakes(t *testing.T) {
+// The readable part of a runtime's name consists of letters, digits and single dashes.
+// Clone never returns any other name.
+func TestParseRuntimeRefusesNamesThatCloneNeverReturns(t *testing.T) {
 	t.Parallel()
 	b := base(t, "tank/zfstpl")
 	for _, name := range []string{"my_backup", "backup.old", "a:b", "50%", strings.Repeat("x", 41)} {
@@ -168,7 +167,7 @@ func TestParseRuntimeRefusesWhatCloneNeverMakes(t *testing.T) {
 	}
 }
 
-func TestCloneIsReadable(t *testing.T) {
+func TestCloneHasAReadableName(t *testing.T) {
 	t.Parallel()
 	b := base(t, "tank/zfstpl")
 	id, _ := ParseID("0123456789abcdef")
@@ -191,7 +190,7 @@ func TestCloneIsReadable(t *testing.T) {
 	}
 }
 
-// hostile are keys that a client may send to get at a dataset name.
+// hostile are keys that a client may send to influence a dataset name.
 var hostile = []string{
 	"", "a", "\x00", "a\x00b", "\n", "a\nb", "\t", "-o", "-", "--", "---", "@", "x@y", "#", "%", "%recv", "..", ".",
 	"../..", "../../tank/other", "/", "//", "/a/", "a b", "日本語", "\u202e", "\xff\xfe", "é", ":", "_", "$MOS",
@@ -255,7 +254,7 @@ func FuzzClone(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string) { checkClone(t, b, key) })
 }
 
-func TestIDs(t *testing.T) {
+func TestIDsAreUniqueAndParsed(t *testing.T) {
 	t.Parallel()
 	seen := make(map[ID]bool)
 	for range 1000 {

@@ -7,34 +7,34 @@ import (
 	"strings"
 )
 
-// maxReadable bounds the part of a runtime's name that is there for people.
+// maxReadable bounds the readable part of a runtime's name.
 const maxReadable = 40
 
-// runtimeName is the form of every name that Clone makes, and of no other: a
-// dataset somebody else put under runtime is left alone.
+// runtimeName matches the names that Clone returns and no others: foreign datasets
+// under runtime are left alone.
 var runtimeName = regexp.MustCompile(`^([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*)-([0-9a-f]{16})$`)
 
-// ID is what makes a name under the base unique: 16 hexadecimal digits.
+// ID makes a name under the base unique: 16 hexadecimal digits.
 type ID struct{ digits string }
 
-// NewID draws an ID at random.
+// NewID returns a random ID.
 func NewID() ID {
 	var raw [8]byte
-	rand.Read(raw[:]) // never fails: crypto/rand ends the program instead
+	rand.Read(raw[:]) // never fails: crypto/rand aborts the program instead
 	return ID{hex.EncodeToString(raw[:])}
 }
 
-// ParseID answers the ID that s is, and whether it is one.
+// ParseID returns s as an ID and reports whether it is one.
 func ParseID(s string) (ID, bool) { return ID{s}, id.MatchString(s) }
 
 func (i ID) String() string { return i.digits }
 
-// Clone is the runtime made for the client's key: <readable>-<id>.
+// Clone returns the runtime for a client's key: <readable>-<id>.
 func (b Base) Clone(key string, id ID) string {
 	return b.Runtime() + "/" + readable(key) + "-" + id.String()
 }
 
-// ParseRuntime answers the ID of a runtime dataset, and whether it is one.
+// ParseRuntime returns the ID of a runtime and reports whether dataset is one.
 func (b Base) ParseRuntime(dataset string) (ID, bool) {
 	name, ok := strings.CutPrefix(dataset, b.Runtime()+"/")
 	m := runtimeName.FindStringSubmatch(name)
@@ -44,12 +44,12 @@ func (b Base) ParseRuntime(dataset string) (ID, bool) {
 	return ParseID(m[2])
 }
 
-// readable reduces a key to something a person recognises in a listing and ZFS
-// accepts anywhere. It need not be unique; the ID behind it is.
+// readable reduces a key to a name that people recognise in a listing and ZFS accepts
+// anywhere. It need not be unique; the ID after it is.
 func readable(key string) string {
 	key = ClientName(key)
-	// "extract-<nanos>-<random> <chain ID>": the digits before the blank say
-	// nothing to a person, the chain ID's first digits do.
+	// In "extract-<nanos>-<random> <chain ID>" only the chain ID is meaningful to
+	// people.
 	if chain, ok := ExtractTarget(key); ok {
 		key = "extract-" + chain[len("sha256:"):][:12]
 	}

@@ -21,17 +21,17 @@ var (
 	id      = regexp.MustCompile(`^[0-9a-f]{16}$`)
 )
 
-// IsChainID tells whether s has the exact form of an OCI chain ID.
+// IsChainID reports whether s has the exact form of an OCI chain ID.
 func IsChainID(s string) bool { return chainID.MatchString(s) }
 
-// Template names a dataset under storage.
+// Template is the name of a dataset under storage.
 type Template struct{ dataset string }
 
-// Empty is the template without content that every chain starts from.
+// Empty returns the template without content that every chain starts from.
 func (b Base) Empty() Template { return Template{b.Storage() + "/" + emptyName} }
 
-// Layer is the template of the image layer with the given chain ID that all
-// namespaces share.
+// Layer returns the template of a layer with the given chain ID that all namespaces
+// share.
 func (b Base) Layer(chain string) (Template, error) {
 	if !IsChainID(chain) {
 		return Template{}, notAChainID(chain)
@@ -39,9 +39,8 @@ func (b Base) Layer(chain string) (Template, error) {
 	return Template{b.Storage() + "/" + chain}, nil
 }
 
-// OwnLayer is the template of the image layer with the given chain ID that
-// belongs to one containerd namespace and is shared with no other. The namespace
-// is hashed, for a client chooses it.
+// OwnLayer returns the template of a layer with the given chain ID that belongs to one
+// containerd namespace. The namespace is hashed, because a client chooses it.
 func (b Base) OwnLayer(namespace, chain string) (Template, error) {
 	if !IsChainID(chain) {
 		return Template{}, notAChainID(chain)
@@ -49,7 +48,7 @@ func (b Base) OwnLayer(namespace, chain string) (Template, error) {
 	return Template{b.Storage() + "/" + ownerPrefix(namespace) + chain}, nil
 }
 
-// ownerPrefix begins the names of a namespace's own templates.
+// ownerPrefix returns the prefix of the names of a namespace's own templates.
 func ownerPrefix(namespace string) string {
 	sum := sha256.Sum256([]byte(namespace))
 	return ownedPrefix + hex.EncodeToString(sum[:])[:ownerDigits] + "-"
@@ -59,11 +58,11 @@ func notAChainID(s string) error {
 	return fmt.Errorf("%q is not a chain ID (sha256: and 64 hexadecimal digits)", s)
 }
 
-// Opaque is the template of a commit that is no image layer.
+// Opaque returns the template of a commit that is not an image layer.
 func (b Base) Opaque(id ID) Template { return Template{b.Storage() + "/" + opaquePrefix + id.String()} }
 
-// ParseTemplate answers the template a dataset is, and whether it is one: a
-// dataset with any other name under storage was not made by us.
+// ParseTemplate returns the template of a dataset and reports whether it is one. A
+// dataset under storage with any other name is foreign.
 func (b Base) ParseTemplate(dataset string) (Template, bool) {
 	name, ok := strings.CutPrefix(dataset, b.Storage()+"/")
 	if !ok {
@@ -76,7 +75,8 @@ func (b Base) ParseTemplate(dataset string) (Template, bool) {
 	return Template{}, false
 }
 
-// ParseExtracted answers the template whose @extracted the snapshot is.
+// ParseExtracted returns the template whose @extracted the snapshot is, and reports
+// whether there is one.
 func (b Base) ParseExtracted(snapshot string) (Template, bool) {
 	dataset, ok := strings.CutSuffix(snapshot, "@"+Extracted)
 	if !ok {
@@ -85,27 +85,28 @@ func (b Base) ParseExtracted(snapshot string) (Template, bool) {
 	return b.ParseTemplate(dataset)
 }
 
-// Dataset is the template's file system.
+// Dataset returns the name of the template's file system.
 func (t Template) Dataset() string { return t.dataset }
 
-// Snapshot is the template's content: what is cloned and what Views mount.
+// Snapshot returns the name of the template's snapshot, which clones are made of and
+// views mount.
 func (t Template) Snapshot() string { return t.dataset + "@" + Extracted }
 
-// Name is the last component: a chain ID, "ns-<hash>-<chain ID>", "empty" or
+// Name returns the last component: a chain ID, "ns-<hash>-<chain ID>", "empty" or
 // "opaque-<id>".
 func (t Template) Name() string { return t.dataset[strings.LastIndexByte(t.dataset, '/')+1:] }
 
-// IsEmpty tells whether t is the empty template, which is never destroyed.
+// IsEmpty reports whether t is the empty template, which is never destroyed.
 func (t Template) IsEmpty() bool { return t.Name() == emptyName }
 
-// IsOpaque tells whether t was committed under a name that is no chain ID.
-// Nothing can ask for it again once its last record is gone.
+// IsOpaque reports whether t is an opaque template. It cannot be requested again after
+// its last record was removed.
 func (t Template) IsOpaque() bool { return strings.HasPrefix(t.Name(), opaquePrefix) }
 
-// OwnedBy tells whether t is a layer that belongs to that namespace alone.
+// OwnedBy reports whether t is a layer of that namespace alone.
 func (t Template) OwnedBy(namespace string) bool {
 	return strings.HasPrefix(t.Name(), ownerPrefix(namespace))
 }
 
-// IsZero tells whether t names nothing.
+// IsZero reports whether t is the zero value.
 func (t Template) IsZero() bool { return t.dataset == "" }

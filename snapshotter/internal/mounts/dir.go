@@ -11,18 +11,18 @@ import (
 	"sync"
 )
 
-// ErrForeign means that a path which a held mount needs has another mount, or
-// something that is not a directory. Package mounts never touches that.
+// ErrForeign means that the path of a held mount has another mount, or is not a
+// directory. The package never changes that.
 var ErrForeign = errors.New("the place of a held mount is taken")
 
-// Mounter mounts file systems. *zfs.Client is one.
+// Mounter mounts file systems. *zfs.Client implements it.
 type Mounter interface {
 	// MountAt mounts a file system, writable, on a directory.
 	MountAt(ctx context.Context, filesystem, dir string) error
 }
 
-// Dir is a directory of held mounts. Its methods may be called by any number of
-// goroutines, but for one file system by one at a time.
+// Dir is a directory of held mounts. Its methods are safe for concurrent use, except
+// that one file system must be used by one goroutine at a time.
 type Dir struct {
 	path    string
 	mounter Mounter
@@ -31,28 +31,27 @@ type Dir struct {
 	held map[string]held // by file system
 }
 
-// held is a mount that this package made or found.
+// held is a mount that this package created or found.
 type held struct {
 	path string
 	identity
 }
 
-// identity is what the kernel says of a mount: no two mounts that exist at the
-// same time have the same mount ID, and no two file systems the same fsid.
+// identity identifies a mount: no two mounts that exist at the same time have the same
+// mount ID, and no two file systems the same fsid.
 type identity struct {
 	mount int
 	fsid  [2]int32
 }
 
-// Open makes the directory where it is missing and finds the mounts that an
-// earlier process made there: of a file system that id accepts, at the place of
-// that id. It fails where users other than root can reach the directory, or
-// where it lies on ZFS.
+// Open creates the directory if it is missing and finds the mounts that an earlier
+// process created there: mounts of file systems that id accepts, at the path of that
+// id. It fails if users other than root can enter the directory, or if it is on ZFS.
 func Open(path string, mounter Mounter, id func(filesystem string) (string, bool)) (*Dir, error) {
 	if err := makeDir(path); err != nil {
 		return nil, err
 	}
-	path, err := filepath.EvalSymlinks(path) // as the mount table has it
+	path, err := filepath.EvalSymlinks(path) // the mount table has resolved paths
 	if err != nil {
 		return nil, fmt.Errorf("directory of held mounts: %w", err)
 	}
@@ -80,8 +79,8 @@ func makeDir(path string) error {
 	return err
 }
 
-// find takes over what an earlier process mounted. It removes the directories
-// that have no mount; of a directory that something is in nothing is removed.
+// find takes over the mounts of an earlier process. It removes empty directories
+// without a mount.
 func (d *Dir) find(id func(filesystem string) (string, bool)) error {
 	mounts, err := readMounts(d.path)
 	if err != nil {
@@ -108,7 +107,7 @@ func (d *Dir) find(id func(filesystem string) (string, bool)) error {
 	for _, e := range entries {
 		place := d.place(e.Name())
 		if _, mounted := mounts.top[place]; !mounted && e.IsDir() {
-			_ = os.Remove(place) // only tidies up
+			_ = os.Remove(place) // an error is harmless
 		}
 	}
 	return nil
@@ -145,10 +144,10 @@ func (d *Dir) forget(filesystem string) {
 	delete(d.held, filesystem)
 }
 
-// Hold returns the path at which a file system is mounted, and mounts it there
-// where it is not. It fails with ErrForeign where the path is taken, and with
-// the mounter's errors. What it returns is a mount of this file system at the
-// time of the call, never an empty directory.
+// Hold returns the path at which a file system is mounted, and mounts it there if
+// necessary. It fails with ErrForeign if the path is taken, and with the errors of the
+// mounter. The returned path has a mount of this file system at the time of the call
+// and is never an empty directory.
 func (d *Dir) Hold(ctx context.Context, filesystem, id string) (string, error) {
 	if h, ok := d.known(filesystem); ok {
 		there, err := h.isThere(d.path)
@@ -178,7 +177,7 @@ func (d *Dir) Hold(ctx context.Context, filesystem, id string) (string, error) {
 	return place, nil
 }
 
-// clear makes place a directory on which nothing is mounted.
+// clear makes place a directory without a mount.
 func (d *Dir) clear(place string) error {
 	err := os.Mkdir(place, 0o700)
 	if err == nil {
@@ -201,10 +200,10 @@ func (d *Dir) clear(place string) error {
 	return nil
 }
 
-// Release unmounts a file system here and removes its directory. It detaches a
-// mount that is in use: the kernel ends that with its last user. A file system
-// that is not mounted here counts as released. It fails with ErrForeign where
-// another mount covers the one that it is to unmount.
+// Release unmounts a file system and removes its directory. It detaches a mount that
+// is in use, which the kernel ends with its last user. Releasing a file system that is
+// not mounted here succeeds. Release fails with ErrForeign if another mount covers the
+// one to unmount.
 func (d *Dir) Release(filesystem string) error {
 	h, ok := d.known(filesystem)
 	if !ok {
@@ -221,9 +220,9 @@ func (d *Dir) Release(filesystem string) error {
 	return removeEmpty(h.path)
 }
 
-// isThere reports whether a mount is still the topmost one at its place. It fails
-// with ErrForeign where another one covers it. One that was unmounted by hand is
-// not there.
+// isThere reports whether a mount is still the topmost one at its path. It fails with
+// ErrForeign if another mount covers it. A mount that was unmounted by hand is not
+// there.
 func (h held) isThere(dir string) (bool, error) {
 	now, err := identify(h.path)
 	if err == nil && now == h.identity {
@@ -243,11 +242,11 @@ func coveredError(place string) error {
 	return fmt.Errorf("%w: another mount covers %s ('findmnt %s' shows it): 'umount %s' removes that", ErrForeign, place, place, place)
 }
 
-// removeEmpty removes a directory. One that is gone counts as removed, and one
-// that has something in it stays.
+// removeEmpty removes a directory. A directory that does not exist counts as removed,
+// and one that is not empty stays.
 func removeEmpty(path string) error {
 	err := os.Remove(path)
-	if errors.Is(err, os.ErrNotExist) || isBusyOrFull(err) {
+	if errors.Is(err, os.ErrNotExist) || isBusyOrNotEmpty(err) {
 		return nil
 	}
 	return err

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Supported tells whether file systems can be held mounted on this system.
+// Supported reports whether file systems can be held mounted on this system.
 const Supported = true
 
-// superMagic is what statfs says of ZFS.
+// superMagic is the type of ZFS in statfs.
 const superMagic = 0x2fc12fc1
 
 func isZFS(path string) (bool, error) {
@@ -27,7 +27,7 @@ func isZFS(path string) (bool, error) {
 	return uint32(st.Type) == superMagic, nil
 }
 
-// identify returns what is mounted at a directory, or what the directory is on.
+// identify returns the mount at a directory, or the mount that contains the directory.
 func identify(path string) (identity, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -45,8 +45,8 @@ func identify(path string) (identity, error) {
 	return identity{mount, st.Fsid.Val}, nil
 }
 
-// mountOf returns the ID of the mount that a descriptor was opened on. statx has
-// it from Linux 5.8 on only.
+// mountOf returns the ID of the mount that a descriptor was opened on. statx returns
+// it only since Linux 5.8.
 func mountOf(fd int) (int, error) {
 	file, err := os.Open("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
@@ -59,7 +59,7 @@ func mountOf(fd int) (int, error) {
 			return strconv.Atoi(strings.TrimSpace(id))
 		}
 	}
-	return 0, errors.Join(errors.New("the kernel does not say it"), lines.Err())
+	return 0, errors.Join(errors.New("fdinfo has no mnt_id"), lines.Err())
 }
 
 func readMounts(dir string) (table, error) {
@@ -70,7 +70,7 @@ func readMounts(dir string) (table, error) {
 		return table{}, fmt.Errorf("reading the mount table: %w", err)
 	}
 	t := table{make(map[string]entry), make(map[int]bool)}
-	for _, i := range found { // of several at one place the topmost is the last
+	for _, i := range found { // at one path, the topmost mount comes last
 		e := entry{mount: i.ID}
 		if i.FSType == "zfs" {
 			e.source, e.whole = i.Source, i.Root == "/" && !hasOption(i.Options, "ro")
@@ -89,19 +89,19 @@ func hasOption(options, option string) bool {
 	return false
 }
 
-// isolate ends the propagation of what is mounted below a held mount. A bind of a
-// shared mount is its peer: what a client mounts below the bind would appear below
-// the held mount, and below every other bind. The held mount itself still goes
-// everywhere when it is unmounted, because that propagates by the directory's mount.
+// isolate ends the propagation of mounts below a held mount. A bind of a shared mount
+// is its peer: without this, a mount that a client creates below its bind appears
+// below the held mount and every other bind. Unmounting the held mount still
+// propagates, because that uses the mount of the directory.
 func isolate(path string) error {
 	return os.NewSyscallError("mount", unix.Mount("", path, "", unix.MS_PRIVATE, ""))
 }
 
-// detach unmounts what is mounted at a path, also where it is in use.
+// detach unmounts what is mounted at a path, even if it is in use.
 func detach(path string) error {
 	return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 }
 
-func isBusyOrFull(err error) bool {
+func isBusyOrNotEmpty(err error) bool {
 	return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY)
 }

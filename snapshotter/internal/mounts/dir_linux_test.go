@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memory mounts a tmpfs of its own for each file system, where it is root.
+// memory mounts a tmpfs for each file system.
 type memory struct {
 	mounted []string
 	fail    error
@@ -26,8 +26,7 @@ func (m *memory) MountAt(_ context.Context, filesystem, dir string) error {
 	return unix.Mount(filesystem, dir, "tmpfs", 0, "")
 }
 
-// open opens a directory of held mounts in a mount namespace whose mounts end with
-// the test.
+// open opens a directory of held mounts whose mounts end with the test.
 func open(t *testing.T, fs Mounter) *Dir {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -54,37 +53,37 @@ func TestHoldMountsOnceAndReleaseLeavesNothing(t *testing.T) {
 	assert.Equal(t, filepath.Join(d.Path(), "1"), place)
 	require.NoError(t, os.WriteFile(filepath.Join(place, "file"), nil, 0o600))
 
-	again, err := d.Hold(t.Context(), "tank/a", "1")
+	second, err := d.Hold(t.Context(), "tank/a", "1")
 	require.NoError(t, err)
-	assert.Equal(t, place, again)
+	assert.Equal(t, place, second)
 	assert.Equal(t, []string{"tank/a"}, fs.mounted, "the second call mounts nothing")
 	assert.Equal(t, []string{"tank/a"}, d.Held())
 
 	require.NoError(t, d.Release("tank/a"))
 	assert.NoDirExists(t, place)
 	assert.Empty(t, d.Held())
-	require.NoError(t, d.Release("tank/a"), "a second release has nothing to do")
+	require.NoError(t, d.Release("tank/a"), "a second release does nothing")
 }
 
-func TestAMountThatWasUnmountedByHandIsMountedAgain(t *testing.T) {
+func TestHoldMountsAgainAfterAnUnmount(t *testing.T) {
 	fs := &memory{}
 	d := open(t, fs)
 	place, err := d.Hold(t.Context(), "tank/a", "1")
 	require.NoError(t, err)
 	require.NoError(t, unix.Unmount(place, 0))
 
-	again, err := d.Hold(t.Context(), "tank/a", "1")
+	second, err := d.Hold(t.Context(), "tank/a", "1")
 	require.NoError(t, err)
-	assert.Equal(t, place, again)
+	assert.Equal(t, place, second)
 	assert.Len(t, fs.mounted, 2, "an empty directory is never returned")
 
 	require.NoError(t, unix.Unmount(place, 0))
 	require.NoError(t, os.Remove(place))
-	require.NoError(t, d.Release("tank/a"), "what is gone is released")
+	require.NoError(t, d.Release("tank/a"), "a mount that does not exist counts as released")
 	assert.Empty(t, d.Held())
 }
 
-func TestAForeignMountIsNeitherReturnedNorUnmounted(t *testing.T) {
+func TestForeignMountIsNeitherReturnedNorUnmounted(t *testing.T) {
 	fs := &memory{}
 	d := open(t, fs)
 	place, err := d.Hold(t.Context(), "tank/a", "1")
@@ -103,21 +102,21 @@ func TestAForeignMountIsNeitherReturnedNorUnmounted(t *testing.T) {
 	assert.Equal(t, foreign, now, "the foreign mount is still there")
 
 	require.NoError(t, unix.Unmount(place, 0))
-	again, err := d.Hold(t.Context(), "tank/a", "1")
+	second, err := d.Hold(t.Context(), "tank/a", "1")
 	require.NoError(t, err)
-	assert.Equal(t, place, again)
-	assert.Len(t, fs.mounted, 1, "the held mount was there all the time")
+	assert.Equal(t, place, second)
+	assert.Len(t, fs.mounted, 1, "the held mount was not replaced")
 	require.NoError(t, d.Release("tank/a"))
 }
 
-func TestWhatIsNoDirectoryIsNotMountedOn(t *testing.T) {
+func TestHoldRefusesWhatIsNotADirectory(t *testing.T) {
 	d := open(t, &memory{})
 	for name, make := range map[string]func(place string) error{
-		"a file":             func(place string) error { return os.WriteFile(place, nil, 0o600) },
-		"a symbolic link":    func(place string) error { return os.Symlink("/", place) },
-		"a link to a mount":  func(place string) error { return os.Symlink(d.Path(), place) },
-		"a link to nothing":  func(place string) error { return os.Symlink("/nothing", place) },
-		"a directory's link": func(place string) error { return os.Symlink(".", place) },
+		"a file":                  func(place string) error { return os.WriteFile(place, nil, 0o600) },
+		"a symbolic link":         func(place string) error { return os.Symlink("/", place) },
+		"a link to a mount":       func(place string) error { return os.Symlink(d.Path(), place) },
+		"a dangling link":         func(place string) error { return os.Symlink("/nothing", place) },
+		"a link to its directory": func(place string) error { return os.Symlink(".", place) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			place := filepath.Join(d.Path(), "1")
@@ -129,7 +128,7 @@ func TestWhatIsNoDirectoryIsNotMountedOn(t *testing.T) {
 	}
 }
 
-func TestAMountThatFailsLeavesNoDirectory(t *testing.T) {
+func TestFailedMountLeavesNoDirectory(t *testing.T) {
 	fs := &memory{fail: errors.New("no such dataset")}
 	d := open(t, fs)
 	_, err := d.Hold(t.Context(), "tank/a", "1")
@@ -138,7 +137,7 @@ func TestAMountThatFailsLeavesNoDirectory(t *testing.T) {
 	assert.Empty(t, d.Held())
 }
 
-func TestABusyMountIsDetached(t *testing.T) {
+func TestReleaseDetachesABusyMount(t *testing.T) {
 	d := open(t, &memory{})
 	place, err := d.Hold(t.Context(), "tank/a", "1")
 	require.NoError(t, err)
@@ -149,10 +148,10 @@ func TestABusyMountIsDetached(t *testing.T) {
 	require.NoError(t, d.Release("tank/a"))
 	assert.NoDirExists(t, place)
 	_, err = file.WriteString("still written")
-	assert.NoError(t, err, "its user goes on")
+	assert.NoError(t, err, "the user of the mount is not interrupted")
 }
 
-func TestWhatIsMountedBelowABindStaysThere(t *testing.T) {
+func TestMountsBelowABindDoNotPropagate(t *testing.T) {
 	d := open(t, &memory{})
 	require.NoError(t, unix.Mount("", d.Path(), "", unix.MS_SHARED, ""))
 	place, err := d.Hold(t.Context(), "tank/a", "1")
@@ -172,7 +171,7 @@ func TestWhatIsMountedBelowABindStaysThere(t *testing.T) {
 	require.NoError(t, d.Release("tank/a"))
 }
 
-func TestADirectoryThatIsOpenToOthersIsRefused(t *testing.T) {
+func TestOpenRefusesADirectoryOpenToOthers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mnt")
 	require.NoError(t, os.Mkdir(path, 0o755))
 	_, err := Open(path, &memory{}, nil)

@@ -4,7 +4,7 @@ package mounts
 
 import "errors"
 
-// Supported tells whether file systems can be held mounted on this system.
+// Supported reports whether file systems can be held mounted on this system.
 const Supported = false
 
 var errUnsupported = errors.New("held mounts: not available on this system")
@@ -19,4 +19,4 @@ func isolate(string) error { return errUnsupported }
 
 func detach(string) error { return errUnsupported }
 
-func isBusyOrFull(error) bool { return false }
+func isBusyOrNotEmpty(error) bool { return false }

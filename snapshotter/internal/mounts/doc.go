@@ -1,11 +1,10 @@
-// Package mounts keeps file systems mounted in one directory, where clients
-// bind them: each at <directory>/<id>.
+// Package mounts keeps file systems mounted in one directory, each at
+// <directory>/<id>, where clients bind them.
 //
-// The directory is no part of any pool, so that neither a full pool nor
-// 'zfs unmount' is in the way, and it is open to root alone. The kernel keeps
-// the mounts when this process ends, and the next one finds them again.
+// The directory is not part of a pool, so that a full pool or 'zfs unmount' does
+// not affect it, and only root can enter it. The kernel keeps the mounts when
+// this process ends, and the next process finds them.
 //
-// The package decides by the kernel's mount IDs and file system IDs what is
-// mounted at a path. It knows nothing of records and does not decide what is to
-// be mounted.
+// The package identifies what is mounted at a path by the kernel's mount IDs and
+// file system IDs. It does not know records and does not decide what is mounted.
 package mounts

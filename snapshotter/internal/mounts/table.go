@@ -1,14 +1,14 @@
 package mounts
 
-// table is what is mounted directly below a directory.
+// table is the mounts directly below a directory.
 type table struct {
-	top map[string]entry // the topmost mount, by its place
-	all map[int]bool     // every mount, by its ID
+	top map[string]entry // the topmost mount, by path
+	all map[int]bool     // every mount, by mount ID
 }
 
 // entry is a mount of a table.
 type entry struct {
 	mount  int
-	source string // "" where it is not of type zfs
-	whole  bool   // the file system's root is mounted, and writable
+	source string // "" if it is not of type zfs
+	whole  bool   // the root of the file system is mounted, writable
 }
