@@ -12,15 +12,15 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// setAside gives the snapshot that has a key another name. containerd numbers its keys
+// renameAside gives the snapshot that has a key another name. containerd numbers its keys
 // by a sequence in its database, so it gives one twice only when its database is new or
 // older than the pool. The snapshot that has the key is then one that containerd does
 // not know: its next garbage collection removes that under any name, and until then
 // nothing is lost. A key without containerd's number is its client's own, and stays.
 //
 // The caller has the lock of the key.
-func (s *Snapshotter) setAside(ctx context.Context, key string) error {
-	old := s.index.asideable(key)
+func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
+	old := s.index.canRenameAside(key)
 	if old == nil {
 		return nil
 	}
@@ -33,7 +33,7 @@ func (s *Snapshotter) setAside(ctx context.Context, key string) error {
 		return err
 	}
 	doing := fmt.Sprintf("new name of %q, which containerd does not know", key)
-	if err := s.catchUp(ctx); err != nil {
+	if err := s.barrier(ctx); err != nil {
 		return poolError(doing, err)
 	}
 	if err := s.apply(ctx, append(ops, old.clear()...)...); err != nil {
@@ -48,9 +48,9 @@ func (s *Snapshotter) setAside(ctx context.Context, key string) error {
 	return nil
 }
 
-// asideable returns the active snapshot or view that has a key of containerd's, if there
+// canRenameAside returns the active snapshot or view that has a key of containerd's, if there
 // is one.
-func (x *index) asideable(key string) *record {
+func (x *index) canRenameAside(key string) *record {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	r := x.records[key]

@@ -96,7 +96,7 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context, options cleanupOptions) 
 	defer s.background.notify()
 	// In a full pool the write fails. The destruction that follows frees space, and does
 	// not touch datasets in use.
-	if err := s.queue.catchUp(ctx); err != nil && !outOfSpace(err) {
+	if err := s.queue.barrier(ctx); err != nil && !outOfSpace(err) {
 		return expired, poolError("cleanup", err)
 	}
 	if err := s.releaseMounts(ctx); err != nil {
@@ -147,7 +147,7 @@ func (s *Snapshotter) destroyAll(ctx context.Context, options cleanupOptions, or
 			return err
 		}
 		var destroyed []string
-		err := s.queue.overtake(ctx, options.urgent, s.templatesIn(batch), func() (_ []string, err error) {
+		err := s.queue.destroyAndSkip(ctx, options.urgent, s.templatesIn(batch), func() (_ []string, err error) {
 			destroyed, err = s.destroy(ctx, options, batch, may)
 			return destroyed, err
 		})
@@ -214,7 +214,7 @@ func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch
 		return nil, nil
 	}
 	if s.verify {
-		still, err := s.stillGo(ctx, order)
+		still, err := s.recheck(ctx, order)
 		if err != nil {
 			s.index.finishDestroy(dying, order, func(string) bool { return true })
 			return nil, err
@@ -314,7 +314,7 @@ func (x *index) finishDestroy(dying map[string]*template, order []string, left f
 		if !left(dataset) {
 			delete(x.garbage, dataset)
 			delete(x.stuck, dataset)
-			delete(x.doubtful, dataset)
+			delete(x.reservedNames, dataset)
 		} else if t := dying[dataset]; t != nil {
 			x.templates[dataset] = t
 			delete(x.garbage, dataset)

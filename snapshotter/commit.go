@@ -118,7 +118,7 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into 
 	t, whole := s.index.templates[layer.Dataset()]
 	_, dying := s.index.garbage[layer.Dataset()]
 	switch {
-	case dying, s.index.doubtful[layer.Dataset()], whole && t.parent != active.template:
+	case dying, s.index.reservedNames[layer.Dataset()], whole && t.parent != active.template:
 		// The name is taken by something else: a template that could not be
 		// destroyed, or the same chain ID claimed on another parent, which one
 		// of the two claims wrongly. Neither may stand for the other.
@@ -156,7 +156,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		return err
 	}
 	doing := fmt.Sprintf("commit of %q as %q", active.info.Name, r.info.Name)
-	if err := s.catchUp(ctx); err != nil {
+	if err := s.barrier(ctx); err != nil {
 		return poolError(doing, err)
 	}
 	if joins {
@@ -217,7 +217,7 @@ func (s *Snapshotter) isForWriters(ctx context.Context, err error) bool {
 // promote carries out a commit that makes a template. It flushes the runtime
 // before: programs may have written to it through mmap.
 func (s *Snapshotter) promote(ctx context.Context, r, active *record, ops []zfs.Op) error {
-	if err := s.forgetStray(ctx, active); err != nil {
+	if err := s.cleanResidue(ctx, active); err != nil {
 		return err
 	}
 	if err := s.pool.Flush(ctx, active.dataset); err != nil {
@@ -225,81 +225,81 @@ func (s *Snapshotter) promote(ctx context.Context, r, active *record, ops []zfs.
 	}
 	err := s.pool.Apply(ctx, ops...)
 	if err != nil {
-		s.index.suspect(active.dataset, r.dataset, err)
+		s.index.markUnknown(active.dataset, r.dataset, err)
 	}
 	return err
 }
 
-// forgetStray takes away what a commit left which neither went through nor could be
+// cleanResidue takes away what a commit left which neither went through nor could be
 // taken back: a snapshot, and before it the clone of that which was to be the template.
 // One that was promoted has a clone itself, and stays.
-func (s *Snapshotter) forgetStray(ctx context.Context, active *record) error {
-	half, suspected := s.index.suspected(active.dataset)
-	if !suspected {
+func (s *Snapshotter) cleanResidue(ctx context.Context, active *record) error {
+	partial, residueOf := s.index.residueOf(active.dataset)
+	if !residueOf {
 		return nil
 	}
-	if half != "" {
-		left, err := s.pool.Destroy(ctx, layout.Extracted, []string{half})
+	if partial != "" {
+		left, err := s.pool.Destroy(ctx, layout.Extracted, []string{partial})
 		if err != nil {
 			return err
 		}
-		if left[half] == nil {
-			s.index.halfIsGone(active.dataset, half)
+		if left[partial] == nil {
+			s.index.partialIsGone(active.dataset, partial)
 		}
 	}
 	if err := s.pool.DestroySnapshot(ctx, active.dataset+"@"+layout.Extracted); err != nil {
 		return err
 	}
-	s.index.trust(active.dataset)
+	s.index.clearUnknown(active.dataset)
 	return nil
 }
 
-// suspect notes what a commit that failed may have left: a snapshot of the
+// markUnknown notes what a commit that failed may have left: a snapshot of the
 // runtime and, where the pool did not say why it failed or what is in the way,
 // a dataset of the new template's name. A command that is killed says nothing,
 // and may have done any part of its work.
-func (x *index) suspect(runtime, template string, err error) {
+func (x *index) markUnknown(runtime, template string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	exists := errors.Is(err, zfs.ErrExists)
 	if ambiguous(err) || exists {
-		x.doubtful[template] = true
+		x.reservedNames[template] = true
 	}
 	if exists || !ambiguous(err) {
 		template = "" // it is not of this commit, or was taken back
 	}
-	x.strays[runtime] = template
+	x.residue[runtime] = template
 }
 
-func (x *index) trust(runtime string) {
+func (x *index) clearUnknown(runtime string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	delete(x.strays, runtime)
+	delete(x.residue, runtime)
 }
 
-// halfIsGone gives the name of a half free: what has it from now on is another's.
-func (x *index) halfIsGone(runtime, half string) {
+// partialIsGone gives the name of a half free: what has it from now on is another's.
+func (x *index) partialIsGone(runtime, partial string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	delete(x.doubtful, half)
-	x.strays[runtime] = ""
+	delete(x.reservedNames, partial)
+	x.residue[runtime] = ""
 }
 
-func (x *index) suspected(runtime string) (half string, suspected bool) {
+func (x *index) residueOf(runtime string) (partial string, residueOf bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	half, suspected = x.strays[runtime]
-	return half, suspected
+	partial, residueOf = x.residue[runtime]
+	return partial, residueOf
 }
 
-// dropStray has what a failed commit of a runtime may have left destroyed with it.
+// dropResidue has what a failed commit of a runtime may have left destroyed with it.
 // It wants the mutex held.
-func (x *index) dropStray(runtime string) {
-	if half := x.strays[runtime]; half != "" && x.doubtful[half] && x.templates[half] == nil {
-		x.discard(half, nil)
-		x.garbage[half].of = runtime
+func (x *index) dropResidue(runtime string) {
+	if partial := x.residue[runtime]; partial != "" && x.reservedNames[partial] && x.templates[partial] == nil {
+		x.discard(partial, nil)
+		x.garbage[partial].of = runtime
 	}
-	delete(x.strays, runtime)
+	delete(x.residue, runtime)
 }
 
 // commitOps orders the steps so that a crash between any two of them can be
@@ -335,7 +335,7 @@ func (s *Snapshotter) committed(r, active *record, joined bool) {
 		x.templates[r.dataset] = r.template
 		origin = r.template
 	}
-	x.adopt(r.info.Parent)
+	x.addChild(r.info.Parent)
 	x.drop(active)
 	if taken := x.records[r.info.Name]; taken != nil {
 		x.drop(taken) // until the pool knows, the greater sequence number counts
@@ -343,7 +343,7 @@ func (s *Snapshotter) committed(r, active *record, joined bool) {
 	}
 	x.insert(r)
 	x.discard(active.dataset, origin)
-	delete(x.strays, active.dataset)
+	delete(x.residue, active.dataset)
 }
 
 // stamp is the form of times in properties.

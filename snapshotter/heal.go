@@ -33,7 +33,7 @@ func (s *Snapshotter) find(ctx context.Context, name string) (*record, error) {
 		return r, err
 	}
 	return settle(ctx, s, func(ctx context.Context) (*record, error) {
-		r, err := s.heal(ctx, name, s.healQuietly)
+		r, err := s.heal(ctx, name, s.healUnlogged)
 		if err == nil || errdefs.IsNotFound(err) || ctx.Err() != nil {
 			return r, err
 		}
@@ -61,10 +61,10 @@ func (s *Snapshotter) restore(ctx context.Context, name string) error {
 	return err
 }
 
-// healQuietly writes the record for a method that only reads. It evicts nothing. A
+// healUnlogged writes the record for a method that only reads. It evicts nothing. A
 // removal that is not yet in the pool may be of this very record: containerd looked the
 // name up, then collected the snapshot, and asks for it now.
-func (s *Snapshotter) healQuietly(ctx context.Context, r *record) error {
+func (s *Snapshotter) healUnlogged(ctx context.Context, r *record) error {
 	if s.queue.has(func(dataset string) bool { return dataset == r.dataset }) {
 		return fmt.Errorf("snapshot %q is being removed: %w", r.info.Name, errdefs.ErrNotFound)
 	}
@@ -188,5 +188,5 @@ func (x *index) tie(key, parent string) {
 	tied := *old
 	tied.info.Parent, tied.lost = parent, ""
 	x.place(&tied)
-	x.adopt(parent)
+	x.addChild(parent)
 }

@@ -50,39 +50,39 @@ type garbage struct {
 // index is what the pool holds, in memory. The mutex is held for moments only,
 // never across a call to the pool.
 type index struct {
-	mu        sync.RWMutex
-	seq       uint64
-	records   map[string]*record   // by name or key
-	on        recordsOn            // the same records, by the dataset that each stands on
-	hidden    map[string]bool      // names and keys that a Remove came for, see hide
-	children  map[string]int       // records, and operations under way, by their parent's name
-	templates map[string]*template // by dataset, whole ones only
-	garbage   map[string]*garbage  // by dataset
-	stuck     map[string]*stuck    // datasets whose last destroy failed
-	doubtful  map[string]bool      // names under storage that something unknown may have
-	strays    map[string]string    // runtimes that may have an @extracted of a commit that failed, and what may be a clone of it or ""
-	samples   map[string]sample    // usage of active snapshots, by dataset
-	fillings  map[string]*filling  // what was unpacked into active snapshots, by dataset
+	mu            sync.RWMutex
+	seq           uint64
+	records       map[string]*record   // by name or key
+	on            recordsOn            // the same records, by the dataset that each stands on
+	hidden        map[string]bool      // names and keys that a Remove came for, see hide
+	children      map[string]int       // records, and operations under way, by their parent's name
+	templates     map[string]*template // by dataset, whole ones only
+	garbage       map[string]*garbage  // by dataset
+	stuck         map[string]*stuck    // datasets whose last destroy failed
+	reservedNames map[string]bool      // names under storage that something unknown may have
+	residue       map[string]string    // runtimes that may have an @extracted of a commit that failed, and what may be a clone of it or ""
+	samples       map[string]sample    // usage of active snapshots, by dataset
+	fillings      map[string]*filling  // what was unpacked into active snapshots, by dataset
 
 	interrupts map[string]context.CancelCauseFunc // what a Remove ends, by key
 
-	owed func() // is called when something waits to be destroyed; it never waits
+	onGarbage func() // is called when something waits to be destroyed; it never waits
 }
 
 func newIndex() *index {
 	return &index{
-		records:   make(map[string]*record),
-		on:        make(recordsOn),
-		hidden:    make(map[string]bool),
-		children:  make(map[string]int),
-		templates: make(map[string]*template),
-		garbage:   make(map[string]*garbage),
-		stuck:     make(map[string]*stuck),
-		doubtful:  make(map[string]bool),
-		strays:    make(map[string]string),
-		samples:   make(map[string]sample),
-		fillings:  make(map[string]*filling),
-		owed:      func() {},
+		records:       make(map[string]*record),
+		on:            make(recordsOn),
+		hidden:        make(map[string]bool),
+		children:      make(map[string]int),
+		templates:     make(map[string]*template),
+		garbage:       make(map[string]*garbage),
+		stuck:         make(map[string]*stuck),
+		reservedNames: make(map[string]bool),
+		residue:       make(map[string]string),
+		samples:       make(map[string]sample),
+		fillings:      make(map[string]*filling),
+		onGarbage:     func() {},
 
 		interrupts: make(map[string]context.CancelCauseFunc),
 	}
@@ -138,25 +138,25 @@ func (x *index) begin(key, parent string, empty *template) (t *template, seq uin
 		}
 		t = p.template
 	}
-	x.adopt(parent)
+	x.addChild(parent)
 	t.pins++
 	x.seq++
 	return t, x.seq, func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.disown(parent)
+		x.removeChild(parent)
 		t.pins--
 	}, nil
 }
 
-// adopt and disown count a child of parent. Both want the mutex held.
-func (x *index) adopt(parent string) {
+// addChild and disown count a child of parent. Both want the mutex held.
+func (x *index) addChild(parent string) {
 	if parent != "" {
 		x.children[parent]++
 	}
 }
 
-func (x *index) disown(parent string) {
+func (x *index) removeChild(parent string) {
 	if parent == "" {
 		return
 	}
@@ -221,7 +221,7 @@ func (x *index) drop(r *record) {
 	x.displace(r)
 	delete(x.samples, r.dataset)
 	delete(x.fillings, r.dataset)
-	x.disown(r.info.Parent)
+	x.removeChild(r.info.Parent)
 	if r.info.Kind != snapshots.KindActive {
 		r.template.records--
 	}
@@ -233,5 +233,5 @@ func (x *index) drop(r *record) {
 // discard notes that a dataset waits to be destroyed. It wants the mutex held.
 func (x *index) discard(dataset string, origin *template) {
 	x.garbage[dataset] = &garbage{dataset: dataset, origin: origin, since: time.Now()}
-	x.owed()
+	x.onGarbage()
 }

@@ -189,7 +189,7 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 		return snapshots.Info{}, err
 	}
 	doing := fmt.Sprintf("update of %q", info.Name)
-	if err := s.catchUp(ctx); err != nil {
+	if err := s.barrier(ctx); err != nil {
 		return snapshots.Info{}, poolError(doing, err)
 	}
 	if err := s.apply(ctx, ops...); err != nil {

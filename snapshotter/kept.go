@@ -233,9 +233,9 @@ func (x *index) resume(base layout.Base, list []keptEntry) {
 	}
 }
 
-// stillGo answers those of the datasets that still are what the list says: templates
+// recheck answers those of the datasets that still are what the list says: templates
 // without a record, and runtimes that are trash.
-func (s *Snapshotter) stillGo(ctx context.Context, order []string) (still []string, err error) {
+func (s *Snapshotter) recheck(ctx context.Context, order []string) (still []string, err error) {
 	for _, name := range order {
 		found, err := s.pool.List(ctx, name)
 		if errors.Is(err, zfs.ErrNotFound) {
@@ -245,7 +245,7 @@ func (s *Snapshotter) stillGo(ctx context.Context, order []string) (still []stri
 		if err != nil {
 			return nil, err
 		}
-		if why := s.needed(found); why != "" {
+		if why := s.whyKeep(found); why != "" {
 			log.G(ctx).WithField("dataset", name).Warn("left alone, though it was to go: " + why)
 			continue
 		}
@@ -254,8 +254,8 @@ func (s *Snapshotter) stillGo(ctx context.Context, order []string) (still []stri
 	return still, nil
 }
 
-// needed says why a dataset must stay that was to go, "" where it may.
-func (s *Snapshotter) needed(found []zfs.Dataset) string {
+// whyKeep says why a dataset must stay that was to go, "" where it may.
+func (s *Snapshotter) whyKeep(found []zfs.Dataset) string {
 	if len(found) != 1 {
 		return "there are datasets in it"
 	}

@@ -203,7 +203,7 @@ func (m *model) reclaimSpace() { m.evict(false) }
 
 func (m *model) evict(keep bool) {
 	clear(m.limbo)
-	needed := func(t *modelTemplate) bool {
+	isNeeded := func(t *modelTemplate) bool {
 		for _, s := range m.snaps {
 			if s.template == t {
 				return true
@@ -214,7 +214,7 @@ func (m *model) evict(keep bool) {
 	for again := true; again; {
 		again = false
 		for i, t := range m.all {
-			if needed(t) || t.layer != "" && keep {
+			if isNeeded(t) || t.layer != "" && keep {
 				continue
 			}
 			if t.layer != "" {

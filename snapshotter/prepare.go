@@ -57,7 +57,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	defer unlock()
-	if err := s.setAside(ctx, key); err != nil {
+	if err := s.renameAside(ctx, key); err != nil {
 		return nil, err
 	}
 	t, seq, abandon, err := s.index.begin(key, parent, s.empty)
@@ -106,7 +106,7 @@ func checkLabels(info snapshots.Info) error {
 func (s *Snapshotter) namesTouched(info snapshots.Info) []string {
 	names := []string{info.Name}
 	if ref, mode := s.asks(info); mode == ReuseSkip {
-		names = append(names, revivedName(info.Name, ref))
+		names = append(names, reusableName(info.Name, ref))
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -261,7 +261,7 @@ func (s *Snapshotter) revive(ctx context.Context, r *record, ref string) error {
 		id: layout.NewID(), seq: r.seq, info: r.info, dataset: t.Dataset(), template: t,
 	}
 	committed.info.Kind = snapshots.KindCommitted
-	committed.info.Name = revivedName(r.info.Name, ref)
+	committed.info.Name = reusableName(r.info.Name, ref)
 	if s.index.taken(committed.info.Name) {
 		// containerd counts from 1 again, and an older record has the name.
 		// AlreadyExists would promise one that containerd does not find: let
@@ -292,10 +292,10 @@ func ownIsFound(ctx context.Context, r *record) bool {
 	return layout.Namespace(r.info.Parent) == asks && r.template.OwnedBy(asks)
 }
 
-// revivedName is the committed name for a layer that was asked for under an
+// reusableName is the committed name for a layer that was asked for under an
 // extraction's key: containerd's prefix, which makes it unique, and the chain
 // ID in place of the client's part.
-func revivedName(key, chain string) string {
+func reusableName(key, chain string) string {
 	return strings.TrimSuffix(key, layout.ClientName(key)) + chain
 }
 
@@ -362,7 +362,7 @@ func (s *Snapshotter) addCommitted(ctx context.Context, r *record) error {
 	}
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
-	s.index.adopt(r.info.Parent)
+	s.index.addChild(r.info.Parent)
 	s.index.insert(r)
 	return nil
 }

@@ -65,7 +65,7 @@ func (s *Snapshotter) evictForPressure(ctx context.Context, limits []space.Limit
 		s.eviction.logProblems(ctx, plan.Problems)
 		return nil
 	}
-	if err := s.queue.catchUp(ctx); err != nil && !outOfSpace(err) {
+	if err := s.queue.barrier(ctx); err != nil && !outOfSpace(err) {
 		return err
 	}
 	_, err := s.evict(ctx, cleanupOptions{}, policy)

@@ -216,7 +216,7 @@ func (s *Snapshotter) apply(ctx context.Context, ops ...zfs.Op) error {
 	return s.withReclaim(ctx, func() error { return s.pool.Apply(ctx, ops...) })
 }
 
-// catchUp is the queue's catchUp in withReclaim.
-func (s *Snapshotter) catchUp(ctx context.Context) error {
-	return s.withReclaim(ctx, func() error { return s.queue.catchUp(ctx) })
+// barrier is the queue's catchUp in withReclaim.
+func (s *Snapshotter) barrier(ctx context.Context) error {
+	return s.withReclaim(ctx, func() error { return s.queue.barrier(ctx) })
 }

@@ -24,12 +24,12 @@ type recovery struct {
 
 	born    map[string]uint64 // the txg that made each dataset
 	records []*record
-	// halves are datasets under storage without @extracted: commits and
+	// partials are datasets under storage without @extracted: commits and
 	// preparations of the base that a crash cut off.
-	halves []string
-	// strays are snapshots of runtimes that a commit took and did not get to
+	partials []string
+	// residue are snapshots of runtimes that a commit took and did not get to
 	// promote. A half is a clone of one, so they go after the halves.
-	strays []string
+	residue []string
 }
 
 // recover rebuilds the index from one listing of the pool and takes back
@@ -56,22 +56,22 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 		return fmt.Errorf("%s is missing: run 'zfstpl init %s', which completes a base", s.config.Base.Empty().Snapshot(), s.config.Base)
 	}
 	r.runtimes(list)
-	r.adoptRecords()
+	r.indexRecords()
 	if err := r.settleCommits(); err != nil {
 		return err
 	}
-	r.tieRecords()
-	if err := r.takeBack(); err != nil {
+	r.linkParents()
+	if err := r.rollBack(); err != nil {
 		return err
 	}
-	r.mend(list)
-	r.thaw(list)
+	r.clearPartialRecords(list)
+	r.destroyTemporarySnapshots(list)
 	return nil
 }
 
-// thaw destroys the snapshots that somebody looked at who was killed. Those that
+// destroyTemporarySnapshots destroys the snapshots that somebody looked at who was killed. Those that
 // are looked at are busy, and stay.
-func (r *recovery) thaw(list []zfs.Dataset) {
+func (r *recovery) destroyTemporarySnapshots(list []zfs.Dataset) {
 	for _, d := range list {
 		for _, short := range d.Snapshots {
 			if !strings.HasPrefix(short, zfs.TemporaryPrefix) {
@@ -84,8 +84,8 @@ func (r *recovery) thaw(list []zfs.Dataset) {
 	}
 }
 
-// mend has the queue take away the remains of records from what is in use.
-func (r *recovery) mend(list []zfs.Dataset) {
+// clearPartialRecords has the queue take away the remains of records from what is in use.
+func (r *recovery) clearPartialRecords(list []zfs.Dataset) {
 	for _, d := range list {
 		_, dying := r.index.garbage[d.Name]
 		_, isRuntime := r.config.Base.ParseRuntime(d.Name)
@@ -131,9 +131,9 @@ func (r *recovery) templates(list []zfs.Dataset) {
 func (r *recovery) template(name layout.Template, d zfs.Dataset, st standing) {
 	if !d.HasSnapshot(layout.Extracted) {
 		if st.state == StatePartial {
-			r.halves = append(r.halves, d.Name)
+			r.partials = append(r.partials, d.Name)
 		} else {
-			r.index.doubtful[d.Name] = true
+			r.index.reservedNames[d.Name] = true
 		}
 		return
 	}
@@ -158,7 +158,7 @@ func (r *recovery) runtimes(list []zfs.Dataset) {
 			continue // it was said already
 		}
 		if d.HasSnapshot(layout.Extracted) {
-			r.strays = append(r.strays, d.Name+"@"+layout.Extracted)
+			r.residue = append(r.residue, d.Name+"@"+layout.Extracted)
 		}
 		r.runtime(d, st)
 	}
@@ -225,9 +225,9 @@ func lastUsed(d zfs.Dataset) time.Time {
 	return d.Created
 }
 
-// adoptRecords makes the records visible. Of two that claim one name the newer
+// indexRecords makes the records visible. Of two that claim one name the newer
 // is valid; the older was removed, and the machine died before the pool knew.
-func (r *recovery) adoptRecords() {
+func (r *recovery) indexRecords() {
 	x := r.index
 	slices.SortFunc(r.records, func(a, b *record) int { return cmp.Compare(b.seq, a.seq) })
 	for _, rec := range r.records {
@@ -240,8 +240,8 @@ func (r *recovery) adoptRecords() {
 	}
 }
 
-// tieRecords counts every record as a child of its parent.
-func (r *recovery) tieRecords() {
+// linkParents counts every record as a child of its parent.
+func (r *recovery) linkParents() {
 	x := r.index
 	for _, rec := range x.records {
 		parent := x.records[rec.info.Parent]
@@ -250,7 +250,7 @@ func (r *recovery) tieRecords() {
 				Warn("the parent of a snapshot is gone; it is shown without one, so that containerd can remove it")
 			rec.info.Parent, rec.lost = "", rec.info.Parent
 		}
-		x.adopt(rec.info.Parent)
+		x.addChild(rec.info.Parent)
 	}
 }
 
@@ -301,16 +301,16 @@ func (r *recovery) settleCommits() error {
 		}
 		delete(x.templates, t.Dataset())
 		active.template = t.parent
-		r.halves = append(r.halves, t.Dataset())
-		r.strays = append(r.strays, active.dataset+"@"+layout.Extracted)
+		r.partials = append(r.partials, t.Dataset())
+		r.residue = append(r.residue, active.dataset+"@"+layout.Extracted)
 	}
 	return nil
 }
 
-// takeBack undoes commits that were cut off before promote: the runtime is
+// rollBack undoes commits that were cut off before promote: the runtime is
 // active as before.
-func (r *recovery) takeBack() error {
-	left, err := r.pool.Destroy(r.ctx, layout.Extracted, r.halves)
+func (r *recovery) rollBack() error {
+	left, err := r.pool.Destroy(r.ctx, layout.Extracted, r.partials)
 	if err != nil {
 		return poolError("take back a commit that was cut off", err)
 	}
@@ -318,10 +318,10 @@ func (r *recovery) takeBack() error {
 		r.index.discard(dataset, nil)
 		log.G(r.ctx).WithError(err).WithField("dataset", dataset).Warn("the remains of a commit could not be destroyed yet")
 	}
-	for _, snapshot := range r.strays {
+	for _, snapshot := range r.residue {
 		if err := r.pool.DestroySnapshot(r.ctx, snapshot); err != nil {
 			runtime, _, _ := strings.Cut(snapshot, "@")
-			r.index.strays[runtime] = ""
+			r.index.residue[runtime] = ""
 			log.G(r.ctx).WithError(err).WithField("snapshot", snapshot).Warn("the remains of a commit could not be destroyed yet")
 		}
 	}

@@ -96,7 +96,7 @@ func (s *Snapshotter) remove(key string) {
 	case r.info.Kind == snapshots.KindActive:
 		ops = append(ops, zfs.Set(r.dataset, propGarbage, stamp(now)))
 		x.discard(r.dataset, t)
-		x.dropStray(r.dataset)
+		x.dropResidue(r.dataset)
 	case t.records > 0 || t.IsEmpty():
 	case t.IsOpaque():
 		t.idle = now
@@ -131,7 +131,7 @@ type removals struct {
 	wanted   atomic.Int32 // how many wait for that
 	apply    func(context.Context, ...zfs.Op) error
 	mark     func(context.Context) error // makes the base say what is owed
-	hurry    func(urgent bool) bool      // whether the work of others counts less
+	flushNow func(urgent bool) bool      // whether the work of others counts less
 	wake     chan struct{}
 	quit     chan struct{}
 	done     chan struct{}
@@ -143,7 +143,7 @@ func (q *removals) start(s *Snapshotter) {
 		s.background.notify() // what made the mark another is news to it too
 		return s.mark(ctx, "")
 	}
-	q.hurry = s.mayBatch
+	q.flushNow = s.mayBatch
 	q.quit, q.done = make(chan struct{}), make(chan struct{})
 	q.poke() // for what recovery found to be written
 	go q.run()
@@ -173,10 +173,10 @@ func (q *removals) repair(ops []zfs.Op) {
 	q.poke()
 }
 
-// catchUp writes what is pending if there is a repair among it. Whoever is about
+// barrier writes what is pending if there is a repair among it. Whoever is about
 // to change a dataset that is there already comes here first, or the repair would
 // undo his work.
-func (q *removals) catchUp(ctx context.Context) error {
+func (q *removals) barrier(ctx context.Context) error {
 	q.mu.Lock()
 	repairs := q.repairs
 	q.mu.Unlock()
@@ -186,14 +186,14 @@ func (q *removals) catchUp(ctx context.Context) error {
 	return q.flushPaced(ctx, true)
 }
 
-// overtake runs destroy, while nothing is written, and forgets the removals of
+// destroyAndSkip runs destroy, while nothing is written, and forgets the removals of
 // the datasets that it destroyed.
 //
 // If there are any of templates that are to be destroyed, all are written before. A
 // template loses its snapshot first: with a record it would then look as if a stranger
 // had taken that, and the next start would leave it alone, and all it stands on. But
 // where there is no room to write them, room has to be made first.
-func (q *removals) overtake(ctx context.Context, urgent bool, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
+func (q *removals) destroyAndSkip(ctx context.Context, urgent bool, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
 	defer q.turn()()
 	if q.has(template) {
 		if err := q.writeAll(ctx, urgent); err != nil && !outOfSpace(err) {
@@ -244,8 +244,8 @@ func (q *removals) isHeldBack() bool {
 	return q.held > 0
 }
 
-// putOff tells whether it is held back, and then has it poked when that is over.
-func (q *removals) putOff() bool {
+// deferIfPaused tells whether it is held back, and then has it poked when that is over.
+func (q *removals) deferIfPaused() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.late = q.late || q.held > 0
@@ -277,8 +277,8 @@ func (q *removals) run() {
 			return
 		case <-time.After(removalDelay):
 		}
-		err := q.trickle(context.Background())
-		if err == nil && q.putOff() {
+		err := q.flushInBackground(context.Background())
+		if err == nil && q.deferIfPaused() {
 			continue // it will be poked
 		}
 		message := "removals could not be written to the pool: they are tried again, and with the next one"
@@ -327,9 +327,9 @@ func (q *removals) turn() (end func()) {
 	return q.flushing.Unlock
 }
 
-// trickle is a flush that nobody waits for. It leaves off when somebody wants the
+// flushInBackground is a flush that nobody waits for. It leaves off when somebody wants the
 // turn, and when a cleanup begins, which may make it needless.
-func (q *removals) trickle(ctx context.Context) error {
+func (q *removals) flushInBackground(ctx context.Context) error {
 	if q.empty() || q.isHeldBack() {
 		return nil
 	}
@@ -366,7 +366,7 @@ func (q *removals) writeAll(ctx context.Context, urgent bool) error {
 // writeSome writes some removals and tells whether there are more.
 func (q *removals) writeSome(ctx context.Context, urgent bool) (more bool, err error) {
 	most := politeBatch
-	if q.hurry(urgent) {
+	if q.flushNow(urgent) {
 		most = removalBatch
 	}
 	q.mu.Lock()

@@ -97,7 +97,7 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 		return nil, nil, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 	}
 	doing := fmt.Sprintf("discard of the extraction %q", key)
-	if err := s.catchUp(ctx); err != nil {
+	if err := s.barrier(ctx); err != nil {
 		return nil, nil, poolError(doing, err)
 	}
 	ops := append(old.clear(), zfs.Set(dataset, propGarbage, stamp(time.Now())))
@@ -108,16 +108,16 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 		return nil, nil, poolError(doing, err)
 	}
 	x.mu.Lock()
-	x.adopt(old.info.Parent)
+	x.addChild(old.info.Parent)
 	old.template.pins++
 	x.drop(old)
 	x.discard(dataset, old.template)
-	x.dropStray(dataset)
+	x.dropResidue(dataset)
 	x.mu.Unlock()
 	return old, func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.disown(old.info.Parent)
+		x.removeChild(old.info.Parent)
 		old.template.pins--
 	}, nil
 }

@@ -60,7 +60,7 @@ func (s *Snapshotter) undoCommit(ctx context.Context, r, active *record) error {
 		return err
 	}
 	s.queue.repair(r.clear())
-	s.tellPool(ctx)
+	s.flushRepairs(ctx)
 	return nil
 }
 
@@ -69,7 +69,7 @@ func (s *Snapshotter) undoDiscard(ctx context.Context, active *record) error {
 	if err := s.queueUndiscard(active); err != nil {
 		return err
 	}
-	s.tellPool(ctx)
+	s.flushRepairs(ctx)
 	return nil
 }
 
@@ -86,14 +86,14 @@ func (s *Snapshotter) queueUndiscard(active *record) error {
 // operation failed.
 const repairTime = 5 * time.Second
 
-// tellPool writes repairs before the caller hears that his operation failed: he goes
+// flushRepairs writes repairs before the caller hears that his operation failed: he goes
 // on writing into a snapshot that, should the machine die before the pool knows of
 // it, would go at the next start. Where it cannot be done now the queue goes on.
-func (s *Snapshotter) tellPool(ctx context.Context) {
+func (s *Snapshotter) flushRepairs(ctx context.Context) {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		_ = s.queue.catchUp(context.WithoutCancel(ctx)) // the queue tells of it when it cannot either
+		_ = s.queue.barrier(context.WithoutCancel(ctx)) // the queue tells of it when it cannot either
 	}()
 	select {
 	case <-told:

@@ -486,7 +486,7 @@ func TestAStandInForALayerThatIsGone(t *testing.T) {
 	s.pool.edit(func(state *fakeState) { delete(state.fs, s.base.Storage()+"/"+lowerChain) })
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	assert.Contains(t, s.log.String(), "destroyed by other hands")
-	assert.Empty(t, s.sn.index.strays)
+	assert.Empty(t, s.sn.index.residue)
 	s.requireInvariants()
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 func ownTemplates(c *Config) { c.OwnTemplates = true }
-func noRevive(c *Config)     { c.ReuseLayers = ReuseOff }
+func reuseOff(c *Config)     { c.ReuseLayers = ReuseOff }
 
 // pullChain pulls a chain of layers and answers the top one's name and how many
 // of them had to be unpacked.
@@ -230,7 +230,7 @@ func TestNamespaceOfWhatIsMounted(t *testing.T) {
 // there when it is committed.
 func TestNoRevive(t *testing.T) {
 	t.Parallel()
-	s := begin(t, settings(noRevive))
+	s := begin(t, settings(reuseOff))
 	for range 2 {
 		for _, ns := range []string{"default", "k8s.io"} {
 			_, unpacked := s.pullChain(ns, "", chain("a"), chain("b"))

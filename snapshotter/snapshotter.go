@@ -133,7 +133,7 @@ func newSnapshotter(pool Pool, config Config) *Snapshotter {
 	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held, changes: newClass(), looks: newClass()}
 	s.mounts.kept = make(map[string]io.Closer)
 	s.queue.wake = make(chan struct{}, 1)
-	s.index.owed = s.queue.poke
+	s.index.onGarbage = s.queue.poke
 	s.background.wake = make(chan struct{}, 1)
 	return s
 }

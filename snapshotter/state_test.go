@@ -144,7 +144,7 @@ func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
 
 			offline := newSnapshotter(s.pool, s.config())
 			may := goes || entry.State == StateCached // which the list says when to go
-			assert.Equal(t, may, offline.needed(list) == "", "offline: %q", offline.needed(list))
+			assert.Equal(t, may, offline.whyKeep(list) == "", "offline: %q", offline.whyKeep(list))
 
 			before := list[0].Props
 			s.start()
