@@ -12,16 +12,16 @@ import (
 //go:embed lua/apply.lua
 var applyScript string
 
-// Apply carries out ops in order. When it answers an error of a kind, nothing
-// of them is left; when the machine dies, the pool holds all of them or none.
+// Apply carries out ops in order. If it returns an error with a kind, none of them is
+// left. If the machine crashes, the pool has all of them or none.
 //
-// Two things can leave a first part of the list. A list with a clone takes
-// several transactions where channel programs cannot clone (below 2.4), and
-// everywhere when it has a Quota; a crash may come before a clone, after it, or
-// before the properties behind it. And on every release a program whose process
-// is killed while it waits for its txg is stopped by the kernel between any two
-// ops; an error then has no kind. Callers order their lists so that each first
-// part can be told from the whole.
+// Two things can leave a first part of the list. A list with a clone takes several
+// transactions if channel programs cannot clone (below 2.4), and on every release if
+// it has a Quota: a crash may happen before a clone, after it, or before the
+// properties that follow it. And on every release the kernel stops a program whose
+// process is killed while it waits for its txg, possibly between any two ops; that
+// error has no kind. Callers order their lists so that each first part is
+// recognizable.
 func (c *Client) Apply(ctx context.Context, ops ...Op) error {
 	if len(ops) == 0 {
 		return nil
@@ -34,7 +34,7 @@ func (c *Client) Apply(ctx context.Context, ops ...Op) error {
 			return err
 		}
 	}
-	// From here on the outcome is wanted even if the caller no longer is.
+	// From here on the outcome is needed even if the caller no longer waits.
 	ctx = context.WithoutCancel(ctx)
 	if c.clones && !slices.ContainsFunc(ops, Op.native) {
 		return c.applyProgram(ctx, ops)
@@ -42,8 +42,8 @@ func (c *Client) Apply(ctx context.Context, ops ...Op) error {
 	return c.applySteps(ctx, ops)
 }
 
-// sameTxg is how often a list is tried whose snapshot another one of the same
-// file system, taken by whoever, shares a txg with: ZFS refuses the second.
+// sameTxgAttempts is how often a list is tried if another snapshot of the same file
+// system is in the same txg: ZFS refuses the second snapshot.
 const sameTxgAttempts = 3
 
 func (c *Client) applyProgram(ctx context.Context, ops []Op) (err error) {
@@ -55,14 +55,14 @@ func (c *Client) applyProgram(ctx context.Context, ops []Op) (err error) {
 	return err
 }
 
-var errSameTxg = fmt.Errorf("%w: another snapshot of it was taken in the same moment", ErrBusy)
+var errSameTxg = fmt.Errorf("%w: another snapshot of it was taken in the same transaction group", ErrBusy)
 
 func (c *Client) applyOnce(ctx context.Context, ops []Op) error {
 	return c.runOps(ctx, string(ops[0].verb), ops)
 }
 
-// Mark sets a user property of a file system, or takes it away where value is
-// empty: what Apply does with a Set or an Inherit, under a name of its own.
+// Mark sets a user property of a file system, or removes it if value is empty. It does
+// what Apply does with a Set or an Inherit, with an op name of its own.
 func (c *Client) Mark(ctx context.Context, filesystem, prop, value string) error {
 	op := Set(filesystem, prop, value)
 	if value == "" {
@@ -77,7 +77,7 @@ func (c *Client) Mark(ctx context.Context, filesystem, prop, value string) error
 	return c.runOps(context.WithoutCancel(ctx), "mark", []Op{op})
 }
 
-// runOps carries ops out in one channel program.
+// runOps carries out ops in one channel program.
 func (c *Client) runOps(ctx context.Context, op string, ops []Op) error {
 	var argv []string
 	for _, op := range ops {
@@ -102,19 +102,19 @@ func opError(v verb, name string, errno syscall.Errno) error {
 	return errnoError(string(v), name, errno)
 }
 
-// applySteps cuts ops at each clone: what lies between clones is a program, a
-// clone takes the properties directly behind it along. When a step fails, what
-// earlier steps made is destroyed, last first.
+// applySteps splits ops at each clone: the ops between clones are one program, and a
+// clone includes the properties that follow it. If a step fails, applySteps destroys
+// what the earlier steps created, last first.
 func (c *Client) applySteps(ctx context.Context, ops []Op) error {
-	var made []string
+	var created []string
 	for len(ops) > 0 {
 		n, err := c.applyStep(ctx, ops)
 		if err != nil {
-			return errors.Join(err, c.rollback(ctx, made))
+			return errors.Join(err, c.rollback(ctx, created))
 		}
 		for _, op := range ops[:n] {
 			if op.verb == verbClone || op.verb == verbSnapshot {
-				made = append(made, op.name)
+				created = append(created, op.name)
 			}
 		}
 		ops = ops[n:]
@@ -122,7 +122,7 @@ func (c *Client) applySteps(ctx context.Context, ops []Op) error {
 	return nil
 }
 
-// applyStep does the first step of ops and answers how many of them it was.
+// applyStep carries out the first step of ops and returns the number of its ops.
 func (c *Client) applyStep(ctx context.Context, ops []Op) (int, error) {
 	if clone := ops[0]; clone.verb == verbClone {
 		props := make(map[string]string)
@@ -139,8 +139,8 @@ func (c *Client) applyStep(ctx context.Context, ops []Op) (int, error) {
 	return n, c.applyProgram(ctx, ops[:n])
 }
 
-// takeBackScript destroys file systems and snapshots in the given order and
-// answers the first failure, together with the name.
+// rollbackScript destroys file systems and snapshots in the given order and returns
+// the first error with its dataset.
 const rollbackScript = `
 args = ...
 local first = { errno = 0, name = "" }
@@ -153,20 +153,20 @@ for _, name in ipairs(args["argv"]) do
 end
 return first`
 
-// takeBack destroys what was made. It runs only inside the call that made it,
-// so nothing else can have come to depend on it.
-func (c *Client) rollback(ctx context.Context, made []string) error {
-	if len(made) == 0 {
+// rollback destroys what a call created. It runs only inside that call, so nothing can
+// depend on it yet.
+func (c *Client) rollback(ctx context.Context, created []string) error {
+	if len(created) == 0 {
 		return nil
 	}
-	made = slices.Clone(made)
-	slices.Reverse(made)
+	created = slices.Clone(created)
+	slices.Reverse(created)
 	const op = "roll back"
-	result, err := c.driver.program(ctx, op, made[0], rollbackScript, readWrite, made)
+	result, err := c.driver.program(ctx, op, created[0], rollbackScript, readWrite, created)
 	if err != nil {
 		return err
 	}
-	errno, err := result.errno(op, made[0])
+	errno, err := result.errno(op, created[0])
 	if err == nil && errno != 0 {
 		err = errnoError(op, result.text("name"), errno)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// commitOf is what a commit does.
+// commitOf returns the ops of a commit.
 func commitOf(pool string) []Op {
 	return []Op{
 		Snapshot(pool + "/run@x"), Clone(pool+"/run@x", pool+"/tpl"), Promote(pool+"/tpl", pool+"/run"),
@@ -19,7 +19,7 @@ func commitOf(pool string) []Op {
 	}
 }
 
-func TestApplyIsOneProgramWhereProgramsClone(t *testing.T) {
+func TestApplyIsOneProgramIfProgramsClone(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, done)
 	require.NoError(t, f.client(true).Apply(t.Context(), commitOf(f.pool)...))
@@ -36,8 +36,8 @@ func TestApplyIsOneProgramWhereProgramsClone(t *testing.T) {
 	}, programWords(t, f, calls[0]))
 }
 
-// A command line is for every user of the machine to see: nothing that a client says is
-// on one, and a property is what the client made it, whatever characters are in it.
+// A command line is visible to every user of the machine, so no property is on one. A
+// property keeps its value, whatever characters it has.
 func TestNoPropertyIsOnACommandLine(t *testing.T) {
 	t.Parallel()
 	for _, clones := range []bool{true, false} {
@@ -65,8 +65,8 @@ func TestNoPropertyIsOnACommandLine(t *testing.T) {
 	}
 }
 
-// Whatever bytes an argument has, the script has them.
-func TestArgumentsOfAScript(t *testing.T) {
+// A script receives arguments with any bytes unchanged.
+func TestScriptHasItsArguments(t *testing.T) {
 	t.Parallel()
 	var all []byte
 	for c := range 256 {
@@ -82,7 +82,7 @@ func TestArgumentsOfAScript(t *testing.T) {
 	assert.Equal(t, argv, found)
 }
 
-func TestApplyRunsNothingForWhatItRefuses(t *testing.T) {
+func TestApplyRunsNothingForInvalidOps(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, done)
 	for _, clones := range []bool{true, false} {
@@ -98,21 +98,21 @@ func TestApplyRunsNothingForWhatItRefuses(t *testing.T) {
 	assert.Empty(t, f.calls(t))
 }
 
-func TestApplyAnswersWhatTheProgramSays(t *testing.T) {
+func TestApplyReturnsTheErrorOfTheProgram(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		result result
 		kind   error
 		text   string
 	}{
-		"exists":       {result{Out: `{"return":{"errno":17,"op":"clone","name":"POOL/tpl"}}`}, ErrExists, "zfs clone pool"},
-		"out of space": {result{Out: `{"return":{"errno":28,"op":"snapshot","name":"POOL/run@x"}}`}, ErrNoSpace, "zfs snapshot pool"},
-		"odd errno":    {result{Out: `{"return":{"errno":34,"op":"set","name":"POOL/tpl"}}`}, nil, "zfs set pool"},
-		"no JSON":      {result{Out: "Channel program fully executed.\n"}, nil, "not JSON"},
-		"cut JSON":     {result{Out: `{"return":{"err`}, nil, "not JSON"},
-		"odd JSON":     {result{Out: `{"return":{"errno":"many"}}`}, nil, "unexpected answer"},
-		"no errno":     {result{Out: `{"return":{}}`}, nil, "unexpected answer"},
-		"a list":       {result{Out: `{"return":[1,2]}`}, nil, "unexpected answer"},
+		"exists":         {result{Out: `{"return":{"errno":17,"op":"clone","name":"POOL/tpl"}}`}, ErrExists, "zfs clone pool"},
+		"out of space":   {result{Out: `{"return":{"errno":28,"op":"snapshot","name":"POOL/run@x"}}`}, ErrNoSpace, "zfs snapshot pool"},
+		"odd errno":      {result{Out: `{"return":{"errno":34,"op":"set","name":"POOL/tpl"}}`}, nil, "zfs set pool"},
+		"no JSON":        {result{Out: "Channel program fully executed.\n"}, nil, "not JSON"},
+		"truncated JSON": {result{Out: `{"return":{"err`}, nil, "not JSON"},
+		"odd JSON":       {result{Out: `{"return":{"errno":"many"}}`}, nil, "unexpected result"},
+		"no errno":       {result{Out: `{"return":{}}`}, nil, "unexpected result"},
+		"a list":         {result{Out: `{"return":[1,2]}`}, nil, "unexpected result"},
 		"Lua's error": {result{Status: 1, Err: "Channel program execution failed:\n[string \"channel program\"]:5: attempt to index a nil value\n"},
 			nil, "attempt to index"},
 		"not root": {result{Status: 1, Err: "Channel program execution failed:\nPermission denied. Channel programs must be run as root.\n"}, ErrPermission, ""},
@@ -128,8 +128,8 @@ func TestApplyAnswersWhatTheProgramSays(t *testing.T) {
 	}
 }
 
-// Below 2.4 what lies between clones is a program and a clone a command.
-func TestApplyInSteps(t *testing.T) {
+// Below 2.4 the ops between clones are a program, and a clone is a command.
+func TestApplyTakesStepsIfProgramsDoNotClone(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, done, result{Match: "^clone"})
 	p := f.pool
@@ -139,56 +139,56 @@ func TestApplyInSteps(t *testing.T) {
 	require.Len(t, calls, 6)
 	assert.Equal(t, []string{"snapshot", p + "/run@x", "", "", ""}, programWords(t, f, calls[0]))
 	assert.Equal(t, []string{"clone", p + "/run@x", p + "/tpl"}, calls[1].Args)
-	assert.Len(t, programWords(t, f, calls[2]), 3*5, "promote, record and trash mark together")
+	assert.Len(t, programWords(t, f, calls[2]), 3*5, "promote, record and garbage mark are one program")
 	assert.Equal(t, []string{"clone", p + "/tpl@x", p + "/next"}, calls[3].Args)
 	assert.Equal(t, []string{"set", p + "/next", "", "a:b", "1 -o x", "set", p + "/next", "", "a:c", "2"}, programWords(t, f, calls[4]),
-		"the properties of a clone come directly behind it")
+		"the properties of a clone are set directly after it")
 	assert.Equal(t, []string{"set", p + "/tpl", "", "a:d", "3"}, programWords(t, f, calls[5]))
 }
 
-// Whichever step fails, what the steps before it made is destroyed, last first.
-func TestApplyInStepsTakesBack(t *testing.T) {
+// If a step fails, what the steps before it created is destroyed, last first.
+func TestApplyInStepsRollsBack(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		answers []result
-		taken   []string
-		kind    error
-		text    string
+		results   []result
+		destroyed []string
+		kind      error
+		text      string
 	}{
 		"the snapshot fails": {[]result{{Match: "^program", Out: `{"return":{"errno":28}}`}}, nil, ErrNoSpace, ""},
 		"the clone fails": {[]result{done, {Match: "^clone", Status: 1, Err: "cannot create 'x': dataset already exists\n"}},
 			[]string{"/run@x"}, ErrExists, ""},
 		"the promote fails": {[]result{{Match: "promote", Out: `{"return":{"errno":28,"op":"promote"}}`}, done, {Match: "^clone"}},
 			[]string{"/tpl", "/run@x"}, ErrNoSpace, ""},
-		"and one stays": {[]result{{Match: "promote", Out: `{"return":{"errno":28}}`},
+		"and the rollback fails": {[]result{{Match: "promote", Out: `{"return":{"errno":28}}`},
 			{Match: " - POOL/tpl POOL/run@x$", Out: `{"return":{"errno":16,"name":"POOL/tpl"}}`}, done, {Match: "^clone"}},
 			[]string{"/tpl", "/run@x"}, nil, "busy"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			f := newFake(t, c.answers...)
+			f := newFake(t, c.results...)
 			err := f.client(false).Apply(t.Context(), commitOf(f.pool)...)
 			require.ErrorContains(t, err, c.text)
 			if c.kind != nil {
 				assertKind(t, c.kind, err)
 			}
-			var taken []string
+			var destroyed []string
 			for _, call := range f.calls(t) {
 				if call.Stdin != rollbackScript {
 					continue
 				}
 				for _, name := range programWords(t, f, call) {
-					taken = append(taken, strings.TrimPrefix(name, f.pool))
+					destroyed = append(destroyed, strings.TrimPrefix(name, f.pool))
 				}
 			}
-			assert.Equal(t, c.taken, taken)
+			assert.Equal(t, c.destroyed, destroyed)
 		})
 	}
 }
 
-// A quota is a native property, which no channel program sets: the clone takes
-// it along.
-func TestApplyWithAQuota(t *testing.T) {
+// A quota is a native property, which channel programs cannot set: the clone includes
+// it.
+func TestApplySetsAQuotaWithTheClone(t *testing.T) {
 	t.Parallel()
 	for _, clones := range []bool{true, false} {
 		f := newFake(t, done, result{Match: "^clone"})
@@ -213,8 +213,8 @@ func TestApplyWithAQuota(t *testing.T) {
 	}
 }
 
-// A transaction cannot be taken back: Apply goes on to its end.
-func TestApplyGoesOnWithoutItsCaller(t *testing.T) {
+// A transaction cannot be cancelled: Apply continues after its context has ended.
+func TestApplyIgnoresCancellation(t *testing.T) {
 	t.Parallel()
 	for _, clones := range []bool{true, false} {
 		f := newFake(t, done, result{Match: "^clone"})
@@ -225,7 +225,7 @@ func TestApplyGoesOnWithoutItsCaller(t *testing.T) {
 	}
 }
 
-// A question may be given up, also while the command hangs.
+// A listing can be cancelled, even while the command hangs.
 func TestListEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "^list", Hang: true})

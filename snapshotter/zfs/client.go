@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// Choice says how a client talks to ZFS.
+// Choice is how a client calls ZFS.
 type Choice string
 
 const (
-	// Auto is Native where the module's release is known and passes a
-	// self-test, else Command.
+	// Auto is Native if the release of the module is supported and passes a self-test,
+	// and Command otherwise.
 	Auto Choice = "auto"
 	// Native calls the kernel module.
 	Native Choice = "native"
@@ -21,35 +21,35 @@ const (
 	Command Choice = "command"
 )
 
-// Check refuses a word that is no choice.
+// Check returns an error for an unknown choice.
 func (c Choice) Check() error {
 	switch c {
 	case Auto, Native, Command:
 		return nil
 	}
-	return fmt.Errorf("%q is none of %s, %s, %s", string(c), Auto, Native, Command)
+	return fmt.Errorf("unknown choice %q: use %s, %s or %s", string(c), Auto, Native, Command)
 }
 
-// Client speaks to the ZFS of this machine. It is safe for use by any number of
+// Client calls the ZFS of this machine. It is safe for use by any number of
 // goroutines.
 type Client struct {
 	pool   string
-	prefix string // of the user properties that are listed
+	prefix string // of the listed user properties
 	driver driver
-	// clones tells whether channel programs can clone (2.4 and later).
+	// clones is true if channel programs can clone (2.4 and later).
 	clones bool
-	// readOnly reports that the pool is imported read-only.
+	// readOnly is true if the pool is imported read-only.
 	readOnly bool
 	kind     Choice
-	why      error
+	whyNot   error // why Auto did not choose Native
 	watch    func(point string)
 }
 
-// Open returns a client for the pool that filesystem lies in, after finding out what this
-// release of ZFS can do. The native client tries itself on filesystem, which need not
-// exist yet. Listings hold user properties whose names begin with prefix.
-// It fails with ErrUnavailable where there is no ZFS, or not the one that was
-// chosen, and with ErrNotFound where there is no such pool.
+// Open returns a client for the pool of filesystem, after probing the release of ZFS.
+// The native client runs its self-test on filesystem, which need not exist. Listings
+// have the user properties whose names begin with prefix. Open fails with
+// ErrUnavailable if ZFS, or the chosen client, is not available, and with ErrNotFound
+// if the pool does not exist.
 func Open(ctx context.Context, filesystem, prefix string, choice Choice) (*Client, error) {
 	if err := checkFilesystem("open", filesystem); err != nil {
 		return nil, err
@@ -78,24 +78,23 @@ func (c *Client) choose(ctx context.Context, filesystem string, choice Choice) e
 		if choice == Native {
 			return err
 		}
-		c.why = err
+		c.whyNot = err
 	}
 	c.kind, c.driver = Command, &commands{pool: c.pool}
 	return nil
 }
 
-// Kind answers what the client talks to ZFS by, Native or Command, and where
-// Auto did not come to Native, why.
-func (c *Client) Kind() (Choice, error) { return c.kind, c.why }
+// Kind returns how the client calls ZFS, Native or Command, and why Auto did not
+// choose Native.
+func (c *Client) Kind() (Choice, error) { return c.kind, c.whyNot }
 
-// Close ends the client. No other method may be under way.
+// Close closes the client. No other method may be running.
 func (c *Client) Close() error { return c.driver.close() }
 
-// Hold hands file to every command that is run from now on, for as long as it
-// runs. A command outlives a process that is killed; a lock on the file then
-// does so too, and nobody else begins before it has ended. (A native call has
-// no need of it: the kernel closes a process's files after its last call.)
-// Call it before any other method is used.
+// Hold passes file to every command that the client runs from now on. A command
+// outlives a process that is killed; so does a lock on the file, and the next process
+// waits for the command. Native calls do not need that: the kernel closes the files of
+// a process after its last call. Hold must be called before any other method.
 func (c *Client) Hold(file *os.File) {
 	switch d := c.unwatched().(type) {
 	case *commands:
@@ -105,15 +104,15 @@ func (c *Client) Hold(file *os.File) {
 	}
 }
 
-// Watch has fn called before and after every call to ZFS, with a word for it
-// such as "before program commit". Tests stop the process there.
+// Watch makes the client call fn before and after every call to ZFS, with a name such
+// as "before program commit". Tests stop the process there.
 func (c *Client) Watch(fn func(point string)) {
 	c.watch = fn
 	c.driver = watched{driver: c.driver, at: fn}
 }
 
-// probe runs a program that changes nothing and waits for no txg. It finds out
-// whether clones are there, and fails where the pool or the module is not. In a pool
+// probe runs a program that changes nothing and waits for no txg. It finds out whether
+// programs can clone, and fails if the pool or the module is not available. In a pool
 // that is imported read-only the kernel runs no program.
 func (c *Client) probe(ctx context.Context) error {
 	const script = `return { clone = zfs.sync.clone ~= nil }`
@@ -126,19 +125,19 @@ func (c *Client) probe(ctx context.Context) error {
 	return err
 }
 
-// ReadOnly reports whether the pool is imported read-only. Nothing in it changes then, and
-// what changes something fails with ErrReadOnly.
+// ReadOnly reports whether the pool is imported read-only. Every change of it fails
+// with ErrReadOnly.
 func (c *Client) ReadOnly() bool { return c.readOnly }
 
-// AtomicClone tells whether a clone and its properties are one transaction.
-// Where they are not, a crash can leave a clone without its properties.
+// AtomicClone reports whether a clone and its properties are one transaction. If not,
+// a crash can leave a clone without its properties.
 func (c *Client) AtomicClone() bool { return c.clones }
 
-// inPool refuses a name outside the client's pool: a channel program runs in
-// one pool, and a name elsewhere is a mistake worth a clear word.
+// inPool returns an error for a name outside of the client's pool, in which alone a
+// channel program runs.
 func (c *Client) inPool(op, name string) error {
 	if name == c.pool || strings.HasPrefix(name, c.pool+"/") {
 		return nil
 	}
-	return &Error{Op: op, Dataset: name, Kind: ErrInvalid, Detail: fmt.Sprintf("not in pool %s", c.pool)}
+	return &Error{Op: op, Dataset: name, Kind: ErrInvalid, Detail: "not in pool " + c.pool}
 }

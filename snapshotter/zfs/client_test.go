@@ -12,18 +12,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOpenFindsOutWhatProgramsCan(t *testing.T) {
+func TestOpenProbesWhetherProgramsClone(t *testing.T) {
 	t.Parallel()
 	for out, clones := range map[string]bool{`{"return":{"clone":true}}`: true, `{"return":{"clone":false}}`: false, `{"return":{}}`: false} {
 		f := newFake(t, result{Match: "^program", Out: out})
 		c, err := Open(t.Context(), f.pool, "zfstpl:", Auto)
 		require.NoError(t, err)
 		assert.Equal(t, clones, c.AtomicClone(), out)
-		assert.Contains(t, f.calls(t)[0].Args, "-n", "asks without a txg")
+		assert.Contains(t, f.calls(t)[0].Args, "-n", "the probe waits for no txg")
 	}
 }
 
-func TestOpenRefuses(t *testing.T) {
+func TestOpenReturnsErrorsWithKinds(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "^program", Status: 1, Err: "cannot open 'x': no such pool\n"})
 	_, err := Open(t.Context(), f.pool, "zfstpl:", Auto)
@@ -41,9 +41,9 @@ func TestOpenRefuses(t *testing.T) {
 	assert.Error(t, err)
 }
 
-func TestCreate(t *testing.T) {
+func TestCreateSetsPropertiesAndMountsNothing(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, result{Match: "/there$", Status: 1, Err: "cannot create 'x': dataset already exists\n"}, result{Match: "^create|^mount"})
+	f := newFake(t, result{Match: "/exists$", Status: 1, Err: "cannot create 'x': dataset already exists\n"}, result{Match: "^create|^mount"})
 	c := f.client(true)
 	require.NoError(t, c.Create(t.Context(), f.pool+"/a", map[string]string{"mountpoint": "/a b", "a:b": "-x", "atime": "off"}))
 	require.NoError(t, c.Create(t.Context(), f.pool+"/b", nil))
@@ -53,11 +53,11 @@ func TestCreate(t *testing.T) {
 	assert.Equal(t, []string{"create", "-u", "-o", "a:b=-x", "-o", "atime=off", "-o", "mountpoint=/a b", f.pool + "/a"}, calls[0].Args)
 	assert.Equal(t, []string{"create", "-u", f.pool + "/b"}, calls[1].Args)
 	assert.Equal(t, []string{"mount", f.pool + "/b"}, calls[2].Args)
-	assertKind(t, ErrExists, c.Create(t.Context(), f.pool+"/there", nil))
+	assertKind(t, ErrExists, c.Create(t.Context(), f.pool+"/exists", nil))
 }
 
-// Whatever the method, a bad name reaches no command.
-func TestBadNamesReachNoCommand(t *testing.T) {
+// No method passes an invalid name to a command.
+func TestInvalidNamesReachNoCommand(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "."})
 	c := f.client(true)
@@ -79,8 +79,8 @@ func TestBadNamesReachNoCommand(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// On a machine without ZFS, and with a name nobody has, there is nothing to
-// mount; what matters is that the error says on what.
+// Without ZFS, or with a name that does not exist, the mount fails, and the error
+// names the dataset.
 func TestMountErrorsNameTheDataset(t *testing.T) {
 	t.Parallel()
 	c := &Client{pool: "nosuchpool", driver: &commands{pool: "nosuchpool"}}
@@ -92,8 +92,8 @@ func TestMountErrorsNameTheDataset(t *testing.T) {
 	assert.ErrorIs(t, second(c.Objects(ctx, "nosuchpool/a")), context.Canceled)
 }
 
-// A command outlives a daemon that is killed: it keeps the daemon's lock until
-// it ends. A client that is watched, as in the crash tests, hands it on too.
+// A command outlives a daemon that is killed, and keeps the daemon's lock until it
+// ends. So does the command of a watched client, as in the crash tests.
 func TestCommandsHoldTheLock(t *testing.T) {
 	t.Parallel()
 	for _, watched := range []bool{false, true} {

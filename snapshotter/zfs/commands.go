@@ -20,14 +20,13 @@ import (
 // commands is the driver that runs the zfs command.
 type commands struct {
 	pool string
-	held *os.File
+	held *os.File // see Hold
 }
 
 // waitDelay bounds how long a killed command may keep its pipes open.
 const waitDelay = 5 * time.Second
 
-// run executes the zfs command and answers what it wrote. op and dataset are for
-// the error.
+// run runs the zfs command and returns its output. op and dataset are for the error.
 func (c *commands) run(ctx context.Context, op, dataset string, stdin io.Reader, args ...string) ([]byte, error) {
 	return c.exec(ctx, "zfs", op, dataset, stdin, args...)
 }
@@ -35,10 +34,10 @@ func (c *commands) run(ctx context.Context, op, dataset string, stdin io.Reader,
 func (c *commands) exec(ctx context.Context, program, op, dataset string, stdin io.Reader, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)
-	// Messages are classified by their text, which only the C locale fixes.
+	// Messages are classified by their text, which is fixed in the C locale only.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "LANGUAGE=C")
-	// A signal to our process group, such as Ctrl-C, is for us. A command that
-	// it ended would leave part of its work.
+	// A signal to our process group, such as Ctrl-C, must not end the command,
+	// which would leave part of its work.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
 	if c.held != nil {
@@ -78,8 +77,9 @@ func (c *commands) program(ctx context.Context, op, dataset, script string, m mo
 	return result, nil
 }
 
-// withArguments returns a script that has its arguments in itself. A command line is for
-// every user of the machine to see, and the labels of snapshots are among the arguments.
+// withArguments returns a script that contains its arguments. A command line is
+// visible to every user of the machine, and the arguments include the labels of
+// snapshots.
 func withArguments(script string, argv []string) string {
 	var b strings.Builder
 	b.WriteString("local function script(...)\n" + script + "\nend\nreturn script({ argv = {\n")
@@ -90,7 +90,7 @@ func withArguments(script string, argv []string) string {
 	return b.String()
 }
 
-// luaString is a literal of Lua, printable ASCII on one line.
+// luaString returns a string literal of Lua, in printable ASCII on one line.
 func luaString(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -105,21 +105,21 @@ func luaString(s string) string {
 	return b.String()
 }
 
-// readAnswer reads what 'zfs program -j' prints. An empty table comes back as
-// an empty object or not at all.
+// parseResult parses the output of 'zfs program -j'. An empty table is printed as an
+// empty object or not at all.
 func parseResult(out []byte) (table, error) {
 	dec := json.NewDecoder(bytes.NewReader(out))
 	dec.UseNumber()
 	var result struct{ Return any }
 	if err := dec.Decode(&result); err != nil {
-		return nil, fmt.Errorf("the channel program's answer is not JSON: %w", err)
+		return nil, fmt.Errorf("the result of the channel program is not JSON: %w", err)
 	}
 	if result.Return == nil {
 		return table{}, nil
 	}
 	t, ok := fromJSON(result.Return).(table)
 	if !ok {
-		return nil, errors.New("unexpected answer of the channel program: it is no table")
+		return nil, errors.New("unexpected result of the channel program: not a table")
 	}
 	return t, nil
 }
@@ -143,8 +143,8 @@ func fromJSON(value any) any {
 	}
 }
 
-// clone gives native properties to the command and sets those of users by a program:
-// the command line is for every user of the machine to see.
+// clone passes native properties to the command and sets user properties by a program,
+// because a command line is visible to every user of the machine.
 func (c *commands) clone(ctx context.Context, snapshot, name string, props map[string]string) error {
 	native := maps.Clone(props)
 	maps.DeleteFunc(native, func(prop, _ string) bool { return strings.Contains(prop, ":") })
@@ -168,7 +168,7 @@ func (c *commands) clone(ctx context.Context, snapshot, name string, props map[s
 	return err
 }
 
-// errno runs a program that returns an errno and the name that it is about.
+// errno runs a program that returns an errno for the dataset.
 func (c *commands) errno(ctx context.Context, op, dataset, script string, argv []string) error {
 	found, err := c.program(ctx, op, dataset, script, readWrite, argv)
 	if err != nil {
@@ -219,7 +219,7 @@ func (c *commands) space(ctx context.Context, filesystem string) (Space, error) 
 	}
 	var s Space
 	if n, err := fmt.Sscanf(string(out), "%d\n%d\n%d\n%d\n", &s.Used, &s.Referenced, &s.Available, &s.Quota); n != 4 || err != nil {
-		return Space{}, &Error{Op: "space", Dataset: filesystem, Detail: fmt.Sprintf("unexpected answer %q", out)}
+		return Space{}, &Error{Op: "space", Dataset: filesystem, Detail: fmt.Sprintf("unexpected output %q", out)}
 	}
 	return s, nil
 }
@@ -244,7 +244,7 @@ func (c *commands) poolState(ctx context.Context) (PoolState, error) {
 		}
 	}
 	if err != nil {
-		return PoolState{}, &Error{Op: "state", Dataset: c.pool, Detail: fmt.Sprintf("unexpected answer %q", out)}
+		return PoolState{}, &Error{Op: "state", Dataset: c.pool, Detail: fmt.Sprintf("unexpected output %q", out)}
 	}
 	return s, nil
 }
@@ -276,7 +276,7 @@ func (c *commands) properties(ctx context.Context, filesystem string, names []st
 
 func (c *commands) close() error { return nil }
 
-// lines splits a command's output into lines of tab-separated fields.
+// lines splits the output of a command into lines of tab-separated fields.
 func lines(out []byte) [][]string {
 	var rows [][]string
 	for line := range strings.Lines(string(out)) {

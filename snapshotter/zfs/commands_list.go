@@ -14,8 +14,8 @@ import (
 var propertiesScript string
 
 // listed are the native properties of a listing. None of them makes ZFS open a
-// snapshot, which would walk all its clones; and 'zfs get all' takes a third of
-// a second for each file system in the emulated testbed, these take little.
+// snapshot, which would walk all its clones. In the emulated testbed 'zfs get all'
+// takes 0.3 s for each file system; these properties take little.
 var listed = []string{"name", "origin", "guid", "createtxg", "creation", "used", "referenced", "mountpoint"}
 
 func (c *commands) list(ctx context.Context, root, prefix string) ([]Dataset, error) {
@@ -37,7 +37,7 @@ func (c *commands) list(ctx context.Context, root, prefix string) ([]Dataset, er
 		if err != nil {
 			return nil, &Error{Op: "list", Dataset: root, Detail: err.Error()}
 		}
-		// The program sees one moment, behind the command: what it did not find is gone.
+		// The program runs after the command: what it did not find was destroyed.
 		found, ok := more[d.Name].(table)
 		if !ok {
 			continue
@@ -51,23 +51,23 @@ func (c *commands) list(ctx context.Context, root, prefix string) ([]Dataset, er
 	return list, nil
 }
 
-// takeProgram takes over what properties.lua found on a file system.
+// takeProgram copies what properties.lua found on a file system.
 func (d *Dataset) takeProgram(found table) {
 	d.Props = make(map[string]string)
 	props := found.table("props")
 	for name := range props {
 		d.Props[name] = props.text(name)
 	}
-	snapshots := found.table("snapshots") // from numbers, which are text here, to full names
+	snapshots := found.table("snapshots") // full names by number, as text
 	for number := range snapshots {
 		d.Snapshots = append(d.Snapshots, strings.TrimPrefix(snapshots.text(number), d.Name+"@"))
 	}
 }
 
-// readDataset reads a row of the listed properties.
+// readDataset parses a row of the listed properties.
 func readDataset(row []string) (*Dataset, error) {
 	if len(row) != len(listed) {
-		return nil, fmt.Errorf("a row has %d columns instead of %d: %q", len(row), len(listed), row)
+		return nil, fmt.Errorf("a row has %d columns, not %d: %q", len(row), len(listed), row)
 	}
 	d := &Dataset{Name: row[0], Mountpoint: row[7]}
 	if row[1] != "-" {

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// listWithoutProgram finds what properties.lua finds, in the same form, and one entry for
-// each row of a listing: nothing goes away meanwhile. It is for a pool
+// listWithoutProgram finds what properties.lua finds, in the same form, with an entry
+// for each row of a listing, because nothing is destroyed meanwhile. It is for a pool
 // that is imported read-only, where the kernel runs no channel program. A value with a
-// line break can look like a property of another file system here; who may set such a
-// value may set that property as well.
+// line break can look like a property of another file system; a user who can set such
+// a value can also set that property.
 func (c *commands) listWithoutProgram(ctx context.Context, root, prefix string, rows [][]string) (table, error) {
 	out, err := c.run(ctx, "list", root, nil,
 		"get", "-Hp", "-r", "-t", "filesystem", "-s", "local,received", "-o", "name,property,value", "all", root)
@@ -39,7 +39,7 @@ func (c *commands) listWithoutProgram(ctx context.Context, root, prefix string, 
 	return found, nil
 }
 
-// below returns the table of that name, which it makes where there is none.
+// below returns the inner table with that name, which it creates if necessary.
 func (t table) below(name string) table {
 	inner, ok := t[name].(table)
 	if !ok {
@@ -49,7 +49,7 @@ func (t table) below(name string) table {
 	return inner
 }
 
-// printable returns a value that is printable ASCII, and "?" for any other.
+// printable returns value if it is printable ASCII, and "?" otherwise.
 func printable(value string) string {
 	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return "?"

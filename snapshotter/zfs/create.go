@@ -2,8 +2,8 @@ package zfs
 
 import "context"
 
-// Create makes a file system with native and user properties, and mounts nothing. It is
-// for setting up a base; clones inherit what they need from there.
+// Create creates a file system with native and user properties, and does not mount it.
+// It is for setting up a base; clones inherit their properties.
 func (c *Client) Create(ctx context.Context, filesystem string, props map[string]string) error {
 	if err := checkFilesystem("create", filesystem); err != nil {
 		return err
@@ -11,8 +11,8 @@ func (c *Client) Create(ctx context.Context, filesystem string, props map[string
 	return c.driver.create(ctx, filesystem, props)
 }
 
-// Mount mounts a file system where its mountpoint property says. One that is
-// mounted already stays so.
+// Mount mounts a file system at its mountpoint. Mounting a mounted file system
+// succeeds.
 func (c *Client) Mount(ctx context.Context, filesystem string) error {
 	if err := checkFilesystem("mount", filesystem); err != nil {
 		return err

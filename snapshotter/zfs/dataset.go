@@ -2,21 +2,21 @@ package zfs
 
 import "time"
 
-// Dataset is a file system as a listing found it.
+// Dataset is a file system in a listing.
 type Dataset struct {
 	Name       string
 	Origin     string // the snapshot it is a clone of, or ""
 	GUID       uint64
-	CreateTXG  uint64 // the transaction group that made it: the greater the younger
+	CreateTXG  uint64 // the transaction group that created it
 	Created    time.Time
-	Used       uint64 // bytes that would come back if it and its snapshots went
-	Refer      uint64 // bytes reachable from it, shared ones included
+	Used       uint64 // bytes that destroying it and its snapshots would free
+	Refer      uint64 // bytes that it refers to, including shared ones
 	Snapshots  []string
 	Mountpoint string
-	Props      map[string]string // user properties set here, not inherited ones; see List
+	Props      map[string]string // user properties that are set locally; see List
 }
 
-// HasSnapshot tells whether the dataset has a snapshot of that short name.
+// HasSnapshot reports whether the dataset has a snapshot with that short name.
 func (d Dataset) HasSnapshot(name string) bool {
 	for _, s := range d.Snapshots {
 		if s == name {

@@ -11,29 +11,27 @@ import (
 //go:embed lua/destroy.lua
 var destroyScript string
 
-// destroyBatch bounds a channel program: the pool's configuration lock is held
-// while it runs.
+// destroyBatch bounds the datasets of a channel program: the kernel holds the pool's
+// configuration lock while it runs.
 const destroyBatch = 50
 
-// What destroy.lua answers beside errnos.
+// What destroy.lua returns in addition to errnos.
 const (
 	codeHasClones    = 1001
 	codeForeign      = 1002
-	codeSnapshotLost = 2000 // is added to an errno
+	codeSnapshotLost = 2000 // added to an errno
 )
 
-// Destroy destroys file systems in the given order, each together with its
-// snapshot of the short name own, with those that Freeze took and nobody looks
-// at any more, and independently of the others. It never
-// destroys a clone's origin, a mounted file system, or one that has a snapshot
-// of any other name. What is not there counts as destroyed.
+// Destroy destroys file systems in the given order and independently of each other,
+// each with its snapshot of the short name own and its temporary snapshots that are
+// not in use. It never destroys the origin of a clone, a mounted file system, or one
+// with any other snapshot. A file system that does not exist counts as destroyed.
 //
-// It answers, for each file system that is still there, why: an *Error that
-// wraps ErrBusy, ErrHasClones, ErrForeign or another kind. One that is busy has its
-// snapshot still, unless it was written into or there was no room to take that
-// again: the error's Half says so. The second result
-// is not nil when the work could not be done at all; the first then holds what
-// is known so far.
+// The first result has an *Error for each file system that still exists, with ErrBusy,
+// ErrHasClones, ErrForeign or another kind. A busy file system keeps its snapshot,
+// unless it was written to or there was no space to take the snapshot again; then
+// SnapshotLost is set. The second result is an error of the operation as a whole; the
+// first then has what is known so far.
 func (c *Client) Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error) {
 	left := make(map[string]error)
 	for _, name := range filesystems {
@@ -80,14 +78,14 @@ func destroyError(name string, code int) error {
 		return &Error{Op: "destroy", Dataset: name, Kind: ErrHasClones}
 	case codeForeign:
 		return &Error{Op: "destroy", Dataset: name, Kind: ErrForeign,
-			Detail: fmt.Sprintf("destroy them (zfs list -t snapshot %s) or exclude the dataset from whatever takes them", name)}
+			Detail: fmt.Sprintf("'zfs list -t snapshot %s' lists them: destroy them, and exclude the dataset from the program that takes them", name)}
 	default:
 		return errnoError("destroy", name, syscall.Errno(code))
 	}
 }
 
-// DestroySnapshot destroys one snapshot that has no clones. One that is not
-// there counts as destroyed.
+// DestroySnapshot destroys one snapshot that has no clones. A snapshot that does not
+// exist counts as destroyed.
 func (c *Client) DestroySnapshot(ctx context.Context, snapshot string) error {
 	err := c.destroySnapshot(ctx, snapshot)
 	if errors.Is(err, ErrNotFound) {
@@ -96,7 +94,8 @@ func (c *Client) DestroySnapshot(ctx context.Context, snapshot string) error {
 	return err
 }
 
-// destroySnapshot is DestroySnapshot that fails with ErrNotFound where there is none.
+// destroySnapshot is DestroySnapshot, but fails with ErrNotFound if the snapshot does
+// not exist.
 func (c *Client) destroySnapshot(ctx context.Context, snapshot string) error {
 	if err := checkSnapshot("destroy", snapshot); err != nil {
 		return err
@@ -128,9 +127,9 @@ return { errno = err }`
 //go:embed lua/foreign.lua
 var foreignScript string
 
-// DestroyForeign destroys all snapshots of a file system but the one with the
-// short name own. Those that have clones, are mounted or held stay; the first
-// of them is the error.
+// DestroyForeign destroys all snapshots of a file system except the one with the short
+// name own. Snapshots that have clones, are mounted or held stay; the error is that of
+// the first of them.
 func (c *Client) DestroyForeign(ctx context.Context, own, filesystem string) error {
 	if err := checkSnapshot("destroy", filesystem+"@"+own); err != nil {
 		return err

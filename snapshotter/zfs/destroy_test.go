@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDestroyAnswersWhyWhatIsLeftIsLeft(t *testing.T) {
+func TestDestroyReturnsAnErrorForEachDatasetLeft(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "^program", Out: `{"return":{"POOL/a":1001,"POOL/b":1002,"POOL/c":16}}`})
 	p := f.pool
@@ -25,8 +25,8 @@ func TestDestroyAnswersWhyWhatIsLeftIsLeft(t *testing.T) {
 	assert.Equal(t, []string{"extracted", TemporaryPrefix, p + "/a", p + "/b", p + "/c", p + "/d"}, programWords(t, f, calls[0]), "in the order given")
 }
 
-// Lua's empty table is an empty object, or no answer at all.
-func TestDestroyOfAllLeavesNothing(t *testing.T) {
+// Lua's empty table is an empty object or no result at all.
+func TestDestroyAcceptsAnEmptyResult(t *testing.T) {
 	t.Parallel()
 	for _, out := range []string{`{"return":{}}`, `{}`, "{\n}\n"} {
 		f := newFake(t, result{Match: "^program", Out: out})
@@ -36,7 +36,7 @@ func TestDestroyOfAllLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestDestroyIsCutIntoBatches(t *testing.T) {
+func TestDestroyRunsInBatches(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "^program", Out: `{}`})
 	var names []string
@@ -55,7 +55,7 @@ func TestDestroyIsCutIntoBatches(t *testing.T) {
 	assert.Equal(t, names, all)
 }
 
-func TestDestroyRunsNothingForWhatItRefuses(t *testing.T) {
+func TestDestroyRunsNothingForInvalidNames(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "^program", Out: `{}`})
 	c := f.client(true)
@@ -71,18 +71,18 @@ func TestDestroyRunsNothingForWhatItRefuses(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = c.Destroy(ctx, "extracted", []string{f.pool + "/a"})
-	assert.ErrorIs(t, err, context.Canceled, "before the first batch it is not too late")
+	assert.ErrorIs(t, err, context.Canceled, "Destroy can be cancelled before the first batch")
 	assert.Empty(t, f.calls(t))
 }
 
-func TestDestroyThatCannotBeDone(t *testing.T) {
+func TestDestroyReturnsAnErrorOfTheProgram(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "^program", Status: 1, Err: "cannot open 'x': pool I/O is currently suspended\n"})
 	_, err := f.client(true).Destroy(t.Context(), "extracted", []string{f.pool + "/a"})
 	assertKind(t, ErrSuspended, err)
 }
 
-func TestDestroySnapshot(t *testing.T) {
+func TestDestroySnapshotReturnsErrorsWithKinds(t *testing.T) {
 	t.Parallel()
 	f := newFake(t,
 		result{Match: "@held$", Out: `{"return":{"errno":16}}`},
@@ -100,8 +100,8 @@ func TestDestroySnapshot(t *testing.T) {
 	assert.Empty(t, f.calls(t))
 }
 
-// As for Apply and Destroy, a name in another pool is a mistake.
-func TestDestroySnapshotStaysInItsPool(t *testing.T) {
+// A name in another pool is refused, as by Apply and Destroy.
+func TestDestroySnapshotRefusesOtherPools(t *testing.T) {
 	t.Parallel()
 	f, other := newFake(t, done), newFake(t, done)
 	assertKind(t, ErrInvalid, f.client(true).DestroySnapshot(t.Context(), other.pool+"/a@x"))

@@ -5,21 +5,21 @@ import (
 	"syscall"
 )
 
-// A driver is a way to call ZFS. There are two: native calls into the kernel
-// module, and the zfs command. Names and properties were checked before a
-// driver sees them, and its errors are *Error.
+// A driver is a way to call ZFS. There are two: native calls into the kernel module,
+// and the zfs command. The client has checked all names and properties before, and a
+// driver's errors are *Error.
 type driver interface {
-	// program runs a channel program in the client's pool and answers what it
-	// returned. dataset is for the error.
+	// program runs a channel program in the client's pool and returns its result.
+	// dataset is for the error.
 	program(ctx context.Context, op, dataset, script string, m mode, argv []string) (table, error)
 
-	// clone makes a clone with properties, native ones too. It is several
-	// transactions, user properties being the last; when one fails, the clone
-	// is taken back.
+	// clone creates a clone with native and user properties. It takes several
+	// transactions, the user properties last. If one fails, the clone is destroyed
+	// again.
 	clone(ctx context.Context, snapshot, name string, props map[string]string) error
 
-	// list answers root and every file system below it, with the user
-	// properties set there whose names begin with prefix.
+	// list returns root and every file system below it, with the user properties that
+	// are set there and whose names begin with prefix.
 	list(ctx context.Context, root, prefix string) ([]Dataset, error)
 
 	written(ctx context.Context, filesystem, snapshot string) (uint64, error)
@@ -27,11 +27,11 @@ type driver interface {
 	poolState(ctx context.Context) (PoolState, error)
 	waitFreed(ctx context.Context) error
 
-	// set sets native properties, and mounts and unmounts nothing.
+	// set sets native properties. It mounts and unmounts nothing.
 	set(ctx context.Context, filesystem string, props map[string]string) error
 
-	// The following set up a base. They run the command in both drivers: it
-	// knows every property there is, and how to mount.
+	// The following set up a base. They run the command in both drivers, because
+	// the command knows every property and how to mount.
 	create(ctx context.Context, filesystem string, props map[string]string) error
 	properties(ctx context.Context, filesystem string, names []string) (map[string]Property, error)
 	propertiesOf(ctx context.Context, filesystems, names []string) (map[string]map[string]Property, error)
@@ -42,8 +42,8 @@ type driver interface {
 	close() error
 }
 
-// mode tells whether a channel program may change the pool. A read-only one
-// waits for no txg.
+// mode is whether a channel program may change the pool. A read-only program waits for
+// no txg.
 type mode bool
 
 const (
@@ -51,15 +51,15 @@ const (
 	readWrite mode = true
 )
 
-// Limits of a channel program: the greatest the kernel allows. They are bounds,
-// not reservations.
+// Limits of a channel program: the largest that the kernel allows. They reserve
+// nothing.
 const (
 	maxInstructions = 100_000_000
 	maxMemory       = 100 << 20 // bytes
 )
 
-// table is a Lua table that a channel program returned. Its values are int64,
-// bool, string and table.
+// table is a Lua table that a channel program returned. Its values are int64, bool,
+// string and table.
 type table map[string]any
 
 func (t table) number(name string) (int64, bool) {
@@ -82,11 +82,11 @@ func (t table) table(name string) table {
 	return inner
 }
 
-// errno answers the field of that name of a program that always has it.
+// errno returns the field "errno", which the program always sets.
 func (t table) errno(op, dataset string) (syscall.Errno, error) {
 	n, ok := t.number("errno")
 	if !ok {
-		return 0, &Error{Op: op, Dataset: dataset, Detail: "unexpected answer of the channel program: it has no errno"}
+		return 0, &Error{Op: op, Dataset: dataset, Detail: "unexpected result of the channel program: no errno"}
 	}
 	return syscall.Errno(n), nil
 }

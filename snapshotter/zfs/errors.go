@@ -8,30 +8,31 @@ import (
 	"syscall"
 )
 
-// The kinds of failure. Errors from this package wrap exactly one of them, or
-// none where ZFS said something this package has no row for.
+// The kinds of errors. An error of this package wraps exactly one of them, or none
+// if the package does not know the error of ZFS.
 var (
 	ErrExists      = errors.New("already exists")
 	ErrNotFound    = errors.New("not found")
 	ErrBusy        = errors.New("busy")
 	ErrHasClones   = errors.New("has clones")
-	ErrForeign     = errors.New("has snapshots that are not ours")
+	ErrForeign     = errors.New("has foreign snapshots")
 	ErrNoSpace     = errors.New("pool is out of space")
 	ErrQuota       = errors.New("quota exceeded")
 	ErrPermission  = errors.New("permission denied")
 	ErrInvalid     = errors.New("invalid argument")
-	ErrSuspended   = errors.New("pool is suspended: 'zpool status' says why, 'zpool clear' resumes it when its disks are back")
+	ErrSuspended   = errors.New("pool is suspended: 'zpool status' shows why, and 'zpool clear' resumes it when its disks are available")
 	ErrUnavailable = errors.New("ZFS is not available")
 	ErrReadOnly    = errors.New("pool is imported read-only")
 )
 
 // Error is a failed operation on a dataset.
 type Error struct {
-	Op      string // what was tried: "clone", "destroy", …
-	Dataset string // on what
+	Op      string // "clone", "destroy", …
+	Dataset string
 	Kind    error  // one of the kinds above, or nil
-	Detail  string // what ZFS said, where it said more than the kind does
-	// Half is of a destroy: the dataset is there still, and its own snapshot is not.
+	Detail  string // the message of ZFS, if it says more than the kind
+	// SnapshotLost is set by Destroy: the dataset still exists, and its own snapshot
+	// was destroyed.
 	SnapshotLost bool
 }
 
@@ -44,14 +45,15 @@ func (e *Error) Error() string {
 		s += ": " + e.Detail
 	}
 	if e.SnapshotLost {
-		s += ", and its snapshot is gone: it was written into, or there was no room to take it again"
+		s += "; its snapshot was destroyed and could not be taken again, because the file system was modified or the pool is full"
 	}
 	return s
 }
 
 func (e *Error) Unwrap() error { return e.Kind }
 
-// kindOfErrno is the table for channel programs and system calls.
+// kindOfErrno returns the kind of an errno of a channel program or system call, or
+// nil.
 func kindOfErrno(errno syscall.Errno) error {
 	switch errno {
 	case syscall.EEXIST:
@@ -83,8 +85,8 @@ func errnoError(op, dataset string, errno syscall.Errno) *Error {
 	return e
 }
 
-// kindsOfMessage is the table for the commands, which exit with 1 for nearly
-// everything. The messages are those of LC_ALL=C; the first match counts.
+// kindsOfMessage has the kinds of the commands' messages: the exit status is 1 for
+// nearly everything. The messages are those of LC_ALL=C; the first match counts.
 var kindsOfMessage = []struct {
 	message *regexp.Regexp
 	kind    error
@@ -102,7 +104,7 @@ var kindsOfMessage = []struct {
 	{regexp.MustCompile(`invalid|too long|must be|bad `), ErrInvalid},
 }
 
-// quoted is a name in a message: what it says is not what happened.
+// quoted is a name in a message, which must not be taken for the message.
 var quoted = regexp.MustCompile(`'[^']*'`)
 
 func messageError(op, dataset, stderr string) *Error {

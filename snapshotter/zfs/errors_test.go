@@ -12,7 +12,7 @@ var allKinds = []error{
 	ErrExists, ErrNotFound, ErrBusy, ErrHasClones, ErrForeign, ErrNoSpace, ErrQuota, ErrPermission, ErrInvalid, ErrSuspended, ErrUnavailable,
 }
 
-// assertKind wants err to be of that kind and of no other; nil wants none.
+// assertKind asserts that err has that kind and no other, or none if kind is nil.
 func assertKind(t *testing.T, kind, err error) {
 	t.Helper()
 	for _, k := range allKinds {
@@ -55,7 +55,7 @@ func TestMessagesHaveKinds(t *testing.T) {
 		{"bad property list: invalid property 'x'\n", ErrInvalid},
 		{"Channel program execution failed:\nMemory limit exhausted.\n", nil},
 		{"internal error: Numerical result out of range\n", nil},
-		{"something nobody has seen before\n", nil},
+		{"an unknown message\n", nil},
 	} {
 		err := messageError("create", "tank/a", c.stderr)
 		assertKind(t, c.kind, err)
@@ -64,8 +64,8 @@ func TestMessagesHaveKinds(t *testing.T) {
 	}
 }
 
-// A dataset's own name is no message.
-func TestNamesInMessagesAreNoMessages(t *testing.T) {
+// The name of a dataset is not matched as a message.
+func TestNamesInMessagesAreIgnored(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		stderr string
@@ -91,7 +91,7 @@ func TestErrnosHaveKinds(t *testing.T) {
 		assertKind(t, kind, err)
 		assert.Contains(t, err.Error(), "zfs clone tank/a")
 		if kind == nil {
-			assert.Contains(t, err.Error(), errno.Error(), "what has no kind says what it is")
+			assert.Contains(t, err.Error(), errno.Error(), "an error without a kind has the text of the errno")
 		}
 	}
 }
@@ -101,16 +101,16 @@ func TestDestroyCodesHaveKinds(t *testing.T) {
 	for code, kind := range map[int]error{1001: ErrHasClones, 1002: ErrForeign, 16: ErrBusy, 28: ErrNoSpace, 9999: nil} {
 		assertKind(t, kind, destroyError("tank/a", code))
 	}
-	half := destroyError("tank/a", 2016)
-	assert.ErrorIs(t, half, ErrBusy)
-	assert.Equal(t, "zfs destroy tank/a: busy, and its snapshot is gone: it was written into, or there was no room to take it again", half.Error())
-	assert.Contains(t, destroyError("tank/a", 1002).Error(), "zfs list -t snapshot tank/a", "says what to do")
+	lost := destroyError("tank/a", 2016)
+	assert.ErrorIs(t, lost, ErrBusy)
+	assert.Equal(t, "zfs destroy tank/a: busy; its snapshot was destroyed and could not be taken again, because the file system was modified or the pool is full", lost.Error())
+	assert.Contains(t, destroyError("tank/a", 1002).Error(), "zfs list -t snapshot tank/a", "the error has the command")
 }
 
-func TestErrorText(t *testing.T) {
+func TestErrorTextHasKindAndDetail(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, "zfs list tank", (&Error{Op: "list", Dataset: "tank"}).Error())
 	assert.Equal(t, "zfs list tank: busy", (&Error{Op: "list", Dataset: "tank", Kind: ErrBusy}).Error())
-	assert.Equal(t, "zfs list tank: what", (&Error{Op: "list", Dataset: "tank", Detail: "what"}).Error())
-	assert.Equal(t, "zfs list tank: busy: what", (&Error{Op: "list", Dataset: "tank", Kind: ErrBusy, Detail: "what"}).Error())
+	assert.Equal(t, "zfs list tank: detail", (&Error{Op: "list", Dataset: "tank", Detail: "detail"}).Error())
+	assert.Equal(t, "zfs list tank: busy: detail", (&Error{Op: "list", Dataset: "tank", Kind: ErrBusy, Detail: "detail"}).Error())
 }

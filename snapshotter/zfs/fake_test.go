@@ -17,29 +17,29 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The test binary is its own zfs and zpool commands: TestMain puts links to it,
-// called so, first in PATH, and run under such a name it answers what the test
-// wrote down for the pool it is asked about. So tests with pools of their own can
-// run side by side.
+// The test binary is its own zfs and zpool commands: TestMain puts links with
+// these names first in PATH. Run under such a name, the binary returns what the
+// test has configured for the pool in the arguments. Tests with pools of their own
+// can run concurrently.
 
 const fakeDirVariable = "ZFSTPL_TEST_FAKE_ZFS"
 
-// answer is what the fake says to a command line that matches.
+// result is what the fake returns for a matching command line.
 type result struct {
-	Match  string // regular expression over the words, joined by blanks
+	Match  string // regular expression over the words, joined by spaces
 	Out    string
 	Err    string
 	Status int
-	Hang   bool // until killed
+	Hang   bool // hang until killed
 }
 
-// call is how the fake was run.
+// call is a call of the fake.
 type call struct {
 	Args   []string
-	Argv   []string // of a channel program, from its script
-	Stdin  string   // or the script, where that has arguments
+	Argv   []string // the arguments of a channel program, from its script
+	Stdin  string   // for a channel program, the script without arguments
 	Locale string
-	Held   string // the file it was handed
+	Held   string // the file that it inherited
 }
 
 func TestMain(m *testing.M) {
@@ -66,8 +66,7 @@ func withFakeZFS(m *testing.M) int {
 	}
 	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	os.Setenv(fakeDirVariable, dir)
-	// The race detector's runtime has every process sleep for a second before
-	// it ends.
+	// With the race detector, every process sleeps for a second before it exits.
 	os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	return m.Run()
 }
@@ -95,22 +94,22 @@ func fakeZFS(args []string) int {
 		return 99
 	}
 	fmt.Fprintf(log, "%s\n", line)
-	var answers []result
-	text, _ := os.ReadFile(filepath.Join(dir, "answers"))
-	if err := json.Unmarshal(text, &answers); err != nil {
+	var results []result
+	text, _ := os.ReadFile(filepath.Join(dir, "results"))
+	if err := json.Unmarshal(text, &results); err != nil {
 		fmt.Fprintln(os.Stderr, "fake:", err)
 		return 99
 	}
-	for _, a := range answers {
-		if !regexp.MustCompile(a.Match).MatchString(strings.Join(slices.Concat(args, c.Argv), " ")) {
+	for _, r := range results {
+		if !regexp.MustCompile(r.Match).MatchString(strings.Join(slices.Concat(args, c.Argv), " ")) {
 			continue
 		}
-		fmt.Print(a.Out)
-		fmt.Fprint(os.Stderr, a.Err)
-		if a.Hang {
+		fmt.Print(r.Out)
+		fmt.Fprint(os.Stderr, r.Err)
+		if r.Hang {
 			time.Sleep(time.Hour)
 		}
-		return a.Status
+		return r.Status
 	}
 	fmt.Fprintln(os.Stderr, "fake: nothing matches", args)
 	return 99
@@ -118,33 +117,33 @@ func fakeZFS(args []string) int {
 
 var pools atomic.Int64
 
-// fake is the scenario of one test.
+// fake is the fake ZFS of one test.
 type fake struct {
 	pool string
 	dir  string
 }
 
-func newFake(t *testing.T, answers ...result) *fake {
+func newFake(t *testing.T, results ...result) *fake {
 	t.Helper()
 	f := &fake{pool: fmt.Sprintf("pool%d", pools.Add(1))}
 	f.dir = filepath.Join(os.Getenv(fakeDirVariable), f.pool)
 	require.NoError(t, os.Mkdir(f.dir, 0o700))
-	for i := range answers {
-		answers[i].Out = strings.ReplaceAll(answers[i].Out, "POOL", f.pool)
-		answers[i].Match = strings.ReplaceAll(answers[i].Match, "POOL", f.pool)
+	for i := range results {
+		results[i].Out = strings.ReplaceAll(results[i].Out, "POOL", f.pool)
+		results[i].Match = strings.ReplaceAll(results[i].Match, "POOL", f.pool)
 	}
-	text, err := json.Marshal(answers)
+	text, err := json.Marshal(results)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(f.dir, "answers"), text, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(f.dir, "results"), text, 0o600))
 	return f
 }
 
-// client is one that knows, without asking, whether programs can clone.
+// client returns a client without probing whether programs can clone.
 func (f *fake) client(clones bool) *Client {
 	return &Client{pool: f.pool, clones: clones, kind: Command, driver: &commands{pool: f.pool}}
 }
 
-// calls answers how the command was run since the last time.
+// calls returns the calls since the last call of this method.
 func (f *fake) calls(t *testing.T) []call {
 	t.Helper()
 	path := filepath.Join(f.dir, "calls")
@@ -163,10 +162,11 @@ func (f *fake) calls(t *testing.T) []call {
 	return calls
 }
 
-// done is what apply.lua answers when all went well.
+// done is the result of apply.lua without an error.
 var done = result{Match: "^program", Out: `{"return":{"errno":0}}`}
 
-// programWords are the arguments that a program was given. None is on its command line.
+// programWords returns the arguments of a channel program. None is on its command
+// line.
 func programWords(t *testing.T, f *fake, c call) []string {
 	t.Helper()
 	require.Equal(t, "program", c.Args[0])
@@ -176,7 +176,7 @@ func programWords(t *testing.T, f *fake, c call) []string {
 
 var escape = regexp.MustCompile(`\\\d\d\d`)
 
-// readScript reads a script that has its arguments in itself, as Lua does.
+// readScript splits a script that contains its arguments, as Lua reads it.
 func readScript(text string) (script string, argv []string) {
 	script, list, _ := strings.Cut(text, "\nend\nreturn script({ argv = {\n")
 	script = strings.TrimPrefix(script, "local function script(...)\n")
@@ -191,7 +191,7 @@ func readScript(text string) (script string, argv []string) {
 	return script, argv
 }
 
-// tryCalls answers what is in the log of calls, which may be nothing yet.
+// tryCalls returns the log of calls, which may be empty.
 func (f *fake) tryCalls() []byte {
 	text, _ := os.ReadFile(filepath.Join(f.dir, "calls"))
 	return text

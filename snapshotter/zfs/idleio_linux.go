@@ -6,19 +6,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// From linux/ioprio.h; package unix does not have them.
+// The constants of linux/ioprio.h, which package unix lacks.
 const (
 	ioprioWhoProcess = 1
 	ioprioClassIdle  = 3 << 13
 )
 
-// Idly runs do on a thread that gets what others leave of the disks. The thread
-// ends with it: to take it back into the usual class may need a privilege. Where
-// the kernel refuses, do runs as usual.
+// WithIdleIO runs do on a thread in the idle class of the disks. The thread ends with
+// do, because leaving the class may need a privilege. If the kernel refuses the class,
+// do runs as usual.
 //
-// The processor's idle class is not for this: a call to ZFS that changes something
-// holds a txg open for a moment, and who is taken off the processor just then keeps
-// everybody's txg from ending.
+// The idle class of the processor is not used: a call to ZFS that changes something
+// keeps a txg open for a moment, and a thread that gets no processor then delays
+// everyone's txg.
 func WithIdleIO(do func() error) error {
 	done := make(chan error, 1)
 	go func() {

@@ -2,5 +2,5 @@
 
 package zfs
 
-// Idly runs do; this system has no idle classes for a thread.
+// WithIdleIO runs do; this system has no idle class for a thread.
 func WithIdleIO(do func() error) error { return do() }

@@ -2,9 +2,9 @@ package zfs
 
 import "context"
 
-// List answers root and every file system below it, in no particular order,
-// with those user properties that Open asked for. It fails with ErrNotFound
-// where there is no root.
+// List returns root and every file system below it, in no particular order, with the
+// user properties that Open was given the prefix of. It fails with ErrNotFound if root
+// does not exist.
 func (c *Client) List(ctx context.Context, root string) ([]Dataset, error) {
 	if err := checkFilesystem("list", root); err != nil {
 		return nil, err
@@ -12,16 +12,16 @@ func (c *Client) List(ctx context.Context, root string) ([]Dataset, error) {
 	return c.driver.list(ctx, root, c.prefix)
 }
 
-// Space is what a file system occupies, in bytes. ZFS updates the figures with
-// every txg, some seconds behind a writer.
+// Space is the space of a file system, in bytes. ZFS updates it with every txg, some
+// seconds after a write.
 type Space struct {
-	Used       uint64 // what only it, its snapshots and all below it hold
-	Referenced uint64 // what is reachable from it, shared or not
-	Available  uint64 // what could still be written, quotas above it included
-	Quota      uint64 // what it and all below it may hold, or 0
+	Used       uint64 // used by it, its snapshots and everything below it alone
+	Referenced uint64 // referred to by it, including shared bytes
+	Available  uint64 // what can still be written, within all quotas
+	Quota      uint64 // the quota of it and everything below it, or 0
 }
 
-// Space answers what a file system occupies.
+// Space returns the space of a file system.
 func (c *Client) Space(ctx context.Context, filesystem string) (Space, error) {
 	if err := checkFilesystem("space", filesystem); err != nil {
 		return Space{}, err
@@ -29,8 +29,8 @@ func (c *Client) Space(ctx context.Context, filesystem string) (Space, error) {
 	return c.driver.space(ctx, filesystem)
 }
 
-// Written answers how many bytes a file system holds that were written since a
-// snapshot before it, such as its origin. ZFS updates the figure with every txg.
+// Written returns how many bytes of a file system were written since an earlier
+// snapshot, such as its origin. ZFS updates the number with every txg.
 func (c *Client) Written(ctx context.Context, filesystem, snapshot string) (uint64, error) {
 	if err := checkFilesystem("written", filesystem); err != nil {
 		return 0, err
@@ -41,14 +41,14 @@ func (c *Client) Written(ctx context.Context, filesystem, snapshot string) (uint
 	return c.driver.written(ctx, filesystem, snapshot)
 }
 
-// Property is a property of a dataset: its value, and whether it is set there
-// and not inherited or a default.
+// Property is a property of a dataset. Local is true if it is set on the dataset, and
+// false if it is inherited or a default.
 type Property struct {
 	Value string
 	Local bool
 }
 
-// Properties answers some properties of one file system, native or of users.
+// Properties returns some native and user properties of a file system.
 func (c *Client) Properties(ctx context.Context, filesystem string, names ...string) (map[string]Property, error) {
 	if err := checkFilesystem("get", filesystem); err != nil {
 		return nil, err

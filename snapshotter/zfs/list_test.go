@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestLines(t *testing.T) {
+func TestLinesSplitsOutputIntoFields(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string][][]string{
 		"":             nil,
@@ -25,7 +25,7 @@ func TestLines(t *testing.T) {
 	}
 }
 
-func TestReadDataset(t *testing.T) {
+func TestReadDatasetParsesARow(t *testing.T) {
 	t.Parallel()
 	row := []string{"tank/a", "tank/p@extracted", "18446744073709551615", "12", "1700000000", "1024", "2048", "legacy"}
 	d, err := readDataset(row)
@@ -60,7 +60,7 @@ const (
 		`"POOL/base/unknown":{"props":{"zfstpl:x":"y"}}}}`
 )
 
-func TestListReadsWhatZFSPrints(t *testing.T) {
+func TestListParsesTheOutputOfZFS(t *testing.T) {
 	t.Parallel()
 	f := newFake(t,
 		result{Match: "^list.*filesystem", Out: someFilesystems},
@@ -79,35 +79,35 @@ func TestListReadsWhatZFSPrints(t *testing.T) {
 	assert.True(t, a.HasSnapshot("extracted"))
 	assert.False(t, a.HasSnapshot("extract"))
 	for _, c := range f.calls(t) {
-		assert.Equal(t, "C", c.Locale, "messages are read, so their language is fixed")
+		assert.Equal(t, "C", c.Locale, "messages are parsed, so the locale is fixed")
 		words := strings.Join(c.Args, " ")
-		assert.NotContains(t, words, "-o all", "stats of snapshots cost O(clones)")
+		assert.NotContains(t, words, "-o all", "properties of snapshots cost O(clones)")
 		if c.Args[0] == "program" {
 			assert.Contains(t, words, "-n", "a listing changes nothing and waits for no txg")
 		}
 	}
 }
 
-func TestListFailures(t *testing.T) {
+func TestListReturnsErrorsWithKinds(t *testing.T) {
 	t.Parallel()
 	filesystems := result{Match: "^list", Out: someFilesystems}
 	properties := result{Match: "^program", Out: someProperties}
 	for what, c := range map[string]struct {
-		answers []result
+		results []result
 		kind    error
 	}{
-		"no base":           {[]result{{Match: "^list", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
-		"gone meanwhile":    {[]result{filesystems, {Match: "^program", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
-		"no module":         {[]result{{Match: "^list", Status: 1, Err: "The ZFS modules are not loaded.\n"}}, ErrUnavailable},
-		"a number is none":  {[]result{{Match: "^list", Out: "POOL/base\t-\tnone\t5\t1\t0\t0\tnone\n"}, properties}, nil},
-		"a short row":       {[]result{{Match: "^list", Out: "POOL/base\t-\n"}, properties}, nil},
-		"no answer":         {[]result{filesystems, {Match: "^program", Out: ""}}, nil},
-		"silent failure":    {[]result{{Match: "^list", Status: 3}}, nil},
-		"an unknown answer": {[]result{{Match: "^list", Status: 2, Err: "usage:\n\tlist …\n"}}, nil},
+		"no base":             {[]result{{Match: "^list", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
+		"destroyed meanwhile": {[]result{filesystems, {Match: "^program", Status: 1, Err: "cannot open 'x': dataset does not exist\n"}}, ErrNotFound},
+		"no module":           {[]result{{Match: "^list", Status: 1, Err: "The ZFS modules are not loaded.\n"}}, ErrUnavailable},
+		"not a number":        {[]result{{Match: "^list", Out: "POOL/base\t-\tnone\t5\t1\t0\t0\tnone\n"}, properties}, nil},
+		"a short row":         {[]result{{Match: "^list", Out: "POOL/base\t-\n"}, properties}, nil},
+		"no output":           {[]result{filesystems, {Match: "^program", Out: ""}}, nil},
+		"no message":          {[]result{{Match: "^list", Status: 3}}, nil},
+		"an unknown message":  {[]result{{Match: "^list", Status: 2, Err: "usage:\n\tlist …\n"}}, nil},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			f := newFake(t, c.answers...)
+			f := newFake(t, c.results...)
 			list, err := f.client(true).List(t.Context(), f.pool+"/base")
 			require.Error(t, err)
 			assert.Nil(t, list)
@@ -120,7 +120,7 @@ func TestListFailures(t *testing.T) {
 	}
 }
 
-func TestWritten(t *testing.T) {
+func TestWrittenParsesBytes(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "written@POOL/o@x POOL/number$", Out: "12345\n"}, result{Match: "/none$", Out: "-\n"},
 		result{Match: "/gone$", Status: 1, Err: "cannot open 'x': dataset does not exist\n"})
@@ -134,16 +134,16 @@ func TestWritten(t *testing.T) {
 	assertKind(t, ErrInvalid, second(c.Written(t.Context(), "-x", f.pool+"/o@x")))
 }
 
-func TestSpace(t *testing.T) {
+func TestSpaceParsesBytes(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "/number$", Out: "12345\n678\n90\n0\n"}, result{Match: "/none$", Out: "none\nnone\nnone\nnone\n"},
-		result{Match: "/half$", Out: "5\n"},
+		result{Match: "/short$", Out: "5\n"},
 		result{Match: "/gone$", Status: 1, Err: "cannot open 'x': dataset does not exist\n"})
 	c := f.client(true)
 	s, err := c.Space(t.Context(), f.pool+"/number")
 	require.NoError(t, err)
 	assert.Equal(t, Space{Used: 12345, Referenced: 678, Available: 90}, s)
-	for _, bad := range []string{"/none", "/half"} {
+	for _, bad := range []string{"/none", "/short"} {
 		_, err = c.Space(t.Context(), f.pool+bad)
 		assert.Error(t, err)
 	}
@@ -151,23 +151,23 @@ func TestSpace(t *testing.T) {
 	assertKind(t, ErrNotFound, err)
 }
 
-func TestPoolState(t *testing.T) {
+func TestStateParsesPoolProperties(t *testing.T) {
 	t.Parallel()
 	for out, want := range map[string]PoolState{
 		"freeing\t0\ncheckpoint\t-\nhealth\tONLINE\n":            {},
 		"freeing\t4096\ncheckpoint\t77\nhealth\tSUSPENDED\n":     {Freeing: 4096, Checkpoint: true, Suspended: true},
-		"freeing\t1\ncheckpoint\t0\nhealth\tDEGRADED\nrubbish\n": {Freeing: 1, Checkpoint: true},
+		"freeing\t1\ncheckpoint\t0\nhealth\tDEGRADED\ngarbage\n": {Freeing: 1, Checkpoint: true},
 	} {
 		s, err := newFake(t, result{Match: "^get .*POOL$", Out: out}).client(true).State(t.Context())
 		require.NoError(t, err)
 		assert.Equal(t, want, s)
 	}
-	assert.Error(t, second(newFake(t, result{Match: "^get", Out: "freeing\tmuch\n"}).client(true).State(t.Context())))
+	assert.Error(t, second(newFake(t, result{Match: "^get", Out: "freeing\tnone\n"}).client(true).State(t.Context())))
 	assertKind(t, ErrNotFound, second(newFake(t, result{Match: "^get", Status: 1, Err: "cannot open 'x': no such pool\n"}).client(true).State(t.Context())))
 }
 
-// What was freed can be written again two transaction groups later.
-func TestWaitFreed(t *testing.T) {
+// A freed block can be written again two transaction groups later.
+func TestWaitFreedSyncsDeferredGroups(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "^wait -t free POOL$"}, result{Match: "^sync POOL$"})
 	require.NoError(t, f.client(true).WaitFreed(t.Context()))

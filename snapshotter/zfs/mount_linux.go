@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A mount is refused with EBUSY while the last mount of the same dataset is being
-// taken away, elsewhere, and for as long as it is mounted the other way, read-only
-// or not. Nothing tells when that is over.
+// Mounting fails with EBUSY while the last mount of the same dataset is being
+// unmounted, and as long as the dataset is mounted in the other mode, read-only or
+// writable. Nothing reports the end of that.
 const (
 	attachTimeout  = 5 * time.Second
 	attachInterval = 5 * time.Millisecond
 )
 
-// way is how something is mounted: read-only or not.
+// way is the mode of a mount.
 type way bool
 
 const (
@@ -28,18 +28,17 @@ const (
 	forReading way = true
 )
 
-// attach mounts a file system or snapshot without giving it a place in any
-// mount namespace and answers its root. Closing the file unmounts it, and so
-// does the end of this process: nothing can be left behind. A file system that
-// is mounted elsewhere, in whatever namespace, is the same superblock; where it
-// is read-only, so is this one.
+// attach mounts a file system or snapshot outside of every mount namespace and returns
+// its root. The mount ends when the file is closed or the process ends, so that
+// nothing can be left behind. All mounts of a file system have the same superblock; if
+// that is read-only, so is this mount.
 //
-// The ways are tried in turn. Whoever wants to write has only one.
+// attach tries the ways in turn. A caller that needs to write passes only one.
 func attach(ctx context.Context, name string, ways ...way) (*os.File, error) {
 	return retryBusy(ctx, name, attachOnce, ways)
 }
 
-// persist mounts with once, again and again while it is busy.
+// retryBusy calls once until the mount is not busy, for attachTimeout at most.
 func retryBusy(ctx context.Context, name string, once func(string, way) (*os.File, error), ways []way) (*os.File, error) {
 	deadline := time.Now().Add(attachTimeout)
 	for i := 0; ; i++ {
@@ -60,7 +59,7 @@ func attachOnce(name string, as way) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The mount's own descriptor is an O_PATH one; syncfs wants a real one.
+	// The descriptor of the mount is an O_PATH one; syncfs needs a real one.
 	defer mnt.Close()
 	root, err := unix.Openat(int(mnt.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -69,7 +68,8 @@ func attachOnce(name string, as way) (*os.File, error) {
 	return os.NewFile(uintptr(root), name), nil
 }
 
-// mountOnce returns an O_PATH descriptor of the root of a mount that has no place.
+// mountOnce returns an O_PATH descriptor of the root of a mount outside of every mount
+// namespace.
 func mountOnce(name string, as way) (*os.File, error) {
 	fs, err := unix.Fsopen("zfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -96,9 +96,8 @@ func mountOnce(name string, as way) (*os.File, error) {
 	return os.NewFile(uintptr(mnt), name), nil
 }
 
-// MountAt mounts a file system, writable, on a directory. The peers of the
-// directory's mount in other namespaces get the mount too. It outlives this
-// process.
+// MountAt mounts a file system, writable, on a directory. The mount propagates to the
+// peers of the directory's mount and outlives this process.
 func (c *Client) MountAt(ctx context.Context, filesystem, dir string) error {
 	if err := checkFilesystem("mount", filesystem); err != nil {
 		return err
@@ -118,8 +117,8 @@ func (c *Client) MountAt(ctx context.Context, filesystem, dir string) error {
 	return nil
 }
 
-// Device returns the number by which programs see a file system (st_dev). It is the
-// same for all mounts of it at a time.
+// Device returns the device number of a mounted file system (st_dev). All mounts of
+// the file system have the same number at a time.
 func (c *Client) Device(ctx context.Context, filesystem string) (uint64, error) {
 	if err := checkFilesystem("device", filesystem); err != nil {
 		return 0, err
@@ -136,15 +135,14 @@ func (c *Client) Device(ctx context.Context, filesystem string) (uint64, error) 
 	return st.Dev, nil
 }
 
-// Attach mounts a snapshot without giving it a place in any mount namespace.
-// Closing what it answers unmounts it, and so does the end of this process.
-// While it is mounted, it cannot be destroyed.
+// Attach mounts a snapshot outside of every mount namespace. The mount ends when the
+// result is closed or the process ends. A mounted snapshot cannot be destroyed.
 func (c *Client) Attach(ctx context.Context, snapshot string) (io.Closer, error) {
 	return c.AttachRoot(ctx, snapshot)
 }
 
-// AttachRoot is Attach that returns the snapshot's root directory. In a pool that is
-// imported read-only a file system is as good as a snapshot.
+// AttachRoot is Attach that returns the root directory of the snapshot. In a pool that
+// is imported read-only it also accepts a file system.
 func (c *Client) AttachRoot(ctx context.Context, snapshot string) (*os.File, error) {
 	check := checkSnapshot
 	if c.readOnly && !strings.Contains(snapshot, "@") {
@@ -160,9 +158,8 @@ func (c *Client) AttachRoot(ctx context.Context, snapshot string) (*os.File, err
 	return attach(ctx, snapshot, forReading)
 }
 
-// AttachWritable mounts a file system without giving it a place in any mount
-// namespace, and answers its root directory. Closing that unmounts it, and so
-// does the end of this process.
+// AttachWritable mounts a file system, writable, outside of every mount namespace and
+// returns its root directory. The mount ends when that is closed or the process ends.
 func (c *Client) AttachWritable(ctx context.Context, filesystem string) (*os.File, error) {
 	if err := checkFilesystem("mount", filesystem); err != nil {
 		return nil, err
@@ -182,9 +179,9 @@ func mountError(op, name string, err error) error {
 	return &Error{Op: op, Dataset: name, Detail: err.Error()}
 }
 
-// Flush writes to the pool's memory what programs wrote into a file system
-// through mmap, which a snapshot would otherwise miss, even after munmap and
-// close. It works wherever the file system is mounted, and where it is not.
+// Flush writes to the pool's memory what programs wrote to a file system through mmap,
+// which a snapshot would miss otherwise, even after munmap and close. The file system
+// may be mounted anywhere or nowhere.
 func (c *Client) Flush(ctx context.Context, filesystem string) error {
 	if err := checkFilesystem("flush", filesystem); err != nil {
 		return err
@@ -204,8 +201,8 @@ func (c *Client) Flush(ctx context.Context, filesystem string) error {
 	return nil
 }
 
-// Objects answers how many objects (files, directories, symbolic links and so
-// on) a file system or snapshot holds, without walking it.
+// Objects returns the number of objects (files, directories, symbolic links and so on)
+// of a file system or snapshot, without walking it.
 func (c *Client) Objects(ctx context.Context, name string) (uint64, error) {
 	snapshot := checkSnapshot("objects", name) == nil
 	if !snapshot {

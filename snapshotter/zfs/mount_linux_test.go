@@ -9,12 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What is busy for a moment is mounted the other way next, save for those who want
-// to write: what they get they can write to.
-func TestWhatIsBusyIsMountedTheOtherWay(t *testing.T) {
+// A busy mount is retried in the other mode, except for a caller that needs to write.
+func TestBusyMountIsRetriedInTheOtherMode(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct{ ways, want []way }{
-		"to write": {[]way{forWriting}, []way{forWriting, forWriting, forWriting, forWriting}},
+		"writable": {[]way{forWriting}, []way{forWriting, forWriting, forWriting, forWriting}},
 		"either":   {[]way{forWriting, forReading}, []way{forWriting, forReading, forWriting, forReading}},
 		"snapshot": {[]way{forReading}, []way{forReading, forReading, forReading, forReading}},
 	} {
@@ -31,8 +30,8 @@ func TestWhatIsBusyIsMountedTheOtherWay(t *testing.T) {
 	}
 }
 
-// Anything else is an error at once, and so is an end of the context.
-func TestWhatIsNotBusyIsTriedOnce(t *testing.T) {
+// Any other error, and the end of the context, are returned at once.
+func TestOtherMountErrorsAreNotRetried(t *testing.T) {
 	t.Parallel()
 	tried := 0
 	_, err := retryBusy(t.Context(), "tank/a", func(string, way) (*os.File, error) {

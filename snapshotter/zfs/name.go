@@ -7,18 +7,18 @@ import (
 )
 
 const (
-	// maxName is ZFS_MAX_DATASET_NAME_LEN less the terminating NUL.
+	// maxName is ZFS_MAX_DATASET_NAME_LEN without the terminating NUL.
 	maxName = 255
-	// maxPropertyName is ZAP_MAXNAMELEN less the terminating NUL.
+	// maxPropertyName is ZAP_MAXNAMELEN without the terminating NUL.
 	maxPropertyName = 255
-	// MaxPropertyValue is the longest value of a user property in bytes:
-	// ZAP_MAXVALUELEN less the terminating NUL.
+	// MaxPropertyValue is the length of the longest value of a user property in bytes:
+	// ZAP_MAXVALUELEN without the terminating NUL.
 	MaxPropertyValue = 8191
 )
 
-// checkFilesystem refuses what is not the name of a file system. The kernel
-// does so for ioctls, but a channel program creates a clone called
-// "bad name!*", which then breaks every listing of its parent.
+// checkFilesystem returns an error for a name that is not that of a file system. The
+// kernel checks names in ioctls, but a channel program creates a clone called "bad
+// name!*", which breaks every listing of its parent.
 func checkFilesystem(op, name string) error {
 	if reason := badName(name); reason != "" {
 		return &Error{Op: op, Dataset: fmt.Sprintf("%q", name), Kind: ErrInvalid, Detail: reason}
@@ -31,7 +31,7 @@ func checkSnapshot(op, name string) error {
 	reason := badName(fs)
 	switch {
 	case !ok:
-		reason = "a snapshot's name has an @"
+		reason = "a snapshot name needs an @"
 	case reason == "" && (snap == "" || badCharacter(snap) != ""):
 		reason = "bad snapshot name"
 	case len(name) > maxName:
@@ -43,7 +43,7 @@ func checkSnapshot(op, name string) error {
 	return nil
 }
 
-// badName says what is wrong with a file system's name, or nothing.
+// badName returns what is wrong with the name of a file system, or "".
 func badName(name string) string {
 	if name == "" {
 		return "name is empty"
@@ -56,9 +56,9 @@ func badName(name string) string {
 		case component == "":
 			return "name has an empty component"
 		case component == "." || component == "..":
-			return "component . or .. is not allowed"
+			return "the components . and .. are not allowed"
 		case component[0] == '-':
-			return "a component does not begin with a dash"
+			return "a component must not begin with a dash"
 		}
 		if reason := badCharacter(component); reason != "" {
 			return reason
@@ -80,17 +80,17 @@ func badCharacter(s string) string {
 	return ""
 }
 
-// checkProperty refuses what is not a user property. Native properties are set
-// when a file system is created and never after.
+// checkProperty returns an error for what is not a user property. Apply sets no other
+// properties, except a quota.
 func checkProperty(op, dataset, name, value string) error {
 	reason := ""
 	switch {
 	case len(name) > maxPropertyName:
 		reason = "name is too long"
 	case !strings.Contains(name, ":") || strings.HasPrefix(name, "-"):
-		reason = "a user property's name has a colon and begins with no dash"
+		reason = "the name of a user property needs a colon and must not begin with a dash"
 	case strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789:+._-") != "":
-		reason = "a character is not allowed in its name"
+		reason = "its name has a character that is not allowed"
 	case len(value) > MaxPropertyValue:
 		reason = fmt.Sprintf("value of %d bytes is longer than %d", len(value), MaxPropertyValue)
 	case strings.ContainsAny(value, "\x00\n\t"):

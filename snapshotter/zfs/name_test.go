@@ -22,11 +22,11 @@ var (
 func requireInvalid(t *testing.T, err error, what any) {
 	t.Helper()
 	require.ErrorIs(t, err, ErrInvalid, "%q", what)
-	require.NotContains(t, err.Error(), "\n", "one line, whatever the name")
+	require.NotContains(t, err.Error(), "\n", "the message is one line, whatever the name")
 	require.NotContains(t, err.Error(), "\x00")
 }
 
-func TestCheckFilesystem(t *testing.T) {
+func TestCheckFilesystemAcceptsOnlyLegalNames(t *testing.T) {
 	t.Parallel()
 	for _, name := range goodNames {
 		assert.NoError(t, checkFilesystem("test", name), "%q", name)
@@ -34,10 +34,10 @@ func TestCheckFilesystem(t *testing.T) {
 	for _, name := range badNames {
 		requireInvalid(t, checkFilesystem("test", name), name)
 	}
-	requireInvalid(t, checkFilesystem("test", "tank/a@b"), "a snapshot is no file system")
+	requireInvalid(t, checkFilesystem("test", "tank/a@b"), "a snapshot is not a file system")
 }
 
-func TestCheckSnapshot(t *testing.T) {
+func TestCheckSnapshotAcceptsOnlyLegalNames(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"tank@a", "tank/a@extracted", "tank@auto-2025-01-01_00:00", strings.Repeat("a", 253) + "@b"} {
 		assert.NoError(t, checkSnapshot("test", name), "%q", name)
@@ -53,7 +53,7 @@ func TestCheckSnapshot(t *testing.T) {
 	}
 }
 
-func TestCheckProperty(t *testing.T) {
+func TestCheckPropertyAcceptsOnlyUserProperties(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, value string }{
 		{"zfstpl:record:0123456789abcdef:12", "{}"},
@@ -68,7 +68,7 @@ func TestCheckProperty(t *testing.T) {
 		"no name":            {"", "x"},
 		"dash":               {"-a:b", "x"},
 		"upper case":         {"A:b", "x"},
-		"blank in its name":  {"a b:c", "x"},
+		"space in its name":  {"a b:c", "x"},
 		"equals sign":        {"a:b=c", "x"},
 		"newline in name":    {"a:b\n", "x"},
 		"not ASCII":          {"ä:b", "x"},
@@ -86,8 +86,8 @@ func TestCheckProperty(t *testing.T) {
 	}
 }
 
-// Whichever place of an op holds the bad word, the op is refused.
-func TestOpsAreChecked(t *testing.T) {
+// An op with an invalid word in any place is refused.
+func TestOpsWithInvalidWordsAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, bad := range badNames {
 		for _, op := range []Op{

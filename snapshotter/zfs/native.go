@@ -12,15 +12,15 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// native is the driver that calls the kernel module. What only sets up a base
-// it leaves to the command.
+// native is the driver that calls the kernel module. It leaves the setup of a base to
+// the command.
 type native struct {
 	*commands
 	zfs *ioctl.Handle
 }
 
-// openNative returns a driver after proving on a file system of the pool that this package
-// and the kernel mean the same.
+// openNative returns a driver after a self-test on a file system of the pool, which
+// proves that the package and the kernel agree.
 func openNative(ctx context.Context, pool, filesystem string) (*native, error) {
 	handle, err := ioctl.Open(ctx, ioctl.Options{SelfTest: func(ctx context.Context, h *ioctl.Handle) error {
 		return h.SelfTest(ctx, filesystem)
@@ -46,7 +46,7 @@ func (n *native) program(ctx context.Context, op, dataset, script string, m mode
 	}
 	list, ok := value.(nvlist.List)
 	if !ok && value != nil {
-		return nil, &Error{Op: op, Dataset: dataset, Detail: "unexpected answer of the channel program: it is no table"}
+		return nil, &Error{Op: op, Dataset: dataset, Detail: "unexpected result of the channel program: not a table"}
 	}
 	return fromList(list), nil
 }
@@ -92,7 +92,7 @@ func (n *native) waitFreed(ctx context.Context) error {
 	return nativeError("wait", n.pool, err)
 }
 
-// nativeError translates what a call answered; nil stays nil.
+// nativeError converts an error of package ioctl; nil stays nil.
 func nativeError(op, dataset string, err error) error {
 	if err == nil {
 		return nil
@@ -121,14 +121,14 @@ func contextError(err error) error {
 	return context.DeadlineExceeded
 }
 
-// reasons is what the kernel said beside the errno.
+// reasons returns the kernel's messages in addition to the errno.
 func reasons(e *ioctl.Error) string {
-	var said []string
+	var messages []string
 	if e.Message != "" {
-		said = append(said, strings.Join(strings.Fields(e.Message), " "))
+		messages = append(messages, strings.Join(strings.Fields(e.Message), " "))
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Each)) {
-		said = append(said, name+": "+e.Each[name].Error())
+		messages = append(messages, name+": "+e.Each[name].Error())
 	}
-	return strings.Join(said, "; ")
+	return strings.Join(messages, "; ")
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/ioctl"
 )
 
-// lister is what a listing needs of the kernel. *ioctl.Handle is one.
+// lister is what a listing needs from the kernel. *ioctl.Handle implements it.
 type lister interface {
 	ListFilesystems(ctx context.Context, root string) ([]ioctl.Dataset, error)
 	ListSnapshots(ctx context.Context, filesystem string) ([]ioctl.Snapshot, error)
@@ -19,8 +19,8 @@ func (n *native) list(ctx context.Context, root, prefix string) ([]Dataset, erro
 	return listFrom(ctx, n.zfs, root, prefix)
 }
 
-// listFrom lists file systems, then the snapshots of each. A file system that vanishes
-// in between is left out, and no other.
+// listFrom lists the file systems, then the snapshots of each. It omits a file system
+// that is destroyed in between.
 func listFrom(ctx context.Context, kernel lister, root, prefix string) ([]Dataset, error) {
 	found, err := kernel.ListFilesystems(ctx, root)
 	if err != nil {
@@ -31,7 +31,7 @@ func listFrom(ctx context.Context, kernel lister, root, prefix string) ([]Datase
 		snapshots, err := snapshotsOf(ctx, kernel, f)
 		switch {
 		case errors.Is(err, syscall.ENOENT) && f.Name != root:
-			continue // it went meanwhile
+			continue // it was destroyed meanwhile
 		case err != nil:
 			return nil, nativeError("list", f.Name, err)
 		}
@@ -40,8 +40,8 @@ func listFrom(ctx context.Context, kernel lister, root, prefix string) ([]Datase
 	return list, nil
 }
 
-// snapshotsOf makes no call for a file system that has none: nearly all clones have
-// none, and a call costs as much as a file system does.
+// snapshotsOf makes no call for a file system without snapshots: nearly all clones
+// have none, and a call costs as much as a file system.
 func snapshotsOf(ctx context.Context, kernel lister, f ioctl.Dataset) ([]ioctl.Snapshot, error) {
 	if f.Latest == "" {
 		return nil, nil

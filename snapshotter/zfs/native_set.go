@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// SetNative sets native properties of a file system. It mounts and unmounts nothing: what
-// is mounted in a container stays, also where its mountpoint changes.
+// SetNative sets native properties of a file system. It mounts and unmounts nothing:
+// mounts of containers stay, even if the mountpoint changes.
 func (c *Client) SetNative(ctx context.Context, filesystem string, props map[string]string) error {
 	if err := checkFilesystem("set", filesystem); err != nil {
 		return err
@@ -22,7 +22,7 @@ func (n *native) set(ctx context.Context, filesystem string, props map[string]st
 	return nativeError("set", filesystem, n.zfs.SetProperties(ctx, filesystem, props))
 }
 
-// set needs 'zfs set -u', which came with 2.2.
+// set needs 'zfs set -u', which exists since 2.2.
 func (c *commands) set(ctx context.Context, filesystem string, props map[string]string) error {
 	args := []string{"set", "-u"}
 	for _, name := range slices.Sorted(maps.Keys(props)) {

@@ -40,7 +40,7 @@ func TestNativeErrorsHaveKinds(t *testing.T) {
 	}
 }
 
-func TestProgramsAnswerTheSameToBoth(t *testing.T) {
+func TestBothDriversParseTheSameResult(t *testing.T) {
 	t.Parallel()
 	native := fromList(nvlist.List{
 		{Name: "errno", Value: int64(17)}, {Name: "name", Value: "tank/a"}, {Name: "clone", Value: true},
@@ -60,20 +60,20 @@ func TestProgramsAnswerTheSameToBoth(t *testing.T) {
 	}
 }
 
-// Where native calls are not possible Auto takes the command and says why;
+// If native calls are not possible, Auto chooses the command and returns why, and
 // Native fails.
-func TestChoices(t *testing.T) {
+func TestAutoFallsBackToTheCommand(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "^program", Out: `{"return":{"clone":true}}`})
 	for _, choice := range []Choice{Auto, Command} {
 		c, err := Open(t.Context(), f.pool, "zfstpl:", choice)
 		require.NoError(t, err)
-		kind, why := c.Kind()
+		kind, whyNot := c.Kind()
 		assert.Equal(t, Command, kind)
 		if choice == Auto {
-			assert.Error(t, why)
+			assert.Error(t, whyNot)
 		} else {
-			assert.NoError(t, why)
+			assert.NoError(t, whyNot)
 		}
 		require.NoError(t, c.Close())
 	}
@@ -83,8 +83,8 @@ func TestChoices(t *testing.T) {
 	assertKind(t, ErrInvalid, err)
 }
 
-// A watcher hears of each call before it is made and after.
-func TestWatch(t *testing.T) {
+// Watch reports each call before and after it.
+func TestWatchReportsEveryCall(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, done, result{Match: "^clone"}, result{Match: "^list"}, result{Match: "^get", Out: "1\n2\n3\n0\n"})
 	c := f.client(false)
@@ -98,7 +98,7 @@ func TestWatch(t *testing.T) {
 		"before space", "after space", "before flush", "after flush"}, points)
 }
 
-func TestASnapshotThatSharesItsTxgIsTriedAgain(t *testing.T) {
+func TestSnapshotInTheSameTxgIsRetried(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "^program", Out: `{"return":{"errno":11,"op":"snapshot","name":"POOL/a@x"}}`})
 	err := f.client(true).Apply(t.Context(), Snapshot(f.pool+"/a@x"))
@@ -110,7 +110,7 @@ func TestASnapshotThatSharesItsTxgIsTriedAgain(t *testing.T) {
 	assert.Len(t, f.calls(t), 1)
 }
 
-func TestDestroyForeign(t *testing.T) {
+func TestDestroyForeignReturnsTheFirstError(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "/busy$", Out: `{"return":{"errno":16,"name":"POOL/busy@hourly"}}`},
 		result{Match: "^program", Out: `{"return":{"errno":0,"name":""}}`})

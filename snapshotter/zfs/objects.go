@@ -11,18 +11,17 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/ioctl"
 )
 
-// ObjectRange is a range of objects that may have changed between two
-// snapshots.
+// ObjectRange is a range of objects that may have changed between two snapshots.
 type ObjectRange = ioctl.ObjectRange
 
-// Object is a file, directory or the like, as ZFS knows it by its number.
+// Object is the state of a file, directory or other object, by its number.
 type Object = ioctl.Object
 
-// ChangedObjects answers which objects may have changed between two snapshots,
-// in the order of their numbers: all that have, and some that have not. It costs
-// what has changed, not what there is. from is of the same file system as to, or
-// of one of its origins, and older; else it fails with ErrInvalid. Only the
-// native client can tell; the other fails with ErrUnavailable.
+// ChangedObjects returns the objects that may have changed between two snapshots, in
+// the order of their numbers: all that have, and some that have not. The cost depends
+// on the changes, not on the size. from must be an older snapshot of the same file
+// system or of one of its origins; otherwise ChangedObjects fails with ErrInvalid. The
+// command client fails with ErrUnavailable.
 func (c *Client) ChangedObjects(ctx context.Context, from, to string) ([]ObjectRange, error) {
 	const op = "diff"
 	for _, name := range []string{from, to} {
@@ -39,9 +38,9 @@ func (c *Client) ChangedObjects(ctx context.Context, from, to string) ([]ObjectR
 	return list, nativeError(op, to, err)
 }
 
-// Object answers what an object of a snapshot is, and ErrNotFound where no file,
-// directory or the like has that number. It costs more the larger the object's directory is. Only
-// the native client can tell; the other fails with ErrUnavailable.
+// Object returns the state of an object in a snapshot. It fails with ErrNotFound if no
+// file, directory or the like has that number. The cost grows with the size of the
+// object's directory. The command client fails with ErrUnavailable.
 func (c *Client) Object(ctx context.Context, snapshot string, object uint64) (Object, error) {
 	const op = "object"
 	if err := checkSnapshot(op, snapshot); err != nil {
@@ -53,40 +52,39 @@ func (c *Client) Object(ctx context.Context, snapshot string, object uint64) (Ob
 	}
 	o, err := handle.Object(ctx, snapshot, object)
 	if errors.Is(err, syscall.EOPNOTSUPP) {
-		// The file system's own: a table of its attributes and the like.
+		// An internal object, such as the table of attributes.
 		return Object{}, &Error{Op: op, Dataset: snapshot, Kind: ErrNotFound}
 	}
 	return o, nativeError(op, snapshot, err)
 }
 
-// handle answers the way into the kernel of a native client.
+// handle returns the ioctl handle of a native client.
 func (c *Client) handle(op, dataset string) (*ioctl.Handle, error) {
 	if n, ok := c.unwatched().(*native); ok {
 		return n.zfs, nil
 	}
-	return nil, &Error{Op: op, Dataset: dataset, Kind: ErrUnavailable, Detail: "the zfs command does not tell"}
+	return nil, &Error{Op: op, Dataset: dataset, Kind: ErrUnavailable, Detail: "not available with the zfs command"}
 }
 
-// TemporaryPrefix begins the short names of the snapshots that Freeze takes.
+// TemporaryPrefix begins the short names of the snapshots that TakeTemporary takes.
 const TemporaryPrefix = "zfstpl-diff-"
 
-// Frozen is a snapshot that somebody looks at and that goes when he is done.
+// TemporarySnapshot is a snapshot that Close destroys.
 type TemporarySnapshot struct {
 	Snapshot string
 	client   *Client
 }
 
-// Freeze takes a snapshot of a file system as it is now, with what programs wrote
-// through mmap. When this process ends without closing what it answers, the
-// snapshot stays: it has a short name that begins with TemporaryPrefix.
+// TakeTemporary takes a snapshot of the present state of a file system, including what
+// programs wrote through mmap. If the process ends without closing the result, the
+// snapshot stays; its short name begins with TemporaryPrefix.
 //
-// The kernel has temporary snapshots of its own (ZFS_IOC_TMP_SNAPSHOT), which
-// belong to an open descriptor. They do not go with a process that is killed
-// while it has them mounted, and then are held, so that nobody can destroy them
-// before the pool is imported again.
+// The kernel's own temporary snapshots (ZFS_IOC_TMP_SNAPSHOT) belong to an open
+// descriptor. They are not used: if a process is killed while it has one mounted, the
+// snapshot stays held, and cannot be destroyed until the pool is imported again.
 //
-// In a pool that is imported read-only nothing changes: the file system itself serves as
-// its snapshot there.
+// In a pool that is imported read-only nothing changes, so the file system itself is
+// returned as its snapshot.
 func (c *Client) TakeTemporary(ctx context.Context, filesystem string) (*TemporarySnapshot, error) {
 	if c.readOnly {
 		return &TemporarySnapshot{Snapshot: filesystem}, nil
@@ -101,19 +99,20 @@ func (c *Client) TakeTemporary(ctx context.Context, filesystem string) (*Tempora
 	return &TemporarySnapshot{name, c}, nil
 }
 
-// A snapshot that is still busy goes within goTime, or is left to the next start.
+// Close retries a busy snapshot for destroyTimeout, and then leaves it to the next
+// start.
 const (
 	destroyTimeout  = 5 * time.Second
 	destroyInterval = 5 * time.Millisecond
 )
 
-// Close destroys the snapshot, which nothing may have mounted. It may be busy for a
-// moment all the same: a command that this process starts has copies of all its
-// descriptors until it gets to its exec, and a mount ends with the last of them. A
-// commit meanwhile has taken it along to the new template.
+// Close destroys the snapshot, which must not be mounted. It may still be busy for a
+// moment: a command that this process starts has copies of all descriptors until its
+// exec, and a mount ends with the last descriptor. If a promote moved the snapshot to
+// another file system meanwhile, Close destroys it there.
 func (f *TemporarySnapshot) Close() error {
 	if f.client == nil {
-		return nil // it is no snapshot
+		return nil // it is not a snapshot
 	}
 	deadline := time.Now().Add(destroyTimeout)
 	for {
@@ -128,13 +127,13 @@ func (f *TemporarySnapshot) Close() error {
 	}
 }
 
-// follow destroys the snapshot where promote has brought it.
+// destroyPromoted destroys the snapshot in the file system that promote moved it to.
 func (f *TemporarySnapshot) destroyPromoted() error {
 	ctx := context.Background()
 	filesystem, short, _ := strings.Cut(f.Snapshot, "@")
 	list, err := f.client.List(ctx, filesystem)
 	if errors.Is(err, ErrNotFound) {
-		return nil // it went with its file system
+		return nil // it was destroyed with its file system
 	}
 	if err != nil {
 		return err

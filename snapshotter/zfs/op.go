@@ -2,7 +2,7 @@ package zfs
 
 import "strconv"
 
-// A verb is what an Op does. The words are the channel program's.
+// verb is what an Op does. apply.lua uses the same words.
 type verb string
 
 const (
@@ -11,15 +11,15 @@ const (
 	verbPromote  verb = "promote"
 	verbSet      verb = "set"
 	verbInherit  verb = "inherit"
-	verbQuota    verb = "quota" // no channel program's: a native property
+	verbQuota    verb = "quota" // not in channel programs: a native property
 )
 
-// Op is one step of a transaction. Make one with Snapshot, Clone, Promote, Set,
-// Inherit or Quota.
+// Op is one step of a transaction. Snapshot, Clone, Promote, Set, Inherit and Quota
+// return one.
 type Op struct {
 	verb   verb
-	name   string // the dataset or snapshot that is changed or made
-	origin string // clone: the snapshot it comes from; promote: see Promote
+	name   string // the dataset or snapshot that is changed or created
+	origin string // of a clone: its origin; of a promote: see Promote
 	prop   string
 	value  string
 }
@@ -27,12 +27,12 @@ type Op struct {
 // Snapshot takes the snapshot name, "<file system>@<snapshot>".
 func Snapshot(name string) Op { return Op{verb: verbSnapshot, name: name} }
 
-// Clone makes the file system name as a clone of snapshot.
+// Clone creates the file system name as a clone of snapshot.
 func Clone(snapshot, name string) Op { return Op{verb: verbClone, name: name, origin: snapshot} }
 
-// Promote makes the clone name the owner of the snapshot it came from; former,
-// the file system that owned it, becomes its clone. former is named so that
-// the step can be taken back when a later one fails.
+// Promote makes the clone name the owner of its origin; former, the file system that
+// owned the origin, becomes a clone of it. former is needed to roll the step back if a
+// later one fails.
 func Promote(name, former string) Op { return Op{verb: verbPromote, name: name, origin: former} }
 
 // Set sets a user property of a file system.
@@ -40,28 +40,28 @@ func Set(name, prop, value string) Op {
 	return Op{verb: verbSet, name: name, prop: prop, value: value}
 }
 
-// Inherit removes a user property from a file system. Removing what is not
-// there succeeds.
+// Inherit removes a user property from a file system. Removing a property that is not
+// set succeeds.
 func Inherit(name, prop string) Op { return Op{verb: verbInherit, name: name, prop: prop} }
 
-// Quota bounds the bytes that a new clone may refer to, those of its origin
-// included (refquota). It belongs behind the Clone of that name with nothing but
-// Sets of it in between. It makes the list several transactions on every
-// release, because channel programs set no native properties.
+// Quota bounds the bytes that a new clone may refer to, including those of its origin
+// (refquota). It must follow the Clone of that name, with nothing but Sets of the
+// clone in between. It makes a list several transactions on every release, because
+// channel programs cannot set native properties.
 func Quota(name string, bytes uint64) Op {
 	return Op{verb: verbQuota, name: name, prop: "refquota", value: strconv.FormatUint(bytes, 10)}
 }
 
-// native tells whether no channel program can do the op.
+// native reports whether channel programs cannot carry out the op.
 func (op Op) native() bool { return op.verb == verbQuota }
 
-// sets tells whether the op sets a property, which a clone can take along.
+// sets reports whether the op sets a property that a clone can include.
 func (op Op) sets() bool { return op.verb == verbSet || op.verb == verbQuota }
 
-// Dataset answers the name of what the op makes or changes.
+// Dataset returns the name of what the op creates or changes.
 func (op Op) Dataset() string { return op.name }
 
-// check refuses an op whose names or property ZFS should never see.
+// check returns an error for invalid names or properties.
 func (op Op) check() error {
 	label := string(op.verb)
 	switch op.verb {
@@ -87,13 +87,13 @@ func (op Op) check() error {
 	}
 }
 
-// words is the op as the channel program apply.lua reads it: five words.
+// words returns the op as apply.lua reads it: five words.
 func (op Op) words() []string {
 	return []string{string(op.verb), op.name, op.origin, op.prop, op.value}
 }
 
 func checkOps(ops []Op) error {
-	cloned := "" // what a Quota may stand behind
+	cloned := "" // the clone that a Quota may follow
 	for _, op := range ops {
 		if err := op.check(); err != nil {
 			return err
@@ -105,7 +105,7 @@ func checkOps(ops []Op) error {
 			cloned = ""
 		}
 		if op.verb == verbQuota && cloned == "" {
-			return &Error{Op: string(op.verb), Dataset: op.name, Kind: ErrInvalid, Detail: "a quota belongs to a clone that is made in the same list"}
+			return &Error{Op: string(op.verb), Dataset: op.name, Kind: ErrInvalid, Detail: "a quota must follow its clone in the same list"}
 		}
 	}
 	return nil

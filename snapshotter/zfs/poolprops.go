@@ -5,17 +5,18 @@ import (
 	"strings"
 )
 
-// featurePrefix begins the names of the pool properties that stand for features.
+// featurePrefix begins the names of the pool properties of features.
 const featurePrefix = "feature@"
 
-// Features reports which of the named features are enabled in the client's pool. A pool
-// lacks one that its "compatibility" leaves out, or that is younger than the pool.
+// Features reports which of the named features are enabled in the client's pool. A
+// pool lacks a feature that its "compatibility" excludes, or that is newer than the
+// pool.
 func (c *Client) Features(ctx context.Context, names ...string) (map[string]bool, error) {
-	asked := make([]string, len(names))
+	properties := make([]string, len(names))
 	for i, name := range names {
-		asked[i] = featurePrefix + name
+		properties[i] = featurePrefix + name
 	}
-	states, err := c.driver.poolProperties(ctx, asked)
+	states, err := c.driver.poolProperties(ctx, properties)
 	if err != nil {
 		return nil, err
 	}
@@ -26,9 +27,9 @@ func (c *Client) Features(ctx context.Context, names ...string) (map[string]bool
 	return enabled, nil
 }
 
-// Altroot returns the directory below which the pool is imported ('zpool import -R'), ""
-// for none. ZFS mounts a file system at its mountpoint below that directory; what it
-// shows as a mountpoint begins with the directory, and what it is given does not.
+// Altroot returns the directory below which the pool is imported ('zpool import -R'),
+// or "". ZFS mounts a file system at its mountpoint below that directory. The
+// mountpoint that ZFS shows begins with the directory; the one that is set does not.
 func (c *Client) Altroot(ctx context.Context) (string, error) {
 	const altroot = "altroot"
 	found, err := c.driver.poolProperties(ctx, []string{altroot})

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// PropertiesOf returns some properties of some file systems, by their names.
+// PropertiesOf returns some properties of some file systems, by file system and
+// property.
 func (c *Client) PropertiesOf(ctx context.Context, filesystems, names []string) (map[string]map[string]Property, error) {
 	for _, name := range filesystems {
 		if err := checkFilesystem("get", name); err != nil {
@@ -34,5 +35,5 @@ func (c *commands) propertiesOf(ctx context.Context, filesystems, names []string
 	return found, nil
 }
 
-// isHere reports whether a source is the file system itself.
+// isLocal reports whether a source is the file system itself.
 func isLocal(source string) bool { return source == "local" || source == "received" }

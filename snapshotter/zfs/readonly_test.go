@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// refused is how the kernel refuses channel programs in a pool that is imported read-only.
+// refused is how the kernel refuses channel programs in a pool that is imported
+// read-only.
 var refused = result{Match: "^program", Status: 1, Err: "Channel program execution failed: pool is read-only\n"}
 
 func TestReadOnlyPoolIsListedWithoutPrograms(t *testing.T) {
@@ -25,23 +26,23 @@ func TestReadOnlyPoolIsListedWithoutPrograms(t *testing.T) {
 	list, err := c.List(t.Context(), f.pool+"/base")
 	require.NoError(t, err)
 	slices.SortFunc(list, func(a, b Dataset) int { return strings.Compare(a.Name, b.Name) })
-	require.Len(t, list, 3, "one has neither properties nor snapshots")
+	require.Len(t, list, 3, "including the one without properties and snapshots")
 	assert.Equal(t, map[string]string{"zfstpl:version": "1"}, list[0].Props)
 	assert.Equal(t, map[string]string{"zfstpl:odd": "?"}, list[1].Props)
 	assert.Equal(t, []string{"extracted", "zz"}, slices.Sorted(slices.Values(list[1].Snapshots)))
 	assertKind(t, ErrReadOnly, c.Apply(t.Context(), Set(f.pool+"/base", "a:b", "c")))
 }
 
-// Nothing changes in a read-only pool: what is compared need not be frozen.
-func TestReadOnlyPoolIsFrozen(t *testing.T) {
+// A read-only pool does not change, so no temporary snapshot is needed.
+func TestReadOnlyPoolNeedsNoTemporarySnapshot(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, refused)
 	c, err := Open(t.Context(), f.pool, "zfstpl:", Command)
 	require.NoError(t, err)
 	f.calls(t)
-	frozen, err := c.TakeTemporary(t.Context(), f.pool+"/a")
+	temporary, err := c.TakeTemporary(t.Context(), f.pool+"/a")
 	require.NoError(t, err)
-	assert.Equal(t, f.pool+"/a", frozen.Snapshot)
-	require.NoError(t, frozen.Close())
+	assert.Equal(t, f.pool+"/a", temporary.Snapshot)
+	require.NoError(t, temporary.Close())
 	assert.Empty(t, f.calls(t))
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Release is a release of OpenZFS. Its zero value is older than every release.
+// Release is a release of OpenZFS. The zero value is older than every release.
 type Release struct{ Major, Minor int }
 
 // AtLeast reports whether the release is other or later.
@@ -16,8 +16,8 @@ func (r Release) AtLeast(other Release) bool {
 
 func (r Release) String() string { return fmt.Sprintf("%d.%d", r.Major, r.Minor) }
 
-// Release returns the release of this machine's ZFS. Where the commands and the kernel
-// module differ it returns the older one: a property needs both.
+// Release returns the release of this machine's ZFS. If the commands and the kernel
+// module differ, it returns the older one, because a property needs both.
 func (c *Client) Release(ctx context.Context) (Release, error) { return c.driver.release(ctx) }
 
 func (c *commands) release(ctx context.Context) (Release, error) {
@@ -28,7 +28,7 @@ func (c *commands) release(ctx context.Context) (Release, error) {
 	return releaseOf(c.pool, out)
 }
 
-// releaseOf reads what 'zfs version' prints. pool is for the error.
+// releaseOf parses the output of 'zfs version'. pool is for the error.
 func releaseOf(pool string, out []byte) (Release, error) {
 	var oldest Release
 	for _, line := range strings.Fields(string(out)) {
@@ -46,12 +46,12 @@ func releaseOf(pool string, out []byte) (Release, error) {
 	return oldest, nil
 }
 
-// parseRelease reads a line of 'zfs version': "zfs-2.4.4-1" or "zfs-kmod-2.4.4-1".
+// parseRelease parses a line of 'zfs version': "zfs-2.4.4-1" or "zfs-kmod-2.4.4-1".
 func parseRelease(line string) (Release, error) {
 	var r Release
 	text := strings.TrimPrefix(strings.TrimPrefix(line, "zfs-"), "kmod-")
 	if n, err := fmt.Sscanf(text, "%d.%d", &r.Major, &r.Minor); n != 2 || err != nil {
-		return r, fmt.Errorf("%q is no release", line)
+		return r, fmt.Errorf("%q is not a release", line)
 	}
 	return r, nil
 }

@@ -30,7 +30,7 @@ func TestReleaseIsTheOlderOfModuleAndCommands(t *testing.T) {
 	assert.False(t, Release{2, 2}.AtLeast(Release{2, 3}))
 }
 
-func TestFeaturesAndAltroot(t *testing.T) {
+func TestFeaturesAndAltrootAreParsed(t *testing.T) {
 	t.Parallel()
 	f := newFake(t,
 		result{Match: "feature@large_dnode,feature@lz4_compress,feature@new POOL$", Out: "feature@large_dnode\tdisabled\nfeature@lz4_compress\tactive\nfeature@new\tenabled\n"},
@@ -58,7 +58,7 @@ func TestSetNativeMountsNothing(t *testing.T) {
 	assertKind(t, ErrInvalid, c.SetNative(t.Context(), f.pool+"/-a", nil))
 }
 
-func TestPropertiesOf(t *testing.T) {
+func TestPropertiesOfParsesSources(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "name,property,source,value exec,a:b POOL/a POOL/b$", Out: "POOL/a\texec\tlocal\ton\nPOOL/a\ta:b\tinherited from POOL\tx\nPOOL/b\texec\tdefault\ton\n"})
 	got, err := f.client(true).PropertiesOf(t.Context(), []string{f.pool + "/a", f.pool + "/b"}, []string{"exec", "a:b"})

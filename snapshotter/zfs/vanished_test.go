@@ -14,11 +14,11 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/ioctl"
 )
 
-// vanishing is a kernel in which some file systems go between the two phases of a
-// listing.
+// vanishing is a kernel in which some file systems are destroyed between the two
+// phases of a listing.
 type vanishing struct {
-	found []ioctl.Dataset
-	gone  []string
+	found     []ioctl.Dataset
+	destroyed []string
 }
 
 func (v vanishing) ListFilesystems(context.Context, string) ([]ioctl.Dataset, error) {
@@ -26,7 +26,7 @@ func (v vanishing) ListFilesystems(context.Context, string) ([]ioctl.Dataset, er
 }
 
 func (v vanishing) ListSnapshots(_ context.Context, name string) ([]ioctl.Snapshot, error) {
-	if slices.Contains(v.gone, name) {
+	if slices.Contains(v.destroyed, name) {
 		return nil, &ioctl.Error{Op: "list snapshots", Dataset: name, Err: syscall.ENOENT}
 	}
 	return []ioctl.Snapshot{{Name: "extracted"}}, nil
@@ -45,9 +45,9 @@ func namesOf(list []Dataset) string {
 	return strings.Join(names, " ")
 }
 
-// Whichever file systems vanish while the kernel is asked, all others are listed, those
-// without snapshots too.
-func TestAFileSystemThatVanishesHidesNoOther(t *testing.T) {
+// Whichever file systems are destroyed during a listing, all others are listed,
+// including those without snapshots.
+func TestDestroyedFilesystemHidesNoOther(t *testing.T) {
 	t.Parallel()
 	kernel := vanishing{found: []ioctl.Dataset{filesystem("tank/z", "")}}
 	for _, name := range []string{"t1", "t2", "t3"} {
@@ -56,7 +56,7 @@ func TestAFileSystemThatVanishesHidesNoOther(t *testing.T) {
 	for _, name := range []string{"r1", "r2"} {
 		kernel.found = append(kernel.found, filesystem("tank/z/"+name, ""))
 	}
-	for gone, want := range map[string]string{
+	for destroyed, want := range map[string]string{
 		"":         "tank/z t1 t2 t3 r1 r2",
 		"t1":       "tank/z t2 t3 r1 r2",
 		"t2":       "tank/z t1 t3 r1 r2",
@@ -64,11 +64,11 @@ func TestAFileSystemThatVanishesHidesNoOther(t *testing.T) {
 		"t2 t3":    "tank/z t1 r1 r2",
 		"t1 t2 t3": "tank/z r1 r2",
 	} {
-		t.Run(fmt.Sprintf("%q", gone), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%q", destroyed), func(t *testing.T) {
 			t.Parallel()
 			kernel := kernel
-			for _, name := range strings.Fields(gone) {
-				kernel.gone = append(kernel.gone, "tank/z/"+name)
+			for _, name := range strings.Fields(destroyed) {
+				kernel.destroyed = append(kernel.destroyed, "tank/z/"+name)
 			}
 			list, err := listFrom(t.Context(), kernel, "tank/z", "zfstpl:")
 			require.NoError(t, err)
@@ -77,10 +77,10 @@ func TestAFileSystemThatVanishesHidesNoOther(t *testing.T) {
 	}
 }
 
-// A root that vanishes is an error, and never an empty or a shorter list.
-func TestARootThatVanishesIsNotFound(t *testing.T) {
+// If the root is destroyed, List returns an error and not an empty or shorter list.
+func TestDestroyedRootIsNotFound(t *testing.T) {
 	t.Parallel()
-	kernel := vanishing{found: []ioctl.Dataset{filesystem("tank/z", "daily"), filesystem("tank/z/r1", "")}, gone: []string{"tank/z"}}
+	kernel := vanishing{found: []ioctl.Dataset{filesystem("tank/z", "daily"), filesystem("tank/z/r1", "")}, destroyed: []string{"tank/z"}}
 	list, err := listFrom(t.Context(), kernel, "tank/z", "zfstpl:")
 	assertKind(t, ErrNotFound, err)
 	assert.Nil(t, list)
@@ -90,10 +90,10 @@ func TestARootThatVanishesIsNotFound(t *testing.T) {
 	assert.Nil(t, list)
 }
 
-// The command lists a file system that the program, which comes behind it, does not
-// find any more: it is left out. To list it without properties would make it the
-// remains of a crash.
-func TestAFileSystemThatVanishesBetweenCommandAndProgram(t *testing.T) {
+// The command lists a file system that the program, which runs after it, no longer
+// finds. It is omitted: listed without properties it would look like the result of a
+// crash.
+func TestFilesystemDestroyedBetweenCommandAndProgramIsOmitted(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, result{Match: "^list", Out: someFilesystems +
 		"POOL/base/b\t-\t3\t8\t1700000000\t0\t0\tlegacy\n"},

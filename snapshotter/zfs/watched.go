@@ -2,13 +2,13 @@ package zfs
 
 import "context"
 
-// watched is a driver that tells of every call, before and after it.
+// watched is a driver that reports every call, before and after it.
 type watched struct {
 	driver
 	at func(point string)
 }
 
-// unwatched returns the driver itself, whether it is watched or not.
+// unwatched returns the driver inside of watched, or the driver itself.
 func (c *Client) unwatched() driver {
 	if w, ok := c.driver.(watched); ok {
 		return w.driver
@@ -56,7 +56,7 @@ func (w watched) mount(ctx context.Context, filesystem string) error {
 	return w.driver.mount(ctx, filesystem)
 }
 
-// around is for the calls that are no driver's: mounts of a place of their own.
+// around reports calls that are not a driver's, such as mounts.
 func (c *Client) around(call string) (after func()) {
 	if c.watch == nil {
 		return func() {}

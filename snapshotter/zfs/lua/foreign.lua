@@ -1,5 +1,5 @@
--- Destroys the snapshots of a file system save one. The words are the short name
--- of that one and the file system. Answers the first failure and its snapshot.
+-- Destroys all snapshots of a file system except one. The words are the short name
+-- of that one and the file system. Returns the first error and its snapshot.
 args = ...
 local own, name = args["argv"][1], args["argv"][2]
 

@@ -1,7 +1,7 @@
--- Answers, for a file system and each one below it, its snapshots and the user
--- properties with a prefix that are set there: those a receive brought count,
--- inherited ones do not. A value that is not printable ASCII comes back as "?": the command
--- would print nothing at all, and one stranger's value would hide everything.
+-- Returns, for a file system and each one below it, its snapshots and the user
+-- properties with a prefix that are set there, including received ones, without
+-- inherited ones. A value that is not printable ASCII is returned as "?": otherwise
+-- the command would print nothing, and one foreign value would hide everything.
 args = ...
 argv = args["argv"]
 
