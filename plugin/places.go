@@ -26,7 +26,7 @@ func fixBase(ctx context.Context, pool *zfs.Client, base layout.Base) ([]snapsho
 	if err != nil {
 		return nil, err
 	}
-	unmountMisplaced(ctx, base, state.RuntimePlace)
+	unmountMisplaced(ctx, base, state.RuntimeMountpoint)
 	return state.Harms, nil
 }
 

@@ -39,24 +39,24 @@ type ImageAccount struct {
 // Account adds up an inspection. It is pure.
 func Account(entries []Entry) Accounts {
 	a := Accounts{Images: []ImageAccount{}}
-	byName, topped := make(map[string]Entry), make(map[string]bool)
+	byName, hasChild := make(map[string]Entry), make(map[string]bool)
 	for _, e := range entries {
 		byName[e.Dataset] = e
 		if e.committed() {
-			topped[e.Parent] = true
+			hasChild[e.Parent] = true
 		}
 		a.add(e)
 	}
 	images := make(map[string]int) // that a template is part of
 	for _, e := range entries {
-		if e.committed() && !topped[e.Dataset] {
+		if e.committed() && !hasChild[e.Dataset] {
 			for _, layer := range chainOf(byName, e) {
 				images[layer.Dataset]++
 			}
 		}
 	}
 	for _, e := range entries {
-		if e.committed() && !topped[e.Dataset] {
+		if e.committed() && !hasChild[e.Dataset] {
 			a.Images = append(a.Images, account(e, chainOf(byName, e), images, entries))
 		}
 	}

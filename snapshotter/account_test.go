@@ -13,7 +13,7 @@ import (
 func TestAccount(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		below, _ := s.pull("default", "", chain("a"), hundred)
 		one, _ := s.pull("default", below, chain("b"), hundred+hundred)
 		two, _ := s.pull("default", below, chain("c"), hundred)
@@ -27,7 +27,7 @@ func TestAccount(t *testing.T) {
 		s.prepare("gone", two)
 		s.write("gone", "12345")
 		s.remove("gone")
-		s.later()
+		s.waitForRetries()
 		require.NoError(t, s.sn.queue.flush(s.ctx))
 		entries, err := Inspect(s.ctx, s.pool, s.base)
 		require.NoError(t, err)

@@ -38,7 +38,7 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 	}
 	if err := s.apply(ctx, append(ops, old.clear()...)...); err != nil {
 		if ambiguous(err) {
-			err = errors.Join(err, s.undoUpdate(old, &r))
+			err = errors.Join(err, s.rollBackUpdate(old, &r))
 		}
 		return poolError(doing, err)
 	}
@@ -64,6 +64,6 @@ func (x *index) canRenameAside(key string) *record {
 func (x *index) rename(old, r *record) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.displace(old)
-	x.place(r)
+	x.unlinkRecord(old)
+	x.linkRecord(r)
 }

@@ -16,7 +16,7 @@ import (
 func TestAKeyOfAnOldDatabaseIsGivenAnew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		s.layer("default/2/image", "", "i;")
 		s.prepare("default/7/job", "default/2/image")
 		s.write("default/7/job", "old;")
@@ -46,7 +46,7 @@ func TestAKeyOfAnOldDatabaseIsGivenAnew(t *testing.T) {
 
 func TestAKeyThatAnotherHas(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("web", "")
 	s.layer("default/2/image", "", "i;")
 	for what, key := range map[string]string{"without containerd's number": "web", "of a committed snapshot": "default/2/image"} {

@@ -17,8 +17,8 @@ import (
 func TestCleanupModes(t *testing.T) {
 	t.Parallel()
 	background := settings(func(c *Config) { c.Cleanup = CleanupBackground })
-	gone := func(s *story) bool { synctest.Wait(); return len(s.datasets()) == 1 }
-	garbage := func(s *story) {
+	gone := func(s *fixture) bool { synctest.Wait(); return len(s.datasets()) == 1 }
+	garbage := func(s *fixture) {
 		s.prepare("gone", "")
 		s.remove("gone")
 		require.NoError(s, s.sn.Cleanup(s.ctx))
@@ -26,7 +26,7 @@ func TestCleanupModes(t *testing.T) {
 	t.Run("background, quiet", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background)
+			s := newFixture(t, background)
 			garbage(s)
 			time.Sleep(backgroundQuiet - time.Second)
 			assert.False(t, gone(s))
@@ -37,7 +37,7 @@ func TestCleanupModes(t *testing.T) {
 	t.Run("background, while a layer is written", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background)
+			s := newFixture(t, background)
 			end := s.sn.Begin(s.ctx)
 			garbage(s)
 			time.Sleep(backgroundPatience - time.Second)
@@ -50,7 +50,7 @@ func TestCleanupModes(t *testing.T) {
 	t.Run("background, never quiet", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background)
+			s := newFixture(t, background)
 			defer s.sn.Begin(s.ctx)()
 			garbage(s)
 			time.Sleep(backgroundPatience + 2*time.Second)
@@ -60,7 +60,7 @@ func TestCleanupModes(t *testing.T) {
 	t.Run("background, expired template", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background, keepCached(time.Hour))
+			s := newFixture(t, background, keepCached(time.Hour))
 			name, _ := s.pull("default", "", chain("a"), "a;")
 			s.remove(name)
 			time.Sleep(time.Hour - time.Second)
@@ -72,7 +72,7 @@ func TestCleanupModes(t *testing.T) {
 	t.Run("background, stopped", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, background)
+			s := newFixture(t, background)
 			garbage(s)
 			resume := s.slow("destroy")
 			time.Sleep(backgroundQuiet + time.Second)
@@ -94,7 +94,7 @@ func TestCleanupModes(t *testing.T) {
 	t.Run("manual", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, settings(func(c *Config) { c.Cleanup = CleanupManual }))
+			s := newFixture(t, settings(func(c *Config) { c.Cleanup = CleanupManual }))
 			garbage(s)
 			time.Sleep(1000 * time.Hour)
 			assert.False(t, gone(s))
@@ -104,7 +104,7 @@ func TestCleanupModes(t *testing.T) {
 	})
 	t.Run("unknown mode", func(t *testing.T) {
 		t.Parallel()
-		s := begin(t)
+		s := newFixture(t)
 		require.NoError(t, s.sn.Close())
 		s.with = func(c *Config) { c.Cleanup = "never" }
 		require.ErrorIs(t, s.tryStart(), errdefs.ErrInvalidArgument)
@@ -115,7 +115,7 @@ func TestCleanupModes(t *testing.T) {
 func TestBackgroundCleanupYieldsToCallers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Cleanup = CleanupBackground }))
+		s := newFixture(t, settings(func(c *Config) { c.Cleanup = CleanupBackground }))
 		for i := range 2 * quietBatch {
 			s.prepare(fmt.Sprint(i), "")
 			s.remove(fmt.Sprint(i))
@@ -139,16 +139,16 @@ func TestBackgroundCleanupYieldsToCallers(t *testing.T) {
 func TestStoppedCleanupEndsAfterItsBatch(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		stop func(s *story, cancel func())
+		stop func(s *fixture, cancel func())
 		want error
 	}{
-		"StopCleanup": {func(s *story, _ func()) { assert.True(s, s.sn.StopCleanup()) }, errdefs.ErrAborted},
-		"its context": {func(_ *story, cancel func()) { cancel() }, context.Canceled},
+		"StopCleanup": {func(s *fixture, _ func()) { assert.True(s, s.sn.StopCleanup()) }, errdefs.ErrAborted},
+		"its context": {func(_ *fixture, cancel func()) { cancel() }, context.Canceled},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t)
+				s := newFixture(t)
 				for i := range 2 * quietBatch {
 					s.prepare(fmt.Sprint(i), "")
 					s.remove(fmt.Sprint(i))

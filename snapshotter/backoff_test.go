@@ -16,16 +16,16 @@ import (
 )
 
 // mount mounts a dataset or snapshot without the snapshotter.
-func (s *story) mount(name string) {
+func (s *fixture) mount(name string) {
 	s.pool.edit(func(state *fakeState) { state.mounted[name] = true })
 }
 
-func (s *story) unmount(name string) {
+func (s *fixture) unmount(name string) {
 	s.pool.edit(func(state *fakeState) { delete(state.mounted, name) })
 }
 
 // destroys counts the pool's later destroys.
-func (s *story) destroys() *atomic.Int64 {
+func (s *fixture) destroys() *atomic.Int64 {
 	var n atomic.Int64
 	s.pool.interrupt(func(call string) error {
 		if call == "destroy" {
@@ -41,7 +41,7 @@ func (s *story) destroys() *atomic.Int64 {
 func TestBusyDatasetIsRetriedWithBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		s.prepare("web", "")
 		web := s.dataset("web")
 		s.mount(web)
@@ -64,7 +64,7 @@ func TestBusyDatasetIsRetriedWithBackoff(t *testing.T) {
 		}
 		assert.Equal(t, 1, strings.Count(s.log.String(), "level=warning"), "logged once: %s", s.log)
 		s.unmount(web)
-		s.later()
+		s.waitForRetries()
 		assert.Len(t, s.datasets(), 1, "destroyed without a request")
 		tried := n.Load()
 		time.Sleep(24 * time.Hour)
@@ -79,7 +79,7 @@ func TestBusyDatasetIsRetriedWithBackoff(t *testing.T) {
 func TestMountedTemplateWithoutItsSnapshotIsGarbage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		a := chain("a")
 		name, _ := s.pull("default", "", a, "x;")
 		template := s.templateOf(name)
@@ -95,7 +95,7 @@ func TestMountedTemplateWithoutItsSnapshotIsGarbage(t *testing.T) {
 		s.prepare("web", name)
 		assert.Equal(t, "x;", s.visible()["web"].Content)
 		s.unmount(template)
-		s.later()
+		s.waitForRetries()
 		assert.False(t, s.has(template))
 		s.requireInvariants()
 	})
@@ -105,14 +105,14 @@ func TestMountedTemplateWithoutItsSnapshotIsGarbage(t *testing.T) {
 func TestCleanIgnoresBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		s.prepare("web", "")
 		web := s.dataset("web")
 		s.mount(web)
 		s.remove("web")
 		s.cleanup()
 		for range 3 {
-			s.later()
+			s.waitForRetries()
 		}
 		s.unmount(web)
 		var last Progress
@@ -126,7 +126,7 @@ func TestCleanIgnoresBackoff(t *testing.T) {
 func TestBusyDatasetIsRetriedInTheBackground(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		s.prepare("web", "")
 		s.mount(s.dataset("web"))
 		s.remove("web")
@@ -147,7 +147,7 @@ func TestBusyDatasetIsRetriedInTheBackground(t *testing.T) {
 func TestBusyDatasetIsRetriedByTheNextCleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		s.layer("base", "", "b;")
 		s.prepare("web", "base")
 		s.prepare("db", "base")
@@ -173,7 +173,7 @@ func TestBusyDatasetIsLoggedWithItsHolders(t *testing.T) {
 		var mu sync.Mutex
 		var queried [][]string
 		var found map[string][]holders.Mount
-		s := begin(t, keepCached(0), settings(func(c *Config) {
+		s := newFixture(t, keepCached(0), settings(func(c *Config) {
 			c.holders = func(datasets ...string) map[string][]holders.Mount {
 				mu.Lock()
 				defer mu.Unlock()
@@ -206,7 +206,7 @@ func TestBusyDatasetIsLoggedWithItsHolders(t *testing.T) {
 		found = nil
 		mu.Unlock()
 		n := s.destroys()
-		s.later()
+		s.waitForRetries()
 		assert.Equal(t, 1, strings.Count(s.log.String(), "no inspected process has the dataset mounted"), "the holders have ended")
 		assert.GreaterOrEqual(t, n.Load(), int64(5), "the backoff starts again")
 	})
@@ -216,7 +216,7 @@ func TestBusyDatasetIsLoggedWithItsHolders(t *testing.T) {
 func TestReusedTemplateLosesItsBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		a, _ := s.pull("default", "", chain("a"), "a;")
 		s.cleanup()
 		template := s.templateOf(a)
@@ -226,7 +226,7 @@ func TestReusedTemplateLosesItsBackoff(t *testing.T) {
 		time.Sleep(time.Hour)
 		a, unpacked := s.pull("default", "", chain("a"), "")
 		require.False(t, unpacked)
-		s.later()
+		s.waitForRetries()
 		assert.Contains(t, s.datasets(), template)
 		s.unmount(template + "@extracted")
 		s.remove(a)
@@ -240,7 +240,7 @@ func TestReusedTemplateLosesItsBackoff(t *testing.T) {
 func TestBackgroundCleanupsOfAFailingPoolBackOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		s.prepare("web", "")
 		s.mount(s.dataset("web"))
 		s.remove("web")
@@ -255,7 +255,7 @@ func TestBackgroundCleanupsOfAFailingPoolBackOff(t *testing.T) {
 		assert.Less(t, n.Load(), int64(30))
 		assert.Contains(t, s.log.String(), "background cleanup failed")
 		s.pool.interrupt(nil)
-		s.later()
+		s.waitForRetries()
 		s.pool.edit(func(state *fakeState) {
 			assert.NotEmpty(t, state.fs["tank/z"].props[CleanupProperty], "the mark is retried")
 		})
@@ -270,7 +270,7 @@ func TestBackgroundCleanupsOfAFailingPoolBackOff(t *testing.T) {
 func TestCloseWaitsForARetry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		s.prepare("web", "")
 		s.mount(s.dataset("web"))
 		s.remove("web")
@@ -290,7 +290,7 @@ func TestCloseWaitsForARetry(t *testing.T) {
 func TestForeignWritesIntoATemplateAreNeverCloned(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		name, _ := s.pull("default", "", chain("a"), "a;")
 		s.cleanup()
 		template := s.templateOf(name)
@@ -314,7 +314,7 @@ func TestForeignWritesIntoATemplateAreNeverCloned(t *testing.T) {
 func TestTemplateOfAStuckCloneIsRetriedWithIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		name, _ := s.pull("default", "", chain("a"), "x;")
 		template := s.templateOf(name)
 		var clone string
@@ -339,7 +339,7 @@ func TestTemplateOfAStuckCloneIsRetriedWithIt(t *testing.T) {
 		assert.True(t, ok)
 		assert.True(t, next.After(time.Now()), "no retry is due: %s", time.Until(next))
 		s.unmount(clone)
-		s.later()
+		s.waitForRetries()
 		assert.False(t, s.has(template))
 		s.requireInvariants()
 	})

@@ -63,8 +63,8 @@ func InitBase(ctx context.Context, pool BasePool, base layout.Base, root string,
 	if err == nil {
 		return b.changed, nil
 	}
-	if undoErr := b.undo(context.WithoutCancel(ctx)); undoErr != nil {
-		err = fmt.Errorf("%w; %w", err, undoErr)
+	if rollBackErr := b.rollBack(context.WithoutCancel(ctx)); rollBackErr != nil {
+		err = fmt.Errorf("%w; %w", err, rollBackErr)
 	}
 	return false, err
 }

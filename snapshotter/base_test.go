@@ -48,7 +48,7 @@ func TestInitBaseIsCompleted(t *testing.T) {
 	require.NoError(t, err)
 	for cut := range 5 {
 		p := newFakePool(t)
-		p.cut = cut
+		p.crashAfter = cut
 		_, err := InitBase(t.Context(), p, base, "/srv", nil)
 		require.ErrorIs(t, err, errDead)
 		p = p.afterCrash()
@@ -86,7 +86,7 @@ func TestInitBaseRefusesStrangers(t *testing.T) {
 
 func TestInspect(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	b, _ := s.pull("default", a, chain("b"), "b;")
 	s.layer("saved", a, "s;")
@@ -101,7 +101,7 @@ func TestInspect(t *testing.T) {
 	require.NoError(t, s.sn.queue.flush(s.ctx))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/mine", nil))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/storage/"+chain("c"), nil))
-	s.pool.editFS(s.templateOf("saved"), set(propRecord+anID("9"), "what"))
+	s.pool.editFS(s.templateOf("saved"), set(propRecord+testID("9"), "what"))
 
 	entries, err := Inspect(s.ctx, s.pool, s.base)
 	require.NoError(t, err)
@@ -127,7 +127,7 @@ func TestInspect(t *testing.T) {
 			assert.Equal(t, map[string]string{"x": "y"}, e.Records[0].Labels)
 			assert.Equal(t, snapshots.KindActive, e.Records[0].Kind)
 		case s.templateOf("saved"):
-			assert.Contains(t, e.Problem, anID("9"))
+			assert.Contains(t, e.Problem, testID("9"))
 			assert.Len(t, e.Records, 1, "what can be read is shown beside")
 		case layer("b"):
 			assert.WithinDuration(t, time.Now(), e.Since, time.Minute)

@@ -34,11 +34,11 @@ func (b *baseBuilder) create(ctx context.Context, name string, props map[string]
 
 // onceMade are the properties that ZFS writes into the file system itself. It refuses that
 // (EACCES) of one with a key of its own that is not mounted, also while it makes it.
-var onceMade = []string{"longname"}
+var setAfterCreate = []string{"longname"}
 
 // unzoned are the properties that ZFS refuses for a new file system below one that is
 // zoned, whatever that file system is itself.
-var unzoned = []string{"mountpoint", "sharenfs", "sharesmb"}
+var refusedWhenZoned = []string{"mountpoint", "sharenfs", "sharesmb"}
 
 // makeRoot makes the base itself.
 func (b *baseBuilder) makeRoot(ctx context.Context, root string, own map[string]string) error {
@@ -47,9 +47,9 @@ func (b *baseBuilder) makeRoot(ctx context.Context, root string, own map[string]
 		return err
 	}
 	above := b.above(ctx)
-	afterwards := onceMade
+	afterwards := setAfterCreate
 	if above["zoned"].Value == "on" {
-		afterwards = append(slices.Clone(onceMade), unzoned...)
+		afterwards = append(slices.Clone(setAfterCreate), refusedWhenZoned...)
 	}
 	later := take(props, afterwards)
 	if err := b.create(ctx, b.base.String(), props); err != nil {
@@ -59,7 +59,7 @@ func (b *baseBuilder) makeRoot(ctx context.Context, root string, own map[string]
 		}
 		return err
 	}
-	b.leaveInherited(ctx, later)
+	b.dropInherited(ctx, later)
 	if len(later) == 0 {
 		return nil
 	}
@@ -68,9 +68,9 @@ func (b *baseBuilder) makeRoot(ctx context.Context, root string, own map[string]
 
 // leaveInherited takes those of onceMade from props that the base inherits with the same
 // value.
-func (b *baseBuilder) leaveInherited(ctx context.Context, props map[string]string) {
+func (b *baseBuilder) dropInherited(ctx context.Context, props map[string]string) {
 	parent := parentName(b.base)
-	for _, name := range onceMade {
+	for _, name := range setAfterCreate {
 		if _, wanted := props[name]; !wanted || parent == "" {
 			continue
 		}
@@ -152,9 +152,9 @@ func (b *baseBuilder) mount(ctx context.Context) error {
 	return b.pool.Mount(ctx, b.base.String())
 }
 
-// undo destroys what was made, children first. What has become busy, or has got children
+// rollBack destroys what was made, children first. What has become busy, or has got children
 // of other origin, stays and is named.
-func (b *baseBuilder) undo(ctx context.Context) error {
+func (b *baseBuilder) rollBack(ctx context.Context) error {
 	empty := b.base.Empty()
 	if b.snapshot && !slices.Contains(b.made, empty.Dataset()) {
 		if err := b.pool.DestroySnapshot(ctx, empty.Snapshot()); err != nil {

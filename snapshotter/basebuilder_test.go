@@ -36,11 +36,11 @@ func TestInitBaseLeavesAllOrNothing(t *testing.T) {
 		p := newFakePool(t)
 		before := p.state.clone()
 		refusing(p, n+1)
-		_, err := InitBase(t.Context(), p, aBase(t), "/srv", nil)
+		_, err := InitBase(t.Context(), p, testBase(t), "/srv", nil)
 		require.ErrorIs(t, err, zfs.ErrNoSpace, steps[n])
 		assert.NotContains(t, err.Error(), "\n")
 		assert.Equal(t, before.fs, p.state.fs, steps[n])
-		changed, err := InitBase(t.Context(), p, aBase(t), "/srv", nil)
+		changed, err := InitBase(t.Context(), p, testBase(t), "/srv", nil)
 		require.NoError(t, err, steps[n])
 		assert.True(t, changed)
 	}
@@ -50,7 +50,7 @@ func TestInitBaseLeavesAllOrNothing(t *testing.T) {
 func TestInitBaseKeepsWhatItDidNotMake(t *testing.T) {
 	t.Parallel()
 	for n, step := range []string{"runtime", "snapshot", "mount"} {
-		p, base := newFakePool(t), aBase(t)
+		p, base := newFakePool(t), testBase(t)
 		_, err := InitBase(t.Context(), p, base, "/srv", nil)
 		require.NoError(t, err)
 		p.edit(func(s *fakeState) { delete(s.fs, "tank/z/runtime"); delete(s.mounted, "tank/z") })
@@ -66,7 +66,7 @@ func TestInitBaseKeepsWhatItDidNotMake(t *testing.T) {
 // What another process put below a base that is being made is not destroyed with it.
 func TestInitBaseDestroysNothingOfOthers(t *testing.T) {
 	t.Parallel()
-	p, base := newFakePool(t), aBase(t)
+	p, base := newFakePool(t), testBase(t)
 	p.after = func(call string) error {
 		if call == "apply" {
 			p.edit(func(s *fakeState) { s.create("tank/z/mine", nil) })
@@ -92,7 +92,7 @@ func TestInitBaseIsInterrupted(t *testing.T) {
 		}
 		return nil
 	}
-	_, err := InitBase(ctx, p, aBase(t), "/srv", nil)
+	_, err := InitBase(ctx, p, testBase(t), "/srv", nil)
 	require.ErrorIs(t, err, context.Canceled)
 	assert.NotContains(t, p.state.fs, "tank/z")
 }
@@ -104,7 +104,7 @@ func TestInitBaseNamesTheKeyThatIsNotLoaded(t *testing.T) {
 			fs.native[KeyStatus], fs.native[EncryptionRoot] = "unavailable", "tank"
 		})
 	}
-	p, base := newFakePool(t), aBase(t)
+	p, base := newFakePool(t), testBase(t)
 	_, err := InitBase(t.Context(), p, base, "/srv", nil)
 	require.NoError(t, err)
 	lock(p, "tank/z")
@@ -135,7 +135,7 @@ func TestInitBaseBelowAZonedDataset(t *testing.T) {
 		}
 		return nil
 	}
-	_, err := InitBase(t.Context(), p, aBase(t), "/srv", nil)
+	_, err := InitBase(t.Context(), p, testBase(t), "/srv", nil)
 	require.NoError(t, err)
 	assert.NotContains(t, made, "mountpoint")
 	assert.NotContains(t, made, "sharenfs")

@@ -35,7 +35,7 @@ func TestCachedLayersAreKeptForCacheKeep(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, keepCached(c.keep))
+				s := newFixture(t, keepCached(c.keep))
 				a, _ := s.pull("default", "", chain("a"), "a;")
 				b, _ := s.pull("default", a, chain("b"), "b;")
 				s.layer("saved", b, "")
@@ -57,7 +57,7 @@ func TestCachedLayersAreKeptForCacheKeep(t *testing.T) {
 // Cached templates are destroyed leaf first, and those with a clone in use are kept.
 func TestCleanupIsLeafFirst(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(0))
+	s := newFixture(t, keepCached(0))
 	var chainOf []string
 	parent := ""
 	for _, digit := range []string{"a", "b", "c", "d"} {
@@ -77,7 +77,7 @@ func TestCleanupIsLeafFirst(t *testing.T) {
 // The garbage and the chain of templates are each longer than one batch.
 func TestCleanupDestroysMoreThanOneBatch(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(0))
+	s := newFixture(t, keepCached(0))
 	var names []string
 	parent := ""
 	for i := range quietBatch + 10 {
@@ -100,16 +100,16 @@ func TestCleanupDestroysMoreThanOneBatch(t *testing.T) {
 // and logged once. It is destroyed as soon as that is possible.
 func TestDatasetsInUseAreKept(t *testing.T) {
 	t.Parallel()
-	for what, hold := range map[string]func(s *story, dataset string) (release func()){
-		"mounted": func(s *story, dataset string) func() {
+	for what, hold := range map[string]func(s *fixture, dataset string) (release func()){
+		"mounted": func(s *fixture, dataset string) func() {
 			s.pool.edit(func(state *fakeState) { state.mounted[dataset] = true })
 			return func() { s.pool.edit(func(state *fakeState) { delete(state.mounted, dataset) }) }
 		},
-		"foreign snapshot": func(s *story, dataset string) func() {
+		"foreign snapshot": func(s *fixture, dataset string) func() {
 			require.NoError(s, s.pool.Apply(s.ctx, zfs.Snapshot(dataset+"@daily")))
 			return func() { require.NoError(s, s.pool.DestroySnapshot(s.ctx, dataset+"@daily")) }
 		},
-		"foreign child": func(s *story, dataset string) func() {
+		"foreign child": func(s *fixture, dataset string) func() {
 			require.NoError(s, s.pool.Create(s.ctx, dataset+"/child", nil))
 			return func() { s.pool.edit(func(state *fakeState) { delete(state.fs, dataset+"/child") }) }
 		},
@@ -121,8 +121,8 @@ func TestDatasetsInUseAreKept(t *testing.T) {
 	}
 }
 
-func datasetsInUseAreKept(t *testing.T, hold func(s *story, dataset string) (release func())) {
-	s := begin(t, keepCached(0))
+func datasetsInUseAreKept(t *testing.T, hold func(s *fixture, dataset string) (release func())) {
+	s := newFixture(t, keepCached(0))
 	s.layer("base", "", "b;")
 	s.cleanup()
 	s.prepare("web", "base")
@@ -133,14 +133,14 @@ func datasetsInUseAreKept(t *testing.T, hold func(s *story, dataset string) (rel
 		s.remove(name)
 		s.cleanup()
 		for range 3 {
-			s.later()
+			s.waitForRetries()
 			s.cleanup()
 			assert.Contains(t, s.datasets(), dataset)
 		}
 		assert.Equal(t, 1, strings.Count(s.log.String(), "dataset="+dataset+" "), "logged once: %s", s.log)
 		s.requireRecoverable()
 		release()
-		s.later()
+		s.waitForRetries()
 		assert.NotContains(t, s.datasets(), dataset, "destroyed without a request")
 		s.requireRecoverable()
 	}
@@ -150,7 +150,7 @@ func datasetsInUseAreKept(t *testing.T, hold func(s *story, dataset string) (rel
 // A template with a foreign clone is kept, and can be reused.
 func TestForeignCloneKeepsTemplate(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(0))
+	s := newFixture(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.cleanup()
 	template := s.templateOf(a)
@@ -167,7 +167,7 @@ func TestForeignCloneKeepsTemplate(t *testing.T) {
 // A layer that cannot be destroyed can be reused.
 func TestBusyTemplateIsReused(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(0))
+	s := newFixture(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.pool.edit(func(state *fakeState) { state.mounted[s.templateOf(a)+"@extracted"] = true })
 	s.remove(a)
@@ -183,7 +183,7 @@ func TestBusyTemplateIsReused(t *testing.T) {
 // If the pool fails to destroy, nothing changes, and the next cleanup tries again.
 func TestFailedCleanupChangesNothing(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(0))
+	s := newFixture(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.prepare("web", a)
 	s.remove("web", a)
@@ -215,15 +215,15 @@ func TestFailedCleanupChangesNothing(t *testing.T) {
 func TestFailedTransactionChangesNothing(t *testing.T) {
 	t.Parallel()
 	a := chain("a")
-	operations := map[string]func(s *story) error{
-		"prepare": func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
-		"view":    func(s *story) error { return second(s.sn.View(s.ctx, "x", "base")) },
-		"commit":  func(s *story) error { return s.sn.Commit(s.ctx, "x", "web") },
-		"commit of an existing layer": func(s *story) error {
+	operations := map[string]func(s *fixture) error{
+		"prepare": func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
+		"view":    func(s *fixture) error { return second(s.sn.View(s.ctx, "x", "base")) },
+		"commit":  func(s *fixture) error { return s.sn.Commit(s.ctx, "x", "web") },
+		"commit of an existing layer": func(s *fixture) error {
 			return s.sn.Commit(s.ctx, "default/9/"+a, "default/8/extract-1-x "+a)
 		},
-		"reuse": func(s *story) error { return second(s.sn.Prepare(s.ctx, "default/7/x", "", ref(a))) },
-		"update": func(s *story) error {
+		"reuse": func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "default/7/x", "", ref(a))) },
+		"update": func(s *fixture) error {
 			info := s.stat("web")
 			info.Labels = map[string]string{"big": strings.Repeat("x", 20_000)}
 			return second(s.sn.Update(s.ctx, info))
@@ -238,7 +238,7 @@ func TestFailedTransactionChangesNothing(t *testing.T) {
 		{zfs.ErrExists, errdefs.ErrInternal}, // not AlreadyExists, which containerd would take for an existing layer
 		{errors.New("something else"), nil},
 	} {
-		s := begin(t)
+		s := newFixture(t)
 		s.layer("base", "", "b;")
 		s.prepare("web", "base")
 		name, _ := s.pull("default", "", a, "a;")
@@ -275,10 +275,10 @@ func TestFailedTransactionChangesNothing(t *testing.T) {
 // In a full pool nothing can be created, but everything can be removed.
 func TestFullPoolCanBeEmptied(t *testing.T) {
 	t.Parallel()
-	for what, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
+	for what, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, option, keepCached(0))
+			s := newFixture(t, option, keepCached(0))
 			s.layer("base", "", "b;")
 			s.prepare("web", "base")
 			s.cleanup()
@@ -298,7 +298,7 @@ func TestFullPoolCanBeEmptied(t *testing.T) {
 // A commit whose flush fails would miss data that was written through mmap.
 func TestCommitFlushes(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("web", "")
 	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.dirty = "mmap;" })
 	s.pool.before = func(call string) error {

@@ -17,7 +17,7 @@ import (
 // another operation.
 func TestACallerDoesNotWaitForClose(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	reached, gate := make(chan struct{}), make(chan struct{})
 	s.pool.before = func(call string) error {
 		if call == "apply" {
@@ -54,7 +54,7 @@ func TestACallerDoesNotWaitForClose(t *testing.T) {
 func TestBeginAfterClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		a, b, c := threeCached(s)
 		s.resize(900)
 		require.NoError(t, s.sn.Close())
@@ -66,7 +66,7 @@ func TestBeginAfterClose(t *testing.T) {
 // Close ends cleanups, also one that waits for its turn.
 func TestCloseEndsACleanupThatWaits(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	for i := range 5 * quietBatch {
 		s.prepare(fmt.Sprint(i), "")
 		s.remove(fmt.Sprint(i))

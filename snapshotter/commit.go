@@ -98,7 +98,7 @@ func (s *Snapshotter) committable(name, key, parent string) (active, taken *reco
 // destination decides which template a commit makes or, when r.template is set,
 // joins. The lock of a layer's dataset is held until unlock.
 func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into layout.Template, unlock func(), err error) {
-	if active.standsFor != "" {
+	if active.standInFor != "" {
 		return s.joinLayer(ctx, r, active)
 	}
 	opaque := s.config.Base.Opaque(r.id)
@@ -167,7 +167,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		err = s.withReclaim(ctx, func() error { return s.promoteBesideWriters(ctx, r, active, ops) })
 	}
 	if ambiguous(err) {
-		err = errors.Join(err, s.undoCommit(ctx, r, active))
+		err = errors.Join(err, s.rollBackCommit(ctx, r, active))
 	}
 	if err != nil {
 		return poolError(doing, err)

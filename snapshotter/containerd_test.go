@@ -25,19 +25,19 @@ func label(key, value string) snapshots.Opt {
 func ref(id string) snapshots.Opt { return label(snapshots.LabelSnapshotRef, id) }
 
 // backend is the name under which the metadata store knows a client's key.
-func (s *story) backend(namespace, key string) string {
+func (s *fixture) backend(namespace, key string) string {
 	s.n++
 	return fmt.Sprintf("%s/%d/%s", namespace, s.n, key)
 }
 
 // adopted is what the metadata store takes an AlreadyExists from Prepare for:
 // the committed snapshot with that label on that parent, or "".
-func (s *story) adopted(parent, id string) string {
+func (s *fixture) adopted(parent, id string) string {
 	s.Helper()
 	return s.adoptedBy(s.ctx, parent, id)
 }
 
-func (s *story) adoptedBy(ctx context.Context, parent, id string) string {
+func (s *fixture) adoptedBy(ctx context.Context, parent, id string) string {
 	s.Helper()
 	found := ""
 	err := s.sn.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
@@ -52,7 +52,7 @@ func (s *story) adoptedBy(ctx context.Context, parent, id string) string {
 
 // pull unpacks one layer into a namespace and answers its name in the backend,
 // and whether it had to be unpacked at all.
-func (s *story) pull(namespace, parent, id, content string) (name string, unpacked bool) {
+func (s *fixture) pull(namespace, parent, id, content string) (name string, unpacked bool) {
 	s.Helper()
 	ctx := namespaces.WithNamespace(s.ctx, namespace)
 	key := s.backend(namespace, "extract-1-abcd "+id)

@@ -11,7 +11,7 @@ import (
 )
 
 // slow makes one kind of call to the pool wait until it is let go.
-func (s *story) slow(call string) (letGo func()) {
+func (s *fixture) slow(call string) (letGo func()) {
 	gate := make(chan struct{})
 	s.pool.interrupt(func(c string) error {
 		if c == call {
@@ -22,24 +22,24 @@ func (s *story) slow(call string) (letGo func()) {
 	return func() { close(gate) }
 }
 
-// changing are the methods that change something, on the story that
+// changing are the methods that change something, on the fixture that
 // changingStory begins.
-var changing = map[string]func(ctx context.Context, s *story) error{
-	"prepare": func(ctx context.Context, s *story) error { return second(s.sn.Prepare(ctx, "x", "base")) },
-	"view":    func(ctx context.Context, s *story) error { return second(s.sn.View(ctx, "x", "base")) },
-	"commit":  func(ctx context.Context, s *story) error { return s.sn.Commit(ctx, "x", "web") },
-	"update": func(ctx context.Context, s *story) error {
+var changing = map[string]func(ctx context.Context, s *fixture) error{
+	"prepare": func(ctx context.Context, s *fixture) error { return second(s.sn.Prepare(ctx, "x", "base")) },
+	"view":    func(ctx context.Context, s *fixture) error { return second(s.sn.View(ctx, "x", "base")) },
+	"commit":  func(ctx context.Context, s *fixture) error { return s.sn.Commit(ctx, "x", "web") },
+	"update": func(ctx context.Context, s *fixture) error {
 		return second(s.sn.Update(ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	},
-	"revival": func(ctx context.Context, s *story) error {
+	"revival": func(ctx context.Context, s *fixture) error {
 		return second(s.sn.Prepare(ctx, "default/9/x", "", ref(chain("a"))))
 	},
-	"remove":  func(ctx context.Context, s *story) error { return s.sn.Remove(ctx, "web") },
-	"cleanup": func(ctx context.Context, s *story) error { return s.sn.Cleanup(ctx) },
+	"remove":  func(ctx context.Context, s *fixture) error { return s.sn.Remove(ctx, "web") },
+	"cleanup": func(ctx context.Context, s *fixture) error { return s.sn.Cleanup(ctx) },
 }
 
-func changingStory(t *testing.T) *story {
-	s := begin(t)
+func changingStory(t *testing.T) *fixture {
+	s := newFixture(t)
 	s.layer("base", "", "b;")
 	s.prepare("web", "base")
 	name, _ := s.pull("default", "", chain("a"), "a;")
@@ -155,7 +155,7 @@ func TestASlowPoolStopsNobodyElse(t *testing.T) {
 func TestRemoveWhileAChildIsMade(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		s.layer("base", "", "b;")
 		s.cleanup()
 		letGo := s.slow("apply")
@@ -179,7 +179,7 @@ func TestRevivalAgainstCleanup(t *testing.T) {
 		t.Run(slow, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, keepCached(0))
+				s := newFixture(t, keepCached(0))
 				a, _ := s.pull("default", "", chain("a"), "a;")
 				s.remove(a)
 				require.NoError(t, s.sn.queue.flush(s.ctx))

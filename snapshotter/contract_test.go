@@ -16,10 +16,10 @@ import (
 
 func TestAContainersLife(t *testing.T) {
 	t.Parallel()
-	for what, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
+	for what, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, option, keepCached(0))
+			s := newFixture(t, option, keepCached(0))
 			s.layer("base", "", "etc;")
 			s.layer("app", "base", "bin;")
 
@@ -49,7 +49,7 @@ func TestAContainersLife(t *testing.T) {
 // for, never EBUSY.
 func TestViewMountsTheSnapshotItself(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "etc;")
 	before := s.datasets()
 	want := []mount.Mount{{Type: "zfs", Source: s.templateOf("base") + "@extracted", Options: []string{"ro"}}}
@@ -71,7 +71,7 @@ func TestViewMountsTheSnapshotItself(t *testing.T) {
 
 func TestErrorKinds(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "")
 	s.prepare("web", "base")
 	s.view("look", "base")
@@ -136,7 +136,7 @@ func second[T any](_ T, err error) error { return err }
 
 func TestStatAnswersWhatWasSaid(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	start := time.Now()
 	s.prepare("web", "", label("a", "b"))
 	info := s.stat("web")
@@ -160,7 +160,7 @@ func TestStatAnswersWhatWasSaid(t *testing.T) {
 
 func TestCommitMayRepeatItsParent(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "")
 	s.prepare("web", "base")
 	s.commit("app", "web", snapshots.WithParent("base"))
@@ -181,7 +181,7 @@ func TestUpdate(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			old := map[string]string{"a": "old", "b": "old"}
 			s.prepare("making base", "")
 			s.commit("base", "making base", snapshots.WithLabels(old))
@@ -206,7 +206,7 @@ func TestUpdate(t *testing.T) {
 
 func TestWalkFilters(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "")
 	s.prepare("web", "base", snapshots.WithLabels(map[string]string{"tier": "front", "a.b/c": "d"}))
 	s.prepare("db", "base", label("tier", "back"))
@@ -235,7 +235,7 @@ func TestWalkFilters(t *testing.T) {
 // Stat within Walk, or any other method, does not wait for itself.
 func TestAnyMethodWithinWalk(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "")
 	s.prepare("web", "base")
 	var walked []string

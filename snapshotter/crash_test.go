@@ -19,68 +19,68 @@ import (
 // crashing are operations and what must be there before them. An operation is
 // over when what it changes is in the pool.
 var crashing = map[string]struct {
-	before func(s *story)
-	do     func(s *story) error
+	before func(s *fixture)
+	do     func(s *fixture) error
 }{
 	"prepare": {
-		func(s *story) { s.layer("base", "", "b;") },
-		func(s *story) error { return second(s.sn.Prepare(s.ctx, "web", "base", label("a", "b"))) },
+		func(s *fixture) { s.layer("base", "", "b;") },
+		func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "web", "base", label("a", "b"))) },
 	},
 	"prepare with a long record": {
-		func(s *story) { s.layer("base", "", "b;") },
-		func(s *story) error {
+		func(s *fixture) { s.layer("base", "", "b;") },
+		func(s *fixture) error {
 			return second(s.sn.Prepare(s.ctx, "web", "base", label("a", strings.Repeat("x", 30_000))))
 		},
 	},
 	"prepare with a quota": {
-		func(s *story) { s.layer("base", "", "b;") },
-		func(s *story) error { return second(s.sn.Prepare(s.ctx, "web", "base", maxSizeLabel("1000"))) },
+		func(s *fixture) { s.layer("base", "", "b;") },
+		func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "web", "base", maxSizeLabel("1000"))) },
 	},
 	"prepare of an empty one": {
-		func(*story) {},
-		func(s *story) error { return second(s.sn.Prepare(s.ctx, "web", "")) },
+		func(*fixture) {},
+		func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "web", "")) },
 	},
 	"view": {
-		func(s *story) { s.layer("base", "", "b;") },
-		func(s *story) error { return second(s.sn.View(s.ctx, "look", "base", label("a", "b"))) },
+		func(s *fixture) { s.layer("base", "", "b;") },
+		func(s *fixture) error { return second(s.sn.View(s.ctx, "look", "base", label("a", "b"))) },
 	},
 	"commit": {
-		func(s *story) { s.layer("base", "", "b;"); s.prepare("web", "base"); s.write("web", "w;") },
-		func(s *story) error { return s.sn.Commit(s.ctx, "saved", "web", label("a", "b")) },
+		func(s *fixture) { s.layer("base", "", "b;"); s.prepare("web", "base"); s.write("web", "w;") },
+		func(s *fixture) error { return s.sn.Commit(s.ctx, "saved", "web", label("a", "b")) },
 	},
 	"commit of a layer": {
-		func(s *story) {
+		func(s *fixture) {
 			s.pull("default", "", chain("a"), "a;")
 			s.prepare("default/8/extract-1-x "+chain("b"), "default/2/"+chain("a"), ref(chain("b")))
 			s.write("default/8/extract-1-x "+chain("b"), "b;")
 		},
-		func(s *story) error {
+		func(s *fixture) error {
 			return s.sn.Commit(s.ctx, "default/9/"+chain("b"), "default/8/extract-1-x "+chain("b"), ref(chain("b")))
 		},
 	},
 	"commit of a layer that is known": {
-		func(s *story) {
+		func(s *fixture) {
 			s.prepare("default/8/extract-1-x "+lowerChain, "", ref(lowerChain))
 			s.write("default/8/extract-1-x "+lowerChain, "b;")
 			s.sn.Fill(s.dataset("default/8/extract-1-x "+lowerChain))(lower, lowerBlob)
 		},
-		func(s *story) error {
+		func(s *fixture) error {
 			return s.sn.Commit(s.ctx, "default/9/"+lowerChain, "default/8/extract-1-x "+lowerChain, ref(lowerChain))
 		},
 	},
 	"commit that joins": {
-		func(s *story) {
+		func(s *fixture) {
 			s.prepare("default/8/extract-1-x "+chain("a"), "")
 			s.write("default/8/extract-1-x "+chain("a"), "other;")
 			s.pull("default", "", chain("a"), "a;")
 		},
-		func(s *story) error {
+		func(s *fixture) error {
 			return s.sn.Commit(s.ctx, "default/9/"+chain("a"), "default/8/extract-1-x "+chain("a"))
 		},
 	},
 	"revival": {
-		func(s *story) { name, _ := s.pull("default", "", chain("a"), "a;"); s.remove(name); s.cleanup() },
-		func(s *story) error {
+		func(s *fixture) { name, _ := s.pull("default", "", chain("a"), "a;"); s.remove(name); s.cleanup() },
+		func(s *fixture) error {
 			err := second(s.sn.Prepare(s.ctx, "default/9/extract-1-x "+chain("a"), "", ref(chain("a"))))
 			if errdefs.IsAlreadyExists(err) {
 				return nil
@@ -89,30 +89,30 @@ var crashing = map[string]struct {
 		},
 	},
 	"prepare of a stand-in": {
-		func(s *story) { s.unpack("default", "", lowerChain, lower, lowerBlob) },
-		func(s *story) error {
+		func(s *fixture) { s.unpack("default", "", lowerChain, lower, lowerBlob) },
+		func(s *fixture) error {
 			return second(s.sn.Prepare(s.ctx, "zoo/9/extract-1-x "+lowerChain, "", ref(lowerChain), label(ReuseLabel, "fetch")))
 		},
 	},
 	"commit of a stand-in": {
-		func(s *story) {
+		func(s *fixture) {
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			s.prepare("zoo/9/extract-1-x "+lowerChain, "", ref(lowerChain), label(ReuseLabel, "fetch"))
 			s.flush()
 		},
-		func(s *story) error {
+		func(s *fixture) error {
 			return s.sn.Commit(s.ctx, "zoo/10/"+lowerChain, "zoo/9/extract-1-x "+lowerChain, ref(lowerChain))
 		},
 	},
 	"remove of a stand-in": {
-		func(s *story) {
+		func(s *fixture) {
 			s.unpack("default", "", lowerChain, lower, lowerBlob)
 			s.prepare("zoo/9/extract-1-x "+lowerChain, "", ref(lowerChain), label(ReuseLabel, "fetch"))
 		},
-		func(s *story) error { s.remove("zoo/9/extract-1-x " + lowerChain); return s.sn.queue.flush(s.ctx) },
+		func(s *fixture) error { s.remove("zoo/9/extract-1-x " + lowerChain); return s.sn.queue.flush(s.ctx) },
 	},
 	"restoration of a lost record": {
-		func(s *story) {
+		func(s *fixture) {
 			names := s.image("default", "a;", "b;")
 			// Another record, or the template would go with the first cleanup.
 			key := "k8s.io/80/extract-1-x " + layerOf(names[1])
@@ -120,30 +120,30 @@ var crashing = map[string]struct {
 			s.commit("k8s.io/81/"+layerOf(names[1]), key)
 			s.lose(names[1])
 		},
-		func(s *story) error {
+		func(s *fixture) error {
 			return s.sn.restore(s.ctx, "default/4/"+layout.ChainID(digest.FromString("a;").String(), digest.FromString("b;").String()))
 		},
 	},
 	"update": {
-		func(s *story) { s.prepare("web", "", label("a", strings.Repeat("old ", 10_000))) },
-		func(s *story) error {
+		func(s *fixture) { s.prepare("web", "", label("a", strings.Repeat("old ", 10_000))) },
+		func(s *fixture) error {
 			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": strings.Repeat("new", 6_000)}}))
 		},
 	},
 	"remove of an active one": {
-		func(s *story) { s.prepare("web", ""); s.write("web", "w;") },
-		func(s *story) error { s.remove("web"); return s.sn.queue.flush(s.ctx) },
+		func(s *fixture) { s.prepare("web", ""); s.write("web", "w;") },
+		func(s *fixture) error { s.remove("web"); return s.sn.queue.flush(s.ctx) },
 	},
 	"remove of a committed one": {
-		func(s *story) { s.layer("base", "", "b;") },
-		func(s *story) error { s.remove("base"); return s.sn.queue.flush(s.ctx) },
+		func(s *fixture) { s.layer("base", "", "b;") },
+		func(s *fixture) error { s.remove("base"); return s.sn.queue.flush(s.ctx) },
 	},
 	"remove of a view": {
-		func(s *story) { s.layer("base", "", "b;"); s.view("look", "base") },
-		func(s *story) error { s.remove("look"); return s.sn.queue.flush(s.ctx) },
+		func(s *fixture) { s.layer("base", "", "b;"); s.view("look", "base") },
+		func(s *fixture) error { s.remove("look"); return s.sn.queue.flush(s.ctx) },
 	},
 	"cleanup": {
-		func(s *story) {
+		func(s *fixture) {
 			s.layer("base", "", "b;")
 			s.layer("app", "base", "a;")
 			s.prepare("web", "app")
@@ -151,29 +151,29 @@ var crashing = map[string]struct {
 			s.remove("web", "app")
 			_ = s.sn.queue.flush(s.ctx)
 		},
-		func(s *story) error { return s.sn.Cleanup(s.ctx) },
+		func(s *fixture) error { return s.sn.Cleanup(s.ctx) },
 	},
 	"prepare that makes room": {
-		func(s *story) {
+		func(s *fixture) {
 			s.layer("base", "", "b;")
 			s.cachedAndFull()
 		},
-		func(s *story) error { return second(s.sn.Prepare(s.ctx, "web", "base")) },
+		func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "web", "base")) },
 	},
 	"commit that makes room": {
-		func(s *story) {
+		func(s *fixture) {
 			s.prepare("web", "")
 			s.write("web", "w;")
 			s.cachedAndFull()
 		},
-		func(s *story) error { return s.sn.Commit(s.ctx, "saved", "web") },
+		func(s *fixture) error { return s.sn.Commit(s.ctx, "saved", "web") },
 	},
 	"discard": {
-		func(s *story) {
+		func(s *fixture) {
 			s.prepare("default/8/extract-1-x "+chain("b"), "")
 			s.write("default/8/extract-1-x "+chain("b"), "partial;")
 		},
-		func(s *story) error {
+		func(s *fixture) error {
 			r, err := s.sn.index.get("default/8/extract-1-x " + chain("b"))
 			if err != nil {
 				return nil // it is gone already
@@ -185,7 +185,7 @@ var crashing = map[string]struct {
 }
 
 // warmAndFull fills the pool, with a layer that may go.
-func (s *story) cachedAndFull() {
+func (s *fixture) cachedAndFull() {
 	name, _ := s.pull("default", "", chain("a"), hundred)
 	s.remove(name)
 	require.NoError(s, s.sn.queue.flush(s.ctx))
@@ -197,21 +197,21 @@ func (s *story) cachedAndFull() {
 func TestCrashDuringARenewal(t *testing.T) {
 	t.Parallel()
 	key := "default/8/extract-1-x " + chain("b")
-	for mode, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps, "torn": func(s *story) { s.pool.torn = true }} {
+	for mode, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": func(s *fixture) { s.pool.torn = true }} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			for cut := 0; ; cut++ {
 				require.Less(t, cut, 30)
-				s := begin(t, option)
+				s := newFixture(t, option)
 				s.prepare(key, "")
 				s.write(key, "partial;")
 				s.cachedAndFull()
 				old := s.dataset(key)
-				s.pool.cut = cut
+				s.pool.crashAfter = cut
 				_, _, err := s.sn.Renew(s.ctx, old, errors.New("full"))
 				over := !s.pool.dead
 				s.crash()
-				s.pool.cut = -1
+				s.pool.crashAfter = -1
 				content := "gone"
 				if now, ok := s.visible()[key]; ok {
 					content = now.Content
@@ -236,11 +236,11 @@ func TestCrashDuringARenewal(t *testing.T) {
 func TestCrashAnywhere(t *testing.T) {
 	t.Parallel()
 	for what, c := range crashing {
-		modes := map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps, "torn": func(s *story) { s.pool.torn = true }}
+		modes := map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": func(s *fixture) { s.pool.torn = true }}
 		for mode, option := range modes {
 			t.Run(what+" "+mode, func(t *testing.T) {
 				t.Parallel()
-				whole := begin(t, option, keepCached(0))
+				whole := newFixture(t, option, keepCached(0))
 				c.before(whole)
 				before := whole.visible()
 				require.NoError(t, c.do(whole))
@@ -256,12 +256,12 @@ func TestCrashAnywhere(t *testing.T) {
 
 // crashOnce crashes after cut transactions of do. It answers false when do was
 // over by then.
-func crashOnce(t *testing.T, option func(*story), cut int, prepare func(*story), do func(*story) error, before, after map[string]seen) bool {
+func crashOnce(t *testing.T, option func(*fixture), cut int, prepare func(*fixture), do func(*fixture) error, before, after map[string]seen) bool {
 	t.Helper()
 	for recovery := 0; ; recovery++ {
-		s := begin(t, option, keepCached(0))
+		s := newFixture(t, option, keepCached(0))
 		prepare(s)
-		s.pool.cut = cut
+		s.pool.crashAfter = cut
 		err := do(s)
 		if !s.pool.dead {
 			require.NoError(t, err)
@@ -269,13 +269,13 @@ func crashOnce(t *testing.T, option func(*story), cut int, prepare func(*story),
 		}
 		require.ErrorIs(t, err, errDead)
 		s.pool = s.pool.afterCrash()
-		s.pool.cut = recovery
+		s.pool.crashAfter = recovery
 		died := s.tryStart() != nil || s.sn.Cleanup(s.ctx) != nil || s.pool.dead // a recovery goes on without what it can do later
 		if died {
 			require.True(t, s.pool.dead, "only a dead machine keeps a snapshotter from starting")
 			s.crash()
 		}
-		s.pool.cut = -1
+		s.pool.crashAfter = -1
 		got := s.visible()
 		if !assert.ObjectsAreEqual(before, got) {
 			require.Equal(t, after, got, "cut %d, recovery cut %d: neither before nor after", cut, recovery)
@@ -300,8 +300,8 @@ func TestACommandIsKilled(t *testing.T) {
 	for what, c := range crashing {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			torn := func(s *story) { s.pool.torn = true; s.keep = 0 }
-			whole := begin(t, torn)
+			torn := func(s *fixture) { s.pool.torn = true; s.keep = 0 }
+			whole := newFixture(t, torn)
 			c.before(whole)
 			before := whole.visible()
 			require.NoError(t, c.do(whole))
@@ -309,11 +309,11 @@ func TestACommandIsKilled(t *testing.T) {
 			removes := strings.HasPrefix(what, "remove")
 			for kill := 0; ; kill++ {
 				require.Less(t, kill, 30)
-				s := begin(t, torn)
+				s := newFixture(t, torn)
 				c.before(s)
-				s.pool.kill = kill
+				s.pool.killAfter = kill
 				err := c.do(s)
-				s.pool.kill = -1
+				s.pool.killAfter = -1
 				if err == nil {
 					return
 				}
@@ -347,13 +347,13 @@ func TestACommandIsKilled(t *testing.T) {
 func TestALayerAfterAKilledCommit(t *testing.T) {
 	t.Parallel()
 	for kill := range 7 {
-		s := begin(t, func(s *story) { s.pool.torn = true })
+		s := newFixture(t, func(s *fixture) { s.pool.torn = true })
 		key := "default/8/extract-1-x " + chain("a")
 		s.prepare(key, "", ref(chain("a")))
 		s.write(key, "a;")
-		s.pool.kill = kill
+		s.pool.killAfter = kill
 		err := s.sn.Commit(s.ctx, "default/9/"+chain("a"), key, ref(chain("a")))
-		s.pool.kill = -1
+		s.pool.killAfter = -1
 		require.ErrorIs(t, err, errKilled, "killed at %d", kill)
 
 		again := "default/10/extract-2-y " + chain("a")
@@ -377,10 +377,10 @@ func TestRemainsThatCannotBeTakenBackYet(t *testing.T) {
 }
 
 func remainsThatCannotBeTakenBackYet(t *testing.T) {
-	s := begin(t, inSteps)
+	s := newFixture(t, inSteps)
 	s.prepare("web", "")
 	s.write("web", "w;")
-	s.pool.cut = 3 // flush, snapshot, clone
+	s.pool.crashAfter = 3 // flush, snapshot, clone
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), errDead)
 	s.pool = s.pool.afterCrash()
 	half := s.templates()[1]
@@ -392,7 +392,7 @@ func remainsThatCannotBeTakenBackYet(t *testing.T) {
 	assert.Contains(t, s.datasets(), half)
 
 	s.pool.edit(func(state *fakeState) { clear(state.mounted) })
-	s.later()
+	s.waitForRetries()
 	assert.NotContains(t, s.datasets(), half)
 	s.commit("saved", "web")
 	assert.Equal(t, "w;", s.visible()["saved"].Content)

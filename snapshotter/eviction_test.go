@@ -18,7 +18,7 @@ var hundred = strings.Repeat("x", 99) + ";"
 
 // threeCached creates three cached layers of a hundred bytes each, and a container of six
 // hundred bytes. b is a child of a. The layers were last used in the order c, b, a.
-func threeCached(s *story) (a, b, c string) {
+func threeCached(s *fixture) (a, b, c string) {
 	a, _ = s.pull("default", "", chain("a"), hundred)
 	b, _ = s.pull("default", a, chain("b"), hundred)
 	c, _ = s.pull("default", "", chain("c"), hundred)
@@ -33,35 +33,35 @@ func threeCached(s *story) (a, b, c string) {
 	return names[a], names[b], names[c]
 }
 
-func (s *story) has(dataset string) bool {
+func (s *fixture) has(dataset string) bool {
 	ok := false
 	s.pool.edit(func(state *fakeState) { _, ok = state.fs[dataset] })
 	return ok
 }
 
-func (s *story) resize(size uint64) { s.pool.edit(func(state *fakeState) { state.size = size }) }
+func (s *fixture) resize(size uint64) { s.pool.edit(func(state *fakeState) { state.size = size }) }
 
 // Above the threshold the least recently used templates are evicted, until the limit is
 // below it by the margin.
 func TestPressureEvictsLeastRecentlyUsed(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		squeeze func(s *story)
+		squeeze func(s *fixture)
 		gone    string // of a, b, c
 		logged  string
 	}{
-		"enough space":      {func(s *story) { s.resize(1125) }, "", ""},
-		"a little too full": {func(s *story) { s.resize(1100) }, "c", "pool tank is 81% full (900B of 1.074KiB)"},
-		"two are evicted":   {func(s *story) { s.resize(1000) }, "cb", "pool tank is 90% full"},
-		"all are evicted":   {func(s *story) { s.resize(900) }, "cba", "pool tank is 100% full"},
-		"it would not help": {func(s *story) {
+		"enough space":      {func(s *fixture) { s.resize(1125) }, "", ""},
+		"a little too full": {func(s *fixture) { s.resize(1100) }, "c", "pool tank is 81% full (900B of 1.074KiB)"},
+		"two are evicted":   {func(s *fixture) { s.resize(1000) }, "cb", "pool tank is 90% full"},
+		"all are evicted":   {func(s *fixture) { s.resize(900) }, "cba", "pool tank is 100% full"},
+		"it would not help": {func(s *fixture) {
 			s.write("web", strings.Repeat(hundred, 50))
 			s.resize(6000)
 		}, "", "would not bring it below 80%"},
-		"a quota on the base": {func(s *story) { s.quota("tank/z", "1100") }, "c", "the quota of tank/z is 81% full"},
-		"a quota above it":    {func(s *story) { s.quota("tank", "1100") }, "c", "the quota of tank is 81% full"},
-		"a quota in the base": {func(s *story) { s.quota("tank/z/storage", "370") }, "c", "the quota of tank/z/storage"},
-		"a checkpoint": {func(s *story) {
+		"a quota on the base": {func(s *fixture) { s.quota("tank/z", "1100") }, "c", "the quota of tank/z is 81% full"},
+		"a quota above it":    {func(s *fixture) { s.quota("tank", "1100") }, "c", "the quota of tank is 81% full"},
+		"a quota in the base": {func(s *fixture) { s.quota("tank/z/storage", "370") }, "c", "the quota of tank/z/storage"},
+		"a checkpoint": {func(s *fixture) {
 			s.resize(1100)
 			s.pool.edit(func(state *fakeState) { state.point = true })
 		}, "", "the pool has a checkpoint"},
@@ -69,7 +69,7 @@ func TestPressureEvictsLeastRecentlyUsed(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+				s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 				layers := make(map[rune]string)
 				layers['a'], layers['b'], layers['c'] = threeCached(s)
 				c.squeeze(s)
@@ -87,7 +87,7 @@ func TestPressureEvictsLeastRecentlyUsed(t *testing.T) {
 	}
 }
 
-func (s *story) quota(dataset, size string) {
+func (s *fixture) quota(dataset, size string) {
 	s.pool.editFS(dataset, func(fs *fakeFS) { fs.native["quota"] = size })
 }
 
@@ -95,7 +95,7 @@ func (s *story) quota(dataset, size string) {
 func TestCacheMaxBytesIsEnforced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.CacheMaxBytes = 250 }))
+		s := newFixture(t, settings(func(c *Config) { c.CacheMaxBytes = 250 }))
 		a, b, c := threeCached(s)
 		assert.True(t, s.has(a) && s.has(b))
 		assert.False(t, s.has(c))
@@ -108,7 +108,7 @@ func TestCacheMaxBytesIsEnforced(t *testing.T) {
 func TestPrepareUnderPressureEvicts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		a, b, c := threeCached(s)
 		s.resize(1100)
 		checks := 0
@@ -152,7 +152,7 @@ func TestPrepareUnderPressureEvicts(t *testing.T) {
 func TestPressureThatCannotBeRelievedEvictsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, CleanupManual }))
+		s := newFixture(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, CleanupManual }))
 		a, b, c := threeCached(s)
 		s.prepare("old", "")
 		old := s.dataset("old")
@@ -174,7 +174,7 @@ func TestPressureThatCannotBeRelievedEvictsNothing(t *testing.T) {
 // commit that would add a record to it fails once.
 func TestMissingCachedTemplateIsUnpackedAgain(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	gone := s.templateOf(a)
 	s.remove(a)
@@ -203,7 +203,7 @@ func TestMissingCachedTemplateIsUnpackedAgain(t *testing.T) {
 func TestEvictionKeepsTemplatesPinnedMeanwhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		a, b, c := threeCached(s)
 		s.resize(1000)
 		pinned := false
@@ -230,12 +230,12 @@ func TestEvictionKeepsTemplatesPinnedMeanwhile(t *testing.T) {
 func TestEvictionSkipsBusyTemplates(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		a, b, c := threeCached(s)
 		s.pool.edit(func(state *fakeState) { state.mounted[c] = true })
 		s.resize(1100)
 		s.cleanup()
-		s.later()
+		s.waitForRetries()
 		s.cleanup()
 		assert.True(t, s.has(c) && s.has(a))
 		assert.False(t, s.has(b), "evicted in its place")
@@ -249,7 +249,7 @@ func TestEvictionSkipsBusyTemplates(t *testing.T) {
 func TestPressureWithOnlyBusyTemplatesIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		_, b, c := threeCached(s)
 		s.pool.edit(func(state *fakeState) { state.mounted[b], state.mounted[c] = true, true })
 		s.resize(1000)
@@ -258,7 +258,7 @@ func TestPressureWithOnlyBusyTemplatesIsLoggedOnce(t *testing.T) {
 		}
 		assert.Equal(t, 1, strings.Count(s.log.String(), "not evicting cached templates under pressure"), s.log.String())
 		s.pool.edit(func(state *fakeState) { clear(state.mounted) })
-		s.later()
+		s.waitForRetries()
 		s.requireInvariants()
 	})
 }
@@ -266,7 +266,7 @@ func TestPressureWithOnlyBusyTemplatesIsLoggedOnce(t *testing.T) {
 func TestPressureOutOfRangeIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, pressure := range []int{-1, 101} {
-		s := begin(t)
+		s := newFixture(t)
 		require.NoError(t, s.sn.Close())
 		s.with = func(c *Config) { c.Pressure = pressure }
 		assert.ErrorContains(t, s.tryStart(), "no percentage")
@@ -278,7 +278,7 @@ func TestQuotaOnRuntimesEvictsNothing(t *testing.T) {
 	t.Parallel()
 	t.Run("pressure", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+			s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 			a, b, c := threeCached(s)
 			s.quota("tank/z/runtime", "700") // the container has 600 of it
 			s.cleanup()
@@ -289,7 +289,7 @@ func TestQuotaOnRuntimesEvictsNothing(t *testing.T) {
 	})
 	t.Run("out of space", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t)
+			s := newFixture(t)
 			a, b, c := threeCached(s)
 			s.quota("tank/z/runtime", "600")
 			s.pool.interrupt(func(call string) error {
@@ -308,7 +308,7 @@ func TestQuotaOnRuntimesEvictsNothing(t *testing.T) {
 func TestPrepareUnderPressureKeepsItsLayer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Pressure = 80 }))
+		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		_, _, c := threeCached(s)
 		s.resize(1100)
 		time.Sleep(pressureInterval)

@@ -34,11 +34,11 @@ type fakePool struct {
 
 	abilities fakeAbilities
 
-	mu    sync.Mutex
-	state fakeState
-	cut   int // transactions until the machine dies; negative: it does not
-	kill  int // the same for one command, and no more than that
-	dead  bool
+	mu         sync.Mutex
+	state      fakeState
+	crashAfter int // transactions until the machine dies; negative: it does not
+	killAfter  int // the same for one command, and no more than that
+	dead       bool
 
 	// owner is the snapshotter that works on the pool. What it shows is never
 	// destroyed.
@@ -52,12 +52,12 @@ type fakePool struct {
 }
 
 type fakeState struct {
-	txg     uint64
-	full    bool            // no space for what takes any
-	size    uint64          // bytes that the pool has; 0 for as many as anybody wants
-	point   bool            // there is a checkpoint
-	asleep  bool            // it is suspended, and says so
-	mounted map[string]bool // file systems and snapshots
+	txg       uint64
+	full      bool            // no space for what takes any
+	size      uint64          // bytes that the pool has; 0 for as many as anybody wants
+	point     bool            // there is a checkpoint
+	suspended bool            // it is suspended, and says so
+	mounted   map[string]bool // file systems and snapshots
 	// attached counts the mounts that Attach made; they go with the process.
 	attached map[string]int
 	fs       map[string]fakeFS
@@ -104,7 +104,7 @@ func (x *index) shows(dataset string) bool {
 }
 
 func newFakePool(tb testing.TB) *fakePool {
-	p := &fakePool{tb: tb, cut: -1, kill: -1}
+	p := &fakePool{tb: tb, crashAfter: -1, killAfter: -1}
 	p.state = fakeState{mounted: make(map[string]bool), attached: make(map[string]int), fs: make(map[string]fakeFS)}
 	p.state.create("tank", nil)
 	return p
@@ -116,7 +116,7 @@ func (p *fakePool) afterCrash() *fakePool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead = true
-	next := &fakePool{tb: p.tb, steps: p.steps, torn: p.torn, abilities: p.abilities, cut: -1, kill: -1, state: p.state.clone()}
+	next := &fakePool{tb: p.tb, steps: p.steps, torn: p.torn, abilities: p.abilities, crashAfter: -1, killAfter: -1, state: p.state.clone()}
 	next.state.mounted, next.state.full = make(map[string]bool), false
 	next.state.attached = make(map[string]int)
 	for name, fs := range next.state.fs {
@@ -185,14 +185,14 @@ func (p *fakePool) read(fn func(s *fakeState) error) error {
 func (p *fakePool) transact(fn func(s *fakeState) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cut == 0 {
+	if p.crashAfter == 0 {
 		p.dead = true
 	}
 	if p.dead {
 		return errDead
 	}
-	if p.kill == 0 {
-		p.kill = -1
+	if p.killAfter == 0 {
+		p.killAfter = -1
 		return errKilled
 	}
 	next := p.state.clone()
@@ -201,8 +201,8 @@ func (p *fakePool) transact(fn func(s *fakeState) error) error {
 		return err
 	}
 	p.state = next
-	p.cut--
-	p.kill--
+	p.crashAfter--
+	p.killAfter--
 	return nil
 }
 

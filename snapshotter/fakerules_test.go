@@ -266,7 +266,7 @@ func TestFakePoolKeepsTheRules(t *testing.T) {
 		left, _ = p.Destroy(ctx, "x", []string{"tank/tpl"})
 		require.ErrorIs(t, left["tank/tpl"], zfs.ErrBusy)
 
-		p.cut = 1
+		p.crashAfter = 1
 		require.NoError(t, p.Apply(ctx, zfs.Set("tank/tpl", "a:b", "d")))
 		require.True(t, errors.Is(p.Apply(ctx, zfs.Set("tank/tpl", "a:b", "e")), errDead))
 		q := p.afterCrash()

@@ -9,7 +9,7 @@ import (
 )
 
 // plenty is the size of a pool that has none.
-const plenty = 1 << 40
+const defaultPoolSize = 1 << 40
 
 // isFull tells that there is no space for a snapshot or a clone.
 func (s *fakeState) isFull() bool { return s.full || s.size > 0 && s.below("tank") >= s.size }
@@ -34,7 +34,7 @@ func (p *fakePool) Space(_ context.Context, name string) (space zfs.Space, err e
 			content, _ := s.contentOf(name)
 			size := s.size
 			if size == 0 {
-				size = plenty
+				size = defaultPoolSize
 			}
 			space = zfs.Space{Used: s.below(name), Referenced: uint64(len(content)), Available: size - min(size, s.below("tank"))}
 			space.Quota, _ = strconv.ParseUint(fs.native["quota"], 10, 64)
@@ -52,7 +52,7 @@ func (p *fakePool) Space(_ context.Context, name string) (space zfs.Space, err e
 func (p *fakePool) State(context.Context) (state zfs.PoolState, err error) {
 	err = p.call("state", func() error {
 		return p.read(func(s *fakeState) error {
-			state.Checkpoint, state.Suspended = s.point, s.asleep
+			state.Checkpoint, state.Suspended = s.point, s.suspended
 			return nil
 		})
 	})

@@ -16,8 +16,8 @@ func destroyForeign(c *Config) { c.Foreign = DestroyForeign }
 
 // foreignStory creates a container on two layers, all with foreign snapshots, and removes
 // the three.
-func foreignStory(t *testing.T, options ...func(*story)) *story {
-	s := begin(t, append(options, keepCached(0))...)
+func foreignStory(t *testing.T, options ...func(*fixture)) *fixture {
+	s := newFixture(t, append(options, keepCached(0))...)
 	s.layer("base", "", "b;")
 	s.layer("app", "base", "a;")
 	s.cleanup()
@@ -39,7 +39,7 @@ func TestForeignSnapshotsAreKept(t *testing.T) {
 		all := s.datasets()
 		require.Len(t, all, 4)
 		s.cleanup()
-		s.later()
+		s.waitForRetries()
 		assert.Equal(t, all, s.datasets())
 		text := s.log.String()
 		assert.Equal(t, 3, strings.Count(text, "level=warning"), "one warning per dataset: %s", text)
@@ -79,18 +79,18 @@ func TestForeignSnapshotsAreDestroyed(t *testing.T) {
 func TestForeignSnapshotWithAForeignCloneIsRetried(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(destroyForeign), keepCached(0))
+		s := newFixture(t, settings(destroyForeign), keepCached(0))
 		s.prepare("web", "")
 		web := s.dataset("web")
 		require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(web+"@daily"), zfs.Clone(web+"@daily", "tank/mine")))
 		s.remove("web")
 		s.cleanup()
-		s.later()
+		s.waitForRetries()
 		assert.Contains(t, s.datasets(), web)
 		assert.Equal(t, 1, strings.Count(s.log.String(), "level=warning"), s.log)
 		assert.Contains(t, s.log.String(), "zfs destroy "+web+"@daily: has clones")
 		s.pool.edit(func(state *fakeState) { delete(state.fs, "tank/mine") })
-		s.later()
+		s.waitForRetries()
 		assert.NotContains(t, s.datasets(), web)
 	})
 }
@@ -118,7 +118,7 @@ func TestFailureAfterDestroyingForeignSnapshotsIsRecoverable(t *testing.T) {
 
 func TestForeignPolicyIsChecked(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.with = func(c *Config) { c.Foreign = "delete" }
 	assert.ErrorContains(t, s.tryStart(), `"delete" is not one of keep, destroy`)
 }
@@ -129,7 +129,7 @@ func TestForeignPolicyIsChecked(t *testing.T) {
 func TestTemplateWithoutItsSnapshotStaysGarbageInASecondAttempt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(destroyForeign), keepCached(0))
+		s := newFixture(t, settings(destroyForeign), keepCached(0))
 		name, _ := s.pull("default", "", chain("a"), "x;")
 		s.cleanup()
 		template := s.templateOf(name)

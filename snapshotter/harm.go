@@ -24,41 +24,41 @@ type BaseState struct {
 	Harms []Harm
 	// RuntimePlace is the mountpoint that the runtimes' parent had, where it was none of
 	// ours: ZFS may have mounted runtimes below it.
-	RuntimePlace string
+	RuntimeMountpoint string
 }
 
 // FixBase looks at the properties of a base and of what InitBase made below it. Those that
 // keep datasets from being mounted it puts right where they are lost; each other that does
 // harm it returns.
 func FixBase(ctx context.Context, pool FixPool, base layout.Base) (state BaseState, err error) {
-	look, err := lookAt(ctx, pool, base)
+	values, err := readBaseValues(ctx, pool, base)
 	if err != nil {
 		return state, err
 	}
 	for _, dataset := range []string{base.Storage(), base.Runtime()} {
-		restore(ctx, pool, dataset, look.props[dataset])
+		restore(ctx, pool, dataset, values.props[dataset])
 	}
-	if place := look.props[base.Runtime()]["mountpoint"].Value; place != childProperties["mountpoint"] {
-		state.RuntimePlace = place
+	if place := values.props[base.Runtime()]["mountpoint"].Value; place != childProperties["mountpoint"] {
+		state.RuntimeMountpoint = place
 	}
-	state.Harms = look.harms(base)
+	state.Harms = values.harms(base)
 	return state, nil
 }
 
 // Harms returns the properties of a base that do harm. It changes nothing.
 func Harms(ctx context.Context, pool FixPool, base layout.Base) ([]Harm, error) {
-	look, err := lookAt(ctx, pool, base)
-	return look.harms(base), err
+	values, err := readBaseValues(ctx, pool, base)
+	return values.harms(base), err
 }
 
-// look is what the properties of a base are, and what would be chosen for a new one.
-type look struct {
+// baseValues is what the properties of a base are, and what would be chosen for a new one.
+type baseValues struct {
 	datasets []string
 	props    map[string]map[string]zfs.Property // by dataset
 	want     map[string]string
 }
 
-func lookAt(ctx context.Context, pool FixPool, base layout.Base) (l look, err error) {
+func readBaseValues(ctx context.Context, pool FixPool, base layout.Base) (l baseValues, err error) {
 	release, err := pool.Release(ctx)
 	if err != nil {
 		return l, err
@@ -101,19 +101,19 @@ func restore(ctx context.Context, pool FixPool, dataset string, props map[string
 // Harm is a property whose value does harm, and what helps.
 type Harm struct {
 	Dataset, Property, Value string
-	Does                     string // what harm it does
+	Effect                   string // what harm it does
 	Fix                      string // the command that helps, or what does where there is none
 }
 
 // Log warns of the harm.
 func (h Harm) Log(ctx context.Context) {
 	log.G(ctx).WithField("dataset", h.Dataset).WithField("property", h.Property).WithField("value", h.Value).
-		WithField("harm", h.Does).WithField("fix", h.Fix).Warn("a property of the base does harm")
+		WithField("harm", h.Effect).WithField("fix", h.Fix).Warn("a property of the base does harm")
 }
 
 // harms finds the values that do harm on the base, and those below it that are not only
 // taken over.
-func (l look) harms(base layout.Base) []Harm {
+func (l baseValues) harms(base layout.Base) []Harm {
 	var found []Harm
 	for _, d := range decisions {
 		want := l.want[d.property]

@@ -187,6 +187,6 @@ func (x *index) tie(key, parent string) {
 	}
 	tied := *old
 	tied.info.Parent, tied.lost = parent, ""
-	x.place(&tied)
+	x.linkRecord(&tied)
 	x.addChild(parent)
 }

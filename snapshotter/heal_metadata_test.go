@@ -19,8 +19,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// backend is the story's snapshotter as a containerd has it that outlives the daemon.
-type backend struct{ s *story }
+// backend is the fixture's snapshotter as a containerd has it that outlives the daemon.
+type backend struct{ s *fixture }
 
 func (b backend) Stat(ctx context.Context, key string) (snapshots.Info, error) {
 	return b.s.sn.Stat(ctx, key)
@@ -61,7 +61,7 @@ func (b backend) Close() error                      { return nil }
 
 // metadataStore is containerd's own database of snapshots, outside the pool.
 type metadataStore struct {
-	*story
+	*fixture
 	ctx context.Context
 	db  *metadata.DB
 	sn  snapshots.Snapshotter
@@ -70,14 +70,14 @@ type metadataStore struct {
 // gcRoot keeps what has it from being collected, as an image does.
 var gcRoot = label("containerd.io/gc.root", "image")
 
-func (s *story) metadataStore() *metadataStore {
+func (s *fixture) metadataStore() *metadataStore {
 	s.Helper()
 	file, err := bbolt.Open(filepath.Join(s.TempDir(), "meta.db"), 0o600, nil)
 	require.NoError(s, err)
 	s.Cleanup(func() { require.NoError(s, file.Close()) })
 	db := metadata.NewDB(file, nil, map[string]snapshots.Snapshotter{"zfstpl": backend{s}})
 	require.NoError(s, db.Init(s.ctx))
-	return &metadataStore{story: s, ctx: namespaces.WithNamespace(s.ctx, "default"), db: db, sn: db.Snapshotter("zfstpl")}
+	return &metadataStore{fixture: s, ctx: namespaces.WithNamespace(s.ctx, "default"), db: db, sn: db.Snapshotter("zfstpl")}
 }
 
 // unpack does what an unpacker does with one layer, and returns its chain ID.
@@ -96,7 +96,7 @@ func (m *metadataStore) unpack(parent, content string) (chain string, err error)
 		return "", err
 	}
 	m.pool.editFS(mounts[0].Source, func(fs *fakeFS) { fs.content += content })
-	m.story.sn.Fill(mounts[0].Source)(diffID, diffID)
+	m.fixture.sn.Fill(mounts[0].Source)(diffID, diffID)
 	return chain, m.sn.Commit(m.ctx, chain, key, ref(chain), gcRoot)
 }
 
@@ -126,7 +126,7 @@ func TestContainerdsMetadataAndLostRecords(t *testing.T) {
 	for what, lost := range map[string][]int{"the lowest": {0}, "one between": {1}, "the highest": {2}, "all": {0, 1, 2}} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			m := s.metadataStore()
 			chains := []string{""}
 			for _, content := range []string{"a;", "b;", "c;"} {
@@ -180,7 +180,7 @@ func TestContainerdsMetadataAndLostRecords(t *testing.T) {
 // it back: that is what the error says.
 func TestContainerdsMetadataAndALostLayer(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	m := s.metadataStore()
 	a, err := m.unpack("", "a;")
 	require.NoError(t, err)
@@ -212,7 +212,7 @@ func TestContainerdsMetadataAndALostLayer(t *testing.T) {
 // with the next collection.
 func TestARestoredRecordThatContainerdDoesNotKnow(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	m := s.metadataStore()
 	a, err := m.unpack("", "a;")
 	require.NoError(t, err)

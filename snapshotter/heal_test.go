@@ -26,7 +26,7 @@ const restoredOnce = "it is restored from the template"
 
 // image pulls layers with these contents, and returns their names, bottom first. Their
 // templates say from which layers they were unpacked.
-func (s *story) image(namespace string, contents ...string) []string {
+func (s *fixture) image(namespace string, contents ...string) []string {
 	s.Helper()
 	var names []string
 	parent, id := "", ""
@@ -42,7 +42,7 @@ func (s *story) image(namespace string, contents ...string) []string {
 
 // prove has a layer's template say from which layer it was unpacked, in the pool and in
 // the index.
-func (s *story) prove(name string, diffID digest.Digest) {
+func (s *fixture) prove(name string, diffID digest.Digest) {
 	s.Helper()
 	dataset := s.templateOf(name)
 	s.pool.editFS(dataset, func(fs *fakeFS) {
@@ -60,7 +60,7 @@ func (s *story) prove(name string, diffID digest.Digest) {
 func layerOf(name string) string { return layout.ClientName(name) }
 
 // lose takes records out of the pool while no snapshotter runs.
-func (s *story) lose(names ...string) {
+func (s *fixture) lose(names ...string) {
 	s.Helper()
 	datasets := make(map[string][]string) // and the properties to take away
 	for _, name := range names {
@@ -81,16 +81,16 @@ func (s *story) lose(names ...string) {
 }
 
 // restorations counts the records that were restored.
-func (s *story) restorations() int { return strings.Count(s.log.String(), restoredOnce) }
+func (s *fixture) restorations() int { return strings.Count(s.log.String(), restoredOnce) }
 
 // healing are the methods that restore the record of a layer, each with the name of one
 // and a key that is free.
-var healing = map[string]func(s *story, name, key string) error{
-	"prepare": func(s *story, name, key string) error { return second(s.sn.Prepare(s.ctx, key, name)) },
-	"view":    func(s *story, name, key string) error { return second(s.sn.View(s.ctx, key, name)) },
-	"stat":    func(s *story, name, _ string) error { return second(s.sn.Stat(s.ctx, name)) },
-	"usage":   func(s *story, name, _ string) error { return second(s.sn.Usage(s.ctx, name)) },
-	"update": func(s *story, name, _ string) error {
+var healing = map[string]func(s *fixture, name, key string) error{
+	"prepare": func(s *fixture, name, key string) error { return second(s.sn.Prepare(s.ctx, key, name)) },
+	"view":    func(s *fixture, name, key string) error { return second(s.sn.View(s.ctx, key, name)) },
+	"stat":    func(s *fixture, name, _ string) error { return second(s.sn.Stat(s.ctx, name)) },
+	"usage":   func(s *fixture, name, _ string) error { return second(s.sn.Usage(s.ctx, name)) },
+	"update": func(s *fixture, name, _ string) error {
 		return second(s.sn.Update(s.ctx, snapshots.Info{Name: name}, "labels.a"))
 	},
 }
@@ -102,8 +102,8 @@ func TestALostRecordIsRestored(t *testing.T) {
 	for what, heal := range healing {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			for _, mode := range []func(*story){func(*story) {}, inSteps} {
-				s := begin(t, mode)
+			for _, mode := range []func(*fixture){func(*fixture) {}, inSteps} {
+				s := newFixture(t, mode)
 				names := s.image("default", "a;", "b;", "c;")
 				s.lose(names[1])
 				require.NotContains(t, s.names(), names[1])
@@ -136,7 +136,7 @@ func TestALostRecordIsRestored(t *testing.T) {
 // collects as if nothing had happened.
 func TestAllRecordsAreLost(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;", "b;", "c;")
 	s.remove(names[2], names[1], names[0])
 	s.cleanup()
@@ -170,7 +170,7 @@ func TestAllRecordsAreLost(t *testing.T) {
 // An unpacker asks for a layer whose parent's record is lost.
 func TestALayerIsRevivedOnARestoredParent(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;", "b;")
 	s.lose(names...)
 	top, unpacked := s.pull("default", names[0], layerOf(names[1]), "")
@@ -184,7 +184,7 @@ func TestALayerIsRevivedOnARestoredParent(t *testing.T) {
 // Any number of callers restore a record once.
 func TestARecordIsRestoredOnce(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;")
 	s.lose(names...)
 	var all sync.WaitGroup
@@ -206,10 +206,10 @@ func TestARecordIsRestoredOnce(t *testing.T) {
 func TestWhatIsNotRestored(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		make func(s *story) (lost string)
+		make func(s *fixture) (lost string)
 		says string
 	}{
-		"no template": {func(s *story) string {
+		"no template": {func(s *fixture) string {
 			lost := s.image("default", "a;")[0]
 			s.remove(lost)
 			s.keep = 0
@@ -217,16 +217,16 @@ func TestWhatIsNotRestored(t *testing.T) {
 			s.cleanup()
 			return lost
 		}, "is not in the pool"},
-		"no diff ID":                 {func(s *story) string { return s.falseImage("") }, "has no property zfstpl:diff-id"},
-		"no digest":                  {func(s *story) string { return s.falseImage("sha256:12") }, "has no property zfstpl:diff-id"},
-		"another layer":              {func(s *story) string { return s.falseImage(digest.FromString("other;")) }, "has no property zfstpl:diff-id"},
-		"on another layer":           {(*story).layerElsewhere, "has no property zfstpl:diff-id"},
-		"on a commit of a container": {(*story).layerOnCommit, "is not in the pool"},
-		"on another namespace's":     {(*story).layerOnOwn, "is not in the pool"},
+		"no diff ID":                 {func(s *fixture) string { return s.falseImage("") }, "has no property zfstpl:diff-id"},
+		"no digest":                  {func(s *fixture) string { return s.falseImage("sha256:12") }, "has no property zfstpl:diff-id"},
+		"another layer":              {func(s *fixture) string { return s.falseImage(digest.FromString("other;")) }, "has no property zfstpl:diff-id"},
+		"on another layer":           {(*fixture).layerElsewhere, "has no property zfstpl:diff-id"},
+		"on a commit of a container": {(*fixture).layerOnCommit, "is not in the pool"},
+		"on another namespace's":     {(*fixture).layerOnOwn, "is not in the pool"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			lost := c.make(s)
 			if slices.Contains(s.names(), lost) {
 				s.lose(lost)
@@ -251,7 +251,7 @@ func TestWhatIsNotRestored(t *testing.T) {
 }
 
 // falseImage is an image whose upper layer's template says that it comes from another.
-func (s *story) falseImage(diffID digest.Digest) string {
+func (s *fixture) falseImage(diffID digest.Digest) string {
 	s.Helper()
 	names := s.image("default", "a;", "b;")
 	s.prove(names[1], diffID)
@@ -259,7 +259,7 @@ func (s *story) falseImage(diffID digest.Digest) string {
 }
 
 // layerElsewhere is a layer that claims the chain ID of b on a, and stands on nothing.
-func (s *story) layerElsewhere() string {
+func (s *fixture) layerElsewhere() string {
 	s.Helper()
 	a, b := digest.FromString("a;"), digest.FromString("b;")
 	name, _ := s.pull("default", "", layout.ChainID(a.String(), b.String()), "b;")
@@ -269,14 +269,14 @@ func (s *story) layerElsewhere() string {
 
 // layerOnCommit is a layer on what a container's commit made, which only its owner can
 // name. Its own diff ID and its origin fit.
-func (s *story) layerOnCommit() string {
+func (s *fixture) layerOnCommit() string {
 	s.Helper()
 	s.layer("default/70/saved", "", "private;")
 	return s.layersOn("default/70/saved")
 }
 
 // layerOnOwn is a layer for everybody on one that was its namespace's own.
-func (s *story) layerOnOwn() string {
+func (s *fixture) layerOnOwn() string {
 	s.Helper()
 	s.with = ownTemplates
 	s.restart()
@@ -287,7 +287,7 @@ func (s *story) layerOnOwn() string {
 }
 
 // layersOn pulls two layers on a snapshot, and returns the upper one's name.
-func (s *story) layersOn(parent string) string {
+func (s *fixture) layersOn(parent string) string {
 	s.Helper()
 	x, y := digest.FromString("x;"), digest.FromString("y;")
 	below, _ := s.pull("default", parent, x.String(), "x;")
@@ -296,7 +296,7 @@ func (s *story) layersOn(parent string) string {
 	return top
 }
 
-func (s *story) txg() uint64 {
+func (s *fixture) txg() uint64 {
 	var txg uint64
 	s.pool.edit(func(state *fakeState) { txg = state.txg })
 	return txg
@@ -305,7 +305,7 @@ func (s *story) txg() uint64 {
 // A name that containerd does not make of a layer is not there, as ever.
 func TestOnlyLayerNamesAreRestored(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.image("default", "a;")
 	id := digest.FromString("a;").String()
 	for _, name := range []string{
@@ -325,9 +325,9 @@ func TestOnlyLayerNamesAreRestored(t *testing.T) {
 // makes up; its own it gets.
 func TestRestoringRevealsNothing(t *testing.T) {
 	t.Parallel()
-	s := begin(t, settings(ownTemplates))
+	s := newFixture(t, settings(ownTemplates))
 	mine := s.image("default", "secret;", "b;")
-	asked := func(namespace string) *story {
+	asked := func(namespace string) *fixture {
 		other := *s
 		if namespace != "" {
 			other.ctx = namespaces.WithNamespace(s.ctx, namespace)
@@ -375,7 +375,7 @@ func TestRestoringRevealsNothing(t *testing.T) {
 // A snapshot whose parent was lost has it again, at once and at the next start.
 func TestWhatStandsOnARestoredLayer(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;", "b;")
 	s.prepare("default/80/web", names[0])
 	s.prepare("default/81/extract-1-x "+chain("c"), names[0])
@@ -411,7 +411,7 @@ func TestWhatStandsOnARestoredLayer(t *testing.T) {
 // at the next start; nothing waits for it, and nothing is counted twice.
 func TestWhatIsBusyOnARestoredLayer(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;")
 	s.prepare("default/80/web", names[0])
 	s.lose(names[0])
@@ -430,7 +430,7 @@ func TestWhatIsBusyOnARestoredLayer(t *testing.T) {
 // is not lost, it was removed. A Prepare on the name comes from a database that has it.
 func TestWhatIsBeingRemovedIsNotRestoredByALook(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;")
 	release := s.sn.queue.holdBack()
 	s.remove(names...)
@@ -452,7 +452,7 @@ func TestWhatIsBeingRemovedIsNotRestoredByALook(t *testing.T) {
 func TestARemoveMeetsARestoration(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		names := s.image("default", "a;")
 		template := s.templateOf(names[0])
 		s.lose(names...)
@@ -497,7 +497,7 @@ func TestARemoveMeetsARestoration(t *testing.T) {
 // To remove what is lost succeeds, writes nothing and restores nothing.
 func TestWhatIsLostCanBeRemoved(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;")
 	s.lose(names...)
 	txg := s.txg()
@@ -512,7 +512,7 @@ func TestWhatIsLostCanBeRemoved(t *testing.T) {
 func TestARecordThatCannotBeRestored(t *testing.T) {
 	t.Parallel()
 	refusal := &zfs.Error{Op: "set", Dataset: "tank/z", Kind: zfs.ErrSuspended}
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;")
 	s.lose(names...)
 	s.pool.interrupt(func(call string) error {
@@ -540,7 +540,7 @@ func TestARecordThatCannotBeRestored(t *testing.T) {
 // A look evicts nothing to make room for a record; a Prepare may.
 func TestThereIsNoRoomForARestoredRecord(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;")
 	cached, _ := s.pull("default", "", chain("b"), hundred)
 	s.remove(cached)
@@ -566,7 +566,7 @@ func TestThereIsNoRoomForARestoredRecord(t *testing.T) {
 // A caller that gives up gets the error of its context, and the record is whole or not there.
 func TestACallerGivesUpARestoration(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;")
 	s.lose(names...)
 	ctx, cancel := context.WithCancel(s.ctx)
@@ -586,7 +586,7 @@ func TestACallerGivesUpARestoration(t *testing.T) {
 // the template is forgotten.
 func TestALostLayersTemplateIsDestroyed(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	names := s.image("default", "a;")
 	dataset := s.templateOf(names[0])
 	s.lose(names...)

@@ -56,19 +56,19 @@ func (k *kernel) Release(dataset string) error {
 }
 
 // beginHolding is begin with held mounts.
-func beginHolding(t *testing.T, with ...func(*Config)) (*story, *kernel) {
+func beginHolding(t *testing.T, with ...func(*Config)) (*fixture, *kernel) {
 	t.Helper()
 	k := &kernel{at: make(map[string]string)}
-	s := begin(t, settings(func(c *Config) {
+	s := newFixture(t, settings(func(c *Config) {
 		c.MountDir, c.held = heldDir, k
 		for _, set := range with {
 			set(c)
 		}
-	}), func(s *story) { k.pool = s.pool })
+	}), func(s *fixture) { k.pool = s.pool })
 	return s, k
 }
 
-func bindOf(s *story, key string, options ...string) []mount.Mount {
+func bindOf(s *fixture, key string, options ...string) []mount.Mount {
 	id, _ := s.sn.runtimeID(s.dataset(key))
 	return []mount.Mount{{Type: "bind", Source: filepath.Join(heldDir, id), Options: append([]string{"rbind", "rw"}, options...)}}
 }

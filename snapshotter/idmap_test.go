@@ -21,7 +21,7 @@ func idmapped(uids, gids string) snapshots.Opt {
 
 func TestIDMappings(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "b;")
 	const uids, gids = "0:100000:65536", "0:1000:1,1:200000:65535"
 	want := []string{"uidmap=" + uids, "gidmap=" + gids}
@@ -47,7 +47,7 @@ func TestIDMappings(t *testing.T) {
 // An image's annotations map nothing, whatever they say.
 func TestIDMappingsOfAnExtraction(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	for i, opts := range [][]snapshots.Opt{
 		{idmapped("0:1:1", "0:1:1")}, {idmapped("what", "-1")}, {snapshots.WithLabels(map[string]string{
 			snapshots.LabelSnapshotRef: chain("a"), snapshots.LabelSnapshotUIDMapping: "0:0:0"})},
@@ -61,7 +61,7 @@ func TestIDMappingsOfAnExtraction(t *testing.T) {
 
 func TestHostileIDMappings(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "b;")
 	s.cleanup()
 	before, pool := dump(s.sn), s.datasets()
@@ -101,7 +101,7 @@ func TestHostileIDMappings(t *testing.T) {
 // Somebody edited the record: nothing is mounted that nobody asked for.
 func TestACorruptIDMappingIsNotMounted(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("web", "", idmapped("0:100000:1", "0:100000:1"))
 	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) {
 		for prop, value := range fs.props {
@@ -120,7 +120,7 @@ func TestACorruptIDMappingIsNotMounted(t *testing.T) {
 // stands on it, after a restart neither.
 func TestIDMappingsOnWhatContainerdRemapped(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("default/1/base", "", "b;")
 	const good = "0:100000:65536"
 	id := "sha256:" + strings.Repeat("e", 64)

@@ -53,7 +53,7 @@ type index struct {
 	mu            sync.RWMutex
 	seq           uint64
 	records       map[string]*record   // by name or key
-	on            recordsOn            // the same records, by the dataset that each stands on
+	byDataset     recordsByDataset     // the same records, by the dataset that each stands on
 	hidden        map[string]bool      // names and keys that a Remove came for, see hide
 	children      map[string]int       // records, and operations under way, by their parent's name
 	templates     map[string]*template // by dataset, whole ones only
@@ -72,7 +72,7 @@ type index struct {
 func newIndex() *index {
 	return &index{
 		records:       make(map[string]*record),
-		on:            make(recordsOn),
+		byDataset:     make(recordsByDataset),
 		hidden:        make(map[string]bool),
 		children:      make(map[string]int),
 		templates:     make(map[string]*template),
@@ -181,33 +181,33 @@ func (x *index) add(r *record, pinned *template) {
 }
 
 // recordsOn are records by the dataset that each stands on, and by their names.
-type recordsOn map[string]map[string]*record
+type recordsByDataset map[string]map[string]*record
 
-// place makes r the record of its name. It wants the mutex held.
-func (x *index) place(r *record) {
+// linkRecord makes r the record of its name. It wants the mutex held.
+func (x *index) linkRecord(r *record) {
 	if old := x.records[r.info.Name]; old != nil {
-		x.displace(old)
+		x.unlinkRecord(old)
 	}
 	x.records[r.info.Name] = r
 	x.countStandIn(r, 1)
-	if x.on[r.dataset] == nil {
-		x.on[r.dataset] = make(map[string]*record)
+	if x.byDataset[r.dataset] == nil {
+		x.byDataset[r.dataset] = make(map[string]*record)
 	}
-	x.on[r.dataset][r.info.Name] = r
+	x.byDataset[r.dataset][r.info.Name] = r
 }
 
-// displace forgets the record r. It wants the mutex held.
-func (x *index) displace(r *record) {
+// unlinkRecord forgets the record r. It wants the mutex held.
+func (x *index) unlinkRecord(r *record) {
 	delete(x.records, r.info.Name)
 	x.countStandIn(r, -1)
-	if delete(x.on[r.dataset], r.info.Name); len(x.on[r.dataset]) == 0 {
-		delete(x.on, r.dataset)
+	if delete(x.byDataset[r.dataset], r.info.Name); len(x.byDataset[r.dataset]) == 0 {
+		delete(x.byDataset, r.dataset)
 	}
 }
 
 // insert wants the mutex held and the parent's child counted.
 func (x *index) insert(r *record) {
-	x.place(r)
+	x.linkRecord(r)
 	if r.info.Kind != snapshots.KindActive {
 		r.template.records++
 	}
@@ -218,7 +218,7 @@ func (x *index) insert(r *record) {
 
 // drop takes a record away, and its claim on its parent with it.
 func (x *index) drop(r *record) {
-	x.displace(r)
+	x.unlinkRecord(r)
 	delete(x.samples, r.dataset)
 	delete(x.fillings, r.dataset)
 	x.removeChild(r.info.Parent)

@@ -44,7 +44,7 @@ func (s *Snapshotter) NamespaceOf(source string) string {
 	defer s.index.mu.RUnlock()
 	found := ""
 	dataset, _, _ := strings.Cut(source, "@")
-	for name, r := range s.index.on[dataset] {
+	for name, r := range s.index.byDataset[dataset] {
 		if !r.shows(source) {
 			continue
 		}
@@ -194,13 +194,13 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	}
 	if err := s.apply(ctx, ops...); err != nil {
 		if ambiguous(err) {
-			err = errors.Join(err, s.undoUpdate(old, &r))
+			err = errors.Join(err, s.rollBackUpdate(old, &r))
 		}
 		return snapshots.Info{}, poolError(doing, err)
 	}
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
-	s.index.place(&r)
+	s.index.linkRecord(&r)
 	return r.publicInfo(), nil
 }
 

@@ -24,7 +24,7 @@ type Entry struct {
 	Records []snapshots.Info `json:"records,omitempty"`
 	// StandsFor is the chain ID of the layer that a runtime stands for: a clone of that
 	// layer's template, until containerd has fetched the layer. Parent is that template.
-	StandsFor string `json:"stands_for,omitempty"`
+	StandInFor string `json:"stands_for,omitempty"`
 	// DiffID and Blob are the digests of the layer that a template was unpacked from,
 	// uncompressed and as it was read, where they are known.
 	DiffID digest.Digest `json:"diff_id,omitempty"`
@@ -57,33 +57,33 @@ func Inspect(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error
 		}
 		entries = append(entries, inspect(base, d))
 	}
-	useStoodFor(entries)
+	markUsedByStandIns(entries)
 	return entries, nil
 }
 
-// useStoodFor marks the templates as used that runtimes stand for.
-func useStoodFor(entries []Entry) {
-	stoodFor := make(map[string]bool)
+// markUsedByStandIns marks the templates as used that runtimes stand for.
+func markUsedByStandIns(entries []Entry) {
+	represented := make(map[string]bool)
 	for _, e := range entries {
-		if e.StandsFor != "" {
-			stoodFor[e.Parent] = true
+		if e.StandInFor != "" {
+			represented[e.Parent] = true
 		}
 	}
 	for i, e := range entries {
-		if stoodFor[e.Dataset] && e.State == StateCached {
+		if represented[e.Dataset] && e.State == StateCached {
 			entries[i].State = StateUsed
 		}
 	}
 }
 
 func inspect(base layout.Base, d zfs.Dataset) Entry {
-	st := standingOf(base, d)
+	st := classify(base, d)
 	e := Entry{Dataset: d.Name, State: st.state, Used: d.Used, Refer: d.Refer, Since: d.Created, Problem: st.problem}
 	e.Foreign = foreignSnapshots(d)
 	e.Parent, _, _ = strings.Cut(d.Origin, "@")
 	for _, r := range st.records {
 		e.Records = append(e.Records, r.info)
-		e.StandsFor = r.standsFor
+		e.StandInFor = r.standInFor
 	}
 	if _, isTemplate := base.ParseTemplate(d.Name); isTemplate {
 		from := readProvenance(d)

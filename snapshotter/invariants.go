@@ -70,12 +70,12 @@ func (c *check) read(d zfs.Dataset) {
 // standIn holds a runtime that stands for a layer to being a clone of that layer's
 // template, which stands on the template of the runtime's parent.
 func (c *check) standIn(r *record) {
-	if r.standsFor == "" {
+	if r.standInFor == "" {
 		return
 	}
 	layer, _ := c.base.ParseTemplate(c.origins[r.dataset])
-	if chain, _ := layer.ChainID(); chain != r.standsFor || r.info.Kind != snapshots.KindActive {
-		c.fail("%s %q on %s stands for layer %s, and comes from %q", r.info.Kind, r.info.Name, r.dataset, r.standsFor, layer.Dataset())
+	if chain, _ := layer.ChainID(); chain != r.standInFor || r.info.Kind != snapshots.KindActive {
+		c.fail("%s %q on %s stands for layer %s, and comes from %q", r.info.Kind, r.info.Name, r.dataset, r.standInFor, layer.Dataset())
 	}
 	parent := c.base.Empty().Dataset()
 	if r.info.Parent != "" {

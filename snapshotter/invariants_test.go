@@ -17,7 +17,7 @@ func TestInvariantsCanFail(t *testing.T) {
 		return `1 {"seq":1,"kind":"` + kind + `","name":"` + name + `","parent":"` + parent + `"}`
 	}
 	empty, layer := "tank/z/storage/empty", "tank/z/storage/"+chain("a")
-	first, second := propRecord+anID("1"), propRecord+anID("2")
+	first, second := propRecord+testID("1"), propRecord+testID("2")
 	whole := func(props map[string]string) zfs.Dataset {
 		return zfs.Dataset{Name: layer, Origin: empty + "@extracted", Snapshots: []string{"extracted"}, Props: props}
 	}
@@ -29,7 +29,7 @@ func TestInvariantsCanFail(t *testing.T) {
 		return zfs.Dataset{Name: "tank/z/storage/" + chain("b"), Origin: layer + "@extracted", Snapshots: []string{"extracted"}, Props: props}
 	}
 	runtime := func(props map[string]string) zfs.Dataset {
-		return zfs.Dataset{Name: "tank/z/runtime/web-" + anID("1"), Origin: empty + "@extracted", Props: props}
+		return zfs.Dataset{Name: "tank/z/runtime/web-" + testID("1"), Origin: empty + "@extracted", Props: props}
 	}
 	for what, c := range map[string]struct {
 		dataset zfs.Dataset
@@ -51,7 +51,7 @@ func TestInvariantsCanFail(t *testing.T) {
 		"restored, no layer": {above(map[string]string{first: healed("committed", "x", "")}), "only the record of a layer"},
 		"restored, a parent": {above(map[string]string{first: healed("committed", layerName, "default/4/"+chain("c")), second: healed("committed", "default/4/"+chain("c"), "")}), "only the record of a layer"},
 		"a name twice":       {whole(map[string]string{first: record("committed", "x", ""), second: record("view", "x", "")}), `name "x"`},
-		"unreadable":         {whole(map[string]string{first: "what"}), anID("1")},
+		"unreadable":         {whole(map[string]string{first: "what"}), testID("1")},
 		"runtime of nobody":  {runtime(nil), "0 records"},
 		"runtime of two":     {runtime(map[string]string{first: record("active", "x", ""), second: record("active", "y", "")}), "2 records"},
 		"runtime, committed": {runtime(map[string]string{first: record("committed", "x", "")}), "1 records"},
@@ -63,7 +63,7 @@ func TestInvariantsCanFail(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			list, err := s.pool.List(s.ctx, "tank/z")
 			require.NoError(t, err)
 			err = CheckInvariants(s.base, append(list, c.dataset))

@@ -42,7 +42,7 @@ func TestWhatIsALayer(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			var opts []snapshots.Opt
 			if c.label != "" {
 				opts = append(opts, ref(c.label))
@@ -66,7 +66,7 @@ func TestWhatIsALayer(t *testing.T) {
 // Labels from annotations are anybody's: only snapshot.ref says something.
 func TestOtherLabelsNameNoLayer(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("x", "", snapshots.WithLabels(map[string]string{
 		"containerd.io/snapshot/parent-chain-id": chain("a"), "containerd.io/snapshot/diff-id": chain("a"),
 		"containerd.io/snapshot/snapshot.ref": chain("a"),
@@ -80,7 +80,7 @@ func TestOtherLabelsNameNoLayer(t *testing.T) {
 // layer, which it does not. What stands on the name stays.
 func TestACommitReplacesTheRecordOfAnOldDatabase(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	a, b := chain("a"), chain("b")
 	unpack := func(name, key, parent, chain, content string) error {
 		key += " " + chain
@@ -115,7 +115,7 @@ func TestACommitReplacesTheRecordOfAnOldDatabase(t *testing.T) {
 // more record, and what it extracted is trash.
 func TestDuplicateCommitJoins(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	a := chain("a")
 	s.prepare("default/1/extract-1-x "+a, "")
 	s.prepare("k8s.io/2/extract-2-x "+a, "")
@@ -139,7 +139,7 @@ func TestDuplicateCommitJoins(t *testing.T) {
 // knows, so neither may stand for the other.
 func TestALayerOnAnotherParentIsAnother(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	p, _ := s.pull("default", "", chain("0"), "p;")
 	q, _ := s.pull("default", "", chain("1"), "q;")
 	on, _ := s.pull("default", p, chain("a"), "x;")
@@ -154,7 +154,7 @@ func TestALayerOnAnotherParentIsAnother(t *testing.T) {
 // A layer that is in use in one namespace needs no unpacking in another.
 func TestTwoNamespacesShareTheirTemplates(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(0))
+	s := newFixture(t, keepCached(0))
 	var names []string
 	for _, ns := range []string{"default", "k8s.io"} {
 		parent := ""
@@ -182,7 +182,7 @@ func TestTwoNamespacesShareTheirTemplates(t *testing.T) {
 func TestNoRevivalWithoutTheLabel(t *testing.T) {
 	t.Parallel()
 	a := chain("a")
-	s := begin(t)
+	s := newFixture(t)
 	name, _ := s.pull("default", "", a, "x;")
 	s.remove(name)
 	for _, opts := range [][]snapshots.Opt{nil, {ref("latest")}, {ref("")}, {label("containerd.io/snapshot/diff-id", a)}} {
@@ -199,15 +199,15 @@ func TestNoRevivalWithoutTheLabel(t *testing.T) {
 
 func TestWarmTemplatesAreRevived(t *testing.T) {
 	t.Parallel()
-	for what, again := range map[string]func(*story){
-		"at once":         func(*story) {},
-		"after a cleanup": (*story).cleanup,
-		"after a restart": (*story).restart,
-		"after a crash":   func(s *story) { s.cleanup(); s.crash() },
+	for what, again := range map[string]func(*fixture){
+		"at once":         func(*fixture) {},
+		"after a cleanup": (*fixture).cleanup,
+		"after a restart": (*fixture).restart,
+		"after a crash":   func(s *fixture) { s.cleanup(); s.crash() },
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			a, _ := s.pull("default", "", chain("a"), "a;")
 			b, _ := s.pull("default", a, chain("b"), "b;")
 			before := s.templates()
@@ -235,7 +235,7 @@ func TestWarmTemplatesAreRevived(t *testing.T) {
 // containerd would find: it gets one.
 func TestALayerWithoutALabelIsRevivedUnderANewRecord(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	a := chain("a")
 	s.prepare("default/1/extract-1-x "+a, "")
 	s.commit("default/2/"+a, "default/1/extract-1-x "+a)
@@ -250,7 +250,7 @@ func TestALayerWithoutALabelIsRevivedUnderANewRecord(t *testing.T) {
 // same content but another name, containerd finds only its own parent's.
 func TestRevivalGoesByTheParentsName(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	a, b := chain("a"), chain("b")
 	a1, _ := s.pull("default", "", a, "a;")
 	b1, _ := s.pull("default", a1, b, "b;")
@@ -271,7 +271,7 @@ func TestRevivalGoesByTheParentsName(t *testing.T) {
 // would get may be taken by a record of old.
 func TestRevivalUnderATakenName(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	a := chain("a")
 	s.prepare("default/8/extract-1-x "+a, "")
 	s.write("default/8/extract-1-x "+a, "x;")
@@ -287,7 +287,7 @@ func TestRevivalUnderATakenName(t *testing.T) {
 // A client may call a snapshot as a dataset is called.
 func TestAKeyLikeADatasetsName(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.pull("default", "", chain("a"), "a;")
 	key := "tank/z/storage/" + chain("a")
 	done := make(chan error, 1)

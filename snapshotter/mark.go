@@ -46,26 +46,26 @@ func (m Mark) String() string {
 // Owed tells whether a cleanup has something to do now.
 func (m Mark) IsDue(now time.Time) bool { return !m.Due.IsZero() && !m.Due.After(now) }
 
-// mark makes the base say what is owed. The queue's goroutine calls it, and
+// updateMark makes the base say what is owed. The queue's goroutine calls it, and
 // nobody else while that runs.
-func (s *Snapshotter) mark(ctx context.Context, list string) error {
+func (s *Snapshotter) updateMark(ctx context.Context, list string) error {
 	now := time.Now()
 	next := Mark{Due: s.index.due(s.config.CacheKeep, s.config.CacheMaxBytes, now), List: list}
-	if s.marked.IsDue(now) && next.IsDue(now) {
-		next.Due = s.marked.Due // since when matters to nobody
+	if s.cleanupMark.IsDue(now) && next.IsDue(now) {
+		next.Due = s.cleanupMark.Due // since when matters to nobody
 	}
-	return s.setMark(ctx, next)
+	return s.writeMark(ctx, next)
 }
 
-func (s *Snapshotter) setMark(ctx context.Context, next Mark) error {
-	if s.marked.String() == next.String() && !s.markUnsure {
+func (s *Snapshotter) writeMark(ctx context.Context, next Mark) error {
+	if s.cleanupMark.String() == next.String() && !s.cleanupMarkUnsure {
 		return nil
 	}
-	s.markUnsure = true // a call that fails may have been carried out
+	s.cleanupMarkUnsure = true // a call that fails may have been carried out
 	if err := s.pool.Mark(ctx, s.config.Base.String(), CleanupProperty, next.String()); err != nil {
 		return err
 	}
-	s.marked, s.markUnsure = next, false
+	s.cleanupMark, s.cleanupMarkUnsure = next, false
 	return nil
 }
 
@@ -74,10 +74,10 @@ func (s *Snapshotter) setMark(ctx context.Context, next Mark) error {
 func (s *Snapshotter) readMark(ctx context.Context, list []zfs.Dataset) error {
 	for _, d := range list {
 		if d.Name == s.config.Base.String() {
-			s.marked = ParseMark(d.Props[CleanupProperty])
+			s.cleanupMark = ParseMark(d.Props[CleanupProperty])
 		}
 	}
-	return poolError("open", s.setMark(ctx, Mark{Due: s.marked.Due}))
+	return poolError("open", s.writeMark(ctx, Mark{Due: s.cleanupMark.Due}))
 }
 
 // due answers from when on a cleanup has something to do; zero for never.

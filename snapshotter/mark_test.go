@@ -13,14 +13,14 @@ import (
 )
 
 // marked is what the base says in the pool.
-func (s *story) marked() (m Mark) {
+func (s *fixture) marked() (m Mark) {
 	s.Helper()
 	s.pool.edit(func(state *fakeState) { m = ParseMark(state.fs[s.base.String()].props[CleanupProperty]) })
 	return m
 }
 
-// settled waits until what is written behind everybody's back is written.
-func (s *story) settled() {
+// waitForJournal waits until what is written behind everybody's back is written.
+func (s *fixture) waitForJournal() {
 	time.Sleep(2 * removalDelay)
 	synctest.Wait()
 }
@@ -52,32 +52,32 @@ func TestMarks(t *testing.T) {
 func TestTheBaseSaysWhatIsOwed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(time.Hour))
-		s.settled()
+		s := newFixture(t, keepCached(time.Hour))
+		s.waitForJournal()
 		assert.Equal(t, Mark{}, s.marked(), "a fresh base")
 
 		name, _ := s.pull("default", "", chain("a"), "a;") // what it was unpacked in is trash
 		garbage := time.Now()
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, Mark{Due: garbage.UTC()}, s.marked())
 		s.cleanup()
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, Mark{}, s.marked())
 
 		s.remove(name)
 		cached := time.Now()
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, Mark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "warm: not yet")
 		s.prepare("web", "")
 		s.remove("web")
-		s.settled()
+		s.waitForJournal()
 		assert.True(t, s.marked().IsDue(time.Now()), "trash: now")
 		s.cleanup()
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, Mark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "what is warm is left")
 		time.Sleep(time.Hour)
 		s.cleanup()
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, Mark{}, s.marked())
 		s.requireInvariants()
 	})
@@ -88,13 +88,13 @@ func TestTheBaseSaysWhatIsOwed(t *testing.T) {
 func TestAnEmptyLayerIsOwedNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(KeepForever), settings(func(c *Config) { c.CacheMaxBytes = 1000 }))
+		s := newFixture(t, keepCached(KeepForever), settings(func(c *Config) { c.CacheMaxBytes = 1000 }))
 		name, _ := s.pull("default", "", chain("a"), "")
 		s.remove(name)
-		s.settled()
+		s.waitForJournal()
 		assert.True(t, s.marked().IsDue(time.Now()), "it is not measured yet")
 		s.cleanup()
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, Mark{}, s.marked())
 	})
 }
@@ -103,19 +103,19 @@ func TestAnEmptyLayerIsOwedNothing(t *testing.T) {
 func TestAMarkBehindAnEviction(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(time.Hour), settings(func(c *Config) { c.Pressure = 80 }))
+		s := newFixture(t, keepCached(time.Hour), settings(func(c *Config) { c.Pressure = 80 }))
 		name, _ := s.pull("default", "", chain("a"), strings.Repeat("a", 90))
 		template := s.templateOf(name)
 		s.cleanup()
 		s.remove(name)
-		s.settled()
+		s.waitForJournal()
 		require.False(t, s.marked().Due.IsZero(), "it goes when an hour is over")
 		s.resize(100)
 		time.Sleep(pressureInterval)
 		s.prepare("web", "")
 		synctest.Wait()
 		require.False(t, s.has(template))
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, Mark{}, s.marked())
 	})
 }
@@ -124,13 +124,13 @@ func TestAMarkBehindAnEviction(t *testing.T) {
 func TestAMarkThatACrashKeptBackIsMadeGood(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		s.prepare("web", "")
 		s.remove("web")
 		require.NoError(t, s.sn.queue.flush(s.ctx))
 		s.crash()
 		require.Equal(t, Mark{}, s.marked())
-		s.settled()
+		s.waitForJournal()
 		assert.True(t, s.marked().IsDue(time.Now()))
 	})
 }
@@ -139,16 +139,16 @@ func TestAMarkThatACrashKeptBackIsMadeGood(t *testing.T) {
 func TestAStrangersMark(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		s.prepare("web", "")
 		s.remove("web")
 		require.NoError(t, s.sn.Close())
 		require.NoError(t, s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "whatever it is"))
 		s.start()
-		s.settled()
+		s.waitForJournal()
 		assert.True(t, s.marked().IsDue(time.Now()))
 		s.cleanup()
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, Mark{}, s.marked())
 	})
 }
@@ -157,7 +157,7 @@ func TestAStrangersMark(t *testing.T) {
 func TestAMarkThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, withList(t))
+		s := newFixture(t, withList(t))
 		s.pool.interrupt(func(call string) error {
 			if call == "mark" {
 				return fakeError(call, s.base.String(), zfs.ErrSuspended)
@@ -166,18 +166,18 @@ func TestAMarkThatCannotBeWritten(t *testing.T) {
 		})
 		s.prepare("web", "")
 		s.remove("web")
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, Mark{}, s.marked())
 		s.pool.interrupt(nil)
 		s.prepare("web", "")
 		s.remove("web")
-		s.settled()
+		s.waitForJournal()
 		assert.True(t, s.marked().IsDue(time.Now()))
 	})
 }
 
 // trash is how many datasets wait to be destroyed.
-func (s *story) garbage() int {
+func (s *fixture) garbage() int {
 	s.sn.index.mu.RLock()
 	defer s.sn.index.mu.RUnlock()
 	return len(s.sn.index.garbage)
@@ -187,14 +187,16 @@ func (s *story) garbage() int {
 // up by itself or, where somebody else is to say when, marked.
 func TestTrashBesideAnEviction(t *testing.T) {
 	t.Parallel()
-	for mode, want := range map[CleanupMode]func(s *story){
-		CleanupBackground: func(s *story) { assert.Zero(s, s.garbage(), "an hour later") },
-		CleanupManual:     func(s *story) { assert.True(s, s.marked().IsDue(time.Now()), "%v, trash %d", s.marked(), s.garbage()) },
+	for mode, want := range map[CleanupMode]func(s *fixture){
+		CleanupBackground: func(s *fixture) { assert.Zero(s, s.garbage(), "an hour later") },
+		CleanupManual: func(s *fixture) {
+			assert.True(s, s.marked().IsDue(time.Now()), "%v, trash %d", s.marked(), s.garbage())
+		},
 	} {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, mode }))
+				s := newFixture(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, mode }))
 				a, _ := s.pull("default", "", chain("a"), strings.Repeat(hundred, 3))
 				s.prepare("web", "")
 				s.write("web", strings.Repeat(hundred, 6))

@@ -13,20 +13,20 @@ import (
 // sets it again.
 func TestFixBaseRestoresLostProperties(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	require.NoError(t, s.sn.Close())
 	s.pool.editFS("tank/z/storage", func(fs *fakeFS) { fs.native = map[string]string{"mountpoint": "/tank/z/storage"} })
 	s.pool.editFS("tank/z/runtime", func(fs *fakeFS) { fs.native["mountpoint"] = "/tank/z/runtime" })
 	state, err := FixBase(s.ctx, s.pool, s.base)
 	require.NoError(t, err)
-	assert.Equal(t, "/tank/z/runtime", state.RuntimePlace)
+	assert.Equal(t, "/tank/z/runtime", state.RuntimeMountpoint)
 	for _, child := range []string{"tank/z/storage", "tank/z/runtime"} {
 		assert.Equal(t, childProperties, s.pool.state.fs[child].native, child)
 	}
 	assert.Contains(t, s.log.String(), "their properties are put right")
 	state, err = FixBase(s.ctx, s.pool, s.base)
 	require.NoError(t, err)
-	assert.Empty(t, state.RuntimePlace)
+	assert.Empty(t, state.RuntimeMountpoint)
 
 	s.pool.editFS("tank/z/runtime", func(fs *fakeFS) { fs.native["canmount"] = "on" })
 	s.pool.before = func(call string) error {
@@ -42,7 +42,7 @@ func TestFixBaseRestoresLostProperties(t *testing.T) {
 
 func TestMountpointsOfDatasetsAreReset(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.prepare("web", a)
 	template, runtime := s.templateOf(a), s.dataset("web")

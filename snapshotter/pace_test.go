@@ -14,7 +14,7 @@ import (
 func TestBatchesAreSmallBesideOperations(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		order := make([]string, 2*quietBatch+1)
 		for i := range order {
 			order[i] = fmt.Sprint(i)

@@ -166,7 +166,7 @@ func (s *Snapshotter) writeRecord(ctx context.Context, r *record, ops []zfs.Op, 
 	}
 	err = apply(ctx, append(ops, set...)...)
 	if ambiguous(err) {
-		s.undoCreate(r)
+		s.rollBackCreate(r)
 	}
 	return err
 }
@@ -310,7 +310,7 @@ func (x *index) layerOn(layer layout.Template, parent *template, parentName, ref
 	if t == nil || t.parent != parent {
 		return nil, false
 	}
-	for _, r := range x.on[t.Dataset()] {
+	for _, r := range x.byDataset[t.Dataset()] {
 		if r.info.Kind == snapshots.KindCommitted && !x.hidden[r.info.Name] && r.info.Parent == parentName && r.info.Labels[snapshots.LabelSnapshotRef] == ref {
 			return t, true
 		}
@@ -356,7 +356,7 @@ func (s *Snapshotter) addCommitted(ctx context.Context, r *record) error {
 	}
 	if err := s.apply(ctx, set...); err != nil {
 		if ambiguous(err) {
-			s.undoCreate(r)
+			s.rollBackCreate(r)
 		}
 		return poolError(fmt.Sprintf("record %q", r.info.Name), err)
 	}

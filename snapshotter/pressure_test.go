@@ -15,11 +15,11 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// underPressure returns a story with the templates of threeCached in a pool of the given
+// underPressure returns a fixture with the templates of threeCached in a pool of the given
 // size. Size 1000 makes an eviction of two of them due, size 900 of all three.
-func underPressure(t *testing.T, mode CleanupMode, size uint64) (s *story, a, b, c string) {
+func underPressure(t *testing.T, mode CleanupMode, size uint64) (s *fixture, a, b, c string) {
 	t.Helper()
-	s = begin(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, mode }))
+	s = newFixture(t, settings(func(c *Config) { c.Pressure, c.Cleanup = 80, mode }))
 	a, b, c = threeCached(s)
 	require.NoError(t, s.sn.Clean(s.ctx, nil))
 	time.Sleep(time.Minute)
@@ -35,9 +35,9 @@ var allModes = []CleanupMode{CleanupGC, CleanupBackground, CleanupManual}
 func TestNothingWaitsForEvictionUnderPressure(t *testing.T) {
 	t.Parallel()
 	for _, mode := range allModes {
-		for what, write := range map[string]func(s *story) error{
-			"prepare": func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "")) },
-			"apply":   func(s *story) error { s.sn.Begin(s.ctx)(); return nil },
+		for what, write := range map[string]func(s *fixture) error{
+			"prepare": func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "x", "")) },
+			"apply":   func(s *fixture) error { s.sn.Begin(s.ctx)(); return nil },
 		} {
 			t.Run(string(mode)+" "+what, func(t *testing.T) {
 				t.Parallel()
@@ -181,7 +181,7 @@ func longChain(i int) string { return fmt.Sprintf("sha256:%064x", i) }
 func TestReclaimEndsWithItsLastCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		const templates = 3 * quietBatch
 		for i := range templates {
 			name, _ := s.pull("default", "", longChain(i), hundred)
@@ -219,7 +219,7 @@ func TestReclaimEndsWithItsLastCaller(t *testing.T) {
 func TestReclaimContinuesForTheRemainingCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		a, b, c := threeCached(s)
 		s.resize(900)
 		resume := s.slow("destroy")
@@ -247,7 +247,7 @@ func TestCloseEndsReclaim(t *testing.T) {
 	t.Parallel()
 	for _, call := range []string{"destroy", "wait"} {
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t)
+			s := newFixture(t)
 			key := s.backend("default", "extract-9-x "+chain("f"))
 			require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
 			const templates = 3 * quietBatch

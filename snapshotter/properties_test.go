@@ -14,7 +14,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-func aBase(t testing.TB) layout.Base {
+func testBase(t testing.TB) layout.Base {
 	t.Helper()
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
@@ -40,7 +40,7 @@ func TestInitBaseSetsWhatThePoolKnows(t *testing.T) {
 	} {
 		p := newFakePool(t)
 		p.abilities = c.abilities
-		_, err := InitBase(t.Context(), p, aBase(t), "/srv", nil)
+		_, err := InitBase(t.Context(), p, testBase(t), "/srv", nil)
 		require.NoError(t, err, what)
 		native := p.state.fs["tank/z"].native
 		for name, value := range c.has {
@@ -56,7 +56,7 @@ func TestInitBaseSetsWhatThePoolKnows(t *testing.T) {
 func TestNormalizationThatIsWantedImpliesUTF8(t *testing.T) {
 	t.Parallel()
 	p := newFakePool(t)
-	_, err := InitBase(t.Context(), p, aBase(t), "/srv", map[string]string{"normalization": "formC", "snapdir": "visible"})
+	_, err := InitBase(t.Context(), p, testBase(t), "/srv", map[string]string{"normalization": "formC", "snapdir": "visible"})
 	require.NoError(t, err)
 	native := p.state.fs["tank/z"].native
 	assert.Equal(t, "formC", native["normalization"])
@@ -66,7 +66,7 @@ func TestNormalizationThatIsWantedImpliesUTF8(t *testing.T) {
 
 func TestHarmsNameTheCommandThatHelps(t *testing.T) {
 	t.Parallel()
-	p, base := newFakePool(t), aBase(t)
+	p, base := newFakePool(t), testBase(t)
 	_, err := InitBase(t.Context(), p, base, "/srv", nil)
 	require.NoError(t, err)
 	found, err := Harms(t.Context(), p, base)
@@ -90,7 +90,7 @@ func TestHarmsNameTheCommandThatHelps(t *testing.T) {
 	fixes := make(map[string]string)
 	for _, h := range found {
 		fixes[h.Property+" "+h.Dataset] = h.Fix
-		assert.NotEmpty(t, h.Does)
+		assert.NotEmpty(t, h.Effect)
 	}
 	anew := "it can only be given at creation: make another base with 'zfstpl init' and use that instead of tank/z"
 	assert.Equal(t, map[string]string{

@@ -92,7 +92,7 @@ func (s *Snapshotter) Fill(runtime string) (filled func(diffID, blob digest.Dige
 // isRuntime reports whether a dataset is that of an active snapshot. It wants the
 // mutex held.
 func (x *index) isRuntime(dataset string) bool {
-	for _, r := range x.on[dataset] {
+	for _, r := range x.byDataset[dataset] {
 		if r.template != nil && r.dataset != r.template.Dataset() {
 			return true
 		}

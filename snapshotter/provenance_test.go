@@ -21,7 +21,7 @@ var (
 )
 
 // unpack is what a differ does with an extraction, and the commit behind it.
-func (s *story) unpack(namespace, parent, chain string, diffID, blob digest.Digest) (name string) {
+func (s *fixture) unpack(namespace, parent, chain string, diffID, blob digest.Digest) (name string) {
 	s.Helper()
 	key := s.backend(namespace, "extract-1-x "+chain)
 	s.prepare(key, parent, ref(chain))
@@ -34,7 +34,7 @@ func (s *story) unpack(namespace, parent, chain string, diffID, blob digest.Dige
 }
 
 // from is what the pool and the index say of where a snapshot's template comes from.
-func (s *story) from(name string) provenance {
+func (s *fixture) from(name string) provenance {
 	s.Helper()
 	dataset := s.templateOf(name)
 	var inPool provenance
@@ -49,10 +49,10 @@ func (s *story) from(name string) provenance {
 // A template says from which layer it was unpacked, for as long as it exists.
 func TestATemplateSaysWhereItComesFrom(t *testing.T) {
 	t.Parallel()
-	for mode, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps, "its own": settings(ownTemplates)} {
+	for mode, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "its own": settings(ownTemplates)} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, option)
+			s := newFixture(t, option)
 			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
 			for range 2 {
@@ -80,21 +80,21 @@ func TestATemplateSaysWhereItComesFrom(t *testing.T) {
 // What is not certain is not said.
 func TestATemplateOfUncertainProvenance(t *testing.T) {
 	t.Parallel()
-	for what, fill := range map[string]func(s *story, runtime string){
-		"nothing was unpacked":         func(*story, string) {},
-		"a part was unpacked":          func(s *story, r string) { s.sn.Fill(r) },
-		"a part, and then the whole":   func(s *story, r string) { s.sn.Fill(r); s.sn.Fill(r)(lower, lowerBlob) },
-		"two layers were unpacked":     func(s *story, r string) { s.sn.Fill(r)(lower, lowerBlob); s.sn.Fill(r)(upper, upperBlob) },
-		"a layer of another chain ID":  func(s *story, r string) { s.sn.Fill(r)(upper, lowerBlob) },
-		"no digest":                    func(s *story, r string) { s.sn.Fill(r)("sha256:x", lowerBlob) },
-		"a blob without a digest":      func(s *story, r string) { s.sn.Fill(r)(lower, "\x00") },
-		"into another runtime":         func(s *story, _ string) { s.sn.Fill("tank/z/runtime/x-0123456789abcdef")(lower, lowerBlob) },
-		"into the empty template":      func(s *story, _ string) { s.sn.Fill(s.base.Empty().Dataset())(lower, lowerBlob) },
-		"the daemon was started again": func(s *story, r string) { s.sn.Fill(r)(lower, lowerBlob); s.restart() },
+	for what, fill := range map[string]func(s *fixture, runtime string){
+		"nothing was unpacked":         func(*fixture, string) {},
+		"a part was unpacked":          func(s *fixture, r string) { s.sn.Fill(r) },
+		"a part, and then the whole":   func(s *fixture, r string) { s.sn.Fill(r); s.sn.Fill(r)(lower, lowerBlob) },
+		"two layers were unpacked":     func(s *fixture, r string) { s.sn.Fill(r)(lower, lowerBlob); s.sn.Fill(r)(upper, upperBlob) },
+		"a layer of another chain ID":  func(s *fixture, r string) { s.sn.Fill(r)(upper, lowerBlob) },
+		"no digest":                    func(s *fixture, r string) { s.sn.Fill(r)("sha256:x", lowerBlob) },
+		"a blob without a digest":      func(s *fixture, r string) { s.sn.Fill(r)(lower, "\x00") },
+		"into another runtime":         func(s *fixture, _ string) { s.sn.Fill("tank/z/runtime/x-0123456789abcdef")(lower, lowerBlob) },
+		"into the empty template":      func(s *fixture, _ string) { s.sn.Fill(s.base.Empty().Dataset())(lower, lowerBlob) },
+		"the daemon was started again": func(s *fixture, r string) { s.sn.Fill(r)(lower, lowerBlob); s.restart() },
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			key := "default/8/extract-1-x " + lowerChain
 			s.prepare(key, "", ref(lowerChain))
 			fill(s, s.dataset(key))
@@ -109,7 +109,7 @@ func TestATemplateOfUncertainProvenance(t *testing.T) {
 // A commit that is no layer, or of one that is there, records nothing of its own.
 func TestOnlyANewLayerSaysWhereItComesFrom(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	first, second := "default/1/extract-1-x "+lowerChain, "default/2/extract-1-x "+lowerChain
 	opaque := "default/3/extract-1-x " + lowerChain
 	for i, key := range []string{first, second, opaque} {
@@ -131,7 +131,7 @@ func TestOnlyANewLayerSaysWhereItComesFrom(t *testing.T) {
 // A removed extraction is forgotten, and so is one that is begun anew.
 func TestAFillingGoesWithItsRuntime(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	key := "default/8/extract-1-x " + lowerChain
 	s.prepare(key, "")
 	filled := s.sn.Fill(s.dataset(key))
@@ -162,7 +162,7 @@ func TestAFalseProvenanceIsIgnored(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
 			s.pool.editFS(s.templateOf(b), func(fs *fakeFS) { fs.props[propDiffID], fs.props[propBlob] = c.diffID, c.blob })

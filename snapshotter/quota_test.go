@@ -16,7 +16,7 @@ import (
 func maxSizeLabel(v string) snapshots.Opt { return label(snapshots.LabelSnapshotMaxSize, v) }
 
 // refquota is what bounds a dataset, or "".
-func (s *story) refquota(dataset string) (quota string) {
+func (s *fixture) refquota(dataset string) (quota string) {
 	s.pool.editFS(dataset, func(fs *fakeFS) { quota = fs.native["refquota"] })
 	return quota
 }
@@ -46,7 +46,7 @@ func TestQuota(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, settings(func(config *Config) { config.Quota = c.quota }))
+			s := newFixture(t, settings(func(config *Config) { config.Quota = c.quota }))
 			s.layer("base", "", strings.Repeat("b;", 50))
 			s.prepare(c.key, "base", c.opts...)
 			want := ""
@@ -63,7 +63,7 @@ func TestQuota(t *testing.T) {
 // A size that makes no sense is refused before anything is changed.
 func TestMalformedSizes(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "b;")
 	s.cleanup()
 	before, pool := dump(s.sn), s.datasets()
@@ -93,10 +93,10 @@ func TestMalformedSizes(t *testing.T) {
 // prepared on that.
 func TestCommitOfWhatHasAQuota(t *testing.T) {
 	t.Parallel()
-	for what, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
+	for what, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, option)
+			s := newFixture(t, option)
 			s.prepare("web", "", maxSizeLabel("1000"))
 			s.write("web", "w;w;")
 			s.commit("saved", "web")
@@ -114,7 +114,7 @@ func TestCommitOfWhatHasAQuota(t *testing.T) {
 // nothing is made.
 func TestQuotaMeasuresTheTemplate(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "b;")
 	s.cleanup()
 	before := dump(s.sn)
@@ -139,7 +139,7 @@ func TestQuotaMeasuresTheTemplate(t *testing.T) {
 
 func TestQuotaIsChecked(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.with = func(c *Config) { c.Quota = 1 << 63 }
 	assert.ErrorIs(t, s.tryStart(), errdefs.ErrInvalidArgument)
 }

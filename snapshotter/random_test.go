@@ -21,7 +21,7 @@ import (
 
 // run is a random life of a snapshotter beside its model.
 type run struct {
-	*story
+	*fixture
 	m *model
 	r *rand.Rand
 	n int
@@ -38,12 +38,12 @@ func TestModel(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		keep   bool
-		option func(*story)
+		option func(*fixture)
 	}{
-		"warm, atomic":   {true, func(*story) {}},
+		"warm, atomic":   {true, func(*fixture) {}},
 		"warm, in steps": {true, inSteps},
 		"cold, atomic":   {false, keepCached(0)},
-		"cold, in steps": {false, func(s *story) { s.keep = 0; inSteps(s) }},
+		"cold, in steps": {false, func(s *fixture) { s.keep = 0; inSteps(s) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -52,7 +52,7 @@ func TestModel(t *testing.T) {
 			// In a bubble no timer fires between two operations: removals are
 			// in the pool when the test says so.
 			synctest.Test(t, func(t *testing.T) {
-				x := &run{story: begin(t, c.option), m: newModel(c.keep), r: rand.New(rand.NewPCG(seed, 0)), digits: "abcd"}
+				x := &run{fixture: newFixture(t, c.option), m: newModel(c.keep), r: rand.New(rand.NewPCG(seed, 0)), digits: "abcd"}
 				for x.n = range 500 {
 					what := x.step()
 					require.Empty(t, differences(x.m.visible(), x.visible()), "after operation %d: %s (seed %d)", x.n, what, seed)
@@ -261,18 +261,18 @@ func (x *run) updateOne() string {
 // snapshotter shows what their models show together.
 func TestModelsAtOnce(t *testing.T) {
 	t.Parallel()
-	for name, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
+	for name, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, option)
+				s := newFixture(t, option)
 				var all []*run
 				for i, digits := range []string{"0123", "4567", "89ab", "cdef"} {
 					own := *s
 					own.n = 1000 * (i + 1)
-					all = append(all, &run{story: &own, m: newModel(true), r: rand.New(rand.NewPCG(seed, uint64(i))),
+					all = append(all, &run{fixture: &own, m: newModel(true), r: rand.New(rand.NewPCG(seed, uint64(i))),
 						own: digits, digits: digits, beside: true})
 				}
 				r := rand.New(rand.NewPCG(seed, 9))
@@ -292,7 +292,7 @@ func TestModelsAtOnce(t *testing.T) {
 
 // togetherOnce has each do something, at once; or, now and then, does something that
 // concerns all of them.
-func (s *story) togetherOnce(all []*run, r *rand.Rand, n int) {
+func (s *fixture) togetherOnce(all []*run, r *rand.Rand, n int) {
 	s.Helper()
 	switch r.IntN(12) {
 	case 0:
@@ -351,12 +351,12 @@ func (x *run) apart() {
 // can foretell; but it is what the pool says, and no rule is broken.
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
-	for name, option := range map[string]func(*story){"atomic": func(*story) {}, "in steps": inSteps} {
+	for name, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
-			s := begin(t, option, keepCached(0))
+			s := newFixture(t, option, keepCached(0))
 			var wait sync.WaitGroup
 			for worker := range 8 {
 				wait.Go(func() {
@@ -384,7 +384,7 @@ func TestManyAtOnce(t *testing.T) {
 
 // anything does an operation on names that others use, too. Of errors, only
 // those that a contract speaks of may come.
-func (s *story) anything(r *rand.Rand, prefix string) {
+func (s *fixture) anything(r *rand.Rand, prefix string) {
 	any := func(names ...string) string { return names[r.IntN(len(names))] }
 	id := chain(any("a", "b"))
 	key := any("x", "y", "z", prefix+"own")

@@ -19,7 +19,7 @@ import (
 )
 
 // counted counts the pool's calls by name.
-func (s *story) counted() func(call string) int {
+func (s *fixture) counted() func(call string) int {
 	var mu sync.Mutex
 	calls := make(map[string]int)
 	s.pool.interrupt(func(call string) error {
@@ -39,14 +39,14 @@ func (s *story) counted() func(call string) int {
 // evicted.
 func TestOutOfSpaceIsRetriedOnceAfterReclaim(t *testing.T) {
 	t.Parallel()
-	for what, do := range map[string]func(s *story) error{
-		"prepare":                 func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
-		"commit":                  func(s *story) error { return s.sn.Commit(s.ctx, "x", "web") },
-		"commit of a mounted one": func(s *story) error { return s.commitMounted("x", "web") },
+	for what, do := range map[string]func(s *fixture) error{
+		"prepare":                 func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
+		"commit":                  func(s *fixture) error { return s.sn.Commit(s.ctx, "x", "web") },
+		"commit of a mounted one": func(s *fixture) error { return s.commitMounted("x", "web") },
 	} {
-		for _, option := range []func(*story){func(*story) {}, inSteps} {
+		for _, option := range []func(*fixture){func(*fixture) {}, inSteps} {
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, option)
+				s := newFixture(t, option)
 				s.layer("base", "", "")
 				a, b, c := threeCached(s)
 				s.resize(900)
@@ -59,7 +59,7 @@ func TestOutOfSpaceIsRetriedOnceAfterReclaim(t *testing.T) {
 				s.requireInvariants()
 			})
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, option)
+				s := newFixture(t, option)
 				s.layer("base", "", "")
 				threeCached(s)
 				s.resize(600)
@@ -86,7 +86,7 @@ func TestCheckpointPreventsEvictionForThePoolOnly(t *testing.T) {
 	t.Parallel()
 	for _, quota := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t)
+			s := newFixture(t)
 			s.layer("base", "", "")
 			a, b, c := threeCached(s)
 			s.resize(900)
@@ -114,7 +114,7 @@ func TestCheckpointPreventsEvictionForThePoolOnly(t *testing.T) {
 // would find the remains of the first attempt.
 func TestOutOfSpaceWithUnknownOutcomeIsRolledBack(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	done := false
 	s.pool.after = func(call string) error {
 		if call != "apply" || done {
@@ -133,7 +133,7 @@ func TestOutOfSpaceWithUnknownOutcomeIsRolledBack(t *testing.T) {
 }
 
 // commitMounted commits a mounted snapshot.
-func (s *story) commitMounted(name, key string) error {
+func (s *fixture) commitMounted(name, key string) error {
 	dataset := s.dataset(key)
 	s.pool.edit(func(state *fakeState) { state.mounted[dataset] = true })
 	return s.sn.Commit(s.ctx, name, key)
@@ -143,7 +143,7 @@ func (s *story) commitMounted(name, key string) error {
 func TestConcurrentOperationsShareAReclaim(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		threeCached(s)
 		s.resize(900)
 		const callers = 8
@@ -179,7 +179,7 @@ func TestConcurrentOperationsShareAReclaim(t *testing.T) {
 func TestConcurrentRenewalsShareAReclaim(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		threeCached(s)
 		const callers = 8
 		var partials []string
@@ -220,7 +220,7 @@ func TestConcurrentRenewalsShareAReclaim(t *testing.T) {
 func TestReclaimForACommitDuringACleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		name, _ := s.pull("default", "", chain("a"), hundred)
 		key := s.backend("k8s.io", "extract-2-x "+chain("a"))
 		require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
@@ -245,7 +245,7 @@ func TestReclaimForACommitDuringACleanup(t *testing.T) {
 func TestRenewReplacesTheRuntimeAfterReclaim(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		parent, _ := s.pull("default", "", chain("d"), hundred)
 		a, b, c := threeCached(s)
 		key := s.backend("default", "extract-9-x "+chain("e"))
@@ -276,7 +276,7 @@ func TestRenewReplacesTheRuntimeAfterReclaim(t *testing.T) {
 // Renew and Discard change nothing but extractions.
 func TestRenewRefusesOtherDatasets(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "b;")
 	s.prepare("web", "base")
 	s.write("web", "precious;")
@@ -294,7 +294,7 @@ func TestRenewRefusesOtherDatasets(t *testing.T) {
 func TestRenewWithoutSpaceRemovesTheSnapshot(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		threeCached(s)
 		key := s.backend("default", "extract-9-x "+chain("e"))
 		require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
@@ -313,7 +313,7 @@ func TestRenewWithoutSpaceRemovesTheSnapshot(t *testing.T) {
 // Discard removes an extraction and destroys its runtime.
 func TestDiscardDestroysTheRuntime(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	parent, _ := s.pull("default", "", chain("d"), hundred)
 	key := s.backend("default", "extract-9-x "+chain("e"))
 	require.NoError(t, second(s.sn.Prepare(s.ctx, key, parent)))
@@ -330,7 +330,7 @@ func TestDiscardDestroysTheRuntime(t *testing.T) {
 func TestWaitingForAReclaimCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		a, _, _ := threeCached(s)
 		s.resize(900)
 		ctx, cancel := context.WithCancel(s.ctx)
@@ -358,7 +358,7 @@ func TestEveryKthCallRunsOutOfSpace(t *testing.T) {
 		for k := 1; k <= 12; k++ {
 			t.Run(fmt.Sprintf("%v, every %d", kind, k), func(t *testing.T) {
 				t.Parallel()
-				s := begin(t)
+				s := newFixture(t)
 				cached, _ := s.pull("default", "", chain("a"), hundred)
 				s.remove(cached)
 				n := 0
@@ -414,7 +414,7 @@ func TestCommitRetriesPromoteBesideWriters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t)
+				s := newFixture(t)
 				a, b, d := threeCached(s)
 				if c.full {
 					s.resize(900)
@@ -447,7 +447,7 @@ func TestCommitRetriesPromoteBesideWriters(t *testing.T) {
 func TestCommitIntoAFullQuotaReclaimsAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		threeCached(s)
 		s.quota("tank/z/storage", "300") // as much as is in it
 		attempts, reclaimed := 0, false
@@ -471,7 +471,7 @@ func TestCommitIntoAFullQuotaReclaimsAtOnce(t *testing.T) {
 func TestReclaimSucceedsAlthoughRemovalsCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		threeCached(s)
 		s.layer("base", "", "")
 		s.view("gone", "base")

@@ -56,10 +56,10 @@ type record struct {
 	seq    uint64 // of two records with one key the greater is the valid one
 	info   snapshots.Info
 	target string // active: the chain ID it is being extracted for, or ""
-	// standsFor is the chain ID of the layer that an active record stands for, or "":
+	// standInFor is the chain ID of the layer that an active record stands for, or "":
 	// its dataset is a clone of that layer's template, and not of the parent's.
-	standsFor string
-	from      string // committed: the ID of the active record it was made of, or ""
+	standInFor string
+	from       string // committed: the ID of the active record it was made of, or ""
 	// remapped says that the owners of the files were changed for a user
 	// namespace, by containerd or in a snapshot below: they are mapped already.
 	remapped bool
@@ -80,18 +80,18 @@ type record struct {
 
 // stored is a record's form in JSON.
 type stored struct {
-	Seq     uint64            `json:"seq"`
-	Kind    string            `json:"kind"`
-	Name    string            `json:"name"`
-	Parent  string            `json:"parent,omitempty"`
-	Target  string            `json:"target,omitempty"`
-	From    string            `json:"from,omitempty"`
-	Stands  string            `json:"stands_for,omitempty"`
-	Remap   bool              `json:"remapped,omitempty"`
-	Healed  bool              `json:"healed,omitempty"`
-	Labels  map[string]string `json:"labels,omitempty"`
-	Created time.Time         `json:"created"`
-	Updated time.Time         `json:"updated"`
+	Seq        uint64            `json:"seq"`
+	Kind       string            `json:"kind"`
+	Name       string            `json:"name"`
+	Parent     string            `json:"parent,omitempty"`
+	Target     string            `json:"target,omitempty"`
+	From       string            `json:"from,omitempty"`
+	StandInFor string            `json:"stands_for,omitempty"`
+	Remap      bool              `json:"remapped,omitempty"`
+	Healed     bool              `json:"healed,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Created    time.Time         `json:"created"`
+	Updated    time.Time         `json:"updated"`
 }
 
 // checkName refuses names and keys that no property could hold. What it
@@ -122,7 +122,7 @@ func (r *record) properties() (map[string]string, error) {
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(stored{
 		Seq: r.seq, Kind: strings.ToLower(r.info.Kind.String()), Name: r.info.Name, Parent: cmp.Or(r.info.Parent, r.lost),
-		Target: r.target, From: r.from, Stands: r.standsFor, Remap: r.remapped, Healed: r.healed, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
+		Target: r.target, From: r.from, StandInFor: r.standInFor, Remap: r.remapped, Healed: r.healed, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %q: %w", r.info.Name, err)
@@ -239,7 +239,7 @@ func hasRecord(d zfs.Dataset) bool {
 
 // clearRemains are the ops that take away what was left of records whose first part is
 // gone: the clearing of a long one was cut off, or its writing.
-func clearRemains(d zfs.Dataset) []zfs.Op {
+func partialRecordOps(d zfs.Dataset) []zfs.Op {
 	var ops []zfs.Op
 	for _, name := range slices.Sorted(maps.Keys(d.Props)) {
 		id, _, ok := strings.Cut(strings.TrimPrefix(name, propRecord), ":")
@@ -283,7 +283,7 @@ func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
 	}
 	slices.Sort(props)
 	return &record{
-		id: id, seq: s.Seq, target: s.Target, from: s.From, standsFor: s.Stands, remapped: s.Remap, healed: s.Healed, dataset: d.Name, props: props,
+		id: id, seq: s.Seq, target: s.Target, from: s.From, standInFor: s.StandInFor, remapped: s.Remap, healed: s.Healed, dataset: d.Name, props: props,
 		info: snapshots.Info{Kind: kind, Name: s.Name, Parent: s.Parent, Labels: s.Labels, Created: s.Created, Updated: s.Updated},
 	}, nil
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-func aRecord(name string, labels map[string]string) *record {
+func testRecord(name string, labels map[string]string) *record {
 	now := time.Date(2025, 5, 6, 7, 8, 9, 123456789, time.UTC)
 	return &record{id: layout.NewID(), seq: 42, dataset: "tank/z/storage/x", target: chain("a"), info: snapshots.Info{
 		Kind: snapshots.KindActive, Name: name, Parent: "p", Labels: labels, Created: now, Updated: now.Add(time.Second),
@@ -25,7 +25,7 @@ func aRecord(name string, labels map[string]string) *record {
 }
 
 // readBack answers what a listing makes of a record.
-func readBack(t *testing.T, r *record) *record {
+func roundTrip(t *testing.T, r *record) *record {
 	t.Helper()
 	props, err := r.properties()
 	require.NoError(t, err)
@@ -52,8 +52,8 @@ func TestRecordsRoundTrip(t *testing.T) {
 		"long":    {"a": strings.Repeat("x", 100_000)},
 		"wide":    {"a": strings.Repeat("é", 10_000), "b": strings.Repeat("日", 10_000), "c": strings.Repeat("🦀", 10_000)},
 	} {
-		r := aRecord("default/1/"+hostile, labels)
-		assert.Equal(t, r, readBack(t, r), what)
+		r := testRecord("default/1/"+hostile, labels)
+		assert.Equal(t, r, roundTrip(t, r), what)
 	}
 }
 
@@ -62,8 +62,8 @@ func TestRecordsAreCutBetweenCharacters(t *testing.T) {
 	t.Parallel()
 	for _, wide := range []string{"é", "日", "🦀"} {
 		for shift := range 5 {
-			r := aRecord("n"+strings.Repeat("x", shift), map[string]string{"a": strings.Repeat(wide, 3*partSize/len(wide))})
-			require.Equal(t, r, readBack(t, r), "%s, moved by %d", wide, shift)
+			r := testRecord("n"+strings.Repeat("x", shift), map[string]string{"a": strings.Repeat(wide, 3*partSize/len(wide))})
+			require.Equal(t, r, roundTrip(t, r), "%s, moved by %d", wide, shift)
 		}
 	}
 }
@@ -97,7 +97,7 @@ func TestManyRecordsOnOneDataset(t *testing.T) {
 	d := zfs.Dataset{Name: "tank/z/storage/x", Props: map[string]string{"zfstpl:trash": "x", "zfstpl:last-used": "y", "other:record:z": "x"}}
 	want := make(map[layout.ID]*record)
 	for i := range 30 {
-		rec := aRecord(fmt.Sprint("default/", i, "/x"), map[string]string{"a": strings.Repeat("é", r.IntN(20_000))})
+		rec := testRecord(fmt.Sprint("default/", i, "/x"), map[string]string{"a": strings.Repeat("é", r.IntN(20_000))})
 		props, err := rec.properties()
 		require.NoError(t, err)
 		for k, v := range props {
@@ -106,7 +106,7 @@ func TestManyRecordsOnOneDataset(t *testing.T) {
 		want[rec.id] = rec
 	}
 	// One is corrupt, which is the others' business not at all.
-	bad := aRecord("bad", nil)
+	bad := testRecord("bad", nil)
 	d.Props[propRecord+bad.id.String()] = "2 {"
 	records, err := readRecords(d)
 	assert.ErrorContains(t, err, bad.id.String())
@@ -124,7 +124,7 @@ func TestHowMuchLabelsHold(t *testing.T) {
 	large := map[string]string{"a": strings.Repeat("x", 100_000), "b": strings.Repeat("é", 15_000)}
 	huge := map[string]string{"a": strings.Repeat("x", maxParts*zfs.MaxPropertyValue)}
 	broken := map[string]string{"a": "\xff"}
-	s := begin(t)
+	s := newFixture(t)
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.prepare("web", a, snapshots.WithLabels(large))
 	s.view("look", a, snapshots.WithLabels(large))
@@ -161,7 +161,7 @@ func TestHowMuchLabelsHold(t *testing.T) {
 // An update to fewer labels leaves no part of the old ones.
 func TestARecordThatShrinks(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("web", "", label("a", strings.Repeat("x", 50_000)))
 	for _, size := range []int{10, 20_000, 0, 50_000, 1} {
 		_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": strings.Repeat("y", size)}})
@@ -188,7 +188,7 @@ func TestCheckName(t *testing.T) {
 // Hostile keys and names become values, and nothing of a dataset's name.
 func TestHostileKeys(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(0))
+	s := newFixture(t, keepCached(0))
 	parent := ""
 	keys := []string{"-o", "@", "%", "a@b", "../..", "\n", "\x1b[2J", "tank/z/storage/empty", "日本語", strings.Repeat("x", 4096), "default/1/", "sha256:x"}
 	for _, key := range keys {

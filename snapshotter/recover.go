@@ -22,8 +22,8 @@ type recovery struct {
 	*Snapshotter
 	ctx context.Context
 
-	born    map[string]uint64 // the txg that made each dataset
-	records []*record
+	createTXG map[string]uint64 // the txg that made each dataset
+	records   []*record
 	// partials are datasets under storage without @extracted: commits and
 	// preparations of the base that a crash cut off.
 	partials []string
@@ -46,9 +46,9 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 		return err
 	}
 	slices.SortFunc(list, func(a, b zfs.Dataset) int { return cmp.Compare(a.CreateTXG, b.CreateTXG) })
-	r := recovery{Snapshotter: s, ctx: ctx, born: make(map[string]uint64)}
+	r := recovery{Snapshotter: s, ctx: ctx, createTXG: make(map[string]uint64)}
 	for _, d := range list {
-		r.born[d.Name] = d.CreateTXG
+		r.createTXG[d.Name] = d.CreateTXG
 	}
 	r.resetMountpoints(list)
 	r.templates(list)
@@ -57,7 +57,7 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 	}
 	r.runtimes(list)
 	r.indexRecords()
-	if err := r.settleCommits(); err != nil {
+	if err := r.resolveCommits(); err != nil {
 		return err
 	}
 	r.linkParents()
@@ -89,7 +89,7 @@ func (r *recovery) clearPartialRecords(list []zfs.Dataset) {
 	for _, d := range list {
 		_, dying := r.index.garbage[d.Name]
 		_, isRuntime := r.config.Base.ParseRuntime(d.Name)
-		if ops := clearRemains(d); len(ops) > 0 && !dying && (isRuntime || r.index.templates[d.Name] != nil) {
+		if ops := partialRecordOps(d); len(ops) > 0 && !dying && (isRuntime || r.index.templates[d.Name] != nil) {
 			r.queue.pending = append(r.queue.pending, ops)
 		}
 	}
@@ -102,12 +102,12 @@ func (r *recovery) templates(list []zfs.Dataset) {
 		if d.Name == base.String() || d.Name == base.Storage() || d.Name == base.Runtime() {
 			continue
 		}
-		st := standingOf(base, d)
+		st := classify(base, d)
 		switch {
 		case st.problem != "":
-			r.leave(d, st.problem)
+			r.skip(d, st.problem)
 		case st.state == StateForeign:
-			r.leave(d, "it was not made by zfstpl")
+			r.skip(d, "it was not made by zfstpl")
 		}
 		if name, ok := base.ParseTemplate(d.Name); ok {
 			r.template(name, d, st)
@@ -122,13 +122,13 @@ func (r *recovery) templates(list []zfs.Dataset) {
 			t.held = true
 		}
 		if t.from.isKnown() && !t.is(t.from.diffID) {
-			r.leave(d, "its "+propDiffID+" does not give its chain ID, and is ignored")
+			r.skip(d, "its "+propDiffID+" does not give its chain ID, and is ignored")
 			t.from = provenance{}
 		}
 	}
 }
 
-func (r *recovery) template(name layout.Template, d zfs.Dataset, st standing) {
+func (r *recovery) template(name layout.Template, d zfs.Dataset, st classification) {
 	if !d.HasSnapshot(layout.Extracted) {
 		if st.state == StatePartial {
 			r.partials = append(r.partials, d.Name)
@@ -153,7 +153,7 @@ func (r *recovery) runtimes(list []zfs.Dataset) {
 		if _, ok := r.config.Base.ParseRuntime(d.Name); !ok {
 			continue
 		}
-		st := standingOf(r.config.Base, d)
+		st := classify(r.config.Base, d)
 		if st.problem != "" {
 			continue // it was said already
 		}
@@ -164,7 +164,7 @@ func (r *recovery) runtimes(list []zfs.Dataset) {
 	}
 }
 
-func (r *recovery) runtime(d zfs.Dataset, st standing) {
+func (r *recovery) runtime(d zfs.Dataset, st classification) {
 	_, marked := d.Props[propGarbage]
 	switch {
 	case st.state == StateUsed:
@@ -177,7 +177,7 @@ func (r *recovery) runtime(d zfs.Dataset, st standing) {
 	case marked:
 		r.index.discard(d.Name, r.origin(d))
 	case r.origin(d) == nil:
-		r.leave(d, "its origin is not among the templates")
+		r.skip(d, "its origin is not among the templates")
 	default:
 		r.index.discard(d.Name, r.origin(d))
 		r.queue.pending = append(r.queue.pending, []zfs.Op{zfs.Set(d.Name, propGarbage, stamp(time.Now()))})
@@ -270,7 +270,7 @@ func (r *recovery) supersede(rec *record) {
 // mark. One whose record is there is finished. One without is taken back: a
 // runtime that is older than the template it is a clone of was the other way
 // round before, and only a commit of it does that.
-func (r *recovery) settleCommits() error {
+func (r *recovery) resolveCommits() error {
 	x := r.index
 	made := make(map[string]bool) // IDs of active records that were committed
 	for _, rec := range x.records {
@@ -282,12 +282,12 @@ func (r *recovery) settleCommits() error {
 			continue
 		}
 		if made[active.id.String()] {
-			x.displace(active)
+			x.unlinkRecord(active)
 			r.queue.pending = append(r.queue.pending, append(active.clear(), zfs.Set(active.dataset, propGarbage, stamp(time.Now()))))
 			x.discard(active.dataset, t)
 			continue
 		}
-		if t == nil || t.held || t.records > 0 || active.standsFor != "" || r.born[active.dataset] >= r.born[t.Dataset()] {
+		if t == nil || t.held || t.records > 0 || active.standInFor != "" || r.createTXG[active.dataset] >= r.createTXG[t.Dataset()] {
 			continue
 		}
 		if err := r.pool.Apply(r.ctx, zfs.Promote(active.dataset, t.Dataset())); err != nil {
@@ -328,7 +328,7 @@ func (r *recovery) rollBack() error {
 	return nil
 }
 
-// leave says in the log why a dataset, or something on it, is left alone.
-func (r *recovery) leave(d zfs.Dataset, why string) {
+// skip says in the log why a dataset, or something on it, is left alone.
+func (r *recovery) skip(d zfs.Dataset, why string) {
 	log.G(r.ctx).WithField("dataset", d.Name).Warn("left alone: " + why)
 }

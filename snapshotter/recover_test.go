@@ -14,8 +14,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// anID is a record's; the n-th one of a test.
-func anID(n string) string { return strings.Repeat("0", 16-len(n)) + n }
+// testID is a record's; the n-th one of a test.
+func testID(n string) string { return strings.Repeat("0", 16-len(n)) + n }
 
 func set(prop, value string) func(fs *fakeFS) {
 	return func(fs *fakeFS) { fs.props[prop] = value }
@@ -25,7 +25,7 @@ func set(prop, value string) func(fs *fakeFS) {
 // cannot read, shows what it can, and destroys nothing it is in doubt about.
 func TestStrangePropertiesDegrade(t *testing.T) {
 	t.Parallel()
-	record := propRecord + anID("1")
+	record := propRecord + testID("1")
 	good := `{"seq":900,"kind":"view","name":"strange","created":"2025-01-01T00:00:00Z","updated":"2025-01-01T00:00:00Z"}`
 	for what, c := range map[string]struct {
 		edit func(fs *fakeFS)
@@ -51,13 +51,13 @@ func TestStrangePropertiesDegrade(t *testing.T) {
 		"no ID":                 {set(propRecord, "1 "+good), "not a record's ID", true, ""},
 		"active on a template":  {set(record, strings.Replace("1 "+good, "view", "active", 1)), "active snapshot", true, ""},
 		"unknown fields":        {set(record, strings.Replace("1 "+good, "{", `{"color":"blue",`, 1)), "", false, "strange"},
-		"part without a first":  {set(propRecord+anID("2")+":1", "x"), "", false, ""},
+		"part without a first":  {set(propRecord+testID("2")+":1", "x"), "", false, ""},
 		"last used never":       {set(propLastUsed, "never"), "", false, ""},
 		"a stranger's property": {set("stranger:record", "x"), "", false, ""},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			a, _ := s.pull("default", "", chain("a"), "a;")
 			s.prepare("web", a)
 			s.cleanup()
@@ -96,7 +96,7 @@ func TestStrangePropertiesDegrade(t *testing.T) {
 // stay; what names it is not shown until they have their snapshot back.
 func TestATemplateThatLostItsSnapshot(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(0))
+	s := newFixture(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	template := s.templateOf(a)
 	require.NoError(t, s.sn.Close())
@@ -122,7 +122,7 @@ func TestATemplateThatLostItsSnapshot(t *testing.T) {
 // from being served: its snapshot is there and active.
 func TestACommitThatCannotBeTakenBack(t *testing.T) {
 	t.Parallel()
-	s := begin(t, inSteps)
+	s := newFixture(t, inSteps)
 	s.layer("base", "", "b;")
 	s.prepare("web", "base")
 	runtime := s.dataset("web")
@@ -153,16 +153,16 @@ func TestStrangeRuntimesAreLeftAlone(t *testing.T) {
 	t.Parallel()
 	good := `1 {"seq":900,"kind":"active","name":"strange"}`
 	for what, edit := range map[string]func(fs *fakeFS){
-		"unreadable":  set(propRecord+anID("1"), "what"),
-		"two records": set(propRecord+anID("1"), good),
+		"unreadable":  set(propRecord+testID("1"), "what"),
+		"two records": set(propRecord+testID("1"), good),
 		"only a committed one": func(fs *fakeFS) {
 			clear(fs.props)
-			fs.props[propRecord+anID("1")] = strings.Replace(good, "active", "committed", 1)
+			fs.props[propRecord+testID("1")] = strings.Replace(good, "active", "committed", 1)
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			s.layer("base", "", "b;")
 			s.prepare("web", "base")
 			s.cleanup()
@@ -187,7 +187,7 @@ func TestStrangeRuntimesAreLeftAlone(t *testing.T) {
 // Strangers' datasets are not ours to destroy, wherever they lie.
 func TestStrangersAreLeftAlone(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(0))
+	s := newFixture(t, keepCached(0))
 	for _, name := range []string{
 		"tank/z/mine", "tank/z/storage/backup", "tank/z/storage/empty/child", "tank/z/runtime/notes", "tank/z/storage/opaque-x",
 	} {
@@ -204,7 +204,7 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 // made by somebody else, and has files of his.
 func TestARuntimeThatIsNoCloneIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	require.NoError(t, s.pool.Create(s.ctx, "tank/mine", nil))
 	require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot("tank/mine@x")))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/runtime/data-0123456789abcdef", nil))
@@ -222,7 +222,7 @@ func TestARuntimeThatIsNoCloneIsLeftAlone(t *testing.T) {
 // the next start: it is marked then.
 func TestARuntimeWithoutRecordOrMarkIsMarked(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("web", "")
 	runtime := s.dataset("web")
 	s.pool.edit(func(state *fakeState) { state.mounted[runtime] = true })
@@ -277,7 +277,7 @@ func TestNewRefuses(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			require.NoError(t, s.sn.Close())
 			s.pool.edit(c.edit)
 			before := s.datasets()
@@ -285,7 +285,7 @@ func TestNewRefuses(t *testing.T) {
 			assert.Equal(t, before, s.datasets(), "and touches nothing")
 		})
 	}
-	s := begin(t)
+	s := newFixture(t)
 	s.pool.before = func(string) error { return fakeError("list", "tank/z", zfs.ErrSuspended) }
 	assert.ErrorIs(t, s.tryStart(), zfs.ErrSuspended)
 }
@@ -294,7 +294,7 @@ func TestNewRefuses(t *testing.T) {
 // without a parent: containerd can remove it, and the data stays right.
 func TestARecordWithoutItsParent(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "b;")
 	s.layer("app", "base", "a;")
 	s.prepare("web", "app")
@@ -321,7 +321,7 @@ func TestARecordWithoutItsParent(t *testing.T) {
 // The newest start must not take a number that an older record has.
 func TestTheSequenceGoesOn(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	for range 5 {
 		s.prepare("web", "")
 		s.remove("web")
@@ -337,7 +337,7 @@ func TestTheSequenceGoesOn(t *testing.T) {
 // in use until then: it is kept from then on, not from when it was made.
 func TestASupersededRecordsTemplateIsWarmFromNowOn(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(time.Hour))
+	s := newFixture(t, keepCached(time.Hour))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.cleanup()
 	s.pool.editFS(s.templateOf(a), func(fs *fakeFS) { fs.born = time.Now().Add(-24 * time.Hour) })
@@ -353,12 +353,12 @@ func TestASupersededRecordsTemplateIsWarmFromNowOn(t *testing.T) {
 // takes it away, and leaves the datasets alone.
 func TestTheRemainsOfRecordsAreTakenAway(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(time.Hour))
+	s := newFixture(t, keepCached(time.Hour))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.prepare("web", a)
 	template, runtime := s.templateOf(a), s.dataset("web")
 	require.NoError(t, s.sn.Close())
-	remains := propRecord + anID("7") + ":1"
+	remains := propRecord + testID("7") + ":1"
 	for _, dataset := range []string{template, runtime} {
 		s.pool.editFS(dataset, set(remains, "the middle of a label"))
 		s.pool.editFS(dataset, set(propRecord+"stranger:1", "not ours"))
@@ -380,7 +380,7 @@ func TestTheRemainsOfRecordsAreTakenAway(t *testing.T) {
 // dataset. They are no foreigners.
 func TestSnapshotsOfKilledComparisons(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.prepare("web", a)
 	left := zfs.TemporaryPrefix + "LEFT"
@@ -403,10 +403,10 @@ func TestSnapshotsOfKilledComparisons(t *testing.T) {
 func TestACommitBehindAStart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, torn)
+		s := newFixture(t, torn)
 		s.prepare("web", "")
 		s.write("web", "w;")
-		s.pool.cut = 1 // the new record, and the old one is still there
+		s.pool.crashAfter = 1 // the new record, and the old one is still there
 		_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}})
 		require.ErrorIs(t, err, errDead)
 		s.crash()

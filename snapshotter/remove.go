@@ -123,7 +123,7 @@ const (
 type removals struct {
 	mu      sync.Mutex
 	pending [][]zfs.Op // one entry a removal, oldest first
-	repairs int        // how many of them there are up to the last repair, see repair.go
+	repairs int        // how many of them there are up to the last repair, see rollback.go
 	held    int        // cleanups that are destroying what need not be written
 	late    bool       // it was to be written, or marked, while it was held
 
@@ -141,7 +141,7 @@ func (q *removals) start(s *Snapshotter) {
 	q.apply = s.pool.Apply
 	q.mark = func(ctx context.Context) error {
 		s.background.notify() // what made the mark another is news to it too
-		return s.mark(ctx, "")
+		return s.updateMark(ctx, "")
 	}
 	q.flushNow = s.mayBatch
 	q.quit, q.done = make(chan struct{}), make(chan struct{})

@@ -15,50 +15,50 @@ import (
 )
 
 // busy are operations that hang at a call to the pool, each with the key that it works
-// on, on the story that busyStory begins.
+// on, on the fixture that busyStory begins.
 var busy = map[string]struct {
 	key, call string
-	do        func(ctx context.Context, s *story) error
+	do        func(ctx context.Context, s *fixture) error
 	makes     string // the name that is there when it succeeds, for which no Remove came
 }{
-	"a prepare": {key: "new", call: "apply", do: func(ctx context.Context, s *story) error {
+	"a prepare": {key: "new", call: "apply", do: func(ctx context.Context, s *fixture) error {
 		return second(s.sn.Prepare(ctx, "new", "base"))
 	}},
-	"a view": {key: "new", call: "apply", do: func(ctx context.Context, s *story) error {
+	"a view": {key: "new", call: "apply", do: func(ctx context.Context, s *fixture) error {
 		return second(s.sn.View(ctx, "new", "base"))
 	}},
-	"a prepare that waits for room": {key: "new", call: "destroy", do: func(ctx context.Context, s *story) error {
+	"a prepare that waits for room": {key: "new", call: "destroy", do: func(ctx context.Context, s *fixture) error {
 		s.resize(900)
 		return second(s.sn.Prepare(ctx, "new", "base"))
 	}},
-	"a commit, and its key": {key: "web", call: "apply", makes: "saved", do: func(ctx context.Context, s *story) error {
+	"a commit, and its key": {key: "web", call: "apply", makes: "saved", do: func(ctx context.Context, s *fixture) error {
 		return s.sn.Commit(ctx, "saved", "web")
 	}},
-	"a commit, and its name": {key: "saved", call: "apply", do: func(ctx context.Context, s *story) error {
+	"a commit, and its name": {key: "saved", call: "apply", do: func(ctx context.Context, s *fixture) error {
 		return s.sn.Commit(ctx, "saved", "web")
 	}},
-	"a commit that waits for room": {key: "web", call: "destroy", makes: "saved", do: func(ctx context.Context, s *story) error {
+	"a commit that waits for room": {key: "web", call: "destroy", makes: "saved", do: func(ctx context.Context, s *fixture) error {
 		s.resize(900)
 		return s.sn.Commit(ctx, "saved", "web")
 	}},
-	"an update": {key: "web", call: "apply", do: func(ctx context.Context, s *story) error {
+	"an update": {key: "web", call: "apply", do: func(ctx context.Context, s *fixture) error {
 		return second(s.sn.Update(ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	}},
-	"a second attempt that waits for room": {key: "default/9/extract-9-x " + chain("e"), call: "destroy", do: func(ctx context.Context, s *story) error {
+	"a second attempt that waits for room": {key: "default/9/extract-9-x " + chain("e"), call: "destroy", do: func(ctx context.Context, s *fixture) error {
 		return second(s.renew(ctx, "default/9/extract-9-x "+chain("e")))
 	}},
-	"a second attempt that waits for frees": {key: "default/9/extract-9-x " + chain("e"), call: "wait", do: func(ctx context.Context, s *story) error {
+	"a second attempt that waits for frees": {key: "default/9/extract-9-x " + chain("e"), call: "wait", do: func(ctx context.Context, s *fixture) error {
 		return second(s.renew(ctx, "default/9/extract-9-x "+chain("e")))
 	}},
 }
 
-func (s *story) renew(ctx context.Context, key string) (string, error) {
+func (s *fixture) renew(ctx context.Context, key string) (string, error) {
 	fresh, _, err := s.sn.Renew(ctx, s.dataset(key), zfs.ErrNoSpace)
 	return fresh, err
 }
 
-func busyStory(t *testing.T) *story {
-	s := begin(t)
+func busyStory(t *testing.T) *fixture {
+	s := newFixture(t)
 	s.layer("base", "", "")
 	threeCached(s)
 	s.prepare("default/9/extract-9-x "+chain("e"), "base")
@@ -140,7 +140,7 @@ func TestRemoveNeverWaits(t *testing.T) {
 func TestRemoveEndsASecondAttempt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		const templates = 3 * quietBatch
 		for i := range templates {
 			name, _ := s.pull("default", "", longChain(i), hundred)
@@ -191,7 +191,7 @@ func TestRemoveOfABusyParent(t *testing.T) {
 func TestNothingStandsOnWhatIsBeingRemoved(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		s.layer("base", "", "")
 		letGo := s.slow("apply")
 		done := make(chan error, 1)
@@ -214,7 +214,7 @@ func TestNothingStandsOnWhatIsBeingRemoved(t *testing.T) {
 func TestALayerWhoseRecordIsBeingRemoved(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		const id = "default/9/"
 		s.prepare(id+"extract-1-x "+chain("a"), "", ref(chain("a")))
 		s.commit(id+chain("a"), id+"extract-1-x "+chain("a"), ref(chain("a")))
@@ -239,7 +239,7 @@ func TestALayerWhoseRecordIsBeingRemoved(t *testing.T) {
 // While the snapshotter closes, and waits for an operation, no other caller waits.
 func TestNoCallerWaitsForAClose(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	reached, gate := make(chan struct{}), make(chan struct{})
 	s.pool.interrupt(func(call string) error {
 		if call == "apply" {

@@ -20,7 +20,7 @@ import (
 )
 
 // recordsInPool counts the records the pool holds.
-func (s *story) recordsInPool() (n int) {
+func (s *fixture) recordsInPool() (n int) {
 	s.pool.edit(func(state *fakeState) {
 		for _, fs := range state.fs {
 			for prop := range fs.props {
@@ -36,7 +36,7 @@ func (s *story) recordsInPool() (n int) {
 func TestRemoveIsAtOnceForClientsAndSoonInThePool(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		s.layer("base", "", "")
 		s.prepare("web", "base")
 		s.remove("web", "base")
@@ -52,7 +52,7 @@ func TestRemoveIsAtOnceForClientsAndSoonInThePool(t *testing.T) {
 // the snapshot is lost.
 func TestRemoveOfAParent(t *testing.T) {
 	t.Parallel()
-	s := begin(t, keepCached(0))
+	s := newFixture(t, keepCached(0))
 	s.layer("base", "", "")
 	s.layer("app", "base", "")
 	s.view("look", "base")
@@ -70,7 +70,7 @@ func TestRemoveOfAParent(t *testing.T) {
 // The machine dies before a removal is in the pool: the snapshot is back.
 func TestRemovedAndBackAfterACrash(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "b;")
 	s.prepare("web", "base")
 	s.view("look", "base")
@@ -85,7 +85,7 @@ func TestRemovedAndBackAfterACrash(t *testing.T) {
 // the newer one is there, and the older one is trash.
 func TestRemovedAndUsedAgainAndCrash(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "b;")
 	s.prepare("web", "base")
 	s.write("web", "old;")
@@ -114,7 +114,7 @@ func TestRemovedAndUsedAgainAndCrash(t *testing.T) {
 // its child, which was removed too, may not hang on what it never stood on.
 func TestAChildIsBackAndItsParentIsNot(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "b;")
 	s.prepare("web", "base")
 	s.write("web", "w;")
@@ -140,17 +140,17 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 	t.Parallel()
 	const removals = 2*removalBatch + 10
 	for what, c := range map[string]struct {
-		begin func(s *story)
+		begin func(s *fixture)
 		want  int
 	}{
-		"nobody is at work":   {func(*story) {}, 3},
-		"somebody unpacks":    {func(s *story) { s.sn.Begin(s.ctx) }, removals / politeBatch},
-		"the daemon is ended": {func(s *story) { s.sn.Begin(s.ctx)(); assert.NoError(s, s.sn.Close()) }, 3},
+		"nobody is at work":   {func(*fixture) {}, 3},
+		"somebody unpacks":    {func(s *fixture) { s.sn.Begin(s.ctx) }, removals / politeBatch},
+		"the daemon is ended": {func(s *fixture) { s.sn.Begin(s.ctx)(); assert.NoError(s, s.sn.Close()) }, 3},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t)
+				s := newFixture(t)
 				for i := range removals {
 					s.prepare(fmt.Sprint("web", i), "")
 				}
@@ -166,7 +166,7 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 					s.remove(fmt.Sprint("web", i))
 				}
 				c.begin(s)
-				s.settled()
+				s.waitForJournal()
 				assert.Equal(t, c.want, transactions)
 				s.pool.interrupt(nil)
 				if !s.sn.closed.Load() {
@@ -181,7 +181,7 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 func TestACleanupEndsTheWritingOfRemovals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		for i := range 10 * politeBatch {
 			s.prepare(fmt.Sprint("web", i), "")
 		}
@@ -204,10 +204,10 @@ func TestACleanupEndsTheWritingOfRemovals(t *testing.T) {
 		require.Equal(t, 2, writes)
 		release := s.sn.queue.holdBack() // as a cleanup does
 		close(busy)
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, 2, writes)
 		release()
-		s.settled()
+		s.waitForJournal()
 		assert.Equal(t, 10, writes, "what it left is written")
 		end()
 		s.pool.interrupt(nil)
@@ -219,7 +219,7 @@ func TestACleanupEndsTheWritingOfRemovals(t *testing.T) {
 func TestCleanupOvertakesRemovals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(time.Hour))
+		s := newFixture(t, keepCached(time.Hour))
 		s.layer("base", "", "")
 		for _, key := range []string{"web", "busy"} {
 			s.prepare(key, "base")
@@ -248,7 +248,7 @@ func TestCleanupOvertakesRemovals(t *testing.T) {
 func TestRemovalsWaitForABetterTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		s.layer("base", "", "")
 		s.prepare("web", "base")
 		var broken error // of the interface, to be nil later
@@ -277,7 +277,7 @@ func TestRemovalsWaitForABetterTime(t *testing.T) {
 // other removals are not kept waiting for it.
 func TestRemovalOfWhatIsGone(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	for _, key := range []string{"a", "b", "c"} {
 		s.prepare(key, "")
 	}
@@ -292,7 +292,7 @@ func TestRemovalOfWhatIsGone(t *testing.T) {
 
 func TestCloseWritesRemovals(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "")
 	s.prepare("web", "base")
 	s.remove("web", "base")
@@ -306,7 +306,7 @@ func TestCloseWritesRemovals(t *testing.T) {
 // What could not be written at the end is said, and comes back.
 func TestCloseSaysWhatItCouldNotWrite(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("web", "")
 	s.remove("web")
 	stuck := errors.New("stuck")
@@ -318,7 +318,7 @@ func TestCloseSaysWhatItCouldNotWrite(t *testing.T) {
 
 func TestNothingAfterClose(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.layer("base", "", "")
 	s.prepare("web", "base")
 	require.NoError(t, s.sn.Close())
@@ -341,7 +341,7 @@ func TestNothingAfterClose(t *testing.T) {
 // Close says that every later call fails; the index may be somebody else's.
 func TestNothingIsReadAfterClose(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("web", "")
 	require.NoError(t, s.sn.Close())
 	for what, err := range map[string]error{
@@ -358,24 +358,24 @@ func TestNothingIsReadAfterClose(t *testing.T) {
 // did that to, and stay, with all it stands on.
 func TestADeathBetweenASnapshotAndItsTemplate(t *testing.T) {
 	t.Parallel()
-	for what, dies := range map[string]func(s *story, template string){
-		"killed in the program": func(s *story, template string) {
+	for what, dies := range map[string]func(s *fixture, template string){
+		"killed in the program": func(s *fixture, template string) {
 			s.pool.interrupt(func(call string) error {
 				if call != "destroy" {
 					return nil
 				}
 				s.pool.interrupt(nil)
 				s.pool.editFS(template, func(fs *fakeFS) { delete(fs.snaps, layout.Extracted) })
-				s.pool.edit(func(*fakeState) { s.pool.cut = 0 })
+				s.pool.edit(func(*fakeState) { s.pool.crashAfter = 0 })
 				return errKilled
 			})
 		},
-		"mounted, in a full pool, and no power": func(s *story, template string) {
+		"mounted, in a full pool, and no power": func(s *fixture, template string) {
 			s.mount(template)
 			s.pool.edit(func(state *fakeState) { state.full = true })
 			s.pool.interrupt(func(call string) error {
 				if call == "destroy" {
-					s.pool.edit(func(*fakeState) { s.pool.cut = 1 })
+					s.pool.edit(func(*fakeState) { s.pool.crashAfter = 1 })
 				}
 				return nil
 			})
@@ -384,7 +384,7 @@ func TestADeathBetweenASnapshotAndItsTemplate(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t) // keeps layers for ever; what is opaque, as of BuildKit, goes at once
+				s := newFixture(t) // keeps layers for ever; what is opaque, as of BuildKit, goes at once
 				s.layer("base", "", "b;")
 				s.layer("built", "base", "x;")
 				s.cleanup()
@@ -394,11 +394,11 @@ func TestADeathBetweenASnapshotAndItsTemplate(t *testing.T) {
 				_ = s.sn.Cleanup(s.ctx)
 				s.pool.interrupt(nil)
 				s.crash()
-				s.pool.cut = -1
+				s.pool.crashAfter = -1
 				for range 3 { // containerd's next collections, and starts
 					s.remove("built", "base")
 					s.cleanup()
-					s.later()
+					s.waitForRetries()
 					s.restart()
 				}
 				assert.Empty(t, s.names())
@@ -412,11 +412,11 @@ func TestADeathBetweenASnapshotAndItsTemplate(t *testing.T) {
 func TestRetriesOfRemovalsDoNotAddUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, settings(func(c *Config) { c.Cleanup = CleanupManual }))
+		s := newFixture(t, settings(func(c *Config) { c.Cleanup = CleanupManual }))
 		for i := range 50 {
 			s.prepare(fmt.Sprint(i), "")
 		}
-		s.settled()
+		s.waitForJournal()
 		var applies atomic.Int64
 		s.pool.interrupt(func(call string) error {
 			if call == "apply" {
@@ -440,7 +440,7 @@ func TestRetriesOfRemovalsDoNotAddUp(t *testing.T) {
 // waits for.
 func TestWhoWaitsForRemovalsEndsTheTrickle(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	const removals = politeBatch + 2*removalBatch
 	for i := range removals {
 		s.prepare(fmt.Sprint("web", i), "")
@@ -474,7 +474,7 @@ func TestWhoWaitsForRemovalsEndsTheTrickle(t *testing.T) {
 func TestRemovalsThatCannotBeWrittenAreTriedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		s.prepare("web", "")
 		var tries []time.Duration
 		began := time.Now()

@@ -78,8 +78,8 @@ func (x *index) isGarbage(dataset string) bool {
 func (x *index) extraction(dataset string) (key string, err error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for _, r := range x.on[dataset] {
-		if r.template != nil && r.standsFor == "" && extracts(r.info) {
+	for _, r := range x.byDataset[dataset] {
+		if r.template != nil && r.standInFor == "" && extracts(r.info) {
 			return r.info.Name, nil
 		}
 	}
@@ -103,7 +103,7 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 	ops := append(old.clear(), zfs.Set(dataset, propGarbage, stamp(time.Now())))
 	if err := s.apply(ctx, ops...); err != nil {
 		if ambiguous(err) {
-			err = errors.Join(err, s.undoDiscard(ctx, old))
+			err = errors.Join(err, s.rollBackDiscard(ctx, old))
 		}
 		return nil, nil, poolError(doing, err)
 	}

@@ -142,7 +142,7 @@ func (s *Snapshotter) standIn(ctx context.Context, r *record, chain string) erro
 	}
 	defer unlock()
 	if t := s.index.pinLayer(layer, r.template); t != nil {
-		r.template, r.standsFor = t, chain
+		r.template, r.standInFor = t, chain
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func (x *index) pinLayer(layer layout.Template, parent *template) *template {
 // whether that was because the layer's template was destroyed by other hands: then the
 // template is forgotten, and the layer can be unpacked.
 func (s *Snapshotter) unreuse(ctx context.Context, r *record, err error) (again bool) {
-	if r.standsFor == "" {
+	if r.standInFor == "" {
 		return false
 	}
 	t := r.template
@@ -178,14 +178,14 @@ func (s *Snapshotter) unreuse(ctx context.Context, r *record, err error) (again 
 		return false
 	}
 	log.G(ctx).WithField("template", t.Dataset()).Warn("a cached template was destroyed by other hands; the layer is unpacked again")
-	r.template, r.standsFor = t.parent, ""
+	r.template, r.standInFor = t.parent, ""
 	return true
 }
 
 // countStandIn counts an active record that stands for a layer, or no longer does: its
 // template is in use. It wants the mutex held.
 func (x *index) countStandIn(r *record, by int) {
-	if r.standsFor != "" && r.template != nil {
+	if r.standInFor != "" && r.template != nil {
 		r.template.standIns += by
 	}
 }
@@ -198,9 +198,9 @@ func (x *index) countStandIn(r *record, by int) {
 func (s *Snapshotter) joinLayer(ctx context.Context, r, active *record) (into layout.Template, unlock func(), err error) {
 	if !s.makesLayer(ctx, r, active) {
 		return into, nil, fmt.Errorf("commit of %q as %q: the snapshot stands for layer %s, which is in the pool, and becomes nothing else; prepare a snapshot on the committed layer to change it: %w",
-			active.info.Name, r.info.Name, active.standsFor, errdefs.ErrFailedPrecondition)
+			active.info.Name, r.info.Name, active.standInFor, errdefs.ErrFailedPrecondition)
 	}
-	layer, err := s.layer(ctx, r.info.Name, active.standsFor)
+	layer, err := s.layer(ctx, r.info.Name, active.standInFor)
 	if err != nil {
 		return into, nil, err
 	}
@@ -208,19 +208,19 @@ func (s *Snapshotter) joinLayer(ctx context.Context, r, active *record) (into la
 	if err != nil {
 		return into, nil, err
 	}
-	if r.template, err = s.index.standsFor(active, layer); err != nil {
+	if r.template, err = s.index.standInFor(active, layer); err != nil {
 		unlock()
 		return into, nil, fmt.Errorf("commit of %q as %q: %w", active.info.Name, r.info.Name, err)
 	}
 	return layer, unlock, nil
 }
 
-// standsFor returns the template that a stand-in stands for, if that is the layer's.
-func (x *index) standsFor(active *record, layer layout.Template) (*template, error) {
+// standInFor returns the template that a stand-in stands for, if that is the layer's.
+func (x *index) standInFor(active *record, layer layout.Template) (*template, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if f := x.fillings[active.dataset]; f != nil && f.wrong {
-		return nil, fmt.Errorf("the blob is not that of layer %s, for which %s stands: %w", active.standsFor, active.dataset, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("the blob is not that of layer %s, for which %s stands: %w", active.standInFor, active.dataset, errdefs.ErrFailedPrecondition)
 	}
 	if t := active.template; t != nil && t == x.templates[layer.Dataset()] {
 		return t, nil
@@ -243,8 +243,8 @@ func (s *Snapshotter) StandIn(runtime string) (diffID, blob digest.Digest, ok bo
 
 // standInAt returns the record of a stand-in, or nil. It wants the mutex held.
 func (x *index) standInAt(runtime string) *record {
-	for _, r := range x.on[runtime] {
-		if r.standsFor != "" && r.template != nil {
+	for _, r := range x.byDataset[runtime] {
+		if r.standInFor != "" && r.template != nil {
 			return r
 		}
 	}
@@ -289,7 +289,7 @@ func (x *index) recognize(runtime string, diffID digest.Digest) (unknown *templa
 	if !r.template.is(diffID) {
 		x.filling(runtime).wrong = true
 		return nil, fmt.Errorf("the blob has the diff ID %s, which is not that of layer %s, for which %s stands: %w",
-			diffID, r.standsFor, runtime, errdefs.ErrInvalidArgument)
+			diffID, r.standInFor, runtime, errdefs.ErrInvalidArgument)
 	}
 	if r.template.from.isKnown() {
 		return nil, nil

@@ -21,10 +21,10 @@ import (
 func reusing(mode ReuseMode) func(c *Config) { return func(c *Config) { c.ReuseLayers = mode } }
 
 // fetching is a base whose layers are reused when containerd has fetched their blobs.
-func fetching(s *story) { settings(reusing(ReuseFetch))(s) }
+func fetching(s *fixture) { settings(reusing(ReuseFetch))(s) }
 
 // standIn prepares the extraction of a layer that is in the pool.
-func (s *story) standIn(namespace, parent, chain string, opts ...snapshots.Opt) (key string) {
+func (s *fixture) standIn(namespace, parent, chain string, opts ...snapshots.Opt) (key string) {
 	s.Helper()
 	key = s.backend(namespace, "extract-1-x "+chain)
 	s.prepare(key, parent, append(opts, ref(chain))...)
@@ -63,7 +63,7 @@ func TestModesOfReuse(t *testing.T) {
 		{ReuseFetch, nil, "default", "off", ReuseOff},
 		{ReuseOff, nil, "default", "fetch", ReuseOff}, // a label asks for more, never for less
 	} {
-		s := begin(t, settings(func(config *Config) { config.ReuseLayers, config.ReuseLayersIn = c.mode, c.in }))
+		s := newFixture(t, settings(func(config *Config) { config.ReuseLayers, config.ReuseLayersIn = c.mode, c.in }))
 		s.unpack("first", "", a, lower, lowerBlob)
 		opts := []snapshots.Opt{ref(a)}
 		if c.label != "" {
@@ -88,7 +88,7 @@ func TestModesOfReuse(t *testing.T) {
 // A label that says something else is rejected, and so is a word in the configuration.
 func TestUnknownModesOfReuse(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	for _, value := range []string{"skip", "auto", "", "Fetch", "fetch ", strings.Repeat("x", 1000)} {
 		key := s.backend("default", "extract-1-x "+lowerChain)
@@ -118,18 +118,18 @@ func TestUnknownModesOfReuse(t *testing.T) {
 // record on that template.
 func TestALayerIsFetchedAndNotUnpacked(t *testing.T) {
 	t.Parallel()
-	for what, again := range map[string]func(*story){
-		"at once":         func(*story) {},
-		"after a cleanup": (*story).cleanup,
-		"after a restart": (*story).restart,
-		"after a crash":   func(s *story) { s.cleanup(); s.crash() },
+	for what, again := range map[string]func(*fixture){
+		"at once":         func(*fixture) {},
+		"after a cleanup": (*fixture).cleanup,
+		"after a restart": (*fixture).restart,
+		"after a crash":   func(s *fixture) { s.cleanup(); s.crash() },
 	} {
 		for mode, with := range map[string]func(*Config){
 			"shared": reusing(ReuseFetch), "its own": func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, true },
 		} {
 			t.Run(what+" "+mode, func(t *testing.T) {
 				t.Parallel()
-				s := begin(t, settings(with))
+				s := newFixture(t, settings(with))
 				a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 				b := s.unpack("default", a, upperChain, upper, upperBlob)
 				before, template := s.templates(), s.templateOf(b)
@@ -168,21 +168,21 @@ func TestALayerIsFetchedAndNotUnpacked(t *testing.T) {
 // The layer stays for as long as a runtime stands for it, whatever is evicted meanwhile.
 func TestAStandInKeepsItsLayer(t *testing.T) {
 	t.Parallel()
-	for what, evict := range map[string]func(*story){
-		"for its age": (*story).cleanup,
-		"for want of space": func(s *story) {
+	for what, evict := range map[string]func(*fixture){
+		"for its age": (*fixture).cleanup,
+		"for want of space": func(s *fixture) {
 			s.pool.edit(func(state *fakeState) { state.size = state.below("tank") })
 			_, err := s.sn.Prepare(s.ctx, "web", "")
 			require.ErrorIs(s, err, errdefs.ErrResourceExhausted)
 			s.pool.edit(func(state *fakeState) { state.size = 0 })
 		},
-		"after a restart": func(s *story) { s.restart(); s.cleanup() },
-		"after a crash":   func(s *story) { s.crash(); s.cleanup() },
+		"after a restart": func(s *fixture) { s.restart(); s.cleanup() },
+		"after a crash":   func(s *fixture) { s.crash(); s.cleanup() },
 	} {
 		for _, inUse := range []bool{false, true} {
 			t.Run(what, func(t *testing.T) {
 				t.Parallel()
-				s := begin(t, fetching, keepCached(0))
+				s := newFixture(t, fetching, keepCached(0))
 				a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 				if !inUse {
 					s.remove(a)
@@ -196,7 +196,7 @@ func TestAStandInKeepsItsLayer(t *testing.T) {
 						continue // what was committed
 					}
 					assert.Equal(t, StateUsed, e.State, e.Dataset)
-					assert.Equal(t, e.Dataset == s.dataset(key), e.StandsFor == lowerChain)
+					assert.Equal(t, e.Dataset == s.dataset(key), e.StandInFor == lowerChain)
 				}
 				evict(s)
 				s.cleanup()
@@ -220,7 +220,7 @@ func TestAStandInKeepsItsLayer(t *testing.T) {
 // A pull that is cancelled leaves the layer as it was.
 func TestACancelledPullLeavesTheLayer(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	s.remove(a)
 	for range 2 {
@@ -239,7 +239,7 @@ func TestACancelledPullLeavesTheLayer(t *testing.T) {
 // The name that containerd gives to the layer is one that its old database gave before.
 func TestACommitOfAStandInReplacesTheRecordOfAnOldDatabase(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	template := s.templateOf(a)
 	key := s.standIn("default", "", lowerChain)
@@ -251,7 +251,7 @@ func TestACommitOfAStandInReplacesTheRecordOfAnOldDatabase(t *testing.T) {
 // A stand-in becomes the layer that it stands for or nothing.
 func TestACommitOfAStandInUnderAnotherName(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	b := s.unpack("default", a, upperChain, upper, upperBlob)
 	key := s.standIn("default", a, upperChain)
@@ -282,7 +282,7 @@ func TestACommitOfAStandInUnderAnotherName(t *testing.T) {
 func TestAStandInAndAnotherSharing(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{false, true} {
-		s := begin(t, settings(func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, own }))
+		s := newFixture(t, settings(func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, own }))
 		s.unpack("default", "", lowerChain, lower, lowerBlob)
 		key := s.standIn("default", "", lowerChain)
 		settings(func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, !own })(s)
@@ -293,7 +293,7 @@ func TestAStandInAndAnotherSharing(t *testing.T) {
 		s.requireInvariants()
 	}
 	// Nor does one namespace commit what another one prepared.
-	s := begin(t, settings(func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, true }))
+	s := newFixture(t, settings(func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, true }))
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	key := s.standIn("default", "", lowerChain)
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "zoo/99/"+lowerChain, key), errdefs.ErrFailedPrecondition)
@@ -307,7 +307,7 @@ func TestAStandInAndAnotherSharing(t *testing.T) {
 // Two clients pull one layer at the same time, while a third one removes it.
 func TestConcurrentPullsOfOneLayer(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	var clients sync.WaitGroup
 	for _, namespace := range []string{"one", "two", "three"} {
@@ -336,7 +336,7 @@ func TestConcurrentPullsOfOneLayer(t *testing.T) {
 // or unpacked, and nothing is left when it goes.
 func TestPullsBesideEvictions(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching, keepCached(0))
+	s := newFixture(t, fetching, keepCached(0))
 	content := lower.String() + ";"
 	reused := 0
 	for range 100 {
@@ -387,7 +387,7 @@ func TestBlobsAreRecognized(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, fetching)
+			s := newFixture(t, fetching)
 			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
 			if c.forget {
@@ -414,7 +414,7 @@ func TestBlobsAreRecognized(t *testing.T) {
 // What cannot be written about a template does not fail a pull.
 func TestRecognitionThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	s.pool.editFS(s.templateOf(a), func(fs *fakeFS) { delete(fs.props, propDiffID); delete(fs.props, propBlob) })
 	s.restart()
@@ -441,7 +441,7 @@ func TestRecognitionThatCannotBeWritten(t *testing.T) {
 // on another parent, or without containerd's label.
 func TestWhatIsUnpackedAllTheSame(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	s.layer("opaque", "", "o;")
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	s.unpack("default", a, upperChain, upper, upperBlob)
@@ -467,7 +467,7 @@ func TestWhatIsUnpackedAllTheSame(t *testing.T) {
 // A second attempt is for what was unpacked; into a stand-in nothing is.
 func TestAStandInIsNotRenewed(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	key := s.standIn("zoo", "", lowerChain)
 	_, _, err := s.sn.Renew(s.ctx, s.dataset(key), zfs.ErrNoSpace)
@@ -480,7 +480,7 @@ func TestAStandInIsNotRenewed(t *testing.T) {
 // A cached template was destroyed by other hands: the layer is unpacked again.
 func TestAStandInForALayerThatIsGone(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 	require.NoError(t, s.sn.queue.flush(s.ctx))
 	s.pool.edit(func(state *fakeState) { delete(state.fs, s.base.Storage()+"/"+lowerChain) })
@@ -496,7 +496,7 @@ func TestAStandInThatCannotBeMade(t *testing.T) {
 	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "suspended": zfs.ErrSuspended, "killed": errKilled} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, fetching, keepCached(0))
+			s := newFixture(t, fetching, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			require.NoError(t, s.sn.queue.flush(s.ctx))
 			failed := false
@@ -523,7 +523,7 @@ func TestACommitOfAStandInThatFails(t *testing.T) {
 	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "killed": errKilled} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, fetching, keepCached(0))
+			s := newFixture(t, fetching, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			key := s.standIn("default", "", lowerChain)
 			require.NoError(t, s.sn.queue.flush(s.ctx))
@@ -549,7 +549,7 @@ func TestACommitOfAStandInThatFails(t *testing.T) {
 // A container runs on what was reused, and a caller that gives up leaves nothing.
 func TestAStandInOfACallerThatGivesUp(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	ctx, cancel := context.WithTimeout(s.ctx, time.Nanosecond)
 	defer cancel()
@@ -564,7 +564,7 @@ func TestAStandInOfACallerThatGivesUp(t *testing.T) {
 // parent.
 func TestInvariantsOfStandIns(t *testing.T) {
 	t.Parallel()
-	s := begin(t, fetching)
+	s := newFixture(t, fetching)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	s.unpack("default", a, upperChain, upper, upperBlob)
 	key := s.standIn("zoo", a, upperChain)

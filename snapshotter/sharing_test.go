@@ -17,7 +17,7 @@ func reuseOff(c *Config)     { c.ReuseLayers = ReuseOff }
 
 // pullChain pulls a chain of layers and answers the top one's name and how many
 // of them had to be unpacked.
-func (s *story) pullChain(namespace, content string, ids ...string) (name string, unpacked int) {
+func (s *fixture) pullChain(namespace, content string, ids ...string) (name string, unpacked int) {
 	s.Helper()
 	for _, id := range ids {
 		var anew bool
@@ -33,7 +33,7 @@ func (s *story) pullChain(namespace, content string, ids ...string) (name string
 // to another; each still finds its own again.
 func TestOwnTemplates(t *testing.T) {
 	t.Parallel()
-	s := begin(t, settings(ownTemplates))
+	s := newFixture(t, settings(ownTemplates))
 	ids := []string{chain("a"), chain("b")}
 	mine, unpacked := s.pullChain("default", "mine ", ids...)
 	assert.Equal(t, 2, unpacked)
@@ -63,7 +63,7 @@ func TestOwnTemplates(t *testing.T) {
 // a layer that was shared before stays with those who have it.
 func TestOwnTemplatesOfAContainerdThatIsolatesNamespaces(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	ids := []string{chain("a"), chain("b")}
 	shared, unpacked := s.pullChain("default", "shared ", ids...)
 	assert.Equal(t, 2, unpacked)
@@ -81,7 +81,7 @@ func TestOwnTemplatesOfAContainerdThatIsolatesNamespaces(t *testing.T) {
 // Whoever does not say his namespace could be given another's: he unpacks.
 func TestOwnTemplatesAndACallerWithoutANamespace(t *testing.T) {
 	t.Parallel()
-	s := begin(t, settings(ownTemplates))
+	s := newFixture(t, settings(ownTemplates))
 	name, _ := s.pull("default", "", chain("a"), "a;")
 	for _, ctx := range []struct{ namespace, key string }{
 		{"", "default/8/extract-1-x " + chain("a")},
@@ -106,7 +106,7 @@ func TestOwnTemplatesAndACallerWithoutANamespace(t *testing.T) {
 // layer is there, for it might find another's; what stands on its own it finds.
 func TestOwnTemplatesOfAContainerdThatDoesNotSayItsNamespace(t *testing.T) {
 	t.Parallel()
-	s := begin(t, settings(ownTemplates))
+	s := newFixture(t, settings(ownTemplates))
 	pull := func(namespace string) (name string, unpacked []string) {
 		for _, digit := range []string{"a", "b", "c"} {
 			key := s.backend(namespace, "extract-1-x "+chain(digit))
@@ -139,7 +139,7 @@ func TestOwnTemplatesOfAContainerdThatDoesNotSayItsNamespace(t *testing.T) {
 // still does. What it puts there is not found in place of one's own.
 func TestOwnTemplatesOnOnesThatWereShared(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	shared, _ := s.pull("default", "", chain("a"), "a;")
 	s.with = ownTemplates
 	s.restart()
@@ -165,7 +165,7 @@ func TestTheSharingSettingIsChanged(t *testing.T) {
 	for what, first := range map[string]bool{"from shared": false, "to shared": true} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, settings(func(c *Config) { c.OwnTemplates = first }), keepCached(0))
+			s := newFixture(t, settings(func(c *Config) { c.OwnTemplates = first }), keepCached(0))
 			old, _ := s.pullChain("default", "old ", chain("a"))
 			s.prepare("default/80/web", old)
 			s.with = func(c *Config) { c.OwnTemplates = !first }
@@ -189,7 +189,7 @@ func TestTheSharingSettingIsChanged(t *testing.T) {
 
 func TestWalkShowsTheCallersNamespaceFirst(t *testing.T) {
 	t.Parallel()
-	s := begin(t, settings(ownTemplates))
+	s := newFixture(t, settings(ownTemplates))
 	for _, key := range []string{"a/1/x", "b/2/x", "c/3/x", "plain"} {
 		s.prepare(key, "")
 	}
@@ -207,7 +207,7 @@ func TestWalkShowsTheCallersNamespaceFirst(t *testing.T) {
 // names of its snapshots.
 func TestNamespaceOfWhatIsMounted(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	name, _ := s.pull("default", "", chain("a"), "a;")
 	other, _ := s.pull("k8s.io", "", chain("a"), "a;")
 	runtime := s.prepare("k8s.io/8/runs", other)[0].Source
@@ -230,7 +230,7 @@ func TestNamespaceOfWhatIsMounted(t *testing.T) {
 // there when it is committed.
 func TestNoRevive(t *testing.T) {
 	t.Parallel()
-	s := begin(t, settings(reuseOff))
+	s := newFixture(t, settings(reuseOff))
 	for range 2 {
 		for _, ns := range []string{"default", "k8s.io"} {
 			_, unpacked := s.pullChain(ns, "", chain("a"), chain("b"))

@@ -70,16 +70,16 @@ type Config struct {
 // Snapshotter implements containerd's snapshots.Snapshotter and
 // snapshots.Cleaner.
 type Snapshotter struct {
-	config     Config
-	pool       Pool
-	index      *index
-	empty      *template
-	keys       keyLocks // by snapshot name
-	data       keyLocks // by dataset; taken behind keys
-	queue      removals
-	marked     Mark // what the base says is owed; see mark
-	markUnsure bool // whether it does is not known
-	verify     bool // look at each dataset again before it is destroyed; see Resume
+	config            Config
+	pool              Pool
+	index             *index
+	empty             *template
+	keys              keyLocks // by snapshot name
+	data              keyLocks // by dataset; taken behind keys
+	queue             removals
+	cleanupMark       Mark // what the base says is owed; see mark
+	cleanupMarkUnsure bool // whether it does is not known
+	verify            bool // look at each dataset again before it is destroyed; see Resume
 
 	mounts keptMounts // of templates that have views
 	held   heldMounts // of runtimes; nil where none are held
@@ -153,7 +153,7 @@ func (s *Snapshotter) Close() error {
 	err := s.queue.stop()
 	s.releaseGarbage(context.Background())
 	if err == nil {
-		err = s.keepList(context.Background())
+		err = s.saveCleanupList(context.Background())
 	}
 	return errors.Join(err, s.mounts.releaseAll())
 }

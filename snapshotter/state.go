@@ -22,8 +22,8 @@ const (
 	StateForeign State = "foreign" // not made by zfstpl, or not as zfstpl makes it
 )
 
-// standing is what a listing says of one dataset under a base.
-type standing struct {
+// classification is what a listing says of one dataset under a base.
+type classification struct {
 	state   State
 	records []*record // those that can be read
 	// problem says what is wrong with a dataset that has a name of ours, "" where nothing
@@ -31,20 +31,20 @@ type standing struct {
 	problem string
 }
 
-// standingOf is the one place that decides what a dataset under a base is, storage and
+// classify is the one place that decides what a dataset under a base is, storage and
 // runtime excepted. It is pure. Recovery, inspections and the check before a dataset is
 // destroyed from a list all act on it.
 //
 // It sees no other dataset. A commit that a crash cut off between promote and its record
 // shows in two, and only recovery puts the two together.
-func standingOf(base layout.Base, d zfs.Dataset) standing {
+func classify(base layout.Base, d zfs.Dataset) classification {
 	_, isTemplate := base.ParseTemplate(d.Name)
 	_, isRuntime := base.ParseRuntime(d.Name)
 	if !isTemplate && !isRuntime {
-		return standing{state: StateForeign}
+		return classification{state: StateForeign}
 	}
 	records, err := readRecords(d)
-	st := standing{records: records}
+	st := classification{records: records}
 	if err != nil {
 		st.problem = err.Error()
 	}
@@ -56,7 +56,7 @@ func standingOf(base layout.Base, d zfs.Dataset) standing {
 	return st
 }
 
-func (st *standing) template(base layout.Base, d zfs.Dataset) {
+func (st *classification) template(base layout.Base, d zfs.Dataset) {
 	name, _ := base.ParseTemplate(d.Name)
 	named := hasRecord(d)
 	switch {
@@ -89,7 +89,7 @@ func (st *standing) template(base layout.Base, d zfs.Dataset) {
 	}
 }
 
-func (st *standing) runtime(base layout.Base, d zfs.Dataset) {
+func (st *classification) runtime(base layout.Base, d zfs.Dataset) {
 	_, marked := d.Props[propGarbage]
 	_, cloned := base.ParseExtracted(d.Origin)
 	switch {
@@ -109,6 +109,6 @@ func (st *standing) runtime(base layout.Base, d zfs.Dataset) {
 	}
 }
 
-func (st *standing) add(problem string) {
+func (st *classification) add(problem string) {
 	st.problem = strings.TrimPrefix(st.problem+"; "+problem, "; ")
 }

@@ -42,18 +42,18 @@ func with(props map[string]string, records ...string) map[string]string {
 		props = make(map[string]string)
 	}
 	for i, r := range records {
-		props[propRecord+anID(fmt.Sprint(i+1))] = r
+		props[propRecord+testID(fmt.Sprint(i+1))] = r
 	}
 	return props
 }
 
-func oddities() map[string]odd {
+func oddDatasets() map[string]odd {
 	const (
 		elsewhere = "tank/mine@backup"
 		empty     = "storage/empty@" + layout.Extracted
 	)
-	runtime := "runtime/odd-" + anID("f")
-	layer, opaque := "storage/"+chain("9"), "storage/opaque-"+anID("e")
+	runtime := "runtime/odd-" + testID("f")
+	layer, opaque := "storage/"+chain("9"), "storage/opaque-"+testID("e")
 	return map[string]odd{
 		"a layer no record names":                 {name: layer, origin: empty, state: StateCached, stays: true},
 		"a layer with a mark":                     {name: layer, origin: empty, props: marked, state: StateCached, stays: true},
@@ -91,8 +91,8 @@ func oddities() map[string]odd {
 	}
 }
 
-// put makes the odd dataset in the pool of a story.
-func (o odd) put(s *story) (dataset string) {
+// put makes the odd dataset in the pool of a fixture.
+func (o odd) put(s *fixture) (dataset string) {
 	dataset = s.base.String() + "/" + o.name
 	s.pool.edit(func(state *fakeState) {
 		state.txg++
@@ -123,10 +123,10 @@ func (o odd) put(s *story) (dataset string) {
 // stays, and what a start says it leaves alone it does not touch.
 func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
 	t.Parallel()
-	for what, o := range oddities() {
+	for what, o := range oddDatasets() {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			require.NoError(t, s.sn.Close())
 			dataset := o.put(s)
 			list, err := s.pool.List(s.ctx, dataset)
@@ -164,13 +164,13 @@ func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
 				list, err = s.pool.List(s.ctx, dataset)
 				require.NoError(t, err)
 				assert.Equal(t, before, list[0].Props, "it is left alone")
-				assert.Equal(t, o.bare != isTemplateName(s, dataset), list[0].HasSnapshot(layout.Extracted))
+				assert.Equal(t, o.bare != isTemplate(s, dataset), list[0].HasSnapshot(layout.Extracted))
 			}
 		})
 	}
 }
 
-func isTemplateName(s *story, dataset string) bool {
+func isTemplate(s *fixture, dataset string) bool {
 	_, ok := s.base.ParseTemplate(dataset)
 	return ok
 }
@@ -178,8 +178,8 @@ func isTemplateName(s *story, dataset string) bool {
 // What a plan of a sweep promises is what a start can evict: the same datasets.
 func TestAPlanPromisesNothingThatStays(t *testing.T) {
 	t.Parallel()
-	for what, o := range oddities() {
-		s := begin(t, keepCached(0))
+	for what, o := range oddDatasets() {
+		s := newFixture(t, keepCached(0))
 		require.NoError(t, s.sn.Close())
 		dataset := o.put(s)
 		entries, err := Inspect(s.ctx, s.pool, s.base)

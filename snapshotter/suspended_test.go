@@ -18,7 +18,7 @@ import (
 func TestWhatHangsInThePoolIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		s.layer("base", "", "")
 		s.prepare("web", "base")
 		gate := make(chan struct{})

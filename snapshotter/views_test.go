@@ -13,7 +13,7 @@ import (
 
 // kept tells whether the template of a snapshot is kept mounted, once all that
 // goes on in the background has come to rest.
-func (s *story) kept(template string) bool {
+func (s *fixture) kept(template string) bool {
 	synctest.Wait()
 	n := 0
 	s.pool.edit(func(state *fakeState) { n = state.attached[template+"@extracted"] })
@@ -26,7 +26,7 @@ func (s *story) kept(template string) bool {
 func TestTemplatesOfViewsStayMounted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(time.Hour))
+		s := newFixture(t, keepCached(time.Hour))
 		s.layer("base", "", "b;")
 		base := s.templateOf("base")
 		assert.False(t, s.kept(base))
@@ -52,7 +52,7 @@ func TestTemplatesOfViewsStayMounted(t *testing.T) {
 func TestTemplatesOfViewsCanGo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, keepCached(0))
+		s := newFixture(t, keepCached(0))
 		s.layer("base", "", "b;")
 		base := s.templateOf("base")
 		s.view("look", "base")
@@ -72,7 +72,7 @@ func TestAViewsMountThatStays(t *testing.T) {
 	t.Parallel()
 	for _, busy := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, keepCached(time.Hour))
+			s := newFixture(t, keepCached(time.Hour))
 			a, _ := s.pull("default", "", chain("a"), "a;")
 			b, _ := s.pull("default", "", chain("b"), "b;")
 			one, other := s.templateOf(a), s.templateOf(b)
@@ -96,7 +96,7 @@ func TestAViewsMountThatStays(t *testing.T) {
 			assert.False(t, s.has(other))
 			assert.Contains(t, s.log.String(), "could not be taken away")
 			s.pool.edit(func(state *fakeState) { clear(state.attached) })
-			s.later()
+			s.waitForRetries()
 			assert.False(t, s.has(one))
 			s.requireInvariants()
 		})
@@ -122,7 +122,7 @@ func TestAHeldMountThatStays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := stuckKernel{&kernel{at: make(map[string]string)}, &sync.Map{}}
-		s := begin(t, keepCached(time.Hour), settings(func(c *Config) { c.MountDir, c.held = heldDir, k }), func(s *story) { k.pool = s.pool })
+		s := newFixture(t, keepCached(time.Hour), settings(func(c *Config) { c.MountDir, c.held = heldDir, k }), func(s *fixture) { k.pool = s.pool })
 		a, _ := s.pull("default", "", chain("a"), "a;")
 		template := s.templateOf(a)
 		s.cleanup()
@@ -137,7 +137,7 @@ func TestAHeldMountThatStays(t *testing.T) {
 		assert.False(t, s.has(template))
 		assert.Contains(t, s.log.String(), "failed to unmount held mount")
 		k.stuck.Delete(web)
-		s.later()
+		s.waitForRetries()
 		assert.False(t, s.has(web))
 		s.requireInvariants()
 	})

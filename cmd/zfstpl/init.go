@@ -58,7 +58,7 @@ func initBase(c *cli.Context) error {
 		what = "is ready"
 	}
 	for _, h := range made.Harms {
-		fmt.Fprintf(c.App.ErrWriter, "zfstpl: %s=%s on %s: %s; %s\n", h.Property, h.Value, h.Dataset, h.Does, h.Fix)
+		fmt.Fprintf(c.App.ErrWriter, "zfstpl: %s=%s on %s: %s; %s\n", h.Property, h.Value, h.Dataset, h.Effect, h.Fix)
 	}
 	fmt.Fprintf(c.App.Writer, "# %s %s.\n\n# Start the daemon: containerd-zfstpl-grpc --dataset %s\n", base, what, base)
 	return printContainerdAt(c, config, made.Root)

@@ -101,7 +101,7 @@ func (t tree) owner(e snapshotter.Entry) string {
 		return "a pull that fetches it"
 	}
 	owners := strings.Join(t.owners(e.Records), ", ")
-	if e.StandsFor != "" {
+	if e.StandInFor != "" {
 		owners += ", stands for this layer"
 	}
 	return owners

@@ -49,7 +49,7 @@ func TestTree(t *testing.T) {
 		{Dataset: storage + chain("b"), Parent: storage + chain("a"), State: snapshotter.StateUsed, Used: 2 << 20, Refer: 3 << 20,
 			Records: records(info(snapshots.KindCommitted, chain("b")))},
 		{Dataset: storage + chain("f"), Parent: storage + chain("a"), State: snapshotter.StateUsed},
-		{Dataset: runtime + "extract-ffffffffffff-0123456789abcde1", Parent: storage + chain("f"), State: snapshotter.StateUsed, StandsFor: chain("f"),
+		{Dataset: runtime + "extract-ffffffffffff-0123456789abcde1", Parent: storage + chain("f"), State: snapshotter.StateUsed, StandInFor: chain("f"),
 			Records: records(info(snapshots.KindActive, "zoo/9/extract-1-x "+chain("f")))},
 		{Dataset: storage + chain("c"), Parent: storage + chain("a"), State: snapshotter.StateCached, Since: noon.Add(-26 * time.Hour), Foreign: []string{storage + chain("c") + "@nightly", storage + chain("c") + "@weekly"}},
 		{Dataset: storage + "opaque-0123456789abcdef", Parent: storage + "empty", State: snapshotter.StateUsed,

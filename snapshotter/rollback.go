@@ -25,9 +25,9 @@ func ambiguous(err error) bool {
 	return err != nil && (errkind.Of(err) == nil || errors.As(err, &several) && len(several.Unwrap()) > 1)
 }
 
-// undoCreate takes back what there may be of a new record and, under an active
+// rollBackCreate takes back what there may be of a new record and, under an active
 // one, of its clone.
-func (s *Snapshotter) undoCreate(r *record) {
+func (s *Snapshotter) rollBackCreate(r *record) {
 	ops := r.clear()
 	if r.info.Kind == snapshots.KindActive {
 		// A clone that is not there is nothing to mark, and nothing to destroy.
@@ -39,9 +39,9 @@ func (s *Snapshotter) undoCreate(r *record) {
 	s.queue.repair(ops)
 }
 
-// undoUpdate takes back what there may be of an update: the old record, which may
+// rollBackUpdate takes back what there may be of an update: the old record, which may
 // be gone, is written again before the new one goes.
-func (s *Snapshotter) undoUpdate(old, updated *record) error {
+func (s *Snapshotter) rollBackUpdate(old, updated *record) error {
 	again, err := old.rewrite()
 	if err != nil {
 		return err
@@ -50,13 +50,13 @@ func (s *Snapshotter) undoUpdate(old, updated *record) error {
 	return nil
 }
 
-// undoCommit takes back what there may be of a commit: the active snapshot is whole
+// rollBackCommit takes back what there may be of a commit: the active snapshot is whole
 // again before the committed one goes, so whatever stops the pool in between, one of
 // them is there. A template that the commit made is left, without a record, and what is
 // written until then is the active snapshot's: the next start takes it back or, where it
 // is a clone still, the next commit, or the end of the snapshot.
-func (s *Snapshotter) undoCommit(ctx context.Context, r, active *record) error {
-	if err := s.queueUndiscard(active); err != nil {
+func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *record) error {
+	if err := s.queueRestore(active); err != nil {
 		return err
 	}
 	s.queue.repair(r.clear())
@@ -64,16 +64,16 @@ func (s *Snapshotter) undoCommit(ctx context.Context, r, active *record) error {
 	return nil
 }
 
-// undoDiscard gives a runtime its record again, and takes the trash mark away.
-func (s *Snapshotter) undoDiscard(ctx context.Context, active *record) error {
-	if err := s.queueUndiscard(active); err != nil {
+// rollBackDiscard gives a runtime its record again, and takes the trash mark away.
+func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *record) error {
+	if err := s.queueRestore(active); err != nil {
 		return err
 	}
 	s.flushRepairs(ctx)
 	return nil
 }
 
-func (s *Snapshotter) queueUndiscard(active *record) error {
+func (s *Snapshotter) queueRestore(active *record) error {
 	again, err := active.rewrite()
 	if err != nil {
 		return err
@@ -82,9 +82,9 @@ func (s *Snapshotter) queueUndiscard(active *record) error {
 	return nil
 }
 
-// repairTime is how long a caller waits, at most, until the pool knows that his
+// repairTimeout is how long a caller waits, at most, until the pool knows that his
 // operation failed.
-const repairTime = 5 * time.Second
+const repairTimeout = 5 * time.Second
 
 // flushRepairs writes repairs before the caller hears that his operation failed: he goes
 // on writing into a snapshot that, should the machine die before the pool knows of
@@ -97,7 +97,7 @@ func (s *Snapshotter) flushRepairs(ctx context.Context) {
 	}()
 	select {
 	case <-told:
-	case <-time.After(repairTime): // a call that has begun heeds no context
+	case <-time.After(repairTimeout): // a call that has begun heeds no context
 	}
 }
 

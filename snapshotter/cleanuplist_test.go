@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func withList(t testing.TB) func(*story) {
+func withList(t testing.TB) func(*fixture) {
 	dir, err := os.OpenRoot(t.TempDir())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, dir.Close()) })
@@ -20,10 +20,12 @@ func withList(t testing.TB) func(*story) {
 }
 
 // listPath is where the list is.
-func (s *story) listPath() string { return filepath.Join(s.config().CleanupDir.Name(), keptName) }
+func (s *fixture) listPath() string {
+	return filepath.Join(s.config().CleanupDir.Name(), cleanupListName)
+}
 
 // resume is a cleaner as the command has one when no daemon runs.
-func (s *story) resume() *Cleaner {
+func (s *fixture) resume() *Cleaner {
 	s.Helper()
 	s.pool.owner.Store(nil)
 	c, err := Resume(s.ctx, s.pool, s.config(), s.marked())
@@ -32,7 +34,7 @@ func (s *story) resume() *Cleaner {
 }
 
 // listings counts the listings of the whole base from now on.
-func (s *story) listings() *int {
+func (s *fixture) listings() *int {
 	n := new(int)
 	s.pool.listed = func(root string) {
 		if root == s.base.String() {
@@ -47,7 +49,7 @@ func (s *story) listings() *int {
 func TestCleanupGoesOnFromAList(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t, withList(t), keepCached(time.Hour))
+		s := newFixture(t, withList(t), keepCached(time.Hour))
 		a, _ := s.pull("default", "", chain("a"), hundred)
 		b, _ := s.pull("default", a, chain("b"), hundred)
 		s.layer("saved", a, "x;")
@@ -89,20 +91,20 @@ func TestCleanupGoesOnFromAList(t *testing.T) {
 // A list holds for as long as nobody else had the base open, and only whole.
 func TestAListThatDoesNotHold(t *testing.T) {
 	t.Parallel()
-	for what, spoil := range map[string]func(s *story){
-		"opened since":   func(s *story) { s.start() },
-		"another mark":   func(s *story) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, stamp(time.Now())+" abc") },
-		"no mark":        func(s *story) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "") },
-		"changed":        func(s *story) { _ = os.WriteFile(s.listPath(), []byte(`{"go":[]}`), 0o600) },
-		"gone":           func(s *story) { _ = os.Remove(s.listPath()) },
-		"a directory":    func(s *story) { _ = os.Remove(s.listPath()); _ = os.Mkdir(s.listPath(), 0o700) },
-		"half of it":     func(s *story) { _ = os.Truncate(s.listPath(), 10) },
-		"none is wanted": func(s *story) { s.with = nil },
+	for what, spoil := range map[string]func(s *fixture){
+		"opened since":   func(s *fixture) { s.start() },
+		"another mark":   func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, stamp(time.Now())+" abc") },
+		"no mark":        func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "") },
+		"changed":        func(s *fixture) { _ = os.WriteFile(s.listPath(), []byte(`{"go":[]}`), 0o600) },
+		"gone":           func(s *fixture) { _ = os.Remove(s.listPath()) },
+		"a directory":    func(s *fixture) { _ = os.Remove(s.listPath()); _ = os.Mkdir(s.listPath(), 0o700) },
+		"half of it":     func(s *fixture) { _ = os.Truncate(s.listPath(), 10) },
+		"none is wanted": func(s *fixture) { s.with = nil },
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, withList(t))
+				s := newFixture(t, withList(t))
 				s.prepare("web", "")
 				s.remove("web")
 				require.NoError(t, s.sn.Close())
@@ -119,24 +121,26 @@ func TestAnEntryThatIsNeededAfterAllStays(t *testing.T) {
 	t.Parallel()
 	record := `1 {"seq":9,"kind":"committed","name":"mine"}`
 	for what, change := range map[string]struct {
-		to   func(s *story, dataset string)
+		to   func(s *fixture, dataset string)
 		says string
 	}{
-		"a record": {func(s *story, d string) {
-			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+anID("1")] = record })
+		"a record": {func(s *fixture, d string) {
+			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+testID("1")] = record })
 		}, `the record of \"mine\"`},
-		"a record nobody can read": {func(s *story, d string) { s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+anID("1")] = "x" }) },
+		"a record nobody can read": {func(s *fixture, d string) {
+			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+testID("1")] = "x" })
+		},
 			"does not begin with its number"},
-		"no mark, and no clone of ours": {func(s *story, d string) {
+		"no mark, and no clone of ours": {func(s *fixture, d string) {
 			s.pool.editFS(d, func(fs *fakeFS) { fs.origin = ""; delete(fs.props, propGarbage) })
 		}, "no clone of a template"},
-		"a dataset in it": {func(s *story, d string) {
+		"a dataset in it": {func(s *fixture, d string) {
 			s.pool.edit(func(state *fakeState) { state.create(d+"/mine", nil) })
 		}, "datasets in it"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, withList(t))
+			s := newFixture(t, withList(t))
 			s.prepare("web", "")
 			s.prepare("db", "")
 			dataset, other := s.dataset("web"), s.dataset("db")
@@ -160,7 +164,7 @@ func TestCrashDuringACleanupFromAList(t *testing.T) {
 	t.Parallel()
 	for cut := 0; ; cut++ {
 		require.Less(t, cut, 40)
-		s := begin(t, withList(t), keepCached(0))
+		s := newFixture(t, withList(t), keepCached(0))
 		for i := range quietBatch + 10 {
 			s.prepare(fmt.Sprint(i), "")
 			s.remove(fmt.Sprint(i))
@@ -169,11 +173,11 @@ func TestCrashDuringACleanupFromAList(t *testing.T) {
 		require.NoError(t, s.sn.Close())
 		c := s.resume()
 		require.NotNil(t, c)
-		s.pool.cut = cut
+		s.pool.crashAfter = cut
 		err := c.Clean(s.ctx, nil)
 		over := !s.pool.dead
 		s.crash()
-		s.pool.cut = -1
+		s.pool.crashAfter = -1
 		assert.Equal(t, []string{"kept"}, s.names())
 		s.requireInvariants()
 		if over {
@@ -188,11 +192,11 @@ func TestCrashDuringACleanupFromAList(t *testing.T) {
 // does not.
 func TestASuspendedPoolGetsNoList(t *testing.T) {
 	t.Parallel()
-	s := begin(t, withList(t))
+	s := newFixture(t, withList(t))
 	s.prepare("web", "")
 	s.remove("web")
 	require.NoError(t, s.sn.queue.flush(s.ctx))
-	s.pool.edit(func(state *fakeState) { state.asleep = true })
+	s.pool.edit(func(state *fakeState) { state.suspended = true })
 	require.NoError(t, s.sn.Close())
 	assert.NoFileExists(t, s.listPath())
 }
@@ -201,7 +205,7 @@ func TestASuspendedPoolGetsNoList(t *testing.T) {
 // file does.
 func TestAnUnfinishedListIsRemoved(t *testing.T) {
 	t.Parallel()
-	s := begin(t, withList(t))
+	s := newFixture(t, withList(t))
 	list := s.listPath()
 	dir := filepath.Dir(list)
 	for name, goes := range map[string]bool{filepath.Base(list) + ".123": true, filepath.Base(list) + ".456": true, "mine.json": false, "x" + filepath.Base(list) + ".1": false} {

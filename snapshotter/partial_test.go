@@ -11,16 +11,16 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// half has the commit of a layer killed that has got as far as to clone the runtime's
+// partialCommit has the commit of a layer killed that has got as far as to clone the runtime's
 // snapshot, and answers the runtime's key and the name of the half.
-func (s *story) half() (key, half string) {
+func (s *fixture) partialCommit() (key, half string) {
 	s.Helper()
 	key = "default/8/extract-1-x"
 	s.prepare(key, "", ref(chain("a")))
 	s.write(key, "x;")
-	s.pool.kill = 3
+	s.pool.killAfter = 3
 	err := s.sn.Commit(s.ctx, "default/9/"+chain("a"), key)
-	s.pool.kill = -1
+	s.pool.killAfter = -1
 	require.ErrorIs(s, err, errKilled)
 	return key, "tank/z/storage/" + chain("a")
 }
@@ -29,14 +29,14 @@ func (s *story) half() (key, half string) {
 // the snapshot that it was of does nothing to that.
 func TestAnotherHasTheNameOfAHalf(t *testing.T) {
 	t.Parallel()
-	for what, then := range map[string]func(s *story, key string){
-		"committed under another name": func(s *story, key string) { s.commit("mine", key) },
-		"removed":                      func(s *story, key string) { s.remove(key) },
+	for what, then := range map[string]func(s *fixture, key string){
+		"committed under another name": func(s *fixture, key string) { s.commit("mine", key) },
+		"removed":                      func(s *fixture, key string) { s.remove(key) },
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t, torn)
-			key, half := s.half()
+			s := newFixture(t, torn)
+			key, half := s.partialCommit()
 			s.pool.interrupt(func(call string) error {
 				if call == "destroysnapshot" {
 					return fakeError(call, "x", zfs.ErrBusy)
@@ -62,8 +62,8 @@ func TestAnotherHasTheNameOfAHalf(t *testing.T) {
 // of a stranger's clone, and the layer's name is free.
 func TestAHalfGoesWithItsSnapshot(t *testing.T) {
 	t.Parallel()
-	s := begin(t, torn)
-	key, half := s.half()
+	s := newFixture(t, torn)
+	key, half := s.partialCommit()
 	s.remove(key)
 	s.cleanup()
 	assert.Len(t, s.datasets(), 1)
@@ -77,12 +77,12 @@ func TestAHalfGoesWithItsSnapshot(t *testing.T) {
 func TestAKilledCommitAgain(t *testing.T) {
 	t.Parallel()
 	for kill := range 7 {
-		s := begin(t, torn)
+		s := newFixture(t, torn)
 		s.prepare("web", "")
 		s.write("web", "w;")
-		s.pool.kill = kill
+		s.pool.killAfter = kill
 		err := s.sn.Commit(s.ctx, "saved", "web")
-		s.pool.kill = -1
+		s.pool.killAfter = -1
 		require.ErrorIs(t, err, errKilled, "killed at %d", kill)
 		assert.NoError(t, s.sn.Commit(s.ctx, "saved", "web"), "killed at %d", kill)
 		if s.sn.index.records["web"] != nil {
@@ -98,16 +98,16 @@ func TestAKilledCommitIsRemoved(t *testing.T) {
 	t.Parallel()
 	for kill := range 7 {
 		synctest.Test(t, func(t *testing.T) {
-			s := begin(t, torn)
+			s := newFixture(t, torn)
 			s.prepare("web", "")
 			s.write("web", "w;")
-			s.pool.kill = kill
+			s.pool.killAfter = kill
 			err := s.sn.Commit(s.ctx, "saved", "web")
-			s.pool.kill = -1
+			s.pool.killAfter = -1
 			require.ErrorIs(t, err, errKilled, "killed at %d", kill)
 			s.remove("web")
 			s.cleanup()
-			s.later()
+			s.waitForRetries()
 			s.cleanup()
 			assert.Len(t, s.datasets(), 1, "killed at %d: %q\n%s", kill, s.datasets(), s.log)
 		})

@@ -22,17 +22,17 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// keptList is what may go of a base, leaf first, as the snapshotter knew it that had
+// cleanupList is what may go of a base, leaf first, as the snapshotter knew it that had
 // the base open last. A cleanup that runs alone goes on from there, without listing
 // the pool. It holds as long as the base's mark names its hash: whoever opens the
 // base takes that away before anything else.
-type keptList struct {
+type cleanupList struct {
 	// State is a hash of the records and datasets that the list was made from.
-	State string      `json:"state"`
-	Go    []keptEntry `json:"go"`
+	State string             `json:"state"`
+	Go    []cleanupListEntry `json:"go"`
 }
 
-type keptEntry struct {
+type cleanupListEntry struct {
 	Dataset  string    `json:"dataset"`
 	Origin   string    `json:"origin"` // the dataset it is a clone of
 	Template bool      `json:"template,omitempty"`
@@ -40,46 +40,46 @@ type keptEntry struct {
 	Bytes    uint64    `json:"bytes,omitempty"`
 }
 
-// keptName is the file that a list is kept in.
-const keptName = "cleanup.json"
+// cleanupListName is the file that a list is kept in.
+const cleanupListName = "cleanup.json"
 
 // maxKeptList bounds what is read: some 100 bytes for each of a million datasets.
-const maxKeptList = 128 << 20
+const maxCleanupList = 128 << 20
 
 // keepList keeps what may go and marks the base with the list's hash.
-func (s *Snapshotter) keepList(ctx context.Context) error {
+func (s *Snapshotter) saveCleanupList(ctx context.Context) error {
 	if s.config.CleanupDir == nil {
-		return s.mark(ctx, "")
+		return s.updateMark(ctx, "")
 	}
 	// The file lies in the pool: whoever writes it while that is suspended waits for
 	// its disks, and nobody can end him.
 	if state, err := s.pool.State(ctx); err != nil || state.Suspended {
 		log.G(ctx).WithError(err).WithField("suspended", state.Suspended).Warn("no list of what may go is kept: the next cleanup makes it anew")
-		return s.mark(ctx, "")
+		return s.updateMark(ctx, "")
 	}
-	if err := removeUnfinished(s.config.CleanupDir, keptName); err != nil {
+	if err := removeTempFiles(s.config.CleanupDir, cleanupListName); err != nil {
 		log.G(ctx).WithError(err).Warn("what a Close that was killed left of a list of what may go stays")
 	}
 	list := s.list()
 	if len(list.Go) == 0 {
-		if err := s.config.CleanupDir.Remove(keptName); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := s.config.CleanupDir.Remove(cleanupListName); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		return s.mark(ctx, "")
+		return s.updateMark(ctx, "")
 	}
 	text, err := json.Marshal(list)
 	if err == nil {
-		err = writeWhole(s.config.CleanupDir, keptName, text)
+		err = writeAtomic(s.config.CleanupDir, cleanupListName, text)
 	}
 	if err != nil {
 		log.G(ctx).WithError(err).Warn("the list of what may go could not be kept; the next cleanup makes it anew")
-		return s.mark(ctx, "")
+		return s.updateMark(ctx, "")
 	}
-	return s.mark(ctx, hashOf(text))
+	return s.updateMark(ctx, hashOf(text))
 }
 
 // writeWhole replaces a file by one that is whole, whatever happens.
-func writeWhole(dir *os.Root, name string, text []byte) (err error) {
+func writeAtomic(dir *os.Root, name string, text []byte) (err error) {
 	fresh := name + "." + rand.Text()
 	file, err := dir.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -98,7 +98,7 @@ func writeWhole(dir *os.Root, name string, text []byte) (err error) {
 }
 
 // removeUnfinished removes what writeWhole left where its process was killed.
-func removeUnfinished(dir *os.Root, name string) error {
+func removeTempFiles(dir *os.Root, name string) error {
 	entries, err := fs.ReadDir(dir.FS(), ".")
 	if err != nil {
 		return err
@@ -117,7 +117,7 @@ func hashOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (s *Snapshotter) list() keptList {
+func (s *Snapshotter) list() cleanupList {
 	x := s.index
 	nodes := x.nodes(0, time.Now().Add(maxBackoff)) // as if nothing were kept, nor put off
 	origins := make(map[string]string)
@@ -126,9 +126,9 @@ func (s *Snapshotter) list() keptList {
 	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	list := keptList{State: x.state()}
+	list := cleanupList{State: x.state()}
 	for _, dataset := range space.Order(nodes) {
-		entry := keptEntry{Dataset: dataset, Origin: origins[dataset]}
+		entry := cleanupListEntry{Dataset: dataset, Origin: origins[dataset]}
 		if t := x.templates[dataset]; t != nil {
 			entry.Template, entry.Idle, entry.Bytes = true, t.idle, t.bytes
 		}
@@ -178,10 +178,10 @@ func Resume(ctx context.Context, pool Pool, config Config, mark Mark) (*Cleaner,
 	if err := s.openHeld(); err != nil {
 		return nil, err
 	}
-	s.marked, s.verify = mark, true
+	s.cleanupMark, s.verify = mark, true
 	s.index.resume(config.Base, list.Go)
 	// From here on the list holds no more: there may be less.
-	if err := s.mark(ctx, ""); err != nil {
+	if err := s.updateMark(ctx, ""); err != nil {
 		return nil, poolError("cleanup", err)
 	}
 	s.queue.start(s)
@@ -194,21 +194,21 @@ func (c *Cleaner) Clean(ctx context.Context, tell func(Progress)) error { return
 // Close keeps what is left for the next time.
 func (c *Cleaner) Close() error { return c.s.Close() }
 
-func readList(dir *os.Root, hash string) (list keptList, err error) {
+func readList(dir *os.Root, hash string) (list cleanupList, err error) {
 	if dir == nil || hash == "" {
 		return list, errors.New("none was kept")
 	}
-	file, err := dir.Open(keptName)
+	file, err := dir.Open(cleanupListName)
 	if err != nil {
 		return list, err
 	}
 	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxKeptList))
+	text, err := io.ReadAll(io.LimitReader(file, maxCleanupList))
 	if err != nil {
 		return list, err
 	}
 	if hashOf(text) != hash {
-		return list, fmt.Errorf("%s is not the list that the base's mark names", keptName)
+		return list, fmt.Errorf("%s is not the list that the base's mark names", cleanupListName)
 	}
 	return list, json.Unmarshal(text, &list)
 }
@@ -216,7 +216,7 @@ func readList(dir *os.Root, hash string) (list keptList, err error) {
 // resume fills the index from a list, which names parents behind their clones.
 // What is not the name of a dataset of ours, which no snapshotter writes, is left
 // out.
-func (x *index) resume(base layout.Base, list []keptEntry) {
+func (x *index) resume(base layout.Base, list []cleanupListEntry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range slices.Backward(list) {
@@ -259,7 +259,7 @@ func (s *Snapshotter) whyKeep(found []zfs.Dataset) string {
 	if len(found) != 1 {
 		return "there are datasets in it"
 	}
-	st := standingOf(s.config.Base, found[0])
+	st := classify(s.config.Base, found[0])
 	switch {
 	case len(st.records) > 0:
 		return fmt.Sprintf("it carries the record of %q", st.records[0].info.Name)

@@ -17,8 +17,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// silent makes do's next call to the pool succeed and say that it was killed.
-func (s *story) silent(do func() error) {
+// applyThenKill makes do's next call to the pool succeed and say that it was killed.
+func (s *fixture) applyThenKill(do func() error) {
 	s.Helper()
 	s.pool.after = func(call string) error {
 		if call != "apply" {
@@ -31,38 +31,38 @@ func (s *story) silent(do func() error) {
 	s.pool.after = nil
 }
 
-func torn(s *story) { s.pool.torn = true }
+func torn(s *fixture) { s.pool.torn = true }
 
 // A list may have been done in part, or in whole, when its command is killed.
 // The caller was told that it failed, and so it has: at the latest after the next
 // cleanup the pool says the same, and what follows is not undone with it.
 func TestWhatAKilledCommandDid(t *testing.T) {
 	t.Parallel()
-	labels := func(s *story, value string) error {
+	labels := func(s *fixture, value string) error {
 		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": value}}))
 	}
 	key := "default/8/extract-1-x " + chain("a")
-	join := func(s *story) error { return s.sn.Commit(s.ctx, "default/9/"+chain("a"), key) }
-	for what, c := range map[string]struct{ do, then func(s *story) error }{
+	join := func(s *fixture) error { return s.sn.Commit(s.ctx, "default/9/"+chain("a"), key) }
+	for what, c := range map[string]struct{ do, then func(s *fixture) error }{
 		"prepare, and again": {
-			func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
-			func(s *story) error { return second(s.sn.Prepare(s.ctx, "x", "")) },
+			func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
+			func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "x", "")) },
 		},
 		"view, and again": {
-			func(s *story) error { return second(s.sn.View(s.ctx, "x", "base")) },
-			func(s *story) error { return second(s.sn.View(s.ctx, "x", "")) },
+			func(s *fixture) error { return second(s.sn.View(s.ctx, "x", "base")) },
+			func(s *fixture) error { return second(s.sn.View(s.ctx, "x", "")) },
 		},
-		"update, and again":    {func(s *story) error { return labels(s, "1") }, func(s *story) error { return labels(s, "2") }},
-		"update, and remove":   {func(s *story) error { return labels(s, "1") }, func(s *story) error { return s.sn.Remove(s.ctx, "web") }},
-		"update, and commit":   {func(s *story) error { return labels(s, "1") }, func(s *story) error { return s.sn.Commit(s.ctx, "saved", "web") }},
+		"update, and again":    {func(s *fixture) error { return labels(s, "1") }, func(s *fixture) error { return labels(s, "2") }},
+		"update, and remove":   {func(s *fixture) error { return labels(s, "1") }, func(s *fixture) error { return s.sn.Remove(s.ctx, "web") }},
+		"update, and commit":   {func(s *fixture) error { return labels(s, "1") }, func(s *fixture) error { return s.sn.Commit(s.ctx, "saved", "web") }},
 		"join, and again":      {join, join},
-		"join, and remove":     {join, func(s *story) error { return s.sn.Remove(s.ctx, key) }},
-		"join, and as another": {join, func(s *story) error { return s.sn.Commit(s.ctx, "default/9/mine", key) }},
+		"join, and remove":     {join, func(s *fixture) error { return s.sn.Remove(s.ctx, key) }},
+		"join, and as another": {join, func(s *fixture) error { return s.sn.Commit(s.ctx, "default/9/mine", key) }},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			start := func() *story {
-				s := begin(t, torn)
+			start := func() *fixture {
+				s := newFixture(t, torn)
 				s.layer("base", "", "b;")
 				s.prepare("web", "base", label("a", "0"))
 				s.prepare(key, "")
@@ -81,7 +81,7 @@ func TestWhatAKilledCommandDid(t *testing.T) {
 					if kill < 3 {
 						s.killedOrDone(kill, c.do)
 					} else {
-						s.silent(func() error { return c.do(s) })
+						s.applyThenKill(func() error { return c.do(s) })
 					}
 					if cleanup {
 						s.requireInvariants()
@@ -100,29 +100,29 @@ func TestWhatAKilledCommandDid(t *testing.T) {
 
 // killedOrDone kills do at its n-th step, or where it has fewer lets it say that
 // it was killed.
-func (s *story) killedOrDone(n int, do func(s *story) error) {
+func (s *fixture) killedOrDone(n int, do func(s *fixture) error) {
 	s.Helper()
-	s.pool.kill = n
+	s.pool.killAfter = n
 	s.pool.after = func(call string) error {
-		if call == "apply" && s.pool.kill >= 0 {
-			s.pool.kill, s.pool.after = -1, nil
+		if call == "apply" && s.pool.killAfter >= 0 {
+			s.pool.killAfter, s.pool.after = -1, nil
 			return errKilled
 		}
 		return nil
 	}
 	require.ErrorIs(s, do(s), errKilled)
-	s.pool.kill, s.pool.after = -1, nil
+	s.pool.killAfter, s.pool.after = -1, nil
 }
 
 // A revival whose record may be there: asked again, the layer is there, and one
 // record of it.
 func TestARevivalIsKilled(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	name, _ := s.pull("default", "", chain("a"), "a;")
 	s.remove(name)
 	s.cleanup()
-	s.silent(func() error {
+	s.applyThenKill(func() error {
 		return second(s.sn.Prepare(s.ctx, "default/8/extract-1-x "+chain("a"), "", ref(chain("a"))))
 	})
 	assert.Empty(t, s.walk())
@@ -136,12 +136,12 @@ func TestARevivalIsKilled(t *testing.T) {
 // While what may be there cannot be taken back, nothing is built upon it.
 func TestARepairThatFails(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("web", "")
 	update := func() error {
 		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	}
-	s.silent(update)
+	s.applyThenKill(update)
 	s.pool.before = func(call string) error { return fakeError(call, "x", zfs.ErrSuspended) }
 	require.ErrorIs(t, update(), zfs.ErrSuspended)
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), zfs.ErrSuspended)
@@ -156,11 +156,11 @@ func TestARepairThatFails(t *testing.T) {
 func TestARepairWithoutRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { // where no timer writes in between
-		s := begin(t)
+		s := newFixture(t)
 		s.prepare("web", "")
 		s.prepare("gone", "")
 		s.remove("gone")
-		s.silent(func() error {
+		s.applyThenKill(func() error {
 			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 		})
 		room := false
@@ -187,7 +187,7 @@ func TestARepairBehindManyRemovals(t *testing.T) {
 }
 
 func repairBehindManyRemovals(t *testing.T) {
-	s := begin(t)
+	s := newFixture(t)
 	for i := range removalBatch {
 		s.prepare(fmt.Sprint("web", i), "")
 	}
@@ -195,7 +195,7 @@ func repairBehindManyRemovals(t *testing.T) {
 	for i := range removalBatch {
 		s.remove(fmt.Sprint("web", i))
 	}
-	s.silent(func() error {
+	s.applyThenKill(func() error {
 		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	})
 	applies := 0
@@ -230,19 +230,19 @@ func TestAmbiguous(t *testing.T) {
 // failed and goes on with his snapshot: an orderly restart keeps what he writes.
 func TestWhatIsWrittenAfterAKilledCommit(t *testing.T) {
 	t.Parallel()
-	for what, then := range map[string]func(s *story){
-		"written": func(*story) {},
-		"written and labelled": func(s *story) {
+	for what, then := range map[string]func(s *fixture){
+		"written": func(*fixture) {},
+		"written and labelled": func(s *fixture) {
 			require.NoError(s, second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}})))
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			s.layer("base", "", "b;")
 			s.prepare("web", "base")
 			s.write("web", "before;")
-			s.silent(func() error { return s.sn.Commit(s.ctx, "saved", "web") })
+			s.applyThenKill(func() error { return s.sn.Commit(s.ctx, "saved", "web") })
 			assert.Equal(t, []string{"base", "web"}, s.names(), "as before")
 			s.write("web", "after;")
 			then(s)
@@ -266,7 +266,7 @@ func TestADeathBehindAKilledCommit(t *testing.T) {
 	for what, joins := range map[string]bool{"one that makes a template": false, "one that joins another": true} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := begin(t)
+			s := newFixture(t)
 			left := []string{key}
 			s.prepare(key, "", ref(chain("a")))
 			s.write(key, "y;")
@@ -274,7 +274,7 @@ func TestADeathBehindAKilledCommit(t *testing.T) {
 				name, _ := s.pull("default", "", chain("a"), "x;")
 				left = append(left, name)
 			}
-			s.silent(func() error { return s.sn.Commit(s.ctx, "default/8/"+chain("a"), key) })
+			s.applyThenKill(func() error { return s.sn.Commit(s.ctx, "default/8/"+chain("a"), key) })
 
 			s.crash()
 			assert.ElementsMatch(t, left, s.names())
@@ -293,7 +293,7 @@ func TestADestroyIsKilled(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t, keepCached(0))
+				s := newFixture(t, keepCached(0))
 				name, _ := s.pull("default", "", chain("a"), "x;")
 				s.cleanup()
 				template := s.templateOf(name)
@@ -327,7 +327,7 @@ func TestADestroyIsKilled(t *testing.T) {
 // is gone: the record is the truth.
 func TestARecordBesideATrashMark(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("web", "")
 	s.write("web", "x;")
 	require.NoError(t, s.pool.Apply(s.ctx, zfs.Set(s.dataset("web"), propGarbage, stamp(time.Now()))))
@@ -345,10 +345,10 @@ func TestARecordBesideATrashMark(t *testing.T) {
 func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := begin(t)
+		s := newFixture(t)
 		s.prepare("web", "")
 		s.remove("web")
-		s.settled()
+		s.waitForJournal()
 		require.True(t, s.marked().IsDue(time.Now()))
 		s.pool.edit(func(*fakeState) {
 			s.pool.after = func(call string) error {
@@ -360,7 +360,7 @@ func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
 			}
 		})
 		s.cleanup()
-		s.settled()
+		s.waitForJournal()
 		require.Equal(t, Mark{}, s.marked(), "nothing is owed")
 		s.prepare("db", "")
 		db := s.dataset("db")
@@ -376,17 +376,17 @@ func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
 // What cannot be written for want of room keeps no room from being made.
 func TestARemovalWithoutRoom(t *testing.T) {
 	t.Parallel()
-	for what, queued := range map[string]func(s *story){
-		"a removal": func(s *story) { s.remove("gone") },
-		"a repair": func(s *story) {
-			s.silent(func() error {
+	for what, queued := range map[string]func(s *fixture){
+		"a removal": func(s *fixture) { s.remove("gone") },
+		"a repair": func(s *fixture) {
+			s.applyThenKill(func() error {
 				return second(s.sn.Update(s.ctx, snapshots.Info{Name: "gone", Labels: map[string]string{"a": "b"}}))
 			})
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t)
+				s := newFixture(t)
 				a, b, c := threeCached(s)
 				s.layer("base", "", "")
 				s.view("gone", "base")
@@ -410,24 +410,24 @@ func TestARemovalWithoutRoom(t *testing.T) {
 // Whoever changes a dataset while a repair waits gets the room that others get.
 func TestARepairWithoutRoomAndWhatComesBehindIt(t *testing.T) {
 	t.Parallel()
-	for what, do := range map[string]func(s *story) error{
-		"commit": func(s *story) error { return s.sn.Commit(s.ctx, "saved", "web") },
-		"update": func(s *story) error {
+	for what, do := range map[string]func(s *fixture) error{
+		"commit": func(s *fixture) error { return s.sn.Commit(s.ctx, "saved", "web") },
+		"update": func(s *fixture) error {
 			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "c"}}))
 		},
-		"renew": func(s *story) error {
+		"renew": func(s *fixture) error {
 			_, _, err := s.sn.Renew(s.ctx, s.dataset("default/8/extract-1-x "+chain("z")), zfs.ErrNoSpace)
 			return err
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := begin(t)
+				s := newFixture(t)
 				threeCached(s)
 				s.prepare("default/8/extract-1-x "+chain("z"), "", ref(chain("z")))
 				s.prepare("gone", "")
 				s.remove("gone") // trash, which makes room
-				s.silent(func() error {
+				s.applyThenKill(func() error {
 					return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 				})
 				room := false
@@ -448,7 +448,7 @@ func TestARepairWithoutRoomAndWhatComesBehindIt(t *testing.T) {
 // Where the pool hangs, whoever's commit was killed hears of it all the same.
 func TestARepairThatHangs(t *testing.T) {
 	t.Parallel()
-	s := begin(t)
+	s := newFixture(t)
 	s.prepare("web", "")
 	var calls atomic.Int64
 	gate := make(chan struct{})

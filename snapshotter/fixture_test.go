@@ -24,8 +24,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// story is a test that tells what happens to one base.
-type story struct {
+// fixture is a test that tells what happens to one base.
+type fixture struct {
 	testing.TB
 	ctx  context.Context
 	pool *fakePool
@@ -55,11 +55,11 @@ func (l *logbook) String() string {
 	return l.text.String()
 }
 
-// begin is a fresh base whose cached templates are kept for ever. Options change
-// the story before its snapshotter is made.
-func begin(t testing.TB, options ...func(*story)) *story {
+// newFixture is a fresh base whose cached templates are kept for ever. Options change
+// the fixture before its snapshotter is made.
+func newFixture(t testing.TB, options ...func(*fixture)) *fixture {
 	t.Helper()
-	s := &story{TB: t, pool: newFakePool(t), keep: KeepForever, log: &logbook{}}
+	s := &fixture{TB: t, pool: newFakePool(t), keep: KeepForever, log: &logbook{}}
 	logger := logrus.New()
 	logger.SetOutput(s.log)
 	logger.SetLevel(logrus.DebugLevel)
@@ -76,18 +76,18 @@ func begin(t testing.TB, options ...func(*story)) *story {
 	return s
 }
 
-func keepCached(d time.Duration) func(*story) { return func(s *story) { s.keep = d } }
-func inSteps(s *story)                        { s.pool.steps = true }
+func keepCached(d time.Duration) func(*fixture) { return func(s *fixture) { s.keep = d } }
+func inSteps(s *fixture)                        { s.pool.steps = true }
 
-func (s *story) start() {
+func (s *fixture) start() {
 	s.Helper()
 	require.NoError(s, s.tryStart())
 }
 
 // settings change the configuration that a start has.
-func settings(with func(*Config)) func(*story) { return func(s *story) { s.with = with } }
+func settings(with func(*Config)) func(*fixture) { return func(s *fixture) { s.with = with } }
 
-func (s *story) config() Config {
+func (s *fixture) config() Config {
 	c := Config{Base: s.base, CacheKeep: s.keep, ReuseLayers: ReuseSkip, holders: func(...string) map[string][]holders.Mount { return nil },
 		users: func(uint64) []holders.User { return nil }}
 	if s.with != nil {
@@ -96,7 +96,7 @@ func (s *story) config() Config {
 	return c
 }
 
-func (s *story) tryStart() error {
+func (s *fixture) tryStart() error {
 	s.pool.owner.Store(nil)
 	sn, err := New(s.ctx, s.pool, s.config())
 	if err == nil {
@@ -108,47 +108,47 @@ func (s *story) tryStart() error {
 }
 
 // restart ends the daemon in order and starts it again.
-func (s *story) restart() {
+func (s *fixture) restart() {
 	s.Helper()
 	require.NoError(s, s.sn.Close())
 	s.start()
 }
 
 // crash is the end of the machine, and its next boot.
-func (s *story) crash() {
+func (s *fixture) crash() {
 	s.Helper()
 	s.pool = s.pool.afterCrash()
 	s.start()
 }
 
-func (s *story) prepare(key, parent string, opts ...snapshots.Opt) []mount.Mount {
+func (s *fixture) prepare(key, parent string, opts ...snapshots.Opt) []mount.Mount {
 	s.Helper()
 	mounts, err := s.sn.Prepare(s.ctx, key, parent, opts...)
 	require.NoError(s, err)
 	return mounts
 }
 
-func (s *story) view(key, parent string, opts ...snapshots.Opt) []mount.Mount {
+func (s *fixture) view(key, parent string, opts ...snapshots.Opt) []mount.Mount {
 	s.Helper()
 	mounts, err := s.sn.View(s.ctx, key, parent, opts...)
 	require.NoError(s, err)
 	return mounts
 }
 
-func (s *story) commit(name, key string, opts ...snapshots.Opt) {
+func (s *fixture) commit(name, key string, opts ...snapshots.Opt) {
 	s.Helper()
 	require.NoError(s, s.sn.Commit(s.ctx, name, key, opts...))
 }
 
 // layer prepares, fills and commits: one more snapshot called name on parent.
-func (s *story) layer(name, parent, content string) {
+func (s *fixture) layer(name, parent, content string) {
 	s.Helper()
 	s.prepare("making "+name, parent)
 	s.write("making "+name, content)
 	s.commit(name, "making "+name)
 }
 
-func (s *story) remove(keys ...string) {
+func (s *fixture) remove(keys ...string) {
 	s.Helper()
 	for _, key := range keys {
 		require.NoError(s, s.sn.Remove(s.ctx, key))
@@ -156,24 +156,24 @@ func (s *story) remove(keys ...string) {
 }
 
 // flush writes what was removed.
-func (s *story) flush() {
+func (s *fixture) flush() {
 	s.Helper()
 	require.NoError(s, s.sn.queue.flush(s.ctx))
 }
 
-func (s *story) cleanup() {
+func (s *fixture) cleanup() {
 	s.Helper()
 	require.NoError(s, s.sn.Cleanup(s.ctx))
 }
 
-// later is when everything that could not be destroyed has been tried again. It
+// waitForRetries is when everything that could not be destroyed has been tried again. It
 // works in a bubble only.
-func (s *story) later() {
+func (s *fixture) waitForRetries() {
 	time.Sleep(maxBackoff)
 	synctest.Wait()
 }
 
-func (s *story) stat(key string) snapshots.Info {
+func (s *fixture) stat(key string) snapshots.Info {
 	s.Helper()
 	info, err := s.sn.Stat(s.ctx, key)
 	require.NoError(s, err)
@@ -181,7 +181,7 @@ func (s *story) stat(key string) snapshots.Info {
 }
 
 // dataset is what an active snapshot or a view is mounted from.
-func (s *story) dataset(key string) string {
+func (s *fixture) dataset(key string) string {
 	s.Helper()
 	r, err := s.sn.index.get(key)
 	require.NoError(s, err)
@@ -192,7 +192,7 @@ func (s *story) dataset(key string) string {
 }
 
 // templateOf is the dataset of a committed snapshot or view.
-func (s *story) templateOf(name string) string {
+func (s *fixture) templateOf(name string) string {
 	s.Helper()
 	r, err := s.sn.index.get(name)
 	require.NoError(s, err)
@@ -200,13 +200,13 @@ func (s *story) templateOf(name string) string {
 }
 
 // write appends to an active snapshot.
-func (s *story) write(key, content string) {
+func (s *fixture) write(key, content string) {
 	s.Helper()
 	s.pool.editFS(s.dataset(key), func(fs *fakeFS) { fs.content += content })
 }
 
 // walk answers what Walk shows, and holds it to be sorted.
-func (s *story) walk(filters ...string) []snapshots.Info {
+func (s *fixture) walk(filters ...string) []snapshots.Info {
 	s.Helper()
 	var infos []snapshots.Info
 	require.NoError(s, s.sn.Walk(s.ctx, func(_ context.Context, info snapshots.Info) error {
@@ -217,7 +217,7 @@ func (s *story) walk(filters ...string) []snapshots.Info {
 	return infos
 }
 
-func (s *story) names(filters ...string) []string {
+func (s *fixture) names(filters ...string) []string {
 	s.Helper()
 	names := []string{}
 	for _, info := range s.walk(filters...) {
@@ -236,7 +236,7 @@ type seen struct {
 
 // visible is all that a client can see, times and dataset names excepted: by
 // Walk, and in the file systems it may mount.
-func (s *story) visible() map[string]seen {
+func (s *fixture) visible() map[string]seen {
 	s.Helper()
 	all := make(map[string]seen)
 	for _, info := range s.walk() {
@@ -259,7 +259,7 @@ func (s *story) visible() map[string]seen {
 }
 
 // datasets are the pool's, below storage and runtime.
-func (s *story) datasets() []string {
+func (s *fixture) datasets() []string {
 	names := []string{}
 	s.pool.edit(func(state *fakeState) {
 		for _, name := range slices.Sorted(maps.Keys(state.fs)) {
@@ -272,7 +272,7 @@ func (s *story) datasets() []string {
 }
 
 // templates are the datasets below storage.
-func (s *story) templates() []string {
+func (s *fixture) templates() []string {
 	return slices.DeleteFunc(s.datasets(), func(name string) bool { return !strings.HasPrefix(name, s.base.Storage()) })
 }
 
@@ -291,7 +291,7 @@ func dump(sn *Snapshotter) []string {
 	for name, r := range x.records {
 		info, _ := json.Marshal(r.info)
 		lines = append(lines, fmt.Sprintf("record %q %s: seq %d target %q stands for %q in %s of %s, props %q, %s",
-			name, r.id, r.seq, r.target, r.standsFor, r.dataset, dataset(r.template), r.props, info))
+			name, r.id, r.seq, r.target, r.standInFor, r.dataset, dataset(r.template), r.props, info))
 	}
 	for name, t := range x.templates {
 		line := fmt.Sprintf("template %s on %s from %v: %d records, %d pins, %d stand-ins, held %v", name, dataset(t.parent), t.from, t.records, t.pins, t.standIns, t.held)
@@ -312,7 +312,7 @@ func dump(sn *Snapshotter) []string {
 
 // requireRecoverable wants the index to be what a new snapshotter makes of the
 // pool, once everything that waits has been written.
-func (s *story) requireRecoverable() {
+func (s *fixture) requireRecoverable() {
 	s.Helper()
 	require.NoError(s, s.sn.queue.flush(s.ctx))
 	fresh, err := New(s.ctx, s.pool, s.config())
@@ -323,7 +323,7 @@ func (s *story) requireRecoverable() {
 }
 
 // requireInvariants asserts what holds after a cleanup that left nothing.
-func (s *story) requireInvariants() {
+func (s *fixture) requireInvariants() {
 	s.Helper()
 	s.cleanup()
 	s.requireRecoverable()
@@ -359,13 +359,13 @@ func (s *story) requireInvariants() {
 }
 
 // requireConsistentIndex wants both maps of the records to have the same.
-func (s *story) requireConsistentIndex() {
+func (s *fixture) requireConsistentIndex() {
 	s.Helper()
 	x := s.sn.index
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	byDataset := make(map[string]*record)
-	for dataset, on := range x.on {
+	for dataset, on := range x.byDataset {
 		require.NotEmpty(s, on, dataset)
 		for name, r := range on {
 			require.Equal(s, dataset, r.dataset)
