@@ -11,8 +11,8 @@ func (c *Client) Create(ctx context.Context, filesystem string, props map[string
 	return c.driver.create(ctx, filesystem, props)
 }
 
-// Mount mounts a file system at its mountpoint. Mounting a mounted file system
-// succeeds.
+// Mount mounts a file system at its mountpoint. A mounted file system stays
+// mounted.
 func (c *Client) Mount(ctx context.Context, filesystem string) error {
 	if err := checkFilesystem("mount", filesystem); err != nil {
 		return err

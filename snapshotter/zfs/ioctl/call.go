@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// read makes a call that changes nothing: it is made again after a signal, and
-// with more room when the kernel's list does not fit.
+// read makes a call that changes nothing. It repeats the call after a signal, and with
+// a larger buffer if the kernel's list does not fit.
 func (h *Handle) read(ctx context.Context, r request, c *command) error {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -26,10 +26,10 @@ func (h *Handle) read(ctx context.Context, r request, c *command) error {
 	}
 }
 
-// change makes a call that changes the pool: once, to its end, with signals
-// blocked. The kernel cuts the lists that such calls answer to the room there
-// is, so there is no reason to make one again. EINTR is an answer like others:
-// no caller may take it for a call that was not made.
+// change makes a call that changes the pool: once, to its end, with signals blocked.
+// The kernel truncates the lists of such calls to the buffer, so there is no reason to
+// repeat one. EINTR is an error like any other: it does not mean that the call had no
+// effect.
 func (h *Handle) change(ctx context.Context, r request, c *command) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -44,8 +44,8 @@ func (h *Handle) change(ctx context.Context, r request, c *command) error {
 	return nil
 }
 
-// wait makes a call that the end of ctx interrupts. again, where not nil, puts
-// right what an interrupted call left before it is made again.
+// wait makes a call that the end of ctx interrupts. If again is not nil, it undoes the
+// effect of an interrupted call before the call is repeated.
 func (h *Handle) wait(ctx context.Context, r request, c *command, again func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err

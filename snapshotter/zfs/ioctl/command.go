@@ -21,7 +21,7 @@ const (
 	atSrcSize = 4104
 	atDst     = 4112
 	atDstSize = 4120
-	atFilled  = 4128  // boolean_t: the kernel wrote a list to dst
+	atFilled  = 4128  // boolean_t, set if the kernel wrote a list to dst
 	atValue   = 4144  // char[8192]
 	atString  = 12336 // char[256]
 	atCookie  = 12616
@@ -47,7 +47,7 @@ const (
 	statsOriginSize   = 256
 )
 
-// request is the number of a call.
+// request is the number of an ioctl.
 type request uint32
 
 const (
@@ -71,31 +71,31 @@ const (
 	reqWait             request = 0x5a53
 )
 
-// command is a call: what goes in, the kernel's structure, and the lists
-// beside it. The structure holds addresses of in and out as plain numbers,
-// which the garbage collector does not see: both always lie on the heap, which
-// does not move, and the command keeps them until the call is over.
+// command is the state of a call: the kernel's structure and the lists beside it. The
+// structure has the addresses of in and out as plain numbers, which the garbage
+// collector ignores. Both are always on the heap, which does not move, and the command
+// keeps them alive until the call has ended.
 type command struct {
 	params
-	// in is an encoded list, or empty for none.
+	// in is the encoded input list, or empty.
 	in []byte
-	// out is room for the kernel's list.
+	// out is the buffer of the output list.
 	out []byte
 
 	raw [commandSize]byte
 }
 
-// params are what fill writes into the kernel's structure.
+// params are the parameters that fill writes to the kernel's structure.
 type params struct {
 	name, value string
 	cookie, obj uint64
 	simple      bool
-	wantOut     bool // tell the kernel of out
+	wantOut     bool // pass out to the kernel
 }
 
 const (
 	outSize = 64 << 10
-	// keepOut bounds what a pooled command may hold on to.
+	// keepOut bounds the buffers of a pooled command.
 	keepOut = 1 << 20
 )
 
@@ -103,7 +103,7 @@ var commands = sync.Pool{New: func() any {
 	return &command{out: make([]byte, outSize)}
 }}
 
-// newCommand answers an empty command about name. Give it back with free.
+// newCommand returns an empty command for name. The caller must free it.
 func newCommand(name string) *command {
 	c := commands.Get().(*command)
 	c.params, c.in = params{name: name}, c.in[:0]
@@ -116,15 +116,15 @@ func (c *command) free() {
 	}
 }
 
-// setIn encodes the list that goes in.
+// setIn encodes the input list.
 func (c *command) setIn(l nvlist.List) (err error) {
 	c.in, err = nvlist.Append(c.in[:0], l)
 	return err
 }
 
-// fill writes the kernel's structure anew: the last call changed it. A string
-// that the kernel would cut is refused, because what it cut could be the name
-// of something else.
+// fill writes the kernel's structure, which the previous call changed. It refuses a
+// string that the kernel would truncate, because the result could be the name of
+// another dataset.
 func (c *command) fill() error {
 	clear(c.raw[:])
 	for _, s := range []struct {
@@ -158,7 +158,7 @@ func (c *command) fill() error {
 func (c *command) put(at int, v uint64) { binary.LittleEndian.PutUint64(c.raw[at:], v) }
 func (c *command) get(at int) uint64    { return binary.LittleEndian.Uint64(c.raw[at:]) }
 
-// text answers the string at an offset of what the kernel answered.
+// text returns the string at an offset of the kernel's structure.
 func (c *command) text(at, size int) string {
 	b := c.raw[at : at+size]
 	if end := bytes.IndexByte(b, 0); end >= 0 {
@@ -167,8 +167,7 @@ func (c *command) text(at, size int) string {
 	return string(b)
 }
 
-// tooSmall tells whether the kernel had a list to answer and no room for it,
-// and makes room.
+// tooSmall reports whether the kernel's list did not fit, and enlarges the buffer.
 func (c *command) tooSmall() bool {
 	needed := c.get(atDstSize)
 	if !c.wantOut || c.raw[atFilled] == 0 || needed <= uint64(len(c.out)) || needed > 1<<31 {
@@ -178,9 +177,9 @@ func (c *command) tooSmall() bool {
 	return true
 }
 
-// answer is the list that the kernel wrote, still encoded. It is valid until
-// the command's next call.
-func (c *command) answer() ([]byte, bool) {
+// reply returns the encoded list that the kernel wrote, and whether there is one. It
+// is valid until the next call of the command.
+func (c *command) reply() ([]byte, bool) {
 	size := c.get(atDstSize)
 	if !c.wantOut || c.raw[atFilled] == 0 || size > uint64(len(c.out)) {
 		return nil, false

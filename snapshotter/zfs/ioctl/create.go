@@ -6,9 +6,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// Create creates a file system with user and native properties. It mounts
-// nothing. When a property fails, the kernel destroys the file system and Each
-// names the property.
+// Create creates a file system with user and native properties; see [Properties] for
+// the values. It does not mount it. The file system and its properties take two
+// transactions or more, so a crash can leave the file system without properties. If a
+// property fails, the file system is destroyed again and Each has the property.
 //
 //	EEXIST             the file system exists
 //	ENOENT             its parent does not exist
@@ -25,17 +26,17 @@ func (h *Handle) Create(ctx context.Context, name string, props map[string]strin
 	return h.changeList(ctx, "create", name, reqCreate, name, in)
 }
 
-// Clone makes the file system name as a clone of a snapshot, with user and
-// native properties. One transaction without properties, at least two with: a
-// crash between them leaves a clone without them. When a property fails, the
-// clone is destroyed again and Each names it.
+// Clone creates the file system name as a clone of a snapshot, with user and native
+// properties. It takes one transaction without properties and at least two with them,
+// so a crash can leave a clone without properties. If a property fails, the clone is
+// destroyed again and Each has the property.
 //
-//	EEXIST   name is there
-//	ENOENT   the snapshot or name's parent is not
-//	EXDEV    they are in different pools
-//	EINVAL   origin is no snapshot
+//	EEXIST   name exists
+//	ENOENT   the snapshot or the parent of name does not exist
+//	EXDEV    the pools differ
+//	EINVAL   origin is not a snapshot
 //
-// A quota of the parent, full or not, is no obstacle.
+// A full quota of the parent does not prevent a clone.
 func (h *Handle) Clone(ctx context.Context, origin, name string, props map[string]string) error {
 	list, err := Properties(props)
 	if err != nil {
@@ -48,7 +49,7 @@ func (h *Handle) Clone(ctx context.Context, origin, name string, props map[strin
 	return h.changeList(ctx, "clone", name, reqClone, name, in)
 }
 
-// changeList makes a call that takes a list and answers one of errnos.
+// changeList makes a call that takes a list and returns a list of errnos.
 func (h *Handle) changeList(ctx context.Context, op, dataset string, r request, name string, in nvlist.List) error {
 	c := newCommand(name)
 	defer c.free()

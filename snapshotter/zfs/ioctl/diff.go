@@ -12,20 +12,21 @@ import (
 // ObjectRange is a range of object numbers, First and Last included.
 type ObjectRange struct {
 	First, Last uint64
-	// Free tells that the objects are not there in the later snapshot; they
-	// may never have been. Else they are there and may have changed.
+	// Free is true if the objects do not exist in the later snapshot; they may
+	// never have existed. Otherwise they exist and may have changed.
 	Free bool
 }
 
-// Diff answers the objects that differ between two snapshots, in the order of
-// their numbers, which is as exact as the blocks that hold their metadata: an
-// object next to a changed one is listed too. Free ranges begin at 0 and reach
-// far beyond any object. The earlier snapshot is of the same file system or of an origin.
+// Diff returns the objects that differ between two snapshots, in the order of their
+// numbers. The result is as exact as the blocks of their metadata: an object next to a
+// changed one is included. Free ranges begin at 0 and end far after the last object.
+// The earlier snapshot is of the same file system or of an origin.
 //
-// It reads metadata only, and needs neither snapshot mounted. Ends with ctx.
+// Diff reads metadata only, and neither snapshot needs to be mounted. It ends with
+// ctx.
 //
-//	EXDEV    from is no ancestor of to, or not older
-//	EINVAL   one of them is no snapshot
+//	EXDEV    from is not an older ancestor of to
+//	EINVAL   one of them is not a snapshot
 func (h *Handle) Diff(ctx context.Context, from, to string) ([]ObjectRange, error) {
 	const op = "diff"
 	file, err := memoryFile("zfs-diff")
@@ -58,7 +59,7 @@ func empty(file *os.File) error {
 	return err
 }
 
-// objectRanges reads records as the kernel writes them: three numbers each.
+// objectRanges parses the kernel's records: three numbers each.
 func objectRanges(b []byte) ([]ObjectRange, error) {
 	const (
 		size        = 24
@@ -78,8 +79,8 @@ func objectRanges(b []byte) ([]ObjectRange, error) {
 		case inUse:
 		case free:
 			r.Free = true
-			// Where objects are not even addressable the kernel's
-			// arithmetic overflows, into a range that says nothing.
+			// Beyond the addressable objects the kernel's arithmetic
+			// overflows, which gives a range without meaning.
 			if r.First == 0 && r.Last == math.MaxUint64 {
 				continue
 			}

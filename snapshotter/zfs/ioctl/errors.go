@@ -11,15 +11,14 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// ErrUnsupported is what Open answers where there is no ZFS this package can
-// talk to: another operating system, byte order or release.
+// ErrUnsupported is returned by Open for an operating system, byte order or release of
+// ZFS that this package does not support.
 var ErrUnsupported = errors.New("unsupported ZFS")
 
-// ErrnoProgram is Linux' ECHRNG, with which the kernel says that a channel
-// program failed.
+// ErrnoProgram is Linux' ECHRNG, which the kernel returns if a channel program failed.
 const ErrnoProgram = syscall.Errno(44)
 
-// Numbers of its own that ZFS answers in place of an errno.
+// Error numbers that ZFS defines in addition to errnos.
 const (
 	ErrnoDiscardingCheckpoint = syscall.Errno(1025)
 	ErrnoNoCheckpoint         = syscall.Errno(1026)
@@ -48,16 +47,16 @@ var errnoTexts = map[syscall.Errno]string{
 // Error is a call that failed.
 type Error struct {
 	Op      string // "clone", "promote", …
-	Dataset string // what it was about, or ""
-	// Err is a syscall.Errno, an error of the context, an *nvlist.FormatError,
-	// or says why the call was not made.
+	Dataset string // or ""
+	// Err is a syscall.Errno, an error of the context, an *nvlist.FormatError, or
+	// the reason why the call was not made.
 	Err error
-	// Message is what a channel program or the kernel said, or "".
+	// Message is the message of a channel program or of the kernel, or "".
 	Message string
-	// Each holds, for calls about several snapshots or properties, the errno
-	// of each that failed, where the kernel told.
+	// Each has, for calls with several snapshots or properties, the errno of each
+	// one that failed, if the kernel returned it.
 	Each map[string]syscall.Errno
-	// More counts further failures that the kernel had no room to tell.
+	// More is the number of further errors that did not fit.
 	More int
 }
 
@@ -92,11 +91,11 @@ func errText(err error) string {
 	return err.Error()
 }
 
-// moreErrors is the name under which the kernel counts what it left out of an
-// answer to make it fit.
+// moreErrors is the name under which the kernel counts the errors that it omitted to
+// make a list fit.
 const moreErrors = "N_MORE_ERRORS"
 
-// fail wraps what a call answered; nil stays nil.
+// fail wraps the error of a call; nil stays nil.
 func fail(op, dataset string, err error) error {
 	if err == nil {
 		return nil
@@ -104,17 +103,17 @@ func fail(op, dataset string, err error) error {
 	return &Error{Op: op, Dataset: dataset, Err: err}
 }
 
-// failEach is fail for calls that answer a list from names to errnos.
+// failEach is fail for calls that return a list from names to errnos.
 func failEach(op, dataset string, err error, c *command) error {
 	if err == nil {
 		return nil
 	}
 	e := &Error{Op: op, Dataset: dataset, Err: err}
-	answer, ok := c.answer()
+	reply, ok := c.reply()
 	if !ok {
 		return e
 	}
-	for r := nvlist.NewReader(answer); r.Next(); {
+	for r := nvlist.NewReader(reply); r.Next(); {
 		errno, ok := r.Int32()
 		switch {
 		case !ok:

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// Whatever the records of changed objects are, there is an answer, no longer than
-// they are, or an error.
+// FuzzObjectRanges asserts that any records give an error or a list that is not longer
+// than they are.
 func FuzzObjectRanges(f *testing.F) {
 	for _, numbers := range [][]uint64{{2, 3, 7, 4, 0, math.MaxUint64}, {1, 0, 0}, {3, 0, 1}, {2, 3}} {
 		var b []byte

@@ -9,17 +9,16 @@ import (
 	"syscall"
 )
 
-// Options change what Open does. The zero value is the normal way.
+// Options are options of Open.
 type Options struct {
-	// Device is the device to open, "/dev/zfs" where empty.
+	// Device is the device to open; the default is "/dev/zfs".
 	Device string
-	// SelfTest is run before Open answers; when it fails, so does Open. See
-	// Handle.SelfTest for one.
+	// SelfTest is run by Open, which fails if it fails. See Handle.SelfTest for one.
 	SelfTest func(context.Context, *Handle) error
 }
 
-// Handle is an open /dev/zfs. Any number of goroutines may use it; Close lets
-// calls that have begun finish.
+// Handle is an open /dev/zfs. Any number of goroutines may use it; calls that have
+// begun finish after Close.
 type Handle struct {
 	file    *os.File
 	conn    syscall.RawConn
@@ -31,8 +30,8 @@ const (
 	versionPath = "/sys/module/zfs/version"
 )
 
-// Open opens the kernel module's device. It fails with ErrUnsupported where
-// there is no ZFS, or a release that nobody has tried this with.
+// Open opens the device of the kernel module. It fails with ErrUnsupported if ZFS is
+// missing or of an unsupported release.
 func Open(ctx context.Context, o Options) (*Handle, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fail("open", "", err)
@@ -73,23 +72,23 @@ func Open(ctx context.Context, o Options) (*Handle, error) {
 // Close closes the device. Later calls fail with EBADF.
 func (h *Handle) Close() error { return h.file.Close() }
 
-// Version answers the module's release.
+// Version returns the release of the module.
 func (h *Handle) Version() Version { return h.version }
 
 // Version is a release of OpenZFS.
 type Version struct {
 	Major, Minor, Patch int
-	Text                string // as the module says it: "2.4.4-1~bpo13+1"
+	Text                string // as in "2.4.4-1~bpo13+1"
 }
 
 func (v Version) String() string { return v.Text }
 
-// AtLeast tells whether the release is major.minor or later.
+// AtLeast reports whether the release is major.minor or later.
 func (v Version) AtLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && v.Minor >= minor
 }
 
-// known tells whether the release's layout was compared.
+// known reports whether the layout of the release was compared.
 func (v Version) known() bool { return v.Major == 2 && 1 <= v.Minor && v.Minor <= 4 && v.Patch != 99 }
 
 func readVersion(path string) (Version, error) {

@@ -10,19 +10,19 @@ import (
 	"syscall"
 )
 
-// listers bounds how many calls a listing makes at once. The kernel only reads
-// for them, and does not make one wait for another.
+// listers bounds the concurrent calls of a listing. The kernel only reads for them,
+// and they do not wait for each other.
 func listers() int { return min(2*runtime.GOMAXPROCS(0), 16) }
 
-// ListFilesystems answers root and the file systems below it, in no order but
-// parents before their children. One that comes, goes or is renamed meanwhile may
-// be there or not; the others are there once. Volumes are left out, and what a
-// receive has not finished.
+// ListFilesystems returns root and the file systems below it, parents before their
+// children and otherwise in no order. A file system that is created, destroyed or
+// renamed meanwhile may be missing; every other one is listed once. Volumes and
+// incomplete receives are omitted.
 //
-// It takes one call for each file system, in which the kernel opens it, and one
-// more for each that it looks below: root, what lies directly below that, and of
-// all others those that have bytes below them. So a clone that nobody has written
-// to is not found three levels down or deeper.
+// A listing takes one call for each file system, in which the kernel opens it, and one
+// more for each file system whose children are listed: root, the children of root, and
+// of all others those with bytes below them. A clone that was never written to is
+// therefore not found three or more levels down.
 func (h *Handle) ListFilesystems(ctx context.Context, root string) ([]Dataset, error) {
 	first, err := h.Stat(ctx, root)
 	if err != nil {
@@ -44,8 +44,8 @@ func (h *Handle) ListFilesystems(ctx context.Context, root string) ([]Dataset, e
 	return list, nil
 }
 
-// listBelow answers the file systems directly below any of the parents, several of
-// which are looked at at once.
+// listBelow returns the children of the parents. It lists several parents
+// concurrently.
 func (h *Handle) listBelow(ctx context.Context, parents []string) ([]Dataset, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -76,15 +76,15 @@ func (h *Handle) listBelow(ctx context.Context, parents []string) ([]Dataset, er
 	return list, context.Cause(ctx)
 }
 
-// children answers the file systems directly below parent. A parent that is gone
-// has none.
+// children returns the file systems directly below parent. A parent that does not
+// exist has none.
 func (h *Handle) children(ctx context.Context, parent string) (list []Dataset, err error) {
 	c := newCommand(parent)
 	defer c.free()
 	c.wantOut = true
 	for {
-		// The kernel answers a child in place of the parent's name and moves
-		// the cookie on; read begins again with what is in params.
+		// The kernel writes the child over the parent's name and advances the
+		// cookie; read fills the structure from params again.
 		err := h.read(ctx, reqDatasetListNext, c)
 		if errors.Is(err, syscall.ESRCH) {
 			return list, nil
@@ -92,7 +92,7 @@ func (h *Handle) children(ctx context.Context, parent string) (list []Dataset, e
 		if err != nil {
 			return list, err
 		}
-		// $ marks what is the pool's own, % what a receive works on.
+		// $ marks internal datasets, % those of a receive in progress.
 		if name := c.text(atName, nameSize); !strings.ContainsAny(name, "$%") && !c.stats().Volume {
 			d, err := c.dataset()
 			if err != nil {

@@ -9,22 +9,21 @@ import (
 
 // Object is a file, directory or the like.
 type Object struct {
-	// Generation is the transaction group that made it. Numbers are used
-	// again; number and generation together are not.
+	// Generation is the transaction group that created it. Numbers are reused;
+	// number and generation together are unique.
 	Generation uint64
 	Mode       uint64    // type and permissions, as in stat(2)
 	Links      uint64    // how many names it has
 	Changed    time.Time // ctime
-	// Path is one of its names from the file system's root on, beginning
-	// with a slash; which one is not known where it has several, and after
-	// one was removed it can be a name that is gone. "" where the lookup
-	// failed, see PathErr.
+	// Path is one of its names, as an absolute path in the file system. If it
+	// has several names, any of them can be returned, and even one that was
+	// removed. Path is "" if the lookup failed; see PathErr.
 	Path    string
 	PathErr error
 }
 
-// NextObject answers the first object in use with a greater number than after,
-// or false where there is none. Objects of the file system's own count too.
+// NextObject returns the first object in use with a number greater than after, and
+// whether there is one. Internal objects of the file system are included.
 func (h *Handle) NextObject(ctx context.Context, dataset string, after uint64) (object uint64, found bool, err error) {
 	c := newCommand(dataset)
 	defer c.free()
@@ -33,19 +32,19 @@ func (h *Handle) NextObject(ctx context.Context, dataset string, after uint64) (
 	if err != nil && !errors.Is(err, syscall.ESRCH) {
 		return 0, false, fail("next object", dataset, err)
 	}
-	// Far beyond the last object the kernel's arithmetic overflows.
+	// Far after the last object the kernel's arithmetic overflows.
 	if object = c.get(atObj); err != nil || object <= after {
 		return 0, false, nil
 	}
 	return object, true, nil
 }
 
-// Object answers what an object of a file system or snapshot is. Finding the
-// path reads the whole directory: the cost grows with its size. Mounting the
-// snapshot first makes it several times cheaper.
+// Object returns the state of an object of a file system or snapshot. The kernel
+// searches the whole directory for the path, so the cost grows with its size. It is
+// several times lower if the snapshot is mounted.
 //
-//	ENOENT       no such object
-//	EOPNOTSUPP   the object is the file system's own
+//	ENOENT       the object does not exist
+//	EOPNOTSUPP   the object is internal to the file system
 func (h *Handle) Object(ctx context.Context, dataset string, object uint64) (Object, error) {
 	c := newCommand(dataset)
 	defer c.free()

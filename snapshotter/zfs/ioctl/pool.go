@@ -12,27 +12,26 @@ type Pool struct {
 	Name string
 	GUID uint64
 	// Health is ONLINE, DEGRADED, FAULTED, OFFLINE, REMOVED, UNAVAIL or
-	// SUSPENDED, as zpool says it.
+	// SUSPENDED, as in zpool.
 	Health string
-	// Suspended tells that I/O has stopped: changes, and reads that miss the
-	// cache, wait until an administrator clears the pool. The fields below
-	// are then what was last known, or 0.
+	// Suspended is true if I/O has stopped: changes, and reads that miss the
+	// cache, wait until an administrator clears the pool. The fields below then
+	// have their last known values, or 0.
 	Suspended bool
 	ReadOnly  bool
 	Size      uint64 // bytes of all vdevs, parity included
-	Allocated uint64 // bytes in use of these
-	Free      uint64 // bytes not in use, the reserve included that datasets cannot use
-	Freeing   uint64 // bytes of destroyed datasets that will come back
-	Leaked    uint64 // bytes that cannot come back, after damage
-	// Checkpoint tells that there is a checkpoint, or that one is being
-	// discarded. While there is, what is freed does not come back, and
-	// Freeing says 0.
+	Allocated uint64 // bytes of Size in use
+	Free      uint64 // bytes not in use, including the reserve that datasets cannot use
+	Freeing   uint64 // bytes of destroyed datasets that are being freed
+	Leaked    uint64 // bytes that cannot be freed because of damage
+	// Checkpoint is true if the pool has a checkpoint or is discarding one.
+	// Meanwhile nothing is freed, and Freeing is 0.
 	Checkpoint      bool
-	CheckpointBytes uint64 // bytes freed since that the checkpoint keeps
+	CheckpointBytes uint64 // bytes freed since, which the checkpoint keeps
 }
 
-// Pool answers the state of a pool. It opens no dataset. ENOENT where there is
-// no such pool.
+// Pool returns the state of a pool. It opens no dataset. It fails with ENOENT if the
+// pool does not exist.
 func (h *Handle) Pool(ctx context.Context, name string) (Pool, error) {
 	const op = "pool"
 	c := newCommand(name)
@@ -45,8 +44,8 @@ func (h *Handle) Pool(ctx context.Context, name string) (Pool, error) {
 	if err := p.takeConfig(c); err != nil {
 		return Pool{}, fail(op, name, err)
 	}
-	// A suspended pool's properties can lie behind a lock that a stopped
-	// transaction group holds.
+	// In a suspended pool, the lock of the properties can be held by a stopped
+	// transaction group.
 	if p.Suspended {
 		return p, nil
 	}
@@ -59,11 +58,11 @@ func (h *Handle) Pool(ctx context.Context, name string) (Pool, error) {
 
 // takeConfig reads the pool's configuration and the root vdev's statistics.
 func (p *Pool) takeConfig(c *command) error {
-	answer, ok := c.answer()
+	reply, ok := c.reply()
 	if !ok {
 		return syscall.EIO
 	}
-	r := nvlist.NewReader(answer)
+	r := nvlist.NewReader(reply)
 	for r.Next() {
 		switch string(r.Name()) {
 		case "pool_guid":
@@ -123,8 +122,8 @@ func healthName(state uint64) string {
 }
 
 func (p *Pool) takeProperties(c *command) error {
-	answer, _ := c.answer()
-	r := nvlist.NewReader(answer)
+	reply, _ := c.reply()
+	r := nvlist.NewReader(reply)
 	for r.Next() {
 		switch string(r.Name()) {
 		case "size":
@@ -144,8 +143,8 @@ func (p *Pool) takeProperties(c *command) error {
 	return r.Err()
 }
 
-// Sync waits until what was changed before is on disk: the open transaction
-// group is written. With force even when nothing changed.
+// Sync waits until earlier changes are on disk, that is, until the open transaction
+// group is written. With force it writes one even if nothing has changed.
 func (h *Handle) Sync(ctx context.Context, pool string, force bool) error {
 	c := newCommand(pool)
 	defer c.free()
@@ -155,15 +154,12 @@ func (h *Handle) Sync(ctx context.Context, pool string, force bool) error {
 	return fail("sync", pool, h.change(ctx, reqPoolSync, c))
 }
 
-// activityFree is the freeing of what was destroyed.
-const (
-	activityFree = 1
-)
+// activityFree is the activity of freeing destroyed datasets.
+const activityFree = 1
 
-// WaitFree waits until no destroyed dataset is being freed any more, clones'
-// livelists included, and tells whether it waited at all. What was freed can
-// be allocated again two transaction groups later: sync the pool after it.
-// Ends with ctx.
+// WaitFree waits until no destroyed dataset is being freed, including the livelists of
+// clones, and reports whether it waited at all. A freed block can be allocated again
+// two transaction groups later: sync the pool afterwards. WaitFree ends with ctx.
 func (h *Handle) WaitFree(ctx context.Context, pool string) (waited bool, err error) {
 	return h.waitActivity(ctx, pool, activityFree)
 }
@@ -178,8 +174,8 @@ func (h *Handle) waitActivity(ctx context.Context, pool string, activity int32) 
 	if err := h.wait(ctx, reqWait, c, nil); err != nil {
 		return false, fail("wait", pool, err)
 	}
-	answer, _ := c.answer()
-	for r := nvlist.NewReader(answer); r.Next(); {
+	reply, _ := c.reply()
+	for r := nvlist.NewReader(reply); r.Next(); {
 		if string(r.Name()) == "wait_waited" {
 			waited, _ = r.Bool()
 		}

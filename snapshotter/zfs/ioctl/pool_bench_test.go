@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// benchVariable opts in to TestPoolTimes, which takes minutes.
+// benchVariable enables TestPoolTimes, which takes minutes.
 const benchVariable = "ZFSTPL_BENCH"
 
 func median(t *testing.T, n int, f func(i int)) time.Duration {
@@ -27,8 +27,8 @@ func median(t *testing.T, n int, f func(i int)) time.Duration {
 	return d[n/2]
 }
 
-// TestPoolTimes prints what a prepare (clone and record) costs by each way, at
-// 10 and 1000 clones of one snapshot, and what listings cost.
+// TestPoolTimes prints the cost of a clone with a record in several ways, and of
+// listings, at 10 and 1000 clones of one snapshot.
 func TestPoolTimes(t *testing.T) {
 	if os.Getenv(benchVariable) == "" {
 		t.Skip("set " + benchVariable + " to measure")
@@ -36,28 +36,28 @@ func TestPoolTimes(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	snap := template(t, h, base+"/t")
-	made := 0
+	created := 0
 	name := func() string {
-		made++
-		return fmt.Sprintf("%s/c%d", base, made)
+		created++
+		return fmt.Sprintf("%s/c%d", base, created)
 	}
 	const prepare = `local a = (...)["argv"]
 		local e = zfs.check.clone(a[1], a[2]); if e == 0 then e = zfs.sync.clone(a[1], a[2]) end
 		if e == 0 then e = zfs.sync.set_prop(a[2], "org.zfstpl:record", a[3]) end
 		return { errno = e }`
 	record := strings.Repeat("r", 200)
-	// trim destroys the youngest clones until n are left.
+	// trim destroys the newest clones until n are left.
 	trim := func(n int) {
 		var names []string
-		for ; made > n; made-- {
-			names = append(names, fmt.Sprintf("%s/c%d", base, made))
+		for ; created > n; created-- {
+			names = append(names, fmt.Sprintf("%s/c%d", base, created))
 		}
 		_, err := h.Run(ctx, sharedPool, Program{Source: `for i, name in ipairs((...)["argv"]) do zfs.sync.destroy(name) end`, Args: names})
 		must(t, err)
 	}
 	programs := h.Version().AtLeast(2, 4)
 	for _, clones := range []int{10, 1000} {
-		for made < clones {
+		for created < clones {
 			must(t, h.Clone(ctx, snap, name(), nil))
 		}
 		times := func(n int, what string, f func(int)) {
@@ -119,8 +119,8 @@ func TestPoolTimes(t *testing.T) {
 			must(t, err)
 		})
 		times(5, "native destroy", func(int) {
-			must(t, h.Destroy(ctx, fmt.Sprintf("%s/c%d", base, made)))
-			made--
+			must(t, h.Destroy(ctx, fmt.Sprintf("%s/c%d", base, created)))
+			created--
 		})
 	}
 }

@@ -71,8 +71,8 @@ func (h *Handle) Pools(ctx context.Context) ([]string, error) {
 	if err := h.read(ctx, reqPoolConfigs, c); err != nil {
 		return nil, fail("list pools", "", err)
 	}
-	answer, _ := c.answer()
-	r := nvlist.NewReader(answer)
+	reply, _ := c.reply()
+	r := nvlist.NewReader(reply)
 	var names []string
 	for r.Next() {
 		names = append(names, string(r.Name()))

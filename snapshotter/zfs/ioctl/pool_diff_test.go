@@ -17,7 +17,7 @@ func inode(t *testing.T, path string) uint64 {
 	return st.Ino
 }
 
-// in tells whether an object is in one of the ranges.
+// in reports whether an object is in one of the ranges.
 func in(list []ObjectRange, object uint64, free bool) bool {
 	for _, r := range list {
 		if r.Free == free && r.First <= object && object <= r.Last {
@@ -27,7 +27,7 @@ func in(list []ObjectRange, object uint64, free bool) bool {
 	return false
 }
 
-func TestPoolDiff(t *testing.T) {
+func TestPoolDiffReturnsChangedObjects(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	must(t, h.Create(ctx, base+"/a", nil))
@@ -37,17 +37,17 @@ func TestPoolDiff(t *testing.T) {
 		must(t, os.WriteFile(dir+"/"+name, []byte(name), 0o640))
 	}
 	odd := "d/ä b\n\t\\x"
-	for _, name := range []string{"keep", "change", "gone", odd} {
+	for _, name := range []string{"keep", "change", "removed", odd} {
 		write(name)
 	}
 	must(t, h.Snapshots(ctx, []string{base + "/a@1"}, nil))
 	must(t, h.Clone(ctx, base+"/a@1", base+"/c", nil))
 	must(t, syscall.Unmount(dir, 0))
 	must(t, syscall.Mount(base+"/c", dir, "zfs", 0, ""))
-	gone := inode(t, dir+"/gone")
+	removed := inode(t, dir+"/removed")
 	write("change")
 	write("new")
-	must(t, os.Remove(dir+"/gone"))
+	must(t, os.Remove(dir+"/removed"))
 	must(t, h.Snapshots(ctx, []string{base + "/c@2"}, nil))
 
 	list, err := h.Diff(ctx, base+"/a@1", base+"/c@2") // through the origin
@@ -57,8 +57,8 @@ func TestPoolDiff(t *testing.T) {
 			t.Errorf("%q is not in %v", name, list)
 		}
 	}
-	if !in(list, gone, true) {
-		t.Errorf("what is gone is not in %v", list)
+	if !in(list, removed, true) {
+		t.Errorf("the removed object is not in %v", list)
 	}
 	last := uint64(0)
 	for i, r := range list {
@@ -68,7 +68,7 @@ func TestPoolDiff(t *testing.T) {
 		last = r.Last
 	}
 	if list, err := h.Diff(ctx, base+"/a@1", base+"/c@2"); err != nil || len(list) == 0 {
-		t.Errorf("again: got %v, %v", list, err)
+		t.Errorf("second call: got %v, %v", list, err)
 	}
 
 	_, err = h.Diff(ctx, base+"/c@2", base+"/a@1")
@@ -89,12 +89,12 @@ func TestPoolDiff(t *testing.T) {
 	must(t, err)
 	stat := info.Sys().(*syscall.Stat_t)
 	if o.Changed.Unix() != stat.Ctim.Sec || int64(o.Changed.Nanosecond()) != stat.Ctim.Nsec {
-		t.Errorf("ctime is %v, lstat says %v", o.Changed, stat.Ctim)
+		t.Errorf("ctime is %v, lstat returns %v", o.Changed, stat.Ctim)
 	}
 	if o, err := h.Object(ctx, base+"/c", inode(t, dir)); err != nil || o.Path != "/" || o.Mode&syscall.S_IFMT != syscall.S_IFDIR {
 		t.Errorf("root is %+v, %v", o, err)
 	}
-	_, err = h.Object(ctx, base+"/c@2", gone)
+	_, err = h.Object(ctx, base+"/c@2", removed)
 	want(t, err, syscall.ENOENT)
 	_, err = h.Object(ctx, base+"/c@2", 1) // the master node
 	want(t, err, syscall.EOPNOTSUPP)
@@ -121,16 +121,15 @@ func TestPoolDiff(t *testing.T) {
 	}
 	for _, beyond := range []uint64{1 << 40, 1 << 54, 1 << 56, 1 << 60, 1<<64 - 2, 1<<64 - 1} {
 		if object, found, err := h.NextObject(ctx, base+"/c@2", beyond); found || err != nil {
-			t.Errorf("beyond the last, %d: %v, %v, %v", beyond, object, found, err)
+			t.Errorf("after the last object, %d: %v, %v, %v", beyond, object, found, err)
 		}
 	}
 	_, _, err = h.NextObject(ctx, base+"/none", 0)
 	want(t, err, syscall.ENOENT)
 }
 
-// A file that was unlinked while open is still an object, with stats and
-// without a path.
-func TestPoolObjectUnlinked(t *testing.T) {
+// A file that was unlinked while it is open is still an object, without a path.
+func TestPoolUnlinkedObjectHasNoPath(t *testing.T) {
 	h, base := open(t)
 	must(t, h.Create(t.Context(), base+"/a", nil))
 	dir := mount(t, base+"/a")

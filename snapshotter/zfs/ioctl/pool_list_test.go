@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// The listing says what the zfs command says, of trees of every kind.
-func TestPoolList(t *testing.T) {
+// A listing agrees with the zfs command, for many kinds of trees.
+func TestPoolListAgreesWithTheCommand(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	snap := template(t, h, base+"/t")
@@ -28,10 +28,10 @@ func TestPoolList(t *testing.T) {
 	for i := range 30 {
 		must(t, h.Clone(ctx, snap, fmt.Sprintf("%s/m/c%d", base, i), map[string]string{"org.zfstpl:r": strings.Repeat("r", 100*i)}))
 	}
-	// Some properties that are received, one of them set here on top.
+	// Received properties, one of which is also set locally.
 	run(t, "sh", "-c", "zfs snapshot "+base+"/m@send && zfs send -p "+base+"/m@send | zfs receive -u "+base+"/received")
 	must(t, h.Create(ctx, base+"/received/child", nil))
-	must(t, h.SetProperties(ctx, base+"/received", map[string]string{"org.zfstpl:c": "here"}))
+	must(t, h.SetProperties(ctx, base+"/received", map[string]string{"org.zfstpl:c": "local"}))
 	run(t, "zfs", "create", "-s", "-V", "8M", base+"/vol")
 	must(t, h.Sync(ctx, sharedPool, false))
 
@@ -39,11 +39,11 @@ func TestPoolList(t *testing.T) {
 	must(t, err)
 	found := map[string]Dataset{}
 	for _, d := range got {
-		if _, twice := found[d.Name]; twice {
-			t.Errorf("%s is there twice", d.Name)
+		if _, listed := found[d.Name]; listed {
+			t.Errorf("%s is listed twice", d.Name)
 		}
 		if parent := filepath.Dir(d.Name); d.Name != base && found[parent].Name == "" {
-			t.Errorf("%s comes before its parent", d.Name)
+			t.Errorf("%s is listed before its parent", d.Name)
 		}
 		found[d.Name] = d
 	}
@@ -63,14 +63,14 @@ func TestPoolList(t *testing.T) {
 	if p := found[base+"/received"].User["org.zfstpl:a"]; p != (Property{"1", Received}) {
 		t.Errorf("received property is %+v", p)
 	}
-	if p := found[base+"/received"].User["org.zfstpl:c"]; p != (Property{"here", Local}) {
+	if p := found[base+"/received"].User["org.zfstpl:c"]; p != (Property{"local", Local}) {
 		t.Errorf("local property is %+v", p)
 	}
 	if p := found[base+"/received/child"].User; p != nil {
 		t.Errorf("inherited properties are %+v", p)
 	}
 
-	// Stat of one says the same, and so does what FastStat says of it.
+	// Stat and FastStat return the same.
 	for name, d := range found {
 		one, err := h.Stat(ctx, name)
 		must(t, err)
@@ -121,18 +121,17 @@ func compare(t *testing.T, d Dataset, property, source, value string) {
 		p, ok := d.User[property]
 		words := map[Source]string{Local: "local", Received: "received"}
 		if own := source == "local" || source == "received"; own != ok || ok && (p.Value != value || words[p.Source] != source) {
-			t.Errorf("%s: %s is %+v, the command says %q, %s", d.Name, property, p, value, source)
+			t.Errorf("%s: %s is %+v, the command prints %q, %s", d.Name, property, p, value, source)
 		}
 		return
 	}
 	if got != value {
-		t.Errorf("%s: %s is %s, the command says %s", d.Name, property, got, value)
+		t.Errorf("%s: %s is %s, the command prints %s", d.Name, property, got, value)
 	}
 }
 
-// An answer that does not fit at first is asked for again, and nothing is
-// lost or doubled by that.
-func TestPoolListGrows(t *testing.T) {
+// A call whose list does not fit is repeated, and nothing is lost or duplicated.
+func TestPoolListEnlargesItsBuffer(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	long := map[string]string{}
@@ -156,7 +155,7 @@ func TestPoolListGrows(t *testing.T) {
 	}
 }
 
-func TestPoolPool(t *testing.T) {
+func TestPoolStateAgreesWithTheCommand(t *testing.T) {
 	h, pool := openOn(t, 256<<20)
 	ctx := t.Context()
 	names, err := h.Pools(ctx)
@@ -168,7 +167,7 @@ func TestPoolPool(t *testing.T) {
 	check := func(p Pool) {
 		t.Helper()
 		var got, want string
-		for range 10 { // a transaction group may come between
+		for range 10 { // a transaction group may be written in between
 			want = run(t, "zpool", "get", "-Hpo", "value", "size,allocated,free,freeing,leaked,guid,health,readonly", pool)
 			readonly := "off"
 			if p.ReadOnly {
@@ -182,7 +181,7 @@ func TestPoolPool(t *testing.T) {
 			p, err = h.Pool(ctx, pool)
 			must(t, err)
 		}
-		t.Errorf("pool is %q, the command says %q", got, want)
+		t.Errorf("pool is %q, the command prints %q", got, want)
 	}
 	p, err := h.Pool(ctx, pool)
 	must(t, err)
@@ -207,13 +206,13 @@ func TestPoolPool(t *testing.T) {
 	p, err = h.Pool(ctx, pool)
 	must(t, err)
 	if p.CheckpointBytes < 16<<20 || p.Freeing != 0 {
-		t.Errorf("the checkpoint keeps nothing: %+v", p)
+		t.Errorf("the checkpoint keeps no bytes: %+v", p)
 	}
 	run(t, "zpool", "checkpoint", "-d", "-w", pool)
 	p, err = h.Pool(ctx, pool)
 	must(t, err)
 	if p.Checkpoint || p.CheckpointBytes != 0 {
-		t.Errorf("the checkpoint is still there: %+v", p)
+		t.Errorf("the checkpoint still exists: %+v", p)
 	}
 	check(p)
 	_, err = h.Pool(ctx, "zfstpltestnone")
@@ -223,6 +222,6 @@ func TestPoolPool(t *testing.T) {
 	want(t, h.Sync(ctx, "zfstpltestnone", false), syscall.ENOENT)
 }
 
-// The time a call may take that has nothing to wait for. Generous: tests run
-// in an emulated machine.
+// soon bounds a call that has nothing to wait for. It is generous, because the tests
+// run in an emulated machine.
 const soon = 20 * time.Second

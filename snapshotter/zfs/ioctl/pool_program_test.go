@@ -24,7 +24,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-func TestPoolProgramValues(t *testing.T) {
+func TestPoolProgramReturnsValues(t *testing.T) {
 	h, _ := open(t)
 	for script, want := range map[string]any{
 		`return`:                       nil,
@@ -54,7 +54,7 @@ func TestPoolProgramValues(t *testing.T) {
 	if got, err := h.Run(t.Context(), sharedPool, Program{Source: `return #(...)["argv"]`, ReadOnly: true}); err != nil || got != int64(0) {
 		t.Errorf("without arguments: got %v, %v", got, err)
 	}
-	// An answer much longer than a pooled buffer, and many arguments.
+	// A result much longer than a pooled buffer, and many arguments.
 	args := make([]string, 5000)
 	for i := range args {
 		args[i] = fmt.Sprintf("%s/%d", sharedPool, i)
@@ -74,9 +74,9 @@ func TestPoolProgramValues(t *testing.T) {
 	}
 }
 
-// The kernel decodes what this module encodes: of every type it answers the
-// value or, for types that a program cannot take, names type and pair.
-func TestPoolProgramLists(t *testing.T) {
+// The kernel decodes what this module encodes: it returns a value of each type or, for
+// a type that a program cannot take, an error with the type and the pair.
+func TestPoolProgramDecodesEveryType(t *testing.T) {
 	h, _ := open(t)
 	deep := nvlist.List{{Name: "end", Value: int64(1)}}
 	for range nvlist.MaxDepth - 3 {
@@ -140,14 +140,14 @@ func TestPoolProgramLists(t *testing.T) {
 	}
 }
 
-func TestPoolProgramErrors(t *testing.T) {
+func TestPoolProgramReturnsErrnos(t *testing.T) {
 	h, base := open(t)
 	for _, p := range []struct {
 		errno   syscall.Errno
 		message string
 		program Program
 	}{
-		{syscall.EINVAL, "syntax error", Program{Source: `this is no Lua`}},
+		{syscall.EINVAL, "syntax error", Program{Source: `this is not Lua`}},
 		{ErrnoProgram, "oh no", Program{Source: `error("oh no")`}},
 		{ErrnoProgram, "", Program{Source: `error({code = 5})`}},
 		{ErrnoProgram, "Multiple return", Program{Source: `return 1, 2`}},
@@ -177,9 +177,9 @@ func TestPoolProgramErrors(t *testing.T) {
 	}
 }
 
-// A table that says one long string many times is longer than the memory that
-// the script had for it.
-func TestPoolProgramAnswerTooLong(t *testing.T) {
+// A table that repeats one long string is longer than the memory that the script
+// needed for it.
+func TestPoolProgramWithALongResultIsENOMEM(t *testing.T) {
 	h, base := open(t)
 	_, err := h.Run(t.Context(), sharedPool, Program{
 		Source: `zfs.sync.snapshot("` + base + `@x")
@@ -194,14 +194,14 @@ func TestPoolProgramAnswerTooLong(t *testing.T) {
 	}
 }
 
-func TestPoolProgramChanges(t *testing.T) {
+func TestPoolProgramChangesThePool(t *testing.T) {
 	h, base := open(t)
 	must(t, h.Create(t.Context(), base+"/a", nil))
 	got, err := h.Run(t.Context(), sharedPool, Program{
 		Source: `
 			local a = (...)["argv"][1]
 			local errs = { zfs.sync.snapshot(a .. "@1"), zfs.sync.set_prop(a, "org.zfstpl:r", "x") }
-			return { errs = errs, again = zfs.sync.snapshot(a .. "@1") }`,
+			return { errs = errs, second = zfs.sync.snapshot(a .. "@1") }`,
 		Args: []string{base + "/a"},
 	})
 	must(t, err)
@@ -209,7 +209,7 @@ func TestPoolProgramChanges(t *testing.T) {
 	if errs, _ := nvlist.Get[nvlist.List](got.(nvlist.List), "errs"); !reflect.DeepEqual(errs, want) {
 		t.Errorf("got %v", got)
 	}
-	if again, _ := nvlist.Get[int64](got.(nvlist.List), "again"); again != int64(syscall.EAGAIN) { // of the same transaction group
+	if second, _ := nvlist.Get[int64](got.(nvlist.List), "second"); second != int64(syscall.EAGAIN) { // in the same transaction group
 		t.Errorf("got %v", got)
 	}
 	d, err := h.Stat(t.Context(), base+"/a")
@@ -217,14 +217,14 @@ func TestPoolProgramChanges(t *testing.T) {
 	if d.User["org.zfstpl:r"].Value != "x" || !exists(t, h, base+"/a@1") {
 		t.Errorf("got %+v", d)
 	}
-	// The same with clone, where the release can.
+	// The same with clone, if the release supports it.
 	snap := template(t, h, base+"/t")
-	can, err := h.Run(t.Context(), sharedPool, Program{Source: `return zfs.sync.clone ~= nil`, ReadOnly: true})
+	supported, err := h.Run(t.Context(), sharedPool, Program{Source: `return zfs.sync.clone ~= nil`, ReadOnly: true})
 	must(t, err)
-	if can != h.Version().AtLeast(2, 4) {
-		t.Errorf("release %s: clone in programs: %v", h.Version(), can)
+	if supported != h.Version().AtLeast(2, 4) {
+		t.Errorf("release %s: clone in programs: %v", h.Version(), supported)
 	}
-	if can == true {
+	if supported == true {
 		got, err := h.Run(t.Context(), sharedPool, Program{
 			Source: `local a = (...)["argv"]; return zfs.sync.clone(a[1], a[2])`, Args: []string{snap, base + "/c"}})
 		if err != nil || got != int64(0) {
@@ -249,7 +249,7 @@ func snapshotBase(t *testing.T, h *Handle, base string) {
 	}
 }
 
-func taken(t *testing.T, h *Handle, base string) (n int) {
+func snapshotsTaken(t *testing.T, h *Handle, base string) (n int) {
 	t.Helper()
 	for i := 1; i <= 40; i++ {
 		if exists(t, h, fmt.Sprintf("%s/%d@x", base, i)) {
@@ -259,15 +259,15 @@ func taken(t *testing.T, h *Handle, base string) (n int) {
 	return n
 }
 
-// lockThread calls f on a thread that is this goroutine's alone.
+// lockThread calls f on a thread of its own.
 func lockThread(f func(thread int)) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	f(unix.Gettid())
 }
 
-// A storm of signals does not reach a program; without the shield it does.
-func TestPoolProgramSignals(t *testing.T) {
+// Signals do not interrupt a program, and would if they were not blocked.
+func TestPoolProgramIsNotInterruptedBySignals(t *testing.T) {
 	h, base := open(t)
 	snapshotBase(t, h, base)
 	received := make(chan os.Signal, 1)
@@ -276,7 +276,7 @@ func TestPoolProgramSignals(t *testing.T) {
 	storm, stop := context.WithCancel(t.Context())
 	defer stop()
 	var wg sync.WaitGroup
-	storm1 := func(thread func() int) {
+	sendSignals := func(thread func() int) {
 		wg.Go(func() {
 			for storm.Err() == nil {
 				_ = unix.Tgkill(os.Getpid(), thread(), unix.SIGURG)
@@ -295,14 +295,14 @@ func TestPoolProgramSignals(t *testing.T) {
 		result <- err
 	})
 	thread := <-threads
-	storm1(func() int { return thread })
-	if err := <-result; err != nil || taken(t, h, base) != 40 {
-		t.Errorf("got %v, %d of 40 steps", err, taken(t, h, base))
+	sendSignals(func() int { return thread })
+	if err := <-result; err != nil || snapshotsTaken(t, h, base) != 40 {
+		t.Errorf("got %v, %d of 40 steps", err, snapshotsTaken(t, h, base))
 	}
 	stop()
 	wg.Wait()
 
-	// The control: the same call on a thread that takes signals.
+	// The control: the same call without blocked signals.
 	for i := 1; i <= 40; i++ {
 		must(t, h.Destroy(t.Context(), fmt.Sprintf("%s/%d@x", base, i)))
 	}
@@ -324,19 +324,18 @@ func TestPoolProgramSignals(t *testing.T) {
 		result <- err
 	})
 	thread = <-threads
-	storm1(func() int { return thread })
+	sendSignals(func() int { return thread })
 	err := <-result
 	stop()
 	wg.Wait()
-	t.Logf("without the shield: %v, %d of 40 steps", err, taken(t, h, base))
+	t.Logf("without blocked signals: %v, %d of 40 steps", err, snapshotsTaken(t, h, base))
 	if !errors.Is(err, syscall.EINTR) {
-		t.Errorf("without the shield: got %v: the shield is not tested", err)
+		t.Errorf("without blocked signals: got %v: the test proves nothing", err)
 	}
 }
 
-// Changes of every kind keep their promise under the signals of a busy Go
-// program: collections and profiling.
-func TestPoolConcurrent(t *testing.T) {
+// Concurrent changes succeed under the signals of a busy Go program.
+func TestPoolCallsAreConcurrent(t *testing.T) {
 	h, base := open(t)
 	snap := template(t, h, base+"/t")
 	var wg sync.WaitGroup
@@ -370,8 +369,8 @@ func TestPoolConcurrent(t *testing.T) {
 	}
 }
 
-// childVariable makes this binary run a program in a pool, to be killed.
-// childProgram is which.
+// childVariable makes this binary run the program childProgram in a pool, to be
+// killed.
 const (
 	childVariable = "ZFSTPL_TEST_CHILD"
 	childProgram  = "ZFSTPL_TEST_CHILD_PROGRAM"
@@ -389,11 +388,11 @@ func runChild(base string) int {
 	return 0
 }
 
-// killed runs a program in a process that is killed while it waits for its
-// transaction group, and answers how many of 40 steps were done.
+// killed runs a program in a process that is killed while it waits for its transaction
+// group, and returns how many of 40 steps were done.
 func killed(t *testing.T, h *Handle, base, program string) int {
 	t.Helper()
-	// Another program keeps the transaction group busy before the child's.
+	// Another program keeps the transaction group busy.
 	busy := make(chan error, 1)
 	go func() {
 		_, err := h.Run(t.Context(), sharedPool, Program{Source: `for i = 1, 20000000 do end`, Instructions: MaxInstructions})
@@ -412,17 +411,17 @@ func killed(t *testing.T, h *Handle, base, program string) int {
 	_ = child.Wait()
 	must(t, <-busy)
 	must(t, h.Sync(t.Context(), sharedPool, true))
-	n := taken(t, h, base)
+	n := snapshotsTaken(t, h, base)
 	for i := 1; i <= 40; i++ {
 		must(t, h.DestroySnapshots(t.Context(), []string{fmt.Sprintf("%s/%d@x", base, i)}))
 	}
 	return n
 }
 
-// What SIGKILL leaves of a program: the steps of its first 100 instructions.
-// Should the long program one day leave all or nothing, the warning at Run can
-// go; should the short one leave some, it must become stronger.
-func TestPoolProgramKilled(t *testing.T) {
+// SIGKILL leaves the steps of a program's first 100 instructions. If the long program
+// leaves all or nothing one day, the warning at Run can be removed; if the short one
+// leaves some, the warning must become stronger.
+func TestPoolProgramKilledKeepsItsFirstSteps(t *testing.T) {
 	h, base := open(t)
 	snapshotBase(t, h, base)
 	const short = 12

@@ -35,13 +35,13 @@ func fill(t *testing.T, dir string) {
 	}
 }
 
-func TestPoolNoSpace(t *testing.T) {
+func TestPoolOutOfSpaceIsENOSPC(t *testing.T) {
 	h, pool := openOn(t, 80<<20)
 	ctx := t.Context()
 	snap := template(t, h, pool+"/t")
 	must(t, h.Create(ctx, pool+"/a", map[string]string{"mountpoint": "legacy", "compression": "off"}))
 	must(t, h.Clone(ctx, snap, pool+"/c", nil))
-	// What is left is reserved for somebody else: full at once, and exactly.
+	// The rest is reserved, so that the pool is full quickly and exactly.
 	d, err := h.Stat(ctx, pool)
 	must(t, err)
 	must(t, h.Create(ctx, pool+"/r", nil))
@@ -57,7 +57,7 @@ func TestPoolNoSpace(t *testing.T) {
 	if err != nil || got != int64(syscall.ENOSPC) {
 		t.Errorf("snapshot in a program: got %v, %v", got, err)
 	}
-	// What makes room, or no worse, works.
+	// Changes that free space or need none succeed.
 	must(t, h.SetProperties(ctx, pool+"/c", map[string]string{"org.zfstpl:r": "x"}))
 	must(t, h.Rename(ctx, pool+"/c", pool+"/d"))
 	must(t, h.Destroy(ctx, pool+"/d"))
@@ -68,7 +68,7 @@ func TestPoolNoSpace(t *testing.T) {
 	}
 	must(t, h.Snapshots(ctx, []string{pool + "/a@x"}, nil))
 
-	// A full quota is no obstacle to a snapshot, a clone or a file system.
+	// A full quota does not prevent a snapshot, a clone or a file system.
 	must(t, h.Create(ctx, pool+"/q", map[string]string{"quota": "2097152", "compression": "off", "mountpoint": "legacy"}))
 	dir = mount(t, pool+"/q")
 	fill(t, dir)
@@ -79,9 +79,9 @@ func TestPoolNoSpace(t *testing.T) {
 	want(t, h.SetProperties(ctx, pool+"/q", map[string]string{"quota": "1048576"}), syscall.ENOSPC)
 }
 
-// What a destroyed file system held comes back, and WaitFree says when. Its
-// end does not depend on the pool's: it ends with its context.
-func TestPoolWaitFree(t *testing.T) {
+// WaitFree waits until the space of a destroyed file system is free, or until its
+// context ends.
+func TestPoolWaitFreeEndsWithItsContext(t *testing.T) {
 	const parameter = "/sys/module/zfs/parameters/zfs_async_block_max_blocks"
 	h, pool := openOn(t, 512<<20)
 	ctx := t.Context()
@@ -130,8 +130,8 @@ func TestPoolWaitFree(t *testing.T) {
 	want(t, err, syscall.ENOENT)
 }
 
-// failWrites makes every write to a pool's disk fail, and every probe whether
-// the disk works, as zinject does, until the function it answers is called.
+// failWrites makes every write to a pool's disk fail, and every probe of the disk, as
+// zinject does, until the returned function is called.
 func failWrites(t *testing.T, h *Handle, pool string) (heal func()) {
 	t.Helper()
 	const (
@@ -168,9 +168,9 @@ func failWrites(t *testing.T, h *Handle, pool string) (heal func()) {
 	})
 }
 
-// A pool whose disk fails is suspended; its state can be asked for all the
-// same, and changes answer EAGAIN.
-func TestPoolSuspended(t *testing.T) {
+// A pool whose disk fails is suspended. Its state can still be read, and changes
+// return EAGAIN.
+func TestPoolSuspendedIsEAGAIN(t *testing.T) {
 	h, pool := openOn(t, 128<<20)
 	ctx := t.Context()
 	must(t, h.Create(ctx, pool+"/a", nil))

@@ -20,16 +20,16 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// The tests in pool_*_test.go want ZFS and root, and a directory for the files
-// that their pools are made of:
+// The tests in pool_*_test.go need ZFS, root, and a directory for the files of
+// their pools:
 //
 //	CGO_ENABLED=0 go test -c -o ioctl.test ./snapshotter/zfs/ioctl
 //	ZFSTPL_POOL_DIR=/var/tmp ./ioctl.test -test.v
 //
-// They make pools named zfstpltest<pid>…, destroy them, and touch no other.
+// They create pools named zfstpltest<pid>…, destroy them, and touch no others.
 const poolDirVariable = "ZFSTPL_POOL_DIR"
 
-// sharedPool is what most tests work in. "" where there is no ZFS.
+// sharedPool is the pool of most tests, or "" without ZFS.
 var sharedPool string
 
 func TestMain(m *testing.M) {
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		dir := os.Getenv(poolDirVariable)
 		if dir == "" {
-			fmt.Println("NOT TESTED: calls to the kernel. Set " + poolDirVariable + " on a machine with ZFS.")
+			fmt.Println("not tested: calls to the kernel; set " + poolDirVariable + " on a machine with ZFS")
 			return m.Run()
 		}
 		name, destroy, err := makePool(dir, 1<<30)
@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 
 var pools atomic.Int32
 
-// makePool makes a pool of that size on a file.
+// makePool creates a pool of that size on a file.
 func makePool(dir string, size int64) (name string, destroy func(), err error) {
 	name = fmt.Sprintf("zfstpltest%dx%d", os.Getpid(), pools.Add(1))
 	file := filepath.Join(dir, name)
@@ -66,19 +66,19 @@ func makePool(dir string, size int64) (name string, destroy func(), err error) {
 	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
 		return "", nil, err
 	}
-	if _, err := command1("zpool", "create", "-f", "-O", "canmount=off", "-O", "mountpoint=legacy", name, file); err != nil {
+	if _, err := output("zpool", "create", "-f", "-O", "canmount=off", "-O", "mountpoint=legacy", name, file); err != nil {
 		os.Remove(file)
 		return "", nil, err
 	}
 	return name, func() {
-		if out, err := command1("zpool", "destroy", "-f", name); err != nil {
+		if out, err := output("zpool", "destroy", "-f", name); err != nil {
 			fmt.Println(out, err)
 		}
 		os.Remove(file)
 	}, nil
 }
 
-func command1(name string, args ...string) (string, error) {
+func output(name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	var stderr bytes.Buffer
@@ -92,18 +92,18 @@ func command1(name string, args ...string) (string, error) {
 
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	out, err := command1(name, args...)
+	out, err := output(name, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
 }
 
-// open answers a handle and an empty file system for this test.
+// open returns a handle and an empty file system for this test.
 func open(t testing.TB) (*Handle, string) {
 	t.Helper()
 	if sharedPool == "" {
-		t.Skip("the kernel's own answers; needs ZFS: 'make test-long' runs it in the testbed, or set " + poolDirVariable + " on a machine that has it")
+		t.Skip("needs ZFS: 'make test-long' runs it in the testbed, or set " + poolDirVariable + " on a machine that has it")
 	}
 	h, err := Open(t.Context(), Options{})
 	if err != nil {
@@ -115,11 +115,11 @@ func open(t testing.TB) (*Handle, string) {
 	return h, base
 }
 
-// openOn is open in a pool of its own, of that size.
+// openOn is open with a pool of that size of its own.
 func openOn(t testing.TB, size int64) (*Handle, string) {
 	t.Helper()
 	if sharedPool == "" {
-		t.Skip("the kernel's own answers; needs ZFS: 'make test-long' runs it in the testbed, or set " + poolDirVariable + " on a machine that has it")
+		t.Skip("needs ZFS: 'make test-long' runs it in the testbed, or set " + poolDirVariable + " on a machine that has it")
 	}
 	pool, destroy, err := makePool(os.Getenv(poolDirVariable), size)
 	if err != nil {
@@ -134,7 +134,7 @@ func openOn(t testing.TB, size int64) (*Handle, string) {
 	return h, pool
 }
 
-// must ends the test if there is an error.
+// must ends the test on an error.
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -142,7 +142,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// want fails the test if the error is not that errno.
+// want fails the test if the error does not have that errno.
 func want(t testing.TB, err error, errno syscall.Errno) {
 	t.Helper()
 	var e *Error
@@ -151,7 +151,7 @@ func want(t testing.TB, err error, errno syscall.Errno) {
 	}
 }
 
-// template makes a file system with a snapshot and answers the snapshot.
+// template creates a file system with a snapshot and returns the snapshot.
 func template(t testing.TB, h *Handle, name string) string {
 	t.Helper()
 	must(t, h.Create(t.Context(), name, nil))
@@ -159,7 +159,7 @@ func template(t testing.TB, h *Handle, name string) string {
 	return name + "@s"
 }
 
-// mount mounts a file system or snapshot somewhere for the time of the test.
+// mount mounts a file system or snapshot for the duration of the test.
 func mount(t testing.TB, dataset string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -181,7 +181,7 @@ func exists(t testing.TB, h *Handle, name string) bool {
 	return err == nil
 }
 
-func TestPoolOpen(t *testing.T) {
+func TestPoolOpenRunsTheSelfTest(t *testing.T) {
 	h, _ := open(t)
 	t.Logf("ZFS %s", h.Version())
 	must(t, h.SelfTest(t.Context(), sharedPool))
@@ -215,9 +215,8 @@ func TestPoolOpen(t *testing.T) {
 	}
 }
 
-// Every word of every native property means to the zfs command what it means
-// here.
-func TestPoolProperties(t *testing.T) {
+// The words of native properties mean the same to this package and to the zfs command.
+func TestPoolPropertiesAgreeWithTheCommand(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	check := func(property, word string) {
@@ -227,7 +226,7 @@ func TestPoolProperties(t *testing.T) {
 			return
 		}
 		got := run(t, "zfs", "get", "-Hpo", "value", property, base)
-		same := word == "none" && got == "0" || word == "sa" && got == "on" // 2.3 says so of xattr
+		same := word == "none" && got == "0" || word == "sa" && got == "on" // 2.3 prints xattr so
 		if got != word && !same {
 			t.Errorf("%s=%s reads %s", property, word, got)
 		}
@@ -246,13 +245,13 @@ func TestPoolProperties(t *testing.T) {
 		check(p[0], p[1])
 	}
 
-	// And at once, when a file system is made.
+	// Create sets them too.
 	must(t, h.Create(ctx, base+"/made", map[string]string{
 		"canmount": "noauto", "xattr": "sa", "acltype": "posix", "atime": "off", "dnodesize": "auto", "compression": "lz4", "org.zfstpl:base": "1",
 	}))
 	got := run(t, "zfs", "get", "-Hpo", "value", "canmount,acltype,atime,dnodesize,compression,org.zfstpl:base", base+"/made")
 	if got != "noauto\nposix\noff\nauto\nlz4\n1" {
-		t.Errorf("made with %q", got)
+		t.Errorf("created with %q", got)
 	}
 
 	user := func(name, value string) error {
@@ -271,18 +270,18 @@ func TestPoolProperties(t *testing.T) {
 		t.Error("a value with a NUL was set")
 	}
 
-	// One bad property does not keep the others from being set, and is named.
+	// A bad property is returned, and does not prevent the others.
 	err := h.SetProperties(ctx, base, map[string]string{"a:good": "1", "reservation": "1000000000000000"})
 	var e *Error
 	if !errors.As(err, &e) || e.Each["reservation"] != syscall.ENOSPC || len(e.Each) != 1 {
 		t.Errorf("got %v", err)
 	}
 	if got := run(t, "zfs", "get", "-Hpo", "value", "a:good", base); got != "1" {
-		t.Errorf("the good property is %q", got)
+		t.Errorf("the valid property is %q", got)
 	}
 }
 
-func TestPoolInherit(t *testing.T) {
+func TestPoolInheritRemovesProperties(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	name := base + "/a"
@@ -299,7 +298,7 @@ func TestPoolInherit(t *testing.T) {
 	want(t, h.Inherit(ctx, base+"/none", "org.zfstpl:r"), syscall.ENOENT)
 }
 
-func TestPoolCreate(t *testing.T) {
+func TestPoolCreateReturnsErrnos(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	must(t, h.Create(ctx, base+"/a", nil))
@@ -311,20 +310,20 @@ func TestPoolCreate(t *testing.T) {
 			t.Errorf("%q: got %v", name, err)
 		}
 	}
-	// A bad property takes the file system with it.
+	// After a bad property the file system is destroyed.
 	err := h.Create(ctx, base+"/b", map[string]string{"reservation": "1000000000000000"})
 	var e *Error
 	if !errors.As(err, &e) || e.Each["reservation"] != syscall.ENOSPC {
 		t.Errorf("got %v", err)
 	}
 	if exists(t, h, base+"/b") {
-		t.Error("the file system with a bad property is there")
+		t.Error("the file system with a bad property exists")
 	}
 	run(t, "zfs", "create", "-s", "-V", "8M", base+"/vol")
 	want(t, h.Create(ctx, base+"/vol/a", nil), ErrnoWrongParent)
 }
 
-func TestPoolClone(t *testing.T) {
+func TestPoolCloneReturnsErrnos(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	snap := template(t, h, base+"/t")
@@ -342,13 +341,13 @@ func TestPoolClone(t *testing.T) {
 	want(t, h.Clone(ctx, snap, base+"/bad*", nil), syscall.EINVAL)
 	want(t, h.Clone(ctx, snap, base+"/e", map[string]string{"reservation": "1000000000000000"}), syscall.ENOSPC)
 	if exists(t, h, base+"/e") {
-		t.Error("the clone with a bad property is there")
+		t.Error("the clone with a bad property exists")
 	}
 	_, other := openOn(t, 128<<20)
 	want(t, h.Clone(ctx, snap, other+"/e", nil), syscall.EXDEV)
 }
 
-func TestPoolSnapshots(t *testing.T) {
+func TestPoolSnapshotsAreAtomic(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	must(t, h.Create(ctx, base+"/a", nil))
@@ -389,7 +388,7 @@ func TestPoolSnapshots(t *testing.T) {
 	want(t, err, syscall.ENOENT)
 }
 
-func TestPoolDestroySnapshots(t *testing.T) {
+func TestPoolDestroySnapshotsIsAtomic(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	must(t, h.Create(ctx, base+"/a", nil))
@@ -428,7 +427,7 @@ func TestPoolDestroySnapshots(t *testing.T) {
 	}
 }
 
-func TestPoolDestroy(t *testing.T) {
+func TestPoolDestroyReturnsErrnos(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	snap := template(t, h, base+"/t")
@@ -447,7 +446,7 @@ func TestPoolDestroy(t *testing.T) {
 	want(t, h.Destroy(ctx, base+"/t\x00"), syscall.EINVAL)
 }
 
-func TestPoolPromote(t *testing.T) {
+func TestPoolPromoteReturnsTheConflict(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	snap := template(t, h, base+"/t")
@@ -478,7 +477,7 @@ func TestPoolPromote(t *testing.T) {
 	want(t, err, syscall.EBUSY)
 }
 
-func TestPoolRename(t *testing.T) {
+func TestPoolRenameKeepsMounts(t *testing.T) {
 	h, base := open(t)
 	ctx := t.Context()
 	snap := template(t, h, base+"/a")

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// What was written since the origin, and since one further back, is what the
-// list of properties says is used by nobody else.
-func TestPoolWritten(t *testing.T) {
+// The bytes written since the origin, and since an origin further back, are those that
+// the dataset alone uses.
+func TestPoolWrittenSinceAnyOrigin(t *testing.T) {
 	h, pool := openOn(t, 128<<20)
 	ctx := t.Context()
 	origin := template(t, h, pool+"/t")
@@ -19,7 +19,7 @@ func TestPoolWritten(t *testing.T) {
 	bytes, err := h.Written(ctx, clone, origin)
 	must(t, err)
 	if bytes != 0 {
-		t.Errorf("%d bytes are written in a new clone", bytes)
+		t.Errorf("a new clone has %d written bytes", bytes)
 	}
 	dir := mount(t, clone)
 	must(t, os.WriteFile(dir+"/file", make([]byte, 1<<20), 0o600))
@@ -29,14 +29,14 @@ func TestPoolWritten(t *testing.T) {
 	d, err := h.Stat(ctx, clone)
 	must(t, err)
 	if bytes < 1<<20 || bytes != d.Used {
-		t.Errorf("%d bytes are written, %d used", bytes, d.Used)
+		t.Errorf("%d bytes written, %d used", bytes, d.Used)
 	}
 	must(t, h.Snapshots(ctx, []string{clone + "@x"}, nil))
 	must(t, h.Clone(ctx, clone+"@x", pool+"/further", nil))
 	far, err := h.Written(ctx, pool+"/further", origin)
 	must(t, err)
 	if far != bytes {
-		t.Errorf("%d bytes are written since the origin's origin, not %d", far, bytes)
+		t.Errorf("%d bytes written since the origin's origin, not %d", far, bytes)
 	}
 	for _, c := range []struct {
 		name, since string

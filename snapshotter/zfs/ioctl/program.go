@@ -22,39 +22,39 @@ const (
 // transaction group.
 type Program struct {
 	Source string
-	// Args are the script's words: its first argument's field argv, counted
-	// from 1, as the zfs command passes them.
+	// Args are the arguments: the field argv of the script's first argument,
+	// counted from 1, as the zfs command passes them.
 	Args []string
-	// ReadOnly runs the script outside any transaction: zfs.sync fails, and
+	// ReadOnly runs the script outside of any transaction: zfs.sync fails, and
 	// nothing waits for the disk.
 	ReadOnly bool
-	// Instructions and Memory bound the script: 0 stands for the default.
-	// They are bounds, not reservations.
+	// Instructions and Memory bound the script; 0 means the default. They reserve
+	// nothing.
 	Instructions uint64
 	Memory       uint64 // bytes
 }
 
-// Run runs a program in a pool and answers what it returned: an nvlist.List
-// for a table (numbers as names in decimal, in no order), an int64, a string, a
-// bool, nvlist.Flag for nil, and nil where it returned nothing.
+// Run runs a program in a pool and returns its result: an nvlist.List for a table
+// (numbers as names in decimal, in no order), an int64, a string, a bool, nvlist.Flag
+// for nil, and nil if it returned nothing.
 //
-// One that changes the pool returns when its transaction group is on disk.
-// What a failed program did before it failed stays done. The error's Message
-// is what the script or the kernel said; its errno:
+// Run of a program that changes the pool returns when its transaction group is on
+// disk. The steps before an error are not undone. The error's Message is that of the
+// script or of the kernel; its errno:
 //
-//	EINVAL   the script does not compile, a limit is out of range
+//	EINVAL   the script does not compile, or a limit is out of range
 //	ErrnoProgram   the script failed, or returned more than one value
 //	ETIME    it used up its instructions
-//	ENOSPC   it used up its memory, or the pool has no space even for this
-//	ENOMEM   it ran, but its answer is longer than its memory limit: lost
+//	ENOSPC   it used up its memory, or the pool has no space at all
+//	ENOMEM   it ran, but its result exceeds its memory limit and is lost
 //	EINTR    it was interrupted; see below
 //
-// A machine that dies leaves all of a program or nothing. A process that dies
-// does not: when SIGKILL, or any signal that ends the process, comes while the
-// program waits for its transaction group, the kernel runs the program all the
-// same and stops it after 100 Lua instructions, with what these did left done.
-// Programs shorter than that are not stopped: in straight lines, some fifteen
-// calls of zfs.sync fit. A process that handles SIGTERM is not ended by it.
+// A crash of the machine leaves all of a program or nothing. The end of the process
+// does not: if SIGKILL, or any signal that ends the process, arrives while the program
+// waits for its transaction group, the kernel still runs the program and stops it
+// after 100 Lua instructions; their effect remains. A shorter program is not stopped:
+// about fifteen calls of zfs.sync in a straight line fit. SIGTERM does not end a
+// process that handles it.
 func (h *Handle) Run(ctx context.Context, pool string, p Program) (any, error) {
 	op := "program"
 	c := newCommand(pool)
@@ -62,10 +62,10 @@ func (h *Handle) Run(ctx context.Context, pool string, p Program) (any, error) {
 	if err := c.setIn(p.list()); err != nil {
 		return nil, fail(op, pool, err)
 	}
-	// The answer must fit at first go: there is no second run.
+	// The result must fit the first time: the program cannot be run again.
 	buffer, release, err := bigBuffer(int(min(p.memory(), MaxMemory)) + outSize)
 	if err != nil {
-		return nil, fail(op, pool, fmt.Errorf("no room for the answer: %w", err))
+		return nil, fail(op, pool, fmt.Errorf("buffer for the result: %w", err))
 	}
 	pooled := c.out
 	defer func() {
@@ -81,8 +81,8 @@ func (h *Handle) Run(ctx context.Context, pool string, p Program) (any, error) {
 	return c.result(err)
 }
 
-// query makes a call that changes nothing and whose errors, ENOMEM too, are
-// its answer.
+// query makes a call that changes nothing and whose errors, including ENOMEM, are its
+// result.
 func (h *Handle) query(ctx context.Context, r request, c *command) error {
 	return h.wait(ctx, r, c, nil)
 }
@@ -112,36 +112,36 @@ func (p Program) list() nvlist.List {
 	}
 }
 
-// result decodes what a program answered, together with the call's error.
+// result decodes the result of a program from the kernel's list and the call's error.
 func (c *command) result(err error) (any, error) {
 	const op = "program"
 	var list nvlist.List
-	if answer, ok := c.answer(); ok {
+	if reply, ok := c.reply(); ok {
 		var bad error
-		if list, bad = nvlist.Decode(answer); bad != nil && err == nil {
+		if list, bad = nvlist.Decode(reply); bad != nil && err == nil {
 			return nil, fail(op, c.name, bad)
 		}
 	}
 	e := &Error{Op: op, Dataset: c.name, Err: err}
-	// The kernel makes an answer fit by leaving out what does not, all of it
-	// here, and says how much that was.
-	if _, cut := list.Lookup(moreErrors); cut {
+	// The kernel omits what does not fit, which is all of a program's result, and
+	// returns how much it omitted.
+	if _, truncated := list.Lookup(moreErrors); truncated {
 		if err == nil {
 			e.Err = syscall.ENOMEM
 		}
-		e.Message = "the program ran, but its answer did not fit"
+		e.Message = "the program ran, but its result did not fit"
 		return nil, e
 	}
 	if err == nil {
 		value, _ := list.Lookup("return")
 		return value, nil
 	}
-	switch said, _ := list.Lookup("error"); said := said.(type) {
+	switch message, _ := list.Lookup("error"); message := message.(type) {
 	case nil:
 	case string:
-		e.Message = said
+		e.Message = message
 	default:
-		e.Message = fmt.Sprint(said)
+		e.Message = fmt.Sprint(message)
 	}
 	if errno, ok := poolErrno(e.Message); ok && errors.Is(err, ErrnoProgram) {
 		e.Err = errno
@@ -149,9 +149,9 @@ func (c *command) result(err error) (any, error) {
 	return nil, e
 }
 
-// poolErrno finds the errno in what the kernel says when a program did not
-// begin: "Could not open pool: <name> errno: <number>". The call itself then
-// answers ECHRNG, as if the script had failed.
+// poolErrno parses the errno in the kernel's message for a program that did not begin:
+// "Could not open pool: <name> errno: <number>". The call itself then returns ECHRNG,
+// as if the script had failed.
 func poolErrno(message string) (syscall.Errno, bool) {
 	rest, ok := strings.CutPrefix(message, "Could not open pool: ")
 	if !ok {

@@ -12,16 +12,17 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// SetProperties sets user and native properties of a file system, or user
-// properties of a snapshot; see [Properties] for the values. User properties
-// are set in one transaction, all or none; native ones can take one each, and
-// when one fails the others are still set: Each names those that failed.
-// Nothing is mounted anew.
+// SetProperties sets user and native properties of a file system, or user properties
+// of a snapshot; see [Properties] for the values. User properties are set in one
+// transaction, all or none. Native ones can take one each; if one fails, the others
+// are still set, and Each has those that failed. SetProperties does not mount
+// anything.
 //
 //	EINVAL    a property is unknown or of the wrong type
 //	E2BIG     a value is too long: a user property's has up to 8191 bytes
-//	ENAMETOOLONG   a name has more than 255
-//	ENOSPC    a reservation is more than there is, a quota less than is used
+//	ENAMETOOLONG   a name has more than 255 bytes
+//	ENOSPC    a reservation is more than the available space, or a quota less than
+//	          the used space
 func (h *Handle) SetProperties(ctx context.Context, name string, props map[string]string) error {
 	list, err := Properties(props)
 	if err != nil {
@@ -52,10 +53,10 @@ func userProperties(props map[string]string) nvlist.List {
 	return l
 }
 
-// Properties turns values as the zfs command takes them into those that the
-// kernel takes. User properties, whose names have a colon, are text. Of native
-// ones it knows those that the base of a tree of file systems is set up with;
-// any other is an error. Numbers are decimal bytes without a unit.
+// Properties converts values as the zfs command takes them to those that the kernel
+// takes. User properties, whose names have a colon, are text. It supports the native
+// properties that a base is set up with; any other is an error. Numbers are decimal
+// bytes without a unit.
 func Properties(props map[string]string) (nvlist.List, error) {
 	l := userProperties(props)
 	for i, p := range l {
@@ -88,7 +89,7 @@ func nativeValue(name, text string) (uint64, bool) {
 		n, err := strconv.ParseUint(text, 10, 64)
 		return n, err == nil
 	case "recordsize":
-		// The kernel takes any number here, 1000 too.
+		// The kernel accepts any number here, even 1000.
 		n, err := strconv.ParseUint(text, 10, 64)
 		return n, err == nil && 512 <= n && n <= 16<<20 && n&(n-1) == 0
 	case "compression":
@@ -100,9 +101,9 @@ func nativeValue(name, text string) (uint64, bool) {
 	return 0, false
 }
 
-// nativeWords are the kernel's numbers for the words of native properties, the
-// same on every release from 2.1 to 2.4. xattr=on is left out: it meant dir
-// before 2.3 and means sa since.
+// nativeWords has the kernel's numbers of the words of native properties. They are the
+// same on every release from 2.1 to 2.4. xattr=on is omitted: it means dir before 2.3
+// and sa since.
 var nativeWords = map[string]map[string]uint64{
 	"acltype":            {"off": 0, "posix": 1, "nfsv4": 2},
 	"atime":              onOff,

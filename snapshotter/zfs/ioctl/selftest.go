@@ -12,9 +12,9 @@ import (
 )
 
 // SelfTest proves on a file system, without changing it, that the kernel and this
-// package mean the same: that structures have their fields where this package
-// looks for them, and that lists survive both ways. A file system that does not exist
-// yet is tested by its pool's root. Use it as Options.SelfTest:
+// package agree: that structures have their fields where this package expects them,
+// and that lists are encoded and decoded correctly. For a file system that does not
+// exist it uses the pool's root. Use it as Options.SelfTest:
 //
 //	func(ctx context.Context, h *ioctl.Handle) error { return h.SelfTest(ctx, filesystem) }
 func (h *Handle) SelfTest(ctx context.Context, filesystem string) error {
@@ -25,7 +25,7 @@ func (h *Handle) SelfTest(ctx context.Context, filesystem string) error {
 	if err := h.testStats(ctx, pool); err != nil {
 		return err
 	}
-	// Another key may belong to the pool's root, and not be loaded.
+	// The pool's root may have another key, which is not loaded.
 	_, err := h.FastStat(ctx, filesystem)
 	switch {
 	case errors.Is(err, syscall.ENOENT):
@@ -36,8 +36,8 @@ func (h *Handle) SelfTest(ctx context.Context, filesystem string) error {
 	return h.testObjects(ctx, filesystem)
 }
 
-// testLists has a program return what it was given. In a pool that is imported read-only
-// the kernel runs none.
+// testLists runs a program that returns its arguments. In a pool that is imported
+// read-only the kernel runs none.
 func (h *Handle) testLists(ctx context.Context, pool string) error {
 	got, err := h.Run(ctx, pool, Program{
 		Source:   `local argv = (...)["argv"]; return { n = -7, s = argv[2], b = true, t = { z = #argv } }`,
@@ -55,14 +55,13 @@ func (h *Handle) testLists(ctx context.Context, pool string) error {
 		"n": int64(-7), "s": "12345678", "b": true, "t": nvlist.List{{Name: "z", Value: int64(2)}},
 	} {
 		if v, _ := list.Lookup(name); !reflect.DeepEqual(v, want) {
-			return fmt.Errorf("a channel program's %q came back as %v, not %v", name, v, want)
+			return fmt.Errorf("a channel program returned %q as %v, not %v", name, v, want)
 		}
 	}
 	return nil
 }
 
-// testStats compares what the kernel answers twice, in its structure and in a
-// list.
+// testStats compares what the kernel returns both in its structure and in a list.
 func (h *Handle) testStats(ctx context.Context, pool string) error {
 	c := newCommand(pool)
 	defer c.free()
@@ -70,8 +69,8 @@ func (h *Handle) testStats(ctx context.Context, pool string) error {
 	if err := h.read(ctx, reqObjsetStats, c); err != nil {
 		return fail("stat", pool, err)
 	}
-	answer, _ := c.answer()
-	list, err := nvlist.Decode(answer)
+	reply, _ := c.reply()
+	list, err := nvlist.Decode(reply)
 	if err != nil {
 		return fail("stat", pool, err)
 	}
@@ -88,9 +87,9 @@ func (h *Handle) testStats(ctx context.Context, pool string) error {
 	return nil
 }
 
-// testObjects looks for the root directory among the first objects, the
-// earliest things in a file system. One whose key is not loaded lets none be read, to
-// the test or to any later call.
+// testObjects finds the root directory among the first objects, which are the oldest
+// of a file system. If the key of the file system is not loaded, neither this test nor
+// a later call can read its objects.
 func (h *Handle) testObjects(ctx context.Context, filesystem string) error {
 	var object uint64
 	for range 256 {

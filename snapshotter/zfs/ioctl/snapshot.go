@@ -29,18 +29,18 @@ func (h *Handle) Snapshots(ctx context.Context, names []string, props map[string
 	return h.changeList(ctx, "snapshot", names[0], reqSnapshot, poolOf(names[0]), in)
 }
 
-// Snapshot is a snapshot as the fixed part of a listing has it.
+// Snapshot is the fixed part of a snapshot's state, as in a listing.
 type Snapshot struct {
-	Name      string // the short one, behind the @
+	Name      string // the short name, after the @
 	GUID      uint64
-	CreateTXG uint64 // transaction group that made it
+	CreateTXG uint64 // transaction group that created it
 	Clones    uint64 // how many file systems have it as their origin
 }
 
-// ListSnapshots answers the snapshots of a file system, in no order. No
-// snapshot is opened for it, so that one with thousands of clones costs no
-// more than others. One that comes or goes meanwhile may be there or not.
-// Release 2.1 answers the names only.
+// ListSnapshots returns the snapshots of a file system, in no order. The kernel opens
+// no snapshot for it, so a snapshot with thousands of clones costs no more than
+// others. A snapshot that is created or destroyed meanwhile may be missing. Release
+// 2.1 returns the names only.
 func (h *Handle) ListSnapshots(ctx context.Context, filesystem string) ([]Snapshot, error) {
 	const op = "list snapshots"
 	c := newCommand(filesystem)
@@ -64,7 +64,7 @@ func (h *Handle) ListSnapshots(ctx context.Context, filesystem string) ([]Snapsh
 		})
 		c.cookie = c.get(atCookie)
 	}
-	// A file system that is not there looks like one without snapshots.
+	// A file system that does not exist looks like one without snapshots.
 	if len(list) == 0 {
 		if _, err := h.FastStat(ctx, filesystem); err != nil {
 			return nil, fail(op, filesystem, errors.Unwrap(err))

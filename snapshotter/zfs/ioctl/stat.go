@@ -9,7 +9,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// Source is where a property's value was set.
+// Source is where the value of a property is set.
 type Source uint8
 
 const (
@@ -17,31 +17,29 @@ const (
 	Received Source = 2 // on the dataset itself, by a receive
 )
 
-// Property is a user property's value on the dataset itself.
+// Property is the value of a user property on the dataset itself.
 type Property struct {
 	Value  string
 	Source Source
 }
 
-// Dataset is a file system, volume or snapshot and its properties.
+// Dataset is a file system, volume or snapshot with its properties.
 type Dataset struct {
 	Stats
 	Created    time.Time // to the second, UTC
-	Used       uint64    // bytes that would come back if it and all below it went
-	Referenced uint64    // bytes it holds, shared ones included
-	Available  uint64    // bytes that could still be written, quotas included; 0 for a snapshot
-	Quota      uint64    // bytes that it and all below it may hold; 0 for no bound
-	// Latest is the dataset's own newest snapshot, the short name; "" where it
-	// has none.
+	Used       uint64    // bytes that destroying it and everything below it would free
+	Referenced uint64    // bytes that it refers to, including shared ones
+	Available  uint64    // bytes that can still be written, within quotas; 0 for a snapshot
+	Quota      uint64    // the quota of it and everything below it; 0 for none
+	// Latest is the short name of the dataset's own newest snapshot, or "".
 	Latest string
-	// Mountpoint is "legacy", "none" or a directory, without the pool's
-	// altroot; "" for what is no file system.
+	// Mountpoint is "legacy", "none" or a directory, without the pool's altroot;
+	// "" if the dataset is not a file system.
 	Mountpoint string
-	// User are the user properties set on the dataset itself, not inherited
-	// ones. nil where there are none.
+	// User are the user properties that are set on the dataset itself, or nil.
 	User map[string]Property
 
-	below uint64 // bytes of what lies below it
+	below uint64 // bytes used by the datasets below it
 }
 
 // Stats is the fixed part of a dataset's state.
@@ -49,17 +47,17 @@ type Stats struct {
 	Name         string
 	Origin       string // the snapshot it is a clone of, or ""
 	GUID         uint64
-	CreateTXG    uint64 // transaction group that made it
-	Clones       uint64 // of a snapshot: file systems with it as their origin
+	CreateTXG    uint64 // transaction group that created it
+	Clones       uint64 // of a snapshot: its clones
 	Volume       bool
 	Snapshot     bool
-	Inconsistent bool // a receive is under way, or was broken off
+	Inconsistent bool // a receive is in progress or was interrupted
 }
 
-// Stat answers the state of one dataset.
+// Stat returns the state of a dataset.
 //
-// The kernel lists the clones of a snapshot for it, by name: for one that may
-// have many, use FastStat.
+// For a snapshot the kernel lists the clones by name: use FastStat for one that may
+// have many.
 func (h *Handle) Stat(ctx context.Context, name string) (Dataset, error) {
 	c := newCommand(name)
 	defer c.free()
@@ -71,8 +69,8 @@ func (h *Handle) Stat(ctx context.Context, name string) (Dataset, error) {
 	return d, fail("stat", name, err)
 }
 
-// FastStat answers the fixed part of a dataset's state. It costs the same
-// whatever hangs on the dataset.
+// FastStat returns the fixed part of a dataset's state. Its cost does not depend on
+// clones or children.
 func (h *Handle) FastStat(ctx context.Context, name string) (Stats, error) {
 	c := newCommand(name)
 	defer c.free()
@@ -83,12 +81,12 @@ func (h *Handle) FastStat(ctx context.Context, name string) (Stats, error) {
 	return c.stats(), nil
 }
 
-// Written answers how many bytes a file system or snapshot holds that were
-// written after a snapshot before it, which may be its origin or one further
-// back. It costs less than Stat: no objset is opened.
+// Written returns how many bytes of a file system or snapshot were written after an
+// earlier snapshot, which may be its origin or an origin further back. It costs less
+// than Stat, because no objset is opened.
 //
-//	ENOENT   one of the two is not there
-//	EINVAL   the snapshot is not before it
+//	ENOENT   one of the two does not exist
+//	EINVAL   the snapshot is not earlier
 func (h *Handle) Written(ctx context.Context, name, snapshot string) (uint64, error) {
 	c := newCommand(name)
 	defer c.free()
@@ -115,13 +113,13 @@ func (c *command) stats() Stats {
 	}
 }
 
-// dataset reads what a call answered: the fixed part, and the list
-// { property: { "value": number or text, "source": dataset } }.
+// dataset parses the result of a call: the fixed part, and the list { property: {
+// "value": number or text, "source": dataset } }.
 func (c *command) dataset() (Dataset, error) {
 	d := Dataset{Stats: c.stats()}
 	var mountpoint, source string
-	answer, _ := c.answer()
-	r := nvlist.NewReader(answer)
+	reply, _ := c.reply()
+	r := nvlist.NewReader(reply)
 	for r.Next() {
 		name := r.Name()
 		switch string(name) {
@@ -163,7 +161,7 @@ type rawProperty struct {
 	isText       bool
 }
 
-// property reads the list of the pair that r is at.
+// property reads the list of the current pair of r.
 func property(r *nvlist.Reader) (p rawProperty) {
 	if !r.Enter() {
 		return p
@@ -181,8 +179,8 @@ func property(r *nvlist.Reader) (p rawProperty) {
 	return p
 }
 
-// takeUser stores a user property unless it is inherited. The kernel names the
-// dataset where it was set, or "$recvd" for this one by a receive.
+// takeUser stores a user property unless it is inherited. The kernel returns the
+// dataset where it is set, or "$recvd" for a property received on this one.
 func (d *Dataset) takeUser(name []byte, p rawProperty) {
 	var source Source
 	switch string(p.source) {
@@ -193,7 +191,7 @@ func (d *Dataset) takeUser(name []byte, p rawProperty) {
 	default:
 		return
 	}
-	// userquota@… may have a colon and is no user property.
+	// userquota@… may have a colon, but is not a user property.
 	if !p.isText || bytes.IndexByte(name, '@') >= 0 {
 		return
 	}
@@ -203,9 +201,9 @@ func (d *Dataset) takeUser(name []byte, p rawProperty) {
 	d.User[string(name)] = Property{Value: string(p.text), Source: source}
 }
 
-// mountpointOf works out where a file system is to be mounted, from what the
-// kernel stores and the dataset that was set on: what lies between that and
-// the file system is appended. A pool's root has /pool unless it was set.
+// mountpointOf returns the mountpoint of a file system, from the stored value and the
+// dataset where it is set: the path from that dataset to the file system is appended.
+// The default of a pool's root is /pool.
 func mountpointOf(name, set, source string) string {
 	if set == "" {
 		return "/" + name

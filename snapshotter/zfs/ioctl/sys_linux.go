@@ -16,12 +16,12 @@ import (
 
 const platform = true
 
-// ioctl makes one call. Its thread is the kernel's for as long as that takes.
+// ioctl makes one call. It blocks its thread.
 func (h *Handle) ioctl(r request, c *command) (errno syscall.Errno) {
 	err := h.conn.Control(func(fd uintptr) {
 		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, uintptr(r), uintptr(unsafe.Pointer(&c.raw)))
 	})
-	// c holds the lists that the kernel knows by number only.
+	// c keeps the lists alive, which the kernel knows by address only.
 	runtime.KeepAlive(c)
 	if err != nil {
 		return syscall.EBADF
@@ -29,13 +29,13 @@ func (h *Handle) ioctl(r request, c *command) (errno syscall.Errno) {
 	return errno
 }
 
-// wakeSignal interrupts a call. The runtime uses it for itself and ignores
-// what it did not send.
+// wakeSignal interrupts a call. The runtime uses it itself and ignores one that it did
+// not send.
 const wakeSignal = unix.SIGURG
 
-// blockSignals keeps signals from this goroutine's thread until the function
-// it answers is called. Those that a fault of the thread itself raises are
-// left, and wakeSignal where wakeable.
+// blockSignals blocks the signals of this goroutine's thread, which it locks, until
+// the returned function is called. It does not block signals that a fault of the
+// thread raises, and, if wakeable, wakeSignal.
 func blockSignals(wakeable bool) (restore func()) {
 	runtime.LockOSThread()
 	var block, before unix.Sigset_t
@@ -65,9 +65,9 @@ func unblock(set *unix.Sigset_t, s unix.Signal) {
 	set.Val[n/width] &^= 1 << (n % width)
 }
 
-// interruptWhenDone signals this goroutine's thread, which must be locked,
-// when ctx ends, until the function it answers is called. It signals again and
-// again because the first may come before the thread is in the kernel.
+// interruptWhenDone sends wakeSignal to this goroutine's thread, which must be locked,
+// when ctx ends, until the returned function is called. It sends repeatedly, because
+// the first signal may arrive before the thread is in the kernel.
 func interruptWhenDone(ctx context.Context) (stop func()) {
 	if ctx.Done() == nil {
 		return func() {}
@@ -81,14 +81,14 @@ func interruptWhenDone(ctx context.Context) (stop func()) {
 			return
 		case <-ctx.Done():
 		}
-		again := time.NewTicker(10 * time.Millisecond)
-		defer again.Stop()
+		ticker := time.NewTicker(10 * time.Millisecond)
+		defer ticker.Stop()
 		for {
-			_ = unix.Tgkill(pid, thread, wakeSignal) // the thread is there: it waits for us
+			_ = unix.Tgkill(pid, thread, wakeSignal) // the thread exists: it waits for us
 			select {
 			case <-finished:
 				return
-			case <-again.C:
+			case <-ticker.C:
 			}
 		}
 	})
@@ -98,8 +98,8 @@ func interruptWhenDone(ctx context.Context) (stop func()) {
 	}
 }
 
-// bigBuffer answers room for an answer of that size which costs memory only
-// for what is written to it. It is freed by the function it answers.
+// bigBuffer returns a buffer that takes memory only where it is written to, and the
+// function that frees it.
 func bigBuffer(size int) ([]byte, func(), error) {
 	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
@@ -108,7 +108,7 @@ func bigBuffer(size int) ([]byte, func(), error) {
 	return b, func() { _ = unix.Munmap(b) }, nil
 }
 
-// memoryFile answers a file without a name, for the kernel to write to.
+// memoryFile returns a file without a name that the kernel writes to.
 func memoryFile(name string) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sleep sleeps in the kernel and tells whether a signal ended it.
+// sleep sleeps in the kernel and reports whether a signal ended it.
 func sleep(d time.Duration) (interrupted bool) {
 	ts := unix.NsecToTimespec(int64(d))
 	return unix.Nanosleep(&ts, nil) == unix.EINTR
 }
 
-func TestInterruptWhenDone(t *testing.T) {
+func TestInterruptWhenDoneInterruptsTheThread(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	restore := blockSignals(true)
@@ -35,8 +35,9 @@ func TestInterruptWhenDone(t *testing.T) {
 	}
 }
 
-// Signals to the thread and to the process do not end a shielded call.
-func TestBlockSignals(t *testing.T) {
+// Signals to the thread and to the process do not interrupt a call with blocked
+// signals.
+func TestBlockSignalsPreventsInterruption(t *testing.T) {
 	restore := blockSignals(false)
 	pid, thread := os.Getpid(), unix.Gettid()
 	finished := make(chan struct{})
@@ -53,9 +54,9 @@ func TestBlockSignals(t *testing.T) {
 	<-finished
 	restore()
 	if interrupted {
-		t.Error("a signal came through")
+		t.Error("a signal interrupted the call")
 	}
-	// What was blocked is delivered now, and the thread is as it was.
+	// Blocked signals are delivered now, and the mask of the thread is restored.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var mask unix.Sigset_t

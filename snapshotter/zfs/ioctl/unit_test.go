@@ -13,8 +13,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// answered is a command as the kernel leaves it.
-func answered(t *testing.T, name string, list nvlist.List) *command {
+// replied returns a command as the kernel leaves it.
+func replied(t *testing.T, name string, list nvlist.List) *command {
 	t.Helper()
 	c := newCommand(name)
 	c.wantOut = true
@@ -31,32 +31,32 @@ func answered(t *testing.T, name string, list nvlist.List) *command {
 	return c
 }
 
-func TestFill(t *testing.T) {
+func TestFillWritesEveryField(t *testing.T) {
 	c := newCommand("tank/a")
 	defer c.free()
 	c.value, c.cookie, c.obj, c.simple, c.wantOut = "tank/b", 7, 8, true, true
 	c.in = append(c.in, 1, 2, 3)
 	for i := range c.raw {
-		c.raw[i] = 0xff // what an earlier call left
+		c.raw[i] = 0xff // the result of an earlier call
 	}
 	if err := c.fill(); err != nil {
 		t.Fatal(err)
 	}
 	if c.text(atName, nameSize) != "tank/a" || c.text(atValue, valueSize) != "tank/b" {
-		t.Error("names are not in their places")
+		t.Error("names are not at their offsets")
 	}
 	if c.get(atCookie) != 7 || c.get(atObj) != 8 || c.raw[atSimple] != 1 {
-		t.Error("numbers are not in their places")
+		t.Error("numbers are not at their offsets")
 	}
 	if c.get(atSrcSize) != 3 || c.get(atDstSize) != outSize || c.get(atSrc) == 0 || c.get(atDst) == 0 {
-		t.Error("lists are not in their places")
+		t.Error("lists are not at their offsets")
 	}
 	if c.raw[atFilled] != 0 || c.raw[commandSize-1] != 0 || c.get(atStat) != 0 {
-		t.Error("something of an earlier call is left")
+		t.Error("data of an earlier call is left")
 	}
 }
 
-func TestFillRefuses(t *testing.T) {
+func TestFillRefusesStringsThatDoNotFit(t *testing.T) {
 	for _, p := range []params{
 		{name: "tank/a\x00b"}, {value: "x\x00"}, {name: strings.Repeat("n", nameSize)}, {value: strings.Repeat("v", valueSize)},
 	} {
@@ -69,7 +69,7 @@ func TestFillRefuses(t *testing.T) {
 	}
 }
 
-// A command that was used and freed must not carry anything into the next call.
+// A freed command leaves nothing in the next call.
 func TestNewCommandIsEmpty(t *testing.T) {
 	c := newCommand("a")
 	c.value, c.cookie, c.simple, c.wantOut = "v", 1, true, true
@@ -81,21 +81,21 @@ func TestNewCommandIsEmpty(t *testing.T) {
 	}
 }
 
-func TestTooSmall(t *testing.T) {
-	c := answered(t, "tank", nil)
+func TestTooSmallEnlargesTheBuffer(t *testing.T) {
+	c := replied(t, "tank", nil)
 	if c.tooSmall() {
-		t.Error("what fits is too small")
+		t.Error("a buffer of sufficient size counts as too small")
 	}
 	c.put(atDstSize, 3*outSize)
-	if _, ok := c.answer(); ok {
-		t.Error("an answer that did not fit is answered")
+	if _, ok := c.reply(); ok {
+		t.Error("a list that did not fit is returned")
 	}
 	if !c.tooSmall() || len(c.out) < 3*outSize {
-		t.Errorf("room is %d bytes", len(c.out))
+		t.Errorf("the buffer has %d bytes", len(c.out))
 	}
 	c.put(atDstSize, 1<<40)
 	if c.tooSmall() {
-		t.Error("a terabyte was made room for")
+		t.Error("a terabyte was allocated")
 	}
 }
 
@@ -103,8 +103,8 @@ func property1(value any, source string) nvlist.List {
 	return nvlist.List{{Name: "value", Value: value}, {Name: "source", Value: source}}
 }
 
-func TestDataset(t *testing.T) {
-	c := answered(t, "tank/base/storage/x", nvlist.List{
+func TestDatasetIsParsed(t *testing.T) {
+	c := replied(t, "tank/base/storage/x", nvlist.List{
 		{Name: "used", Value: property1(uint64(100), "")},
 		{Name: "referenced", Value: property1(uint64(200), "")},
 		{Name: "available", Value: property1(uint64(300), "")},
@@ -141,8 +141,8 @@ func TestDataset(t *testing.T) {
 	}
 }
 
-func TestDatasetDamaged(t *testing.T) {
-	c := answered(t, "tank", nvlist.List{{Name: "used", Value: property1(uint64(1), "")}})
+func TestDamagedListIsAnError(t *testing.T) {
+	c := replied(t, "tank", nvlist.List{{Name: "used", Value: property1(uint64(1), "")}})
 	defer c.free()
 	c.out[20] ^= 0xff
 	var format *nvlist.FormatError
@@ -151,7 +151,7 @@ func TestDatasetDamaged(t *testing.T) {
 	}
 }
 
-func TestMountpointOf(t *testing.T) {
+func TestMountpointIsInherited(t *testing.T) {
 	for _, m := range []struct{ name, set, source, want string }{
 		{"tank", "", "", "/tank"},
 		{"tank/a/b", "", "", "/tank/a/b"},
@@ -170,7 +170,7 @@ func TestMountpointOf(t *testing.T) {
 	}
 }
 
-func TestProperties(t *testing.T) {
+func TestPropertiesConvertsWords(t *testing.T) {
 	got, err := Properties(map[string]string{
 		"org.zfstpl:r": "x", "mountpoint": "legacy", "compression": "zstd-3", "quota": "1048576", "canmount": "noauto", "refquota": "none",
 	})
@@ -194,7 +194,7 @@ func TestProperties(t *testing.T) {
 	}
 }
 
-func TestVersion(t *testing.T) {
+func TestVersionIsParsedAndCompared(t *testing.T) {
 	for text, known := range map[string]bool{
 		"2.4.4-1~bpo13+1": true, "2.3.9-1": true, "2.1.0-1": true, "2.2.11": true,
 		"2.0.7-1": false, "2.5.0-1": false, "2.4.99-1_g0123456": false, "3.2.1": false, "0.8.6-1": false,
@@ -217,32 +217,32 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-func TestResult(t *testing.T) {
-	c := answered(t, "tank", nvlist.List{{Name: "return", Value: int64(5)}})
+func TestResultReturnsValuesAndErrors(t *testing.T) {
+	c := replied(t, "tank", nvlist.List{{Name: "return", Value: int64(5)}})
 	if v, err := c.result(nil); err != nil || v != int64(5) {
 		t.Errorf("got %v, %v", v, err)
 	}
-	c = answered(t, "tank", nil)
+	c = replied(t, "tank", nil)
 	if v, err := c.result(nil); err != nil || v != nil {
 		t.Errorf("got %v, %v", v, err)
 	}
-	c = answered(t, "tank", nvlist.List{{Name: "error", Value: "line 1: no"}})
+	c = replied(t, "tank", nvlist.List{{Name: "error", Value: "line 1: no"}})
 	_, err := c.result(ErrnoProgram)
 	if !errors.Is(err, ErrnoProgram) || err.Error() != "zfs program tank: channel program failed: line 1: no" {
 		t.Errorf("got %v", err)
 	}
-	c = answered(t, "tank", nvlist.List{{Name: "error", Value: "Could not open pool: tank errno: 28"}})
+	c = replied(t, "tank", nvlist.List{{Name: "error", Value: "Could not open pool: tank errno: 28"}})
 	if _, err := c.result(ErrnoProgram); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v", err)
 	}
-	c = answered(t, "tank", nvlist.List{{Name: "N_MORE_ERRORS", Value: int32(1)}})
+	c = replied(t, "tank", nvlist.List{{Name: "N_MORE_ERRORS", Value: int32(1)}})
 	if _, err := c.result(nil); !errors.Is(err, syscall.ENOMEM) || !strings.Contains(err.Error(), "did not fit") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestFailEach(t *testing.T) {
-	c := answered(t, "tank", nvlist.List{
+func TestFailEachReturnsAllErrnos(t *testing.T) {
+	c := replied(t, "tank", nvlist.List{
 		{Name: "tank/a@s", Value: int32(syscall.EEXIST)}, {Name: "tank/b@s", Value: int32(ErrnoBadProperty)}, {Name: "N_MORE_ERRORS", Value: int32(3)},
 	})
 	err := failEach("snapshot", "tank/a@s", syscall.EEXIST, c)
@@ -252,11 +252,11 @@ func TestFailEach(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if failEach("snapshot", "", nil, c) != nil || fail("x", "", nil) != nil {
-		t.Error("no error became one")
+		t.Error("success is returned as an error")
 	}
 }
 
-func TestObjectRanges(t *testing.T) {
+func TestObjectRangesAreParsed(t *testing.T) {
 	var b []byte
 	for _, n := range []uint64{4, 0, 0, 2, 1, 9, 1, 5, 5, 4, 32, 1 << 55, 4, 0, 1<<64 - 1} {
 		b = binary.LittleEndian.AppendUint64(b, n)
@@ -267,14 +267,14 @@ func TestObjectRanges(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if _, err := objectRanges(b[:25]); err == nil {
-		t.Error("half a record was read")
+		t.Error("a truncated record was read")
 	}
 	if _, err := objectRanges(append(b[:24:24], make([]byte, 24)...)); err == nil {
-		t.Error("a record of no kind was read")
+		t.Error("a record of an unknown kind was read")
 	}
 }
 
-func TestOpenRefuses(t *testing.T) {
+func TestOpenRefusesAnEndedContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := Open(ctx, Options{}); !errors.Is(err, context.Canceled) {
@@ -282,7 +282,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-func TestPoolOf(t *testing.T) {
+func TestPoolOfReturnsTheFirstComponent(t *testing.T) {
 	for name, want := range map[string]string{"a": "a", "a/b@c": "a", "a@b/c": "a", "": ""} {
 		if got := poolOf(name); got != want {
 			t.Errorf("%q: got %q", name, got)

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Decode answers the list a message holds. Bytes behind its end are ignored.
-// It keeps nothing of msg. An empty list is nil; an empty array is not.
+// Decode returns the list of a message. Bytes after its end are ignored. The result
+// shares no memory with msg. An empty list is nil; an empty array is not.
 func Decode(msg []byte) (List, error) {
 	r := NewReader(msg)
 	l := r.list()
@@ -16,7 +16,7 @@ func Decode(msg []byte) (List, error) {
 	return l, nil
 }
 
-// list reads what is left of the list that is open.
+// list reads the rest of the open list.
 func (r *Reader) list() List {
 	var l List
 	for r.Next() {
@@ -26,9 +26,8 @@ func (r *Reader) list() List {
 	return l
 }
 
-// Value decodes the value of the pair that Next found; its lists then count as
-// read. It answers nil where there is no pair, and an unfinished list after an
-// error: see Err.
+// Value decodes the value of the pair that Next found; its lists then count as read.
+// It returns nil if there is no pair, and an incomplete list after an error: see Err.
 func (r *Reader) Value() any {
 	switch r.typ {
 	case TypeFlag:

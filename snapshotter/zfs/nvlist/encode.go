@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// Append encodes l as a message at the end of dst. It fails, leaving dst as it
-// was, for a value or name that has no encoding, for more than MaxDepth lists
-// inside one another and for a message beyond 2 GiB.
+// Append encodes l as a message at the end of dst. It fails, and returns dst
+// unchanged, for a value or name that cannot be encoded, for lists that are nested
+// more than MaxDepth deep, and for a message of more than 2 GiB.
 func Append(dst []byte, l List) ([]byte, error) {
 	start := len(dst)
 	out := append(dst, 0, littleEndian, 0, 0, 0, 0, 0, 0, uniqueNames, 0, 0, 0)
@@ -25,7 +25,7 @@ func Append(dst []byte, l List) ([]byte, error) {
 
 func appendPairs(b []byte, l List, depth int) ([]byte, error) {
 	if depth > MaxDepth {
-		return nil, fmt.Errorf("nvlist: more than %d lists inside one another", MaxDepth)
+		return nil, fmt.Errorf("nvlist: lists are nested more than %d deep", MaxDepth)
 	}
 	for _, p := range l {
 		var err error
@@ -61,7 +61,7 @@ func appendPair(b []byte, p Pair, depth int) ([]byte, error) {
 	return appendEmbedded(b, p.Value, depth)
 }
 
-// appendEmbedded writes the pairs of the lists that v is.
+// appendEmbedded appends the pairs of the lists in v.
 func appendEmbedded(b []byte, v any, depth int) ([]byte, error) {
 	switch v := v.(type) {
 	case List:
@@ -77,8 +77,7 @@ func appendEmbedded(b []byte, v any, depth int) ([]byte, error) {
 	return b, nil
 }
 
-// appendValue writes a value's own bytes and answers its type and number of
-// elements.
+// appendValue appends a value's own bytes and returns its type and number of elements.
 func appendValue(b []byte, v any) ([]byte, Type, int, error) {
 	le := binary.LittleEndian
 	switch v := v.(type) {
@@ -159,7 +158,7 @@ func appendArray(b []byte, v any) ([]byte, Type, int, error) {
 		}
 		return b, TypeListArray, len(v), nil
 	default:
-		return nil, 0, 0, fmt.Errorf("a %T has no encoding", v)
+		return nil, 0, 0, fmt.Errorf("a %T cannot be encoded", v)
 	}
 }
 
@@ -175,7 +174,7 @@ func appendNumbers[T number](b []byte, typ Type, v ...T) []byte {
 	return b
 }
 
-// pad adds zeros until what began at start is a multiple of eight long.
+// pad appends zeros until the length from start on is a multiple of eight.
 func pad(b []byte, start int) []byte {
 	n := len(b) - start
 	return append(b, make([]byte, align8(n)-n)...)

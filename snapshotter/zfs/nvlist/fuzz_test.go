@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// FuzzDecode asserts of any bytes that they decode to an error or to a list
-// which encodes again and then decodes to itself, that the Reader agrees, and
-// that memory stays within a small multiple of the input.
+// FuzzDecode asserts that any bytes decode to an error or to a list that encodes and
+// decodes to itself, that the Reader agrees, and that memory is bounded by a small
+// multiple of the input.
 func FuzzDecode(f *testing.F) {
 	for _, g := range golden {
 		f.Add(unhex(f, g.hex))
@@ -21,7 +21,7 @@ func FuzzDecode(f *testing.F) {
 		runtime.ReadMemStats(&before)
 		list, err := Decode(msg)
 		runtime.ReadMemStats(&after)
-		if got, most := after.TotalAlloc-before.TotalAlloc, uint64(64*len(msg)+1<<16); got > most {
+		if got, limit := after.TotalAlloc-before.TotalAlloc, uint64(64*len(msg)+1<<16); got > limit {
 			t.Fatalf("%d bytes took %d bytes of memory", len(msg), got)
 		}
 
@@ -29,16 +29,16 @@ func FuzzDecode(f *testing.F) {
 		for r.Next() {
 		}
 		if (r.Err() == nil) != (err == nil) {
-			t.Fatalf("Decode says %v, Reader %v", err, r.Err())
+			t.Fatalf("Decode returned %v, Reader %v", err, r.Err())
 		}
 		if err != nil {
 			return
 		}
-		again, err := Append(nil, list)
+		encoded, err := Append(nil, list)
 		if err != nil {
 			t.Fatalf("%#v does not encode: %v", list, err)
 		}
-		second, err := Decode(again)
+		second, err := Decode(encoded)
 		if err != nil {
 			t.Fatalf("%#v does not decode again: %v", list, err)
 		}

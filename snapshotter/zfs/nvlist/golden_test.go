@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// The vectors are written out by hand from the format in doc.go, one row for
-// each field; none was taken from an encoder. The pool tests of package ioctl
-// prove on a real pool that the kernel agrees.
+// The vectors are written by hand from the format in doc.go, one row for each
+// field; none is the output of an encoder. The pool tests of package ioctl prove
+// on a real pool that the kernel agrees.
 const header = "00 01 00 00" + // native, little-endian
 	"00000000" + // version
 	"01000000" // names are unique
@@ -48,7 +48,7 @@ var golden = []struct {
 		"8877665544332211" +
 		"00000000"},
 
-	// The string's NUL counts: 8 bytes of value for seven letters …
+	// The NUL counts: 8 bytes of value for a string of seven letters …
 	{"string", List{{"origin", "p/a@ext"}}, header +
 		"20000000 0700 0000 01000000 09000000" +
 		"6f726967696e 00 00" +
@@ -62,7 +62,7 @@ var golden = []struct {
 		"702f616240657874 0000000000000000" +
 		"00000000"},
 
-	// The strings stand side by side; only their end is padded: 16 + 2 + 3 = 21.
+	// The strings are adjacent; only their end is padded: 16 + 2 + 3 = 21.
 	{"strings", List{{"argv", []string{"a", "bc"}}}, header +
 		"30000000 0500 0000 02000000 11000000" + // 48 = 24 + 24, 2 elements, type 17
 		"61726776 00 000000" +
@@ -91,9 +91,9 @@ var golden = []struct {
 		"04 00000000000000" +
 		"00000000"},
 
-	// The pair of a list counts its header only; what the list holds follows
-	// behind it with an end mark of its own, so that the next pair begins at
-	// an address that is no multiple of eight.
+	// The size of a list's pair includes its header only. The pairs of the list
+	// follow with an end mark of their own, so that the next pair begins at an
+	// offset that is not a multiple of eight.
 	{"list", List{{"props", List{{"a:b", "x"}}}, {"z", Flag{}}}, header +
 		"30000000 0600 0000 01000000 13000000" + // 48 = 24 + 24, type 19
 		"70726f7073 00 0000" +
@@ -136,7 +136,7 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-func TestGolden(t *testing.T) {
+func TestEncodingMatchesTheVectors(t *testing.T) {
 	for _, g := range golden {
 		t.Run(g.name, func(t *testing.T) {
 			want := unhex(t, g.hex)

@@ -2,8 +2,8 @@ package nvlist
 
 import "fmt"
 
-// List is a list in the order of its encoding. ZFS keeps names unique and, of
-// a name that comes twice, the last; so do Lookup and Get.
+// List is a list in the order of its encoding. ZFS keeps names unique: of a name that
+// occurs twice, the last pair counts, also in Lookup and Get.
 type List []Pair
 
 // Pair is a name and its value. The value's Go type decides the encoded type:
@@ -19,24 +19,23 @@ type List []Pair
 //	[]string                   string array
 //	List, []List               list, list array
 //
-// Any other type, nil among them, does not encode. Doubles and
-// high-resolution times, which ZFS does not exchange, do neither encode nor
-// decode.
+// Any other type, including nil, cannot be encoded. Doubles and high-resolution
+// times, which ZFS does not exchange, cannot be encoded or decoded.
 type Pair struct {
 	Name  string
 	Value any
 }
 
 type (
-	// Flag is the value of a pair that has none.
+	// Flag is the value of a pair without a value.
 	Flag struct{}
-	// Uint8 is the number that ZFS tells apart from a byte.
+	// Uint8 is the number that ZFS distinguishes from a byte.
 	Uint8 uint8
-	// Uint8s is the array that ZFS tells apart from a byte array.
+	// Uint8s is the array that ZFS distinguishes from a byte array.
 	Uint8s []byte
 )
 
-// Lookup answers the value of a name.
+// Lookup returns the value of a name, and whether the list has it.
 func (l List) Lookup(name string) (any, bool) {
 	for i := len(l) - 1; i >= 0; i-- {
 		if l[i].Name == name {
@@ -46,7 +45,7 @@ func (l List) Lookup(name string) (any, bool) {
 	return nil, false
 }
 
-// Get answers the value of a name if it is there and of type T.
+// Get returns the value of a name if the list has it with type T.
 func Get[T any](l List, name string) (T, bool) {
 	v, _ := l.Lookup(name)
 	t, ok := v.(T)
@@ -56,7 +55,7 @@ func Get[T any](l List, name string) (T, bool) {
 // Type is the encoded type of a value.
 type Type int32
 
-// The types that decode.
+// The types that can be decoded.
 const (
 	TypeFlag        Type = 1
 	TypeByte        Type = 2
@@ -85,8 +84,8 @@ const (
 	TypeUint8Array  Type = 26
 )
 
-// shapes says how each type lies in its pair: bytes an element, and whether
-// there is exactly one.
+// shapes has the width of an element of each type in bytes, and whether a pair has
+// exactly one.
 var shapes = [...]struct {
 	width  int
 	scalar bool
@@ -124,14 +123,14 @@ const (
 	maxNameSize  = 1<<15 - 1 // with the NUL
 )
 
-// MaxDepth is how deep lists nest: the kernel's own bound.
+// MaxDepth is how deep lists can be nested. It is the kernel's limit.
 const MaxDepth = 20
 
 func align8(n int) int { return (n + 7) &^ 7 }
 
-// FormatError is why bytes do not decode.
+// FormatError is the error of bytes that cannot be decoded.
 type FormatError struct {
-	Offset int // of the pair or header that is wrong
+	Offset int // of the invalid pair or header
 	Reason string
 }
 

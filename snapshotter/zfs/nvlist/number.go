@@ -2,7 +2,7 @@ package nvlist
 
 import "encoding/binary"
 
-// number is what lies in a pair as a fixed number of bytes.
+// number is a value of a fixed number of bytes.
 type number interface {
 	bool | int8 | int16 | uint16 | int32 | uint32 | int64 | uint64
 }

@@ -38,7 +38,7 @@ func encode(t testing.TB, l List) []byte {
 	return b
 }
 
-func TestRoundTrip(t *testing.T) {
+func TestEveryTypeRoundTrips(t *testing.T) {
 	l := everyType()
 	got, err := Decode(encode(t, l))
 	if err != nil {
@@ -49,7 +49,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-func TestAppendKeepsWhatIsThere(t *testing.T) {
+func TestAppendKeepsDst(t *testing.T) {
 	b, err := Append([]byte("abc"), List{{"x", List{{"s", "t"}}}})
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func TestAppendKeepsWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestEncodeRefuses(t *testing.T) {
+func TestInvalidListsDoNotEncode(t *testing.T) {
 	for name, l := range map[string]List{
 		"nil":               {{"x", nil}},
 		"int":               {{"x", 1}},
@@ -73,8 +73,8 @@ func TestEncodeRefuses(t *testing.T) {
 		"NUL in a list":     {{"x", List{{"y", "\x00"}}}},
 		"NUL in lists":      {{"x", []List{{{"y", "\x00"}}}}},
 		"a name too long":   {{strings.Repeat("n", maxNameSize), Flag{}}},
-		"nested too deep":   {{"x", nested(MaxDepth)}},
-		"its own reference": func() List { l := List{{"x", nil}}; l[0].Value = l; return l }(),
+		"nested too deeply": {{"x", nested(MaxDepth)}},
+		"a cycle":           func() List { l := List{{"x", nil}}; l[0].Value = l; return l }(),
 	} {
 		if _, err := Append(nil, l); err == nil {
 			t.Errorf("%s: encoded", name)
@@ -82,7 +82,7 @@ func TestEncodeRefuses(t *testing.T) {
 	}
 }
 
-// nested answers a list with n lists inside one another.
+// nested returns a list with n lists inside one another.
 func nested(n int) List {
 	l := List{{"end", Flag{}}}
 	for range n {
@@ -91,22 +91,22 @@ func nested(n int) List {
 	return l
 }
 
-func TestDepth(t *testing.T) {
+func TestDecodeBoundsTheDepth(t *testing.T) {
 	b := encode(t, nested(MaxDepth))
 	if _, err := Decode(b); err != nil {
 		t.Error(err)
 	}
-	// One more, made by hand: the kernel refuses it, and so does Decode.
+	// One more level, made by hand: the kernel refuses it, and so does Decode.
 	deeper := encode(t, List{{"l", List(nil)}})
 	inner := b[headerSize:]
 	deeper = append(deeper[:len(deeper)-2*endMark], inner...)
 	deeper = append(deeper, 0, 0, 0, 0)
 	if _, err := Decode(deeper); err == nil {
-		t.Error("nested too deep, decoded")
+		t.Error("a list that is nested too deeply was decoded")
 	}
 }
 
-func TestDecodeRefuses(t *testing.T) {
+func TestInvalidMessagesDoNotDecode(t *testing.T) {
 	good := encode(t, List{{"abc", "value"}})
 	change := func(at int, with ...byte) []byte {
 		b := slices.Clone(good)
@@ -115,37 +115,37 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	const pair = headerSize
 	for name, b := range map[string][]byte{
-		"nothing":               nil,
-		"a header only":         good[:headerSize],
-		"XDR":                   change(0, 1),
-		"big-endian":            change(1, 0),
-		"a later version":       change(4, 1),
-		"no end":                good[:len(good)-endMark],
-		"half an end":           good[:len(good)-1],
-		"size 1":                change(pair, 1),
-		"size negative":         change(pair, 0, 0, 0, 0x80),
-		"size beyond":           change(pair, 0x40),
-		"size not of eight":     change(pair, 0x1c),
-		"size without a value":  change(pair, 0x18),
-		"size 8":                change(pair, 8),
-		"name size 0":           change(pair+4, 0),
-		"name size negative":    change(pair+4, 0xff, 0xff),
-		"name size too small":   change(pair+4, 3),
-		"name size too large":   change(pair+4, 5),
-		"name size beyond":      change(pair+4, 0xff, 0x7f),
-		"two strings in one":    change(pair+8, 2),
-		"elements negative":     change(pair+8, 0, 0, 0, 0x80),
-		"type 0":                change(pair+12, 0),
-		"type double":           change(pair+12, 27),
-		"type high-res time":    change(pair+12, 18),
-		"type negative":         change(pair+12, 0xff, 0xff, 0xff, 0xff),
-		"string without an end": change(pair+24, 1, 1, 1, 1, 1, 1, 1, 1),
-		"flag with a value":     change(pair+8, 0, 0, 0, 0, 1),
-		"bool of 2":             change(pair+12, 21, 0, 0, 0, 'a', 'b', 'c', 0, 0, 0, 0, 0, 2, 0, 0, 0),
-		"list without a header": change(pair+12, 19),
-		"huge array":            change(pair+8, 0xff, 0xff, 0xff, 0x7f, 16),
-		"huge string array":     change(pair+8, 0xff, 0xff, 0xff, 0x7f, 17),
-		"huge list array":       change(pair+8, 0xff, 0xff, 0xff, 0x7f, 20),
+		"empty":                  nil,
+		"a header only":          good[:headerSize],
+		"XDR":                    change(0, 1),
+		"big-endian":             change(1, 0),
+		"a later version":        change(4, 1),
+		"no end":                 good[:len(good)-endMark],
+		"truncated end":          good[:len(good)-1],
+		"size 1":                 change(pair, 1),
+		"size negative":          change(pair, 0, 0, 0, 0x80),
+		"size beyond":            change(pair, 0x40),
+		"size not multiple of 8": change(pair, 0x1c),
+		"size without a value":   change(pair, 0x18),
+		"size 8":                 change(pair, 8),
+		"name size 0":            change(pair+4, 0),
+		"name size negative":     change(pair+4, 0xff, 0xff),
+		"name size too small":    change(pair+4, 3),
+		"name size too large":    change(pair+4, 5),
+		"name size beyond":       change(pair+4, 0xff, 0x7f),
+		"two strings in one":     change(pair+8, 2),
+		"elements negative":      change(pair+8, 0, 0, 0, 0x80),
+		"type 0":                 change(pair+12, 0),
+		"type double":            change(pair+12, 27),
+		"type high-res time":     change(pair+12, 18),
+		"type negative":          change(pair+12, 0xff, 0xff, 0xff, 0xff),
+		"string without an end":  change(pair+24, 1, 1, 1, 1, 1, 1, 1, 1),
+		"flag with a value":      change(pair+8, 0, 0, 0, 0, 1),
+		"bool of 2":              change(pair+12, 21, 0, 0, 0, 'a', 'b', 'c', 0, 0, 0, 0, 0, 2, 0, 0, 0),
+		"list without a header":  change(pair+12, 19),
+		"huge array":             change(pair+8, 0xff, 0xff, 0xff, 0x7f, 16),
+		"huge string array":      change(pair+8, 0xff, 0xff, 0xff, 0x7f, 17),
+		"huge list array":        change(pair+8, 0xff, 0xff, 0xff, 0x7f, 20),
 	} {
 		l, err := Decode(b)
 		var format *FormatError
@@ -155,8 +155,8 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// Every cut of a message is an error, whatever it held.
-func TestDecodeCut(t *testing.T) {
+// Every truncation of a message is an error.
+func TestTruncatedMessagesDoNotDecode(t *testing.T) {
 	b := encode(t, everyType())
 	for n := range b {
 		if _, err := Decode(b[:n]); err == nil {
@@ -165,20 +165,20 @@ func TestDecodeCut(t *testing.T) {
 	}
 }
 
-func TestLookup(t *testing.T) {
+func TestLookupReturnsTheLastPair(t *testing.T) {
 	l := List{{"a", uint64(1)}, {"b", "x"}, {"a", uint64(2)}}
 	if v, ok := Get[uint64](l, "a"); !ok || v != 2 {
 		t.Errorf("got %v, %v, want the last", v, ok)
 	}
 	if _, ok := Get[int64](l, "a"); ok {
-		t.Error("found with another type")
+		t.Error("Get returned a value of another type")
 	}
 	if _, ok := l.Lookup("c"); ok {
-		t.Error("found what is not there")
+		t.Error("Lookup found a missing name")
 	}
 }
 
-// A property list as the kernel answers it: what a listing reads.
+// properties returns a property list as the kernel returns it in a listing.
 func properties() List {
 	var l List
 	for _, name := range []string{"used", "available", "referenced", "guid", "createtxg", "creation",
@@ -188,7 +188,7 @@ func properties() List {
 	return append(l, Pair{"org.zfstpl:record", List{{"value", strings.Repeat("r", 200)}, {"source", "tank/zfstpl/x"}}})
 }
 
-func TestReader(t *testing.T) {
+func TestReaderReadsNestedLists(t *testing.T) {
 	r := NewReader(encode(t, properties()))
 	found := map[string]uint64{}
 	var record string
@@ -223,7 +223,7 @@ func TestReader(t *testing.T) {
 	}
 }
 
-func TestReaderAccessors(t *testing.T) {
+func TestReaderReturnsTypedValues(t *testing.T) {
 	r := NewReader(encode(t, List{
 		{"i32", int32(-5)}, {"i64", int64(-6)}, {"b", true}, {"a", []uint64{4, 5}}, {"n", []List{nil, nil}},
 	}))
@@ -258,9 +258,9 @@ func TestReaderAccessors(t *testing.T) {
 	if lists != 2 || r.Next() || r.Next() || r.Err() != nil {
 		t.Error(lists, r.Err())
 	}
-	r.Leave() // of what was never entered
+	r.Leave() // without an Enter
 	if r.Next() {
-		t.Error("a pair behind the end")
+		t.Error("a pair after the end")
 	}
 }
 

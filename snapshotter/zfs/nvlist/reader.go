@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 )
 
-// Reader walks an encoded message in place. It allocates nothing; what Name
-// and Bytes answer is part of the message and valid as long as that is.
+// Reader reads an encoded message in place. It allocates nothing; the results of Name
+// and Bytes are part of the message and valid as long as that is.
 //
 //	for r.Next() {
 //		switch string(r.Name()) {
@@ -23,13 +23,13 @@ import (
 //	}
 //	err := r.Err()
 //
-// Lists that are not entered are skipped, and checked all the same. A Reader
-// is not safe for use by several goroutines.
+// Lists that are not entered are skipped, but checked. A Reader is not safe for
+// concurrent use.
 type Reader struct {
 	msg []byte
-	pos int // of what comes next
+	pos int // of the next pair
 
-	// The pair that Next found, or no type.
+	// The pair that Next found; typ is 0 if there is none.
 	typ   Type
 	n     int
 	name  []byte
@@ -42,18 +42,18 @@ type Reader struct {
 }
 
 type level struct {
-	lists int  // of the current pair, not read yet
+	lists int  // lists of the current pair that were not read
 	ended bool // its end mark was read
 }
 
-// NewReader begins to walk a message. Bytes behind its end are ignored.
+// NewReader returns a Reader of a message. Bytes after its end are ignored.
 func NewReader(msg []byte) *Reader {
 	r := &Reader{}
 	r.Reset(msg)
 	return r
 }
 
-// Reset begins to walk another message.
+// Reset begins to read another message.
 func (r *Reader) Reset(msg []byte) {
 	*r = Reader{msg: msg}
 	le := binary.LittleEndian
@@ -71,11 +71,11 @@ func (r *Reader) Reset(msg []byte) {
 	}
 }
 
-// Err answers why Next or Enter stopped before the end, or nil.
+// Err returns the error that stopped Next or Enter, or nil.
 func (r *Reader) Err() error { return r.err }
 
-// Next goes to the next pair of the list that is open. At its end it answers
-// false, and so after an error.
+// Next goes to the next pair of the open list. It returns false at the end and after
+// an error.
 func (r *Reader) Next() bool {
 	open := &r.levels[r.depth]
 	for open.lists > 0 && r.err == nil {
@@ -106,15 +106,15 @@ func (r *Reader) Next() bool {
 	return true
 }
 
-// Enter opens the next list of the pair that Next found. It answers false when
-// the pair has no further list.
+// Enter opens the next list of the pair that Next found. It returns false if the pair
+// has no further list.
 func (r *Reader) Enter() bool {
 	open := &r.levels[r.depth]
 	if r.err != nil || open.lists == 0 {
 		return false
 	}
 	if r.depth == MaxDepth {
-		return r.fail(r.pos, "lists are nested too deep")
+		return r.fail(r.pos, "lists are nested too deeply")
 	}
 	open.lists--
 	r.depth++
@@ -123,7 +123,7 @@ func (r *Reader) Enter() bool {
 	return true
 }
 
-// Leave closes the list that Enter opened, whatever of it was read.
+// Leave closes the list that Enter opened. It skips the pairs that were not read.
 func (r *Reader) Leave() {
 	if r.depth == 0 {
 		return
@@ -142,7 +142,7 @@ func (r *Reader) fail(offset int, reason string) bool {
 	return false
 }
 
-// parse takes a pair apart, or says what is wrong with it.
+// parse reads a pair. It returns what is wrong with it, or "".
 func (r *Reader) parse(pair []byte) string {
 	le := binary.LittleEndian
 	nameSize := int(int16(le.Uint16(pair[4:])))
@@ -153,7 +153,7 @@ func (r *Reader) parse(pair []byte) string {
 	}
 	name := pair[pairHeader : pairHeader+nameSize]
 	if bytes.IndexByte(name, 0) != nameSize-1 {
-		return "name does not end where it says"
+		return "name does not end at its size"
 	}
 	if n < 0 {
 		return "negative number of elements"
@@ -171,8 +171,8 @@ func (r *Reader) parse(pair []byte) string {
 	return ""
 }
 
-// measure answers how many bytes of value belong to n elements of a type and
-// how many lists follow, or what is wrong.
+// measure returns how many bytes of value belong to n elements of a type and how many
+// lists follow, or what is wrong.
 func measure(typ Type, n int, value []byte) (size, lists int, reason string) {
 	switch typ {
 	case TypeFlag:
@@ -190,7 +190,7 @@ func measure(typ Type, n int, value []byte) (size, lists int, reason string) {
 		return measureStrings(n, value)
 	case TypeList:
 		if n != 1 {
-			return 0, 0, "list that is not one"
+			return 0, 0, "list with a wrong number of elements"
 		}
 		return measureLists(1, 0, value)
 	case TypeListArray:
@@ -201,7 +201,7 @@ func measure(typ Type, n int, value []byte) (size, lists int, reason string) {
 	}
 	shape := shapes[typ]
 	if shape.scalar && n != 1 {
-		return 0, 0, "number that is not one"
+		return 0, 0, "number with a wrong number of elements"
 	}
 	if n > len(value)/shape.width {
 		return 0, 0, "array is longer than its pair"
@@ -210,7 +210,7 @@ func measure(typ Type, n int, value []byte) (size, lists int, reason string) {
 	if typ == TypeBool || typ == TypeBoolArray {
 		for i := 0; i < size; i += shape.width {
 			if binary.LittleEndian.Uint32(value[i:]) > 1 {
-				return 0, 0, "boolean that is neither"
+				return 0, 0, "boolean that is not 0 or 1"
 			}
 		}
 	}
@@ -245,16 +245,16 @@ func measureLists(n, pointer int, value []byte) (int, int, string) {
 	return headers + n*listHeader, n, ""
 }
 
-// Name answers the name of the pair that Next found.
+// Name returns the name of the pair that Next found.
 func (r *Reader) Name() []byte { return r.name }
 
-// Type answers the type of the pair that Next found, 0 where there is none.
+// Type returns the type of the pair that Next found, or 0.
 func (r *Reader) Type() Type { return r.typ }
 
-// Len answers the number of elements of the pair that Next found.
+// Len returns the number of elements of the pair that Next found.
 func (r *Reader) Len() int { return r.n }
 
-// Uint64 answers the value if it is of that type.
+// Uint64 returns the value if it has that type.
 func (r *Reader) Uint64() (uint64, bool) {
 	if r.typ != TypeUint64 {
 		return 0, false
@@ -262,7 +262,7 @@ func (r *Reader) Uint64() (uint64, bool) {
 	return bits(r.value, 8), true
 }
 
-// Int64 answers the value if it is of that type.
+// Int64 returns the value if it has that type.
 func (r *Reader) Int64() (int64, bool) {
 	if r.typ != TypeInt64 {
 		return 0, false
@@ -270,7 +270,7 @@ func (r *Reader) Int64() (int64, bool) {
 	return int64(bits(r.value, 8)), true
 }
 
-// Int32 answers the value if it is of that type.
+// Int32 returns the value if it has that type.
 func (r *Reader) Int32() (int32, bool) {
 	if r.typ != TypeInt32 {
 		return 0, false
@@ -278,7 +278,7 @@ func (r *Reader) Int32() (int32, bool) {
 	return int32(bits(r.value, 4)), true
 }
 
-// Bool answers the value if it is of that type.
+// Bool returns the value if it has that type.
 func (r *Reader) Bool() (value, ok bool) {
 	if r.typ != TypeBool {
 		return false, false
@@ -286,8 +286,8 @@ func (r *Reader) Bool() (value, ok bool) {
 	return bits(r.value, 4) != 0, true
 }
 
-// Bytes answers a string's bytes, without its NUL, or those of an array of
-// bytes. They are part of the message.
+// Bytes returns the bytes of a string, without its NUL, or of an array of bytes. They
+// are part of the message.
 func (r *Reader) Bytes() ([]byte, bool) {
 	switch r.typ {
 	case TypeString:
@@ -298,7 +298,7 @@ func (r *Reader) Bytes() ([]byte, bool) {
 	return nil, false
 }
 
-// Uint64At answers an element of an array of that type.
+// Uint64At returns an element of an array of that type.
 func (r *Reader) Uint64At(i int) (uint64, bool) {
 	if r.typ != TypeUint64Array || i < 0 || i >= r.n {
 		return 0, false
