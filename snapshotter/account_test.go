@@ -28,7 +28,7 @@ func TestAccount(t *testing.T) {
 		s.write("gone", "12345")
 		s.remove("gone")
 		s.waitForRetries()
-		require.NoError(t, s.sn.queue.flush(s.ctx))
+		require.NoError(t, s.sn.journal.flush(s.ctx))
 		entries, err := Inspect(s.ctx, s.pool, s.base)
 		require.NoError(t, err)
 		a := Account(entries)

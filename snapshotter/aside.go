@@ -20,7 +20,7 @@ import (
 //
 // The caller has the lock of the key.
 func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
-	old := s.index.canRenameAside(key)
+	old := s.index.renameCandidate(key)
 	if old == nil {
 		return nil
 	}
@@ -50,7 +50,7 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 
 // canRenameAside returns the active snapshot or view that has a key of containerd's, if there
 // is one.
-func (x *index) canRenameAside(key string) *record {
+func (x *index) renameCandidate(key string) *record {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	r := x.records[key]

@@ -98,7 +98,7 @@ func TestInspect(t *testing.T) {
 	s.prepare("trash", "")
 	garbage := s.dataset("trash")
 	s.remove("trash")
-	require.NoError(t, s.sn.queue.flush(s.ctx))
+	require.NoError(t, s.sn.journal.flush(s.ctx))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/mine", nil))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/storage/"+chain("c"), nil))
 	s.pool.editFS(s.templateOf("saved"), set(propRecord+testID("9"), "what"))
@@ -170,7 +170,7 @@ func usageStory(t *testing.T) {
 	got, err := s.sn.Usage(s.ctx, "web")
 	require.NoError(t, err)
 	assert.Equal(t, int64(6), got.Size, "from memory for as long as ZFS would say the same")
-	time.Sleep(usageFresh)
+	time.Sleep(usageMaxAge)
 	got, err = s.sn.Usage(s.ctx, "web")
 	require.NoError(t, err)
 	assert.Equal(t, snapshots.Usage{}, got)
@@ -182,7 +182,7 @@ func usageStory(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, calls)
 
-	time.Sleep(countFresh)
+	time.Sleep(countMaxAge)
 	for _, call := range []string{"written", "objects"} {
 		s.pool.before = func(c string) error {
 			if c == call {
@@ -231,12 +231,12 @@ func TestUsageCountsWhatChanged(t *testing.T) {
 		usage(snapshots.Usage{}, 0) // a new clone has what its origin has
 		s.write("web", "two;")
 		usage(snapshots.Usage{}, 0) // a moment ago
-		time.Sleep(usageFresh)
+		time.Sleep(usageMaxAge)
 		usage(snapshots.Usage{Size: 4, Inodes: 1}, 2) // it and, once, its parent
-		time.Sleep(usageFresh)
+		time.Sleep(usageMaxAge)
 		usage(snapshots.Usage{Size: 4, Inodes: 1}, 2)
 		s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.content = "one;a;b;" }) // as many bytes
-		time.Sleep(countFresh)
+		time.Sleep(countMaxAge)
 		usage(snapshots.Usage{Size: 4, Inodes: 2}, 3)
 	})
 }

@@ -17,10 +17,10 @@ import (
 // collection. In mode CleanupGC it runs a cleanup. In the other modes it writes pending
 // removals and notifies the background goroutine.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
-	return settleErr(ctx, s, func(ctx context.Context) error {
+	return detachErr(ctx, s, func(ctx context.Context) error {
 		s.background.requestCleanup()
 		if s.config.Cleanup.orDefault() != CleanupGC {
-			return poolError("cleanup", s.queue.flush(ctx))
+			return poolError("cleanup", s.journal.flush(ctx))
 		}
 		return s.clean(ctx, cleanupOptions{})
 	})
@@ -37,7 +37,7 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 func (s *Snapshotter) Clean(ctx context.Context, report func(Progress)) error {
 	s.closing.RLock()
 	defer s.closing.RUnlock()
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return err
 	}
 	s.background.requestCleanup()
@@ -64,7 +64,7 @@ func (s *Snapshotter) clean(ctx context.Context, options cleanupOptions) error {
 // cleanLocked runs a cleanup. The caller holds s.cleanup, and ctx comes from its
 // cancelable.
 func (s *Snapshotter) cleanLocked(ctx context.Context, options cleanupOptions) error {
-	if err := s.usable(); err != nil { // may have changed while the caller waited for the lock
+	if err := s.checkOpen(); err != nil { // may have changed while the caller waited for the lock
 		return err
 	}
 	_, err := s.cleanWithPolicy(ctx, options, s.config.policy())
@@ -86,8 +86,8 @@ func (s *Snapshotter) cleanWithPolicy(ctx context.Context, options cleanupOption
 	if err != nil {
 		return total, poolError("eviction", err)
 	}
-	s.queue.poke() // the cleanup mark may have changed
-	return total, poolError("cleanup", s.queue.flushPaced(ctx, options.urgent))
+	s.journal.notify() // the cleanup mark may have changed
+	return total, poolError("cleanup", s.journal.flushPaced(ctx, options.urgent))
 }
 
 // cleanGarbage destroys garbage and expired templates, and returns the templates that it
@@ -96,16 +96,16 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context, options cleanupOptions) 
 	defer s.background.notify()
 	// In a full pool the write fails. The destruction that follows frees space, and does
 	// not touch datasets in use.
-	if err := s.queue.barrier(ctx); err != nil && !outOfSpace(err) {
+	if err := s.journal.barrier(ctx); err != nil && !outOfSpace(err) {
 		return expired, poolError("cleanup", err)
 	}
-	if err := s.releaseMounts(ctx); err != nil {
+	if err := s.releaseViewMounts(ctx); err != nil {
 		return expired, err
 	}
 	if expired, err = s.destroyGarbage(ctx, options); err != nil {
 		return expired, poolError("cleanup", err)
 	}
-	if err := s.queue.flushPaced(ctx, options.urgent); err != nil && !outOfSpace(err) {
+	if err := s.journal.flushPaced(ctx, options.urgent); err != nil && !outOfSpace(err) {
 		return expired, poolError("cleanup", err)
 	}
 	return expired, nil
@@ -140,14 +140,14 @@ func (s *Snapshotter) destroyGarbage(ctx context.Context, options cleanupOptions
 // the runtime removes its record too. After a crash before that, containerd finds the
 // snapshot and removes it again.
 func (s *Snapshotter) destroyAll(ctx context.Context, options cleanupOptions, order []string, may func(*template) bool) (gone []string, err error) {
-	defer s.queue.holdBack()()
+	defer s.journal.pause()()
 	options.progress.expect(len(order))
 	err = s.inBatches(order, options.urgent, func(batch []string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		var destroyed []string
-		err := s.queue.destroyAndSkip(ctx, options.urgent, s.templatesIn(batch), func() (_ []string, err error) {
+		err := s.journal.destroyAndSkip(ctx, options.urgent, s.templatesIn(batch), func() (_ []string, err error) {
 			destroyed, err = s.destroy(ctx, options, batch, may)
 			return destroyed, err
 		})
@@ -247,7 +247,7 @@ func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch
 // that are left, each with the reason. If idle is set, it uses idle I/O priority.
 func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string, idle bool) (map[string]error, error) {
 	for _, dataset := range order {
-		if err := s.releaseMount(ctx, dataset); err != nil {
+		if err := s.releaseViewMount(ctx, dataset); err != nil {
 			return nil, err
 		}
 		if err := s.release(ctx, dataset); err != nil {

@@ -184,7 +184,7 @@ func Resume(ctx context.Context, pool Pool, config Config, mark Mark) (*Cleaner,
 	if err := s.updateMark(ctx, ""); err != nil {
 		return nil, poolError("cleanup", err)
 	}
-	s.queue.start(s)
+	s.journal.start(s)
 	return &Cleaner{s}, nil
 }
 

@@ -195,7 +195,7 @@ func TestASuspendedPoolGetsNoList(t *testing.T) {
 	s := newFixture(t, withList(t))
 	s.prepare("web", "")
 	s.remove("web")
-	require.NoError(t, s.sn.queue.flush(s.ctx))
+	require.NoError(t, s.sn.journal.flush(s.ctx))
 	s.pool.edit(func(state *fakeState) { state.suspended = true })
 	require.NoError(t, s.sn.Close())
 	assert.NoFileExists(t, s.listPath())

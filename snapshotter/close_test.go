@@ -86,7 +86,7 @@ func TestCloseEndsACleanupThatWaits(t *testing.T) {
 	require.Eventually(t, func() bool { return destroys.Load() == 1 && s.sn.cleanup.hasWaiters() }, 10*time.Second, time.Millisecond)
 	done := make(chan error, 1)
 	go func() { done <- s.sn.Close() }()
-	require.Eventually(t, func() bool { return s.sn.usable() != nil }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.sn.checkOpen() != nil }, 10*time.Second, time.Millisecond)
 	close(gate)
 	require.NoError(t, <-done)
 	assert.Less(t, destroys.Load(), int64(quietBatch), "of five times as many datasets, one by one")

@@ -28,7 +28,7 @@ import (
 // A layer that is in the pool already gets one more record, and what was
 // extracted a second time becomes trash.
 func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
-	return settleErr(ctx, s, func(ctx context.Context) error {
+	return detachErr(ctx, s, func(ctx context.Context) error {
 		defer s.activity.begin()()
 		return s.commit(ctx, name, key, opts)
 	})
@@ -38,7 +38,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	if err := checkName("name", name); err != nil {
 		return err
 	}
-	given, err := fold(opts)
+	given, err := applyOpts(opts)
 	if err != nil {
 		return err
 	}
@@ -160,11 +160,11 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		return poolError(doing, err)
 	}
 	if joins {
-		if err = s.apply(ctx, ops...); s.index.lost(r.template, err) {
+		if err = s.apply(ctx, ops...); s.index.dropLost(r.template, err) {
 			err = fmt.Errorf("somebody destroyed the cached template %s; the next commit makes it anew: %w", r.dataset, err)
 		}
 	} else {
-		err = s.withReclaim(ctx, func() error { return s.promoteBesideWriters(ctx, r, active, ops) })
+		err = s.withReclaim(ctx, func() error { return s.promoteWithRetry(ctx, r, active, ops) })
 	}
 	if ambiguous(err) {
 		err = errors.Join(err, s.rollBackCommit(ctx, r, active))
@@ -179,8 +179,8 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 const (
 	// writersTime is how long a commit waits for others' writes to get to the disk,
 	// writersPause how often it looks.
-	writersTime  = 10 * time.Second
-	writersPause = 50 * time.Millisecond
+	promoteTimeout  = 10 * time.Second
+	promoteInterval = 50 * time.Millisecond
 )
 
 // promoteBesideWriters is promote, tried again for some time where it is refused for
@@ -188,15 +188,15 @@ const (
 // others are writing at that moment as 24 times its size (spa_asize_inflation), the
 // most that it could come to on any disk: one block of theirs can be more than what is
 // left, until it is on the disk. What is unpacked already, and what is warm, need not go for that.
-func (s *Snapshotter) promoteBesideWriters(ctx context.Context, r, active *record, ops []zfs.Op) error {
+func (s *Snapshotter) promoteWithRetry(ctx context.Context, r, active *record, ops []zfs.Op) error {
 	for began := time.Now(); ; {
 		err := s.promote(ctx, r, active, ops)
-		if !s.isForWriters(ctx, err) || time.Since(began) > writersTime || s.usable() != nil {
+		if !s.isTransientNoSpace(ctx, err) || time.Since(began) > promoteTimeout || s.checkOpen() != nil {
 			return err
 		}
 		log.G(ctx).WithError(err).WithField("dataset", r.dataset).Debug("a commit waits until what others are writing is on the disk")
 		select {
-		case <-time.After(writersPause):
+		case <-time.After(promoteInterval):
 		case <-ctx.Done():
 			return err
 		}
@@ -204,7 +204,7 @@ func (s *Snapshotter) promoteBesideWriters(ctx context.Context, r, active *recor
 }
 
 // isForWriters tells whether ZFS refused to promote because of what is being written.
-func (s *Snapshotter) isForWriters(ctx context.Context, err error) bool {
+func (s *Snapshotter) isTransientNoSpace(ctx context.Context, err error) bool {
 	var refused *zfs.Error
 	if !outOfSpace(err) || ambiguous(err) || !errors.As(err, &refused) || refused.Op != "promote" {
 		return false
@@ -244,7 +244,7 @@ func (s *Snapshotter) cleanResidue(ctx context.Context, active *record) error {
 			return err
 		}
 		if left[partial] == nil {
-			s.index.partialIsGone(active.dataset, partial)
+			s.index.releasePartial(active.dataset, partial)
 		}
 	}
 	if err := s.pool.DestroySnapshot(ctx, active.dataset+"@"+layout.Extracted); err != nil {
@@ -278,7 +278,7 @@ func (x *index) clearUnknown(runtime string) {
 }
 
 // partialIsGone gives the name of a half free: what has it from now on is another's.
-func (x *index) partialIsGone(runtime, partial string) {
+func (x *index) releasePartial(runtime, partial string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.reservedNames, partial)
@@ -339,7 +339,7 @@ func (s *Snapshotter) committed(r, active *record, joined bool) {
 	x.drop(active)
 	if taken := x.records[r.info.Name]; taken != nil {
 		x.drop(taken) // until the pool knows, the greater sequence number counts
-		s.queue.add(taken.clear())
+		s.journal.add(taken.clear())
 	}
 	x.insert(r)
 	x.discard(active.dataset, origin)

@@ -182,7 +182,7 @@ func TestRevivalAgainstCleanup(t *testing.T) {
 				s := newFixture(t, keepCached(0))
 				a, _ := s.pull("default", "", chain("a"), "a;")
 				s.remove(a)
-				require.NoError(t, s.sn.queue.flush(s.ctx))
+				require.NoError(t, s.sn.journal.flush(s.ctx))
 				letGo := s.slow(slow)
 				first, then := changing["cleanup"], changing["revival"]
 				if slow == "apply" {

@@ -109,7 +109,7 @@ var crashing = map[string]struct {
 			s.unpack("default", "", lowerChain, lower, lowerBlob)
 			s.prepare("zoo/9/extract-1-x "+lowerChain, "", ref(lowerChain), label(ReuseLabel, "fetch"))
 		},
-		func(s *fixture) error { s.remove("zoo/9/extract-1-x " + lowerChain); return s.sn.queue.flush(s.ctx) },
+		func(s *fixture) error { s.remove("zoo/9/extract-1-x " + lowerChain); return s.sn.journal.flush(s.ctx) },
 	},
 	"restoration of a lost record": {
 		func(s *fixture) {
@@ -132,15 +132,15 @@ var crashing = map[string]struct {
 	},
 	"remove of an active one": {
 		func(s *fixture) { s.prepare("web", ""); s.write("web", "w;") },
-		func(s *fixture) error { s.remove("web"); return s.sn.queue.flush(s.ctx) },
+		func(s *fixture) error { s.remove("web"); return s.sn.journal.flush(s.ctx) },
 	},
 	"remove of a committed one": {
 		func(s *fixture) { s.layer("base", "", "b;") },
-		func(s *fixture) error { s.remove("base"); return s.sn.queue.flush(s.ctx) },
+		func(s *fixture) error { s.remove("base"); return s.sn.journal.flush(s.ctx) },
 	},
 	"remove of a view": {
 		func(s *fixture) { s.layer("base", "", "b;"); s.view("look", "base") },
-		func(s *fixture) error { s.remove("look"); return s.sn.queue.flush(s.ctx) },
+		func(s *fixture) error { s.remove("look"); return s.sn.journal.flush(s.ctx) },
 	},
 	"cleanup": {
 		func(s *fixture) {
@@ -149,7 +149,7 @@ var crashing = map[string]struct {
 			s.prepare("web", "app")
 			s.prepare("db", "base")
 			s.remove("web", "app")
-			_ = s.sn.queue.flush(s.ctx)
+			_ = s.sn.journal.flush(s.ctx)
 		},
 		func(s *fixture) error { return s.sn.Cleanup(s.ctx) },
 	},
@@ -188,7 +188,7 @@ var crashing = map[string]struct {
 func (s *fixture) cachedAndFull() {
 	name, _ := s.pull("default", "", chain("a"), hundred)
 	s.remove(name)
-	require.NoError(s, s.sn.queue.flush(s.ctx))
+	require.NoError(s, s.sn.journal.flush(s.ctx))
 	s.pool.edit(func(state *fakeState) { state.size = state.below("tank") })
 }
 

@@ -158,7 +158,7 @@ func (s *fixture) remove(keys ...string) {
 // flush writes what was removed.
 func (s *fixture) flush() {
 	s.Helper()
-	require.NoError(s, s.sn.queue.flush(s.ctx))
+	require.NoError(s, s.sn.journal.flush(s.ctx))
 }
 
 func (s *fixture) cleanup() {
@@ -314,10 +314,10 @@ func dump(sn *Snapshotter) []string {
 // pool, once everything that waits has been written.
 func (s *fixture) requireRecoverable() {
 	s.Helper()
-	require.NoError(s, s.sn.queue.flush(s.ctx))
+	require.NoError(s, s.sn.journal.flush(s.ctx))
 	fresh, err := New(s.ctx, s.pool, s.config())
 	require.NoError(s, err)
-	require.Empty(s, fresh.queue.pending, "nothing was superseded")
+	require.Empty(s, fresh.journal.pending, "nothing was superseded")
 	require.Equal(s, dump(fresh), dump(s.sn), "the live index, and that of the pool")
 	require.NoError(s, fresh.Close())
 }

@@ -32,7 +32,7 @@ func (s *Snapshotter) find(ctx context.Context, name string) (*record, error) {
 	if !errdefs.IsNotFound(err) || !isLayerName(name) {
 		return r, err
 	}
-	return settle(ctx, s, func(ctx context.Context) (*record, error) {
+	return detach(ctx, s, func(ctx context.Context) (*record, error) {
 		r, err := s.heal(ctx, name, s.healUnlogged)
 		if err == nil || errdefs.IsNotFound(err) || ctx.Err() != nil {
 			return r, err
@@ -65,7 +65,7 @@ func (s *Snapshotter) restore(ctx context.Context, name string) error {
 // removal that is not yet in the pool may be of this very record: containerd looked the
 // name up, then collected the snapshot, and asks for it now.
 func (s *Snapshotter) healUnlogged(ctx context.Context, r *record) error {
-	if s.queue.has(func(dataset string) bool { return dataset == r.dataset }) {
+	if s.journal.hasPending(func(dataset string) bool { return dataset == r.dataset }) {
 		return fmt.Errorf("snapshot %q is being removed: %w", r.info.Name, errdefs.ErrNotFound)
 	}
 	return s.writeRecord(ctx, r, nil, s.pool.Apply)
@@ -92,7 +92,7 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 		return nil, err
 	}
 	defer unlockLayer()
-	t, why := s.index.provenLayer(layer, asker(ctx, namespace))
+	t, why := s.index.provenLayer(layer, healNamespace(ctx, namespace))
 	if t == nil {
 		return nil, lostLayer(name, why)
 	}
@@ -100,12 +100,12 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 	now := time.Now().UTC()
 	r.info = snapshots.Info{Kind: snapshots.KindCommitted, Name: name, Created: now, Updated: now}
 	if err := write(ctx, r); err != nil {
-		if s.index.lost(t, err) {
+		if s.index.dropLost(t, err) {
 			return nil, lostLayer(name, "template "+t.Dataset()+" was destroyed")
 		}
 		return nil, poolError(fmt.Sprintf("restore of the record %q", name), err)
 	}
-	s.restored(r)
+	s.insertHealed(r)
 	log.G(ctx).WithField("snapshot", name).WithField("template", t.Dataset()).
 		Warn("the record of a layer that containerd knows was lost; it is restored from the template")
 	return r, nil
@@ -118,7 +118,7 @@ func lostLayer(name, why string) error {
 
 // asker returns the namespace whose own layers a name may stand for: the name's, unless
 // the caller says that it is another's.
-func asker(ctx context.Context, namespace string) string {
+func healNamespace(ctx context.Context, namespace string) string {
 	if ns, ok := namespaces.Namespace(ctx); ok && ns != namespace {
 		return ""
 	}
@@ -134,7 +134,7 @@ func (x *index) provenLayer(layer layout.Template, namespace string) (t *templat
 	switch {
 	case t == nil || !t.visibleTo(namespace):
 		return nil, fmt.Sprintf("template %s is not in the pool, or is not for this name", layer.Dataset())
-	case !t.from.isKnown() || !t.is(t.from.diffID):
+	case !t.from.isKnown() || !t.matches(t.from.diffID):
 		return nil, fmt.Sprintf("template %s has no property %s that proves which layer it is", t.Dataset(), propDiffID)
 	}
 	return t, ""
@@ -154,7 +154,7 @@ func (t *template) visibleTo(namespace string) bool {
 // restored makes a healed record visible. What stands on it and was shown without a
 // parent since the start gets its parent again; what is being changed at this moment
 // gets it at the next start.
-func (s *Snapshotter) restored(r *record) {
+func (s *Snapshotter) insertHealed(r *record) {
 	children, unlock := s.keys.tryLockEach(s.index.orphansOf(r.info.Name)...)
 	defer unlock()
 	x := s.index
@@ -162,7 +162,7 @@ func (s *Snapshotter) restored(r *record) {
 	defer x.mu.Unlock()
 	x.insert(r)
 	for _, key := range children {
-		x.tie(key, r.info.Name)
+		x.linkChild(key, r.info.Name)
 	}
 }
 
@@ -180,7 +180,7 @@ func (x *index) orphansOf(parent string) []string {
 }
 
 // tie gives a snapshot the parent that it lost. It wants the mutex held.
-func (x *index) tie(key, parent string) {
+func (x *index) linkChild(key, parent string) {
 	old := x.records[key]
 	if old == nil || old.lost != parent {
 		return

@@ -432,7 +432,7 @@ func TestWhatIsBeingRemovedIsNotRestoredByALook(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;")
-	release := s.sn.queue.holdBack()
+	release := s.sn.journal.pause()
 	s.remove(names...)
 	for _, how := range []string{"stat", "usage"} {
 		require.ErrorIs(t, healing[how](s, names[0], ""), errdefs.ErrNotFound, how)
@@ -476,7 +476,7 @@ func TestARemoveMeetsARestoration(t *testing.T) {
 			go func() { done <- second(s.sn.Stat(s.ctx, names[0])) }()
 		}
 		synctest.Wait() // they wait for the name
-		release := s.sn.queue.holdBack()
+		release := s.sn.journal.pause()
 		unlock()
 		for range 3 {
 			require.ErrorIs(t, <-done, errdefs.ErrNotFound)
@@ -502,7 +502,7 @@ func TestWhatIsLostCanBeRemoved(t *testing.T) {
 	s.lose(names...)
 	txg := s.txg()
 	s.remove(names...)
-	require.NoError(t, s.sn.queue.flush(s.ctx))
+	require.NoError(t, s.sn.journal.flush(s.ctx))
 	assert.Equal(t, txg, s.txg())
 	assert.Zero(t, s.restorations())
 }

@@ -178,7 +178,7 @@ func TestObjectsAreNotCountedWhereClientsMountTheDataset(t *testing.T) {
 		s, _ := beginHolding(t, func(c *Config) { c.Mounts = MountZFS })
 		s.prepare("web", "")
 		s.write("web", "a;")
-		time.Sleep(usageFresh)
+		time.Sleep(usageMaxAge)
 		s.pool.interrupt(func(call string) error {
 			assert.NotEqual(t, "objects", call)
 			return nil

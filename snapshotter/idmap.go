@@ -28,7 +28,7 @@ type idRange struct{ inside, outside, count uint64 }
 // in the template, root owns in the container. Of an extraction the labels are
 // not looked at, for the image wrote them.
 func idmapOptions(info snapshots.Info) ([]string, error) {
-	if info.Kind == snapshots.KindCommitted || extracts(info) {
+	if info.Kind == snapshots.KindCommitted || isExtraction(info) {
 		return nil, nil
 	}
 	uids, gids := info.Labels[snapshots.LabelSnapshotUIDMapping], info.Labels[snapshots.LabelSnapshotGIDMapping]

@@ -30,7 +30,7 @@ func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, err
 
 // lookup answers the record of that name or key.
 func (s *Snapshotter) lookup(key string) (*record, error) {
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return nil, err
 	}
 	return s.index.get(key)
@@ -45,7 +45,7 @@ func (s *Snapshotter) NamespaceOf(source string) string {
 	found := ""
 	dataset, _, _ := strings.Cut(source, "@")
 	for name, r := range s.index.byDataset[dataset] {
-		if !r.shows(source) {
+		if !r.mountsSource(source) {
 			continue
 		}
 		ns := layout.Namespace(name)
@@ -58,7 +58,7 @@ func (s *Snapshotter) NamespaceOf(source string) string {
 }
 
 // shows tells whether a source is what the record's snapshot mounts.
-func (r *record) shows(source string) bool {
+func (r *record) mountsSource(source string) bool {
 	switch r.info.Kind {
 	case snapshots.KindActive:
 		return r.dataset == source
@@ -85,7 +85,7 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 // templates of its own for each namespace, the caller's namespace comes first
 // (see revive). fn may call any method.
 func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ...string) error {
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return err
 	}
 	match, err := filters.ParseAll(filter...)
@@ -151,7 +151,7 @@ func adapt(info snapshots.Info) filters.Adaptor {
 
 // Update changes labels, the one thing about a snapshot that can change.
 func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fields ...string) (snapshots.Info, error) {
-	return settle(ctx, s, func(ctx context.Context) (snapshots.Info, error) {
+	return detach(ctx, s, func(ctx context.Context) (snapshots.Info, error) {
 		return s.update(ctx, info, fields)
 	})
 }

@@ -21,7 +21,7 @@ func (s *fixture) marked() (m Mark) {
 
 // waitForJournal waits until what is written behind everybody's back is written.
 func (s *fixture) waitForJournal() {
-	time.Sleep(2 * removalDelay)
+	time.Sleep(2 * journalDelay)
 	synctest.Wait()
 }
 
@@ -127,7 +127,7 @@ func TestAMarkThatACrashKeptBackIsMadeGood(t *testing.T) {
 		s := newFixture(t)
 		s.prepare("web", "")
 		s.remove("web")
-		require.NoError(t, s.sn.queue.flush(s.ctx))
+		require.NoError(t, s.sn.journal.flush(s.ctx))
 		s.crash()
 		require.Equal(t, Mark{}, s.marked())
 		s.waitForJournal()

@@ -28,7 +28,7 @@ import (
 // a clone of the layer's own template: containerd fetches the blob, the differ finds
 // the layer unpacked, and Commit adds a record to the template.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	return settle(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
+	return detach(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
 		defer s.activity.begin()()
 		return s.create(ctx, snapshots.KindActive, key, parent, opts)
 	})
@@ -37,7 +37,7 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 // View makes a record on the parent's template and nothing else: what is
 // mounted is the template's snapshot.
 func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	return settle(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
+	return detach(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
 		defer s.activity.begin()()
 		return s.create(ctx, snapshots.KindView, key, parent, opts)
 	})
@@ -52,7 +52,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	lost := s.restore(ctx, parent)
-	unlock, err := s.keys.lockAll(ctx, s.namesTouched(info)...)
+	unlock, err := s.keys.lockAll(ctx, s.namesToLock(info)...)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		r.remapped = p.remapped
 	}
 	if kind == snapshots.KindView {
-		defer s.keepMounted(ctx, t)() // while the pool writes the record
+		defer s.startViewMount(ctx, t)() // while the pool writes the record
 	}
 	if err := s.createIn(ctx, r); err != nil {
 		abandon()
@@ -103,9 +103,9 @@ func checkLabels(info snapshots.Info) error {
 
 // namesTouched are the names that making a snapshot may take, sorted: its key
 // and, where it may revive a layer, the name of that layer's record.
-func (s *Snapshotter) namesTouched(info snapshots.Info) []string {
+func (s *Snapshotter) namesToLock(info snapshots.Info) []string {
 	names := []string{info.Name}
-	if ref, mode := s.asks(info); mode == ReuseSkip {
+	if ref, mode := s.requestedLayer(info); mode == ReuseSkip {
 		names = append(names, reusableName(info.Name, ref))
 	}
 	slices.Sort(names)
@@ -122,7 +122,7 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 	}
 	s.relievePressureIfDue() // not before it is known that the layer itself is not there
 	err := s.createClone(ctx, r)
-	if err != nil && s.unreuse(ctx, r, err) {
+	if err != nil && s.undoReuse(ctx, r, err) {
 		err = s.createClone(ctx, r)
 	}
 	return err
@@ -182,7 +182,7 @@ func newInfo(kind snapshots.Kind, name, parent string, opts []snapshots.Opt) (sn
 	if err := checkName("key", name); err != nil {
 		return snapshots.Info{}, err
 	}
-	info, err := fold(opts)
+	info, err := applyOpts(opts)
 	if err != nil {
 		return snapshots.Info{}, err
 	}
@@ -191,7 +191,7 @@ func newInfo(kind snapshots.Kind, name, parent string, opts []snapshots.Opt) (sn
 }
 
 // fold is what the options of a call add up to.
-func fold(opts []snapshots.Opt) (snapshots.Info, error) {
+func applyOpts(opts []snapshots.Opt) (snapshots.Info, error) {
 	var info snapshots.Info
 	for _, opt := range opts {
 		if err := opt(&info); err != nil {
@@ -214,7 +214,7 @@ func target(info snapshots.Info) string {
 
 // extracts tells whether an active snapshot is there to unpack a layer into. Its
 // labels are then annotations of an image, which anybody may have written.
-func extracts(info snapshots.Info) bool {
+func isExtraction(info snapshots.Info) bool {
 	return info.Kind == snapshots.KindActive && (info.Labels[snapshots.LabelSnapshotRef] != "" || target(info) != "")
 }
 
@@ -234,8 +234,8 @@ func (s *Snapshotter) layer(ctx context.Context, name, chain string) (layout.Tem
 //
 // containerd then walks all snapshots and takes the first with that label and parent,
 // in whatever namespace. Where namespaces share nothing see ownIsFound.
-func (s *Snapshotter) revive(ctx context.Context, r *record, ref string) error {
-	if s.ownTemplates(ctx) && !ownIsFound(ctx, r) {
+func (s *Snapshotter) skipLayer(ctx context.Context, r *record, ref string) error {
+	if s.ownTemplates(ctx) && !findsOwnLayer(ctx, r) {
 		return nil
 	}
 	layer, err := s.layer(ctx, r.info.Name, ref)
@@ -248,7 +248,7 @@ func (s *Snapshotter) revive(ctx context.Context, r *record, ref string) error {
 	}
 	defer unlock()
 
-	t, found := s.index.layerOn(layer, r.template, r.info.Parent, ref)
+	t, found := s.index.findLayer(layer, r.template, r.info.Parent, ref)
 	if t == nil {
 		return nil
 	}
@@ -269,7 +269,7 @@ func (s *Snapshotter) revive(ctx context.Context, r *record, ref string) error {
 		return nil
 	}
 	if err := s.addCommitted(ctx, committed); err != nil {
-		if s.index.lost(t, err) {
+		if s.index.dropLost(t, err) {
 			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("somebody destroyed a cached template; the layer is unpacked anew")
 			return nil
 		}
@@ -284,7 +284,7 @@ func (s *Snapshotter) revive(ctx context.Context, r *record, ref string) error {
 // 2 does, for Walk then shows his own first; and it is on a parent that nobody
 // else can stand on. So a containerd 1.7, which does not say it, unpacks the
 // bottom layer and finds the others.
-func ownIsFound(ctx context.Context, r *record) bool {
+func findsOwnLayer(ctx context.Context, r *record) bool {
 	asks := layout.Namespace(r.info.Name)
 	if ns, ok := namespaces.Namespace(ctx); ok {
 		return ns == asks
@@ -303,7 +303,7 @@ func reusableName(key, chain string) string {
 // and whether a record exists by which containerd will find it: committed, with
 // the label and that parent name. When it is not found so, the template is
 // pinned.
-func (x *index) layerOn(layer layout.Template, parent *template, parentName, ref string) (t *template, found bool) {
+func (x *index) findLayer(layer layout.Template, parent *template, parentName, ref string) (t *template, found bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	t = x.templates[layer.Dataset()]
@@ -321,7 +321,7 @@ func (x *index) layerOn(layer layout.Template, parent *template, parentName, ref
 
 // lost tells whether an error says that a cached template is no longer there, and
 // forgets it then.
-func (x *index) lost(t *template, err error) bool {
+func (x *index) dropLost(t *template, err error) bool {
 	var failed *zfs.Error
 	if !errors.As(err, &failed) || !errors.Is(failed, zfs.ErrNotFound) || failed.Dataset != t.Dataset() {
 		return false

@@ -28,7 +28,7 @@ func (s *Snapshotter) Begin(context.Context) (end func()) {
 // pressureInterval. It does not wait for evictions: there is space left, and an operation
 // that runs out of it waits in reclaimSpace.
 func (s *Snapshotter) relievePressureIfDue() {
-	if s.config.Pressure > 0 && s.usable() == nil && s.eviction.due(time.Now()) {
+	if s.config.Pressure > 0 && s.checkOpen() == nil && s.eviction.due(time.Now()) {
 		s.background.requestPressureCheck()
 	}
 }
@@ -65,7 +65,7 @@ func (s *Snapshotter) evictForPressure(ctx context.Context, limits []space.Limit
 		s.eviction.logProblems(ctx, plan.Problems)
 		return nil
 	}
-	if err := s.queue.barrier(ctx); err != nil && !outOfSpace(err) {
+	if err := s.journal.barrier(ctx); err != nil && !outOfSpace(err) {
 		return err
 	}
 	_, err := s.evict(ctx, cleanupOptions{}, policy)

@@ -43,7 +43,7 @@ func readProvenance(d zfs.Dataset) provenance {
 
 // is reports whether a template is the layer of that diff ID on its parent: its chain
 // ID says so. The mutex is not needed, for names and parents do not change.
-func (t *template) is(diffID digest.Digest) bool {
+func (t *template) matches(diffID digest.Digest) bool {
 	if t.parent == nil || t.IsEmpty() {
 		return false
 	}
@@ -107,7 +107,7 @@ func (x *index) provenanceOf(runtime string, t *template) provenance {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	f := x.fillings[runtime]
-	if f == nil || f.attempts != 1 || f.whole.diffID.Validate() != nil || f.whole.blob.Validate() != nil || !t.is(f.whole.diffID) {
+	if f == nil || f.attempts != 1 || f.whole.diffID.Validate() != nil || f.whole.blob.Validate() != nil || !t.matches(f.whole.diffID) {
 		return provenance{}
 	}
 	return f.whole

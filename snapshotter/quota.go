@@ -19,7 +19,7 @@ const maxQuota = math.MaxInt64
 // extraction the label is not looked at, for the image wrote it.
 func maxSize(info snapshots.Info) (uint64, error) {
 	text, given := info.Labels[snapshots.LabelSnapshotMaxSize]
-	if !given || info.Kind != snapshots.KindActive || extracts(info) {
+	if !given || info.Kind != snapshots.KindActive || isExtraction(info) {
 		return 0, nil
 	}
 	size, err := strconv.ParseUint(text, 10, 63)
@@ -39,13 +39,13 @@ func (s *Snapshotter) quota(ctx context.Context, r *record) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if size == 0 && !extracts(r.info) {
+	if size == 0 && !isExtraction(r.info) {
 		size = s.config.Quota
 	}
 	if size == 0 {
 		return 0, nil
 	}
-	refers, err := s.refers(ctx, r.template)
+	refers, err := s.referenced(ctx, r.template)
 	if err != nil {
 		return 0, poolError(fmt.Sprintf("prepare of %q", r.info.Name), err)
 	}
@@ -53,7 +53,7 @@ func (s *Snapshotter) quota(ctx context.Context, r *record) (uint64, error) {
 }
 
 // refers answers the bytes a template refers to. It is asked for once.
-func (s *Snapshotter) refers(ctx context.Context, t *template) (uint64, error) {
+func (s *Snapshotter) referenced(ctx context.Context, t *template) (uint64, error) {
 	s.index.mu.RLock()
 	known := t.refers
 	s.index.mu.RUnlock()

@@ -218,5 +218,5 @@ func (s *Snapshotter) apply(ctx context.Context, ops ...zfs.Op) error {
 
 // barrier is the queue's catchUp in withReclaim.
 func (s *Snapshotter) barrier(ctx context.Context) error {
-	return s.withReclaim(ctx, func() error { return s.queue.barrier(ctx) })
+	return s.withReclaim(ctx, func() error { return s.journal.barrier(ctx) })
 }

@@ -90,7 +90,7 @@ func (r *recovery) clearPartialRecords(list []zfs.Dataset) {
 		_, dying := r.index.garbage[d.Name]
 		_, isRuntime := r.config.Base.ParseRuntime(d.Name)
 		if ops := partialRecordOps(d); len(ops) > 0 && !dying && (isRuntime || r.index.templates[d.Name] != nil) {
-			r.queue.pending = append(r.queue.pending, ops)
+			r.journal.pending = append(r.journal.pending, ops)
 		}
 	}
 }
@@ -121,7 +121,7 @@ func (r *recovery) templates(list []zfs.Dataset) {
 		if t.parent = r.origin(d); t.parent == nil {
 			t.held = true
 		}
-		if t.from.isKnown() && !t.is(t.from.diffID) {
+		if t.from.isKnown() && !t.matches(t.from.diffID) {
 			r.skip(d, "its "+propDiffID+" does not give its chain ID, and is ignored")
 			t.from = provenance{}
 		}
@@ -180,7 +180,7 @@ func (r *recovery) runtime(d zfs.Dataset, st classification) {
 		r.skip(d, "its origin is not among the templates")
 	default:
 		r.index.discard(d.Name, r.origin(d))
-		r.queue.pending = append(r.queue.pending, []zfs.Op{zfs.Set(d.Name, propGarbage, stamp(time.Now()))})
+		r.journal.pending = append(r.journal.pending, []zfs.Op{zfs.Set(d.Name, propGarbage, stamp(time.Now()))})
 	}
 }
 
@@ -199,8 +199,8 @@ func (r *recovery) active(d zfs.Dataset, records []*record) {
 
 // repair has the queue change a dataset that is in use, before anybody else does.
 func (r *recovery) repair(ops []zfs.Op) {
-	r.queue.pending = append(r.queue.pending, ops)
-	r.queue.repairs = len(r.queue.pending)
+	r.journal.pending = append(r.journal.pending, ops)
+	r.journal.repairs = len(r.journal.pending)
 }
 
 func sameActive(records []*record) bool {
@@ -263,7 +263,7 @@ func (r *recovery) supersede(rec *record) {
 		rec.template.idle = now
 		ops = append(ops, zfs.Set(rec.dataset, propLastUsed, stamp(now)))
 	}
-	r.queue.pending = append(r.queue.pending, ops)
+	r.journal.pending = append(r.journal.pending, ops)
 }
 
 // settleCommits ends commits that were cut off between promote and the trash
@@ -283,7 +283,7 @@ func (r *recovery) resolveCommits() error {
 		}
 		if made[active.id.String()] {
 			x.unlinkRecord(active)
-			r.queue.pending = append(r.queue.pending, append(active.clear(), zfs.Set(active.dataset, propGarbage, stamp(time.Now()))))
+			r.journal.pending = append(r.journal.pending, append(active.clear(), zfs.Set(active.dataset, propGarbage, stamp(time.Now()))))
 			x.discard(active.dataset, t)
 			continue
 		}

@@ -42,7 +42,7 @@ func TestRemoveIsAtOnceForClientsAndSoonInThePool(t *testing.T) {
 		s.remove("web", "base")
 		assert.Empty(t, s.walk())
 		assert.Equal(t, 2, s.recordsInPool())
-		time.Sleep(removalDelay)
+		time.Sleep(journalDelay)
 		synctest.Wait()
 		assert.Zero(t, s.recordsInPool(), "without a cleanup")
 	})
@@ -138,13 +138,13 @@ func TestAChildIsBackAndItsParentIsNot(t *testing.T) {
 // is at work, few when somebody is, whose own would have to wait for theirs.
 func TestRemovalsAreWrittenInBatches(t *testing.T) {
 	t.Parallel()
-	const removals = 2*removalBatch + 10
+	const removals = 2*largeBatch + 10
 	for what, c := range map[string]struct {
 		begin func(s *fixture)
 		want  int
 	}{
 		"nobody is at work":   {func(*fixture) {}, 3},
-		"somebody unpacks":    {func(s *fixture) { s.sn.Begin(s.ctx) }, removals / politeBatch},
+		"somebody unpacks":    {func(s *fixture) { s.sn.Begin(s.ctx) }, removals / smallBatch},
 		"the daemon is ended": {func(s *fixture) { s.sn.Begin(s.ctx)(); assert.NoError(s, s.sn.Close()) }, 3},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -182,11 +182,11 @@ func TestACleanupEndsTheWritingOfRemovals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
-		for i := range 10 * politeBatch {
+		for i := range 10 * smallBatch {
 			s.prepare(fmt.Sprint("web", i), "")
 		}
 		end := s.sn.Begin(s.ctx)
-		for i := range 10 * politeBatch {
+		for i := range 10 * smallBatch {
 			s.remove(fmt.Sprint("web", i))
 		}
 		writes, busy := 0, make(chan struct{})
@@ -199,10 +199,10 @@ func TestACleanupEndsTheWritingOfRemovals(t *testing.T) {
 			}
 			return nil
 		})
-		time.Sleep(2 * removalDelay)
+		time.Sleep(2 * journalDelay)
 		synctest.Wait()
 		require.Equal(t, 2, writes)
-		release := s.sn.queue.holdBack() // as a cleanup does
+		release := s.sn.journal.pause() // as a cleanup does
 		close(busy)
 		s.waitForJournal()
 		assert.Equal(t, 2, writes)
@@ -260,7 +260,7 @@ func TestRemovalsWaitForABetterTime(t *testing.T) {
 			return nil
 		}
 		s.remove("web", "base")
-		time.Sleep(removalDelay)
+		time.Sleep(journalDelay)
 		synctest.Wait()
 		assert.Equal(t, 2, s.recordsInPool())
 		assert.ErrorIs(t, s.sn.Cleanup(s.ctx), errdefs.ErrUnavailable)
@@ -441,7 +441,7 @@ func TestRetriesOfRemovalsDoNotAddUp(t *testing.T) {
 func TestWhoWaitsForRemovalsEndsTheTrickle(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
-	const removals = politeBatch + 2*removalBatch
+	const removals = smallBatch + 2*largeBatch
 	for i := range removals {
 		s.prepare(fmt.Sprint("web", i), "")
 	}
@@ -460,8 +460,8 @@ func TestWhoWaitsForRemovalsEndsTheTrickle(t *testing.T) {
 	}
 	<-began
 	flushed := make(chan error, 1)
-	go func() { flushed <- s.sn.queue.flushPaced(s.ctx, true) }()
-	require.Eventually(t, func() bool { return s.sn.queue.wanted.Load() == 1 }, 10*time.Second, time.Millisecond)
+	go func() { flushed <- s.sn.journal.flushPaced(s.ctx, true) }()
+	require.Eventually(t, func() bool { return s.sn.journal.waiters.Load() == 1 }, 10*time.Second, time.Millisecond)
 	close(gate)
 	require.NoError(t, <-flushed)
 	assert.EqualValues(t, 3, writes.Load())

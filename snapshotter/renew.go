@@ -21,7 +21,7 @@ import (
 // Renew returns FailedPrecondition, and changes nothing, if dataset is not the runtime of
 // an extraction: any other runtime may hold the only copy of its contents.
 func (s *Snapshotter) Renew(ctx context.Context, dataset string, cause error) (fresh, reclaimed string, err error) {
-	result, err := settle(ctx, s, func(ctx context.Context) ([2]string, error) {
+	result, err := detach(ctx, s, func(ctx context.Context) ([2]string, error) {
 		fresh, reclaimed, err := s.renew(ctx, dataset, cause)
 		return [2]string{fresh, reclaimed.String()}, err
 	})
@@ -79,7 +79,7 @@ func (x *index) extraction(dataset string) (key string, err error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, r := range x.byDataset[dataset] {
-		if r.template != nil && r.standInFor == "" && extracts(r.info) {
+		if r.template != nil && r.standInFor == "" && isExtraction(r.info) {
 			return r.info.Name, nil
 		}
 	}
@@ -125,7 +125,7 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 // Discard removes an extraction that does not fit, and runs a cleanup that destroys its
 // runtime. It does nothing if dataset is not the runtime of an extraction.
 func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
-	return settleErr(ctx, s, func(ctx context.Context) error {
+	return detachErr(ctx, s, func(ctx context.Context) error {
 		key, err := s.index.extraction(dataset)
 		if errdefs.IsFailedPrecondition(err) {
 			return nil // removed already, or not an extraction

@@ -103,7 +103,7 @@ func reuseLabel(info snapshots.Info) (ReuseMode, error) {
 
 // asks is the chain ID of the layer that a Prepare asks for by label, and how it may be
 // reused. Without the label there is no layer, and nothing is reused.
-func (s *Snapshotter) asks(info snapshots.Info) (chain string, mode ReuseMode) {
+func (s *Snapshotter) requestedLayer(info snapshots.Info) (chain string, mode ReuseMode) {
 	ref := info.Labels[snapshots.LabelSnapshotRef]
 	if info.Kind != snapshots.KindActive || !layout.IsChainID(ref) {
 		return "", ReuseOff
@@ -116,10 +116,10 @@ func (s *Snapshotter) asks(info snapshots.Info) (chain string, mode ReuseMode) {
 // it returns AlreadyExists (see revive), or makes r a stand-in, whose template is
 // pinned until r is in the index or unreuse is called.
 func (s *Snapshotter) reuse(ctx context.Context, r *record) error {
-	chain, mode := s.asks(r.info)
+	chain, mode := s.requestedLayer(r.info)
 	switch mode {
 	case ReuseSkip:
-		return s.revive(ctx, r, chain)
+		return s.skipLayer(ctx, r, chain)
 	case ReuseFetch:
 		return s.standIn(ctx, r, chain)
 	}
@@ -165,7 +165,7 @@ func (x *index) pinLayer(layer layout.Template, parent *template) *template {
 // unreuse takes back what reuse did for a record that could not be written. It reports
 // whether that was because the layer's template was destroyed by other hands: then the
 // template is forgotten, and the layer can be unpacked.
-func (s *Snapshotter) unreuse(ctx context.Context, r *record, err error) (again bool) {
+func (s *Snapshotter) undoReuse(ctx context.Context, r *record, err error) (again bool) {
 	if r.standInFor == "" {
 		return false
 	}
@@ -174,7 +174,7 @@ func (s *Snapshotter) unreuse(ctx context.Context, r *record, err error) (again 
 	if !errors.Is(err, zfs.ErrNotFound) {
 		return false
 	}
-	if _, gone := s.pool.Space(ctx, t.Dataset()); !s.index.lost(t, gone) {
+	if _, gone := s.pool.Space(ctx, t.Dataset()); !s.index.dropLost(t, gone) {
 		return false
 	}
 	log.G(ctx).WithField("template", t.Dataset()).Warn("a cached template was destroyed by other hands; the layer is unpacked again")
@@ -256,7 +256,7 @@ func (x *index) standInAt(runtime string) *record {
 // be committed. Where the template does not say yet from which layer it was unpacked,
 // it says so from then on.
 func (s *Snapshotter) Recognize(ctx context.Context, runtime string, diffID, blob digest.Digest) error {
-	return settleErr(ctx, s, func(ctx context.Context) error {
+	return detachErr(ctx, s, func(ctx context.Context) error {
 		t, err := s.index.recognize(runtime, diffID)
 		if err != nil || t == nil {
 			return err
@@ -286,7 +286,7 @@ func (x *index) recognize(runtime string, diffID digest.Digest) (unknown *templa
 	if r == nil {
 		return nil, fmt.Errorf("%s, which stood for a layer: %w", runtime, errdefs.ErrNotFound)
 	}
-	if !r.template.is(diffID) {
+	if !r.template.matches(diffID) {
 		x.filling(runtime).wrong = true
 		return nil, fmt.Errorf("the blob has the diff ID %s, which is not that of layer %s, for which %s stands: %w",
 			diffID, r.standInFor, runtime, errdefs.ErrInvalidArgument)

@@ -186,7 +186,7 @@ func TestAStandInKeepsItsLayer(t *testing.T) {
 				a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 				if !inUse {
 					s.remove(a)
-					require.NoError(t, s.sn.queue.flush(s.ctx))
+					require.NoError(t, s.sn.journal.flush(s.ctx))
 				}
 				key := s.standIn("zoo", "", lowerChain)
 				entries, err := Inspect(s.ctx, s.pool, s.base)
@@ -482,7 +482,7 @@ func TestAStandInForALayerThatIsGone(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetching)
 	s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
-	require.NoError(t, s.sn.queue.flush(s.ctx))
+	require.NoError(t, s.sn.journal.flush(s.ctx))
 	s.pool.edit(func(state *fakeState) { delete(state.fs, s.base.Storage()+"/"+lowerChain) })
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	assert.Contains(t, s.log.String(), "destroyed by other hands")
@@ -498,7 +498,7 @@ func TestAStandInThatCannotBeMade(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t, fetching, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
-			require.NoError(t, s.sn.queue.flush(s.ctx))
+			require.NoError(t, s.sn.journal.flush(s.ctx))
 			failed := false
 			s.pool.interrupt(func(call string) error {
 				if call == "apply" && !failed {
@@ -526,7 +526,7 @@ func TestACommitOfAStandInThatFails(t *testing.T) {
 			s := newFixture(t, fetching, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			key := s.standIn("default", "", lowerChain)
-			require.NoError(t, s.sn.queue.flush(s.ctx))
+			require.NoError(t, s.sn.journal.flush(s.ctx))
 			times := 2 // that and, for room, once more
 			s.pool.interrupt(func(call string) error {
 				if call == "apply" && times > 0 {

@@ -36,7 +36,7 @@ func (s *Snapshotter) rollBackCreate(r *record) {
 		s.index.discard(r.dataset, r.template)
 		s.index.mu.Unlock()
 	}
-	s.queue.repair(ops)
+	s.journal.repair(ops)
 }
 
 // rollBackUpdate takes back what there may be of an update: the old record, which may
@@ -46,7 +46,7 @@ func (s *Snapshotter) rollBackUpdate(old, updated *record) error {
 	if err != nil {
 		return err
 	}
-	s.queue.repair(append(again, updated.clear()...))
+	s.journal.repair(append(again, updated.clear()...))
 	return nil
 }
 
@@ -59,7 +59,7 @@ func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *record) err
 	if err := s.queueRestore(active); err != nil {
 		return err
 	}
-	s.queue.repair(r.clear())
+	s.journal.repair(r.clear())
 	s.flushRepairs(ctx)
 	return nil
 }
@@ -78,7 +78,7 @@ func (s *Snapshotter) queueRestore(active *record) error {
 	if err != nil {
 		return err
 	}
-	s.queue.repair(append(again, zfs.Inherit(active.dataset, propGarbage)))
+	s.journal.repair(append(again, zfs.Inherit(active.dataset, propGarbage)))
 	return nil
 }
 
@@ -93,7 +93,7 @@ func (s *Snapshotter) flushRepairs(ctx context.Context) {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		_ = s.queue.barrier(context.WithoutCancel(ctx)) // the queue tells of it when it cannot either
+		_ = s.journal.barrier(context.WithoutCancel(ctx)) // the queue tells of it when it cannot either
 	}()
 	select {
 	case <-told:

@@ -188,11 +188,11 @@ func TestARepairBehindManyRemovals(t *testing.T) {
 
 func repairBehindManyRemovals(t *testing.T) {
 	s := newFixture(t)
-	for i := range removalBatch {
+	for i := range largeBatch {
 		s.prepare(fmt.Sprint("web", i), "")
 	}
 	s.prepare("web", "")
-	for i := range removalBatch {
+	for i := range largeBatch {
 		s.remove(fmt.Sprint("web", i))
 	}
 	s.applyThenKill(func() error {
@@ -205,7 +205,7 @@ func repairBehindManyRemovals(t *testing.T) {
 		}
 		return nil
 	}
-	require.ErrorIs(t, s.sn.queue.flush(s.ctx), zfs.ErrSuspended)
+	require.ErrorIs(t, s.sn.journal.flush(s.ctx), zfs.ErrSuspended)
 	s.pool.before = nil
 	s.commit("saved", "web")
 	s.requireInvariants()

@@ -76,12 +76,12 @@ type Snapshotter struct {
 	empty             *template
 	keys              keyLocks // by snapshot name
 	data              keyLocks // by dataset; taken behind keys
-	queue             removals
+	journal           journal
 	cleanupMark       Mark // what the base says is owed; see mark
 	cleanupMarkUnsure bool // whether it does is not known
 	verify            bool // look at each dataset again before it is destroyed; see Resume
 
-	mounts keptMounts // of templates that have views
+	mounts viewMounts // of templates that have views
 	held   heldMounts // of runtimes; nil where none are held
 
 	cleanup    cleanupLock // one cleanup at a time
@@ -90,8 +90,8 @@ type Snapshotter struct {
 	eviction   evictionState
 	reclaimer  reclaimer
 
-	changes class // operations that change something, save Remove, which waits for nothing
-	looks   class // operations that ask the pool
+	changes limiter // operations that change something, save Remove, which waits for nothing
+	queries limiter // operations that ask the pool
 
 	closing sync.RWMutex // held for reading while an operation runs
 	closed  atomic.Bool
@@ -117,8 +117,8 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 		return nil, err
 	}
 	s.releaseGarbage(ctx)
-	s.keepViewsMounted(ctx)
-	s.queue.start(s)
+	s.mountViews(ctx)
+	s.journal.start(s)
 	s.background.start(context.WithoutCancel(ctx), s)
 	return s, nil
 }
@@ -130,10 +130,10 @@ func newSnapshotter(pool Pool, config Config) *Snapshotter {
 	if config.users == nil {
 		config.users = func(device uint64) []holders.User { return holders.FindOpen(holders.Proc, device) }
 	}
-	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held, changes: newClass(), looks: newClass()}
-	s.mounts.kept = make(map[string]io.Closer)
-	s.queue.wake = make(chan struct{}, 1)
-	s.index.onGarbage = s.queue.poke
+	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held, changes: newLimiter(), queries: newLimiter()}
+	s.mounts.open = make(map[string]io.Closer)
+	s.journal.wake = make(chan struct{}, 1)
+	s.index.onGarbage = s.journal.notify
 	s.background.wake = make(chan struct{}, 1)
 	return s
 }
@@ -150,7 +150,7 @@ func (s *Snapshotter) Close() error {
 	s.reclaimer.stop()
 	s.closing.Lock()
 	defer s.closing.Unlock()
-	err := s.queue.stop()
+	err := s.journal.stop()
 	s.releaseGarbage(context.Background())
 	if err == nil {
 		err = s.saveCleanupList(context.Background())
@@ -183,7 +183,7 @@ func (c Config) check() error {
 var errClosed = fmt.Errorf("the snapshotter is closed: %w", errdefs.ErrUnavailable)
 
 // usable answers an error once the snapshotter is closed.
-func (s *Snapshotter) usable() error {
+func (s *Snapshotter) checkOpen() error {
 	if s.closed.Load() {
 		return errClosed
 	}
@@ -193,35 +193,35 @@ func (s *Snapshotter) usable() error {
 // maxUnderWay bounds how many operations of a class are under way at a time. On a pool
 // that is suspended each keeps a thread of this process in the kernel, also when its
 // caller has gone and asks again; of these a process may have ten thousand.
-const maxUnderWay = 256
+const maxConcurrent = 256
 
 // class is a class of operations. Those of one hold up none of another.
-type class struct{ places chan struct{} }
+type limiter struct{ slots chan struct{} }
 
-func newClass() class { return class{make(chan struct{}, maxUnderWay)} }
+func newLimiter() limiter { return limiter{make(chan struct{}, maxConcurrent)} }
 
 // enter waits for a place. The zero class has no bound.
-func (c class) enter(ctx context.Context) (leave func(), err error) {
-	if c.places == nil {
+func (c limiter) enter(ctx context.Context) (leave func(), err error) {
+	if c.slots == nil {
 		return func() {}, nil
 	}
 	select {
-	case c.places <- struct{}{}:
-		return func() { <-c.places }, nil
+	case c.slots <- struct{}{}:
+		return func() { <-c.slots }, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%d operations are under way and none ends: 'zpool status' says whether the pool is suspended: %w", maxUnderWay, ctx.Err())
+		return nil, fmt.Errorf("%d operations are under way and none ends: 'zpool status' says whether the pool is suspended: %w", maxConcurrent, ctx.Err())
 	}
 }
 
 // settle runs an operation that changes something. When ctx ends first the caller gets
 // its error at once, while the operation goes on behind it to an end: fn must look at
 // ctx before it changes anything and not after.
-func settle[T any](ctx context.Context, s *Snapshotter, fn func(context.Context) (T, error)) (T, error) {
-	return settleIn(ctx, s, s.changes, fn)
+func detach[T any](ctx context.Context, s *Snapshotter, fn func(context.Context) (T, error)) (T, error) {
+	return detachIn(ctx, s, s.changes, fn)
 }
 
 // settleIn is settle for an operation of a class.
-func settleIn[T any](ctx context.Context, s *Snapshotter, c class, fn func(context.Context) (T, error)) (T, error) {
+func detachIn[T any](ctx context.Context, s *Snapshotter, c limiter, fn func(context.Context) (T, error)) (T, error) {
 	type outcome struct {
 		value T
 		err   error
@@ -230,7 +230,7 @@ func settleIn[T any](ctx context.Context, s *Snapshotter, c class, fn func(conte
 	if err := ctx.Err(); err != nil {
 		return none, err
 	}
-	if err := s.usable(); err != nil { // a Close that is under way holds no caller up
+	if err := s.checkOpen(); err != nil { // a Close that is under way holds no caller up
 		return none, err
 	}
 	leave, err := c.enter(ctx)
@@ -242,7 +242,7 @@ func settleIn[T any](ctx context.Context, s *Snapshotter, c class, fn func(conte
 		defer leave()
 		s.closing.RLock()
 		defer s.closing.RUnlock()
-		if err := s.usable(); err != nil {
+		if err := s.checkOpen(); err != nil {
 			done <- outcome{err: err}
 			return
 		}
@@ -258,7 +258,7 @@ func settleIn[T any](ctx context.Context, s *Snapshotter, c class, fn func(conte
 }
 
 // settleErr is settle for operations without a value.
-func settleErr(ctx context.Context, s *Snapshotter, fn func(context.Context) error) error {
-	_, err := settle(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
+func detachErr(ctx context.Context, s *Snapshotter, fn func(context.Context) error) error {
+	_, err := detach(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
 	return err
 }

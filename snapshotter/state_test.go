@@ -154,7 +154,7 @@ func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
 			assert.Equal(t, entry.State == StateGarbage, isGarbage, "the start: %v", dump(s.sn))
 			assert.Equal(t, entry.State == StateCached, template != nil && template.cached() && !isGarbage, "the start: %v", dump(s.sn))
 			require.NoError(t, s.sn.Clean(s.ctx, nil))
-			require.NoError(t, s.sn.queue.flush(s.ctx))
+			require.NoError(t, s.sn.journal.flush(s.ctx))
 			assert.Equal(t, o.stays, s.has(dataset), "after a start and a cleanup\n%s", s.log)
 			if o.problem != "" {
 				assert.Contains(t, s.log.String(), "left alone: ")

@@ -34,7 +34,7 @@ func TestWhatHangsInThePoolIsBounded(t *testing.T) {
 			}
 			return nil
 		})
-		const callers = maxUnderWay + 20
+		const callers = maxConcurrent + 20
 		for i := range callers {
 			ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 			go s.sn.Prepare(ctx, fmt.Sprint("x", i), "base") // it hangs
@@ -43,8 +43,8 @@ func TestWhatHangsInThePoolIsBounded(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		assert.EqualValues(t, maxUnderWay, changes.Load())
-		assert.LessOrEqual(t, looks.Load(), int64(maxUnderWay))
+		assert.EqualValues(t, maxConcurrent, changes.Load())
+		assert.LessOrEqual(t, looks.Load(), int64(maxConcurrent))
 		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 		defer cancel()
 		err := second(s.sn.Prepare(ctx, "more", "base"))
@@ -60,7 +60,7 @@ func TestWhatHangsInThePoolIsBounded(t *testing.T) {
 		s.pool.interrupt(nil)
 		s.prepare("more", "base")
 		s.requireInvariants()
-		assert.Empty(t, s.sn.changes.places)
-		assert.Empty(t, s.sn.looks.places)
+		assert.Empty(t, s.sn.changes.slots)
+		assert.Empty(t, s.sn.queries.slots)
 	})
 }

@@ -15,11 +15,11 @@ import (
 // usageFresh is how long an active snapshot's usage is answered from memory.
 // ZFS brings its own figures up to date once in a transaction group, every five
 // seconds unless something waits for one: to ask more often tells little.
-const usageFresh = 5 * time.Second
+const usageMaxAge = 5 * time.Second
 
 // countFresh is how long a count of objects stands while the bytes are the same:
 // to count them takes a mount, and a file without content may need no block.
-const countFresh = time.Minute
+const countMaxAge = time.Minute
 
 // sample is an active snapshot's usage as it was measured.
 type sample struct {
@@ -43,7 +43,7 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 	if known, ok := s.index.usage(r); ok {
 		return known, nil
 	}
-	return settleIn(ctx, s, s.looks, func(ctx context.Context) (snapshots.Usage, error) { return s.usage(ctx, key, r) })
+	return detachIn(ctx, s, s.queries, func(ctx context.Context) (snapshots.Usage, error) { return s.usage(ctx, key, r) })
 }
 
 // usage answers what is known of a record's usage without asking the pool.
@@ -57,7 +57,7 @@ func (x *index) usage(r *record) (snapshots.Usage, bool) {
 		return *r.template.usage, true
 	case r.info.Kind == snapshots.KindActive:
 		known, ok := x.samples[r.dataset]
-		return known.Usage, ok && time.Since(known.at) < usageFresh
+		return known.Usage, ok && time.Since(known.at) < usageMaxAge
 	}
 	return snapshots.Usage{}, false
 }
@@ -89,7 +89,7 @@ func (s *Snapshotter) measureTemplate(ctx context.Context, t *template) (snapsho
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
-	u, err := s.beyond(ctx, bytes, objects, t.parent)
+	u, err := s.delta(ctx, bytes, objects, t.parent)
 	if err == nil {
 		s.index.mu.Lock()
 		defer s.index.mu.Unlock()
@@ -104,36 +104,36 @@ func (s *Snapshotter) measureActive(ctx context.Context, r *record) (snapshots.U
 		return snapshots.Usage{}, err
 	}
 	now := time.Now()
-	last, known := s.index.sampled(r)
-	if known && last.Size == int64(bytes) && now.Sub(last.counted) < countFresh {
-		s.index.remember(r, sample{last.Usage, now, last.counted})
+	last, known := s.index.lastSample(r)
+	if known && last.Size == int64(bytes) && now.Sub(last.counted) < countMaxAge {
+		s.index.storeSample(r, sample{last.Usage, now, last.counted})
 		return last.Usage, nil
 	}
 	if !s.binds(ctx) {
 		// To count is to mount, and ZFS can refuse a client's own mount for that.
 		u := snapshots.Usage{Size: int64(bytes), Inodes: last.Inodes}
-		s.index.remember(r, sample{u, now, now})
+		s.index.storeSample(r, sample{u, now, now})
 		return u, nil
 	}
 	objects, err := s.pool.Objects(ctx, r.dataset)
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
-	u, err := s.beyond(ctx, bytes, objects, r.template)
+	u, err := s.delta(ctx, bytes, objects, r.template)
 	if err == nil {
-		s.index.remember(r, sample{u, now, now})
+		s.index.storeSample(r, sample{u, now, now})
 	}
 	return u, err
 }
 
-func (x *index) sampled(r *record) (sample, bool) {
+func (x *index) lastSample(r *record) (sample, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	known, ok := x.samples[r.dataset]
 	return known, ok
 }
 
-func (x *index) remember(r *record, u sample) {
+func (x *index) storeSample(r *record, u sample) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if now := x.records[r.info.Name]; now != nil && now.dataset == r.dataset {
@@ -153,7 +153,7 @@ func (s *Snapshotter) bytes(ctx context.Context, dataset string, parent *templat
 
 // beyond is the usage of so many bytes, and of those objects that the parent
 // does not have.
-func (s *Snapshotter) beyond(ctx context.Context, bytes, objects uint64, parent *template) (snapshots.Usage, error) {
+func (s *Snapshotter) delta(ctx context.Context, bytes, objects uint64, parent *template) (snapshots.Usage, error) {
 	if parent != nil {
 		below, err := s.objects(ctx, parent)
 		if err != nil {

@@ -15,16 +15,16 @@ import (
 // moment, and whoever mounts them does not try again. While some mount stays,
 // neither happens. So each template that has a View is kept mounted, without a
 // place in any namespace and for no longer than this process lives.
-type keptMounts struct {
+type viewMounts struct {
 	locks keyLocks // by dataset, while a mount is made or taken away
 
 	mu   sync.Mutex
-	kept map[string]io.Closer // by dataset
+	open map[string]io.Closer // by dataset
 }
 
 // keepMounted begins to mount a template; done answers when it is. The caller
 // has pinned the template.
-func (s *Snapshotter) keepMounted(ctx context.Context, t *template) (done func()) {
+func (s *Snapshotter) startViewMount(ctx context.Context, t *template) (done func()) {
 	mounted := make(chan struct{})
 	go func() {
 		defer close(mounted)
@@ -50,17 +50,17 @@ func (s *Snapshotter) mountView(ctx context.Context, t *template) {
 	}
 	s.mounts.mu.Lock()
 	defer s.mounts.mu.Unlock()
-	s.mounts.kept[t.Dataset()] = mount
+	s.mounts.open[t.Dataset()] = mount
 }
 
-func (m *keptMounts) has(dataset string) bool {
+func (m *viewMounts) has(dataset string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.kept[dataset] != nil
+	return m.open[dataset] != nil
 }
 
 // viewed tells whether there is a View of a template, or one is being made.
-func (x *index) viewed(t *template) bool {
+func (x *index) hasViews(t *template) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return t.views > 0 || t.pins > 0
@@ -68,15 +68,15 @@ func (x *index) viewed(t *template) bool {
 
 // releaseMounts takes away the mounts of templates that have no View any more. It
 // fails where ctx ends.
-func (s *Snapshotter) releaseMounts(ctx context.Context) error {
+func (s *Snapshotter) releaseViewMounts(ctx context.Context) error {
 	s.mounts.mu.Lock()
 	var datasets []string
-	for dataset := range s.mounts.kept {
+	for dataset := range s.mounts.open {
 		datasets = append(datasets, dataset)
 	}
 	s.mounts.mu.Unlock()
 	for _, dataset := range datasets {
-		if err := s.releaseMount(ctx, dataset); err != nil {
+		if err := s.releaseViewMount(ctx, dataset); err != nil {
 			return err
 		}
 	}
@@ -85,13 +85,13 @@ func (s *Snapshotter) releaseMounts(ctx context.Context) error {
 
 // releaseMount fails where ctx ends. A mount that cannot be taken away is no error: its
 // template is busy then, which destroying it finds out and says.
-func (s *Snapshotter) releaseMount(ctx context.Context, dataset string) error {
+func (s *Snapshotter) releaseViewMount(ctx context.Context, dataset string) error {
 	unlock, err := s.mounts.locks.lock(ctx, dataset)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if t := s.index.template(dataset); t != nil && s.index.viewed(t) {
+	if t := s.index.template(dataset); t != nil && s.index.hasViews(t) {
 		return nil
 	}
 	if err := s.mounts.release(dataset); err != nil {
@@ -106,10 +106,10 @@ func (x *index) template(dataset string) *template {
 	return x.templates[dataset]
 }
 
-func (m *keptMounts) release(dataset string) error {
+func (m *viewMounts) release(dataset string) error {
 	m.mu.Lock()
-	mount := m.kept[dataset]
-	delete(m.kept, dataset)
+	mount := m.open[dataset]
+	delete(m.open, dataset)
 	m.mu.Unlock()
 	if mount == nil {
 		return nil
@@ -118,19 +118,19 @@ func (m *keptMounts) release(dataset string) error {
 }
 
 // releaseAll is for the end.
-func (m *keptMounts) releaseAll() error {
+func (m *viewMounts) releaseAll() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error
-	for _, mount := range m.kept {
+	for _, mount := range m.open {
 		errs = append(errs, mount.Close())
 	}
-	clear(m.kept)
+	clear(m.open)
 	return errors.Join(errs...)
 }
 
 // keepViewsMounted is keepMounted for the Views that a start found.
-func (s *Snapshotter) keepViewsMounted(ctx context.Context) {
+func (s *Snapshotter) mountViews(ctx context.Context) {
 	for _, t := range s.index.templates {
 		if t.views > 0 {
 			s.mountView(ctx, t)

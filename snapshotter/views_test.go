@@ -80,8 +80,8 @@ func TestAViewsMountThatStays(t *testing.T) {
 			s.view("look", a)
 			require.True(t, s.kept(one))
 			s.sn.mounts.mu.Lock()
-			mount := s.sn.mounts.kept[one]
-			s.sn.mounts.kept[one] = closeFunc(func() error {
+			mount := s.sn.mounts.open[one]
+			s.sn.mounts.open[one] = closeFunc(func() error {
 				if !busy {
 					assert.NoError(t, mount.Close())
 				}
