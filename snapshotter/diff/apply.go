@@ -83,7 +83,7 @@ func (s *Service) writable(mounts []mount.Mount) (string, error) {
 	return source, nil
 }
 
-// onlyWritable reports whether the options mean nothing but a writable mount.
+// onlyWritable reports whether all options are those of a plain writable mount.
 func onlyWritable(options []string) bool {
 	return !slices.ContainsFunc(options, func(o string) bool { return o != "rbind" && o != "bind" && o != "rw" })
 }

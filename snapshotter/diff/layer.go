@@ -158,8 +158,9 @@ func (l *layer) whiteout(rel string) error {
 	return l.write(&tar.Header{Typeflag: tar.TypeReg, Name: rel, ModTime: time.Unix(0, 0)})
 }
 
-// parents writes the parent directories of a path below which the previous entry was
-// not. An applier sets their times at its end, after everything that changes them.
+// parents writes the parent directories of a path, except those that the previous
+// entry was below too. An applier sets the times of directories at its end, after
+// everything that changes them.
 func (l *layer) parents(rel string) error {
 	dir := path.Dir(rel)
 	for !inside(dir, l.last().rel) {
@@ -337,8 +338,8 @@ func (l *layer) write(h *tar.Header) error {
 }
 
 // close ends a layer. It first writes the remaining names, changed or not, of the
-// objects of which some names were written: an object of which only one name were
-// replaced would no longer be one object.
+// objects of which some names were written: otherwise an applier would split the
+// object.
 func (l *layer) close() error {
 	missing := make(map[uint64]*links)
 	for object, known := range l.links {

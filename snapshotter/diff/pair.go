@@ -117,7 +117,7 @@ func (s *Service) openSide(ctx context.Context, name string) (_ *side, err error
 	return opened, nil
 }
 
-// close closes a side. A nil side is none.
+// close closes a side, which may be nil.
 func (s *side) close() error {
 	if s == nil {
 		return nil

@@ -52,8 +52,8 @@ func (t *tree) open(rel string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), rel), nil
 }
 
-// nextData returns the offset of the first data of a file from an offset on: size if
-// there is none, and from if that is unknown.
+// nextData returns the offset of the first data of a file from an offset on. It
+// returns size if there is no data, and from if the offset is unknown.
 func nextData(file *os.File, from, size int64) int64 {
 	at, err := unix.Seek(int(file.Fd()), from, unix.SEEK_DATA)
 	switch {
