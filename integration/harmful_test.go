@@ -64,7 +64,7 @@ func TestABaseBelowAHarmfulParent(t *testing.T) {
 	p := oddPool(t)
 	base := initBase(t, p, harmfulParent(t, p)+"/z")
 	d := startDaemon(t, base)
-	assert.NotContains(t, d.log.String(), "does harm")
+	assert.NotContains(t, d.log.String(), "harmful property")
 	useBase(t, d)
 	c := startContainerd(t, d)
 	var files []testimage.File
@@ -114,11 +114,11 @@ func TestAStartReportsHarmfulProperties(t *testing.T) {
 	for _, says := range []string{
 		"fix=\"zfs set snapdir=disabled " + base.String() + "\"",
 		"fix=\"zfs inherit exec " + base.Runtime() + "\"",
-		"property=normalization", "property=utf8only", "property=casesensitivity", "make another base with 'zfstpl init'",
+		"property=normalization", "property=utf8only", "property=casesensitivity", "create another base with 'zfstpl init'",
 	} {
 		assert.Contains(t, d.log.String(), says)
 	}
-	assert.Equal(t, 5, strings.Count(d.log.String(), "a property of the base does harm"), "each once: %s", d.log)
+	assert.Equal(t, 5, strings.Count(d.log.String(), "harmful property of base"), "each once: %s", d.log)
 	_, stderr, err := runCommand(t, "zfstpl", "init", base.String(), "--config", "/dev/null")
 	require.NoError(t, err)
 	assert.Contains(t, stderr, "zfs set snapdir=disabled "+base.String())

@@ -11,32 +11,32 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
-// Accounts is what holds the bytes under a base. Images, containers, warm ones,
-// trash and others are all there is.
+// Accounts has the bytes under a base by their use. Templates, Containers, Cached, Garbage
+// and Other add up to all bytes.
 type Accounts struct {
 	Images []ImageAccount `json:"images"`
-	// Templates are the bytes of all templates that records name.
+	// Templates has the bytes of all templates with records.
 	Templates  uint64 `json:"templates"`
 	Containers uint64 `json:"containers"`
 	Cached     uint64 `json:"cached"`
 	Garbage    uint64 `json:"garbage"`
-	Other      uint64 `json:"other"` // remains of crashes, and what is not ours
-	// Reclaimable is what comes back if everything goes that can: trash, and warm
-	// templates on which nothing stands.
+	Other      uint64 `json:"other"` // partial and foreign datasets
+	// Reclaimable has the bytes of everything that can be destroyed: garbage, and cached
+	// templates without clones in use.
 	Reclaimable uint64 `json:"reclaimable"`
 }
 
-// ImageAccount is a committed snapshot on which no other stands, with all it
-// stands on: what an image is to a snapshotter, which hears of no names.
+// ImageAccount describes a committed snapshot without committed children, together with
+// its parents. A snapshotter does not know the names of images; this is its view of one.
 type ImageAccount struct {
 	Dataset    string   `json:"dataset"`
 	Namespaces []string `json:"namespaces"`
-	Unique     uint64   `json:"unique"` // bytes of layers that no other image has
-	Shared     uint64   `json:"shared"` // bytes of layers that another has too
+	Unique     uint64   `json:"unique"` // bytes of layers that belong to this image only
+	Shared     uint64   `json:"shared"` // bytes of layers that other images have too
 	Containers int      `json:"containers"`
 }
 
-// Account adds up an inspection. It is pure.
+// Account computes the accounts of an inspection. It is a pure function.
 func Account(entries []Entry) Accounts {
 	a := Accounts{Images: []ImageAccount{}}
 	byName, hasChild := make(map[string]Entry), make(map[string]bool)
@@ -47,7 +47,7 @@ func Account(entries []Entry) Accounts {
 		}
 		a.add(e)
 	}
-	images := make(map[string]int) // that a template is part of
+	images := make(map[string]int) // number of images by template
 	for _, e := range entries {
 		if e.committed() && !hasChild[e.Dataset] {
 			for _, layer := range chainOf(byName, e) {
@@ -65,6 +65,7 @@ func Account(entries []Entry) Accounts {
 	return a
 }
 
+// add adds the bytes of a dataset.
 func (a *Accounts) add(e Entry) {
 	switch {
 	case e.State == StateCached:
@@ -80,6 +81,7 @@ func (a *Accounts) add(e Entry) {
 	}
 }
 
+// has reports whether a dataset has a record of a kind.
 func (e Entry) has(kind snapshots.Kind) bool {
 	return slices.ContainsFunc(e.Records, func(i snapshots.Info) bool { return i.Kind == kind })
 }
@@ -87,10 +89,10 @@ func (e Entry) has(kind snapshots.Kind) bool {
 func (e Entry) committed() bool { return e.has(snapshots.KindCommitted) }
 func (e Entry) active() bool    { return e.has(snapshots.KindActive) }
 
-// chainOf is a template and those it stands on.
+// chainOf returns a template and the chain of its parents.
 func chainOf(byName map[string]Entry, e Entry) []Entry {
 	chain := []Entry{e}
-	for len(chain) <= len(byName) { // whatever a stranger made of the origins
+	for len(chain) <= len(byName) { // ends also if the origins form a cycle
 		parent, ok := byName[e.Parent]
 		if !ok {
 			break
@@ -100,6 +102,7 @@ func chainOf(byName map[string]Entry, e Entry) []Entry {
 	return chain
 }
 
+// account returns the account of the image whose last layer is top.
 func account(top Entry, chain []Entry, images map[string]int, all []Entry) ImageAccount {
 	a := ImageAccount{Dataset: top.Dataset}
 	for _, r := range top.Records {

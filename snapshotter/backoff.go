@@ -166,7 +166,7 @@ func (x *index) isPartialOfGarbage(dataset string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	t := x.garbage[dataset]
-	return t != nil && x.garbage[t.of] != nil
+	return t != nil && x.garbage[t.runtime] != nil
 }
 
 // describeUsers describes the processes that use a file system without a mount point. It

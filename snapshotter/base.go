@@ -10,10 +10,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// layoutVersion is what VersionProperty says on a base this code can work with.
+// layoutVersion is the value of VersionProperty that this package supports.
 const layoutVersion = "1"
 
-// BasePool is what making a base needs of ZFS.
+// BasePool has the operations of ZFS that InitBase needs.
 type BasePool interface {
 	PropertyPool
 	List(ctx context.Context, root string) ([]zfs.Dataset, error)
@@ -26,14 +26,13 @@ type BasePool interface {
 	DestroySnapshot(ctx context.Context, snapshot string) error
 }
 
-// childProperties keep templates and runtimes from being mounted by anybody
-// but those who mean to.
+// childProperties are the properties of storage and runtime. They keep ZFS from mounting
+// templates and runtimes.
 var childProperties = map[string]string{"canmount": "off", "mountpoint": "legacy"}
 
-// InitBase makes base, mounted at root, or completes one that it made before.
-// props are further native properties, which win over those of ours. It
-// reports whether there was anything to do. When it fails it destroys what it made in
-// this call, and nothing else.
+// InitBase creates base, mounted at root, or completes a base that it created before.
+// props are additional native properties, which override the defaults. InitBase reports
+// whether it changed anything. If it fails, it destroys only what this call created.
 func InitBase(ctx context.Context, pool BasePool, base layout.Base, root string, props map[string]string) (bool, error) {
 	list, err := pool.List(ctx, base.String())
 	exists := err == nil
@@ -69,7 +68,8 @@ func InitBase(ctx context.Context, pool BasePool, base layout.Base, root string,
 	return false, err
 }
 
-// CheckBase refuses a dataset that InitBase did not make.
+// CheckBase returns an error if InitBase did not create the base in list, or if its layout
+// version is not supported.
 func CheckBase(base layout.Base, list []zfs.Dataset) error {
 	for _, d := range list {
 		if d.Name == base.String() {
@@ -79,7 +79,8 @@ func CheckBase(base layout.Base, list []zfs.Dataset) error {
 	return fmt.Errorf("dataset %s was not listed", base)
 }
 
-// CheckVersion refuses a base by the value that VersionProperty has on itself.
+// CheckVersion returns an error unless version, the base's value of VersionProperty, is
+// supported.
 func CheckVersion(base layout.Base, version string) error {
 	switch version {
 	case layoutVersion:
@@ -91,7 +92,7 @@ func CheckVersion(base layout.Base, version string) error {
 		if isOlder(version, layoutVersion) {
 			release = "the release of zfstpl that made it"
 		}
-		return fmt.Errorf("dataset %s has layout version %s, this zfstpl knows %s: use %s", base, version, layoutVersion, release)
+		return fmt.Errorf("dataset %s has layout version %s, this zfstpl supports %s: use %s", base, version, layoutVersion, release)
 	}
 }
 
@@ -101,7 +102,7 @@ func isOlder(version, than string) bool {
 	return err == nil && otherErr == nil && a < b
 }
 
-// baseError says what to do about a base that cannot be listed.
+// baseError adds to the error of a failed listing what to do about it.
 func baseError(base layout.Base, err error) error {
 	if errors.Is(err, zfs.ErrNotFound) {
 		return fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s': %w", base, base, err)

@@ -10,17 +10,17 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// baseBuilder makes what a base lacks, and remembers what it made.
+// baseBuilder creates what a base lacks and records what it created.
 type baseBuilder struct {
 	pool     BasePool
 	base     layout.Base
-	made     []string // file systems, parents first
-	snapshot bool     // whether it took that of empty
+	made     []string // file systems that it created, parents first
+	snapshot bool     // whether it took the snapshot of empty
 	changed  bool
 }
 
-// create makes one file system. A step that has begun comes to its end: what it made would
-// not be known otherwise.
+// create creates one file system. It ignores the cancellation of ctx once it has begun,
+// because the result would be unknown otherwise.
 func (b *baseBuilder) create(ctx context.Context, name string, props map[string]string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -32,29 +32,30 @@ func (b *baseBuilder) create(ctx context.Context, name string, props map[string]
 	return nil
 }
 
-// onceMade are the properties that ZFS writes into the file system itself. It refuses that
-// (EACCES) of one with a key of its own that is not mounted, also while it makes it.
+// setAfterCreate are the properties that ZFS stores in the file system itself. If the file
+// system has its own encryption key and is not mounted, ZFS refuses to set them (EACCES),
+// also while it creates the file system.
 var setAfterCreate = []string{"longname"}
 
-// unzoned are the properties that ZFS refuses for a new file system below one that is
-// zoned, whatever that file system is itself.
+// refusedWhenZoned are the properties that ZFS refuses for a new file system below a zoned
+// one, even if the new one is not zoned.
 var refusedWhenZoned = []string{"mountpoint", "sharenfs", "sharesmb"}
 
-// makeRoot makes the base itself.
+// makeRoot creates the base itself.
 func (b *baseBuilder) makeRoot(ctx context.Context, root string, own map[string]string) error {
 	props, err := baseProperties(ctx, b.pool, root, own)
 	if err != nil {
 		return err
 	}
-	above := b.above(ctx)
+	parentProps := b.parentProperties(ctx)
 	afterwards := setAfterCreate
-	if above["zoned"].Value == "on" {
+	if parentProps["zoned"].Value == "on" {
 		afterwards = append(slices.Clone(setAfterCreate), refusedWhenZoned...)
 	}
-	later := take(props, afterwards)
+	later := extract(props, afterwards)
 	if err := b.create(ctx, b.base.String(), props); err != nil {
 		_, hasKey := own["encryption"]
-		if keyErr := CheckKey(parentName(b.base), above); keyErr != nil && !hasKey {
+		if keyErr := CheckKey(parentName(b.base), parentProps); keyErr != nil && !hasKey {
 			return keyErr
 		}
 		return err
@@ -66,36 +67,36 @@ func (b *baseBuilder) makeRoot(ctx context.Context, root string, own map[string]
 	return b.pool.SetNative(ctx, b.base.String(), later)
 }
 
-// leaveInherited takes those of onceMade from props that the base inherits with the same
-// value.
+// dropInherited removes from props those of setAfterCreate that the base inherits with the
+// same value.
 func (b *baseBuilder) dropInherited(ctx context.Context, props map[string]string) {
 	parent := parentName(b.base)
 	for _, name := range setAfterCreate {
 		if _, wanted := props[name]; !wanted || parent == "" {
 			continue
 		}
-		above, err := b.pool.Properties(ctx, parent, name)
-		if err == nil && above[name].Value == props[name] {
+		inherited, err := b.pool.Properties(ctx, parent, name)
+		if err == nil && inherited[name].Value == props[name] {
 			delete(props, name)
 		}
 	}
 }
 
-// take moves the named properties into a map of their own.
-func take(props map[string]string, names []string) map[string]string {
-	taken := make(map[string]string)
+// extract moves the named properties into a new map and returns it.
+func extract(props map[string]string, names []string) map[string]string {
+	extracted := make(map[string]string)
 	for _, name := range names {
 		if value, ok := props[name]; ok {
-			taken[name] = value
+			extracted[name] = value
 			delete(props, name)
 		}
 	}
-	return taken
+	return extracted
 }
 
-// above returns what matters of the dataset above the base. Where that cannot be asked,
-// making the base fails and says why.
-func (b *baseBuilder) above(ctx context.Context) map[string]zfs.Property {
+// parentProperties returns the relevant properties of the dataset above the base. If they
+// cannot be read it returns nil: then the creation of the base fails with the reason.
+func (b *baseBuilder) parentProperties(ctx context.Context) map[string]zfs.Property {
 	parent := parentName(b.base)
 	if parent == "" {
 		return nil
@@ -107,13 +108,14 @@ func (b *baseBuilder) above(ctx context.Context) map[string]zfs.Property {
 	return props
 }
 
-// parentName is the name of the dataset above a base, "" for a pool's.
+// parentName returns the name of the dataset above a base, "" for the root dataset of a
+// pool.
 func parentName(base layout.Base) string {
 	return base.String()[:max(0, strings.LastIndexByte(base.String(), '/'))]
 }
 
-// complete makes what is not in list and mounts the base. A base is mounted last: nothing
-// has to be unmounted to undo the rest.
+// complete creates what is not in list and mounts the base. It mounts the base last, so
+// that a rollback does not have to unmount anything.
 func (b *baseBuilder) complete(ctx context.Context, list []zfs.Dataset) error {
 	have := make(map[string]zfs.Dataset)
 	for _, d := range list {
@@ -140,6 +142,7 @@ func (b *baseBuilder) complete(ctx context.Context, list []zfs.Dataset) error {
 	return b.mount(ctx)
 }
 
+// mount mounts the base if it has a mountpoint and is not mounted.
 func (b *baseBuilder) mount(ctx context.Context) error {
 	props, err := b.pool.Properties(ctx, b.base.String(), "mounted", "mountpoint")
 	if err != nil {
@@ -152,13 +155,13 @@ func (b *baseBuilder) mount(ctx context.Context) error {
 	return b.pool.Mount(ctx, b.base.String())
 }
 
-// rollBack destroys what was made, children first. What has become busy, or has got children
-// of other origin, stays and is named.
+// rollBack destroys what b created, children first. It returns an error that names a
+// dataset that it cannot destroy, for example because another program uses it.
 func (b *baseBuilder) rollBack(ctx context.Context) error {
 	empty := b.base.Empty()
 	if b.snapshot && !slices.Contains(b.made, empty.Dataset()) {
 		if err := b.pool.DestroySnapshot(ctx, empty.Snapshot()); err != nil {
-			return fmt.Errorf("taking back %s: %w", empty.Snapshot(), err)
+			return fmt.Errorf("rollback of %s: %w", empty.Snapshot(), err)
 		}
 	}
 	if len(b.made) == 0 {
@@ -168,11 +171,11 @@ func (b *baseBuilder) rollBack(ctx context.Context) error {
 	slices.Reverse(made)
 	left, err := b.pool.Destroy(ctx, layout.Extracted, made)
 	if err != nil {
-		return fmt.Errorf("taking back %s: %w", b.base, err)
+		return fmt.Errorf("rollback of %s: %w", b.base, err)
 	}
-	for _, name := range made { // the first is the reason that the others stay
+	for _, name := range made { // the first one left keeps its parents from being destroyed
 		if left[name] != nil {
-			return fmt.Errorf("taking back %s: %w", name, left[name])
+			return fmt.Errorf("rollback of %s: %w", name, left[name])
 		}
 	}
 	return nil

@@ -76,7 +76,7 @@ func TestInitBaseDestroysNothingOfOthers(t *testing.T) {
 	}
 	_, err := InitBase(t.Context(), p, base, "/srv", nil)
 	require.ErrorIs(t, err, zfs.ErrNoSpace)
-	assert.ErrorContains(t, err, "taking back tank/z")
+	assert.ErrorContains(t, err, "rollback of tank/z")
 	assert.Contains(t, p.state.fs, "tank/z/mine")
 	assert.NotContains(t, p.state.fs, "tank/z/storage")
 }

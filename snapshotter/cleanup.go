@@ -179,8 +179,8 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 		n := space.Node{Dataset: dataset, Destroy: !x.stuck[dataset].isWaiting(now)}
 		if t.origin != nil {
 			n.Origin = t.origin.Dataset()
-		} else if x.garbage[t.of] != nil {
-			n.Origin = t.of
+		} else if x.garbage[t.runtime] != nil {
+			n.Origin = t.runtime
 		}
 		nodes = append(nodes, n)
 	}

@@ -22,46 +22,46 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// cleanupList is what may go of a base, leaf first, as the snapshotter knew it that had
-// the base open last. A cleanup that runs alone goes on from there, without listing
-// the pool. It holds as long as the base's mark names its hash: whoever opens the
-// base takes that away before anything else.
+// cleanupList has the datasets of a base that a cleanup may destroy, leaf first. A
+// snapshotter saves it when it closes. A cleanup without a daemon uses it instead of
+// listing the pool. The list is valid while the base's mark has its hash. A snapshotter that
+// opens the base removes the hash before it changes anything.
 type cleanupList struct {
-	// State is a hash of the records and datasets that the list was made from.
-	State string             `json:"state"`
-	Go    []cleanupListEntry `json:"go"`
+	// State is a hash of the records and datasets from which the list was made.
+	State    string               `json:"state"`
+	Datasets []cleanupListDataset `json:"go"`
 }
 
-type cleanupListEntry struct {
+type cleanupListDataset struct {
 	Dataset  string    `json:"dataset"`
-	Origin   string    `json:"origin"` // the dataset it is a clone of
+	Origin   string    `json:"origin"` // the dataset of its origin
 	Template bool      `json:"template,omitempty"`
-	Idle     time.Time `json:"idle,omitzero"` // a template: when its last record went
+	Idle     time.Time `json:"idle,omitzero"` // of a template: when its last record was removed
 	Bytes    uint64    `json:"bytes,omitempty"`
 }
 
-// cleanupListName is the file that a list is kept in.
+// cleanupListName is the name of the file with the list.
 const cleanupListName = "cleanup.json"
 
-// maxKeptList bounds what is read: some 100 bytes for each of a million datasets.
+// maxCleanupList limits the bytes that are read: about 100 for each of a million datasets.
 const maxCleanupList = 128 << 20
 
-// keepList keeps what may go and marks the base with the list's hash.
+// saveCleanupList saves the list and writes its hash to the base's mark.
 func (s *Snapshotter) saveCleanupList(ctx context.Context) error {
 	if s.config.CleanupDir == nil {
 		return s.updateMark(ctx, "")
 	}
-	// The file lies in the pool: whoever writes it while that is suspended waits for
-	// its disks, and nobody can end him.
+	// The file is in the pool. A write to a suspended pool blocks and cannot be
+	// interrupted.
 	if state, err := s.pool.State(ctx); err != nil || state.Suspended {
-		log.G(ctx).WithError(err).WithField("suspended", state.Suspended).Warn("no list of what may go is kept: the next cleanup makes it anew")
+		log.G(ctx).WithError(err).WithField("suspended", state.Suspended).Warn("not saving cleanup list; the next cleanup lists the pool")
 		return s.updateMark(ctx, "")
 	}
 	if err := removeTempFiles(s.config.CleanupDir, cleanupListName); err != nil {
-		log.G(ctx).WithError(err).Warn("what a Close that was killed left of a list of what may go stays")
+		log.G(ctx).WithError(err).Warn("failed to remove temporary files of cleanup lists")
 	}
 	list := s.list()
-	if len(list.Go) == 0 {
+	if len(list.Datasets) == 0 {
 		if err := s.config.CleanupDir.Remove(cleanupListName); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -72,13 +72,13 @@ func (s *Snapshotter) saveCleanupList(ctx context.Context) error {
 		err = writeAtomic(s.config.CleanupDir, cleanupListName, text)
 	}
 	if err != nil {
-		log.G(ctx).WithError(err).Warn("the list of what may go could not be kept; the next cleanup makes it anew")
+		log.G(ctx).WithError(err).Warn("failed to save cleanup list; the next cleanup lists the pool")
 		return s.updateMark(ctx, "")
 	}
 	return s.updateMark(ctx, hashOf(text))
 }
 
-// writeWhole replaces a file by one that is whole, whatever happens.
+// writeAtomic replaces a file atomically.
 func writeAtomic(dir *os.Root, name string, text []byte) (err error) {
 	fresh := name + "." + rand.Text()
 	file, err := dir.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -97,7 +97,7 @@ func writeAtomic(dir *os.Root, name string, text []byte) (err error) {
 	return dir.Rename(fresh, name)
 }
 
-// removeUnfinished removes what writeWhole left where its process was killed.
+// removeTempFiles removes the temporary files of killed calls of writeAtomic.
 func removeTempFiles(dir *os.Root, name string) error {
 	entries, err := fs.ReadDir(dir.FS(), ".")
 	if err != nil {
@@ -117,9 +117,10 @@ func hashOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// list returns the cleanup list of the current index.
 func (s *Snapshotter) list() cleanupList {
 	x := s.index
-	nodes := x.nodes(0, time.Now().Add(maxBackoff)) // as if nothing were kept, nor put off
+	nodes := x.nodes(0, time.Now().Add(maxBackoff)) // without the policy and backoffs
 	origins := make(map[string]string)
 	for _, n := range nodes {
 		origins[n.Dataset] = n.Origin
@@ -128,23 +129,23 @@ func (s *Snapshotter) list() cleanupList {
 	defer x.mu.RUnlock()
 	list := cleanupList{State: x.state()}
 	for _, dataset := range space.Order(nodes) {
-		entry := cleanupListEntry{Dataset: dataset, Origin: origins[dataset]}
+		entry := cleanupListDataset{Dataset: dataset, Origin: origins[dataset]}
 		if t := x.templates[dataset]; t != nil {
 			entry.Template, entry.Idle, entry.Bytes = true, t.idle, t.bytes
 		}
-		list.Go = append(list.Go, entry)
+		list.Datasets = append(list.Datasets, entry)
 	}
 	return list
 }
 
-// state is a hash of all records and datasets. It wants the mutex held.
+// state returns a hash of all records and datasets. The caller holds the mutex.
 func (x *index) state() string {
 	var lines []string
 	for dataset := range x.templates {
 		lines = append(lines, "template "+dataset)
 	}
 	for dataset := range x.garbage {
-		lines = append(lines, "trash "+dataset)
+		lines = append(lines, "garbage "+dataset)
 	}
 	for _, r := range x.records {
 		lines = append(lines, fmt.Sprintf("record %s %d %s", r.id, r.seq, r.dataset))
@@ -157,21 +158,21 @@ func (x *index) state() string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// Cleaner cleans up a base that no snapshotter has open.
+// Cleaner cleans up a base while no snapshotter has it open.
 type Cleaner struct{ s *Snapshotter }
 
-// Resume answers a cleaner that goes on from the list that was kept when the base
-// was open last, or nil where there is none that holds: then New finds out what
-// there is. mark is the base's, and the caller holds the base's lock.
+// Resume returns a cleaner that uses the cleanup list of the base, or nil if there is no
+// valid list: then the caller uses New. mark is the base's mark. The caller holds the
+// base's lock.
 //
-// Every entry is looked at again before it is destroyed.
+// The cleaner checks every dataset again before it destroys it.
 func Resume(ctx context.Context, pool Pool, config Config, mark Mark) (*Cleaner, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
 	list, err := readList(config.CleanupDir, mark.List)
 	if err != nil {
-		log.G(ctx).WithError(err).Debug("no list of what may go holds: it is made anew")
+		log.G(ctx).WithError(err).Debug("no valid cleanup list; listing the pool")
 		return nil, nil
 	}
 	s := newSnapshotter(pool, config)
@@ -179,8 +180,8 @@ func Resume(ctx context.Context, pool Pool, config Config, mark Mark) (*Cleaner,
 		return nil, err
 	}
 	s.cleanupMark, s.verify = mark, true
-	s.index.resume(config.Base, list.Go)
-	// From here on the list holds no more: there may be less.
+	s.index.load(config.Base, list.Datasets)
+	// From here on the list is not valid: its datasets may be destroyed.
 	if err := s.updateMark(ctx, ""); err != nil {
 		return nil, poolError("cleanup", err)
 	}
@@ -188,15 +189,18 @@ func Resume(ctx context.Context, pool Pool, config Config, mark Mark) (*Cleaner,
 	return &Cleaner{s}, nil
 }
 
-// Clean is Snapshotter.Clean.
-func (c *Cleaner) Clean(ctx context.Context, tell func(Progress)) error { return c.s.Clean(ctx, tell) }
+// Clean runs a cleanup like Snapshotter.Clean.
+func (c *Cleaner) Clean(ctx context.Context, report func(Progress)) error {
+	return c.s.Clean(ctx, report)
+}
 
-// Close keeps what is left for the next time.
+// Close saves a cleanup list of the datasets that are left.
 func (c *Cleaner) Close() error { return c.s.Close() }
 
+// readList reads the list with a hash. It returns an error if there is none.
 func readList(dir *os.Root, hash string) (list cleanupList, err error) {
 	if dir == nil || hash == "" {
-		return list, errors.New("none was kept")
+		return list, errors.New("no cleanup list was saved")
 	}
 	file, err := dir.Open(cleanupListName)
 	if err != nil {
@@ -208,15 +212,14 @@ func readList(dir *os.Root, hash string) (list cleanupList, err error) {
 		return list, err
 	}
 	if hashOf(text) != hash {
-		return list, fmt.Errorf("%s is not the list that the base's mark names", cleanupListName)
+		return list, fmt.Errorf("%s does not have the hash in the base's cleanup mark", cleanupListName)
 	}
 	return list, json.Unmarshal(text, &list)
 }
 
-// resume fills the index from a list, which names parents behind their clones.
-// What is not the name of a dataset of ours, which no snapshotter writes, is left
-// out.
-func (x *index) resume(base layout.Base, list []cleanupListEntry) {
+// load fills the index from a list, in which parents follow their clones. It ignores names
+// that are not of templates or runtimes; no snapshotter writes such names.
+func (x *index) load(base layout.Base, list []cleanupListDataset) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range slices.Backward(list) {
@@ -233,20 +236,20 @@ func (x *index) resume(base layout.Base, list []cleanupListEntry) {
 	}
 }
 
-// recheck answers those of the datasets that still are what the list says: templates
-// without a record, and runtimes that are trash.
+// recheck returns those of the datasets that may still be destroyed: templates without
+// records, and garbage. It logs the others.
 func (s *Snapshotter) recheck(ctx context.Context, order []string) (still []string, err error) {
 	for _, name := range order {
 		found, err := s.pool.List(ctx, name)
 		if errors.Is(err, zfs.ErrNotFound) {
-			still = append(still, name) // it is gone: destroying it succeeds
+			still = append(still, name) // does not exist: the destroy succeeds
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		if why := s.whyKeep(found); why != "" {
-			log.G(ctx).WithField("dataset", name).Warn("left alone, though it was to go: " + why)
+		if reason := s.whyKeep(found); reason != "" {
+			log.G(ctx).WithField("dataset", name).WithField("reason", reason).Warn("keeping dataset of cleanup list")
 			continue
 		}
 		still = append(still, name)
@@ -254,15 +257,15 @@ func (s *Snapshotter) recheck(ctx context.Context, order []string) (still []stri
 	return still, nil
 }
 
-// whyKeep says why a dataset must stay that was to go, "" where it may.
+// whyKeep returns the reason why a listed dataset must not be destroyed, or "".
 func (s *Snapshotter) whyKeep(found []zfs.Dataset) string {
 	if len(found) != 1 {
-		return "there are datasets in it"
+		return "it has child datasets"
 	}
 	st := classify(s.config.Base, found[0])
 	switch {
 	case len(st.records) > 0:
-		return fmt.Sprintf("it carries the record of %q", st.records[0].info.Name)
+		return fmt.Sprintf("it has the record of %q", st.records[0].info.Name)
 	case st.problem != "":
 		return st.problem
 	case st.state == StateForeign, st.state == StateUsed:

@@ -130,13 +130,13 @@ func TestAnEntryThatIsNeededAfterAllStays(t *testing.T) {
 		"a record nobody can read": {func(s *fixture, d string) {
 			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+testID("1")] = "x" })
 		},
-			"does not begin with its number"},
+			"does not begin with the number"},
 		"no mark, and no clone of ours": {func(s *fixture, d string) {
 			s.pool.editFS(d, func(fs *fakeFS) { fs.origin = ""; delete(fs.props, propGarbage) })
-		}, "no clone of a template"},
+		}, "not a clone of a template"},
 		"a dataset in it": {func(s *fixture, d string) {
 			s.pool.edit(func(state *fakeState) { state.create(d+"/mine", nil) })
-		}, "datasets in it"},
+		}, "child datasets"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

@@ -297,7 +297,7 @@ func (x *index) residueOf(runtime string) (partial string, residueOf bool) {
 func (x *index) dropResidue(runtime string) {
 	if partial := x.residue[runtime]; partial != "" && x.reservedNames[partial] && x.templates[partial] == nil {
 		x.discard(partial, nil)
-		x.garbage[partial].of = runtime
+		x.garbage[partial].runtime = runtime
 	}
 	delete(x.residue, runtime)
 }

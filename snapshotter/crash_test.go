@@ -386,7 +386,7 @@ func remainsThatCannotBeTakenBackYet(t *testing.T) {
 	half := s.templates()[1]
 	s.pool.edit(func(state *fakeState) { state.mounted[half] = true })
 	s.start()
-	assert.Contains(t, s.log.String(), "could not be destroyed yet")
+	assert.Contains(t, s.log.String(), "failed to destroy residue of interrupted commit")
 	assert.Equal(t, []string{"web"}, s.names())
 	s.cleanup()
 	assert.Contains(t, s.datasets(), half)

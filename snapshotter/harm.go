@@ -12,52 +12,53 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// FixPool is what looking at a base's properties needs of ZFS, and putting some right.
+// FixPool has the operations of ZFS that FixBase and Harms need.
 type FixPool interface {
 	Release(ctx context.Context) (zfs.Release, error)
 	PropertiesOf(ctx context.Context, filesystems, names []string) (map[string]map[string]zfs.Property, error)
 	SetNative(ctx context.Context, filesystem string, props map[string]string) error
 }
 
-// BaseState is what FixBase found.
+// BaseState is the result of FixBase.
 type BaseState struct {
-	Harms []Harm
-	// RuntimePlace is the mountpoint that the runtimes' parent had, where it was none of
-	// ours: ZFS may have mounted runtimes below it.
+	Harms []Harm // harmful properties
+	// RuntimeMountpoint is the mountpoint that the parent of the runtimes had, if that was
+	// not legacy: ZFS may have mounted runtimes below it.
 	RuntimeMountpoint string
 }
 
-// FixBase looks at the properties of a base and of what InitBase made below it. Those that
-// keep datasets from being mounted it puts right where they are lost; each other that does
-// harm it returns.
+// FixBase checks the properties of a base and of the datasets that InitBase creates below
+// it. It resets the properties that keep ZFS from mounting datasets, and returns the other
+// harmful ones.
 func FixBase(ctx context.Context, pool FixPool, base layout.Base) (state BaseState, err error) {
 	values, err := readBaseValues(ctx, pool, base)
 	if err != nil {
 		return state, err
 	}
 	for _, dataset := range []string{base.Storage(), base.Runtime()} {
-		restore(ctx, pool, dataset, values.props[dataset])
+		resetChildProperties(ctx, pool, dataset, values.props[dataset])
 	}
-	if place := values.props[base.Runtime()]["mountpoint"].Value; place != childProperties["mountpoint"] {
-		state.RuntimeMountpoint = place
+	if mountpoint := values.props[base.Runtime()]["mountpoint"].Value; mountpoint != childProperties["mountpoint"] {
+		state.RuntimeMountpoint = mountpoint
 	}
 	state.Harms = values.harms(base)
 	return state, nil
 }
 
-// Harms returns the properties of a base that do harm. It changes nothing.
+// Harms returns the harmful properties of a base. It changes nothing.
 func Harms(ctx context.Context, pool FixPool, base layout.Base) ([]Harm, error) {
 	values, err := readBaseValues(ctx, pool, base)
 	return values.harms(base), err
 }
 
-// baseValues is what the properties of a base are, and what would be chosen for a new one.
+// baseValues has the properties of a base and the values that a new base would get.
 type baseValues struct {
 	datasets []string
 	props    map[string]map[string]zfs.Property // by dataset
 	want     map[string]string
 }
 
+// readBaseValues reads childProperties and the properties that can be harmful.
 func readBaseValues(ctx context.Context, pool FixPool, base layout.Base) (l baseValues, err error) {
 	release, err := pool.Release(ctx)
 	if err != nil {
@@ -66,7 +67,7 @@ func readBaseValues(ctx context.Context, pool FixPool, base layout.Base) (l base
 	l.want = make(map[string]string)
 	names := slices.Sorted(maps.Keys(childProperties))
 	for _, d := range decisions {
-		// What a pool lacks a feature for has no value that harms.
+		// A property whose feature the pool lacks has no harmful value.
 		if value, known := d.choose(release, nil); known && d.harm != "" {
 			l.want[d.property] = value
 			names = append(names, d.property)
@@ -77,8 +78,9 @@ func readBaseValues(ctx context.Context, pool FixPool, base layout.Base) (l base
 	return l, err
 }
 
-// restore gives a child of the base its childProperties back where it has lost them.
-func restore(ctx context.Context, pool FixPool, dataset string, props map[string]zfs.Property) {
+// resetChildProperties sets those childProperties of a child of the base that have another
+// value. It logs a failure.
+func resetChildProperties(ctx context.Context, pool FixPool, dataset string, props map[string]zfs.Property) {
 	missing := make(map[string]string)
 	entry := log.G(ctx).WithField("dataset", dataset)
 	for name, value := range childProperties {
@@ -92,27 +94,27 @@ func restore(ctx context.Context, pool FixPool, dataset string, props map[string
 	}
 	if err := pool.SetNative(ctx, dataset, missing); err != nil {
 		entry.WithError(err).WithField("fix", fmt.Sprintf("zfs set canmount=off mountpoint=legacy %s", dataset)).
-			Warn("ZFS mounts datasets of the base by itself, and it could not be put right")
+			Warn("failed to reset mount properties of dataset")
 		return
 	}
-	entry.Warn("ZFS mounted datasets of the base by itself: their properties are put right")
+	entry.Warn("reset mount properties of dataset")
 }
 
-// Harm is a property whose value does harm, and what helps.
+// Harm describes a property with a harmful value.
 type Harm struct {
 	Dataset, Property, Value string
-	Effect                   string // what harm it does
-	Fix                      string // the command that helps, or what does where there is none
+	Effect                   string // what the value causes
+	Fix                      string // the command that fixes it, or another instruction
 }
 
-// Log warns of the harm.
+// Log logs a warning about the harm.
 func (h Harm) Log(ctx context.Context) {
 	log.G(ctx).WithField("dataset", h.Dataset).WithField("property", h.Property).WithField("value", h.Value).
-		WithField("harm", h.Effect).WithField("fix", h.Fix).Warn("a property of the base does harm")
+		WithField("harm", h.Effect).WithField("fix", h.Fix).Warn("harmful property of base")
 }
 
-// harms finds the values that do harm on the base, and those below it that are not only
-// taken over.
+// harms returns the harmful values of the base, and those of its children that they do not
+// inherit.
 func (l baseValues) harms(base layout.Base) []Harm {
 	var found []Harm
 	for _, d := range decisions {
@@ -132,14 +134,14 @@ func (l baseValues) harms(base layout.Base) []Harm {
 	return found
 }
 
-// inherited reports whether a change on the base reaches what is below it.
+// inherited reports whether a change on the base affects its children.
 func (d decision) inherited() bool { return !d.once && !d.perFilesystem }
 
-// fix returns what puts a property right.
+// fix returns the command or instruction that fixes a property.
 func (d decision) fix(base layout.Base, dataset, want string) string {
 	switch {
 	case d.once:
-		return fmt.Sprintf("it can only be given at creation: make another base with 'zfstpl init' and use that instead of %s", base)
+		return fmt.Sprintf("it can only be set at creation: create another base with 'zfstpl init' and use it instead of %s", base)
 	case dataset == base.String(), d.perFilesystem:
 		return fmt.Sprintf("zfs set %s=%s %s", d.property, want, dataset)
 	default:

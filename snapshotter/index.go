@@ -12,61 +12,61 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// template is an image layer, or a commit that is none. Its fields are guarded
-// by the index's mutex, save those that never change.
+// template is an immutable file system: an image layer or an opaque commit. The index's
+// mutex guards the fields that change.
 type template struct {
 	layout.Template
 	parent *template // nil for the empty template
 
 	records  int // committed and view records on it
 	views    int // view records among them
-	pins     int // operations that are about to use it
-	standIns int // active records that stand for it
+	pins     int // operations that use it
+	standIns int // active records of stand-ins that represent it
 	from     provenance
-	held     bool      // something on it could not be read: never destroy it
-	idle     time.Time // when its last record went
+	held     bool      // has a problem, for example an unreadable record: never destroyed
+	idle     time.Time // when its last record was removed
 
-	// Measured when first asked for; a template never changes.
+	// Measured on first use; a template never changes.
 	usage    *snapshots.Usage
 	objects  uint64
 	refers   uint64 // bytes
-	bytes    uint64 // that come back when it is destroyed
-	measured bool   // whether that is known of bytes; there are layers that hold nothing
+	bytes    uint64 // that its destruction frees
+	measured bool   // whether bytes is known; it is zero for an empty layer
 }
 
-// warm tells whether no record names the template and nothing is about to.
+// cached reports whether the template has no record and no user.
 func (t *template) cached() bool {
 	return t.records == 0 && t.pins == 0 && t.standIns == 0 && !t.held && !t.IsEmpty()
 }
 
-// trash is a dataset that waits to be destroyed.
+// garbage is a dataset that the next cleanup destroys.
 type garbage struct {
 	dataset string
-	origin  *template // what it is a clone of; nil where that is not ours
-	of      string    // the runtime that it is the half of, see dropStray; or the other way round
+	origin  *template // the template of which it is a clone; nil if there is none in the index
+	runtime string    // of a partial: the runtime whose commit left it, see dropResidue
 	since   time.Time
 }
 
-// index is what the pool holds, in memory. The mutex is held for moments only,
-// never across a call to the pool.
+// index is the content of the pool, in memory. The mutex is never held during a call
+// to the pool.
 type index struct {
 	mu            sync.RWMutex
 	seq           uint64
 	records       map[string]*record   // by name or key
-	byDataset     recordsByDataset     // the same records, by the dataset that each stands on
-	hidden        map[string]bool      // names and keys that a Remove came for, see hide
-	children      map[string]int       // records, and operations under way, by their parent's name
-	templates     map[string]*template // by dataset, whole ones only
+	byDataset     recordsByDataset     // the same records, by the dataset that holds each
+	hidden        map[string]bool      // names and keys with a pending Remove, see hide
+	children      map[string]int       // number of records and running operations, by their parent's name
+	templates     map[string]*template // by dataset; without partials
 	garbage       map[string]*garbage  // by dataset
-	stuck         map[string]*stuck    // datasets whose last destroy failed
-	reservedNames map[string]bool      // names under storage that something unknown may have
-	residue       map[string]string    // runtimes that may have an @extracted of a commit that failed, and what may be a clone of it or ""
+	stuck         map[string]*stuck    // datasets that could not be destroyed
+	reservedNames map[string]bool      // template names whose state in the pool is unknown
+	residue       map[string]string    // runtimes that may have the @extracted of a failed commit, and its partial or ""
 	samples       map[string]sample    // usage of active snapshots, by dataset
-	fillings      map[string]*filling  // what was unpacked into active snapshots, by dataset
+	fillings      map[string]*filling  // what was unpacked into runtimes, by dataset
 
-	interrupts map[string]context.CancelCauseFunc // what a Remove ends, by key
+	interrupts map[string]context.CancelCauseFunc // cancel the operations that a Remove interrupts, by key
 
-	onGarbage func() // is called when something waits to be destroyed; it never waits
+	onGarbage func() // called when a dataset becomes garbage; must not block
 }
 
 func newIndex() *index {
@@ -88,7 +88,7 @@ func newIndex() *index {
 	}
 }
 
-// next answers the sequence number of a new record.
+// next returns the sequence number of a new record.
 func (x *index) next() uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -96,7 +96,7 @@ func (x *index) next() uint64 {
 	return x.seq
 }
 
-// get answers the record of that name or key.
+// get returns the record of a name or key, or an error if there is none or it is hidden.
 func (x *index) get(name string) (*record, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -110,18 +110,18 @@ func (x *index) getLocked(name string) (*record, error) {
 	return nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrNotFound)
 }
 
-// taken reports whether a record has a name, which may be hidden.
+// taken reports whether a record has a name. It counts hidden records.
 func (x *index) taken(name string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.records[name] != nil
 }
 
-// begin reserves what a new child of parent needs, so that neither the parent's
-// record nor its template can go while the pool works. The caller holds the
-// lock of key and calls the answered function when the operation has failed,
-// or x.add when it has not.
-func (x *index) begin(key, parent string, empty *template) (t *template, seq uint64, abandon func(), err error) {
+// reserve prepares the creation of a child of parent. It counts the child and pins the
+// parent's template, so that neither the parent's record nor the template is removed
+// meanwhile. It returns the template and a sequence number. The caller holds the lock of
+// key. It calls x.add if the operation succeeds, otherwise release.
+func (x *index) reserve(key, parent string, empty *template) (t *template, seq uint64, release func(), err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.records[key] != nil {
@@ -149,13 +149,14 @@ func (x *index) begin(key, parent string, empty *template) (t *template, seq uin
 	}, nil
 }
 
-// addChild and disown count a child of parent. Both want the mutex held.
+// addChild counts one child more of parent. The caller holds the mutex.
 func (x *index) addChild(parent string) {
 	if parent != "" {
 		x.children[parent]++
 	}
 }
 
+// removeChild counts one child less of parent. The caller holds the mutex.
 func (x *index) removeChild(parent string) {
 	if parent == "" {
 		return
@@ -165,25 +166,25 @@ func (x *index) removeChild(parent string) {
 	}
 }
 
-// add makes a record visible whose place begin reserved.
+// add adds the record for which reserve was called, and releases its pins.
 func (x *index) add(r *record, pinned *template) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	pinned.pins--
 	if r.template != pinned {
-		r.template.pins-- // the layer that it stands for, see reuse
+		r.template.pins-- // the layer that it represents, see reuse
 	}
 	x.insert(r)
 	if r.info.Kind == snapshots.KindActive {
-		// A clone has what its origin has: there is nothing to count yet.
+		// A new clone has the same objects as its origin: nothing to count yet.
 		x.samples[r.dataset] = sample{counted: time.Now()}
 	}
 }
 
-// recordsOn are records by the dataset that each stands on, and by their names.
+// recordsByDataset holds records by the dataset that holds each, and by name.
 type recordsByDataset map[string]map[string]*record
 
-// linkRecord makes r the record of its name. It wants the mutex held.
+// linkRecord makes r the record of its name. The caller holds the mutex.
 func (x *index) linkRecord(r *record) {
 	if old := x.records[r.info.Name]; old != nil {
 		x.unlinkRecord(old)
@@ -196,7 +197,7 @@ func (x *index) linkRecord(r *record) {
 	x.byDataset[r.dataset][r.info.Name] = r
 }
 
-// unlinkRecord forgets the record r. It wants the mutex held.
+// unlinkRecord removes r from the maps of records. The caller holds the mutex.
 func (x *index) unlinkRecord(r *record) {
 	delete(x.records, r.info.Name)
 	x.countStandIn(r, -1)
@@ -205,7 +206,7 @@ func (x *index) unlinkRecord(r *record) {
 	}
 }
 
-// insert wants the mutex held and the parent's child counted.
+// insert adds a record. The caller holds the mutex and has called addChild for the parent.
 func (x *index) insert(r *record) {
 	x.linkRecord(r)
 	if r.info.Kind != snapshots.KindActive {
@@ -216,7 +217,7 @@ func (x *index) insert(r *record) {
 	}
 }
 
-// drop takes a record away, and its claim on its parent with it.
+// drop removes a record and its reference to the parent. The caller holds the mutex.
 func (x *index) drop(r *record) {
 	x.unlinkRecord(r)
 	delete(x.samples, r.dataset)
@@ -230,7 +231,7 @@ func (x *index) drop(r *record) {
 	}
 }
 
-// discard notes that a dataset waits to be destroyed. It wants the mutex held.
+// discard makes a dataset garbage. The caller holds the mutex.
 func (x *index) discard(dataset string, origin *template) {
 	x.garbage[dataset] = &garbage{dataset: dataset, origin: origin, since: time.Now()}
 	x.onGarbage()

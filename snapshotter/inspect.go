@@ -13,35 +13,35 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Entry is a dataset under a base, as a person may want to see it.
+// Entry describes a dataset under a base for an administrator.
 type Entry struct {
 	Dataset string           `json:"dataset"`
-	Parent  string           `json:"parent,omitempty"` // the template it is a clone of
+	Parent  string           `json:"parent,omitempty"` // the template of which it is a clone
 	State   State            `json:"state"`
-	Used    uint64           `json:"used"`  // bytes only it holds
-	Refer   uint64           `json:"refer"` // bytes reachable from it
-	Since   time.Time        `json:"since"` // warm: last used; else: made
+	Used    uint64           `json:"used"`  // bytes that only it refers to
+	Refer   uint64           `json:"refer"` // bytes that it refers to
+	Since   time.Time        `json:"since"` // cached: last use; otherwise: creation
 	Records []snapshots.Info `json:"records,omitempty"`
-	// StandsFor is the chain ID of the layer that a runtime stands for: a clone of that
-	// layer's template, until containerd has fetched the layer. Parent is that template.
+	// StandInFor is the chain ID of the layer that a stand-in represents. Parent is that
+	// layer's template.
 	StandInFor string `json:"stands_for,omitempty"`
-	// DiffID and Blob are the digests of the layer that a template was unpacked from,
-	// uncompressed and as it was read, where they are known.
+	// DiffID and Blob are the digests of the uncompressed layer from which a template was
+	// unpacked, and of its blob, if they are known.
 	DiffID digest.Digest `json:"diff_id,omitempty"`
 	Blob   digest.Digest `json:"blob,omitempty"`
-	// Foreign are snapshots that somebody else took. They keep the dataset from
-	// being destroyed when nobody needs it any more.
+	// Foreign are the foreign snapshots. They keep the dataset from being destroyed unless
+	// the foreign policy is "destroy".
 	Foreign []string `json:"foreign_snapshots,omitempty"`
 	Problem string   `json:"problem,omitempty"`
 }
 
-// Lister lists datasets. *zfs.Client is one.
+// Lister lists datasets. *zfs.Client implements it.
 type Lister interface {
 	List(ctx context.Context, root string) ([]zfs.Dataset, error)
 }
 
-// Inspect answers what lies under a base, changing nothing. It may run beside
-// the daemon, whose latest removals it then does not see yet.
+// Inspect lists the datasets under a base. It changes nothing. It may run while the daemon
+// runs, and then does not see the removals in the daemon's journal.
 func Inspect(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error) {
 	list, err := pool.List(ctx, base.String())
 	if err != nil {
@@ -61,7 +61,7 @@ func Inspect(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error
 	return entries, nil
 }
 
-// markUsedByStandIns marks the templates as used that runtimes stand for.
+// markUsedByStandIns marks cached templates that stand-ins represent as used.
 func markUsedByStandIns(entries []Entry) {
 	represented := make(map[string]bool)
 	for _, e := range entries {
@@ -76,6 +76,7 @@ func markUsedByStandIns(entries []Entry) {
 	}
 }
 
+// inspect returns the entry of one dataset.
 func inspect(base layout.Base, d zfs.Dataset) Entry {
 	st := classify(base, d)
 	e := Entry{Dataset: d.Name, State: st.state, Used: d.Used, Refer: d.Refer, Since: d.Created, Problem: st.problem}
@@ -95,7 +96,7 @@ func inspect(base layout.Base, d zfs.Dataset) Entry {
 	return e
 }
 
-// Nodes are the datasets of an inspection as a plan of a sweep sees them.
+// Nodes returns the datasets of an inspection as input for a plan of evictions.
 func Nodes(entries []Entry) []space.Node {
 	var nodes []space.Node
 	for _, e := range entries {

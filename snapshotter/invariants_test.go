@@ -40,7 +40,7 @@ func TestInvariantsCanFail(t *testing.T) {
 		"an active one":      {runtime(map[string]string{first: record("active", "x", "")}), ""},
 		"trash":              {runtime(map[string]string{propGarbage: "2025-01-01T00:00:00Z"}), ""},
 		"no snapshot":        {zfs.Dataset{Name: layer, Origin: empty + "@extracted"}, "no @extracted"},
-		"no template's":      {zfs.Dataset{Name: layer, Origin: "tank/mine@x", Snapshots: []string{"extracted"}}, "no template"},
+		"no template's":      {zfs.Dataset{Name: layer, Origin: "tank/mine@x", Snapshots: []string{"extracted"}}, "not a template"},
 		"active there":       {whole(map[string]string{first: record("active", "x", "")}), "active record"},
 		"no parent":          {whole(map[string]string{first: record("committed", "x", "gone")}), `parent "gone"`},
 		"parent is a view":   {whole(map[string]string{first: record("committed", "x", "v"), second: record("view", "v", "")}), `parent "v"`},
@@ -55,11 +55,11 @@ func TestInvariantsCanFail(t *testing.T) {
 		"runtime of nobody":  {runtime(nil), "0 records"},
 		"runtime of two":     {runtime(map[string]string{first: record("active", "x", ""), second: record("active", "y", "")}), "2 records"},
 		"runtime, committed": {runtime(map[string]string{first: record("committed", "x", "")}), "1 records"},
-		"trash of somebody":  {runtime(map[string]string{first: record("active", "x", ""), propGarbage: "x"}), "trash mark"},
-		"no clone":           {zfs.Dataset{Name: runtime(nil).Name, Props: map[string]string{propGarbage: "x"}}, "no template"},
+		"trash of somebody":  {runtime(map[string]string{first: record("active", "x", ""), propGarbage: "x"}), "garbage mark"},
+		"no clone":           {zfs.Dataset{Name: runtime(nil).Name, Props: map[string]string{propGarbage: "x"}}, "not a template"},
 		"stray": {zfs.Dataset{Name: runtime(nil).Name, Origin: empty + "@extracted", Snapshots: []string{"extracted"},
-			Props: map[string]string{propGarbage: "x"}}, "stray"},
-		"a stranger": {zfs.Dataset{Name: "tank/z/storage/mine"}, "not made by zfstpl"},
+			Props: map[string]string{propGarbage: "x"}}, "residue"},
+		"a stranger": {zfs.Dataset{Name: "tank/z/storage/mine"}, "not created by zfstpl"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

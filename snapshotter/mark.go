@@ -8,22 +8,23 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// CleanupProperty stands on a base as long as a cleanup has, or will have,
-// something to do there. Its value is a Mark. It is written after what made the
-// cleanup necessary: a crash in between is made good by the next start.
+// CleanupProperty is the property of a base that holds its cleanup mark. It is set while a
+// cleanup has, or will have, something to destroy. Its value is a Mark. It is written after
+// the change that made the cleanup necessary. After a crash in between, the next start
+// writes it.
 const CleanupProperty = PropertyPrefix + "cleanup"
 
-// Mark is what a base says about the cleanup that it is owed.
+// Mark is the cleanup mark of a base. The zero value means that no cleanup is needed.
 type Mark struct {
-	// Due is from when on there is something to do; zero where there never is.
+	// Due is the time from which a cleanup is due; zero for never.
 	Due time.Time
-	// List is the hash of the list that the last snapshotter kept of what may go.
-	// While a snapshotter has the base open there is none.
+	// List is the hash of the cleanup list that the last snapshotter saved in Close. It is
+	// empty while a snapshotter has the base open.
 	List string
 }
 
-// ParseMark reads the value of CleanupProperty; "" is no mark. One that cannot be
-// read owes a cleanup from the beginning of time.
+// ParseMark parses the value of CleanupProperty; "" is the zero Mark. If the value is not
+// valid, a cleanup is due.
 func ParseMark(value string) Mark {
 	if value == "" {
 		return Mark{}
@@ -43,25 +44,26 @@ func (m Mark) String() string {
 	return strings.TrimSpace(stamp(m.Due) + " " + m.List)
 }
 
-// Owed tells whether a cleanup has something to do now.
+// IsDue reports whether a cleanup is due.
 func (m Mark) IsDue(now time.Time) bool { return !m.Due.IsZero() && !m.Due.After(now) }
 
-// updateMark makes the base say what is owed. The queue's goroutine calls it, and
-// nobody else while that runs.
+// updateMark writes the base's cleanup mark from the index. While the journal's goroutine
+// runs, only that calls it.
 func (s *Snapshotter) updateMark(ctx context.Context, list string) error {
 	now := time.Now()
 	next := Mark{Due: s.index.due(s.config.CacheKeep, s.config.CacheMaxBytes, now), List: list}
 	if s.cleanupMark.IsDue(now) && next.IsDue(now) {
-		next.Due = s.cleanupMark.Due // since when matters to nobody
+		next.Due = s.cleanupMark.Due // saves a write: a time in the past has no meaning
 	}
 	return s.writeMark(ctx, next)
 }
 
+// writeMark writes a mark unless the base has it already.
 func (s *Snapshotter) writeMark(ctx context.Context, next Mark) error {
 	if s.cleanupMark.String() == next.String() && !s.cleanupMarkUnsure {
 		return nil
 	}
-	s.cleanupMarkUnsure = true // a call that fails may have been carried out
+	s.cleanupMarkUnsure = true // a failed call may have written it
 	if err := s.pool.Mark(ctx, s.config.Base.String(), CleanupProperty, next.String()); err != nil {
 		return err
 	}
@@ -69,8 +71,8 @@ func (s *Snapshotter) writeMark(ctx context.Context, next Mark) error {
 	return nil
 }
 
-// readMark finds the base's mark in a listing. A list that was kept holds no more:
-// the mark says so before anything else is changed.
+// readMark reads the base's mark from a listing. Then it removes the list's hash from the
+// mark: the saved cleanup list becomes invalid before anything else is changed.
 func (s *Snapshotter) readMark(ctx context.Context, list []zfs.Dataset) error {
 	for _, d := range list {
 		if d.Name == s.config.Base.String() {
@@ -80,7 +82,7 @@ func (s *Snapshotter) readMark(ctx context.Context, list []zfs.Dataset) error {
 	return poolError("open", s.writeMark(ctx, Mark{Due: s.cleanupMark.Due}))
 }
 
-// due answers from when on a cleanup has something to do; zero for never.
+// due returns the time from which a cleanup has something to destroy; zero for never.
 func (x *index) due(keep time.Duration, maxBytes uint64, now time.Time) time.Time {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -91,7 +93,7 @@ func (x *index) due(keep time.Duration, maxBytes uint64, now time.Time) time.Tim
 	var cached uint64
 	for _, t := range x.templates {
 		if maxBytes > 0 && t.cached() {
-			// What was never measured a cleanup measures.
+			// A cleanup measures templates that are not measured yet.
 			if cached += t.bytes; cached > maxBytes || !t.measured {
 				return now
 			}

@@ -23,7 +23,7 @@ func TestFixBaseRestoresLostProperties(t *testing.T) {
 	for _, child := range []string{"tank/z/storage", "tank/z/runtime"} {
 		assert.Equal(t, childProperties, s.pool.state.fs[child].native, child)
 	}
-	assert.Contains(t, s.log.String(), "their properties are put right")
+	assert.Contains(t, s.log.String(), "reset mount properties of dataset")
 	state, err = FixBase(s.ctx, s.pool, s.base)
 	require.NoError(t, err)
 	assert.Empty(t, state.RuntimeMountpoint)

@@ -60,7 +60,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	if err := s.renameAside(ctx, key); err != nil {
 		return nil, err
 	}
-	t, seq, abandon, err := s.index.begin(key, parent, s.empty)
+	t, seq, abandon, err := s.index.reserve(key, parent, s.empty)
 	if errdefs.IsNotFound(err) && lost != nil {
 		return nil, fmt.Errorf("parent of %q: %w", key, lost)
 	}

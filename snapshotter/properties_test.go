@@ -92,7 +92,7 @@ func TestHarmsNameTheCommandThatHelps(t *testing.T) {
 		fixes[h.Property+" "+h.Dataset] = h.Fix
 		assert.NotEmpty(t, h.Effect)
 	}
-	anew := "it can only be given at creation: make another base with 'zfstpl init' and use that instead of tank/z"
+	anew := "it can only be set at creation: create another base with 'zfstpl init' and use it instead of tank/z"
 	assert.Equal(t, map[string]string{
 		"sharenfs tank/z":                       "zfs set sharenfs=off tank/z",
 		"snapdir tank/z":                        "zfs set snapdir=disabled tank/z",

@@ -21,64 +21,62 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// PropertyPrefix begins the name of every user property of ours.
+// PropertyPrefix is the prefix of the names of all user properties of zfstpl.
 const PropertyPrefix = "zfstpl:"
 
-// VersionProperty stands on a base and says which layout it has.
+// VersionProperty is the property of a base that holds the version of its layout.
 const VersionProperty = PropertyPrefix + "version"
 
-// The user properties of ours. Those of a record are
+// The user properties of zfstpl. A record is one line of JSON, stored in parts:
 //
 //	zfstpl:record:<id>      "<number of parts> <the first part>"
-//	zfstpl:record:<id>:<n>  the n-th part, from 1
-//
-// and together hold one line of JSON.
+//	zfstpl:record:<id>:<n>  the part with index n, from 1
 const (
 	propRecord   = "zfstpl:record:"   // on templates and runtimes
-	propGarbage  = "zfstpl:trash"     // since when a dataset waits to be destroyed, RFC 3339
-	propLastUsed = "zfstpl:last-used" // when a template's last record went, RFC 3339
-	propDiffID   = "zfstpl:diff-id"   // the digest of the uncompressed layer that a template was unpacked from
-	propBlob     = "zfstpl:blob"      // the digest of the blob that this layer was read from
+	propGarbage  = "zfstpl:trash"     // when a dataset became garbage, RFC 3339
+	propLastUsed = "zfstpl:last-used" // when a template's last record was removed, RFC 3339
+	propDiffID   = "zfstpl:diff-id"   // the digest of the uncompressed layer from which a template was unpacked
+	propBlob     = "zfstpl:blob"      // the digest of the blob from which that layer was read
 )
 
 const (
-	// maxParts bounds a record to 30 properties, some 240 kB of labels.
+	// maxParts limits a record to 30 properties, about 240 kB of labels.
 	maxParts = 30
-	// partSize leaves room in the first property for the count.
+	// partSize leaves space in the first property for the number of parts.
 	partSize = zfs.MaxPropertyValue - 8
 	maxKey   = 4096
 )
 
-// record is a snapshot as containerd knows it. It is immutable; an update
+// record is the metadata of one containerd snapshot. It is immutable; an update
 // replaces it.
 type record struct {
 	id     layout.ID
-	seq    uint64 // of two records with one key the greater is the valid one
+	seq    uint64 // of two records with the same key, the one with the greater seq is valid
 	info   snapshots.Info
-	target string // active: the chain ID it is being extracted for, or ""
-	// standInFor is the chain ID of the layer that an active record stands for, or "":
-	// its dataset is a clone of that layer's template, and not of the parent's.
+	target string // active: the chain ID of the layer that is unpacked into it, or ""
+	// standInFor is the chain ID of the layer that a stand-in represents, or "". The
+	// stand-in's dataset is a clone of that layer's template, not of the parent's.
 	standInFor string
-	from       string // committed: the ID of the active record it was made of, or ""
-	// remapped says that the owners of the files were changed for a user
-	// namespace, by containerd or in a snapshot below: they are mapped already.
+	from       string // committed: the ID of the active record that was committed, or ""
+	// remapped reports that the files' owners are already mapped for a user
+	// namespace, by containerd or in a parent snapshot.
 	remapped bool
-	// healed says that a committed record was lost and restored: its parent is not
-	// known, though its template stands on another layer.
+	// healed reports that a committed record was lost and restored. Its parent is
+	// not known, although its template may be a clone of another layer.
 	healed bool
-	// lost is the parent that the record names and that is not there. info has none
-	// then, so that containerd can remove the snapshot.
+	// lost is the parent that the record names if that does not exist. info.Parent
+	// is then empty, so that containerd can remove the snapshot.
 	lost string
 
-	// dataset carries the record: an active one's runtime, else the template.
+	// dataset holds the record: the runtime of an active record, otherwise the template.
 	dataset string
-	// template is what the snapshot shows or, for an active one, came from.
+	// template is the template that the snapshot shows or, of an active one, the origin.
 	template *template
-	// props are the names of the properties that hold the record.
+	// props holds the names of the record's properties.
 	props []string
 }
 
-// stored is a record's form in JSON.
+// stored is the JSON form of a record.
 type stored struct {
 	Seq        uint64            `json:"seq"`
 	Kind       string            `json:"kind"`
@@ -94,8 +92,8 @@ type stored struct {
 	Updated    time.Time         `json:"updated"`
 }
 
-// checkName refuses names and keys that no property could hold. What it
-// accepts never becomes part of a dataset name.
+// checkName returns an error if a property cannot hold a name or key. A name that it
+// accepts never becomes part of a dataset's name.
 func checkName(what, name string) error {
 	reason := ""
 	switch {
@@ -114,8 +112,8 @@ func checkName(what, name string) error {
 	return nil
 }
 
-// properties encodes r. Labels too large to be held are refused here, before
-// anything is changed.
+// properties encodes r as properties and sets r.props. It returns an error if the
+// labels are too large for the properties of a dataset.
 func (r *record) properties() (map[string]string, error) {
 	var line bytes.Buffer
 	enc := json.NewEncoder(&line)
@@ -135,7 +133,7 @@ func (r *record) properties() (map[string]string, error) {
 	text := ascii(strings.TrimSuffix(line.String(), "\n"))
 	parts := split(text, partSize)
 	if len(parts) > maxParts {
-		return nil, fmt.Errorf("snapshot %q: its labels take %d bytes, more than the %d a dataset's properties hold: %w",
+		return nil, fmt.Errorf("snapshot %q: its record takes %d bytes, more than the %d that a dataset's properties can hold; use fewer or shorter labels: %w",
 			r.info.Name, len(text), maxParts*partSize, errdefs.ErrInvalidArgument)
 	}
 	props := make(map[string]string, len(parts))
@@ -151,8 +149,8 @@ func (r *record) properties() (map[string]string, error) {
 	return props, nil
 }
 
-// ascii escapes what is not printable ASCII in a line of JSON: the zfs command
-// prints no other values from a channel program.
+// ascii escapes all characters of a line of JSON that are not ASCII. The zfs command
+// does not print other values from a channel program.
 func ascii(line string) string {
 	var b strings.Builder
 	for _, r := range line {
@@ -169,7 +167,7 @@ func ascii(line string) string {
 	return b.String()
 }
 
-// split cuts s into parts of at most size bytes without cutting a character.
+// split splits s into parts of at most size bytes. It does not split characters.
 func split(s string, size int) []string {
 	var parts []string
 	for len(s) > size {
@@ -183,8 +181,8 @@ func split(s string, size int) []string {
 	return append(parts, s)
 }
 
-// set are the ops that write r, answering an error for what cannot be written.
-// The first part comes last: a record that was cut off is none.
+// set returns the ops that write r, or an error if r cannot be stored. They write the
+// first part last: a partially written record has no first part and is ignored.
 func (r *record) set() ([]zfs.Op, error) {
 	props, err := r.properties()
 	if err != nil {
@@ -197,7 +195,7 @@ func (r *record) set() ([]zfs.Op, error) {
 	return ops, nil
 }
 
-// clear are the ops that take r away, the first part first.
+// clear returns the ops that remove r, the first part first.
 func (r *record) clear() []zfs.Op {
 	ops := make([]zfs.Op, 0, len(r.props))
 	for _, name := range r.props {
@@ -206,8 +204,8 @@ func (r *record) clear() []zfs.Op {
 	return ops
 }
 
-// readRecords decodes the records among a dataset's properties. A corrupt one
-// is answered as an error beside those that can be read.
+// readRecords decodes the records in a dataset's properties. If some are corrupt, it
+// returns an error and the records that it can read.
 func readRecords(d zfs.Dataset) ([]*record, error) {
 	var records []*record
 	var errs []error
@@ -226,8 +224,7 @@ func readRecords(d zfs.Dataset) ([]*record, error) {
 	return records, errors.Join(errs...)
 }
 
-// hasRecord tells whether a dataset carries a record, which may be one that cannot
-// be read.
+// hasRecord reports whether a dataset holds a record, readable or not.
 func hasRecord(d zfs.Dataset) bool {
 	for name := range d.Props {
 		if rest, ok := strings.CutPrefix(name, propRecord); ok && !strings.Contains(rest, ":") {
@@ -237,8 +234,8 @@ func hasRecord(d zfs.Dataset) bool {
 	return false
 }
 
-// clearRemains are the ops that take away what was left of records whose first part is
-// gone: the clearing of a long one was cut off, or its writing.
+// partialRecordOps returns the ops that remove the parts of records without a first part.
+// An interrupted write or removal of a long record leaves such parts.
 func partialRecordOps(d zfs.Dataset) []zfs.Op {
 	var ops []zfs.Op
 	for _, name := range slices.Sorted(maps.Keys(d.Props)) {
@@ -256,12 +253,12 @@ func partialRecordOps(d zfs.Dataset) []zfs.Op {
 func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
 	id, ok := layout.ParseID(idDigits)
 	if !ok {
-		return nil, errors.New("not a record's ID")
+		return nil, errors.New("not the ID of a record")
 	}
 	count, line, ok := strings.Cut(d.Props[name], " ")
 	parts, err := strconv.Atoi(count)
 	if !ok || err != nil || parts < 1 || parts > maxParts {
-		return nil, errors.New("does not begin with its number of parts")
+		return nil, errors.New("value does not begin with the number of parts")
 	}
 	props := []string{name}
 	for i := 1; i < parts; i++ {
@@ -288,8 +285,8 @@ func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
 	}, nil
 }
 
-// publicInfo is the record's info as a caller may keep it: labels are shared
-// by nobody.
+// publicInfo returns a copy of the record's info for a caller. The copy does not share
+// its labels with the record.
 func (r *record) publicInfo() snapshots.Info {
 	info := r.info
 	info.Labels = maps.Clone(info.Labels)

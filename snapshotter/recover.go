@@ -16,24 +16,24 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// recovery makes an index of a listing. What it cannot make sense of it says in
-// the log and leaves alone.
+// recovery builds the index from a listing of the pool. It logs and skips datasets that
+// have a problem.
 type recovery struct {
 	*Snapshotter
 	ctx context.Context
 
-	createTXG map[string]uint64 // the txg that made each dataset
+	createTXG map[string]uint64 // the txg that created each dataset
 	records   []*record
-	// partials are datasets under storage without @extracted: commits and
-	// preparations of the base that a crash cut off.
+	// partials are the datasets under storage without @extracted. An interrupted commit
+	// or InitBase leaves them.
 	partials []string
-	// residue are snapshots of runtimes that a commit took and did not get to
-	// promote. A half is a clone of one, so they go after the halves.
+	// residue are the snapshots of runtimes that an interrupted commit took. A partial
+	// is a clone of such a snapshot, so the partials are destroyed first.
 	residue []string
 }
 
-// recover rebuilds the index from one listing of the pool and takes back
-// commits that a crash cut off.
+// recover builds the index from one listing of the pool. It finishes or rolls back
+// interrupted commits.
 func (s *Snapshotter) recover(ctx context.Context) error {
 	list, err := s.pool.List(ctx, s.config.Base.String())
 	if err != nil {
@@ -69,8 +69,8 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 	return nil
 }
 
-// destroyTemporarySnapshots destroys the snapshots that somebody looked at who was killed. Those that
-// are looked at are busy, and stay.
+// destroyTemporarySnapshots destroys the snapshots that killed comparisons left. A
+// snapshot that a comparison still uses is busy and is kept.
 func (r *recovery) destroyTemporarySnapshots(list []zfs.Dataset) {
 	for _, d := range list {
 		for _, short := range d.Snapshots {
@@ -78,13 +78,14 @@ func (r *recovery) destroyTemporarySnapshots(list []zfs.Dataset) {
 				continue
 			}
 			if err := r.pool.DestroySnapshot(r.ctx, d.Name+"@"+short); err != nil {
-				log.G(r.ctx).WithError(err).WithField("dataset", d.Name).Info("a snapshot that is being compared stays")
+				log.G(r.ctx).WithError(err).WithField("dataset", d.Name).Info("failed to destroy temporary snapshot")
 			}
 		}
 	}
 }
 
-// clearPartialRecords has the queue take away the remains of records from what is in use.
+// clearPartialRecords adds to the journal the removal of partial records. It leaves
+// garbage out.
 func (r *recovery) clearPartialRecords(list []zfs.Dataset) {
 	for _, d := range list {
 		_, dying := r.index.garbage[d.Name]
@@ -95,7 +96,7 @@ func (r *recovery) clearPartialRecords(list []zfs.Dataset) {
 	}
 }
 
-// templates indexes the whole templates, then ties each to its parent.
+// templates adds all templates to the index and then links each to its parent.
 func (r *recovery) templates(list []zfs.Dataset) {
 	base := r.config.Base
 	for _, d := range list {
@@ -107,7 +108,7 @@ func (r *recovery) templates(list []zfs.Dataset) {
 		case st.problem != "":
 			r.skip(d, st.problem)
 		case st.state == StateForeign:
-			r.skip(d, "it was not made by zfstpl")
+			r.skip(d, "not created by zfstpl")
 		}
 		if name, ok := base.ParseTemplate(d.Name); ok {
 			r.template(name, d, st)
@@ -122,12 +123,14 @@ func (r *recovery) templates(list []zfs.Dataset) {
 			t.held = true
 		}
 		if t.from.isKnown() && !t.matches(t.from.diffID) {
-			r.skip(d, "its "+propDiffID+" does not give its chain ID, and is ignored")
+			log.G(r.ctx).WithField("dataset", d.Name).WithField("property", propDiffID).
+				WithField("reason", "the diff ID and the parent do not give the template's chain ID").Warn("ignoring property of template")
 			t.from = provenance{}
 		}
 	}
 }
 
+// template adds one template to the index, or a partial to r.partials.
 func (r *recovery) template(name layout.Template, d zfs.Dataset, st classification) {
 	if !d.HasSnapshot(layout.Extracted) {
 		if st.state == StatePartial {
@@ -137,7 +140,7 @@ func (r *recovery) template(name layout.Template, d zfs.Dataset, st classificati
 		}
 		return
 	}
-	// What has a problem is held: a record that cannot be read may be of it.
+	// A template with a problem is never destroyed: an unreadable record may name it.
 	t := &template{Template: name, idle: lastUsed(d), from: readProvenance(d), held: st.problem != ""}
 	r.index.templates[d.Name] = t
 	for _, rec := range st.records {
@@ -148,6 +151,7 @@ func (r *recovery) template(name layout.Template, d zfs.Dataset, st classificati
 	}
 }
 
+// runtimes adds all runtimes without a problem to the index.
 func (r *recovery) runtimes(list []zfs.Dataset) {
 	for _, d := range list {
 		if _, ok := r.config.Base.ParseRuntime(d.Name); !ok {
@@ -155,7 +159,7 @@ func (r *recovery) runtimes(list []zfs.Dataset) {
 		}
 		st := classify(r.config.Base, d)
 		if st.problem != "" {
-			continue // it was said already
+			continue // templates has logged it
 		}
 		if d.HasSnapshot(layout.Extracted) {
 			r.residue = append(r.residue, d.Name+"@"+layout.Extracted)
@@ -169,23 +173,23 @@ func (r *recovery) runtime(d zfs.Dataset, st classification) {
 	switch {
 	case st.state == StateUsed:
 		if marked {
-			// The record goes before the mark comes: it was written again, behind a commit
-			// whose caller was told that it failed, and the mark was to be taken away.
+			// A commit clears the record before it sets the mark, so a rollback of a failed
+			// commit has restored the record and did not get to clear the mark.
 			r.repair([]zfs.Op{zfs.Inherit(d.Name, propGarbage)})
 		}
 		r.active(d, st.records)
 	case marked:
 		r.index.discard(d.Name, r.origin(d))
 	case r.origin(d) == nil:
-		r.skip(d, "its origin is not among the templates")
+		r.skip(d, "its origin is not a template of this base")
 	default:
 		r.index.discard(d.Name, r.origin(d))
 		r.journal.pending = append(r.journal.pending, []zfs.Op{zfs.Set(d.Name, propGarbage, stamp(time.Now()))})
 	}
 }
 
-// active adopts the record of a runtime. An update that was cut off leaves two,
-// of which the newer counts.
+// active takes over the record of a runtime. An interrupted update leaves two records;
+// the newer one is valid and the older one is removed.
 func (r *recovery) active(d zfs.Dataset, records []*record) {
 	newest := slices.MaxFunc(records, func(a, b *record) int { return cmp.Compare(a.seq, b.seq) })
 	newest.template = r.origin(d)
@@ -197,19 +201,21 @@ func (r *recovery) active(d zfs.Dataset, records []*record) {
 	}
 }
 
-// repair has the queue change a dataset that is in use, before anybody else does.
+// repair adds ops to the journal as a repair: the barrier writes them before any other
+// operation changes the dataset.
 func (r *recovery) repair(ops []zfs.Op) {
 	r.journal.pending = append(r.journal.pending, ops)
 	r.journal.repairs = len(r.journal.pending)
 }
 
+// sameActive reports whether all records are of one active snapshot.
 func sameActive(records []*record) bool {
 	return !slices.ContainsFunc(records, func(r *record) bool {
 		return r.info.Kind != snapshots.KindActive || r.info.Name != records[0].info.Name
 	})
 }
 
-// origin answers the template a dataset is a clone of, or nil.
+// origin returns the template of which a dataset is a clone, or nil.
 func (r *recovery) origin(d zfs.Dataset) *template {
 	name, ok := r.config.Base.ParseExtracted(d.Origin)
 	if !ok {
@@ -218,6 +224,8 @@ func (r *recovery) origin(d zfs.Dataset) *template {
 	return r.index.templates[name.Dataset()]
 }
 
+// lastUsed returns when a template's last record was removed, or when the template was
+// created if that is not known.
 func lastUsed(d zfs.Dataset) time.Time {
 	if t, err := time.Parse(time.RFC3339, d.Props[propLastUsed]); err == nil {
 		return t
@@ -225,8 +233,8 @@ func lastUsed(d zfs.Dataset) time.Time {
 	return d.Created
 }
 
-// indexRecords makes the records visible. Of two that claim one name the newer
-// is valid; the older was removed, and the machine died before the pool knew.
+// indexRecords adds the records to the index. Of two records with the same name the newer
+// one is valid: the older one was removed, and a crash came before its removal was written.
 func (r *recovery) indexRecords() {
 	x := r.index
 	slices.SortFunc(r.records, func(a, b *record) int { return cmp.Compare(b.seq, a.seq) })
@@ -240,20 +248,23 @@ func (r *recovery) indexRecords() {
 	}
 }
 
-// linkParents counts every record as a child of its parent.
+// linkParents counts every record as a child of its parent. It shows a record whose
+// parent is missing without a parent.
 func (r *recovery) linkParents() {
 	x := r.index
 	for _, rec := range x.records {
 		parent := x.records[rec.info.Parent]
 		if rec.info.Parent != "" && (parent == nil || parent.info.Kind != snapshots.KindCommitted) {
 			log.G(r.ctx).WithField("snapshot", rec.info.Name).WithField("parent", rec.info.Parent).
-				Warn("the parent of a snapshot is gone; it is shown without one, so that containerd can remove it")
+				WithField("effect", "the snapshot is shown without a parent, so that containerd can remove it").
+				Warn("parent of snapshot is missing")
 			rec.info.Parent, rec.lost = "", rec.info.Parent
 		}
 		x.addChild(rec.info.Parent)
 	}
 }
 
+// supersede adds to the journal the removal of a record that a newer one replaces.
 func (r *recovery) supersede(rec *record) {
 	ops, now := rec.clear(), time.Now()
 	if rec.info.Kind == snapshots.KindActive {
@@ -266,22 +277,22 @@ func (r *recovery) supersede(rec *record) {
 	r.journal.pending = append(r.journal.pending, ops)
 }
 
-// settleCommits ends commits that were cut off between promote and the trash
-// mark. One whose record is there is finished. One without is taken back: a
-// runtime that is older than the template it is a clone of was the other way
-// round before, and only a commit of it does that.
+// resolveCommits handles commits that were interrupted between promote and the garbage
+// mark. It finishes a commit whose record was written. It rolls back a commit without a
+// record: it promotes the runtime, which is older than the template that is its origin.
+// Only a commit of the runtime makes it a clone of a newer dataset.
 func (r *recovery) resolveCommits() error {
 	x := r.index
-	made := make(map[string]bool) // IDs of active records that were committed
+	committed := make(map[string]bool) // by ID of the active record
 	for _, rec := range x.records {
-		made[rec.from] = rec.from != ""
+		committed[rec.from] = rec.from != ""
 	}
 	for _, active := range x.sorted() {
 		t := active.template
 		if active.info.Kind != snapshots.KindActive {
 			continue
 		}
-		if made[active.id.String()] {
+		if committed[active.id.String()] {
 			x.unlinkRecord(active)
 			r.journal.pending = append(r.journal.pending, append(active.clear(), zfs.Set(active.dataset, propGarbage, stamp(time.Now()))))
 			x.discard(active.dataset, t)
@@ -292,11 +303,11 @@ func (r *recovery) resolveCommits() error {
 		}
 		if err := r.pool.Apply(r.ctx, zfs.Promote(active.dataset, t.Dataset())); err != nil {
 			if errors.Is(err, zfs.ErrSuspended) || r.ctx.Err() != nil {
-				return poolError(fmt.Sprintf("take back the commit of %q", active.info.Name), err)
+				return poolError(fmt.Sprintf("roll back the commit of %q", active.info.Name), err)
 			}
-			t.held = true // active goes on as its clone, and the next start tries again
+			t.held = true // its clone, the active snapshot, remains usable
 			log.G(r.ctx).WithError(err).WithField("snapshot", active.info.Name).WithField("dataset", t.Dataset()).
-				Warn("a commit that was cut off could not be taken back; its snapshot is there, and can be used")
+				WithField("effect", "the active snapshot remains usable; the next start tries again").Warn("failed to roll back interrupted commit")
 			continue
 		}
 		delete(x.templates, t.Dataset())
@@ -307,28 +318,29 @@ func (r *recovery) resolveCommits() error {
 	return nil
 }
 
-// rollBack undoes commits that were cut off before promote: the runtime is
-// active as before.
+// rollBack rolls back commits that were interrupted before promote: it destroys the
+// partials and the snapshots of the runtimes. What it cannot destroy becomes garbage or
+// residue.
 func (r *recovery) rollBack() error {
 	left, err := r.pool.Destroy(r.ctx, layout.Extracted, r.partials)
 	if err != nil {
-		return poolError("take back a commit that was cut off", err)
+		return poolError("roll back an interrupted commit", err)
 	}
 	for dataset, err := range left {
 		r.index.discard(dataset, nil)
-		log.G(r.ctx).WithError(err).WithField("dataset", dataset).Warn("the remains of a commit could not be destroyed yet")
+		log.G(r.ctx).WithError(err).WithField("dataset", dataset).Warn("failed to destroy residue of interrupted commit")
 	}
 	for _, snapshot := range r.residue {
 		if err := r.pool.DestroySnapshot(r.ctx, snapshot); err != nil {
 			runtime, _, _ := strings.Cut(snapshot, "@")
 			r.index.residue[runtime] = ""
-			log.G(r.ctx).WithError(err).WithField("snapshot", snapshot).Warn("the remains of a commit could not be destroyed yet")
+			log.G(r.ctx).WithError(err).WithField("snapshot", snapshot).Warn("failed to destroy residue of interrupted commit")
 		}
 	}
 	return nil
 }
 
-// skip says in the log why a dataset, or something on it, is left alone.
-func (r *recovery) skip(d zfs.Dataset, why string) {
-	log.G(r.ctx).WithField("dataset", d.Name).Warn("left alone: " + why)
+// skip logs that recovery does not use or change a dataset, and the reason.
+func (r *recovery) skip(d zfs.Dataset, reason string) {
+	log.G(r.ctx).WithField("dataset", d.Name).WithField("reason", reason).Warn("skipping dataset")
 }

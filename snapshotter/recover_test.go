@@ -47,8 +47,8 @@ func TestStrangePropertiesDegrade(t *testing.T) {
 		"no kind":               {set(record, `1 {"name":"x"}`), "kind", true, ""},
 		"odd kind":              {set(record, `1 {"kind":"hole","name":"x"}`), "kind", true, ""},
 		"no name":               {set(record, `1 {"kind":"view"}`), "name", true, ""},
-		"odd ID":                {set(propRecord+"XYZ", "1 "+good), "not a record's ID", true, ""},
-		"no ID":                 {set(propRecord, "1 "+good), "not a record's ID", true, ""},
+		"odd ID":                {set(propRecord+"XYZ", "1 "+good), "not the ID of a record", true, ""},
+		"no ID":                 {set(propRecord, "1 "+good), "not the ID of a record", true, ""},
 		"active on a template":  {set(record, strings.Replace("1 "+good, "view", "active", 1)), "active snapshot", true, ""},
 		"unknown fields":        {set(record, strings.Replace("1 "+good, "{", `{"color":"blue",`, 1)), "", false, "strange"},
 		"part without a first":  {set(propRecord+testID("2")+":1", "x"), "", false, ""},
@@ -103,7 +103,7 @@ func TestATemplateThatLostItsSnapshot(t *testing.T) {
 	var taken fakeSnap
 	s.pool.editFS(template, func(fs *fakeFS) { taken = fs.snaps[layout.Extracted]; delete(fs.snaps, layout.Extracted) })
 	s.start()
-	assert.Contains(t, s.log.String(), "'zfs snapshot "+template+"@extracted' and another start bring it back")
+	assert.Contains(t, s.log.String(), "'zfs snapshot "+template+"@extracted' and restart the daemon")
 	assert.Empty(t, s.names())
 	s.remove(a)
 	s.cleanup()
@@ -136,7 +136,7 @@ func TestACommitThatCannotBeTakenBack(t *testing.T) {
 		return nil
 	})
 	s.start()
-	assert.Contains(t, s.log.String(), "could not be taken back")
+	assert.Contains(t, s.log.String(), "failed to roll back interrupted commit")
 	assert.Equal(t, []string{"base", "web"}, s.names())
 	assert.Equal(t, runtime, s.dataset("web"))
 	s.cleanup()
@@ -197,7 +197,7 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 	s.restart()
 	s.cleanup()
 	assert.Equal(t, before, s.datasets())
-	assert.Contains(t, s.log.String(), "dataset=tank/z/mine\n")
+	assert.Contains(t, s.log.String(), "dataset=tank/z/mine ")
 }
 
 // A runtime of ours is a clone of a template. What only has such a name was

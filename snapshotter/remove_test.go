@@ -125,7 +125,7 @@ func TestAChildIsBackAndItsParentIsNot(t *testing.T) {
 		"base": {Kind: snapshots.KindActive},
 		"web":  {Kind: snapshots.KindActive, Content: "b;w;"},
 	}, s.visible(), "shown without a parent, so that containerd can remove it")
-	assert.Contains(t, s.log.String(), "parent of a snapshot is gone")
+	assert.Contains(t, s.log.String(), "parent of snapshot is missing")
 	s.cleanup()
 	assert.Equal(t, "b;w;", s.visible()["web"].Content)
 	s.commit("saved", "web")

@@ -576,7 +576,7 @@ func TestInvariantsOfStandIns(t *testing.T) {
 	}
 	require.NoError(t, check())
 	s.pool.editFS(runtime, func(fs *fakeFS) { fs.origin = s.base.Storage() + "/" + lowerChain + "@" + layout.Extracted })
-	require.ErrorContains(t, check(), "stands for")
+	require.ErrorContains(t, check(), "stand-in for")
 	s.restart()
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "zoo/99/"+upperChain, key), errdefs.ErrFailedPrecondition, "and it is not committed")
 }

@@ -11,26 +11,25 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// A command that is killed, or a call that a signal ends, may have done all,
-// nothing or a first part of its list, and does not say which. The caller is
-// told that his operation failed, so what there may be of it is taken back, by
-// steps that are right whatever there is: to remove a property that is not there
-// and to set one that is there succeed. They wait in the queue of removals, which
-// the pool gets in order and, where it fails, again.
+// A killed command or an interrupted call may have applied all, none or the first ops of
+// its list, and does not report which. The operation fails, so it is rolled back with
+// idempotent steps: removing a property that does not exist succeeds, and so does setting
+// a property again. The steps are part of the journal, which writes them in order and
+// retries a failed write.
 
-// ambiguous tells whether what a failed list of ops left is not known: the pool
-// gave no reason, or a second one for not having taken back a first part.
+// ambiguous reports whether the outcome of a failed list of ops is unknown: the error has
+// no known kind, or it includes a failed rollback of the first ops.
 func ambiguous(err error) bool {
 	var several interface{ Unwrap() []error }
 	return err != nil && (errkind.Of(err) == nil || errors.As(err, &several) && len(several.Unwrap()) > 1)
 }
 
-// rollBackCreate takes back what there may be of a new record and, under an active
-// one, of its clone.
+// rollBackCreate removes what may exist of a new record and, for an active one, of its
+// clone.
 func (s *Snapshotter) rollBackCreate(r *record) {
 	ops := r.clear()
 	if r.info.Kind == snapshots.KindActive {
-		// A clone that is not there is nothing to mark, and nothing to destroy.
+		// If the clone does not exist, the mark and the destroy have no effect.
 		ops = append(ops, zfs.Set(r.dataset, propGarbage, stamp(r.info.Created)))
 		s.index.mu.Lock()
 		s.index.discard(r.dataset, r.template)
@@ -39,8 +38,8 @@ func (s *Snapshotter) rollBackCreate(r *record) {
 	s.journal.repair(ops)
 }
 
-// rollBackUpdate takes back what there may be of an update: the old record, which may
-// be gone, is written again before the new one goes.
+// rollBackUpdate removes what may exist of an update. It writes the old record again
+// before it removes the new one.
 func (s *Snapshotter) rollBackUpdate(old, updated *record) error {
 	again, err := old.rewrite()
 	if err != nil {
@@ -50,11 +49,11 @@ func (s *Snapshotter) rollBackUpdate(old, updated *record) error {
 	return nil
 }
 
-// rollBackCommit takes back what there may be of a commit: the active snapshot is whole
-// again before the committed one goes, so whatever stops the pool in between, one of
-// them is there. A template that the commit made is left, without a record, and what is
-// written until then is the active snapshot's: the next start takes it back or, where it
-// is a clone still, the next commit, or the end of the snapshot.
+// rollBackCommit removes what may exist of a commit. It restores the active record before
+// it removes the committed one, so that one of them exists at any time. It leaves a
+// template that the commit made, without a record. The next start rolls that back. If the
+// template is still a clone of the runtime, the next commit or the removal of the active
+// snapshot does it. Until then, writes go to the active snapshot.
 func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *record) error {
 	if err := s.queueRestore(active); err != nil {
 		return err
@@ -64,7 +63,7 @@ func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *record) err
 	return nil
 }
 
-// rollBackDiscard gives a runtime its record again, and takes the trash mark away.
+// rollBackDiscard restores the record of a runtime and removes its garbage mark.
 func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *record) error {
 	if err := s.queueRestore(active); err != nil {
 		return err
@@ -73,6 +72,7 @@ func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *record) error
 	return nil
 }
 
+// queueRestore adds to the journal the restoration of an active record.
 func (s *Snapshotter) queueRestore(active *record) error {
 	again, err := active.rewrite()
 	if err != nil {
@@ -82,27 +82,28 @@ func (s *Snapshotter) queueRestore(active *record) error {
 	return nil
 }
 
-// repairTimeout is how long a caller waits, at most, until the pool knows that his
-// operation failed.
+// repairTimeout limits how long a failed operation waits until its rollback is in the
+// pool.
 const repairTimeout = 5 * time.Second
 
-// flushRepairs writes repairs before the caller hears that his operation failed: he goes
-// on writing into a snapshot that, should the machine die before the pool knows of
-// it, would go at the next start. Where it cannot be done now the queue goes on.
+// flushRepairs writes the repairs before the operation returns its error. After the error
+// the caller continues to write to the snapshot. If the machine crashed before the pool
+// had the repairs, the next start would destroy that snapshot. If the write fails or takes
+// longer than repairTimeout, the journal tries it again.
 func (s *Snapshotter) flushRepairs(ctx context.Context) {
-	told := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(told)
-		_ = s.journal.barrier(context.WithoutCancel(ctx)) // the queue tells of it when it cannot either
+		defer close(done)
+		_ = s.journal.barrier(context.WithoutCancel(ctx)) // the journal logs its own failures
 	}()
 	select {
-	case <-told:
-	case <-time.After(repairTimeout): // a call that has begun heeds no context
+	case <-done:
+	case <-time.After(repairTimeout): // a call in the kernel ignores its context
 	}
 }
 
-// rewrite are the ops that write a record which may be in the pool already.
+// rewrite returns the ops that write a record again. They do not change r.
 func (r *record) rewrite() ([]zfs.Op, error) {
-	same := *r // set notes the names of the properties, and records do not change
+	same := *r // set changes props, and records are immutable
 	return same.set()
 }

@@ -10,33 +10,33 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// State says why a dataset is there.
+// State is the state of a dataset under a base.
 type State string
 
 // The states of a dataset under a base.
 const (
-	StateUsed    State = "used"    // a record names it
-	StateCached  State = "warm"    // a template that no record names
-	StateGarbage State = "trash"   // waits to be destroyed
-	StatePartial State = "partial" // the remains of a crash, which the next start takes back
-	StateForeign State = "foreign" // not made by zfstpl, or not as zfstpl makes it
+	StateUsed    State = "used"    // has a record
+	StateCached  State = "cached"  // a template without records
+	StateGarbage State = "garbage" // the next cleanup destroys it
+	StatePartial State = "partial" // the remains of an interrupted commit, which the next start destroys
+	StateForeign State = "foreign" // not created by zfstpl, or changed by another program
 )
 
-// classification is what a listing says of one dataset under a base.
+// classification describes one dataset under a base, from its listing.
 type classification struct {
 	state   State
-	records []*record // those that can be read
-	// problem says what is wrong with a dataset that has a name of ours, "" where nothing
-	// is. What has a problem is left alone, as is what is foreign: it is not destroyed.
+	records []*record // the readable ones
+	// problem describes what is wrong with a dataset that has a name of a template or
+	// runtime, or is "". A dataset with a problem is never destroyed, like a foreign one.
 	problem string
 }
 
-// classify is the one place that decides what a dataset under a base is, storage and
-// runtime excepted. It is pure. Recovery, inspections and the check before a dataset is
-// destroyed from a list all act on it.
+// classify returns the state of a dataset under a base. It is a pure function. Recovery,
+// Inspect and the check before a dataset of a cleanup list is destroyed use it. It is not
+// called for the base, storage and runtime.
 //
-// It sees no other dataset. A commit that a crash cut off between promote and its record
-// shows in two, and only recovery puts the two together.
+// It sees one dataset only. A commit that was interrupted between promote and its record
+// changed two datasets, and only recovery combines them.
 func classify(base layout.Base, d zfs.Dataset) classification {
 	_, isTemplate := base.ParseTemplate(d.Name)
 	_, isRuntime := base.ParseRuntime(d.Name)
@@ -56,14 +56,15 @@ func classify(base layout.Base, d zfs.Dataset) classification {
 	return st
 }
 
+// template sets the state of a dataset with the name of a template.
 func (st *classification) template(base layout.Base, d zfs.Dataset) {
 	name, _ := base.ParseTemplate(d.Name)
 	named := hasRecord(d)
 	switch {
 	case !d.HasSnapshot(layout.Extracted) && named:
-		// No commit leaves that: its record comes behind @extracted.
+		// No interrupted commit leaves this state: it writes the record after @extracted.
 		st.state = StateUsed
-		st.add(fmt.Sprintf("it carries records, and its snapshot @%s was destroyed; if nothing was written into it since, 'zfs snapshot %s@%s' and another start bring it back",
+		st.add(fmt.Sprintf("it has records, but its snapshot @%s was destroyed; if its files were not changed since, run 'zfs snapshot %s@%s' and restart the daemon",
 			layout.Extracted, d.Name, layout.Extracted))
 		return
 	case !d.HasSnapshot(layout.Extracted):
@@ -72,13 +73,13 @@ func (st *classification) template(base layout.Base, d zfs.Dataset) {
 	case named || name.IsEmpty():
 		st.state = StateUsed
 	case name.IsOpaque():
-		st.state = StateGarbage // nothing can ask for it again
+		st.state = StateGarbage // no pull can reuse it
 	default:
 		st.state = StateCached
 	}
 	for _, r := range st.records {
 		if r.info.Kind == snapshots.KindActive {
-			st.add(fmt.Sprintf("record %s is of an active snapshot and stands on a template", r.id))
+			st.add(fmt.Sprintf("record %s on a template is of an active snapshot", r.id))
 		}
 	}
 	if _, ok := base.ParseExtracted(d.Origin); !ok && !name.IsEmpty() {
@@ -89,26 +90,28 @@ func (st *classification) template(base layout.Base, d zfs.Dataset) {
 	}
 }
 
+// runtime sets the state of a dataset with the name of a runtime.
 func (st *classification) runtime(base layout.Base, d zfs.Dataset) {
 	_, marked := d.Props[propGarbage]
 	_, cloned := base.ParseExtracted(d.Origin)
 	switch {
 	case hasRecord(d):
-		// With a mark beside it too: a commit was taken back, and the mark was to go.
+		// Also with a mark: the rollback of a commit did not get to clear it.
 		st.state = StateUsed
 		if st.problem == "" && !sameActive(st.records) {
-			st.add("a runtime carries the record of one active snapshot and nothing else")
+			st.add("a runtime must have the record of one active snapshot only")
 		}
 	case marked, cloned:
-		// Without a mark a crash came before its record was written, or before a commit
-		// that is done marked it.
+		// A clone without a mark is left by a crash before its record was written, or
+		// before a commit marked it.
 		st.state = StateGarbage
 	default:
 		st.state = StateForeign
-		st.add("it has no record and is no clone of a template")
+		st.add("it has no record and is not a clone of a template")
 	}
 }
 
+// add adds a problem.
 func (st *classification) add(problem string) {
 	st.problem = strings.TrimPrefix(st.problem+"; "+problem, "; ")
 }

@@ -75,15 +75,15 @@ func oddDatasets() map[string]odd {
 		"a runtime no record names":               {name: runtime, origin: empty, state: StateGarbage},
 		"a marked runtime":                        {name: runtime, origin: empty, props: marked, state: StateGarbage},
 		"a marked runtime on another's snapshot":  {name: runtime, origin: elsewhere, props: marked, state: StateGarbage},
-		"a runtime on another's snapshot":         {name: runtime, origin: elsewhere, state: StateForeign, problem: "no clone of a template", stays: true, pristine: true},
-		"a runtime that is no clone":              {name: runtime, state: StateForeign, problem: "no clone of a template", stays: true, pristine: true},
+		"a runtime on another's snapshot":         {name: runtime, origin: elsewhere, state: StateForeign, problem: "not a clone of a template", stays: true, pristine: true},
+		"a runtime that is no clone":              {name: runtime, state: StateForeign, problem: "not a clone of a template", stays: true, pristine: true},
 		"a runtime with a torn record":            {name: runtime, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
 		"a marked runtime with a torn record":     {name: runtime, origin: empty, props: with(marked, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
 		"a runtime with a torn and a whole one":   {name: runtime, origin: empty, props: with(nil, tornRecord, activeRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
 		"a torn runtime with a snapshot":          {name: runtime, origin: empty, bare: true, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
-		"a runtime with two snapshots' records":   {name: runtime, origin: empty, props: with(nil, activeRecord, otherActive), state: StateUsed, problem: "nothing else", stays: true, pristine: true},
-		"a marked runtime with two records":       {name: runtime, origin: empty, props: with(marked, activeRecord, otherActive), state: StateUsed, problem: "nothing else", stays: true, pristine: true},
-		"a runtime with a committed record":       {name: runtime, origin: empty, props: with(nil, committedRecord), state: StateUsed, problem: "nothing else", stays: true, pristine: true},
+		"a runtime with two snapshots' records":   {name: runtime, origin: empty, props: with(nil, activeRecord, otherActive), state: StateUsed, problem: "active snapshot only", stays: true, pristine: true},
+		"a marked runtime with two records":       {name: runtime, origin: empty, props: with(marked, activeRecord, otherActive), state: StateUsed, problem: "active snapshot only", stays: true, pristine: true},
+		"a runtime with a committed record":       {name: runtime, origin: empty, props: with(nil, committedRecord), state: StateUsed, problem: "active snapshot only", stays: true, pristine: true},
 		"a runtime with the snapshot of a commit": {name: runtime, origin: empty, bare: true, props: with(nil, activeRecord), state: StateUsed, stays: true},
 		"another's dataset in storage":            {name: "storage/mine", state: StateForeign, stays: true, pristine: true},
 		"another's clone of a template":           {name: "storage/mine", origin: empty, state: StateForeign, stays: true, pristine: true},
@@ -157,7 +157,7 @@ func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
 			require.NoError(t, s.sn.journal.flush(s.ctx))
 			assert.Equal(t, o.stays, s.has(dataset), "after a start and a cleanup\n%s", s.log)
 			if o.problem != "" {
-				assert.Contains(t, s.log.String(), "left alone: ")
+				assert.Contains(t, s.log.String(), "skipping dataset")
 				assert.Contains(t, s.log.String(), o.problem)
 			}
 			if o.pristine {

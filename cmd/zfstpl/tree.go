@@ -44,10 +44,15 @@ func (t tree) print(w io.Writer, base string, entries []snapshotter.Entry) error
 	return tw.Flush()
 }
 
+// stateOrder is the order in which siblings are shown.
+var stateOrder = []snapshotter.State{
+	snapshotter.StateForeign, snapshotter.StatePartial, snapshotter.StateGarbage, snapshotter.StateUsed, snapshotter.StateCached,
+}
+
 func (t tree) level(w io.Writer, clones map[string][]snapshotter.Entry, parent, indent string) {
 	entries := clones[parent]
 	slices.SortFunc(entries, func(a, b snapshotter.Entry) int {
-		return cmp.Or(strings.Compare(string(a.State), string(b.State)), strings.Compare(a.Dataset, b.Dataset))
+		return cmp.Or(cmp.Compare(slices.Index(stateOrder, a.State), slices.Index(stateOrder, b.State)), strings.Compare(a.Dataset, b.Dataset))
 	})
 	for i, e := range entries {
 		branch, below := "├─ ", "│  "
