@@ -20,12 +20,12 @@ import (
 
 // Cleaner cleans up a base while no daemon serves it.
 type Cleaner interface {
-	Clean(ctx context.Context, tell func(snapshotter.Progress)) error
+	Clean(ctx context.Context, report func(snapshotter.Progress)) error
 	io.Closer
 }
 
 // cleaningUp is how the owner of a lock signs who has it for that alone.
-const cleaningUp = "cleaning up"
+const purposeCleanup = "cleaning up"
 
 // OpenCleaner answers a cleaner that owns the base. It goes on from the list that
 // the last owner kept, where that holds, and else finds out what there is.
@@ -42,7 +42,7 @@ func OpenCleaner(ctx context.Context, config Config) (Cleaner, error) {
 }
 
 func (i *Instance) openCleaner(ctx context.Context, config Config) (Cleaner, error) {
-	if err := i.own(ctx, config, cleaningUp); err != nil {
+	if err := i.own(ctx, config, purposeCleanup); err != nil {
 		return nil, err
 	}
 	mark, err := ReadMark(ctx, i.pool, i.base)
@@ -113,23 +113,23 @@ func stopOwner(root *os.Root, base layout.Base) (bool, error) {
 	}
 	defer file.Close()
 	l := &baseLock{file}
-	who, pid := l.holder()
+	owner, pid := l.readOwner()
 	switch {
 	case !l.taken() || pid == 0:
 		return false, nil
-	case !strings.HasSuffix(who, cleaningUp):
-		return false, &InUseError{Base: base, Who: who, cleaning: true}
+	case !strings.HasSuffix(owner, purposeCleanup):
+		return false, &InUseError{Base: base, Owner: owner, cleaning: true}
 	}
 	process, err := os.FindProcess(pid)
 	if err != nil {
 		return false, nil // it has ended
 	}
 	defer func() { _ = process.Release() }() // it answers no error that anybody could heed
-	if now, _ := l.holder(); now != who || !l.taken() {
+	if now, _ := l.readOwner(); now != owner || !l.taken() {
 		return false, nil
 	}
 	if !l.openIn(pid) {
-		return false, fmt.Errorf("%s has the base, and no process of that number here has its lock: stop it where it runs", who)
+		return false, fmt.Errorf("%s has the base, and no process of that number here has its lock: stop it where it runs", owner)
 	}
 	err = process.Signal(syscall.SIGTERM)
 	if errors.Is(err, os.ErrProcessDone) {

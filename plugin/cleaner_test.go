@@ -17,12 +17,12 @@ import (
 
 // A daemon that comes while somebody only cleans up has him stop, and begins then; a
 // second cleanup does not.
-func TestACleanupMakesWayForADaemon(t *testing.T) {
+func TestCleanupYieldsToDaemon(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
 	root := t.TempDir()
-	cleaner := exec.Command("sh", "-c", `flock -x "$0" sh -c 'trap "kill \$!; exit 0" TERM; sleep 1000 & echo "zfstpl, process $$, `+cleaningUp+`" > "$0"; wait' "$0"`, filepath.Join(root, lockName))
+	cleaner := exec.Command("sh", "-c", `flock -x "$0" sh -c 'trap "kill \$!; exit 0" TERM; sleep 1000 & echo "zfstpl, process $$, `+purposeCleanup+`" > "$0"; wait' "$0"`, filepath.Join(root, lockName))
 	require.NoError(t, cleaner.Start())
 	require.Eventually(t, func() bool {
 		l := &baseLock{}
@@ -30,10 +30,10 @@ func TestACleanupMakesWayForADaemon(t *testing.T) {
 			return false
 		}
 		defer l.file.Close()
-		_, pid := l.holder()
+		_, pid := l.readOwner()
 		return pid != 0
 	}, 10*time.Second, 10*time.Millisecond)
-	_, err = lockBase(t.Context(), rootAt(t, root), base, cleaningUp)
+	_, err = lockBase(t.Context(), rootAt(t, root), base, purposeCleanup)
 	var inUse *InUseError
 	require.ErrorAs(t, err, &inUse)
 	assert.Empty(t, inUse.Address(), "it serves nobody")
@@ -44,26 +44,26 @@ func TestACleanupMakesWayForADaemon(t *testing.T) {
 }
 
 // Only a process that has the lock and is cleaning up is signalled.
-func TestStopOwner(t *testing.T) {
+func TestStopOwnerSignalsOnlyACleanup(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
 	for what, c := range map[string]struct {
-		doing  string
-		locked bool
-		owner  bool // he has the lock's file open
-		want   bool
-		says   string
+		purpose string
+		locked  bool
+		owner   bool // he has the lock's file open
+		want    bool
+		says    string
 	}{
-		"a cleanup":                         {cleaningUp, true, true, true, ""},
+		"a cleanup":                         {purposeCleanup, true, true, true, ""},
 		"a daemon":                          {"serving /run/x.sock", true, true, false, "tank/zfstpl is in use by zfstpl, process"},
-		"one that died, another came":       {cleaningUp, false, false, false, ""},
-		"a number in another PID namespace": {cleaningUp, true, false, false, "stop it where it runs"},
+		"one that died, another came":       {purposeCleanup, false, false, false, ""},
+		"a number in another PID namespace": {purposeCleanup, true, false, false, "stop it where it runs"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			root := t.TempDir()
-			l, err := lockBase(t.Context(), rootAt(t, root), base, c.doing)
+			l, err := lockBase(t.Context(), rootAt(t, root), base, c.purpose)
 			require.NoError(t, err)
 			victim := exec.Command("sleep", "1000")
 			if c.owner {
@@ -71,7 +71,7 @@ func TestStopOwner(t *testing.T) {
 			}
 			require.NoError(t, victim.Start())
 			require.NoError(t, l.file.Truncate(0))
-			_, err = fmt.Fprintf(l.file, "zfstpl, process %d, %s\n", victim.Process.Pid, c.doing)
+			_, err = fmt.Fprintf(l.file, "zfstpl, process %d, %s\n", victim.Process.Pid, c.purpose)
 			require.NoError(t, err)
 			if !c.locked {
 				require.NoError(t, l.release())

@@ -129,10 +129,10 @@ func DefaultConfig() Config {
 // LoadConfig reads a configuration file over the defaults. An unknown key is
 // an error that names its line. Where mayLack is set a file that does not
 // exist leaves the defaults.
-func LoadConfig(path string, mayLack bool) (Config, error) {
+func LoadConfig(path string, optional bool) (Config, error) {
 	config := DefaultConfig()
 	file, err := os.Open(path)
-	if mayLack && errors.Is(err, fs.ErrNotExist) {
+	if optional && errors.Is(err, fs.ErrNotExist) {
 		return config, nil
 	}
 	if err != nil {

@@ -22,7 +22,7 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
-func TestLoadConfig(t *testing.T) {
+func TestLoadConfigReadsOverTheDefaults(t *testing.T) {
 	t.Parallel()
 	with := func(change func(c *Config)) Config {
 		c := DefaultConfig()
@@ -109,7 +109,7 @@ func TestLoadConfigIsStrict(t *testing.T) {
 	}
 }
 
-func TestLoadConfigWithoutAFile(t *testing.T) {
+func TestLoadConfigWithoutFileReturnsTheDefaults(t *testing.T) {
 	t.Parallel()
 	none := filepath.Join(t.TempDir(), "none.toml")
 	config, err := LoadConfig(none, true)
@@ -121,7 +121,7 @@ func TestLoadConfigWithoutAFile(t *testing.T) {
 	assert.Error(t, err, "a directory is no file that lacks")
 }
 
-func TestCheck(t *testing.T) {
+func TestCheckRefusesInvalidSettings(t *testing.T) {
 	t.Parallel()
 	good := DefaultConfig()
 	good.Dataset, good.Address = "tank/zfstpl", "/run/x.sock"
@@ -161,7 +161,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestDurationText(t *testing.T) {
+func TestDurationTextRoundTrips(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Duration{
 		"168h": 168 * time.Hour, "0s": 0, "0": 0, "1h30m": 90 * time.Minute, "1ns": 1, "forever": snapshotter.KeepForever,
@@ -182,7 +182,7 @@ func TestDurationText(t *testing.T) {
 	}
 }
 
-func TestSizeText(t *testing.T) {
+func TestSizeTextRoundTrips(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]uint64{
 		"": 0, "0": 0, "00": 0, "0GiB": 0, "1": 1, "1000": 1000, "1KiB": 1 << 10, "10MiB": 10 << 20, "10GiB": 10 << 30, "1TiB": 1 << 40,
@@ -209,7 +209,7 @@ func TestSizeText(t *testing.T) {
 
 // What is written as TOML, as containerd does with its plugins' settings, is
 // read as what it was.
-func TestConfigRoundTrip(t *testing.T) {
+func TestConfigRoundTrips(t *testing.T) {
 	t.Parallel()
 	for _, keep := range []time.Duration{0, time.Hour, snapshotter.KeepForever} {
 		config := Config{Dataset: "tank", Root: "/r", Address: "/a", LogLevel: "warn", ZFSClient: zfs.Native,
@@ -223,7 +223,7 @@ func TestConfigRoundTrip(t *testing.T) {
 	}
 }
 
-func TestVersionIsSaid(t *testing.T) {
+func TestVersionIsNotEmpty(t *testing.T) {
 	t.Parallel()
 	assert.NotEmpty(t, strings.TrimSpace(Version()))
 }

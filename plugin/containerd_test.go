@@ -57,7 +57,7 @@ func TestContainerdConfigIsTOML(t *testing.T) {
 
 // A daemon that has no containerd to keep layers in serves no differ, and who names
 // one that is not there unpacks nothing.
-func TestContainerdConfigWithoutADiffer(t *testing.T) {
+func TestContainerdConfigWithoutDifferNamesNone(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int{ContainerdConfig2, ContainerdConfig3} {
 		text, err := ContainerdConfig(version, "/a", "/r", false)
@@ -69,7 +69,7 @@ func TestContainerdConfigWithoutADiffer(t *testing.T) {
 	}
 }
 
-func TestContainerdConfigRefuses(t *testing.T) {
+func TestContainerdConfigRefusesInvalidValues(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int{-1, 0, 1, 4} {
 		_, err := ContainerdConfig(version, "/a", "/r", true)
@@ -88,7 +88,7 @@ func TestContainerdConfigRefuses(t *testing.T) {
 
 // A containerd that is compiled with it, and not configured for it, goes on
 // without it.
-func TestTheBuiltInPluginSkipsItself(t *testing.T) {
+func TestBuiltInPluginWithoutDatasetIsSkipped(t *testing.T) {
 	t.Parallel()
 	var found *plugin.Registration
 	for _, r := range registry.Graph(func(*plugin.Registration) bool { return false }) {
@@ -108,7 +108,7 @@ func TestTheBuiltInPluginSkipsItself(t *testing.T) {
 	assert.NotErrorIs(t, err, plugin.ErrSkipPlugin, "what is configured wrongly is said")
 }
 
-func TestOldContainerd(t *testing.T) {
+func TestContainerdIsOldReportsVersion1(t *testing.T) {
 	t.Parallel()
 	for says, old := range map[string]bool{
 		"containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6+deb13u1\n": true,

@@ -10,7 +10,7 @@ import (
 )
 
 // The sample that ships says what holds without it.
-func TestSampleConfigurationIsTheDefaults(t *testing.T) {
+func TestSampleConfigurationHasTheDefaults(t *testing.T) {
 	t.Parallel()
 	sample, err := LoadConfig("../contrib/zfstpl.toml", false)
 	require.NoError(t, err)
@@ -35,7 +35,7 @@ func TestUnitAndDefaultsAgree(t *testing.T) {
 
 // containerd binds what the daemon mounts: the daemon has to be in its mount
 // namespace, and the mounts stay when the daemon stops.
-func TestTheUnitHasNoMountNamespaceOfItsOwn(t *testing.T) {
+func TestUnitHasNoMountNamespace(t *testing.T) {
 	t.Parallel()
 	unit, err := os.ReadFile("../contrib/systemd/zfstpl.service")
 	require.NoError(t, err)
@@ -55,7 +55,7 @@ func TestTheUnitHasNoMountNamespaceOfItsOwn(t *testing.T) {
 
 // The units of the cleanup call the command in ways that it knows, need no daemon,
 // and are started by nothing but the timer.
-func TestUnitsOfTheCleanup(t *testing.T) {
+func TestCleanupUnitsUseKnownOptions(t *testing.T) {
 	t.Parallel()
 	unit, err := os.ReadFile("../contrib/systemd/zfstpl-cleanup.service")
 	require.NoError(t, err)

@@ -31,16 +31,16 @@ type Instance struct {
 // Open answers the snapshotter that config asks for, after making sure that
 // this process may have it. Its errors are one line and say what to do.
 func Open(ctx context.Context, config Config) (*Instance, error) {
-	return openFor(ctx, config, servingAt+config.Address)
+	return openFor(ctx, config, purposeServing+config.Address)
 }
 
 // openFor is Open that signs the base's lock with what it is for.
-func openFor(ctx context.Context, config Config, doing string) (*Instance, error) {
+func openFor(ctx context.Context, config Config, purpose string) (*Instance, error) {
 	i, err := newInstance(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	if err := i.open(ctx, config, doing); err != nil {
+	if err := i.open(ctx, config, purpose); err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
 	return i, nil
@@ -63,7 +63,7 @@ func newInstance(ctx context.Context, config Config) (*Instance, error) {
 }
 
 // own makes the base this process's.
-func (i *Instance) own(ctx context.Context, config Config, doing string) (err error) {
+func (i *Instance) own(ctx context.Context, config Config, purpose string) (err error) {
 	watch(i.pool)
 	if i.Root, err = mountBase(ctx, i.pool, i.base, config.Root); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (i *Instance) own(ctx context.Context, config Config, doing string) (err er
 	if i.root, err = openRoot(i.base, i.Root); err != nil {
 		return err
 	}
-	if i.lock, err = lockBase(ctx, i.root, i.base, doing); err != nil {
+	if i.lock, err = lockBase(ctx, i.root, i.base, purpose); err != nil {
 		return err
 	}
 	i.pool.Hold(i.lock.file)
@@ -102,8 +102,8 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 // longer.
 const slowStart = 2 * time.Second
 
-func (i *Instance) open(ctx context.Context, config Config, doing string) (err error) {
-	if err := i.own(ctx, config, doing); err != nil {
+func (i *Instance) open(ctx context.Context, config Config, purpose string) (err error) {
+	if err := i.own(ctx, config, purpose); err != nil {
 		return err
 	}
 	// Who looks into the log meanwhile is to see what takes so long. A start that fails is

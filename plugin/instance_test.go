@@ -43,9 +43,9 @@ func listed(props ...string) map[string]string {
 }
 
 // Each error is one line that says what to do.
-func TestOpenPoolSaysWhatToDo(t *testing.T) {
+func TestOpenPoolErrorNamesTheFix(t *testing.T) {
 	t.Parallel()
-	for says, answer := range map[string]string{
+	for says, result := range map[string]string{
 		"zpool import": "cannot open 'x': no such pool\n",
 		"modprobe zfs": "The ZFS modules cannot be auto-loaded.\nTry running 'modprobe zfs' as root to manually load them.\n",
 		"suspended":    "cannot open 'x': pool I/O is currently suspended\n",
@@ -53,14 +53,14 @@ func TestOpenPoolSaysWhatToDo(t *testing.T) {
 		if os.Geteuid() != 0 {
 			says = "must be started as root"
 		}
-		base, _ := fakePool(t, map[string]string{"program.err": answer})
+		base, _ := fakePool(t, map[string]string{"program.err": result})
 		_, err := OpenPool(t.Context(), base, zfs.Auto)
 		require.ErrorContains(t, err, says)
 		assert.NotContains(t, err.Error(), "\n")
 	}
 }
 
-func TestMountBase(t *testing.T) {
+func TestMountBaseMountsTheBase(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	good := listed("zfstpl:version=1", "mountpoint="+root)
@@ -75,7 +75,7 @@ func TestMountBase(t *testing.T) {
 	}
 }
 
-func TestMountBaseSaysWhatToDo(t *testing.T) {
+func TestMountBaseErrorNamesTheFix(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	with := func(answers map[string]string, name, text string) map[string]string {
@@ -106,7 +106,7 @@ func TestMountBaseSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestMountedAt(t *testing.T) {
+func TestMountedAtFindsOnlyZFS(t *testing.T) {
 	t.Parallel()
 	mounted, err := mountedAt("pool/none", "/nowhere")
 	require.NoError(t, err)
@@ -117,7 +117,7 @@ func TestMountedAt(t *testing.T) {
 }
 
 // From settings to a snapshotter that answers, and back.
-func TestOpenAndClose(t *testing.T) {
+func TestCloseReleasesTheBase(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		_, err := Open(t.Context(), Config{Dataset: "tank", Address: "/run/x.sock", LogLevel: "info"})

@@ -12,7 +12,7 @@ import (
 )
 
 // What is wrong is one line that names the address.
-func TestAskingWhereNoContainerdIs(t *testing.T) {
+func TestAskContainerdErrorNamesTheAddress(t *testing.T) {
 	t.Parallel()
 	address := filepath.Join(t.TempDir(), "c.sock")
 	_, err := AskContainerd(t.Context(), address)

@@ -26,11 +26,11 @@ type baseLock struct{ file *os.File }
 const lockName = "lock"
 
 // lastWords is how long a command of a daemon that was killed may go on.
-const lastWords = 30 * time.Second
+const orphanTimeout = 30 * time.Second
 
 // lockBase locks a base, by its root directory, and signs with what it is for, such as
 // "serving <address>".
-func lockBase(ctx context.Context, root *os.Root, base layout.Base, doing string) (*baseLock, error) {
+func lockBase(ctx context.Context, root *os.Root, base layout.Base, purpose string) (*baseLock, error) {
 	file, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock of %s: %w", base, err)
@@ -38,14 +38,14 @@ func lockBase(ctx context.Context, root *os.Root, base layout.Base, doing string
 	l := &baseLock{file}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = l.inherit(ctx, root, base, doing)
+		err = l.waitForOwner(ctx, root, base, purpose)
 	}
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	// The lock holds without a word in it. On a full pool none can be written, and
 	// whoever makes room there must be able to begin.
-	if err := l.sign(doing); err != nil {
+	if err := l.writeOwner(purpose); err != nil {
 		log.G(ctx).WithError(err).WithField("dataset", base.String()).Warn("who has the base could not be written into its lock")
 	}
 	return l, nil
@@ -55,16 +55,16 @@ func lockBase(ctx context.Context, root *os.Root, base layout.Base, doing string
 // until it has ended. A living owner is named in the error, but for one that only
 // cleans up: he is asked to stop when a daemon comes, or a timer's cleanup at night
 // would keep it, and every container, waiting for as long as there is trash.
-func (l *baseLock) inherit(ctx context.Context, root *os.Root, base layout.Base, doing string) error {
-	deadline := time.After(lastWords)
+func (l *baseLock) waitForOwner(ctx context.Context, root *os.Root, base layout.Base, purpose string) error {
+	deadline := time.After(orphanTimeout)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	asked := false
 	for {
-		who, pid := l.holder()
-		yields := strings.HasSuffix(who, cleaningUp) && doing != cleaningUp
+		owner, pid := l.readOwner()
+		yields := strings.HasSuffix(owner, purposeCleanup) && purpose != purposeCleanup
 		if pid == 0 || alive(pid) && !yields {
-			return &InUseError{Base: base, Who: who, cleaning: doing == cleaningUp}
+			return &InUseError{Base: base, Owner: owner, cleaning: purpose == purposeCleanup}
 		}
 		if yields && !asked {
 			asked = true
@@ -80,9 +80,9 @@ func (l *baseLock) inherit(ctx context.Context, root *os.Root, base layout.Base,
 		case <-tick.C:
 		case <-deadline:
 			if alive(pid) {
-				return fmt.Errorf("%w, which was asked to stop and does not: see 'zpool status'", &InUseError{Base: base, Who: who, cleaning: true})
+				return fmt.Errorf("%w, which was asked to stop and does not: see 'zpool status'", &InUseError{Base: base, Owner: owner, cleaning: true})
 			}
-			return fmt.Errorf("dataset %s: a zfs command of %s, which is dead, does not end: see 'zpool status'", base, who)
+			return fmt.Errorf("dataset %s: a zfs command of %s, which is dead, does not end: see 'zpool status'", base, owner)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -91,14 +91,14 @@ func (l *baseLock) inherit(ctx context.Context, root *os.Root, base layout.Base,
 
 // InUseError says that another process has a base.
 type InUseError struct {
-	Base layout.Base
-	Who  string // as the lock is signed
+	Base  layout.Base
+	Owner string // as the lock is signed
 
 	cleaning bool // all that was wanted was to clean up
 }
 
 func (e *InUseError) Error() string {
-	text := fmt.Sprintf("dataset %s is in use by %s", e.Base, e.Who)
+	text := fmt.Sprintf("dataset %s is in use by %s", e.Base, e.Owner)
 	if !e.cleaning {
 		text += ": stop it first, two daemons on one base would destroy each other's snapshots"
 	}
@@ -107,35 +107,35 @@ func (e *InUseError) Error() string {
 
 // Address is that of the socket at which the base is served; "" where it is not.
 func (e *InUseError) Address() string {
-	_, address, _ := strings.Cut(e.Who, ", "+servingAt)
+	_, address, _ := strings.Cut(e.Owner, ", "+purposeServing)
 	return address
 }
 
 // servingAt is how the owner of a lock signs, before his socket's address.
-const servingAt = "serving "
+const purposeServing = "serving "
 
 func alive(pid int) bool { return !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
 // sign writes who holds the lock, for the one who meets it.
-func (l *baseLock) sign(doing string) error {
+func (l *baseLock) writeOwner(purpose string) error {
 	if err := l.file.Truncate(0); err != nil {
 		return err
 	}
-	who := fmt.Sprintf("%s, process %d, %s\n", filepath.Base(os.Args[0]), os.Getpid(), doing)
-	_, err := l.file.WriteAt([]byte(who), 0)
+	owner := fmt.Sprintf("%s, process %d, %s\n", filepath.Base(os.Args[0]), os.Getpid(), purpose)
+	_, err := l.file.WriteAt([]byte(owner), 0)
 	return err
 }
 
 // holder answers who wrote the lock, and his process or 0.
-func (l *baseLock) holder() (who string, pid int) {
+func (l *baseLock) readOwner() (owner string, pid int) {
 	content, err := io.ReadAll(io.NewSectionReader(l.file, 0, 1024))
-	if who = strings.TrimSpace(string(content)); err != nil || who == "" {
+	if owner = strings.TrimSpace(string(content)); err != nil || owner == "" {
 		return "another process", 0
 	}
-	if m := ownerPID.FindStringSubmatch(who); m != nil {
+	if m := ownerPID.FindStringSubmatch(owner); m != nil {
 		pid, _ = strconv.Atoi(m[1])
 	}
-	return who, pid
+	return owner, pid
 }
 
 var ownerPID = regexp.MustCompile(`, process ([0-9]{1,9}), `)

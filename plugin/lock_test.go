@@ -18,7 +18,7 @@ import (
 
 // Two daemons on one base destroy each other's snapshots: the second is told
 // who the first is, and leaves it its lock.
-func TestOneSnapshotterABase(t *testing.T) {
+func TestSecondSnapshotterIsRefused(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
@@ -50,7 +50,7 @@ func TestOneSnapshotterABase(t *testing.T) {
 
 // The first daemon is killed between taking the lock and signing it, or the
 // file is what it is: the second is still refused.
-func TestALockWithoutASignature(t *testing.T) {
+func TestLockHoldsWithoutAnOwnerLine(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
@@ -84,7 +84,7 @@ func deadProcess(t *testing.T) int {
 
 // A daemon was killed, and a command that it ran still changes the pool: the
 // next one begins when that has ended, and not before.
-func TestTheLockOfADeadDaemon(t *testing.T) {
+func TestLockOfADeadDaemonIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)

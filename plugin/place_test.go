@@ -15,7 +15,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-func TestPlaceBelowAnAltroot(t *testing.T) {
+func TestPlaceIsBelowTheAltroot(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ altroot, root, mountpoint, place string }{
 		{"", "/srv/z", "/srv/z", "/srv/z"},
@@ -47,7 +47,7 @@ func TestRootIsComparedBelowTheAltroot(t *testing.T) {
 	require.ErrorContains(t, err, "zfs set mountpoint=/srv/other "+base.String(), "ZFS takes it without the altroot")
 }
 
-func TestMountBaseNamesTheKeyThatIsNotLoaded(t *testing.T) {
+func TestMountBaseErrorNamesTheUnloadedKey(t *testing.T) {
 	t.Parallel()
 	answers := listed("zfstpl:version=1", "mountpoint=/srv/z")
 	answers["base"] += "keystatus\t-\tunavailable\nencryptionroot\t-\tPOOL/above\n"
@@ -57,7 +57,7 @@ func TestMountBaseNamesTheKeyThatIsNotLoaded(t *testing.T) {
 	assert.NotContains(t, err.Error(), "\n")
 }
 
-func TestReadOnlyPoolIsNamed(t *testing.T) {
+func TestReadOnlyPoolIsRefused(t *testing.T) {
 	t.Parallel()
 	base, _ := fakePool(t, map[string]string{"program.err": "Channel program execution failed: pool is read-only\n"})
 	pool := opened(t, base)
@@ -65,7 +65,7 @@ func TestReadOnlyPoolIsNamed(t *testing.T) {
 	require.ErrorContains(t, err, "pool "+base.Pool()+" is imported read-only")
 }
 
-func TestMisplacedMounts(t *testing.T) {
+func TestMisplacedReportsMountsThatOnlyZFSMakes(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
@@ -94,7 +94,7 @@ func TestMisplacedMounts(t *testing.T) {
 }
 
 // One mount covers another, and that one stands on a third: all go, but for one in use.
-func TestMountsThatHideEachOtherAreUnmounted(t *testing.T) {
+func TestStackedMountsAreUnmounted(t *testing.T) {
 	t.Parallel()
 	var gone []int
 	waits := map[int]int{1: 2, 2: 3}

@@ -12,7 +12,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-func TestTheRootOfABase(t *testing.T) {
+func TestCheckMountRefusesOtherMounts(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
@@ -42,7 +42,7 @@ func TestTheRootOfABase(t *testing.T) {
 
 // The kernel says which mount a directory is of, also where nothing has been mounted on
 // the directory itself.
-func TestTheMountOfADirectory(t *testing.T) {
+func TestMountOfReturnsTheMountOfADirectory(t *testing.T) {
 	t.Parallel()
 	proc, err := realMountOf(rootAt(t, "/proc/sys"))
 	require.NoError(t, err)
@@ -54,7 +54,7 @@ func TestTheMountOfADirectory(t *testing.T) {
 }
 
 // Where the directory is not to be seen, what covers a directory above it is.
-func TestTheNearestDirectory(t *testing.T) {
+func TestOpenNearestOpensTheNearestDirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	root, err := openNearest(filepath.Join(dir, "a", "b"))

@@ -34,7 +34,7 @@ func accepted(t *testing.T, dial func(address string)) net.Conn {
 	return conn
 }
 
-func TestTheKernelSaysWhoCalls(t *testing.T) {
+func TestCallerIsIdentified(t *testing.T) {
 	t.Parallel()
 	conn := accepted(t, func(address string) {
 		client, err := net.Dial("unix", address)
@@ -55,7 +55,7 @@ func TestTheKernelSaysWhoCalls(t *testing.T) {
 
 // A process connects, asks for something and ends: whatever has its number now did
 // not ask.
-func TestACallerThatHasEndedIsNotIdentified(t *testing.T) {
+func TestEndedCallerIsNotIdentified(t *testing.T) {
 	t.Parallel()
 	conn := accepted(t, func(address string) {
 		cmd := exec.Command(os.Args[0])
@@ -81,7 +81,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestWhatIsNoUnixSocketIsNotIdentified(t *testing.T) {
+func TestCallerOnAnotherSocketIsNotIdentified(t *testing.T) {
 	t.Parallel()
 	client, server := net.Pipe()
 	defer client.Close()
@@ -110,7 +110,7 @@ func marked(t *testing.T, c *callers) (snapshotsapi.SnapshotsClient, func() int)
 	return snapshotsapi.NewSnapshotsClient(conn), func() int { return n }
 }
 
-func TestACallerBesideTheDaemonIsNotMarked(t *testing.T) {
+func TestCallerInTheSameMountNamespaceIsNotMarked(t *testing.T) {
 	t.Parallel()
 	client, n := marked(t, newCallers(nil))
 	_, err := client.Mounts(t.Context(), &snapshotsapi.MountsRequest{Key: "web"})
@@ -118,7 +118,7 @@ func TestACallerBesideTheDaemonIsNotMarked(t *testing.T) {
 	assert.Zero(t, n())
 }
 
-func TestACallerInAnotherMountNamespaceIsMarkedAndLoggedOnce(t *testing.T) {
+func TestCallerInAnotherMountNamespaceIsMarkedAndLoggedOnce(t *testing.T) {
 	t.Parallel()
 	for _, own := range []string{"mnt:[1]", ""} { // another one, or not readable
 		c := newCallers(nil)
@@ -133,7 +133,7 @@ func TestACallerInAnotherMountNamespaceIsMarkedAndLoggedOnce(t *testing.T) {
 		_, err = list.Recv()
 		require.Error(t, err, "there is none")
 		assert.Equal(t, 3, n(), "calls and streams")
-		assert.Len(t, c.elsewhere.said, 1)
+		assert.Len(t, c.elsewhere.logged, 1)
 	}
 }
 
@@ -155,5 +155,5 @@ func TestEachProcessIsLoggedOnce(t *testing.T) {
 	_, err = c.admit(ctx, grpc_health_v1.Health_Check_FullMethodName)
 	require.NoError(t, err)
 	assert.Len(t, hook.AllEntries(), 4, "7, 8, another 8, and what cannot be identified")
-	assert.Len(t, c.elsewhere.said, 3, "nothing is held of one that has ended")
+	assert.Len(t, c.elsewhere.logged, 3, "nothing is held of one that has ended")
 }

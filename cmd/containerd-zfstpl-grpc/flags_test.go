@@ -87,7 +87,7 @@ func TestEverySettingIsAFlag(t *testing.T) {
 }
 
 // A flag wins over the file, and the file over what holds by default.
-func TestFlagsWin(t *testing.T) {
+func TestFlagOverridesTheFile(t *testing.T) {
 	t.Parallel()
 	path := file(t, "dataset = 'tank/f'\nroot = '/f'\naddress = '/f.sock'\nlog_level = 'warn'\ncache.keep = '1h'\n")
 	config, err := configured(t, "--config", path)
@@ -112,7 +112,7 @@ func TestFlagsWin(t *testing.T) {
 }
 
 // The settings of what a snapshotter does, on and off.
-func TestFlagsOfTheSnapshotter(t *testing.T) {
+func TestSnapshotterFlagsOverrideTheFile(t *testing.T) {
 	t.Parallel()
 	path := file(t, "share_layers_across_namespaces = false\nreuse_layers = 'off'\nforeign_snapshots = 'destroy'\ncontainer_quota = '1GiB'\nzfs_client = 'command'\ncache.max_bytes = '1KiB'\ncache.pressure_percent = 0\ncleanup.mode = 'manual'\n")
 	for what, c := range map[string]struct {
@@ -135,7 +135,7 @@ func TestFlagsOfTheSnapshotter(t *testing.T) {
 }
 
 // The modes of single namespaces, and those of flags before those of the file.
-func TestFlagsOfNamespaces(t *testing.T) {
+func TestNamespaceFlagsAreMergedWithTheFile(t *testing.T) {
 	t.Parallel()
 	path := file(t, "[reuse_layers_in]\n'k8s.io' = 'off'\nmoby = 'skip'\n")
 	config, err := configured(t, "-c", path, "--reuse-layers-in", "moby=fetch", "--reuse-layers-in", "default=auto")
@@ -151,7 +151,7 @@ func keep(t *testing.T, config plugin.Config) string {
 	return string(text)
 }
 
-func TestConfigurationRefuses(t *testing.T) {
+func TestConfigurationRefusesInvalidFlags(t *testing.T) {
 	t.Parallel()
 	none := filepath.Join(t.TempDir(), "none")
 	for what, c := range map[string]struct {
@@ -173,7 +173,7 @@ func TestConfigurationRefuses(t *testing.T) {
 }
 
 // run comes to these before it needs root or ZFS.
-func TestRunRefuses(t *testing.T) {
+func TestRunRefusesInvalidSettings(t *testing.T) {
 	t.Parallel()
 	empty := file(t, "")
 	level := log.GetLevel()
@@ -201,7 +201,7 @@ func TestRunRefuses(t *testing.T) {
 	assert.Equal(t, level, log.GetLevel(), "nothing that is refused is applied")
 }
 
-func TestVersionAndHelp(t *testing.T) {
+func TestVersionAndHelpArePrinted(t *testing.T) {
 	t.Parallel()
 	for arg, says := range map[string]string{"--version": plugin.Version(), "--help": "--cache-keep"} {
 		out, err := started(t, nil, arg)
@@ -213,7 +213,7 @@ func TestVersionAndHelp(t *testing.T) {
 
 // Told to end while its base is being opened, or is not to be had, the daemon ends as it
 // does at any other time.
-func TestToldToEndBeforeItServes(t *testing.T) {
+func TestCancelledStartIsNoError(t *testing.T) {
 	t.Parallel()
 	one.Lock()
 	defer one.Unlock()

@@ -14,10 +14,10 @@ import (
 
 const (
 	// askTime bounds how long a call waits for containerd to report who it is.
-	askTime = 2 * time.Second
+	askTimeout = 2 * time.Second
 	// askAgain is how long a containerd that has not replied in that time is not asked
 	// again: it has many calls for us under way.
-	askAgain = 5 * time.Second
+	askBackoff = 5 * time.Second
 )
 
 // guard lets one containerd use the snapshots: the process that serves an address. A
@@ -32,8 +32,8 @@ type guard struct {
 	mu       sync.Mutex
 	owner    *caller // the containerd that was asked last; its process may have ended
 	isolated bool    // its content_sharing_policy
-	silent   error   // why it is not known who serves the address
-	until    time.Time
+	askErr   error   // why it is not known who serves the address
+	askAfter time.Time
 	warned   bool // that nothing is removed meanwhile
 
 	rejected once
@@ -56,12 +56,12 @@ func newGuard(dataset, address string) *guard {
 //	PermissionDenied  the caller is not the containerd at the address
 //	Unavailable       that is not known, and something would be removed
 func (g *guard) admit(ctx context.Context, from *caller, removes bool) (isolated bool, err error) {
-	if isolated, ok := g.knows(from); ok {
+	if isolated, ok := g.isOwner(from); ok {
 		return isolated, nil
 	}
 	server, err := g.find(ctx)
 	if err != nil {
-		return false, g.unknown(ctx, err, removes)
+		return false, g.refuseRemovals(ctx, err, removes)
 	}
 	if !from.is(server) {
 		return false, g.reject(ctx, from, server)
@@ -72,7 +72,7 @@ func (g *guard) admit(ctx context.Context, from *caller, removes bool) (isolated
 
 // unknown returns why a caller may not do what it asks for while it is not known which
 // process is containerd, or nil.
-func (g *guard) unknown(ctx context.Context, why error, removes bool) error {
+func (g *guard) refuseRemovals(ctx context.Context, why error, removes bool) error {
 	if ctx.Err() != nil || !removes {
 		return ctx.Err()
 	}
@@ -83,7 +83,7 @@ func (g *guard) unknown(ctx context.Context, why error, removes bool) error {
 
 // knows reports whether a caller is the containerd that was found last. Both are held on
 // to, and of two processes that live only one has a number.
-func (g *guard) knows(from *caller) (isolated, ok bool) {
+func (g *guard) isOwner(from *caller) (isolated, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.owner == nil || from.pid != g.owner.pid || !g.owner.alive() || !from.alive() {
@@ -95,12 +95,12 @@ func (g *guard) knows(from *caller) (isolated, ok bool) {
 // find returns who serves the address, in a bounded time.
 func (g *guard) find(ctx context.Context) (plugin.Containerd, error) {
 	g.mu.Lock()
-	silent, until := g.silent, g.until
+	askErr, askAfter := g.askErr, g.askAfter
 	g.mu.Unlock()
-	if silent != nil && time.Now().Before(until) {
-		return plugin.Containerd{}, silent
+	if askErr != nil && time.Now().Before(askAfter) {
+		return plugin.Containerd{}, askErr
 	}
-	asking, cancel := context.WithTimeout(ctx, askTime)
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	server, err := g.ask(asking, g.address)
 	if err == nil && server.PID == 0 {
@@ -108,9 +108,9 @@ func (g *guard) find(ctx context.Context) (plugin.Containerd, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.silent = nil
+	g.askErr = nil
 	if err != nil && asking.Err() != nil && ctx.Err() == nil {
-		g.silent, g.until = err, time.Now().Add(askAgain)
+		g.askErr, g.askAfter = err, time.Now().Add(askBackoff)
 	}
 	return server, err
 }

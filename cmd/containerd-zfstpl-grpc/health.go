@@ -12,7 +12,7 @@ import (
 )
 
 // healthFresh is how often it is looked how the pool is while somebody watches.
-const healthFresh = 5 * time.Second
+const healthInterval = 5 * time.Second
 
 // poolHealth answers health checks by what the pool is like when they come: with
 // its disks gone a daemon lives and can do nothing.
@@ -23,8 +23,8 @@ type poolHealth struct {
 	ended    chan struct{} // closed when the daemon stops: nobody watches on
 	layers   *layersHealth // nil where no layers are made
 
-	mu  sync.Mutex
-	ill bool
+	mu        sync.Mutex
+	unhealthy bool
 }
 
 // newHealth answers a server of health checks. check answers why nothing can be
@@ -42,10 +42,10 @@ func (h *poolHealth) set(status grpc_health_v1.HealthCheckResponse_ServingStatus
 }
 
 // lookAt finds out how what a service needs is.
-func (h *poolHealth) lookAt(ctx context.Context, service string) {
-	h.look(ctx)
+func (h *poolHealth) refreshFor(ctx context.Context, service string) {
+	h.refresh(ctx)
 	if h.layers != nil && service == diffService {
-		h.layers.look(ctx, h)
+		h.layers.refresh(ctx, h)
 	}
 }
 
@@ -56,18 +56,18 @@ func (h *poolHealth) end() {
 	close(h.ended)
 }
 
-func (h *poolHealth) look(ctx context.Context) {
+func (h *poolHealth) refresh(ctx context.Context) {
 	err := h.check(ctx)
 	if ctx.Err() != nil {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ill == (err != nil) {
+	if h.unhealthy == (err != nil) {
 		return
 	}
-	h.ill = err != nil
-	if h.ill {
+	h.unhealthy = err != nil
+	if h.unhealthy {
 		log.L.WithError(err).Error("nothing can be served")
 		h.set(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 		return
@@ -77,19 +77,19 @@ func (h *poolHealth) look(ctx context.Context) {
 }
 
 func (h *poolHealth) Check(ctx context.Context, r *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
-	h.lookAt(ctx, r.GetService())
+	h.refreshFor(ctx, r.GetService())
 	return h.Server.Check(ctx, r)
 }
 
 func (h *poolHealth) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	h.lookAt(ctx, r.GetService())
+	h.refreshFor(ctx, r.GetService())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer cancel()
-		tick := time.NewTicker(healthFresh)
+		tick := time.NewTicker(healthInterval)
 		defer tick.Stop()
 		for {
 			select {
@@ -98,20 +98,20 @@ func (h *poolHealth) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.Ser
 			case <-h.ended:
 				return
 			case <-tick.C:
-				h.lookAt(ctx, r.GetService())
+				h.refreshFor(ctx, r.GetService())
 			}
 		}
 	}()
-	err := h.Server.Watch(r, watching{stream, ctx})
+	err := h.Server.Watch(r, watchStream{stream, ctx})
 	cancel()
 	<-done
 	return err
 }
 
 // watching is a stream that may end before its client goes.
-type watching struct {
+type watchStream struct {
 	grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]
 	ctx context.Context
 }
 
-func (w watching) Context() context.Context { return w.ctx }
+func (w watchStream) Context() context.Context { return w.ctx }

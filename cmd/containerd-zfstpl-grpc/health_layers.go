@@ -23,8 +23,8 @@ func newLayersHealth(address string) *layersHealth {
 
 // look finds out whether the store can be reached. Where the pool is ill that is said
 // already.
-func (l *layersHealth) look(ctx context.Context, h *poolHealth) {
-	asking, cancel := context.WithTimeout(ctx, askTime)
+func (l *layersHealth) refresh(ctx context.Context, h *poolHealth) {
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	_, err := l.ask(asking, l.address)
 	if ctx.Err() != nil {
@@ -33,7 +33,7 @@ func (l *layersHealth) look(ctx context.Context, h *poolHealth) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case h.ill:
+	case h.unhealthy:
 	case err != nil:
 		h.SetServingStatus(diffService, grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	default:

@@ -13,23 +13,23 @@ import (
 
 // With its pool gone a daemon says so, of every service, and no longer when it is
 // back; whoever watches hears of it.
-func TestHealthIsThePools(t *testing.T) {
+func TestHealthFollowsThePool(t *testing.T) {
 	t.Parallel()
 	sn := &stub{}
 	client := grpc_health_v1.NewHealthClient(dial(t, running(t, sn)))
 	status := func(name string) grpc_health_v1.HealthCheckResponse_ServingStatus {
-		answer, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: name})
+		reply, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: name})
 		require.NoError(t, err)
-		return answer.Status
+		return reply.Status
 	}
 	watch, err := client.Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
 	require.NoError(t, err)
-	hears := func() grpc_health_v1.HealthCheckResponse_ServingStatus {
-		answer, err := watch.Recv()
+	received := func() grpc_health_v1.HealthCheckResponse_ServingStatus {
+		reply, err := watch.Recv()
 		require.NoError(t, err)
-		return answer.Status
+		return reply.Status
 	}
-	assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, hears())
+	assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, received())
 	for range 2 {
 		for _, name := range []string{"", control.ServiceName} {
 			assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status(name))
@@ -38,9 +38,9 @@ func TestHealthIsThePools(t *testing.T) {
 		for _, name := range []string{"", control.ServiceName} {
 			assert.Equal(t, grpc_health_v1.HealthCheckResponse_NOT_SERVING, status(name))
 		}
-		assert.Equal(t, grpc_health_v1.HealthCheckResponse_NOT_SERVING, hears())
+		assert.Equal(t, grpc_health_v1.HealthCheckResponse_NOT_SERVING, received())
 		sn.failWith(nil)
 		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status(""))
-		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, hears())
+		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, received())
 	}
 }

@@ -29,9 +29,9 @@ func newSnapshotService(sn snapshots.Snapshotter) snapshotService {
 const (
 	// listBytes is from how many bytes on a message is sent. One record is a
 	// fraction of that.
-	listBytes = 1 << 20
+	listSize = 1 << 20
 	// listMost is how many snapshots are in a message, as containerd has it.
-	listMost = 100
+	listEntries = 100
 )
 
 // List answers gRPC's errors, which containerd's service leaves out here too.
@@ -49,7 +49,7 @@ func (s snapshotService) List(r *snapshotsapi.ListSnapshotsRequest, stream snaps
 	err := s.sn.Walk(stream.Context(), func(_ context.Context, info snapshots.Info) error {
 		i := proxy.InfoToProto(info)
 		block.Info = append(block.Info, i)
-		if size += proto.Size(i); size < listBytes && len(block.Info) < listMost {
+		if size += proto.Size(i); size < listSize && len(block.Info) < listEntries {
 			return nil
 		}
 		return send()

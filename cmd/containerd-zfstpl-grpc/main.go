@@ -54,9 +54,9 @@ func run(c *cli.Context) error {
 	}
 	instance, err := plugin.Open(c.Context, config)
 	if err != nil {
-		return unlessEnded(c.Context, err)
+		return ignoreCancelled(c.Context, err)
 	}
-	saveMemory()
+	limitMemory()
 	log.G(c.Context).WithField("dataset", config.Dataset).WithField("root", instance.Root).
 		WithField("version", plugin.Version()).Info("base is open")
 	err = serveInstance(c.Context, config, instance)
@@ -67,7 +67,7 @@ func run(c *cli.Context) error {
 }
 
 // unlessEnded answers an error of opening a base, unless that was ended from outside.
-func unlessEnded(ctx context.Context, err error) error {
+func ignoreCancelled(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func serveInstance(ctx context.Context, config plugin.Config, instance *plugin.I
 // run more often than usual: the daemon lives for months, mostly idle, beside
 // containers that were given what it does not need. GOGC in the environment
 // still says otherwise.
-func saveMemory() {
+func limitMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}

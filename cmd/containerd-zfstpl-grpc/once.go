@@ -7,8 +7,8 @@ import (
 
 // once remembers of which processes something was said.
 type once struct {
-	mu   sync.Mutex
-	said map[int]*caller // by PID
+	mu     sync.Mutex
+	logged map[int]*caller // by PID
 }
 
 // first reports whether it is asked for the first time for the process of a caller.
@@ -16,13 +16,13 @@ type once struct {
 func (o *once) first(from *caller) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if known := o.said[from.pid]; known != nil && (known == from || from.pid == 0 || known.alive()) {
+	if known := o.logged[from.pid]; known != nil && (known == from || from.pid == 0 || known.alive()) {
 		return false
 	}
-	if o.said == nil {
-		o.said = make(map[int]*caller)
+	if o.logged == nil {
+		o.logged = make(map[int]*caller)
 	}
-	maps.DeleteFunc(o.said, func(_ int, c *caller) bool { return c.pid != 0 && !c.alive() }) // each holds a descriptor
-	o.said[from.pid] = from
+	maps.DeleteFunc(o.logged, func(_ int, c *caller) bool { return c.pid != 0 && !c.alive() }) // each holds a descriptor
+	o.logged[from.pid] = from
 	return true
 }

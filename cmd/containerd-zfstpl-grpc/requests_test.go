@@ -13,7 +13,7 @@ import (
 
 // A request that lacks what it is about ends with an error, and the daemon does not end
 // with it.
-func TestRequestsWithoutASubject(t *testing.T) {
+func TestIncompleteRequestsAreInvalidArgument(t *testing.T) {
 	t.Parallel()
 	ctx, sn := t.Context(), snapshotService{sn: &stub{}}
 	_, err := sn.Update(ctx, &snapshotsapi.UpdateSnapshotRequest{})

@@ -36,7 +36,7 @@ func running(t *testing.T, sn service) (address string) {
 }
 
 // containerd acts on the kind of an error: it must come through.
-func TestErrorKindsComeThrough(t *testing.T) {
+func TestErrorKindsReachTheClient(t *testing.T) {
 	t.Parallel()
 	sn := &stub{}
 	conn := dial(t, running(t, sn))
@@ -72,7 +72,7 @@ func TestErrorKindsComeThrough(t *testing.T) {
 }
 
 // The service hands Walk's errors on as they are; a plain one would be Unknown.
-func TestWalkWithABadFilter(t *testing.T) {
+func TestWalkWithInvalidFilterIsInvalidArgument(t *testing.T) {
 	t.Parallel()
 	conn := dial(t, running(t, &stub{}))
 	err := client(conn).Walk(t.Context(), func(context.Context, snapshots.Info) error { return nil }, "name==")
@@ -84,7 +84,7 @@ func TestWalkWithABadFilter(t *testing.T) {
 	assert.Equal(t, codes.InvalidArgument, status.Code(err))
 }
 
-func TestWalkBringsEverything(t *testing.T) {
+func TestWalkReturnsAllSnapshots(t *testing.T) {
 	t.Parallel()
 	sn := &stub{}
 	for i := range 250 { // more than one message
@@ -107,7 +107,7 @@ func TestWalkBringsEverything(t *testing.T) {
 
 // Labels are whatever an image says: no number of them keeps containerd from hearing
 // what there is.
-func TestWalkBringsLongLabels(t *testing.T) {
+func TestWalkReturnsLongLabels(t *testing.T) {
 	t.Parallel()
 	sn := &stub{}
 	long := strings.Repeat("x", 200<<10) // what a record holds, more or less
@@ -123,13 +123,13 @@ func TestWalkBringsLongLabels(t *testing.T) {
 	assert.Equal(t, 110, n)
 }
 
-func TestHealth(t *testing.T) {
+func TestHealthIsServing(t *testing.T) {
 	t.Parallel()
 	health := grpc_health_v1.NewHealthClient(dial(t, running(t, &stub{})))
 	for _, service := range []string{"", "containerd.services.snapshots.v1.Snapshots"} {
-		answer, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: service})
+		reply, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: service})
 		require.NoError(t, err, service)
-		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, answer.Status, service)
+		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, reply.Status, service)
 	}
 	_, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "nobody"})
 	assert.Equal(t, codes.NotFound, status.Code(err))

@@ -25,7 +25,7 @@ func listen(address string) (net.Listener, error) {
 		return nil, fmt.Errorf("directory %s of the socket is open to others (mode %04o): give the socket a directory of its own, or 'chmod 0700 %s'",
 			dir, info.Mode().Perm(), dir)
 	}
-	if err := removeStale(address); err != nil {
+	if err := removeStaleSocket(address); err != nil {
 		return nil, err
 	}
 	// The mode counts from the first moment on, not from a chmod later.
@@ -40,7 +40,7 @@ func listen(address string) (net.Listener, error) {
 
 // removeStale takes away the socket of a daemon that was killed, and nothing
 // else.
-func removeStale(address string) error {
+func removeStaleSocket(address string) error {
 	info, err := os.Lstat(address)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

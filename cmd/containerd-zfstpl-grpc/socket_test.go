@@ -17,7 +17,7 @@ import (
 // The tests of this file call listen, which sets the umask of the process for
 // a moment: they do not run beside others.
 
-func TestTheSocketIsRootsAlone(t *testing.T) {
+func TestSocketIsOpenToRootOnly(t *testing.T) {
 	address := filepath.Join(filepath.Dir(socket(t)), "new", "dir", "s.sock")
 	old := unixUmask(t, 0)
 	defer unixUmask(t, old)
@@ -42,7 +42,7 @@ func TestTheSocketIsRootsAlone(t *testing.T) {
 }
 
 // A daemon was killed: its socket is in the way, and nobody answers on it.
-func TestAStaleSocketIsTakenAway(t *testing.T) {
+func TestStaleSocketIsRemoved(t *testing.T) {
 	address := socket(t)
 	stale, err := net.Listen("unix", address)
 	require.NoError(t, err)
@@ -58,7 +58,7 @@ func TestAStaleSocketIsTakenAway(t *testing.T) {
 	assert.NoFileExists(t, address, "nothing is left behind")
 }
 
-func TestWhatIsNoSocketIsKept(t *testing.T) {
+func TestFileThatIsNoSocketIsKept(t *testing.T) {
 	address := socket(t)
 	dir := filepath.Dir(address)
 	file, folder, link, dangling := filepath.Join(dir, "file"), filepath.Join(dir, "folder"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
@@ -78,7 +78,7 @@ func TestWhatIsNoSocketIsKept(t *testing.T) {
 }
 
 // In a directory where others may put files, they may put a socket of theirs.
-func TestAnOpenDirectoryIsRefused(t *testing.T) {
+func TestDirectoryOpenToOthersIsRefused(t *testing.T) {
 	address := socket(t)
 	dir := filepath.Dir(address)
 	for _, mode := range []os.FileMode{0o755, 0o701, 0o710, 0o770, 0o777 | os.ModeSticky} {
@@ -93,7 +93,7 @@ func TestAnOpenDirectoryIsRefused(t *testing.T) {
 	assert.ErrorContains(t, err, "directory of the socket")
 }
 
-func TestAnAddressThatIsTooLong(t *testing.T) {
+func TestLongAddressIsRefused(t *testing.T) {
 	dir := filepath.Dir(socket(t))
 	_, err := listen(filepath.Join(dir, strings.Repeat("x", 120)))
 	assert.ErrorContains(t, err, "socket")
@@ -101,7 +101,7 @@ func TestAnAddressThatIsTooLong(t *testing.T) {
 
 // Told to stop while a call is under way, the daemon finishes the call, and
 // ends as one that was asked to.
-func TestServeFinishesWhatIsUnderWay(t *testing.T) {
+func TestServeCompletesRunningCalls(t *testing.T) {
 	address := socket(t)
 	sn := &stub{hold: make(chan struct{}), held: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -113,14 +113,14 @@ func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 		return err == nil && conn.Close() == nil
 	})
 	conn := dial(t, address)
-	answer := make(chan error, 1)
+	reply := make(chan error, 1)
 	go func() {
 		_, err := client(conn).Prepare(t.Context(), "web", "")
-		answer <- err
+		reply <- err
 	}()
 	select {
 	case <-sn.held:
-	case err := <-answer:
+	case err := <-reply:
 		require.Fail(t, "the call ended", "%v", err)
 	}
 	cancel()
@@ -132,16 +132,16 @@ func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 		return err != nil
 	})
 	require.Empty(t, served, "it waits for the call")
-	require.Empty(t, answer)
+	require.Empty(t, reply)
 	close(sn.hold)
-	require.NoError(t, <-answer)
+	require.NoError(t, <-reply)
 	require.NoError(t, <-served)
 	assert.NoFileExists(t, address)
 }
 
 // Nothing is under way but a cleanup, which is stopped, and somebody who watches its
 // health, which he hears the end of: it ends at once, and can be started again.
-func TestServeAgain(t *testing.T) {
+func TestServeStopsCleanupsAndWatchers(t *testing.T) {
 	address := socket(t)
 	for range 2 {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -45,7 +45,7 @@ func file(t *testing.T, text string) string {
 	return path
 }
 
-func TestProperties(t *testing.T) {
+func TestPropertiesAreNameAndValue(t *testing.T) {
 	t.Parallel()
 	got, err := properties([]string{"compression=zstd", "recordsize=", "sharenfs=a=b,c d"})
 	require.NoError(t, err)
@@ -63,7 +63,7 @@ func TestProperties(t *testing.T) {
 	}
 }
 
-func TestConfigContainerd(t *testing.T) {
+func TestConfigContainerdUsesFileAndFlags(t *testing.T) {
 	t.Parallel()
 	configured := file(t, "dataset = 'tank/z'\nroot = '/srv/z'\naddress = '/run/z/z.sock'\n")
 	empty := file(t, "")
@@ -95,7 +95,7 @@ func TestConfigContainerd(t *testing.T) {
 
 // Where no containerd serves the address the administrator is told, beside what is printed
 // for containerd.
-func TestConfigWarnsOfAContainerdThatIsNotThere(t *testing.T) {
+func TestConfigWarnsIfContainerdIsUnreachable(t *testing.T) {
 	t.Parallel()
 	for address, warns := range map[string]bool{filepath.Join(t.TempDir(), "none.sock"): true, "": false} {
 		configured := file(t, "containerd_address = '"+address+"'\n")
@@ -113,7 +113,7 @@ func TestConfigWarnsOfAContainerdThatIsNotThere(t *testing.T) {
 }
 
 // What is printed is for the containerd that is installed, if nothing else is said.
-func TestConfigForTheInstalledContainerd(t *testing.T) {
+func TestConfigIsForTheInstalledContainerd(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("PATH", dir)
 	for says, key := range map[string]string{
@@ -129,7 +129,7 @@ func TestConfigForTheInstalledContainerd(t *testing.T) {
 }
 
 // To a timer "no" and "that cannot be told" are not the same, whatever the reason.
-func TestWhetherOneIsOwedIsNotKnown(t *testing.T) {
+func TestCheckExitsWith255OnError(t *testing.T) {
 	t.Parallel()
 	none := filepath.Join(t.TempDir(), "none")
 	for what, args := range map[string][]string{
@@ -145,7 +145,7 @@ func TestWhetherOneIsOwedIsNotKnown(t *testing.T) {
 	}
 }
 
-func TestCommandsRefuse(t *testing.T) {
+func TestCommandsRefuseInvalidArguments(t *testing.T) {
 	t.Parallel()
 	empty := file(t, "")
 	none := filepath.Join(t.TempDir(), "none")
@@ -185,7 +185,7 @@ func TestCommandsRefuse(t *testing.T) {
 	}
 }
 
-func TestVersionAndHelp(t *testing.T) {
+func TestVersionAndHelpArePrinted(t *testing.T) {
 	t.Parallel()
 	for arg, says := range map[string]string{"--version": plugin.Version(), "--help": "init", "": "init"} {
 		var args []string

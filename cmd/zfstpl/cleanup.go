@@ -40,14 +40,14 @@ func cleanup(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return notKnown{err} // an argument may hide --check, which follows it
 	}
-	err := cleanUp(c)
+	err := runCleanup(c)
 	if c.Bool("check") && err != nil && !errors.Is(err, errSilent) {
 		return notKnown{err}
 	}
 	return err
 }
 
-func cleanUp(c *cli.Context) error {
+func runCleanup(c *cli.Context) error {
 	config, err := settings(c)
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func cleanNow(c *cli.Context, config plugin.Config) error {
 		return err
 	}
 	shown := newProgress(c.App.ErrWriter, c.Bool("if-needed"))
-	err := cleanWherever(c.Context, config, shown.tell)
+	err := cleanByDaemonOrAlone(c.Context, config, shown.report)
 	shown.end()
 	interrupted, stopped := err != nil && c.Err() != nil, errdefs.IsAborted(err)
 	var other *plugin.InUseError
@@ -131,28 +131,28 @@ func cleanNow(c *cli.Context, config plugin.Config) error {
 		return err
 	}
 	if !c.Bool("if-needed") {
-		_, err = fmt.Fprintln(c.App.Writer, shown.sum())
+		_, err = fmt.Fprintln(c.App.Writer, shown.summary())
 	}
 	return err
 }
 
 // cleanWherever has the daemon clean up that has the base or, where none has, does it
 // itself.
-func cleanWherever(ctx context.Context, config plugin.Config, tell func(snapshotter.Progress)) error {
-	err := cleanByDaemon(ctx, config.Address, config.Dataset, tell)
-	if !isNotServed(err) {
+func cleanByDaemonOrAlone(ctx context.Context, config plugin.Config, report func(snapshotter.Progress)) error {
+	err := cleanByDaemon(ctx, config.Address, config.Dataset, report)
+	if !notServed(err) {
 		return err
 	}
-	err = cleanAlone(ctx, config, tell)
+	err = cleanAlone(ctx, config, report)
 	var other *plugin.InUseError
 	if !errors.As(err, &other) || !isServedElsewhere(other, config) {
 		return err
 	}
-	return notReached(other, cleanByDaemon(ctx, other.Address(), config.Dataset, tell))
+	return explainUnreachable(other, cleanByDaemon(ctx, other.Address(), config.Dataset, report))
 }
 
 // isNotServed tells whether no daemon serves the base at an address.
-func isNotServed(err error) bool { return errors.Is(err, errNoDaemon) || errdefs.IsNotImplemented(err) }
+func notServed(err error) bool { return errors.Is(err, errNoDaemon) || errdefs.IsNotImplemented(err) }
 
 // isServedElsewhere tells whether who has the base serves it at another address than
 // the configured one.
@@ -162,8 +162,8 @@ func isServedElsewhere(owner *plugin.InUseError, config plugin.Config) bool {
 
 // notReached says of a daemon that has the base and does not serve it where it says
 // what may be done.
-func notReached(owner *plugin.InUseError, err error) error {
-	if !isNotServed(err) {
+func explainUnreachable(owner *plugin.InUseError, err error) error {
+	if !notServed(err) {
 		return err
 	}
 	return fmt.Errorf("%w, where nobody answers: say --address, or have it serve where the configuration says", owner)
@@ -181,43 +181,43 @@ func dialDaemon(address string) (*grpc.ClientConn, error) {
 	return grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
-func cleanByDaemon(ctx context.Context, address, base string, tell func(snapshotter.Progress)) error {
+func cleanByDaemon(ctx context.Context, address, base string, report func(snapshotter.Progress)) error {
 	conn, err := dialDaemon(address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := control.Clean(ctx, conn, base, tell); err != nil {
+	if err := control.Clean(ctx, conn, base, report); err != nil {
 		return fmt.Errorf("the daemon at %s: %w", address, err)
 	}
 	return nil
 }
 
 // cleanAlone is for when there is no daemon.
-func cleanAlone(ctx context.Context, config plugin.Config, tell func(snapshotter.Progress)) error {
+func cleanAlone(ctx context.Context, config plugin.Config, report func(snapshotter.Progress)) error {
 	cleaner, err := plugin.OpenCleaner(ctx, config)
 	if err != nil {
 		return err
 	}
-	return errors.Join(cleaner.Clean(ctx, tell), cleaner.Close())
+	return errors.Join(cleaner.Clean(ctx, report), cleaner.Close())
 }
 
 func stopCleanup(c *cli.Context, config plugin.Config) error {
-	was, err := stopWherever(c.Context, config)
+	was, err := stopByDaemonOrAlone(c.Context, config)
 	if err != nil {
 		return err
 	}
-	said := "no cleanup is under way"
+	printed := "no cleanup is under way"
 	if was {
-		said = "the cleanup ends behind the datasets it is at"
+		printed = "the cleanup ends behind the datasets it is at"
 	}
-	_, err = fmt.Fprintln(c.App.Writer, said)
+	_, err = fmt.Fprintln(c.App.Writer, printed)
 	return err
 }
 
-func stopWherever(ctx context.Context, config plugin.Config) (bool, error) {
+func stopByDaemonOrAlone(ctx context.Context, config plugin.Config) (bool, error) {
 	was, err := stopByDaemon(ctx, config.Address, config.Dataset)
-	if !isNotServed(err) {
+	if !notServed(err) {
 		return was, err
 	}
 	was, err = plugin.StopCleaner(ctx, config)
@@ -226,7 +226,7 @@ func stopWherever(ctx context.Context, config plugin.Config) (bool, error) {
 		return was, err
 	}
 	was, err = stopByDaemon(ctx, other.Address(), config.Dataset)
-	return was, notReached(other, err)
+	return was, explainUnreachable(other, err)
 }
 
 func stopByDaemon(ctx context.Context, address, base string) (bool, error) {

@@ -83,21 +83,21 @@ func printContainerdAt(c *cli.Context, config plugin.Config, root string) error 
 	if _, err = fmt.Fprint(c.App.Writer, text); err != nil {
 		return err
 	}
-	warnUnreached(c, config.ContainerdAddress)
+	warnUnreachable(c, config.ContainerdAddress)
 	return nil
 }
 
 // askTime bounds how long containerd may take to reply.
-const askTime = 2 * time.Second
+const askTimeout = 2 * time.Second
 
 // warnUnreached says where containerd is not where the daemon will look for it: then
 // nothing that containerd does not know any more is removed, and no layer is made or
 // unpacked by the daemon.
-func warnUnreached(c *cli.Context, address string) {
+func warnUnreachable(c *cli.Context, address string) {
 	if address == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.Context, askTime)
+	ctx, cancel := context.WithTimeout(c.Context, askTimeout)
 	defer cancel()
 	if _, err := plugin.AskContainerd(ctx, address); err != nil {
 		fmt.Fprintf(c.App.ErrWriter, "zfstpl: no containerd can be reached at containerd_address; set it in %s to the socket of the containerd that is to use the daemon: %v\n",

@@ -54,7 +54,7 @@ func printAccounts(w io.Writer, a snapshotter.Accounts, limits []space.Limit, na
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "IMAGE\tNAMESPACES\tUNIQUE\tSHARED\tCONTAINERS")
 	for _, i := range a.Images {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\n", name(i.Dataset), printable(strings.Join(i.Namespaces, ", "), most), size(i.Unique), size(i.Shared), i.Containers)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\n", name(i.Dataset), printable(strings.Join(i.Namespaces, ", "), maxName), size(i.Unique), size(i.Shared), i.Containers)
 	}
 	if err := tw.Flush(); err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
-func TestPrintAccounts(t *testing.T) {
+func TestAccountsArePrinted(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	require.NoError(t, printAccounts(&out, snapshotter.Accounts{
@@ -32,7 +32,7 @@ pool tank is 50% full (50B of 100B)
 `, out.String())
 }
 
-func TestPrintPlan(t *testing.T) {
+func TestPlanIsPrinted(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	t1 := tree{now: func() time.Time { return noon }}

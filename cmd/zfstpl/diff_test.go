@@ -13,7 +13,7 @@ import (
 )
 
 // A snapshot is compared with what it was made from, by whatever name it is called.
-func TestSidesOf(t *testing.T) {
+func TestSnapshotIsComparedWithItsParent(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)

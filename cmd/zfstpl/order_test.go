@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestOptionsStandBeforeOrBehind(t *testing.T) {
+func TestOptionsAreReadInAnyOrder(t *testing.T) {
 	t.Parallel()
 	flags := initCommand().Flags
 	for line, want := range map[string]string{
@@ -28,7 +28,7 @@ func TestOptionsStandBeforeOrBehind(t *testing.T) {
 }
 
 // What stands behind the dataset is read as if it stood before.
-func TestInitReadsOptionsBehindTheDataset(t *testing.T) {
+func TestInitReadsOptionsAfterTheDataset(t *testing.T) {
 	t.Parallel()
 	for args, says := range map[string]string{
 		"tank/a --root x":                       `"x"`,

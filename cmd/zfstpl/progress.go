@@ -21,7 +21,7 @@ type progress struct {
 	terminal bool
 	silent   bool
 	now      snapshotter.Progress
-	said     time.Time // when the last line was written
+	printed  time.Time // when the last line was written
 	began    time.Time
 }
 
@@ -34,10 +34,10 @@ const (
 func newProgress(w io.Writer, silent bool) *progress {
 	file, ok := w.(*os.File)
 	now := time.Now()
-	return &progress{w: w, silent: silent, terminal: ok && term.IsTerminal(int(file.Fd())), began: now, said: now}
+	return &progress{w: w, silent: silent, terminal: ok && term.IsTerminal(int(file.Fd())), began: now, printed: now}
 }
 
-func (p *progress) tell(now snapshotter.Progress) {
+func (p *progress) report(now snapshotter.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now = now
@@ -49,8 +49,8 @@ func (p *progress) tell(now snapshotter.Progress) {
 			full = barWidth * now.Looked / now.Of
 		}
 		fmt.Fprintf(p.w, "\r\x1b[K[%s%s] %d of %d datasets", strings.Repeat("#", full), strings.Repeat("-", barWidth-full), now.Looked, now.Of)
-	case time.Since(p.said) >= lineEvery:
-		p.said = time.Now()
+	case time.Since(p.printed) >= lineEvery:
+		p.printed = time.Now()
 		fmt.Fprintf(p.w, "%d of %d datasets\n", now.Looked, now.Of)
 	}
 }
@@ -65,13 +65,13 @@ func (p *progress) end() {
 }
 
 // sum says what it came to.
-func (p *progress) sum() string {
+func (p *progress) summary() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	took := time.Since(p.began).Round(100 * time.Millisecond)
-	said := fmt.Sprintf("%d datasets destroyed in %s", p.now.Destroyed, took)
+	printed := fmt.Sprintf("%d datasets destroyed in %s", p.now.Destroyed, took)
 	if left := p.now.Looked - p.now.Destroyed; left > 0 {
-		said += fmt.Sprintf("; %d could not go, and the log says why", left)
+		printed += fmt.Sprintf("; %d could not go, and the log says why", left)
 	}
-	return said
+	return printed
 }

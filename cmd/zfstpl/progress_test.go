@@ -9,7 +9,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-func TestProgress(t *testing.T) {
+func TestProgressIsABarOrLines(t *testing.T) {
 	t.Parallel()
 	steps := []snapshotter.Progress{{Of: 0}, {Of: 60}, {Looked: 30, Of: 60, Destroyed: 29}, {Looked: 60, Of: 60, Destroyed: 59}}
 	for what, c := range map[string]struct {
@@ -24,14 +24,14 @@ func TestProgress(t *testing.T) {
 		c.p.w = &b
 		for _, s := range steps {
 			if c.p.terminal || s.Looked == 30 {
-				c.p.tell(s)
+				c.p.report(s)
 			} else {
 				c.p.now = s
 			}
 		}
 		c.p.end()
 		assert.True(t, strings.HasSuffix(b.String(), c.want), "%s: %q", what, b.String())
-		assert.Contains(t, c.p.sum(), "59 datasets destroyed")
-		assert.Contains(t, c.p.sum(), "1 could not go")
+		assert.Contains(t, c.p.summary(), "59 datasets destroyed")
+		assert.Contains(t, c.p.summary(), "1 could not go")
 	}
 }

@@ -131,12 +131,12 @@ func shortNames(snapshots []string) []string {
 
 // most is how much of a name that a client chose is shown: containers of Kubernetes
 // and Docker have 64 digits.
-const most = 80
+const maxName = 80
 
 // owners are the namespaces whose images hold a template, and the snapshots
 // that show or change one.
 func (t tree) owners(records []snapshots.Info) []string {
-	shown := most
+	shown := maxName
 	if t.full {
 		shown = 0
 	}

@@ -36,7 +36,7 @@ func info(kind snapshots.Kind, name string) snapshots.Info {
 	return snapshots.Info{Kind: kind, Name: name}
 }
 
-func TestTree(t *testing.T) {
+func TestTreeShowsClonesBelowTheirOrigins(t *testing.T) {
 	t.Parallel()
 	const storage, runtime = "tank/z/storage/", "tank/z/runtime/"
 	entries := []snapshotter.Entry{

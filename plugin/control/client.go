@@ -16,7 +16,7 @@ import (
 // Clean has a daemon clean up its base and returns when that is done. It ends when
 // ctx does, with ErrAborted when somebody stops it, and with ErrNotImplemented when
 // the daemon serves another base.
-func Clean(ctx context.Context, conn grpc.ClientConnInterface, base string, tell func(snapshotter.Progress)) error {
+func Clean(ctx context.Context, conn grpc.ClientConnInterface, base string, report func(snapshotter.Progress)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := conn.NewStream(ctx, &runStream, "/"+ServiceName+"/Run")
@@ -28,8 +28,8 @@ func Clean(ctx context.Context, conn grpc.ClientConnInterface, base string, tell
 	}
 	for err == nil {
 		var p structpb.Struct
-		if err = stream.RecvMsg(&p); err == nil && tell != nil {
-			tell(snapshotter.Progress{Looked: number(&p, "looked"), Of: number(&p, "of"), Destroyed: number(&p, "destroyed")})
+		if err = stream.RecvMsg(&p); err == nil && report != nil {
+			report(snapshotter.Progress{Looked: number(&p, "looked"), Of: number(&p, "of"), Destroyed: number(&p, "destroyed")})
 		}
 	}
 	if errors.Is(err, io.EOF) {

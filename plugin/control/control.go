@@ -21,7 +21,7 @@ const ServiceName = "zfstpl.v1.Cleanup"
 
 // Cleaner does the work. *snapshotter.Snapshotter is one.
 type Cleaner interface {
-	Clean(ctx context.Context, tell func(snapshotter.Progress)) error
+	Clean(ctx context.Context, report func(snapshotter.Progress)) error
 	StopCleanup() bool
 }
 
@@ -73,10 +73,10 @@ func run(srv any, stream grpc.ServerStream) error {
 	if err := srv.(server).check(&request); err != nil {
 		return err
 	}
-	s := sender{stream: stream, news: make(chan struct{}, 1)}
+	s := sender{stream: stream, pending: make(chan struct{}, 1)}
 	done := make(chan struct{})
 	go func() { s.run(); close(done) }()
-	err := srv.(Cleaner).Clean(stream.Context(), s.tell)
+	err := srv.(Cleaner).Clean(stream.Context(), s.report)
 	s.end()
 	<-done
 	return errgrpc.ToGRPC(err)
@@ -86,15 +86,15 @@ func run(srv any, stream grpc.ServerStream) error {
 // asked may read slowly, or not at all (Ctrl-Z), and the cleanup does not wait for
 // him.
 type sender struct {
-	stream grpc.ServerStream
-	news   chan struct{} // there is something to send; closed at the end
+	stream  grpc.ServerStream
+	pending chan struct{} // there is something to send; closed at the end
 
 	mu    sync.Mutex
 	last  snapshotter.Progress
 	ended bool
 }
 
-func (s *sender) tell(p snapshotter.Progress) {
+func (s *sender) report(p snapshotter.Progress) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -102,13 +102,13 @@ func (s *sender) tell(p snapshotter.Progress) {
 	}
 	s.last = p
 	select {
-	case s.news <- struct{}{}:
+	case s.pending <- struct{}{}:
 	default:
 	}
 }
 
 func (s *sender) run() {
-	for range s.news {
+	for range s.pending {
 		s.mu.Lock()
 		p := s.last
 		s.mu.Unlock()
@@ -129,7 +129,7 @@ func (s *sender) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
-	close(s.news) // what is in it is still sent
+	close(s.pending) // what is in it is still sent
 }
 
 func stop(srv any, ctx context.Context, dec func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {

@@ -19,12 +19,12 @@ import (
 
 // cleaner does as its function says, and ends when it is stopped.
 type cleaner struct {
-	clean   func(ctx context.Context, tell func(snapshotter.Progress)) error
+	clean   func(ctx context.Context, report func(snapshotter.Progress)) error
 	stopped chan struct{}
 }
 
-func (c *cleaner) Clean(ctx context.Context, tell func(snapshotter.Progress)) error {
-	return c.clean(ctx, tell)
+func (c *cleaner) Clean(ctx context.Context, report func(snapshotter.Progress)) error {
+	return c.clean(ctx, report)
 }
 
 func (c *cleaner) StopCleanup() bool { close(c.stopped); return true }
@@ -48,31 +48,31 @@ func serve(t *testing.T, c control.Cleaner) *grpc.ClientConn {
 	return conn
 }
 
-func TestProgressComesThrough(t *testing.T) {
+func TestCleanReportsProgress(t *testing.T) {
 	t.Parallel()
 	steps := []snapshotter.Progress{{Of: 70}, {Looked: 50, Of: 70, Destroyed: 49}, {Looked: 70, Of: 70, Destroyed: 69}}
-	conn := serve(t, &cleaner{clean: func(_ context.Context, tell func(snapshotter.Progress)) error {
+	conn := serve(t, &cleaner{clean: func(_ context.Context, report func(snapshotter.Progress)) error {
 		for _, p := range steps {
-			tell(p)
+			report(p)
 		}
 		return nil
 	}})
-	var heard []snapshotter.Progress
-	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", func(p snapshotter.Progress) { heard = append(heard, p) }))
-	require.NotEmpty(t, heard)
-	assert.Subset(t, steps, heard, "some may be passed over")
-	assert.Equal(t, steps[2], heard[len(heard)-1], "but never the last")
+	var received []snapshotter.Progress
+	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", func(p snapshotter.Progress) { received = append(received, p) }))
+	require.NotEmpty(t, received)
+	assert.Subset(t, steps, received, "some may be passed over")
+	assert.Equal(t, steps[2], received[len(received)-1], "but never the last")
 	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", nil), "nobody has to listen")
 }
 
 // Whoever asked and does not listen, such as a command under Ctrl-Z, keeps nobody
 // waiting.
-func TestACallerThatDoesNotListen(t *testing.T) {
+func TestCleanDoesNotWaitForASlowCaller(t *testing.T) {
 	t.Parallel()
 	done := make(chan struct{})
-	conn := serve(t, &cleaner{clean: func(_ context.Context, tell func(snapshotter.Progress)) error {
+	conn := serve(t, &cleaner{clean: func(_ context.Context, report func(snapshotter.Progress)) error {
 		for i := range 200_000 { // more than any buffer on the way holds
-			tell(snapshotter.Progress{Looked: i, Of: 200_000})
+			report(snapshotter.Progress{Looked: i, Of: 200_000})
 		}
 		close(done)
 		return nil
@@ -80,7 +80,7 @@ func TestACallerThatDoesNotListen(t *testing.T) {
 	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", func(snapshotter.Progress) { <-done }))
 }
 
-func TestErrorsComeThrough(t *testing.T) {
+func TestCleanReturnsTheKindOfAnError(t *testing.T) {
 	t.Parallel()
 	conn := serve(t, &cleaner{clean: func(context.Context, func(snapshotter.Progress)) error {
 		return fmt.Errorf("tank/x: %w", errdefs.ErrUnavailable)
@@ -91,34 +91,34 @@ func TestErrorsComeThrough(t *testing.T) {
 }
 
 // Another connection stops a cleanup; whoever waits for it hears so.
-func TestStop(t *testing.T) {
+func TestStopEndsACleanup(t *testing.T) {
 	t.Parallel()
 	stopped := make(chan struct{})
-	conn := serve(t, &cleaner{stopped: stopped, clean: func(_ context.Context, tell func(snapshotter.Progress)) error {
-		tell(snapshotter.Progress{Of: 1})
+	conn := serve(t, &cleaner{stopped: stopped, clean: func(_ context.Context, report func(snapshotter.Progress)) error {
+		report(snapshotter.Progress{Of: 1})
 		<-stopped
 		return fmt.Errorf("stopped: %w", errdefs.ErrAborted)
 	}})
-	began, answer := make(chan struct{}), make(chan error, 1)
+	began, result := make(chan struct{}), make(chan error, 1)
 	go func() {
-		answer <- control.Clean(t.Context(), conn, "tank/x", func(snapshotter.Progress) { close(began) })
+		result <- control.Clean(t.Context(), conn, "tank/x", func(snapshotter.Progress) { close(began) })
 	}()
 	<-began
 	was, err := control.Stop(t.Context(), conn, "tank/x")
 	require.NoError(t, err)
 	assert.True(t, was)
-	require.ErrorIs(t, <-answer, errdefs.ErrAborted)
+	require.ErrorIs(t, <-result, errdefs.ErrAborted)
 }
 
 // A caller that goes away ends the cleanup, and what that still tells is no harm.
-func TestACallerThatGoesAway(t *testing.T) {
+func TestCancelledCallerEndsTheCleanup(t *testing.T) {
 	t.Parallel()
 	over := make(chan error, 1)
-	conn := serve(t, &cleaner{clean: func(ctx context.Context, tell func(snapshotter.Progress)) error {
-		tell(snapshotter.Progress{Of: 2})
+	conn := serve(t, &cleaner{clean: func(ctx context.Context, report func(snapshotter.Progress)) error {
+		report(snapshotter.Progress{Of: 2})
 		<-ctx.Done()
 		for range 1000 {
-			tell(snapshotter.Progress{Looked: 1, Of: 2})
+			report(snapshotter.Progress{Looked: 1, Of: 2})
 		}
 		over <- ctx.Err()
 		return ctx.Err()
@@ -131,7 +131,7 @@ func TestACallerThatGoesAway(t *testing.T) {
 
 // Whoever asks for the cleanup of another base has another daemon's address: nothing
 // is cleaned up, and nothing stopped.
-func TestAnotherBase(t *testing.T) {
+func TestRequestForAnotherBaseIsRefused(t *testing.T) {
 	t.Parallel()
 	cleaned := 0
 	conn := serve(t, &cleaner{clean: func(context.Context, func(snapshotter.Progress)) error { cleaned++; return nil }})
