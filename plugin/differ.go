@@ -29,8 +29,13 @@ func (i *Instance) Differ(contents diff.Contents) *diff.Service {
 	return diff.New(i.base, i.pool, contents, i.Snapshotter)
 }
 
-// redial is how long after a failure it is tried again to reach containerd.
-const redial = 100 * time.Millisecond
+const (
+	// redial is how long after a failure it is tried again to reach containerd.
+	redial = 100 * time.Millisecond
+	// connectTimeout is how long a containerd under load may take to reply on a new
+	// connection. One that does not listen is known at once.
+	connectTimeout = 20 * time.Second
+)
 
 // DialContents answers the content store and the leases of the containerd that
 // serves address. Nothing is sent before they are used, and a containerd that
@@ -39,7 +44,10 @@ func DialContents(address string) (diff.Contents, io.Closer, error) {
 	conn, err := grpc.NewClient("unix://"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// gRPC would let up to two minutes pass before it looks again.
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: redial, Multiplier: 1, MaxDelay: redial}}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: redial, Multiplier: 1, MaxDelay: redial},
+			MinConnectTimeout: connectTimeout,
+		}),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 			grpc.MaxCallSendMsgSize(defaults.DefaultMaxSendMsgSize)))
