@@ -22,7 +22,7 @@ import (
 )
 
 // restoredRecord is what the daemon's log has of each record that it restored.
-const restoredRecord = "it is restored from the template"
+const restoredRecord = "restored record of lost layer"
 
 // offline stops the daemon, does something to the base, and starts the daemon again. It
 // waits until containerd speaks to the daemon, without a word about what is there.

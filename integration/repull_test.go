@@ -92,7 +92,7 @@ func TestRepullUnpacksNothing(t *testing.T) {
 	for i, pull := range pulls {
 		pull(t, "default", ref)
 		assert.Zero(t, registry.Fetched().Layers, "nothing is fetched")
-		assert.Equal(t, (i+1)*testLayers, strings.Count(d.log.String(), "revived a layer"))
+		assert.Equal(t, (i+1)*testLayers, strings.Count(d.log.String(), "added record of layer in the pool"))
 		assert.Equal(t, before, identities(t, base), "the very same templates")
 		for _, name := range base.Names(t) {
 			assert.NotContains(t, name, "/runtime/", "nothing was unpacked anywhere")
@@ -119,6 +119,6 @@ func TestReimportMakesNoTemplates(t *testing.T) {
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
 	assert.Equal(t, before, identities(t, base), "the very same templates")
 	assert.Equal(t, first, c.lists(t, "default", testImage))
-	t.Logf("%d of %d layers were revived, the others unpacked and joined", strings.Count(d.log.String(), "revived a layer"), testLayers)
+	t.Logf("%d of %d layers were reused, the others unpacked and joined", strings.Count(d.log.String(), "added record of layer in the pool"), testLayers)
 	c.forget(t, d, "default", testImage)
 }

@@ -99,7 +99,7 @@ func shareNothing(t *testing.T, d *daemon, c *containerd, mode string) {
 		assert.Len(t, identities(t, base), 1+testLayers+1)
 		c.forget(t, d, "default", ref)
 	}
-	assert.Equal(t, revived, strings.Count(d.log.String(), "revived a layer"))
+	assert.Equal(t, revived, strings.Count(d.log.String(), "added record of layer in the pool"))
 	assert.Equal(t, reused, strings.Count(d.log.String(), notUnpacked))
 	for name := range identities(t, base) {
 		if name != base.Empty().Dataset() {

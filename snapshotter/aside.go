@@ -12,13 +12,13 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// renameAside gives the snapshot that has a key another name. containerd numbers its keys
-// by a sequence in its database, so it gives one twice only when its database is new or
-// older than the pool. The snapshot that has the key is then one that containerd does
-// not know: its next garbage collection removes that under any name, and until then
-// nothing is lost. A key without containerd's number is its client's own, and stays.
+// renameAside renames the snapshot that has key, if it is active or a view and key has
+// containerd's form. containerd numbers its keys by a sequence in its database, so it uses a
+// number twice only if the database is new or older than the pool. containerd does not know
+// the old snapshot then. Its next garbage collection removes the snapshot under any name,
+// and until then nothing is lost. A key without a number is a client's own and stays.
 //
-// The caller has the lock of the key.
+// The caller holds the lock of key.
 func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 	old := s.index.renameCandidate(key)
 	if old == nil {
@@ -32,7 +32,7 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	doing := fmt.Sprintf("new name of %q, which containerd does not know", key)
+	doing := fmt.Sprintf("rename of %q, which containerd does not know", key)
 	if err := s.barrier(ctx); err != nil {
 		return poolError(doing, err)
 	}
@@ -44,12 +44,12 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 	}
 	s.index.rename(old, &r)
 	log.G(ctx).WithField("key", key).WithField("name", r.info.Name).WithField("dataset", r.dataset).
-		Warn("snapshot that containerd does not know has a key that containerd gives anew: it is renamed, and goes with the next garbage collection")
+		Warn("renamed snapshot that is unknown to containerd")
 	return nil
 }
 
-// canRenameAside returns the active snapshot or view that has a key of containerd's, if there
-// is one.
+// renameCandidate returns the record of the active snapshot or view that has key, or nil. It
+// returns nil if key does not have containerd's form.
 func (x *index) renameCandidate(key string) *record {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -60,7 +60,7 @@ func (x *index) renameCandidate(key string) *record {
 	return r
 }
 
-// rename puts a record in the place of the one that it was made of.
+// rename replaces the record old by r, which has another name.
 func (x *index) rename(old, r *record) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

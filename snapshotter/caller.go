@@ -2,34 +2,33 @@ package snapshotter
 
 import "context"
 
-// otherMountNamespace is the key of a context whose caller is in another mount
-// namespace.
+// otherMountNamespace is the context key of WithOtherMountNamespace.
 type otherMountNamespace struct{}
 
-// WithOtherMountNamespace returns a context for a caller that runs in another mount
-// namespace than this process: a mount of ours is not visible to it.
+// WithOtherMountNamespace returns a context for a caller in another mount namespace than
+// this process. Mounts of this process are not visible to it.
 func WithOtherMountNamespace(ctx context.Context) context.Context {
 	return context.WithValue(ctx, otherMountNamespace{}, true)
 }
 
-// inOtherMountNamespace reports whether the caller runs in another mount namespace.
-// A context without a caller is this process's own.
+// inOtherMountNamespace reports whether the caller is in another mount namespace. It reports
+// false if the context says nothing about that.
 func inOtherMountNamespace(ctx context.Context) bool {
 	other, _ := ctx.Value(otherMountNamespace{}).(bool)
 	return other
 }
 
-// isolatedNamespaces is the key of a context whose caller's namespaces share no templates.
+// isolatedNamespaces is the context key of WithOwnTemplates.
 type isolatedNamespaces struct{}
 
 // WithOwnTemplates returns a context for a caller whose namespaces are isolated from each
-// other: for its request Config.OwnTemplates is set.
+// other: its requests run as if Config.OwnTemplates were set.
 func WithOwnTemplates(ctx context.Context) context.Context {
 	return context.WithValue(ctx, isolatedNamespaces{}, true)
 }
 
-// ownTemplates reports whether namespaces share no templates: none of them do, or not
-// those of this caller.
+// ownTemplates reports whether each namespace has its own templates, by configuration or for
+// the caller of ctx.
 func (s *Snapshotter) ownTemplates(ctx context.Context) bool {
 	own, _ := ctx.Value(isolatedNamespaces{}).(bool)
 	return own || s.config.OwnTemplates

@@ -206,7 +206,7 @@ func (t *template) expired(keep time.Duration) bool {
 // another operation has locked: that operation may be waiting for this cleanup.
 func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch []string, may func(*template) bool) (gone []string, err error) {
 	// A commit of the same layer waits for this lock until the name is free again.
-	locked, unlock := s.data.tryLockEach(batch...)
+	locked, unlock := s.datasets.tryLockEach(batch...)
 	defer unlock()
 	dying := s.index.beginDestroy(locked, may)
 	order := slices.DeleteFunc(slices.Clone(locked), func(dataset string) bool { _, ok := dying[dataset]; return !ok })

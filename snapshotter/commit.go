@@ -15,18 +15,14 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Commit makes the content of an active snapshot a template, in one
-// transaction: snapshot the runtime, clone the snapshot under storage, promote
-// the clone, write the record there, take it from the runtime. Promoting gives
-// the new template the data; the runtime becomes its clone and waits to be
-// destroyed. It may be mounted and in use all the while: nothing is renamed
-// and nothing is taken from under anybody.
+// Commit makes a template of an active snapshot: it snapshots the runtime, clones the
+// snapshot under storage, promotes the clone, writes the record on it and removes that of
+// the runtime. The promote moves the data to the template, and the runtime becomes its
+// clone and garbage. The runtime may stay mounted and in use.
 //
-// The template is named by its chain ID only when the name says the same as
-// what the key was prepared for. Any other commit is opaque.
-//
-// A layer that is in the pool already gets one more record, and what was
-// extracted a second time becomes trash.
+// The template has the name of a layer if the chain ID in name is the one for which key
+// was prepared. Otherwise the commit is opaque. If the layer's template is in the pool,
+// Commit adds a record to it instead.
 func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
 	return detachErr(ctx, s, func(ctx context.Context) error {
 		defer s.activity.begin()()
@@ -43,7 +39,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 		return err
 	}
 	names := []string{name, key}
-	slices.Sort(names) // one order everywhere: two commits cannot wait for each other
+	slices.Sort(names) // the order in which all operations lock names
 	unlock, err := s.keys.lockAll(ctx, slices.Compact(names)...)
 	if err != nil {
 		return err
@@ -64,16 +60,16 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 		return err
 	}
 	defer unlockTemplate()
-	// containerd counts its names. It gives one twice when its database is new, and the
-	// record is then of the old one: of a layer it says what the new one says.
+	// containerd numbers its names. If its database is new, a name can have a record that
+	// the old database made. The new record replaces it if both are of one template.
 	if taken != nil && (r.template == nil || taken.template != r.template) {
 		return fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
 	}
 	return s.commitInto(ctx, into, r, active)
 }
 
-// committable returns the active record of key, if it can be committed as name, and the
-// committed record that has the name, if there is one.
+// committable returns the active record of key, which can be committed as name, and the
+// committed record that has that name, or nil.
 func (s *Snapshotter) committable(name, key, parent string) (active, taken *record, err error) {
 	x := s.index
 	x.mu.Lock()
@@ -89,14 +85,15 @@ func (s *Snapshotter) committable(name, key, parent string) (active, taken *reco
 	case taken != nil && (taken.info.Kind != snapshots.KindCommitted || x.hidden[name]):
 		return nil, nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
 	case parent != "" && parent != active.info.Parent:
-		return nil, nil, fmt.Errorf("commit of %q: it was prepared on %q and cannot be moved to parent %q: %w",
+		return nil, nil, fmt.Errorf("commit of %q: it was prepared on parent %q and cannot be committed on %q: %w",
 			key, active.info.Parent, parent, errdefs.ErrInvalidArgument)
 	}
 	return active, taken, nil
 }
 
-// destination decides which template a commit makes or, when r.template is set,
-// joins. The lock of a layer's dataset is held until unlock.
+// destination returns the template that a commit creates. If it exists already, destination
+// sets r.template, and the commit adds a record to it. The dataset of a layer is locked
+// until the caller calls unlock.
 func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into layout.Template, unlock func(), err error) {
 	if active.standInFor != "" {
 		return s.joinLayer(ctx, r, active)
@@ -109,7 +106,7 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into 
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
-	unlock, err = s.data.lock(ctx, layer.Dataset())
+	unlock, err = s.datasets.lock(ctx, layer.Dataset())
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
@@ -119,9 +116,9 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into 
 	_, dying := s.index.garbage[layer.Dataset()]
 	switch {
 	case dying, s.index.reservedNames[layer.Dataset()], whole && t.parent != active.template:
-		// The name is taken by something else: a template that could not be
-		// destroyed, or the same chain ID claimed on another parent, which one
-		// of the two claims wrongly. Neither may stand for the other.
+		// Another dataset has the name: a template that could not be destroyed, or one of
+		// the same chain ID on another parent. One of these two has a wrong chain ID, so
+		// neither may be used as the other.
 		unlock()
 		return opaque, func() {}, nil
 	case whole:
@@ -130,8 +127,8 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into 
 	return layer, unlock, nil
 }
 
-// makesLayer tells whether a commit is of the image layer that the active
-// snapshot was prepared for: its name has to say the same.
+// makesLayer reports whether a commit is one of the layer for which the active snapshot
+// was prepared: its name has the same chain ID.
 func (s *Snapshotter) makesLayer(ctx context.Context, r, active *record) bool {
 	if active.target == "" || layout.ClientName(r.info.Name) != active.target {
 		return false
@@ -161,7 +158,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	}
 	if joins {
 		if err = s.apply(ctx, ops...); s.index.dropLost(r.template, err) {
-			err = fmt.Errorf("somebody destroyed the cached template %s; the next commit makes it anew: %w", r.dataset, err)
+			err = fmt.Errorf("cached template %s is missing; the next commit creates it again: %w", r.dataset, err)
 		}
 	} else {
 		err = s.withReclaim(ctx, func() error { return s.promoteWithRetry(ctx, r, active, ops) })
@@ -177,24 +174,23 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 }
 
 const (
-	// writersTime is how long a commit waits for others' writes to get to the disk,
-	// writersPause how often it looks.
+	// promoteTimeout is how long promoteWithRetry retries, once per promoteInterval.
 	promoteTimeout  = 10 * time.Second
 	promoteInterval = 50 * time.Millisecond
 )
 
-// promoteBesideWriters is promote, tried again for some time where it is refused for
-// want of space and there is some. To promote writes nothing, but ZFS counts what
-// others are writing at that moment as 24 times its size (spa_asize_inflation), the
-// most that it could come to on any disk: one block of theirs can be more than what is
-// left, until it is on the disk. What is unpacked already, and what is warm, need not go for that.
+// promoteWithRetry runs promote. If ZFS refuses it for lack of space although space is
+// available, promoteWithRetry retries for promoteTimeout: nothing needs to be evicted. A
+// promote writes no data, but ZFS counts concurrent writes at 24 times their size
+// (spa_asize_inflation), the most that they could occupy. So a single block in the open
+// transaction group can exceed the space that is left, until it is on the disk.
 func (s *Snapshotter) promoteWithRetry(ctx context.Context, r, active *record, ops []zfs.Op) error {
 	for began := time.Now(); ; {
 		err := s.promote(ctx, r, active, ops)
 		if !s.isTransientNoSpace(ctx, err) || time.Since(began) > promoteTimeout || s.checkOpen() != nil {
 			return err
 		}
-		log.G(ctx).WithError(err).WithField("dataset", r.dataset).Debug("a commit waits until what others are writing is on the disk")
+		log.G(ctx).WithError(err).WithField("dataset", r.dataset).Debug("promote refused beside concurrent writes; retrying")
 		select {
 		case <-time.After(promoteInterval):
 		case <-ctx.Done():
@@ -203,19 +199,19 @@ func (s *Snapshotter) promoteWithRetry(ctx context.Context, r, active *record, o
 	}
 }
 
-// isForWriters tells whether ZFS refused to promote because of what is being written.
+// isTransientNoSpace reports whether ZFS refused a promote because of concurrent writes.
 func (s *Snapshotter) isTransientNoSpace(ctx context.Context, err error) bool {
 	var refused *zfs.Error
 	if !outOfSpace(err) || ambiguous(err) || !errors.As(err, &refused) || refused.Op != "promote" {
 		return false
 	}
-	// What is available is that on the disk, of the pool and of every quota.
+	// Available is that of the pool and of all quotas, without concurrent writes.
 	space, spaceErr := s.pool.Space(ctx, s.config.Base.Storage())
 	return spaceErr == nil && space.Available > 0
 }
 
-// promote carries out a commit that makes a template. It flushes the runtime
-// before: programs may have written to it through mmap.
+// promote executes a commit that creates a template. It flushes the runtime first, because
+// programs may have written to it through mmap.
 func (s *Snapshotter) promote(ctx context.Context, r, active *record, ops []zfs.Op) error {
 	if err := s.cleanResidue(ctx, active); err != nil {
 		return err
@@ -230,12 +226,12 @@ func (s *Snapshotter) promote(ctx context.Context, r, active *record, ops []zfs.
 	return err
 }
 
-// cleanResidue takes away what a commit left which neither went through nor could be
-// taken back: a snapshot, and before it the clone of that which was to be the template.
-// One that was promoted has a clone itself, and stays.
+// cleanResidue destroys the residue of an earlier commit that failed and could not be
+// rolled back: the partial dataset, then the runtime's snapshot. A partial dataset that
+// was promoted has a clone and stays.
 func (s *Snapshotter) cleanResidue(ctx context.Context, active *record) error {
-	partial, residueOf := s.index.residueOf(active.dataset)
-	if !residueOf {
+	partial, ok := s.index.residueOf(active.dataset)
+	if !ok {
 		return nil
 	}
 	if partial != "" {
@@ -254,10 +250,9 @@ func (s *Snapshotter) cleanResidue(ctx context.Context, active *record) error {
 	return nil
 }
 
-// markUnknown notes what a commit that failed may have left: a snapshot of the
-// runtime and, where the pool did not say why it failed or what is in the way,
-// a dataset of the new template's name. A command that is killed says nothing,
-// and may have done any part of its work.
+// markUnknown records the possible residue of a commit that failed with err: a snapshot of
+// the runtime and, if the outcome is unknown, a dataset of the template's name. It reserves
+// that name if a dataset has it or may have it.
 func (x *index) markUnknown(runtime, template string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -266,7 +261,7 @@ func (x *index) markUnknown(runtime, template string, err error) {
 		x.reservedNames[template] = true
 	}
 	if exists || !ambiguous(err) {
-		template = "" // it is not of this commit, or was taken back
+		template = "" // not created by this commit, or rolled back
 	}
 	x.residue[runtime] = template
 }
@@ -277,7 +272,7 @@ func (x *index) clearUnknown(runtime string) {
 	delete(x.residue, runtime)
 }
 
-// partialIsGone gives the name of a half free: what has it from now on is another's.
+// releasePartial records that a partial dataset is destroyed and its name is free.
 func (x *index) releasePartial(runtime, partial string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -285,15 +280,17 @@ func (x *index) releasePartial(runtime, partial string) {
 	x.residue[runtime] = ""
 }
 
-func (x *index) residueOf(runtime string) (partial string, residueOf bool) {
+// residueOf returns the partial dataset of a runtime with residue, or "", and whether there
+// is residue.
+func (x *index) residueOf(runtime string) (partial string, ok bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	partial, residueOf = x.residue[runtime]
-	return partial, residueOf
+	partial, ok = x.residue[runtime]
+	return partial, ok
 }
 
-// dropResidue has what a failed commit of a runtime may have left destroyed with it.
-// It wants the mutex held.
+// dropResidue makes the partial dataset of a runtime garbage, together with the runtime.
+// The caller holds the mutex.
 func (x *index) dropResidue(runtime string) {
 	if partial := x.residue[runtime]; partial != "" && x.reservedNames[partial] && x.templates[partial] == nil {
 		x.discard(partial, nil)
@@ -302,10 +299,9 @@ func (x *index) dropResidue(runtime string) {
 	delete(x.residue, runtime)
 }
 
-// commitOps orders the steps so that a crash between any two of them can be
-// told apart where they are not one transaction: only a dataset that has
-// @extracted under storage is a template, and promote, the record and the
-// trash mark come together on every release.
+// commitOps returns the ops of a commit. Their order lets recovery recognize every prefix
+// of them: only a dataset under storage with @extracted is a template, and promote, record
+// and garbage mark are in one transaction on every release.
 func commitOps(r, active *record, joins bool) ([]zfs.Op, error) {
 	set, err := r.set()
 	if err != nil {
@@ -325,7 +321,7 @@ func commitOps(r, active *record, joins bool) ([]zfs.Op, error) {
 	return append(ops, zfs.Set(active.dataset, propGarbage, stamp(r.info.Created))), nil
 }
 
-// committed brings the index up to date after a commit.
+// committed updates the index after a commit.
 func (s *Snapshotter) committed(r, active *record, joined bool) {
 	x := s.index
 	x.mu.Lock()
@@ -338,7 +334,7 @@ func (s *Snapshotter) committed(r, active *record, joined bool) {
 	x.addChild(r.info.Parent)
 	x.drop(active)
 	if taken := x.records[r.info.Name]; taken != nil {
-		x.drop(taken) // until the pool knows, the greater sequence number counts
+		x.drop(taken) // until it is removed from the pool, its sequence number is smaller
 		s.journal.add(taken.clear())
 	}
 	x.insert(r)
@@ -346,5 +342,5 @@ func (s *Snapshotter) committed(r, active *record, joined bool) {
 	delete(x.residue, active.dataset)
 }
 
-// stamp is the form of times in properties.
+// stamp formats a time for a property.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

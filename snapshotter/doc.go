@@ -1,22 +1,26 @@
-// Package snapshotter is containerd's Snapshotter on ZFS templates.
+// Package snapshotter implements containerd's Snapshotter with ZFS datasets.
 //
-// The pool is the only database. A snapshot containerd knows is a record: a
-// user property of the dataset it speaks of. A committed snapshot is a record
-// on a template, an active one a record on a runtime, a view a record on the
-// template it shows. This package keeps an index of the records in memory,
-// which one listing of the pool rebuilds, and answers every question from it.
+// The pool is the only database. A containerd snapshot is a record: a user property of a
+// dataset. The record of a committed snapshot and of a view is on a template, that of an
+// active snapshot on a runtime. The package keeps an index of the records in memory and
+// serves all reads from it. New rebuilds the index from one listing of the pool.
+//
+// The package knows containerd's snapshot interface, its labels and the form of its keys,
+// the layout of a base (package layout), and ZFS through the interface Pool (package zfs).
+// It must not know containerd's other services, its content store, media types and leases,
+// the format of layers (package diff), gRPC, the configuration file and the process that
+// it runs in. A caller's properties, such as its mount namespace, come in the context.
 //
 // # Contract
 //
-// All methods are safe for use by any number of goroutines. Operations on one
-// key are serialised, on different keys they run side by side; Remove waits for no
-// other operation and counts as having come behind it. A method that
-// changes the pool gives back as soon as its context ends; a transaction that
-// had begun is then finished behind it, so that the pool is never between two
-// states and the index never disagrees with it.
+// All methods are safe for concurrent use. Operations on one key run one after the other,
+// operations on different keys concurrently. Remove never waits for another operation; it
+// has the same effect as a Remove after that operation. A method that writes returns as
+// soon as its context ends. A transaction that has begun is then completed, so the index
+// and the pool agree.
 //
-// Errors carry the errdefs kind containerd acts on. In particular AlreadyExists
-// from Prepare means what containerd takes it to mean and nothing else, and
-// Remove answers nil for what is not there, because containerd ends its garbage
-// collection for good over any other answer but FailedPrecondition.
+// Errors have the errdefs kinds that containerd expects. AlreadyExists from Prepare means
+// that the key exists, or that containerd finds a record of the requested layer, and
+// nothing else. Remove returns nil for a snapshot that does not exist, because containerd
+// stops its garbage collection for good at any error but FailedPrecondition.
 package snapshotter

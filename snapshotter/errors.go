@@ -6,8 +6,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 )
 
-// poolError gives an error of the pool its errdefs kind and says what was
-// being done. It keeps the pool's error, which names the dataset.
+// poolError wraps an error of the pool with its errdefs kind and a description of the
+// operation. The pool's error names the dataset.
 func poolError(doing string, err error) error {
 	if err == nil {
 		return nil

@@ -182,7 +182,7 @@ func TestMissingCachedTemplateIsUnpackedAgain(t *testing.T) {
 	s.pool.edit(func(state *fakeState) { delete(state.fs, gone) })
 	name, unpacked := s.pull("default", "", chain("a"), "a;")
 	assert.True(t, unpacked)
-	assert.Contains(t, s.log.String(), "somebody destroyed a cached template")
+	assert.Contains(t, s.log.String(), "cached template is missing; unpacking the layer again")
 	assert.Equal(t, gone, s.templateOf(name))
 
 	joining := s.backend("default", "extract-2-abcd "+chain("a"))
@@ -193,7 +193,7 @@ func TestMissingCachedTemplateIsUnpackedAgain(t *testing.T) {
 	joined := s.backend("default", chain("a"))
 	err := s.sn.Commit(s.ctx, joined, joining)
 	require.ErrorIs(t, err, errdefs.ErrNotFound)
-	assert.ErrorContains(t, err, "somebody destroyed the cached template "+gone)
+	assert.ErrorContains(t, err, "cached template "+gone+" is missing")
 	s.commit(joined, joining)
 	assert.Equal(t, gone, s.templateOf(joined))
 	s.requireInvariants()
@@ -269,7 +269,7 @@ func TestPressureOutOfRangeIsRefused(t *testing.T) {
 		s := newFixture(t)
 		require.NoError(t, s.sn.Close())
 		s.with = func(c *Config) { c.Pressure = pressure }
-		assert.ErrorContains(t, s.tryStart(), "no percentage")
+		assert.ErrorContains(t, s.tryStart(), "is not between 0 and 100 percent")
 	}
 }
 

@@ -378,7 +378,7 @@ func (s *fixture) requireConsistentIndex() {
 // heldLocks are the locks that somebody holds or waits for.
 func heldLocks(sn *Snapshotter) []string {
 	var names []string
-	for _, k := range []*keyLocks{&sn.keys, &sn.data} {
+	for _, k := range []*keyLocks{&sn.keys, &sn.datasets} {
 		k.mu.Lock()
 		names = slices.AppendSeq(names, maps.Keys(k.locks))
 		k.mu.Unlock()

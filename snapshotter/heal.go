@@ -13,33 +13,32 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// containerd believes its own database. When the pool has lost the record of a layer
-// that this database names (another containerd collected it, or the pool was rewound
-// or restored), every Prepare on the layer fails, and a pull does not help: containerd
-// reports that the layer exists. The name is enough to restore the record: it has the
-// chain ID. The restored record has no parent, because containerd's name of the parent
-// is not known here, and no labels. containerd has both in its database.
+// containerd trusts its own database. If the pool has lost the record of a layer that this
+// database names (another containerd collected it, or the pool was rewound or restored),
+// every Prepare on the layer fails. A pull does not help, because containerd reports that
+// the layer exists. The record can be restored from its name, which has the chain ID. The
+// restored record has no labels and no parent, because containerd's name of the parent is
+// unknown. containerd has both in its database.
 
-// pullAgain is the way out when a record cannot be restored: containerd unpacks a layer
-// only when its database does not name it.
+// pullAgain is the advice in the error for a record that cannot be restored. containerd
+// unpacks a layer only if its database does not name it.
 const pullAgain = `remove the containers and images that use this layer, and pull the images again ` +
 	`("ctr images rm --sync IMAGE", "crictl rmi IMAGE" or "docker rmi IMAGE" before the pull)`
 
-// find returns the record of a name for a method that only reads. It restores the
-// record of a lost layer.
+// find returns the record of a name, for a method that only reads. It restores the record
+// of a lost layer.
 func (s *Snapshotter) find(ctx context.Context, name string) (*record, error) {
 	r, err := s.lookup(name)
 	if !errdefs.IsNotFound(err) || !isLayerName(name) {
 		return r, err
 	}
 	return detach(ctx, s, func(ctx context.Context) (*record, error) {
-		r, err := s.heal(ctx, name, s.healUnlogged)
+		r, err := s.heal(ctx, name, s.healReadOnly)
 		if err == nil || errdefs.IsNotFound(err) || ctx.Err() != nil {
 			return r, err
 		}
-		// containerd ends a walk over all snapshots at any other error: a layer that is
-		// lost must not hide the others.
-		log.G(ctx).WithError(err).WithField("snapshot", name).Debug("the record of a lost layer could not be restored")
+		// At any other error containerd would end a walk over all snapshots.
+		log.G(ctx).WithError(err).WithField("snapshot", name).Debug("failed to restore record of lost layer")
 		return nil, fmt.Errorf("snapshot %q: %w: %s", name, errdefs.ErrNotFound, err.Error())
 	})
 }
@@ -49,8 +48,9 @@ func isLayerName(name string) bool {
 	return ok
 }
 
-// restore restores the record of a name, if it is a lost layer, for a method that writes
-// to the pool anyway. The caller holds no lock. The error says why there is no record.
+// restore restores the record of a name if it is that of a lost layer, for a method that
+// writes to the pool anyway. The caller holds no lock. The error is the reason why there is
+// no record.
 func (s *Snapshotter) restore(ctx context.Context, name string) error {
 	if _, err := s.index.get(name); err == nil || !isLayerName(name) {
 		return err
@@ -61,18 +61,19 @@ func (s *Snapshotter) restore(ctx context.Context, name string) error {
 	return err
 }
 
-// healUnlogged writes the record for a method that only reads. It evicts nothing. A
-// removal that is not yet in the pool may be of this very record: containerd looked the
-// name up, then collected the snapshot, and asks for it now.
-func (s *Snapshotter) healUnlogged(ctx context.Context, r *record) error {
+// healReadOnly writes a restored record for a method that only reads. It reclaims no space.
+// It returns NotFound if the journal has a removal of a record on that template, which may
+// be the same record: containerd looks a name up in its database, can collect the
+// snapshot, and then calls Stat.
+func (s *Snapshotter) healReadOnly(ctx context.Context, r *record) error {
 	if s.journal.hasPending(func(dataset string) bool { return dataset == r.dataset }) {
 		return fmt.Errorf("snapshot %q is being removed: %w", r.info.Name, errdefs.ErrNotFound)
 	}
 	return s.writeRecord(ctx, r, nil, s.pool.Apply)
 }
 
-// heal returns the record of a layer's name. If it is lost, heal restores it with
-// write. Of several callers one does so.
+// heal returns the record of a layer's name. If it is lost, heal restores it with write.
+// One of several concurrent callers writes it.
 func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.Context, *record) error) (*record, error) {
 	namespace, chain, _ := layout.ParseLayerName(name)
 	layer, err := s.layer(ctx, name, chain)
@@ -85,9 +86,9 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 	}
 	defer unlock()
 	if r, err := s.index.get(name); err == nil || s.index.taken(name) {
-		return r, err // restored by another caller, or being removed
+		return r, err // restored by another caller, or hidden
 	}
-	unlockLayer, err := s.data.lock(ctx, layer.Dataset()) // no cleanup destroys it meanwhile
+	unlockLayer, err := s.datasets.lock(ctx, layer.Dataset()) // so that no cleanup destroys it
 	if err != nil {
 		return nil, err
 	}
@@ -101,23 +102,23 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 	r.info = snapshots.Info{Kind: snapshots.KindCommitted, Name: name, Created: now, Updated: now}
 	if err := write(ctx, r); err != nil {
 		if s.index.dropLost(t, err) {
-			return nil, lostLayer(name, "template "+t.Dataset()+" was destroyed")
+			return nil, lostLayer(name, "template "+t.Dataset()+" is missing")
 		}
 		return nil, poolError(fmt.Sprintf("restore of the record %q", name), err)
 	}
 	s.insertHealed(r)
 	log.G(ctx).WithField("snapshot", name).WithField("template", t.Dataset()).
-		Warn("the record of a layer that containerd knows was lost; it is restored from the template")
+		Warn("restored record of lost layer")
 	return r, nil
 }
 
-// lostLayer is the error for a layer whose record cannot be restored.
+// lostLayer returns the error for a layer whose record cannot be restored.
 func lostLayer(name, why string) error {
 	return fmt.Errorf("snapshot %q: its record is lost, and %s; %s: %w", name, why, pullAgain, errdefs.ErrNotFound)
 }
 
-// asker returns the namespace whose own layers a name may stand for: the name's, unless
-// the caller says that it is another's.
+// healNamespace returns the namespace whose own layers may be restored: that of the name,
+// or "" if the caller's is another.
 func healNamespace(ctx context.Context, namespace string) string {
 	if ns, ok := namespaces.Namespace(ctx); ok && ns != namespace {
 		return ""
@@ -125,8 +126,8 @@ func healNamespace(ctx context.Context, namespace string) string {
 	return namespace
 }
 
-// provenLayer returns the template of a layer if it certainly is the layer of its name
-// and namespace may see it. If not, it says why.
+// provenLayer returns the template of a layer if namespace may use it and its diff ID
+// proves that it is that layer. Otherwise it returns the reason.
 func (x *index) provenLayer(layer layout.Template, namespace string) (t *template, why string) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -140,8 +141,8 @@ func (x *index) provenLayer(layer layout.Template, namespace string) (t *templat
 	return t, ""
 }
 
-// visibleTo reports whether a template and all that it stands on are layers that are
-// shared, or that belong to namespace alone.
+// visibleTo reports whether a template and all templates below it are layers that are
+// shared or owned by namespace.
 func (t *template) visibleTo(namespace string) bool {
 	for ; t != nil && !t.IsEmpty(); t = t.parent {
 		if t.IsOpaque() || t.IsOwned() && (namespace == "" || !t.OwnedBy(namespace)) {
@@ -151,9 +152,9 @@ func (t *template) visibleTo(namespace string) bool {
 	return t != nil
 }
 
-// restored makes a healed record visible. What stands on it and was shown without a
-// parent since the start gets its parent again; what is being changed at this moment
-// gets it at the next start.
+// insertHealed adds a healed record to the index. It becomes the parent again of the
+// snapshots that lost it at the start. A snapshot that another operation is changing gets
+// its parent at the next start.
 func (s *Snapshotter) insertHealed(r *record) {
 	children, unlock := s.keys.tryLockEach(s.index.orphansOf(r.info.Name)...)
 	defer unlock()
@@ -166,7 +167,7 @@ func (s *Snapshotter) insertHealed(r *record) {
 	}
 }
 
-// orphansOf returns the keys of the snapshots that lost this parent.
+// orphansOf returns the names and keys of the snapshots that lost parent.
 func (x *index) orphansOf(parent string) []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -179,14 +180,14 @@ func (x *index) orphansOf(parent string) []string {
 	return keys
 }
 
-// tie gives a snapshot the parent that it lost. It wants the mutex held.
+// linkChild makes parent the parent of a snapshot that lost it. The caller holds the mutex.
 func (x *index) linkChild(key, parent string) {
 	old := x.records[key]
 	if old == nil || old.lost != parent {
 		return
 	}
-	tied := *old
-	tied.info.Parent, tied.lost = parent, ""
-	x.linkRecord(&tied)
+	linked := *old
+	linked.info.Parent, linked.lost = parent, ""
+	x.linkRecord(&linked)
 	x.addChild(parent)
 }

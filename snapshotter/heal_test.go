@@ -22,7 +22,7 @@ import (
 )
 
 // restoredOnce is what the log has of each restored record.
-const restoredOnce = "it is restored from the template"
+const restoredOnce = "restored record of lost layer"
 
 // image pulls layers with these contents, and returns their names, bottom first. Their
 // templates say from which layers they were unpacked.
@@ -456,7 +456,7 @@ func TestARemoveMeetsARestoration(t *testing.T) {
 		names := s.image("default", "a;")
 		template := s.templateOf(names[0])
 		s.lose(names...)
-		unlock, err := s.sn.data.lock(s.ctx, template)
+		unlock, err := s.sn.datasets.lock(s.ctx, template)
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() { done <- second(s.sn.Stat(s.ctx, names[0])) }()

@@ -15,45 +15,44 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
 )
 
-// MountForm says how clients mount active snapshots.
+// MountForm selects how clients mount active snapshots.
 type MountForm string
 
 const (
 	// MountAuto is MountBind for callers in this process's mount namespace and
 	// MountZFS for others, which cannot see a held mount.
 	MountAuto MountForm = "auto"
-	// MountBind has clients bind a mount that this process holds. Any number of
-	// them can do so at a time, read-only or not.
+	// MountBind lets clients bind a mount that this process holds. Any number of
+	// read-only and writable binds can exist at a time.
 	MountBind MountForm = "bind"
-	// MountZFS has clients mount the dataset. ZFS refuses that with EBUSY while
-	// the dataset is mounted the other way, read-only or not.
+	// MountZFS lets clients mount the dataset. A read-only mount fails with EBUSY
+	// while the dataset is mounted writable, and the reverse.
 	MountZFS MountForm = "zfs"
 )
 
-// Check refuses a word that is not a form.
+// Check returns an error if f is not a form.
 func (f MountForm) Check() error {
 	switch f {
 	case "", MountAuto, MountBind, MountZFS:
 		return nil
 	}
-	return fmt.Errorf("%q is none of %s, %s, %s", string(f), MountAuto, MountBind, MountZFS)
+	return fmt.Errorf("%q is not one of %s, %s, %s", string(f), MountAuto, MountBind, MountZFS)
 }
 
-// heldMounts keeps runtimes mounted where clients can bind them.
+// heldMounts keeps runtimes mounted in a directory, where clients can bind them.
 type heldMounts interface {
-	// Hold returns the path at which a file system is mounted, and mounts it
-	// there where it is not.
+	// Hold mounts a file system, if it is not mounted yet, and returns the path.
 	Hold(ctx context.Context, filesystem, id string) (path string, err error)
-	// Release unmounts a file system. One that is not mounted counts as released.
+	// Release unmounts a file system. It returns nil if it is not mounted.
 	Release(filesystem string) error
 	// Held returns the file systems that are mounted.
 	Held() []string
-	// Path returns the directory that the mounts are in, each named by its ID.
+	// Path returns the directory of the mounts. Each is named by its ID.
 	Path() string
 }
 
-// openHeld finds the mounts that an earlier process held. Without a directory
-// for them nothing is held, and clients mount datasets.
+// openHeld opens the directory of held mounts, with those of an earlier process. Without a
+// directory no mount is held, and clients mount datasets.
 func (s *Snapshotter) openHeld() (err error) {
 	if s.config.MountDir == "" || s.held != nil || !mounts.Supported {
 		return nil
@@ -65,14 +64,13 @@ func (s *Snapshotter) openHeld() (err error) {
 	return err
 }
 
-// runtimeID returns the ID of a runtime, by which its held mount is named.
+// runtimeID returns the ID of a runtime, which names its held mount.
 func (s *Snapshotter) runtimeID(dataset string) (string, bool) {
 	id, ok := s.config.Base.ParseRuntime(dataset)
 	return id.String(), ok
 }
 
-// mountsOf returns what a client mounts for a snapshot. The held mount of an
-// active one is there when it returns.
+// mountsOf returns the mounts of a snapshot. If they bind a held mount, it creates that.
 func (s *Snapshotter) mountsOf(ctx context.Context, r *record) ([]mount.Mount, error) {
 	var options []string
 	if !r.remapped {
@@ -85,11 +83,11 @@ func (s *Snapshotter) mountsOf(ctx context.Context, r *record) ([]mount.Mount, e
 		return []mount.Mount{{Type: "zfs", Source: r.template.Snapshot(), Options: append([]string{"ro"}, options...)}}, nil
 	}
 	if !s.binds(ctx) {
-		// containerd mounts what is not mounted read-only, to look a user up, and
-		// ZFS refuses that beside a held mount.
+		// containerd mounts an unmounted snapshot read-only to look up a user. ZFS refuses
+		// that beside a held mount.
 		if err := s.release(ctx, r.dataset); err != nil {
 			log.G(ctx).WithError(err).WithField("dataset", r.dataset).WithField("key", r.info.Name).
-				Warn("held mount not released: a client cannot mount the dataset read-only beside it")
+				Warn("failed to unmount held mount of snapshot that the client mounts itself")
 		}
 		return []mount.Mount{{Type: "zfs", Source: r.dataset, Options: options}}, nil
 	}
@@ -100,7 +98,7 @@ func (s *Snapshotter) mountsOf(ctx context.Context, r *record) ([]mount.Mount, e
 	return []mount.Mount{{Type: "bind", Source: path, Options: append([]string{"rbind", "rw"}, options...)}}, nil
 }
 
-// binds reports whether the caller gets bind mounts.
+// binds reports whether the caller of ctx gets bind mounts.
 func (s *Snapshotter) binds(ctx context.Context) bool {
 	switch {
 	case s.held == nil:
@@ -113,7 +111,7 @@ func (s *Snapshotter) binds(ctx context.Context) bool {
 	return !inOtherMountNamespace(ctx)
 }
 
-// hold mounts a runtime in the directory of held mounts and returns the path.
+// hold creates the held mount of a runtime and returns its path.
 func (s *Snapshotter) hold(ctx context.Context, dataset string) (string, error) {
 	id, ok := s.runtimeID(dataset)
 	if !ok {
@@ -128,8 +126,7 @@ func (s *Snapshotter) hold(ctx context.Context, dataset string) (string, error) 
 	return path, heldError(dataset, err)
 }
 
-// release unmounts a runtime in the directory of held mounts. One that is not
-// mounted there counts as released.
+// release unmounts the held mount of a runtime. It returns nil if there is none.
 func (s *Snapshotter) release(ctx context.Context, dataset string) error {
 	if s.held == nil {
 		return nil
@@ -142,6 +139,7 @@ func (s *Snapshotter) release(ctx context.Context, dataset string) error {
 	return heldError(dataset, s.held.Release(dataset))
 }
 
+// heldError adds the dataset and an errdefs kind to an error of a held mount.
 func heldError(dataset string, err error) error {
 	switch {
 	case err == nil:
@@ -155,8 +153,8 @@ func heldError(dataset string, err error) error {
 	return fmt.Errorf("dataset %s: %w", dataset, err)
 }
 
-// releaseGarbage unmounts what no snapshot has any more, so that it can be
-// destroyed also where no snapshotter is open.
+// releaseGarbage unmounts the held mounts of garbage, so that a cleanup without a daemon can
+// destroy it.
 func (s *Snapshotter) releaseGarbage(ctx context.Context) {
 	if s.held == nil {
 		return
@@ -166,12 +164,12 @@ func (s *Snapshotter) releaseGarbage(ctx context.Context) {
 			continue
 		}
 		if err := s.release(ctx, dataset); err != nil {
-			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("held mount of a removed snapshot not unmounted")
+			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("failed to unmount held mount of removed snapshot")
 		}
 	}
 }
 
-// HeldAt returns the runtime whose held mount has a path, and whether there is one.
+// HeldAt returns the runtime whose held mount is at path, if there is one.
 func (s *Snapshotter) HeldAt(path string) (dataset string, ok bool) {
 	if s.held == nil || filepath.Dir(path) != s.held.Path() {
 		return "", false
@@ -179,7 +177,7 @@ func (s *Snapshotter) HeldAt(path string) (dataset string, ok bool) {
 	return s.index.runtime(filepath.Base(path), s.runtimeID)
 }
 
-// runtime returns the dataset of the active snapshot whose runtime has an ID.
+// runtime returns the runtime of an active snapshot by its ID, if there is one.
 func (x *index) runtime(id string, idOf func(dataset string) (string, bool)) (string, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

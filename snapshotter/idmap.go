@@ -15,18 +15,17 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// maxRanges is UID_GID_MAP_MAX_EXTENTS, the kernel's bound for one mapping.
+// maxRanges is UID_GID_MAP_MAX_EXTENTS, the kernel's limit for one mapping.
 const maxRanges = 340
 
-// idRange maps IDs of a container, from inside on, to IDs of the host, from
-// outside on.
+// idRange maps count IDs of a container, from inside on, to IDs of the host, from outside
+// on.
 type idRange struct{ inside, outside, count uint64 }
 
-// idmapOptions are the mount options by which containerd mounts a snapshot for
-// a user namespace, none where its labels ask for none. The whole file system is
-// mapped, root directory included, so nothing on it is changed: what root owns
-// in the template, root owns in the container. Of an extraction the labels are
-// not looked at, for the image wrote them.
+// idmapOptions returns the mount options with which containerd mounts a snapshot for a user
+// namespace, none without the labels. They map the whole file system, including its root
+// directory, so no owner on it changes: root's files in the template are root's in the
+// container. It ignores the labels of an extraction, which come from the image.
 func idmapOptions(info snapshots.Info) ([]string, error) {
 	if info.Kind == snapshots.KindCommitted || isExtraction(info) {
 		return nil, nil
@@ -45,23 +44,23 @@ func idmapOptions(info snapshots.Info) ([]string, error) {
 	return []string{"uidmap=" + uids, "gidmap=" + gids}, nil
 }
 
-// remaps tells whether a commit is of an image whose files containerd gave to
-// the users of a user namespace, as it does where it was not told of the
-// capability remap-ids. It then still puts the labels on what it prepares on
-// that; to map the mount as well would map twice.
+// remaps reports whether a commit is one in which containerd itself changed the owners of
+// all files for a user namespace. containerd does so if its configuration lacks the
+// capability remap-ids. It sets the labels on children of such a commit too, but an
+// idmapped mount of them would map the IDs twice.
 func remaps(name, key string) bool {
 	return layout.ClientName(key) == layout.ClientName(name)+"-remap"
 }
 
-// checkIDMap holds a mapping, "<inside>:<outside>:<count>" and more of them
-// behind commas, to what the kernel takes, and to having a root.
+// checkIDMap returns an error if the kernel would refuse a mapping, or if it does not map
+// root. A mapping is a list of "<inside>:<outside>:<count>", separated by commas.
 func checkIDMap(text string) error {
 	if text == "" {
-		return errors.New("is missing: users and groups are mapped together")
+		return errors.New("is missing; set the labels for users and groups together")
 	}
 	parts := strings.Split(text, ",")
 	if len(parts) > maxRanges {
-		return fmt.Errorf("has %d ranges, more than the %d that Linux takes", len(parts), maxRanges)
+		return fmt.Errorf("has %d ranges, more than the %d that Linux allows", len(parts), maxRanges)
 	}
 	var ranges []idRange
 	for _, part := range parts {
@@ -94,7 +93,7 @@ func parseIDRange(text string) (idRange, error) {
 	}
 	var numbers [3]uint64
 	for i, word := range words {
-		// Only digits, as containerd's own programs write them: no sign, no other base.
+		// ParseUint with base 10 accepts digits only.
 		n, err := strconv.ParseUint(word, 10, 32)
 		if err != nil {
 			return idRange{}, fmt.Errorf("%.80q is not <container ID>:<host ID>:<count>", text)
@@ -102,9 +101,9 @@ func parseIDRange(text string) (idRange, error) {
 		numbers[i] = n
 	}
 	r := idRange{numbers[0], numbers[1], numbers[2]}
-	// The last ID, 2^32-1, stands for "no ID".
+	// The last ID, 2^32-1, means "no ID".
 	if r.count == 0 || r.inside+r.count > math.MaxUint32 || r.outside+r.count > math.MaxUint32 {
-		return idRange{}, fmt.Errorf("%.80q maps nothing, or IDs beyond %d", text, uint32(math.MaxUint32-1))
+		return idRange{}, fmt.Errorf("%.80q maps no IDs, or IDs greater than %d", text, uint32(math.MaxUint32-1))
 	}
 	return r, nil
 }

@@ -19,7 +19,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// Stat returns what is in memory. It restores the record of a lost layer, see heal.go.
+// Stat returns the Info of a snapshot, from memory. It restores the record of a lost
+// layer, see heal.go.
 func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, error) {
 	r, err := s.find(ctx, key)
 	if err != nil {
@@ -28,7 +29,7 @@ func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, err
 	return r.publicInfo(), nil
 }
 
-// lookup answers the record of that name or key.
+// lookup returns the record of a name or key.
 func (s *Snapshotter) lookup(key string) (*record, error) {
 	if err := s.checkOpen(); err != nil {
 		return nil, err
@@ -36,9 +37,9 @@ func (s *Snapshotter) lookup(key string) (*record, error) {
 	return s.index.get(key)
 }
 
-// NamespaceOf answers the containerd namespace in whose snapshot something is
-// mounted: a runtime, or the snapshot of a template that is viewed. It answers
-// "" where there is none, or more than one.
+// NamespaceOf returns the containerd namespace of the snapshots that mount source: a
+// runtime, or the snapshot of a template with views. It returns "" if there is none or
+// more than one.
 func (s *Snapshotter) NamespaceOf(source string) string {
 	s.index.mu.RLock()
 	defer s.index.mu.RUnlock()
@@ -57,7 +58,7 @@ func (s *Snapshotter) NamespaceOf(source string) string {
 	return found
 }
 
-// shows tells whether a source is what the record's snapshot mounts.
+// mountsSource reports whether clients mount source for the record's snapshot.
 func (r *record) mountsSource(source string) bool {
 	switch r.info.Kind {
 	case snapshots.KindActive:
@@ -68,8 +69,8 @@ func (r *record) mountsSource(source string) bool {
 	return false
 }
 
-// Mounts returns what a client mounts for an active snapshot or a view. An active
-// one is mounted when it returns; see MountForm.
+// Mounts returns the mounts of an active snapshot or a view. If they are bind mounts (see
+// MountForm), the held mount exists when Mounts returns.
 func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	r, err := s.lookup(key)
 	if err != nil {
@@ -81,9 +82,9 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 	return s.mountsOf(ctx, r)
 }
 
-// Walk calls fn for each snapshot as it was when Walk began, sorted by name; with
-// templates of its own for each namespace, the caller's namespace comes first
-// (see revive). fn may call any method.
+// Walk calls fn for each snapshot that existed when Walk began, sorted by name. If
+// namespaces share no templates, the caller's namespace comes first (see skipLayer). fn may
+// call any method.
 func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ...string) error {
 	if err := s.checkOpen(); err != nil {
 		return err
@@ -110,7 +111,7 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ..
 	return nil
 }
 
-// rank is 1 for a record of the namespace and 0 for others.
+// rank returns 1 for a record of the namespace and 0 for others.
 func rank(r *record, namespace string) int {
 	if layout.Namespace(r.info.Name) == namespace {
 		return 1
@@ -118,6 +119,7 @@ func rank(r *record, namespace string) int {
 	return 0
 }
 
+// sorted returns all records that are not hidden, sorted by name.
 func (x *index) sorted() []*record {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -127,7 +129,7 @@ func (x *index) sorted() []*record {
 	return slices.DeleteFunc(records, func(r *record) bool { return x.hidden[r.info.Name] })
 }
 
-// adapt shows an info to containerd's filters: name, parent, kind and
+// adapt adapts an Info to containerd's filters: they match name, parent, kind and
 // labels.<key>.
 func adapt(info snapshots.Info) filters.Adaptor {
 	return filters.AdapterFunc(func(path []string) (string, bool) {
@@ -149,7 +151,7 @@ func adapt(info snapshots.Info) filters.Adaptor {
 	})
 }
 
-// Update changes labels, the one thing about a snapshot that can change.
+// Update changes the labels of a snapshot. Nothing else can be changed.
 func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fields ...string) (snapshots.Info, error) {
 	return detach(ctx, s, func(ctx context.Context) (snapshots.Info, error) {
 		return s.update(ctx, info, fields)
@@ -171,8 +173,8 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	if err != nil {
 		return snapshots.Info{}, err
 	}
-	// A record of its own, then the old one goes: whatever stops the pool in
-	// between, one of them is whole, and the newer counts.
+	// A new record is written before the old one is removed. After a crash in between, one
+	// of them is complete, and the one with the greater sequence number is valid.
 	r := *old
 	r.id, r.seq = layout.NewID(), s.index.next()
 	r.info.Labels = labels
@@ -216,7 +218,7 @@ func updatedLabels(old snapshots.Info, labels map[string]string, fields []string
 		key, one := strings.CutPrefix(field, "labels.")
 		switch {
 		case one:
-			// As containerd's own store does: a field without a value goes.
+			// As in containerd's metadata store, an empty value removes the label.
 			if v := labels[key]; v != "" {
 				updated[key] = v
 			} else {

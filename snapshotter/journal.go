@@ -14,29 +14,31 @@ import (
 )
 
 const (
-	// removalDelay is how long a removal may wait for others to share its txg.
+	// journalDelay is how long the journal waits for more entries, which then share a
+	// transaction group.
 	journalDelay = 500 * time.Millisecond
-	// removalBatch bounds how many removals are one channel program: the pool's
-	// configuration lock is held while it runs.
+	// largeBatch is the maximum number of entries in one channel program, which holds the
+	// pool's configuration lock while it runs.
 	largeBatch = 50
-	// politeBatch is what that is while somebody is at work: his next transaction
-	// begins when theirs is over.
+	// smallBatch is that maximum while other operations write: their transactions wait
+	// for the batch.
 	smallBatch = 5
 )
 
-// removals are records that have left the index and not yet the pool.
+// journal is the list of changes of records that are not yet in the pool: removals, and
+// repairs after failed operations (see rollback.go). A goroutine writes them.
 type journal struct {
 	mu             sync.Mutex
-	pending        [][]zfs.Op // one entry a removal, oldest first
-	repairs        int        // how many of them there are up to the last repair, see rollback.go
-	pauses         int        // cleanups that are destroying what need not be written
-	notifyOnResume bool       // it was to be written, or marked, while it was held
+	pending        [][]zfs.Op // the entries, oldest first, each of one dataset
+	repairs        int        // number of entries up to the last repair; 0 if there is none
+	pauses         int        // number of pauses that have not ended
+	notifyOnResume bool       // whether the goroutine skipped work during a pause
 
-	flushing sync.Mutex   // keeps batches in order: children before their parents
-	waiters  atomic.Int32 // how many wait for that
+	flushing sync.Mutex   // held while entries are written: children before parents
+	waiters  atomic.Int32 // number of callers that wait in acquire
 	apply    func(context.Context, ...zfs.Op) error
-	mark     func(context.Context) error // makes the base say what is owed
-	mayBatch func(urgent bool) bool      // whether the work of others counts less
+	mark     func(context.Context) error // writes the cleanup mark
+	mayBatch func(urgent bool) bool      // whether to write large batches
 	wake     chan struct{}
 	quit     chan struct{}
 	done     chan struct{}
@@ -45,16 +47,16 @@ type journal struct {
 func (j *journal) start(s *Snapshotter) {
 	j.apply = s.pool.Apply
 	j.mark = func(ctx context.Context) error {
-		s.background.notify() // what made the mark another is news to it too
+		s.background.notify() // the time of the next cleanup may have changed too
 		return s.updateMark(ctx, "")
 	}
 	j.mayBatch = s.mayBatch
 	j.quit, j.done = make(chan struct{}), make(chan struct{})
-	j.notify() // for what recovery found to be written
+	j.notify() // recovery may have added entries
 	go j.run()
 }
 
-// stop writes what is pending and ends the goroutine.
+// stop ends the goroutine and writes all entries.
 func (j *journal) stop() error {
 	close(j.quit)
 	<-j.done
@@ -68,8 +70,8 @@ func (j *journal) add(ops []zfs.Op) {
 	j.notify()
 }
 
-// repair is add for ops that must be in the pool before anything else is changed
-// about their datasets; see catchUp.
+// repair is add for ops that must be in the pool before another operation changes their
+// dataset, see barrier.
 func (j *journal) repair(ops []zfs.Op) {
 	j.mu.Lock()
 	j.pending = append(j.pending, ops)
@@ -78,9 +80,9 @@ func (j *journal) repair(ops []zfs.Op) {
 	j.notify()
 }
 
-// barrier writes what is pending if there is a repair among it. Whoever is about
-// to change a dataset that is there already comes here first, or the repair would
-// undo his work.
+// barrier writes all entries if there is a repair among them. An operation calls it before
+// it changes an existing dataset. Otherwise a later write of the repair would revert the
+// change.
 func (j *journal) barrier(ctx context.Context) error {
 	j.mu.Lock()
 	repairs := j.repairs
@@ -91,13 +93,13 @@ func (j *journal) barrier(ctx context.Context) error {
 	return j.flushPaced(ctx, true)
 }
 
-// destroyAndSkip runs destroy, while nothing is written, and forgets the removals of
-// the datasets that it destroyed.
+// destroyAndSkip runs destroy, during which nothing is written, and then drops the entries
+// of the datasets that destroy returns. It drops none if there is a repair.
 //
-// If there are any of templates that are to be destroyed, all are written before. A
-// template loses its snapshot first: with a record it would then look as if a stranger
-// had taken that, and the next start would leave it alone, and all it stands on. But
-// where there is no room to write them, room has to be made first.
+// If there is an entry of a dataset for which template reports true, destroyAndSkip writes
+// all entries first. A template loses its snapshot before it is destroyed. If it had a
+// record then and the machine crashed, recovery would take it for a damaged template and
+// keep it. If there is no space to write the entries, destroy runs anyway and frees space.
 func (j *journal) destroyAndSkip(ctx context.Context, urgent bool, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
 	defer j.acquire()()
 	if j.hasPending(template) {
@@ -118,8 +120,7 @@ func (j *journal) destroyAndSkip(ctx context.Context, urgent bool, template func
 	return err
 }
 
-// holdBack keeps what is pending from being written by itself, until what it answers
-// is called.
+// pause stops the goroutine's writes until the caller calls release.
 func (j *journal) pause() (release func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -134,6 +135,7 @@ func (j *journal) pause() (release func()) {
 	}
 }
 
+// isEnding reports whether stop was called.
 func (j *journal) isEnding() bool {
 	select {
 	case <-j.quit:
@@ -149,7 +151,8 @@ func (j *journal) isPaused() bool {
 	return j.pauses > 0
 }
 
-// deferIfPaused tells whether it is held back, and then has it poked when that is over.
+// deferIfPaused reports whether the journal is paused. If so, the goroutine is notified
+// when the pause ends.
 func (j *journal) deferIfPaused() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -157,6 +160,7 @@ func (j *journal) deferIfPaused() bool {
 	return j.pauses > 0
 }
 
+// notify wakes the goroutine. It never blocks.
 func (j *journal) notify() {
 	select {
 	case j.wake <- struct{}{}:
@@ -166,16 +170,16 @@ func (j *journal) notify() {
 
 func (j *journal) run() {
 	defer close(j.done)
-	again := time.NewTimer(maxBackoff) // one, however often it fails
-	defer again.Stop()
-	again.Stop()
-	var pause time.Duration // before the next attempt, where the last one failed
+	retry := time.NewTimer(maxBackoff) // a single timer for all retries
+	defer retry.Stop()
+	retry.Stop()
+	var pause time.Duration // before the next retry
 	for {
 		select {
 		case <-j.quit:
 			return
 		case <-j.wake:
-		case <-again.C:
+		case <-retry.C:
 		}
 		select {
 		case <-j.quit:
@@ -184,11 +188,11 @@ func (j *journal) run() {
 		}
 		err := j.flushInBackground(context.Background())
 		if err == nil && j.deferIfPaused() {
-			continue // it will be poked
+			continue // notified when the pause ends
 		}
-		message := "removals could not be written to the pool: they are tried again, and with the next one"
+		message := "failed to write removals to the pool"
 		if err == nil {
-			message = "the base could not be marked as owed a cleanup: it is tried again, and with the next removal"
+			message = "failed to write cleanup mark"
 			err = j.mark(context.Background())
 		}
 		if err == nil {
@@ -196,8 +200,8 @@ func (j *journal) run() {
 			continue
 		}
 		pause = min(max(2*pause, minBackoff), maxBackoff)
-		log.L.WithError(err).WithField("again", pause).WithField("pending", j.length()).Warn(message)
-		again.Reset(pause)
+		log.L.WithError(err).WithField("retry_in", pause).WithField("pending", j.length()).Warn(message)
+		retry.Reset(pause)
 	}
 }
 
@@ -209,13 +213,12 @@ func (j *journal) length() int {
 	return len(j.pending)
 }
 
-// flush writes pending removals, oldest first. Those of datasets that are no
-// longer there are done; any other failure keeps the batch and what is behind
-// it for the next flush.
+// flush writes all entries, oldest first. It drops an entry whose dataset does not exist.
+// At any other error the batch and the entries after it stay for the next flush.
 func (j *journal) flush(ctx context.Context) error { return j.flushPaced(ctx, false) }
 
-// flushPaced is flush. If urgent is set, it writes large batches also while operations
-// write.
+// flushPaced is flush. If urgent is set, it writes large batches even while other
+// operations write.
 func (j *journal) flushPaced(ctx context.Context, urgent bool) error {
 	if j.empty() {
 		return nil
@@ -224,16 +227,16 @@ func (j *journal) flushPaced(ctx context.Context, urgent bool) error {
 	return j.writeAll(ctx, urgent)
 }
 
-// turn waits for the turn of whoever waits for it to end, and answers what ends it.
-func (j *journal) acquire() (end func()) {
+// acquire locks flushing and returns its unlock. flushInBackground yields to it.
+func (j *journal) acquire() (release func()) {
 	j.waiters.Add(1)
 	j.flushing.Lock()
 	j.waiters.Add(-1)
 	return j.flushing.Unlock
 }
 
-// flushInBackground is a flush that nobody waits for. It leaves off when somebody wants the
-// turn, and when a cleanup begins, which may make it needless.
+// flushInBackground is flush for the goroutine. It ends early if acquire is waiting or the
+// journal is paused: the cleanup that follows may drop entries.
 func (j *journal) flushInBackground(ctx context.Context) error {
 	if j.empty() || j.isPaused() {
 		return nil
@@ -242,7 +245,7 @@ func (j *journal) flushInBackground(ctx context.Context) error {
 	defer j.flushing.Unlock()
 	for !j.isPaused() && !j.isEnding() {
 		if j.waiters.Load() > 0 {
-			j.notify() // who comes now may leave some
+			j.notify() // the waiter may leave entries
 			return nil
 		}
 		if more, err := j.writeSome(ctx, false); !more || err != nil {
@@ -252,14 +255,14 @@ func (j *journal) flushInBackground(ctx context.Context) error {
 	return nil
 }
 
-// has tells whether a removal is pending of a dataset of which is says so.
-func (j *journal) hasPending(is func(dataset string) bool) bool {
+// hasPending reports whether there is an entry of a dataset for which match reports true.
+func (j *journal) hasPending(match func(dataset string) bool) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return slices.ContainsFunc(j.pending, func(ops []zfs.Op) bool { return is(ops[0].Dataset()) })
+	return slices.ContainsFunc(j.pending, func(ops []zfs.Op) bool { return match(ops[0].Dataset()) })
 }
 
-// writeAll is flush for who has the turn.
+// writeAll writes all entries. The caller holds flushing.
 func (j *journal) writeAll(ctx context.Context, urgent bool) error {
 	for {
 		if more, err := j.writeSome(ctx, urgent); !more || err != nil {
@@ -268,7 +271,8 @@ func (j *journal) writeAll(ctx context.Context, urgent bool) error {
 	}
 }
 
-// writeSome writes some removals and tells whether there are more.
+// writeSome writes a batch of entries and reports whether there are more. The caller holds
+// flushing.
 func (j *journal) writeSome(ctx context.Context, urgent bool) (more bool, err error) {
 	most := smallBatch
 	if j.mayBatch(urgent) {
@@ -298,7 +302,7 @@ func (j *journal) write(ctx context.Context, batch [][]zfs.Op) error {
 	if err := j.apply(ctx, all...); !errors.Is(err, zfs.ErrNotFound) {
 		return err
 	}
-	// A dataset was destroyed behind our back: do the others without it.
+	// A dataset does not exist: apply each entry separately.
 	for _, ops := range batch {
 		if err := j.apply(ctx, ops...); err != nil && !errors.Is(err, zfs.ErrNotFound) {
 			return err

@@ -6,7 +6,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// The properties that CheckKey looks at.
+// The properties that CheckKey reads.
 const (
 	KeyStatus      = "keystatus"
 	EncryptionRoot = "encryptionroot"
@@ -14,10 +14,10 @@ const (
 
 var keyProperties = []string{KeyStatus, EncryptionRoot}
 
-// CheckKey refuses a dataset whose key is not loaded, by its properties.
+// CheckKey returns an error if the properties of a dataset show that its key is not loaded.
 func CheckKey(dataset string, props map[string]zfs.Property) error {
 	if props[KeyStatus].Value != "unavailable" {
 		return nil
 	}
-	return fmt.Errorf("dataset %s is encrypted and its key is not loaded: 'zfs load-key %s' loads it", dataset, props[EncryptionRoot].Value)
+	return fmt.Errorf("dataset %s is encrypted and its key is not loaded: run 'zfs load-key %s'", dataset, props[EncryptionRoot].Value)
 }

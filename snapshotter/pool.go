@@ -7,61 +7,58 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Pool is what the snapshotter needs of ZFS. *zfs.Client is one.
-//
-// Errors wrap the kinds of package zfs.
+// Pool is the interface to ZFS. *zfs.Client implements it. Its errors wrap the error values
+// of package zfs.
 type Pool interface {
-	// List answers root and every file system below it, in any order.
+	// List returns root and all file systems below it, in any order.
 	List(ctx context.Context, root string) ([]zfs.Dataset, error)
 
-	// Apply carries out ops in order: all of them, or none when it fails and
-	// says why. See zfs.Client for when a first part of them may be left.
+	// Apply executes ops in order. If it fails with a known reason, none of them has an
+	// effect. zfs.Client documents when a prefix of them may have taken effect.
 	Apply(ctx context.Context, ops ...zfs.Op) error
 
-	// Mark sets a user property of a file system, or takes it away where value is
-	// empty.
+	// Mark sets a user property of a file system, or removes it if value is empty.
 	Mark(ctx context.Context, filesystem, prop, value string) error
 
-	// SetNative sets native properties of a file system, and mounts and unmounts nothing.
+	// SetNative sets native properties of a file system. It mounts and unmounts nothing.
 	SetNative(ctx context.Context, filesystem string, props map[string]string) error
 
-	// Destroy destroys file systems, each with its snapshot called own, and
-	// answers why each that is left is left.
+	// Destroy destroys file systems, each with its snapshot own. It returns those that
+	// are left, with the reasons.
 	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)
 
-	// DestroyForeign destroys the snapshots of a file system, all but the one
-	// called own.
+	// DestroyForeign destroys all snapshots of a file system except own.
 	DestroyForeign(ctx context.Context, own, filesystem string) error
 
 	// DestroySnapshot destroys one snapshot that has no clones.
 	DestroySnapshot(ctx context.Context, snapshot string) error
 
-	// Flush makes what was written through mmap part of the next snapshot.
+	// Flush writes back dirty pages, so that the next snapshot contains what programs
+	// wrote through mmap.
 	Flush(ctx context.Context, filesystem string) error
 
-	// Written answers the bytes a file system holds that were written since a
-	// snapshot before it.
+	// Written returns the bytes of a file system that were written since a snapshot,
+	// its own or its origin's.
 	Written(ctx context.Context, filesystem, snapshot string) (uint64, error)
 
-	// Space answers what a file system occupies.
+	// Space returns the space that a file system uses and has available.
 	Space(ctx context.Context, filesystem string) (zfs.Space, error)
 
-	// State answers what the pool says of room in it.
+	// State returns the state of the pool.
 	State(ctx context.Context) (zfs.PoolState, error)
 
-	// WaitFreed waits until what was destroyed can be written again.
+	// WaitFreed waits until the space of destroyed datasets is available.
 	WaitFreed(ctx context.Context) error
 
-	// Attach mounts a snapshot without giving it a place in any mount namespace,
-	// until what it answers is closed.
+	// Attach mounts a snapshot in no mount namespace, until the caller closes the result.
 	Attach(ctx context.Context, snapshot string) (io.Closer, error)
 
-	// Device returns the st_dev of a file system that is mounted somewhere.
+	// Device returns the st_dev of a mounted file system.
 	Device(ctx context.Context, filesystem string) (uint64, error)
 
-	// MountAt mounts a file system, writable, on a directory.
+	// MountAt mounts a file system on a directory, writable.
 	MountAt(ctx context.Context, filesystem, dir string) error
 
-	// Objects answers the number of objects in a file system or snapshot.
+	// Objects returns the number of objects in a file system or snapshot.
 	Objects(ctx context.Context, name string) (uint64, error)
 }

@@ -18,15 +18,14 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Prepare makes a runtime: a clone of the parent's template that carries its
-// record.
+// Prepare creates a runtime: a clone of the parent's template, with its record.
 //
-// With the label containerd.io/snapshot.ref it asks for a layer too. Where the layer
-// of that chain ID is in the pool on this very parent, cached or in use, the mode
-// decides (see Config.ReuseLayers). ReuseSkip makes a record for the layer and returns
-// AlreadyExists, upon which containerd neither fetches nor unpacks it. ReuseFetch makes
-// a clone of the layer's own template: containerd fetches the blob, the differ finds
-// the layer unpacked, and Commit adds a record to the template.
+// The label containerd.io/snapshot.ref requests a layer by its chain ID. If the layer is
+// in the pool on the same parent, cached or in use, Prepare reuses it in the mode of
+// Config.ReuseLayers. In ReuseSkip it adds a record of the layer and returns
+// AlreadyExists; containerd then neither fetches nor unpacks the layer. In ReuseFetch it
+// clones the layer's own template; containerd then fetches the blob, the differ unpacks
+// nothing, and Commit adds a record to the template.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return detach(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
 		defer s.activity.begin()()
@@ -34,8 +33,7 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 	})
 }
 
-// View makes a record on the parent's template and nothing else: what is
-// mounted is the template's snapshot.
+// View creates a record on the parent's template. Clients mount the template's snapshot.
 func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return detach(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
 		defer s.activity.begin()()
@@ -68,11 +66,11 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	r := &record{id: layout.NewID(), seq: seq, info: info, template: t, dataset: t.Dataset()}
-	if p, err := s.index.get(parent); err == nil { // is there until r is, or abandon
+	if p, err := s.index.get(parent); err == nil { // exists, except for a parent of ""
 		r.remapped = p.remapped
 	}
 	if kind == snapshots.KindView {
-		defer s.startViewMount(ctx, t)() // while the pool writes the record
+		defer s.startViewMount(ctx, t)() // concurrent with the write of the record
 	}
 	if err := s.createIn(ctx, r); err != nil {
 		abandon()
@@ -81,15 +79,13 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	s.index.add(r, t)
 	mounts, err := s.mountsOf(ctx, r)
 	if err != nil {
-		// The caller takes it for not made.
-		s.remove(key)
+		s.remove(key) // for the caller the snapshot does not exist
 		return nil, err
 	}
 	return mounts, nil
 }
 
-// checkLabels refuses labels that mean something to us and make no sense,
-// before anything is changed.
+// checkLabels returns an error if a label that this package interprets is malformed.
 func checkLabels(info snapshots.Info) error {
 	if _, err := idmapOptions(info); err != nil {
 		return err
@@ -101,8 +97,8 @@ func checkLabels(info snapshots.Info) error {
 	return err
 }
 
-// namesTouched are the names that making a snapshot may take, sorted: its key
-// and, where it may revive a layer, the name of that layer's record.
+// namesToLock returns the names that creating a snapshot may use, sorted: its key and, in
+// mode ReuseSkip, the name of the layer's record.
 func (s *Snapshotter) namesToLock(info snapshots.Info) []string {
 	names := []string{info.Name}
 	if ref, mode := s.requestedLayer(info); mode == ReuseSkip {
@@ -112,7 +108,7 @@ func (s *Snapshotter) namesToLock(info snapshots.Info) []string {
 	return slices.Compact(names)
 }
 
-// createIn writes a new record to the pool, with a clone under an active one.
+// createIn writes a new record to the pool. It creates the clone of an active one.
 func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 	if r.info.Kind != snapshots.KindActive {
 		return createError(r, s.writeRecord(ctx, r, nil, s.apply))
@@ -120,7 +116,7 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 	if err := s.reuse(ctx, r); err != nil {
 		return err
 	}
-	s.relievePressureIfDue() // not before it is known that the layer itself is not there
+	s.relievePressureIfDue() // after reuse, which has pinned the requested layer if it is in the pool
 	err := s.createClone(ctx, r)
 	if err != nil && s.undoReuse(ctx, r, err) {
 		err = s.createClone(ctx, r)
@@ -128,7 +124,7 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 	return err
 }
 
-// createClone writes a new active record with its clone.
+// createClone creates the clone of an active record, with the record.
 func (s *Snapshotter) createClone(ctx context.Context, r *record) error {
 	r.target = target(r.info)
 	r.dataset = s.config.Base.Clone(r.info.Name, r.id)
@@ -138,8 +134,7 @@ func (s *Snapshotter) createClone(ctx context.Context, r *record) error {
 	}
 	var ops []zfs.Op
 	if quota > 0 {
-		// Between the clone and its record: a clone that has a record has
-		// its quota.
+		// Before the record, so that a clone with a record has its quota.
 		ops = append(ops, zfs.Quota(r.dataset, quota))
 	}
 	return createError(r, s.writeClone(ctx, r, ops, s.apply))
@@ -149,13 +144,14 @@ func createError(r *record, err error) error {
 	return poolError(fmt.Sprintf("%s of %q on %q", verbOf(r.info.Kind), r.info.Name, r.info.Parent), err)
 }
 
-// writeClone makes the clone of an active record, does more to it, and writes the
-// record on it.
+// writeClone creates the clone of an active record, applies more ops and writes the
+// record.
 func (s *Snapshotter) writeClone(ctx context.Context, r *record, more []zfs.Op, apply applier) error {
 	return s.writeRecord(ctx, r, append([]zfs.Op{zfs.Clone(r.template.Snapshot(), r.dataset)}, more...), apply)
 }
 
-// writeRecord writes a new record, and before it what it needs.
+// writeRecord applies ops and writes a new record. If the outcome is unknown, it rolls
+// back.
 func (s *Snapshotter) writeRecord(ctx context.Context, r *record, ops []zfs.Op, apply applier) error {
 	set, err := r.set()
 	if err != nil {
@@ -190,7 +186,7 @@ func newInfo(kind snapshots.Kind, name, parent string, opts []snapshots.Opt) (sn
 	return snapshots.Info{Kind: kind, Name: name, Parent: parent, Labels: info.Labels, Created: now, Updated: now}, nil
 }
 
-// fold is what the options of a call add up to.
+// applyOpts returns the result of applying opts to an empty Info.
 func applyOpts(opts []snapshots.Opt) (snapshots.Info, error) {
 	var info snapshots.Info
 	for _, opt := range opts {
@@ -201,9 +197,9 @@ func applyOpts(opts []snapshots.Opt) (snapshots.Info, error) {
 	return info, nil
 }
 
-// target is the chain ID an active snapshot says it will become: by
-// containerd's label, else by the form of an extraction's key. It is a hint
-// until Commit names the same.
+// target returns the chain ID for which an active snapshot was prepared: that of
+// containerd's label, otherwise that in an extraction's key. It is a hint: Commit checks
+// that its name has the same chain ID.
 func target(info snapshots.Info) string {
 	if ref := info.Labels[snapshots.LabelSnapshotRef]; layout.IsChainID(ref) {
 		return ref
@@ -212,14 +208,14 @@ func target(info snapshots.Info) string {
 	return chain
 }
 
-// extracts tells whether an active snapshot is there to unpack a layer into. Its
-// labels are then annotations of an image, which anybody may have written.
+// isExtraction reports whether info is that of an extraction. Its labels are then not
+// trusted: they can be annotations of an image.
 func isExtraction(info snapshots.Info) bool {
 	return info.Kind == snapshots.KindActive && (info.Labels[snapshots.LabelSnapshotRef] != "" || target(info) != "")
 }
 
-// layer is the template of a layer, as the snapshot called name has it: shared
-// by all namespaces or its namespace's own.
+// layer returns the template of a layer for the snapshot name: one that all namespaces
+// share, or that of name's own namespace.
 func (s *Snapshotter) layer(ctx context.Context, name, chain string) (layout.Template, error) {
 	if s.ownTemplates(ctx) {
 		return s.config.Base.OwnLayer(layout.Namespace(name), chain)
@@ -227,13 +223,13 @@ func (s *Snapshotter) layer(ctx context.Context, name, chain string) (layout.Tem
 	return s.config.Base.Layer(chain)
 }
 
-// revive returns AlreadyExists when the layer that r is to become is in the pool on r's
-// parent, and gives it a record when it has none that containerd would find. It is for
-// what asks for a layer by label: elsewhere AlreadyExists only means that the key is
-// taken.
+// skipLayer returns AlreadyExists if the layer that r requests is in the pool on r's
+// parent. It adds a record if the layer has none that containerd would find. Without the
+// label, AlreadyExists would mean that the key exists: only requests by label may call
+// skipLayer.
 //
-// containerd then walks all snapshots and takes the first with that label and parent,
-// in whatever namespace. Where namespaces share nothing see ownIsFound.
+// At AlreadyExists containerd walks all snapshots and takes the first with that label and
+// parent, in any namespace. If namespaces share no templates, see findsOwnLayer.
 func (s *Snapshotter) skipLayer(ctx context.Context, r *record, ref string) error {
 	if s.ownTemplates(ctx) && !findsOwnLayer(ctx, r) {
 		return nil
@@ -242,7 +238,7 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *record, ref string) erro
 	if err != nil {
 		return err
 	}
-	unlock, err := s.data.lock(ctx, layer.Dataset())
+	unlock, err := s.datasets.lock(ctx, layer.Dataset())
 	if err != nil {
 		return err
 	}
@@ -263,46 +259,45 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *record, ref string) erro
 	committed.info.Kind = snapshots.KindCommitted
 	committed.info.Name = reusableName(r.info.Name, ref)
 	if s.index.taken(committed.info.Name) {
-		// containerd counts from 1 again, and an older record has the name.
-		// AlreadyExists would promise one that containerd does not find: let
-		// it extract, the commit then joins the template.
+		// containerd's database is new and numbers from 1, and an older record has the
+		// name. containerd would not find the record after AlreadyExists. So it unpacks
+		// the layer, and the commit joins the template.
 		return nil
 	}
 	if err := s.addCommitted(ctx, committed); err != nil {
 		if s.index.dropLost(t, err) {
-			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("somebody destroyed a cached template; the layer is unpacked anew")
+			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("cached template is missing; unpacking the layer again")
 			return nil
 		}
 		return err
 	}
-	log.G(ctx).WithField("key", r.info.Name).WithField("template", t.Dataset()).Debug("revived a layer that was in the pool")
+	log.G(ctx).WithField("key", r.info.Name).WithField("template", t.Dataset()).Debug("added record of layer in the pool")
 	return exists
 }
 
-// ownIsFound tells whether what containerd takes for a layer that is revived is of
-// the namespace that asks. It is when the caller says his namespace, as containerd
-// 2 does, for Walk then shows his own first; and it is on a parent that nobody
-// else can stand on. So a containerd 1.7, which does not say it, unpacks the
-// bottom layer and finds the others.
+// findsOwnLayer reports whether the record that containerd finds after AlreadyExists
+// belongs to the namespace of the request. It does if the caller's context has the
+// namespace, as with containerd 2, because Walk then returns that namespace first. It does
+// too if only that namespace can use the parent. So containerd 1.7, which does not send
+// the namespace, unpacks the lowest layer and reuses the others.
 func findsOwnLayer(ctx context.Context, r *record) bool {
-	asks := layout.Namespace(r.info.Name)
+	own := layout.Namespace(r.info.Name)
 	if ns, ok := namespaces.Namespace(ctx); ok {
-		return ns == asks
+		return ns == own
 	}
-	return layout.Namespace(r.info.Parent) == asks && r.template.OwnedBy(asks)
+	return layout.Namespace(r.info.Parent) == own && r.template.OwnedBy(own)
 }
 
-// reusableName is the committed name for a layer that was asked for under an
-// extraction's key: containerd's prefix, which makes it unique, and the chain
-// ID in place of the client's part.
+// reusableName returns the name of the record for a layer that was requested under an
+// extraction's key: containerd's prefix, which makes it unique, and the chain ID in place
+// of the client's part.
 func reusableName(key, chain string) string {
 	return strings.TrimSuffix(key, layout.ClientName(key)) + chain
 }
 
-// layerOn answers the template of a layer if it is whole and stands on parent,
-// and whether a record exists by which containerd will find it: committed, with
-// the label and that parent name. When it is not found so, the template is
-// pinned.
+// findLayer returns the template of a layer if it is a clone of parent, otherwise nil. It
+// reports whether containerd finds a record of it: a committed one with the label ref and
+// the name of the parent. If not, it pins the template.
 func (x *index) findLayer(layer layout.Template, parent *template, parentName, ref string) (t *template, found bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -319,8 +314,8 @@ func (x *index) findLayer(layer layout.Template, parent *template, parentName, r
 	return t, false
 }
 
-// lost tells whether an error says that a cached template is no longer there, and
-// forgets it then.
+// dropLost reports whether err means that a cached template is missing in the pool, and
+// then removes it from the index.
 func (x *index) dropLost(t *template, err error) bool {
 	var failed *zfs.Error
 	if !errors.As(err, &failed) || !errors.Is(failed, zfs.ErrNotFound) || failed.Dataset != t.Dataset() {
@@ -341,8 +336,7 @@ func (x *index) unpin(t *template) {
 	t.pins--
 }
 
-// addCommitted gives a template one more record. The caller holds the
-// template's lock or has pinned it.
+// addCommitted adds a record to a template. The caller has locked or pinned the template.
 func (s *Snapshotter) addCommitted(ctx context.Context, r *record) error {
 	if s.index.taken(r.info.Name) {
 		return fmt.Errorf("snapshot %q: %w", r.info.Name, errdefs.ErrAlreadyExists)

@@ -7,16 +7,16 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// provenance is the layer that a template was unpacked from. The template's properties
-// hold it for as long as the template exists, whatever records come and go.
+// provenance is the layer from which a template was unpacked. It is in properties of the
+// template, independent of records.
 type provenance struct {
-	diffID digest.Digest // of the uncompressed layer; "" where it is not known
-	blob   digest.Digest // of what containerd's store had; "" where it is not known
+	diffID digest.Digest // of the uncompressed layer; "" if unknown
+	blob   digest.Digest // of the blob in containerd's content store; "" if unknown
 }
 
 func (p provenance) isKnown() bool { return p.diffID != "" }
 
-// set are the ops that write p on a template.
+// set returns the ops that write p to the properties of a template.
 func (p provenance) set(dataset string) []zfs.Op {
 	var ops []zfs.Op
 	if p.diffID != "" {
@@ -28,8 +28,8 @@ func (p provenance) set(dataset string) []zfs.Op {
 	return ops
 }
 
-// readProvenance is what the properties of a template say. What is no digest is
-// ignored, and without a diff ID so is the rest.
+// readProvenance returns the provenance in the properties of a template. It ignores a value
+// that is not a digest, and the blob if there is no diff ID.
 func readProvenance(d zfs.Dataset) provenance {
 	p := provenance{diffID: digest.Digest(d.Props[propDiffID]), blob: digest.Digest(d.Props[propBlob])}
 	if p.diffID.Validate() != nil {
@@ -41,8 +41,8 @@ func readProvenance(d zfs.Dataset) provenance {
 	return p
 }
 
-// is reports whether a template is the layer of that diff ID on its parent: its chain
-// ID says so. The mutex is not needed, for names and parents do not change.
+// matches reports whether the chain ID of a template is that of the layer diffID on the
+// template's parent. It needs no lock: name and parent of a template do not change.
 func (t *template) matches(diffID digest.Digest) bool {
 	if t.parent == nil || t.IsEmpty() {
 		return false
@@ -52,14 +52,14 @@ func (t *template) matches(diffID digest.Digest) bool {
 	return known && named && layout.ChainID(below, diffID.String()) == chain
 }
 
-// filling is what was unpacked into a runtime since it was made.
+// filling records what was unpacked into a runtime.
 type filling struct {
 	attempts int
-	whole    provenance // of the attempt that ended well
-	wrong    bool       // a stand-in: the blob was that of another layer
+	complete provenance // of the last attempt that succeeded
+	wrong    bool       // of a stand-in: the blob was that of another layer
 }
 
-// filling is that of a runtime. It wants the mutex held.
+// filling returns the filling of a runtime. The caller holds the mutex.
 func (x *index) filling(runtime string) *filling {
 	f := x.fillings[runtime]
 	if f == nil {
@@ -69,10 +69,10 @@ func (x *index) filling(runtime string) *filling {
 	return f
 }
 
-// Fill notes that a layer is about to be unpacked into a runtime. What it returns
-// notes that all of the layer is in it: the digest of the uncompressed layer, and that
-// of the blob it was read from. The template that a commit makes of the runtime then
-// says where it comes from. It does not where the daemon was restarted in between.
+// Fill records that an unpack of a layer into a runtime begins. The caller calls filled
+// when the layer is completely unpacked, with its diff ID and the digest of the blob. A
+// commit of the runtime then writes them to the template. They are in memory only, so they
+// are lost if the daemon is restarted before the commit.
 func (s *Snapshotter) Fill(runtime string) (filled func(diffID, blob digest.Digest)) {
 	x := s.index
 	x.mu.Lock()
@@ -85,12 +85,12 @@ func (s *Snapshotter) Fill(runtime string) (filled func(diffID, blob digest.Dige
 	return func(diffID, blob digest.Digest) {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		f.whole = provenance{diffID: diffID, blob: blob}
+		f.complete = provenance{diffID: diffID, blob: blob}
 	}
 }
 
-// isRuntime reports whether a dataset is that of an active snapshot. It wants the
-// mutex held.
+// isRuntime reports whether a dataset is the runtime of an active snapshot. The caller holds
+// the mutex.
 func (x *index) isRuntime(dataset string) bool {
 	for _, r := range x.byDataset[dataset] {
 		if r.template != nil && r.dataset != r.template.Dataset() {
@@ -100,15 +100,15 @@ func (x *index) isRuntime(dataset string) bool {
 	return false
 }
 
-// provenanceOf is what is known of a runtime that is to become a template: the layer
-// that it was filled with once and completely, if that is the layer which the template
-// is named by.
+// provenanceOf returns the provenance of a template t that a commit of runtime creates. It
+// is known only if exactly one layer was unpacked into the runtime, completely, and the
+// layer is that of the template's name.
 func (x *index) provenanceOf(runtime string, t *template) provenance {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	f := x.fillings[runtime]
-	if f == nil || f.attempts != 1 || f.whole.diffID.Validate() != nil || f.whole.blob.Validate() != nil || !t.matches(f.whole.diffID) {
+	if f == nil || f.attempts != 1 || f.complete.diffID.Validate() != nil || f.complete.blob.Validate() != nil || !t.matches(f.complete.diffID) {
 		return provenance{}
 	}
-	return f.whole
+	return f.complete
 }

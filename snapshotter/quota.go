@@ -10,13 +10,13 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// maxQuota is the largest size a label can say, in bytes. Together with what
-// any template refers to it fits a property of ZFS.
+// maxQuota is the largest quota, in bytes. Its sum with the referenced bytes of a template
+// fits a property of ZFS.
 const maxQuota = math.MaxInt64
 
-// maxSize is what the label containerd.io/snapshot/max-size says of an active
-// snapshot: bytes in decimal, greater than zero. Zero stands for no label. Of an
-// extraction the label is not looked at, for the image wrote it.
+// maxSize returns the value of the label containerd.io/snapshot/max-size of an active
+// snapshot, in bytes, or zero if it has no label. It ignores the label of an extraction,
+// which comes from the image.
 func maxSize(info snapshots.Info) (uint64, error) {
 	text, given := info.Labels[snapshots.LabelSnapshotMaxSize]
 	if !given || info.Kind != snapshots.KindActive || isExtraction(info) {
@@ -24,16 +24,15 @@ func maxSize(info snapshots.Info) (uint64, error) {
 	}
 	size, err := strconv.ParseUint(text, 10, 63)
 	if err != nil || size == 0 {
-		return 0, fmt.Errorf("snapshot %q: label %s is %.80q, and not a number of bytes greater than zero: %w",
+		return 0, fmt.Errorf("snapshot %q: label %s is %.80q, but must be a number of bytes greater than zero: %w",
 			info.Name, snapshots.LabelSnapshotMaxSize, text, errdefs.ErrInvalidArgument)
 	}
 	return size, nil
 }
 
-// quota is what a new runtime may refer to at most, in bytes, or zero where it
-// has no bound: what its template has and, on top of that, the size that its
-// label or else the configuration says. So the size bounds what the container
-// adds. To unpack a layer there is no bound.
+// quota returns the refquota of a new runtime, in bytes, or zero for none. It is the size of
+// the label or of the configuration plus the bytes that the template references, so the
+// size limits what the container adds. An extraction has no quota.
 func (s *Snapshotter) quota(ctx context.Context, r *record) (uint64, error) {
 	size, err := maxSize(r.info)
 	if err != nil {
@@ -45,14 +44,14 @@ func (s *Snapshotter) quota(ctx context.Context, r *record) (uint64, error) {
 	if size == 0 {
 		return 0, nil
 	}
-	refers, err := s.referenced(ctx, r.template)
+	template, err := s.referenced(ctx, r.template)
 	if err != nil {
 		return 0, poolError(fmt.Sprintf("prepare of %q", r.info.Name), err)
 	}
-	return refers + size, nil
+	return template + size, nil
 }
 
-// refers answers the bytes a template refers to. It is asked for once.
+// referenced returns the bytes that a template references. It queries the pool once.
 func (s *Snapshotter) referenced(ctx context.Context, t *template) (uint64, error) {
 	s.index.mu.RLock()
 	known := t.refers

@@ -11,17 +11,16 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Remove takes the record away, from the index at once and from the pool a
-// moment later. Datasets are destroyed in Cleanup. Removing what is not there
-// succeeds; removing what other snapshots stand on is FailedPrecondition.
+// Remove removes a record from the index, and adds the removal from the pool to the
+// journal. A cleanup destroys the dataset. Remove returns nil for a snapshot that does not
+// exist, and FailedPrecondition for one that has children.
 //
-// It never waits. Of a snapshot that another operation is working on it hides the
-// record and leaves the removal to that operation, which carries it out before it lets
-// go of the key: the snapshot is gone for callers from now on, however long the
-// operation takes and whether it succeeds or not.
+// Remove never waits. If another operation uses the snapshot, Remove hides the record, and
+// that operation removes it before it unlocks the key, whether it succeeds or not. Callers
+// no longer see the snapshot.
 //
-// A crash before the record has left the pool brings the snapshot back, and
-// containerd's next garbage collection removes it again.
+// After a crash before the journal is written the snapshot exists again. containerd's next
+// garbage collection removes it.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	_, err := detachIn(ctx, s, limiter{}, func(context.Context) (struct{}, error) {
 		if err := s.index.hide(key); err != nil {
@@ -37,16 +36,17 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	return err
 }
 
-// errRemoved ends an operation on a snapshot that a Remove came for meanwhile.
-var errRemoved = fmt.Errorf("the snapshot was removed meanwhile: %w", errdefs.ErrNotFound)
+// errRemoved cancels an operation on a snapshot that a Remove removes.
+var errRemoved = fmt.Errorf("the snapshot was removed during the operation: %w", errdefs.ErrNotFound)
 
-// hide keeps the record of that key from being seen and stood on until remove takes it
-// away. It fails where snapshots stand on it.
+// hide hides the record of key until remove removes it: it is not visible and cannot become
+// a parent. It cancels an operation in untilRemoved. It returns FailedPrecondition if the
+// record has children.
 func (x *index) hide(key string) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if n := x.children[key]; n > 0 && x.records[key] != nil {
-		return fmt.Errorf("remove of %q: %d snapshots stand on it: %w", key, n, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("remove of %q: it is the parent of %d snapshots; remove these first: %w", key, n, errdefs.ErrFailedPrecondition)
 	}
 	x.hidden[key] = true
 	if end := x.interrupts[key]; end != nil {
@@ -55,8 +55,8 @@ func (x *index) hide(key string) error {
 	return nil
 }
 
-// untilRemoved returns a context that a Remove of key ends. The caller has the key's
-// lock, and calls stop before it lets go of that.
+// untilRemoved returns a context that a Remove of key cancels with errRemoved. The caller
+// holds the lock of key and calls stop before it unlocks it.
 func (x *index) untilRemoved(ctx context.Context, key string) (_ context.Context, stop func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	x.mu.Lock()
@@ -73,8 +73,8 @@ func (x *index) untilRemoved(ctx context.Context, key string) (_ context.Context
 	}
 }
 
-// remove takes a hidden record away, if there is one. The caller has the key's lock.
-// Nothing stands on what is hidden: what would has to see it.
+// remove removes the record of key, if there is one. The caller holds the lock of key and
+// has hidden the record, so it has no children.
 func (s *Snapshotter) remove(key string) {
 	x := s.index
 	x.mu.Lock()

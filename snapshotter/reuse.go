@@ -14,41 +14,41 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// ReuseMode says what becomes of a layer that containerd asks for, by the label
-// containerd.io/snapshot.ref, and that is in the pool.
+// ReuseMode selects how a layer in the pool is reused if containerd requests it by the label
+// containerd.io/snapshot.ref.
 type ReuseMode string
 
-// The modes. Each makes more work than the one before it.
+// The modes. From ReuseSkip to ReuseOff, each makes more work than the one before.
 const (
-	// ReuseSkip: containerd neither fetches the layer nor unpacks it. Its content store
-	// then lacks the blob, and the image cannot be exported or pushed.
+	// ReuseSkip lets containerd neither fetch nor unpack the layer. Its content store then
+	// lacks the blob, so the image cannot be exported or pushed.
 	ReuseSkip ReuseMode = "skip"
-	// ReuseFetch: containerd fetches the layer, and it is not unpacked again.
+	// ReuseFetch lets containerd fetch the layer, but does not unpack it again.
 	ReuseFetch ReuseMode = "fetch"
-	// ReuseOff: containerd fetches the layer, and it is unpacked again.
+	// ReuseOff lets containerd fetch the layer, and unpacks it again.
 	ReuseOff ReuseMode = "off"
 
-	// ReuseAuto is ReuseSkip in the namespace of Kubernetes, which pushes nothing and
-	// can do without blobs, and ReuseFetch in all others.
+	// ReuseAuto is ReuseSkip in the namespace of Kubernetes, which pushes no images and
+	// needs no blobs, and ReuseFetch in all other namespaces.
 	ReuseAuto ReuseMode = "auto"
 )
 
 const kubernetesNamespace = "k8s.io"
 
-// ReuseLabel on an extraction asks for more work than the configuration: fetch or off.
-// It cannot ask for less, because annotations of an image arrive as labels.
+// ReuseLabel on an extraction requests a mode with more work than the configured one: fetch
+// or off. It cannot request less work, because annotations of an image become labels.
 const ReuseLabel = "containerd.io/snapshot/zfstpl.reuse-layers"
 
-// Check rejects a word that is no mode.
+// Check returns an error if m is not a mode.
 func (m ReuseMode) Check() error {
 	switch m {
 	case "", ReuseAuto, ReuseFetch, ReuseSkip, ReuseOff:
 		return nil
 	}
-	return fmt.Errorf("%q is none of %s, %s, %s, %s", string(m), ReuseAuto, ReuseFetch, ReuseSkip, ReuseOff)
+	return fmt.Errorf("%q is not one of %s, %s, %s, %s", string(m), ReuseAuto, ReuseFetch, ReuseSkip, ReuseOff)
 }
 
-// in is the mode that m means in a namespace.
+// in returns the mode of a namespace, with ReuseAuto resolved.
 func (m ReuseMode) in(namespace string) ReuseMode {
 	if m != ReuseAuto && m != "" {
 		return m
@@ -59,10 +59,10 @@ func (m ReuseMode) in(namespace string) ReuseMode {
 	return ReuseFetch
 }
 
-// withLabel is the mode that m and what a label asks for make.
-func (m ReuseMode) withLabel(asked ReuseMode) ReuseMode {
-	if asked == ReuseOff || asked == ReuseFetch && m == ReuseSkip {
-		return asked
+// withLabel returns the mode that a label requests if it makes more work than m, otherwise m.
+func (m ReuseMode) withLabel(requested ReuseMode) ReuseMode {
+	if requested == ReuseOff || requested == ReuseFetch && m == ReuseSkip {
+		return requested
 	}
 	return m
 }
@@ -79,7 +79,7 @@ func (c Config) checkReuse() error {
 	return nil
 }
 
-// reuseIn is the configured mode of a namespace.
+// reuseIn returns the configured mode of a namespace.
 func (c Config) reuseIn(namespace string) ReuseMode {
 	if mode, given := c.ReuseLayersIn[namespace]; given {
 		return mode.in(namespace)
@@ -87,7 +87,7 @@ func (c Config) reuseIn(namespace string) ReuseMode {
 	return c.ReuseLayers.in(namespace)
 }
 
-// reuseLabel is what ReuseLabel asks for, "" where it is not there.
+// reuseLabel returns the value of ReuseLabel, "" if there is none.
 func reuseLabel(info snapshots.Info) (ReuseMode, error) {
 	text, given := info.Labels[ReuseLabel]
 	if !given || info.Kind != snapshots.KindActive {
@@ -97,24 +97,24 @@ func reuseLabel(info snapshots.Info) (ReuseMode, error) {
 	case ReuseFetch, ReuseOff:
 		return mode, nil
 	}
-	return "", fmt.Errorf("snapshot %q: label %s is %.80q, and neither %s nor %s: %w",
+	return "", fmt.Errorf("snapshot %q: label %s is %.80q, but must be %s or %s: %w",
 		info.Name, ReuseLabel, text, ReuseFetch, ReuseOff, errdefs.ErrInvalidArgument)
 }
 
-// asks is the chain ID of the layer that a Prepare asks for by label, and how it may be
-// reused. Without the label there is no layer, and nothing is reused.
+// requestedLayer returns the chain ID of the layer that a Prepare requests by label, and the
+// mode of its reuse. Without the label it returns ReuseOff.
 func (s *Snapshotter) requestedLayer(info snapshots.Info) (chain string, mode ReuseMode) {
 	ref := info.Labels[snapshots.LabelSnapshotRef]
 	if info.Kind != snapshots.KindActive || !layout.IsChainID(ref) {
 		return "", ReuseOff
 	}
-	asked, _ := reuseLabel(info) // checkLabels has rejected any other value
-	return ref, s.config.reuseIn(layout.Namespace(info.Name)).withLabel(asked)
+	requested, _ := reuseLabel(info) // checkLabels has rejected invalid values
+	return ref, s.config.reuseIn(layout.Namespace(info.Name)).withLabel(requested)
 }
 
-// reuse looks for the layer that r is to become. Where it is in the pool on r's parent
-// it returns AlreadyExists (see revive), or makes r a stand-in, whose template is
-// pinned until r is in the index or unreuse is called.
+// reuse reuses the layer that r requests if it is in the pool on r's parent: it returns
+// AlreadyExists (see skipLayer), or makes r a stand-in. The template of a stand-in is pinned
+// until r is in the index or undoReuse is called.
 func (s *Snapshotter) reuse(ctx context.Context, r *record) error {
 	chain, mode := s.requestedLayer(r.info)
 	switch mode {
@@ -126,17 +126,16 @@ func (s *Snapshotter) reuse(ctx context.Context, r *record) error {
 	return nil
 }
 
-// standIn makes r stand for a layer that is in the pool: its runtime is a clone of the
-// layer's own template, so that ZFS keeps that template for as long as the runtime
-// exists. The differ then unpacks nothing into it, and its commit joins the template.
-// Only a layer is taken that a diff ID can be compared with: one on a parent that has
-// a chain ID.
+// standIn makes r a stand-in if the layer is in the pool on r's parent. The runtime becomes
+// a clone of the layer's own template, so ZFS keeps the template as long as the runtime
+// exists. The differ unpacks nothing into it, and its commit adds a record to the template.
+// The parent must have a chain ID: otherwise a diff ID cannot be compared with the layer.
 func (s *Snapshotter) standIn(ctx context.Context, r *record, chain string) error {
 	layer, err := s.layer(ctx, r.info.Name, chain)
 	if err != nil {
 		return err
 	}
-	unlock, err := s.data.lock(ctx, layer.Dataset()) // it may be just being destroyed
+	unlock, err := s.datasets.lock(ctx, layer.Dataset()) // waits while a cleanup destroys it
 	if err != nil {
 		return err
 	}
@@ -147,7 +146,8 @@ func (s *Snapshotter) standIn(ctx context.Context, r *record, chain string) erro
 	return nil
 }
 
-// pinLayer pins the template of a layer if it stands on a parent with a chain ID.
+// pinLayer pins and returns the template of a layer if it is a clone of parent and parent
+// has a chain ID. Otherwise it returns nil.
 func (x *index) pinLayer(layer layout.Template, parent *template) *template {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -162,10 +162,10 @@ func (x *index) pinLayer(layer layout.Template, parent *template) *template {
 	return t
 }
 
-// unreuse takes back what reuse did for a record that could not be written. It reports
-// whether that was because the layer's template was destroyed by other hands: then the
-// template is forgotten, and the layer can be unpacked.
-func (s *Snapshotter) undoReuse(ctx context.Context, r *record, err error) (again bool) {
+// undoReuse unpins the template of a stand-in that could not be written because of err. If
+// the template is missing in the pool, undoReuse removes it from the index, makes r an
+// ordinary extraction and returns true.
+func (s *Snapshotter) undoReuse(ctx context.Context, r *record, err error) (retry bool) {
 	if r.standInFor == "" {
 		return false
 	}
@@ -177,34 +177,32 @@ func (s *Snapshotter) undoReuse(ctx context.Context, r *record, err error) (agai
 	if _, gone := s.pool.Space(ctx, t.Dataset()); !s.index.dropLost(t, gone) {
 		return false
 	}
-	log.G(ctx).WithField("template", t.Dataset()).Warn("a cached template was destroyed by other hands; the layer is unpacked again")
+	log.G(ctx).WithField("template", t.Dataset()).Warn("cached template is missing; unpacking the layer again")
 	r.template, r.standInFor = t.parent, ""
 	return true
 }
 
-// countStandIn counts an active record that stands for a layer, or no longer does: its
-// template is in use. It wants the mutex held.
+// countStandIn adds by to the stand-ins of r's template if r is a stand-in. The caller holds
+// the mutex.
 func (x *index) countStandIn(r *record, by int) {
 	if r.standInFor != "" && r.template != nil {
 		r.template.standIns += by
 	}
 }
 
-// joinLayer decides what the commit of a stand-in comes to: one more record on the
-// layer's template, or an error. Its parent's record is not what its content stands
-// on, so it never becomes a template. The lock of the template's dataset is held until
-// unlock. What other programs wrote into the runtime is not part of the layer and is
-// dropped with it.
+// joinLayer is destination for a stand-in: the commit adds a record to the layer's template,
+// or fails. A stand-in never becomes a template, because its runtime is not a clone of its
+// parent's template. What other programs wrote into the runtime is destroyed with it.
 func (s *Snapshotter) joinLayer(ctx context.Context, r, active *record) (into layout.Template, unlock func(), err error) {
 	if !s.makesLayer(ctx, r, active) {
-		return into, nil, fmt.Errorf("commit of %q as %q: the snapshot stands for layer %s, which is in the pool, and becomes nothing else; prepare a snapshot on the committed layer to change it: %w",
+		return into, nil, fmt.Errorf("commit of %q as %q: the snapshot represents layer %s, which is in the pool, and cannot be committed as another; prepare a snapshot on the committed layer to change it: %w",
 			active.info.Name, r.info.Name, active.standInFor, errdefs.ErrFailedPrecondition)
 	}
 	layer, err := s.layer(ctx, r.info.Name, active.standInFor)
 	if err != nil {
 		return into, nil, err
 	}
-	unlock, err = s.data.lock(ctx, layer.Dataset())
+	unlock, err = s.datasets.lock(ctx, layer.Dataset())
 	if err != nil {
 		return into, nil, err
 	}
@@ -215,22 +213,23 @@ func (s *Snapshotter) joinLayer(ctx context.Context, r, active *record) (into la
 	return layer, unlock, nil
 }
 
-// standInFor returns the template that a stand-in stands for, if that is the layer's.
+// standInFor returns the template that a stand-in represents. It returns FailedPrecondition
+// if that is not the layer's, or the differ read another blob.
 func (x *index) standInFor(active *record, layer layout.Template) (*template, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if f := x.fillings[active.dataset]; f != nil && f.wrong {
-		return nil, fmt.Errorf("the blob is not that of layer %s, for which %s stands: %w", active.standInFor, active.dataset, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("the blob is not that of layer %s, which %s represents: %w", active.standInFor, active.dataset, errdefs.ErrFailedPrecondition)
 	}
 	if t := active.template; t != nil && t == x.templates[layer.Dataset()] {
 		return t, nil
 	}
-	return nil, fmt.Errorf("%s is no clone of %s any more; remove the snapshot and prepare it again: %w", active.dataset, layer.Snapshot(), errdefs.ErrFailedPrecondition)
+	return nil, fmt.Errorf("%s is no longer a clone of %s; remove the snapshot and prepare it again: %w", active.dataset, layer.Snapshot(), errdefs.ErrFailedPrecondition)
 }
 
-// StandIn reports whether a runtime stands for a layer that is in the pool, so that
-// nothing is to be unpacked into it, and of the layer what is known: the digest of it
-// uncompressed, and that of the blob which it was unpacked from.
+// StandIn reports whether a runtime is a stand-in, into which nothing must be unpacked. It
+// returns the layer's diff ID and the digest of the blob from which the layer was unpacked,
+// as far as they are known.
 func (s *Snapshotter) StandIn(runtime string) (diffID, blob digest.Digest, ok bool) {
 	s.index.mu.RLock()
 	defer s.index.mu.RUnlock()
@@ -241,7 +240,8 @@ func (s *Snapshotter) StandIn(runtime string) (diffID, blob digest.Digest, ok bo
 	return r.template.from.diffID, r.template.from.blob, true
 }
 
-// standInAt returns the record of a stand-in, or nil. It wants the mutex held.
+// standInAt returns the record of the stand-in whose runtime is given, or nil. The caller
+// holds the mutex.
 func (x *index) standInAt(runtime string) *record {
 	for _, r := range x.byDataset[runtime] {
 		if r.standInFor != "" && r.template != nil {
@@ -251,10 +251,9 @@ func (x *index) standInAt(runtime string) *record {
 	return nil
 }
 
-// Recognize compares a blob with the layer that a runtime stands for. Where the diff ID
-// of the blob is another one it returns InvalidArgument, and the runtime can no longer
-// be committed. Where the template does not say yet from which layer it was unpacked,
-// it says so from then on.
+// Recognize compares a blob with the layer that a stand-in represents. If the diff ID is not
+// that of the layer, it returns InvalidArgument, and the stand-in can no longer be committed.
+// If the provenance of the template is unknown, Recognize writes it.
 func (s *Snapshotter) Recognize(ctx context.Context, runtime string, diffID, blob digest.Digest) error {
 	return detachErr(ctx, s, func(ctx context.Context) error {
 		t, err := s.index.recognize(runtime, diffID)
@@ -266,8 +265,8 @@ func (s *Snapshotter) Recognize(ctx context.Context, runtime string, diffID, blo
 			from.blob = ""
 		}
 		if err := s.pool.Apply(ctx, from.set(t.Dataset())...); err != nil {
-			// The layer is the right one all the same, and the next pull finds that out again.
-			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("the template does not say from which layer it was unpacked")
+			// The blob is that of the layer all the same. The next pull compares it again.
+			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("failed to write provenance of template")
 			return nil
 		}
 		s.index.mu.Lock()
@@ -277,18 +276,18 @@ func (s *Snapshotter) Recognize(ctx context.Context, runtime string, diffID, blo
 	})
 }
 
-// recognize compares a diff ID with the layer that a runtime stands for. It returns the
-// layer's template where that does not say yet from which layer it was unpacked.
+// recognize compares a diff ID with the layer that a stand-in represents. It returns the
+// layer's template if its provenance is unknown, otherwise nil.
 func (x *index) recognize(runtime string, diffID digest.Digest) (unknown *template, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	r := x.standInAt(runtime)
 	if r == nil {
-		return nil, fmt.Errorf("%s, which stood for a layer: %w", runtime, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("runtime %s of a stand-in: %w", runtime, errdefs.ErrNotFound)
 	}
 	if !r.template.matches(diffID) {
 		x.filling(runtime).wrong = true
-		return nil, fmt.Errorf("the blob has the diff ID %s, which is not that of layer %s, for which %s stands: %w",
+		return nil, fmt.Errorf("the blob has the diff ID %s, which is not that of layer %s, which %s represents: %w",
 			diffID, r.standInFor, runtime, errdefs.ErrInvalidArgument)
 	}
 	if r.template.from.isKnown() {

@@ -485,7 +485,7 @@ func TestAStandInForALayerThatIsGone(t *testing.T) {
 	require.NoError(t, s.sn.journal.flush(s.ctx))
 	s.pool.edit(func(state *fakeState) { delete(state.fs, s.base.Storage()+"/"+lowerChain) })
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
-	assert.Contains(t, s.log.String(), "destroyed by other hands")
+	assert.Contains(t, s.log.String(), "cached template is missing; unpacking the layer again")
 	assert.Empty(t, s.sn.index.residue)
 	s.requireInvariants()
 }

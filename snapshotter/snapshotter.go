@@ -18,52 +18,92 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
-// KeepForever as Config.WarmKeep never evicts a template for its age.
+// The locks of this package, in the order in which they are taken:
+//
+//  1. Snapshotter.writes, queries: limiters, one slot for each operation.
+//  2. Snapshotter.closing: for reading by each operation, for writing by Close.
+//  3. Snapshotter.keys: by snapshot name. An operation takes several in sorted order.
+//  4. Snapshotter.datasets: by dataset. An operation takes at most one.
+//  5. reclaim.done: not a lock; an operation waits for a reclaim, which takes the locks
+//     below.
+//  6. Snapshotter.cleanup: one cleanup, eviction or reclaim at a time.
+//  7. journal.flushing: one writer of the journal at a time.
+//  8. viewMounts.locks: by dataset, for view mounts and held mounts. One at a time.
+//  9. index.mu: never held during a call to the pool.
+//  10. journal.mu.
+//
+// A goroutine that holds one of these takes none with a smaller number. In particular the
+// holder of cleanup or flushing never waits for a reclaim: it calls journal.barrier, not
+// Snapshotter.barrier or withReclaim.
+//
+// No lock is taken under the other mutexes: keyLocks.mu, cleanupLock.mu, background.mu,
+// activity.mu, reclaimer.mu, evictionState.mu and viewMounts.mu.
+//
+// Exceptions:
+//   - Remove has no limit, and Clean takes no slot. Stat, Walk, Mounts, NamespaceOf,
+//     HeldAt, StandIn, Fill, Begin and StopCleanup take neither a slot nor closing,
+//     except that Stat does to restore a record.
+//   - A reclaim has a goroutine of its own. It takes cleanup while its callers hold
+//     closing, keys and datasets.
+//   - Out of order, but without waiting: a cleanup takes datasets with tryLockEach while
+//     it holds cleanup and flushing; insertHealed takes keys with tryLockEach; Remove
+//     takes its key with lockOrDefer.
+//   - The holder of a key runs the deferred Remove before it unlocks the key. The Remove
+//     takes index.mu and journal.mu.
+//   - destination unlocks a dataset while it holds index.mu. Unlocking takes only
+//     keyLocks.mu, because nothing is deferred on a lock of datasets.
+//   - Close calls releaseAll, which holds viewMounts.mu while it unmounts. No other
+//     goroutine uses view mounts then.
+//   - New and Resume use the index and the journal without locks before they start
+//     goroutines.
+//   - Snapshotter.cleanupMark has no lock. Only the goroutine of the journal uses it and,
+//     after that has ended, Close.
+
+// KeepForever as Config.CacheKeep never evicts a template for its age.
 const KeepForever = space.Forever
 
-// Config is what a snapshotter is made with.
+// Config is the configuration of a Snapshotter.
 type Config struct {
 	Base layout.Base
-	// WarmKeep is how long a template stays that no record names any more. Zero
-	// keeps none: the next Cleanup destroys it.
+	// CacheKeep is how long a template without records stays cached. If it is zero, the
+	// next cleanup destroys the template.
 	CacheKeep time.Duration
-	// WarmMaxBytes is what those templates may have together, in bytes; zero for
-	// no bound.
+	// CacheMaxBytes limits the space of all cached templates; zero means no limit.
 	CacheMaxBytes uint64
-	// Pressure is how full, in percent, the pool may be, or a quota that the base
-	// is under, before such templates go, the least recently used first; zero for
-	// never.
+	// Pressure is a percentage of the pool or of a quota on the base or above it. While
+	// the use is higher, cached templates are evicted, the least recently used first.
+	// Zero disables that.
 	Pressure int
-	// OwnTemplates gives every containerd namespace templates of its own: none
-	// is found by, or joined with, another namespace's layer.
+	// OwnTemplates gives each containerd namespace its own templates. No namespace finds
+	// or joins a layer of another.
 	OwnTemplates bool
-	// ReuseLayers says what becomes of a layer that is asked for and is in the pool, and
-	// ReuseLayersIn of one that a containerd namespace asks for. Empty means ReuseAuto.
+	// ReuseLayers is the mode for a requested layer that is in the pool. ReuseLayersIn
+	// overrides it for containerd namespaces. Empty means ReuseAuto.
 	ReuseLayers   ReuseMode
 	ReuseLayersIn map[string]ReuseMode
-	// Foreign says what becomes of snapshots that somebody else took of a
-	// dataset nobody needs. Empty means KeepForeign.
+	// Foreign is the policy for foreign snapshots of datasets that are to be destroyed.
+	// Empty means KeepForeign.
 	Foreign ForeignPolicy
-	// Cleanup says when what nobody needs is destroyed. Empty means CleanupGC.
+	// Cleanup selects when cleanups run. Empty means CleanupGC.
 	Cleanup CleanupMode
-	// CleanupDir is the directory for the list of what may go that Close keeps, so that
-	// a cleanup can go on from there. Nil: none is kept.
+	// CleanupDir is the directory in which Close saves the cleanup list. If it is nil,
+	// Close saves none.
 	CleanupDir *os.Root
-	// Quota bounds what a container can add to its image, in bytes; zero does
-	// not. The label containerd.io/snapshot/max-size goes before it.
+	// Quota limits what a container can add to its image, in bytes; zero means no limit.
+	// The label containerd.io/snapshot/max-size overrides it.
 	Quota uint64
 
-	// MountDir is the directory of held mounts, on tmpfs and root's alone. Empty:
-	// nothing is held, and clients mount datasets, whatever Mounts says.
+	// MountDir is the directory of held mounts. It is on tmpfs and only root can access
+	// it. If it is empty, no mount is held and clients mount datasets, whatever Mounts is.
 	MountDir string
-	// Mounts says how clients mount active snapshots. Empty means MountAuto.
+	// Mounts selects how clients mount active snapshots. Empty means MountAuto.
 	Mounts MountForm
 
-	// holders finds who has datasets mounted; tests have their own.
+	// holders finds the processes that have datasets mounted. Tests replace it.
 	holders func(datasets ...string) map[string][]holders.Mount
-	// users finds who uses a file system by its device; tests have their own.
+	// users finds the processes that use a file system, by its device. Tests replace it.
 	users func(device uint64) []holders.User
-	// held replaces the mounts in MountDir; tests have their own.
+	// held replaces the mounts in MountDir in tests.
 	held heldMounts
 }
 
@@ -75,25 +115,25 @@ type Snapshotter struct {
 	index             *index
 	empty             *template
 	keys              keyLocks // by snapshot name
-	data              keyLocks // by dataset; taken behind keys
+	datasets          keyLocks // by dataset
 	journal           journal
-	cleanupMark       Mark // what the base says is owed; see mark
-	cleanupMarkUnsure bool // whether it does is not known
-	verify            bool // look at each dataset again before it is destroyed; see Resume
+	cleanupMark       Mark // last value written to the base, see mark.go
+	cleanupMarkUnsure bool // whether the base may have another value
+	verify            bool // list each dataset again before it is destroyed, see Resume
 
-	mounts viewMounts // of templates that have views
-	held   heldMounts // of runtimes; nil where none are held
+	mounts viewMounts
+	held   heldMounts // nil if no runtime is held mounted
 
-	cleanup    cleanupLock // one cleanup at a time
+	cleanup    cleanupLock
 	background background
 	activity   activity
 	eviction   evictionState
 	reclaimer  reclaimer
 
-	changes limiter // operations that change something, save Remove, which waits for nothing
-	queries limiter // operations that ask the pool
+	writes  limiter // operations that write, except Remove, which never blocks
+	queries limiter // operations that only query the pool
 
-	closing sync.RWMutex // held for reading while an operation runs
+	closing sync.RWMutex // see the lock order above
 	closed  atomic.Bool
 }
 
@@ -102,9 +142,8 @@ var (
 	_ snapshots.Cleaner     = (*Snapshotter)(nil)
 )
 
-// New lists the pool, finishes what a crash left and answers a snapshotter.
-// The base must exist (see InitBase) and be used by no other snapshotter: the
-// caller holds its lock.
+// New lists the pool, recovers interrupted operations and returns a Snapshotter. The base
+// must exist (see InitBase). No other snapshotter may use it: the caller holds its lock.
 func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	if err := config.check(); err != nil {
 		return nil, err
@@ -130,7 +169,7 @@ func newSnapshotter(pool Pool, config Config) *Snapshotter {
 	if config.users == nil {
 		config.users = func(device uint64) []holders.User { return holders.FindOpen(holders.Proc, device) }
 	}
-	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held, changes: newLimiter(), queries: newLimiter()}
+	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held, writes: newLimiter(), queries: newLimiter()}
 	s.mounts.open = make(map[string]io.Closer)
 	s.journal.wake = make(chan struct{}, 1)
 	s.index.onGarbage = s.journal.notify
@@ -138,9 +177,9 @@ func newSnapshotter(pool Pool, config Config) *Snapshotter {
 	return s
 }
 
-// Close writes removals that are still in memory to the pool, and the list of what
-// may go, and waits for what is under way; it ends cleanups and evictions, also those
-// that make room for a caller. Every later call but Close fails.
+// Close stops cleanups, evictions and reclaims, also those for which callers wait. It
+// waits for running operations, writes the journal to the pool and saves the cleanup
+// list. Every later call except Close returns an error.
 func (s *Snapshotter) Close() error {
 	if s.closed.Swap(true) {
 		return nil
@@ -160,10 +199,10 @@ func (s *Snapshotter) Close() error {
 
 func (c Config) check() error {
 	if c.Quota > maxQuota {
-		return fmt.Errorf("quota %d is more than %d bytes: %w", c.Quota, uint64(maxQuota), errdefs.ErrInvalidArgument)
+		return fmt.Errorf("quota %d is larger than %d bytes: %w", c.Quota, uint64(maxQuota), errdefs.ErrInvalidArgument)
 	}
 	if c.Pressure < 0 || c.Pressure > 100 {
-		return fmt.Errorf("pressure %d is no percentage: %w", c.Pressure, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("pressure %d is not between 0 and 100 percent: %w", c.Pressure, errdefs.ErrInvalidArgument)
 	}
 	if err := c.Cleanup.Check(); err != nil {
 		return fmt.Errorf("cleanup: %w: %w", err, errdefs.ErrInvalidArgument)
@@ -178,87 +217,4 @@ func (c Config) check() error {
 		return fmt.Errorf("foreign snapshots: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return nil
-}
-
-var errClosed = fmt.Errorf("the snapshotter is closed: %w", errdefs.ErrUnavailable)
-
-// usable answers an error once the snapshotter is closed.
-func (s *Snapshotter) checkOpen() error {
-	if s.closed.Load() {
-		return errClosed
-	}
-	return nil
-}
-
-// maxUnderWay bounds how many operations of a class are under way at a time. On a pool
-// that is suspended each keeps a thread of this process in the kernel, also when its
-// caller has gone and asks again; of these a process may have ten thousand.
-const maxConcurrent = 256
-
-// class is a class of operations. Those of one hold up none of another.
-type limiter struct{ slots chan struct{} }
-
-func newLimiter() limiter { return limiter{make(chan struct{}, maxConcurrent)} }
-
-// enter waits for a place. The zero class has no bound.
-func (c limiter) enter(ctx context.Context) (leave func(), err error) {
-	if c.slots == nil {
-		return func() {}, nil
-	}
-	select {
-	case c.slots <- struct{}{}:
-		return func() { <-c.slots }, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%d operations are under way and none ends: 'zpool status' says whether the pool is suspended: %w", maxConcurrent, ctx.Err())
-	}
-}
-
-// settle runs an operation that changes something. When ctx ends first the caller gets
-// its error at once, while the operation goes on behind it to an end: fn must look at
-// ctx before it changes anything and not after.
-func detach[T any](ctx context.Context, s *Snapshotter, fn func(context.Context) (T, error)) (T, error) {
-	return detachIn(ctx, s, s.changes, fn)
-}
-
-// settleIn is settle for an operation of a class.
-func detachIn[T any](ctx context.Context, s *Snapshotter, c limiter, fn func(context.Context) (T, error)) (T, error) {
-	type outcome struct {
-		value T
-		err   error
-	}
-	var none T
-	if err := ctx.Err(); err != nil {
-		return none, err
-	}
-	if err := s.checkOpen(); err != nil { // a Close that is under way holds no caller up
-		return none, err
-	}
-	leave, err := c.enter(ctx)
-	if err != nil {
-		return none, err
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		defer leave()
-		s.closing.RLock()
-		defer s.closing.RUnlock()
-		if err := s.checkOpen(); err != nil {
-			done <- outcome{err: err}
-			return
-		}
-		value, err := fn(ctx)
-		done <- outcome{value, err}
-	}()
-	select {
-	case o := <-done:
-		return o.value, o.err
-	case <-ctx.Done():
-		return none, ctx.Err()
-	}
-}
-
-// settleErr is settle for operations without a value.
-func detachErr(ctx context.Context, s *Snapshotter, fn func(context.Context) error) error {
-	_, err := detach(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
-	return err
 }

@@ -12,29 +12,27 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// usageFresh is how long an active snapshot's usage is answered from memory.
-// ZFS brings its own figures up to date once in a transaction group, every five
-// seconds unless something waits for one: to ask more often tells little.
+// usageMaxAge is how long Usage returns an active snapshot's usage from memory. ZFS updates
+// its figures once in a transaction group, by default every five seconds.
 const usageMaxAge = 5 * time.Second
 
-// countFresh is how long a count of objects stands while the bytes are the same:
-// to count them takes a mount, and a file without content may need no block.
+// countMaxAge is how long Usage uses a count of objects while the bytes are unchanged. To
+// count needs a mount. An empty file can be created without a change of the bytes.
 const countMaxAge = time.Minute
 
-// sample is an active snapshot's usage as it was measured.
+// sample is a measurement of an active snapshot's usage.
 type sample struct {
 	snapshots.Usage
 	at      time.Time
-	counted time.Time // when the objects were
+	counted time.Time // of the objects
 }
 
-// Usage answers what a snapshot holds beyond its parents, without walking it.
-// Bytes are as ZFS accounts them: compressed, and some seconds behind a writer.
-// Inodes are objects beyond those of the parent; a snapshot that deletes more
-// than it adds has none, and neither has an active one that clients mount as a
-// dataset (see MountForm). A committed snapshot is measured once, an active one
-// at most every five seconds; its inodes when the bytes have changed, or after a
-// minute.
+// Usage returns what a snapshot adds to its parents. It does not walk the files. Size is
+// as ZFS accounts it: compressed, and some seconds old. Inodes is the number of objects
+// minus that of the parent, and zero if the snapshot deletes more than it adds. A committed
+// snapshot is measured once, an active one at most every usageMaxAge. Its objects are
+// counted if the bytes have changed, or after countMaxAge, but not if clients mount it as a
+// dataset (see MountForm).
 func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
 	r, err := s.find(ctx, key)
 	if err != nil {
@@ -46,13 +44,13 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 	return detachIn(ctx, s, s.queries, func(ctx context.Context) (snapshots.Usage, error) { return s.usage(ctx, key, r) })
 }
 
-// usage answers what is known of a record's usage without asking the pool.
+// usage returns a record's usage if the index has it.
 func (x *index) usage(r *record) (snapshots.Usage, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	switch {
 	case r.info.Kind == snapshots.KindView:
-		return snapshots.Usage{}, true // shows its parent and adds nothing
+		return snapshots.Usage{}, true // adds nothing to its parent
 	case r.info.Kind == snapshots.KindCommitted && r.template.usage != nil:
 		return *r.template.usage, true
 	case r.info.Kind == snapshots.KindActive:
@@ -71,8 +69,8 @@ func (s *Snapshotter) usage(ctx context.Context, key string, r *record) (snapsho
 		u, err = s.measureActive(ctx, r)
 	}
 	if errors.Is(err, zfs.ErrNotFound) {
-		// It was committed or removed while it was measured, or a stranger
-		// destroyed it. The first is not worth an error of its own.
+		// The snapshot was committed or removed meanwhile, or another program destroyed
+		// its dataset. Only the latter is an error of the pool.
 		if now, getErr := s.index.get(key); getErr != nil || now != r {
 			return snapshots.Usage{}, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 		}
@@ -110,7 +108,7 @@ func (s *Snapshotter) measureActive(ctx context.Context, r *record) (snapshots.U
 		return last.Usage, nil
 	}
 	if !s.binds(ctx) {
-		// To count is to mount, and ZFS can refuse a client's own mount for that.
+		// To count needs a mount, beside which ZFS can refuse a client's mount.
 		u := snapshots.Usage{Size: int64(bytes), Inodes: last.Inodes}
 		s.index.storeSample(r, sample{u, now, now})
 		return u, nil
@@ -126,6 +124,7 @@ func (s *Snapshotter) measureActive(ctx context.Context, r *record) (snapshots.U
 	return u, err
 }
 
+// lastSample returns the last measurement of an active snapshot, if there is one.
 func (x *index) lastSample(r *record) (sample, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -133,6 +132,7 @@ func (x *index) lastSample(r *record) (sample, bool) {
 	return known, ok
 }
 
+// storeSample stores a measurement, unless the snapshot has been removed.
 func (x *index) storeSample(r *record, u sample) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -141,8 +141,8 @@ func (x *index) storeSample(r *record, u sample) {
 	}
 }
 
-// bytes answers what a dataset holds beyond its parent. One on a stranger's
-// origin has no parent that can be asked about.
+// bytes returns the bytes that a dataset adds to its parent. If it has no parent in the
+// index, bytes returns the dataset's whole use.
 func (s *Snapshotter) bytes(ctx context.Context, dataset string, parent *template) (uint64, error) {
 	if parent != nil {
 		return s.pool.Written(ctx, dataset, parent.Snapshot())
@@ -151,8 +151,8 @@ func (s *Snapshotter) bytes(ctx context.Context, dataset string, parent *templat
 	return space.Used, err
 }
 
-// beyond is the usage of so many bytes, and of those objects that the parent
-// does not have.
+// delta returns the usage of a dataset with bytes written and objects in total: it
+// subtracts the objects of the parent.
 func (s *Snapshotter) delta(ctx context.Context, bytes, objects uint64, parent *template) (snapshots.Usage, error) {
 	if parent != nil {
 		below, err := s.objects(ctx, parent)
@@ -164,7 +164,7 @@ func (s *Snapshotter) delta(ctx context.Context, bytes, objects uint64, parent *
 	return snapshots.Usage{Size: int64(bytes), Inodes: int64(objects)}, nil
 }
 
-// objects counts a template's objects, once.
+// objects returns the number of objects of a template. It counts them once.
 func (s *Snapshotter) objects(ctx context.Context, t *template) (uint64, error) {
 	s.index.mu.RLock()
 	known := t.objects

@@ -9,21 +9,20 @@ import (
 	"github.com/containerd/log"
 )
 
-// ZFS answers a mount with EBUSY while another mount of the same snapshot is being
-// made, or, being the last one, taken away: a superblock that is not yet or no
-// longer complete owns the objset. Two Views of one template meet in such a
-// moment, and whoever mounts them does not try again. While some mount stays,
-// neither happens. So each template that has a View is kept mounted, without a
-// place in any namespace and for no longer than this process lives.
+// viewMounts keeps each template with views mounted. ZFS refuses a mount of a snapshot with
+// EBUSY while the first mount of it is created or the last one is unmounted, because the
+// superblock that is not complete owns the objset. Clients do not retry, so two views of one
+// template could fail. While there is another mount, this does not happen. The mounts are in
+// no mount namespace and end with the process.
 type viewMounts struct {
-	locks keyLocks // by dataset, while a mount is made or taken away
+	locks keyLocks // by dataset, held while it is mounted or unmounted; see held.go too
 
 	mu   sync.Mutex
 	open map[string]io.Closer // by dataset
 }
 
-// keepMounted begins to mount a template; done answers when it is. The caller
-// has pinned the template.
+// startViewMount mounts a template in a goroutine. done waits for it. The caller has pinned
+// the template.
 func (s *Snapshotter) startViewMount(ctx context.Context, t *template) (done func()) {
 	mounted := make(chan struct{})
 	go func() {
@@ -33,6 +32,7 @@ func (s *Snapshotter) startViewMount(ctx context.Context, t *template) (done fun
 	return func() { <-mounted }
 }
 
+// mountView mounts a template if it is not mounted yet.
 func (s *Snapshotter) mountView(ctx context.Context, t *template) {
 	unlock, err := s.mounts.locks.lock(ctx, t.Dataset())
 	if err != nil {
@@ -45,7 +45,7 @@ func (s *Snapshotter) mountView(ctx context.Context, t *template) {
 	mount, err := s.pool.Attach(ctx, t.Snapshot())
 	if err != nil {
 		log.G(ctx).WithError(err).WithField("template", t.Dataset()).
-			Warn("the template of a view could not be kept mounted: while another view of it is mounted or unmounted, mounting this one can fail")
+			Warn("failed to mount template of view")
 		return
 	}
 	s.mounts.mu.Lock()
@@ -59,15 +59,15 @@ func (m *viewMounts) has(dataset string) bool {
 	return m.open[dataset] != nil
 }
 
-// viewed tells whether there is a View of a template, or one is being made.
+// hasViews reports whether a template has a view or a pin, which may be that of a new view.
 func (x *index) hasViews(t *template) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return t.views > 0 || t.pins > 0
 }
 
-// releaseMounts takes away the mounts of templates that have no View any more. It
-// fails where ctx ends.
+// releaseViewMounts unmounts the templates that have no views. It returns an error only if
+// ctx ends.
 func (s *Snapshotter) releaseViewMounts(ctx context.Context) error {
 	s.mounts.mu.Lock()
 	var datasets []string
@@ -83,8 +83,8 @@ func (s *Snapshotter) releaseViewMounts(ctx context.Context) error {
 	return nil
 }
 
-// releaseMount fails where ctx ends. A mount that cannot be taken away is no error: its
-// template is busy then, which destroying it finds out and says.
+// releaseViewMount unmounts a template if it has no views. It returns an error only if ctx
+// ends. If the unmount fails, the destroy of the template reports it as busy.
 func (s *Snapshotter) releaseViewMount(ctx context.Context, dataset string) error {
 	unlock, err := s.mounts.locks.lock(ctx, dataset)
 	if err != nil {
@@ -95,11 +95,12 @@ func (s *Snapshotter) releaseViewMount(ctx context.Context, dataset string) erro
 		return nil
 	}
 	if err := s.mounts.release(dataset); err != nil {
-		log.G(ctx).WithError(err).WithField("template", dataset).Warn("the mount of a template that has no view could not be taken away")
+		log.G(ctx).WithError(err).WithField("template", dataset).Warn("failed to unmount template without views")
 	}
 	return nil
 }
 
+// template returns the template of a dataset, or nil.
 func (x *index) template(dataset string) *template {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -117,7 +118,7 @@ func (m *viewMounts) release(dataset string) error {
 	return mount.Close()
 }
 
-// releaseAll is for the end.
+// releaseAll unmounts all templates.
 func (m *viewMounts) releaseAll() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -129,7 +130,7 @@ func (m *viewMounts) releaseAll() error {
 	return errors.Join(errs...)
 }
 
-// keepViewsMounted is keepMounted for the Views that a start found.
+// mountViews mounts the templates of the views that recovery found.
 func (s *Snapshotter) mountViews(ctx context.Context) {
 	for _, t := range s.index.templates {
 		if t.views > 0 {

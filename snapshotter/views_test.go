@@ -94,7 +94,7 @@ func TestAViewsMountThatStays(t *testing.T) {
 			require.NoError(t, s.sn.Clean(s.ctx, nil))
 			assert.Equal(t, busy, s.has(one))
 			assert.False(t, s.has(other))
-			assert.Contains(t, s.log.String(), "could not be taken away")
+			assert.Contains(t, s.log.String(), "failed to unmount template without views")
 			s.pool.edit(func(state *fakeState) { clear(state.attached) })
 			s.waitForRetries()
 			assert.False(t, s.has(one))

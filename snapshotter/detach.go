@@ -1,0 +1,92 @@
+package snapshotter
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+)
+
+var errClosed = fmt.Errorf("the snapshotter is closed: %w", errdefs.ErrUnavailable)
+
+// checkOpen returns an error if the snapshotter is closed.
+func (s *Snapshotter) checkOpen() error {
+	if s.closed.Load() {
+		return errClosed
+	}
+	return nil
+}
+
+// maxConcurrent limits the running operations of a limiter. While the pool is suspended,
+// each of them keeps a thread in the kernel, even if its caller gave up and retries. Go
+// ends a process with ten thousand threads.
+const maxConcurrent = 256
+
+// limiter limits the number of operations that run at a time. The zero limiter has no
+// limit.
+type limiter struct{ slots chan struct{} }
+
+func newLimiter() limiter { return limiter{make(chan struct{}, maxConcurrent)} }
+
+// enter waits for a slot. The caller calls leave to free it.
+func (l limiter) enter(ctx context.Context) (leave func(), err error) {
+	if l.slots == nil {
+		return func() {}, nil
+	}
+	select {
+	case l.slots <- struct{}{}:
+		return func() { <-l.slots }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%d operations are running and none ends; check with 'zpool status' whether the pool is suspended: %w", maxConcurrent, ctx.Err())
+	}
+}
+
+// detach runs an operation that writes, in a goroutine of its own. If ctx ends first,
+// detach returns its error at once and the operation continues. So fn must check ctx
+// before its first change, and not after.
+func detach[T any](ctx context.Context, s *Snapshotter, fn func(context.Context) (T, error)) (T, error) {
+	return detachIn(ctx, s, s.writes, fn)
+}
+
+// detachIn is detach with another limiter.
+func detachIn[T any](ctx context.Context, s *Snapshotter, l limiter, fn func(context.Context) (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	var none T
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	if err := s.checkOpen(); err != nil { // a running Close does not block callers
+		return none, err
+	}
+	leave, err := l.enter(ctx)
+	if err != nil {
+		return none, err
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		defer leave()
+		s.closing.RLock()
+		defer s.closing.RUnlock()
+		if err := s.checkOpen(); err != nil {
+			done <- outcome{err: err}
+			return
+		}
+		value, err := fn(ctx)
+		done <- outcome{value, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// detachErr is detach for an operation without a result.
+func detachErr(ctx context.Context, s *Snapshotter, fn func(context.Context) error) error {
+	_, err := detach(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
+	return err
+}
