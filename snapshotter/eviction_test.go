@@ -63,7 +63,7 @@ func TestPressureEvictsLeastRecentlyUsed(t *testing.T) {
 		"a quota in the base": {func(s *fixture) { s.quota("tank/z/storage", "370") }, "c", "the quota of tank/z/storage"},
 		"a checkpoint": {func(s *fixture) {
 			s.resize(1100)
-			s.pool.edit(func(state *fakeState) { state.point = true })
+			s.pool.edit(func(state *fakeState) { state.checkpoint = true })
 		}, "", "the pool has a checkpoint"},
 	} {
 		t.Run(what, func(t *testing.T) {

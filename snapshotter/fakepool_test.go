@@ -19,46 +19,46 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// errKilled is what a command answers that was killed.
+// errKilled is the error of a killed command.
 var errKilled = errors.New("signal: killed")
 
-// errDead is what a pool answers whose machine has died.
-var errDead = errors.New("the machine is dead")
+// errDead is the error of a pool after a crash of its machine.
+var errDead = errors.New("the machine has crashed")
 
-// fakePool is a ZFS pool in memory that keeps ZFS's rules. Each transaction
-// works on a copy of the state, which it replaces when it succeeds.
+// fakePool is a ZFS pool in memory that follows the rules of ZFS. A transaction changes a
+// copy of the state, which replaces the state if the transaction succeeds.
 type fakePool struct {
 	tb    testing.TB
-	steps bool // as below 2.4, where a clone is a transaction of its own
-	torn  bool // each step is a transaction, as nowhere in ZFS
+	steps bool // as before 2.4, where a clone is a separate transaction
+	torn  bool // each step is a transaction, which no release of ZFS does
 
 	abilities fakeAbilities
 
 	mu         sync.Mutex
 	state      fakeState
-	crashAfter int // transactions until the machine dies; negative: it does not
-	killAfter  int // the same for one command, and no more than that
+	crashAfter int // number of transactions until the machine crashes; negative for never
+	killAfter  int // number of transactions until one command is killed; negative for never
 	dead       bool
 
-	// owner is the snapshotter that works on the pool. What it shows is never
-	// destroyed.
+	// owner is the snapshotter that uses the pool. A dataset with a record in its index
+	// must not be destroyed.
 	owner atomic.Pointer[Snapshotter]
 
-	// before and after are called around every call, by its name. An error is
-	// answered in place of the call, or after it was done.
+	// before and after are called before and after every call, with its name. An error of
+	// before replaces the call; an error of after replaces the result.
 	before, after func(call string) error
 
-	listed func(root string) // is called at each listing, where set
+	listed func(root string) // called at each listing; may be nil
 }
 
 type fakeState struct {
-	txg       uint64
-	full      bool            // no space for what takes any
-	size      uint64          // bytes that the pool has; 0 for as many as anybody wants
-	point     bool            // there is a checkpoint
-	suspended bool            // it is suspended, and says so
-	mounted   map[string]bool // file systems and snapshots
-	// attached counts the mounts that Attach made; they go with the process.
+	txg        uint64
+	full       bool            // no free space
+	size       uint64          // in bytes; 0 for defaultPoolSize and never full
+	checkpoint bool            // the pool has a checkpoint
+	suspended  bool            // it is suspended, and says so
+	mounted    map[string]bool // file systems and snapshots
+	// attached counts the mounts that Attach made. They end with the process.
 	attached map[string]int
 	fs       map[string]fakeFS
 }
@@ -69,7 +69,7 @@ type fakeFS struct {
 	txg     uint64
 	born    time.Time
 	content string
-	dirty   string // written through mmap and not flushed
+	dirty   string // written through mmap, not flushed
 	snaps   map[string]fakeSnap
 	props   map[string]string // user properties
 	native  map[string]string
@@ -91,7 +91,7 @@ func (s fakeState) clone() fakeState {
 	return c
 }
 
-// shows tells whether there is a record on a dataset.
+// shows reports whether a dataset has a record.
 func (x *index) shows(dataset string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -110,8 +110,8 @@ func newFakePool(tb testing.TB) *fakePool {
 	return p
 }
 
-// afterCrash is the pool that the next boot imports: nothing is mounted, and
-// what was never synced is lost.
+// afterCrash returns the pool as the next boot imports it: nothing is mounted, and data
+// that was not flushed is lost.
 func (p *fakePool) afterCrash() *fakePool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -126,20 +126,20 @@ func (p *fakePool) afterCrash() *fakePool {
 	return next
 }
 
-// edit changes the pool behind the snapshotter's back.
+// edit changes the pool without the snapshotter.
 func (p *fakePool) edit(fn func(s *fakeState)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fn(&p.state)
 }
 
-// editFS changes one file system behind the snapshotter's back.
+// editFS changes one file system without the snapshotter.
 func (p *fakePool) editFS(name string, fn func(fs *fakeFS)) {
 	p.tb.Helper()
 	p.edit(func(s *fakeState) {
 		fs, ok := s.fs[name]
 		if !ok {
-			p.tb.Fatalf("there is no %s", name)
+			p.tb.Fatalf("file system %s does not exist", name)
 		}
 		fn(&fs)
 		s.fs[name] = fs
@@ -164,14 +164,14 @@ func (p *fakePool) call(name string, fn func() error) error {
 	return nil
 }
 
-// interrupt sets what is called before every call, while some may be under way.
+// interrupt sets p.before while calls may be running.
 func (p *fakePool) interrupt(before func(call string) error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.before = before
 }
 
-// read looks at the state.
+// read runs fn with the state.
 func (p *fakePool) read(fn func(s *fakeState) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -181,7 +181,7 @@ func (p *fakePool) read(fn func(s *fakeState) error) error {
 	return fn(&p.state)
 }
 
-// transact carries fn out as one transaction.
+// transact runs fn as one transaction.
 func (p *fakePool) transact(fn func(s *fakeState) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -210,7 +210,7 @@ func (p *fakePool) Apply(_ context.Context, ops ...zfs.Op) error {
 	return p.call("apply", func() error {
 		for _, op := range ops {
 			if err := checkFakeOp(op); err != nil {
-				p.tb.Errorf("an op that ZFS refuses: %v", err)
+				p.tb.Errorf("ZFS would refuse this op: %v", err)
 				return err
 			}
 		}
@@ -222,7 +222,8 @@ func (p *fakePool) Apply(_ context.Context, ops ...zfs.Op) error {
 	})
 }
 
-// Mark is no transaction of the operation that is cut off: it comes by itself.
+// Mark does not count as a transaction for crashAfter and killAfter: the background
+// goroutine calls it at any time.
 func (p *fakePool) Mark(_ context.Context, name, prop, value string) error {
 	return p.call("mark", func() error {
 		op := zfs.Set(name, prop, value)
@@ -238,9 +239,9 @@ func (p *fakePool) Mark(_ context.Context, name, prop, value string) error {
 	})
 }
 
-// applySteps is what zfs.Client promises for releases below 2.4, and for a list
-// with a quota: cuts only before a clone, after one, after a quota, and between
-// one and the user properties behind it.
+// applySteps applies ops as zfs.Client does before 2.4, and for a list with a quota. A
+// crash can leave the ops before a clone, up to a clone, or up to a quota. If p.torn is
+// set, it can leave any number of ops.
 func (p *fakePool) applySteps(ops []zfs.Op) error {
 	var made []string
 	for len(ops) > 0 {
@@ -376,8 +377,8 @@ func (p *fakePool) Flush(_ context.Context, name string) error {
 	})
 }
 
-// Attach has the snapshot mounted until the answer is closed. It comes from the
-// background, whenever it likes, and so runs no hooks.
+// Attach mounts a snapshot until the returned Closer is closed. Background goroutines call
+// it at any time, so it does not call before and after.
 func (p *fakePool) Attach(_ context.Context, name string) (io.Closer, error) {
 	err := p.read(func(s *fakeState) error {
 		if _, ok := s.contentOf(name); !ok {
@@ -395,10 +396,10 @@ func (p *fakePool) Attach(_ context.Context, name string) (io.Closer, error) {
 	}), nil
 }
 
-// Device is the same for all.
+// Device returns the same device for all file systems.
 func (p *fakePool) Device(context.Context, string) (uint64, error) { return 7, nil }
 
-// MountAt mounts for good: only a machine's end unmounts what the kernel holds.
+// MountAt checks that the file system exists.
 func (p *fakePool) MountAt(_ context.Context, name, _ string) error {
 	return p.call("mountat", func() error {
 		return p.read(func(s *fakeState) error {
@@ -431,7 +432,7 @@ func (p *fakePool) Written(_ context.Context, name, since string) (n uint64, err
 	return n, err
 }
 
-// Objects counts seven for a new file system and one for each ";" in it.
+// Objects returns 7 for an empty file system and one more for each ";" of content.
 func (p *fakePool) Objects(_ context.Context, name string) (n uint64, err error) {
 	err = p.call("objects", func() error {
 		return p.read(func(s *fakeState) error {
@@ -446,7 +447,7 @@ func (p *fakePool) Objects(_ context.Context, name string) (n uint64, err error)
 	return n, err
 }
 
-// opWord reads a field of an op, which package zfs keeps to itself.
+// opWord returns a field of an op. Package zfs does not export it.
 func opWord(op zfs.Op, field string) string { return reflect.ValueOf(op).FieldByName(field).String() }
 
 func verbIs(op zfs.Op, verb string) bool { return opWord(op, "verb") == verb }
@@ -462,7 +463,7 @@ var (
 	legalProperty = regexp.MustCompile(`^[a-z0-9][a-z0-9:+._-]*$`)
 )
 
-// checkFakeOp holds an op to what the kernel takes.
+// checkFakeOp returns an error for an op that the kernel would refuse.
 func checkFakeOp(op zfs.Op) error {
 	for _, field := range []string{"name", "origin"} {
 		if name := opWord(op, field); name != "" && (!legalName.MatchString(name) || len(name) > 255) {

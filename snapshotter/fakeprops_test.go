@@ -8,7 +8,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// The fake pool's release and features; the zero values are those of the latest.
+// fakeAbilities is the release and the missing features of a fake pool. The zero value is
+// the latest release with all features.
 type fakeAbilities struct {
 	release zfs.Release
 	lacks   []string // features
@@ -64,7 +65,7 @@ func (p *fakePool) PropertiesOf(ctx context.Context, filesystems, names []string
 	return found, nil
 }
 
-// Properties of which nothing is known are not there.
+// Properties leaves out unknown properties.
 func (p *fakePool) Properties(_ context.Context, name string, names ...string) (map[string]zfs.Property, error) {
 	found := make(map[string]zfs.Property)
 	err := p.read(func(s *fakeState) error {
@@ -81,7 +82,8 @@ func (p *fakePool) Properties(_ context.Context, name string, names ...string) (
 	return found, err
 }
 
-// property returns a property as a file system has it, its own or an inherited one.
+// property returns the local or inherited value of a property. here reports whether it is
+// local.
 func (s *fakeState) property(name, property string) (value string, here, ok bool) {
 	if property == "mounted" {
 		if s.mounted[name] {

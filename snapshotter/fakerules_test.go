@@ -12,7 +12,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// What one step of a transaction does in ZFS, on a fakeState.
+// The operations of ZFS on a fakeState.
 
 func (s *fakeState) applyAll(ops []zfs.Op) error {
 	for _, op := range ops {
@@ -92,8 +92,8 @@ func (s *fakeState) cloneOf(origin, name string) error {
 	return nil
 }
 
-// promote moves the snapshot a clone came from, and those before it, to the
-// clone; their clones follow, and the former owner is one of them.
+// promote moves the origin of a clone, and all earlier snapshots, to the clone. The former
+// owner becomes a clone of the moved snapshot.
 func (s *fakeState) promote(name, former string) error {
 	fs, ok := s.fs[name]
 	if !ok {
@@ -143,7 +143,7 @@ func (s *fakeState) clonesOf(snapshot string) (n int) {
 	return n
 }
 
-// destroyTemplate is destroy.lua.
+// destroyTemplate destroys a file system like destroy.lua.
 func (s *fakeState) destroyTemplate(p *fakePool, own, name string) error {
 	fs, ok := s.fs[name]
 	if !ok {
@@ -184,12 +184,12 @@ func (s *fakeState) destroyTemplate(p *fakePool, own, name string) error {
 		}
 	}
 	if sn := p.owner.Load(); sn != nil && sn.index.shows(name) {
-		p.tb.Errorf("%s is destroyed and has a record", name)
+		p.tb.Errorf("%s is destroyed although it has a record", name)
 	}
 	return s.destroyOne(name)
 }
 
-// destroyOne destroys a file system or snapshot as 'zfs destroy' does.
+// destroyOne destroys a file system or snapshot like 'zfs destroy'.
 func (s *fakeState) destroyOne(name string) error {
 	if s.isMounted(name) {
 		return fakeError("destroy", name, zfs.ErrBusy)
@@ -221,15 +221,15 @@ func (s *fakeState) contentOf(name string) (string, bool) {
 	return snap.content, ok
 }
 
-// used is what a file system has beyond its origin.
+// used returns the bytes of a file system that its origin does not have.
 func (s *fakeState) used(name string) uint64 {
 	below, _ := s.contentOf(s.fs[name].origin)
 	content, _ := s.contentOf(name)
 	return uint64(len(content) - min(len(content), len(below)))
 }
 
-// The fake itself must keep ZFS's rules, or all that stands on it says little.
-func TestFakePoolKeepsTheRules(t *testing.T) {
+// The tests are only valid if the fake pool follows the rules of ZFS.
+func TestFakePoolFollowsTheRulesOfZFS(t *testing.T) {
 	t.Parallel()
 	for _, steps := range []bool{false, true} {
 		p := newFakePool(t)
@@ -244,14 +244,14 @@ func TestFakePoolKeepsTheRules(t *testing.T) {
 		before := p.state.clone()
 		bad := append(commit[:len(commit):len(commit)], zfs.Set("tank/none", "a:b", "c"))
 		require.ErrorIs(t, p.Apply(ctx, bad...), zfs.ErrNotFound)
-		assert.Equal(t, before.fs, p.state.fs, "all or none")
+		assert.Equal(t, before.fs, p.state.fs, "all ops or none")
 
 		require.NoError(t, p.Apply(ctx, commit...))
-		assert.Equal(t, "tank/tpl@x", p.state.fs["tank/run"].origin, "promote turned the origin round")
+		assert.Equal(t, "tank/tpl@x", p.state.fs["tank/run"].origin, "promote reverses the origin")
 		assert.Empty(t, p.state.fs["tank/tpl"].origin)
 		assert.Empty(t, p.state.fs["tank/run"].snaps)
-		require.ErrorIs(t, p.Apply(ctx, commit[1]), zfs.ErrNotFound, "the snapshot has moved")
-		require.NoError(t, p.Apply(ctx, zfs.Snapshot("tank/run@x")), "and its name is free again")
+		require.ErrorIs(t, p.Apply(ctx, commit[1]), zfs.ErrNotFound, "promote has moved the snapshot")
+		require.NoError(t, p.Apply(ctx, zfs.Snapshot("tank/run@x")), "the name of the snapshot is free again")
 
 		left, err := p.Destroy(ctx, "x", []string{"tank/tpl", "tank/run", "tank/none"})
 		require.NoError(t, err)

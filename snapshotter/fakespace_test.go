@@ -8,13 +8,13 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// plenty is the size of a pool that has none.
+// defaultPoolSize is the size that a pool without a size reports.
 const defaultPoolSize = 1 << 40
 
-// isFull tells that there is no space for a snapshot or a clone.
+// isFull reports whether there is no space for a snapshot or a clone.
 func (s *fakeState) isFull() bool { return s.full || s.size > 0 && s.below("tank") >= s.size }
 
-// below is what a file system and all in it hold.
+// below returns the bytes of a file system and its descendants.
 func (s *fakeState) below(name string) (total uint64) {
 	for other := range s.fs {
 		if other == name || strings.HasPrefix(other, name+"/") {
@@ -38,7 +38,7 @@ func (p *fakePool) Space(_ context.Context, name string) (space zfs.Space, err e
 			}
 			space = zfs.Space{Used: s.below(name), Referenced: uint64(len(content)), Available: size - min(size, s.below("tank"))}
 			space.Quota, _ = strconv.ParseUint(fs.native["quota"], 10, 64)
-			for _, above := range ancestors(name) { // as ZFS has it
+			for _, above := range ancestors(name) { // like ZFS
 				if quota, err := strconv.ParseUint(s.fs[above].native["quota"], 10, 64); err == nil {
 					space.Available = min(space.Available, quota-min(quota, s.below(above)))
 				}
@@ -52,7 +52,7 @@ func (p *fakePool) Space(_ context.Context, name string) (space zfs.Space, err e
 func (p *fakePool) State(context.Context) (state zfs.PoolState, err error) {
 	err = p.call("state", func() error {
 		return p.read(func(s *fakeState) error {
-			state.Checkpoint, state.Suspended = s.point, s.suspended
+			state.Checkpoint, state.Suspended = s.checkpoint, s.suspended
 			return nil
 		})
 	})

@@ -24,20 +24,20 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// fixture is a test that tells what happens to one base.
+// fixture is a test with a snapshotter on a base in a fake pool.
 type fixture struct {
 	testing.TB
 	ctx  context.Context
 	pool *fakePool
 	base layout.Base
 	keep time.Duration
-	with func(*Config) // further settings, where there are any
+	with func(*Config) // changes the configuration; may be nil
 	sn   *Snapshotter
 	log  *logbook
-	n    int // containerd's number in backend names
+	n    int // the number that containerd puts into the next name
 }
 
-// logbook is what was logged.
+// logbook collects log output.
 type logbook struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -55,8 +55,8 @@ func (l *logbook) String() string {
 	return l.text.String()
 }
 
-// newFixture is a fresh base whose cached templates are kept for ever. Options change
-// the fixture before its snapshotter is made.
+// newFixture returns a fixture with a new base that keeps cached templates forever. The
+// options change the fixture before its snapshotter starts.
 func newFixture(t testing.TB, options ...func(*fixture)) *fixture {
 	t.Helper()
 	s := &fixture{TB: t, pool: newFakePool(t), keep: KeepForever, log: &logbook{}}
@@ -84,7 +84,7 @@ func (s *fixture) start() {
 	require.NoError(s, s.tryStart())
 }
 
-// settings change the configuration that a start has.
+// settings returns an option that changes the configuration of the snapshotter.
 func settings(with func(*Config)) func(*fixture) { return func(s *fixture) { s.with = with } }
 
 func (s *fixture) config() Config {
@@ -107,14 +107,14 @@ func (s *fixture) tryStart() error {
 	return err
 }
 
-// restart ends the daemon in order and starts it again.
+// restart closes the snapshotter and starts it again.
 func (s *fixture) restart() {
 	s.Helper()
 	require.NoError(s, s.sn.Close())
 	s.start()
 }
 
-// crash is the end of the machine, and its next boot.
+// crash simulates a crash of the machine and starts the snapshotter after the next boot.
 func (s *fixture) crash() {
 	s.Helper()
 	s.pool = s.pool.afterCrash()
@@ -140,7 +140,7 @@ func (s *fixture) commit(name, key string, opts ...snapshots.Opt) {
 	require.NoError(s, s.sn.Commit(s.ctx, name, key, opts...))
 }
 
-// layer prepares, fills and commits: one more snapshot called name on parent.
+// layer creates a committed snapshot called name on parent, with added content.
 func (s *fixture) layer(name, parent, content string) {
 	s.Helper()
 	s.prepare("making "+name, parent)
@@ -155,7 +155,7 @@ func (s *fixture) remove(keys ...string) {
 	}
 }
 
-// flush writes what was removed.
+// flush writes the journal.
 func (s *fixture) flush() {
 	s.Helper()
 	require.NoError(s, s.sn.journal.flush(s.ctx))
@@ -166,8 +166,8 @@ func (s *fixture) cleanup() {
 	require.NoError(s, s.sn.Cleanup(s.ctx))
 }
 
-// waitForRetries is when everything that could not be destroyed has been tried again. It
-// works in a bubble only.
+// waitForRetries waits until the backoffs of all stuck datasets are over and they have been
+// tried again. It works in a synctest bubble only.
 func (s *fixture) waitForRetries() {
 	time.Sleep(maxBackoff)
 	synctest.Wait()
@@ -180,7 +180,7 @@ func (s *fixture) stat(key string) snapshots.Info {
 	return info
 }
 
-// dataset is what an active snapshot or a view is mounted from.
+// dataset returns the dataset or snapshot that an active snapshot or a view mounts.
 func (s *fixture) dataset(key string) string {
 	s.Helper()
 	r, err := s.sn.index.get(key)
@@ -191,7 +191,7 @@ func (s *fixture) dataset(key string) string {
 	return r.dataset
 }
 
-// templateOf is the dataset of a committed snapshot or view.
+// templateOf returns the dataset of the template of a snapshot.
 func (s *fixture) templateOf(name string) string {
 	s.Helper()
 	r, err := s.sn.index.get(name)
@@ -199,13 +199,13 @@ func (s *fixture) templateOf(name string) string {
 	return r.template.Dataset()
 }
 
-// write appends to an active snapshot.
+// write appends content to an active snapshot.
 func (s *fixture) write(key, content string) {
 	s.Helper()
 	s.pool.editFS(s.dataset(key), func(fs *fakeFS) { fs.content += content })
 }
 
-// walk answers what Walk shows, and holds it to be sorted.
+// walk returns the snapshots that Walk shows and checks that they are sorted.
 func (s *fixture) walk(filters ...string) []snapshots.Info {
 	s.Helper()
 	var infos []snapshots.Info
@@ -226,7 +226,7 @@ func (s *fixture) names(filters ...string) []string {
 	return names
 }
 
-// seen is all that a client can see of a snapshot, save times.
+// seen is what a client can see of a snapshot, without times.
 type seen struct {
 	Kind    snapshots.Kind
 	Parent  string
@@ -234,8 +234,8 @@ type seen struct {
 	Content string
 }
 
-// visible is all that a client can see, times and dataset names excepted: by
-// Walk, and in the file systems it may mount.
+// visible returns what a client can see of all snapshots, with Walk and in the file
+// systems that it can mount.
 func (s *fixture) visible() map[string]seen {
 	s.Helper()
 	all := make(map[string]seen)
@@ -258,7 +258,7 @@ func (s *fixture) visible() map[string]seen {
 	return all
 }
 
-// datasets are the pool's, below storage and runtime.
+// datasets returns the datasets of the pool below storage and runtime.
 func (s *fixture) datasets() []string {
 	names := []string{}
 	s.pool.edit(func(state *fakeState) {
@@ -271,12 +271,12 @@ func (s *fixture) datasets() []string {
 	return names
 }
 
-// templates are the datasets below storage.
+// templates returns the datasets below storage.
 func (s *fixture) templates() []string {
 	return slices.DeleteFunc(s.datasets(), func(name string) bool { return !strings.HasPrefix(name, s.base.Storage()) })
 }
 
-// dump is the whole index, one line a thing.
+// dump returns the content of the index as sorted lines.
 func dump(sn *Snapshotter) []string {
 	x := sn.index
 	x.mu.RLock()
@@ -290,7 +290,7 @@ func dump(sn *Snapshotter) []string {
 	}
 	for name, r := range x.records {
 		info, _ := json.Marshal(r.info)
-		lines = append(lines, fmt.Sprintf("record %q %s: seq %d target %q stands for %q in %s of %s, props %q, %s",
+		lines = append(lines, fmt.Sprintf("record %q %s: seq %d target %q stand-in for %q in %s of %s, props %q, %s",
 			name, r.id, r.seq, r.target, r.standInFor, r.dataset, dataset(r.template), r.props, info))
 	}
 	for name, t := range x.templates {
@@ -301,7 +301,7 @@ func dump(sn *Snapshotter) []string {
 		lines = append(lines, line)
 	}
 	for name, t := range x.garbage {
-		lines = append(lines, fmt.Sprintf("trash %s of %s", name, dataset(t.origin)))
+		lines = append(lines, fmt.Sprintf("garbage %s of %s", name, dataset(t.origin)))
 	}
 	for name, n := range x.children {
 		lines = append(lines, fmt.Sprintf("%q has %d children", name, n))
@@ -310,19 +310,19 @@ func dump(sn *Snapshotter) []string {
 	return lines
 }
 
-// requireRecoverable wants the index to be what a new snapshotter makes of the
-// pool, once everything that waits has been written.
+// requireRecoverable flushes the journal and requires that a new snapshotter has the same
+// index.
 func (s *fixture) requireRecoverable() {
 	s.Helper()
 	require.NoError(s, s.sn.journal.flush(s.ctx))
 	fresh, err := New(s.ctx, s.pool, s.config())
 	require.NoError(s, err)
-	require.Empty(s, fresh.journal.pending, "nothing was superseded")
-	require.Equal(s, dump(fresh), dump(s.sn), "the live index, and that of the pool")
+	require.Empty(s, fresh.journal.pending, "nothing to repair")
+	require.Equal(s, dump(fresh), dump(s.sn), "the index of a new snapshotter is equal")
 	require.NoError(s, fresh.Close())
 }
 
-// requireInvariants asserts what holds after a cleanup that left nothing.
+// requireInvariants runs a cleanup and checks all invariants.
 func (s *fixture) requireInvariants() {
 	s.Helper()
 	s.cleanup()
@@ -343,11 +343,11 @@ func (s *fixture) requireInvariants() {
 			_, garbage := fs.props[propGarbage]
 			switch {
 			case strings.HasPrefix(name, s.base.Runtime()+"/"):
-				assert.True(s, records == 1 && !garbage, "%s: one active record or gone", name)
-				assert.False(s, extracted, "%s is not in the middle of a commit", name)
+				assert.True(s, records == 1 && !garbage, "%s has exactly one active record", name)
+				assert.False(s, extracted, "%s has no residue of a commit", name)
 			case strings.HasPrefix(name, s.base.Storage()+"/"):
 				assert.True(s, extracted, "%s has its snapshot", name)
-				assert.Equal(s, fs.snaps[layout.Extracted].content, fs.content, "%s was never written to", name)
+				assert.Equal(s, fs.snaps[layout.Extracted].content, fs.content, "%s is unchanged", name)
 			}
 		}
 	})
@@ -358,7 +358,7 @@ func (s *fixture) requireInvariants() {
 	}
 }
 
-// requireConsistentIndex wants both maps of the records to have the same.
+// requireConsistentIndex requires that both maps of records have the same content.
 func (s *fixture) requireConsistentIndex() {
 	s.Helper()
 	x := s.sn.index
@@ -375,7 +375,7 @@ func (s *fixture) requireConsistentIndex() {
 	require.Equal(s, x.records, byDataset)
 }
 
-// heldLocks are the locks that somebody holds or waits for.
+// heldLocks returns the locks that are held or waited for.
 func heldLocks(sn *Snapshotter) []string {
 	var names []string
 	for _, k := range []*keyLocks{&sn.keys, &sn.datasets} {

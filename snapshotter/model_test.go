@@ -12,12 +12,12 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// model says what a snapshotter should do, in the plainest way: no pool, no
-// crash, no lock. Templates are only there to know which layers are shared.
+// model is a simple model of a snapshotter, without pool and locks. It has templates only
+// to know which layers are shared.
 type model struct {
-	keep   bool // cached layers
+	keep   bool // whether it keeps cached layers
 	snaps  map[string]*modelSnap
-	limbo  map[string][]*modelSnap // removed, and perhaps not in the pool yet; the newest last
+	limbo  map[string][]*modelSnap // removed, perhaps only in the journal; newest last
 	layers map[string]*modelTemplate
 	all    []*modelTemplate
 	empty  *modelTemplate
@@ -27,12 +27,12 @@ type modelSnap struct {
 	seen
 	name     string
 	target   string
-	template *modelTemplate // shown, or come from
-	stands   bool           // for the layer that template is
+	template *modelTemplate // the template that it shows, or its origin
+	standIn  bool           // a stand-in for the layer of template
 }
 
 type modelTemplate struct {
-	layer   string // chain ID, or "" for an opaque one
+	layer   string // chain ID, "" for an opaque template
 	content string
 	parent  *modelTemplate
 }
@@ -43,7 +43,7 @@ func newModel(keep bool) *model {
 	return m
 }
 
-// visible is what clients should see.
+// visible returns what clients should see.
 func (m *model) visible() map[string]seen {
 	all := make(map[string]seen)
 	for name, s := range m.snaps {
@@ -89,10 +89,10 @@ func (m *model) create(kind snapshots.Kind, key, parent string, labels map[strin
 		case "off":
 		case "fetch":
 			if from == m.empty || from.layer != "" {
-				s.Content, s.template, s.stands = t.content, t, true
+				s.Content, s.template, s.standIn = t.content, t, true
 			}
 		default:
-			if m.revive(key, parent, ref, labels, t) {
+			if m.reuse(key, parent, ref, labels, t) {
 				return errdefs.ErrAlreadyExists
 			}
 		}
@@ -101,9 +101,9 @@ func (m *model) create(kind snapshots.Kind, key, parent string, labels map[strin
 	return nil
 }
 
-// revive answers whether there is a record by which containerd finds the layer,
-// or one could be made.
-func (m *model) revive(key, parent, ref string, labels map[string]string, t *modelTemplate) bool {
+// reuse reports whether containerd finds a record of the layer. If there is none, reuse
+// adds one if its name is free.
+func (m *model) reuse(key, parent, ref string, labels map[string]string, t *modelTemplate) bool {
 	for _, s := range m.snaps {
 		if s.template == t && s.Kind == snapshots.KindCommitted && s.Parent == parent && s.Labels[snapshots.LabelSnapshotRef] == ref {
 			return true
@@ -128,7 +128,7 @@ func (m *model) commit(name, key string, labels map[string]string) error {
 		return errdefs.ErrAlreadyExists
 	}
 	t := &modelTemplate{content: s.Content, parent: s.template}
-	if s.stands {
+	if s.standIn {
 		if layout.ClientName(name) != s.target {
 			return errdefs.ErrFailedPrecondition
 		}
@@ -192,13 +192,13 @@ func (m *model) update(name string, labels map[string]string, field string) erro
 	return nil
 }
 
-// write appends to an active snapshot.
+// write appends text to an active snapshot.
 func (m *model) write(key, text string) { m.snaps[key].Content += text }
 
-// cleanup forgets what is destroyed. Removals are in the pool by then.
+// cleanup removes what a cleanup destroys. The journal is written by then.
 func (m *model) cleanup() { m.evict(m.keep) }
 
-// makeRoom is what becomes of the pool when it was full.
+// reclaimSpace removes what a reclaim destroys.
 func (m *model) reclaimSpace() { m.evict(false) }
 
 func (m *model) evict(keep bool) {
@@ -227,8 +227,8 @@ func (m *model) evict(keep bool) {
 	}
 }
 
-// crash brings back what was removed and not written yet, except where its
-// name is in use again: then it is written with the next removals.
+// crash restores removed snapshots whose removal was not written, unless the name is in use
+// again.
 func (m *model) crash() {
 	for name, removed := range m.limbo {
 		if last := len(removed) - 1; m.snaps[name] == nil && last >= 0 {
@@ -245,7 +245,7 @@ func (m *model) crash() {
 	}
 }
 
-// datasets is how many there are after a cleanup, the empty template counted.
+// datasets returns the number of datasets after a cleanup, including the empty template.
 func (m *model) datasets() int {
 	n := 1 + len(m.all)
 	for _, s := range m.snaps {
@@ -256,7 +256,7 @@ func (m *model) datasets() int {
 	return n
 }
 
-// kindOf is the errdefs kind of an error, for comparison.
+// kindOf returns the errdefs kind of an error, for comparison.
 func kindOf(err error) error {
 	for _, kind := range []error{
 		errdefs.ErrNotFound, errdefs.ErrAlreadyExists, errdefs.ErrFailedPrecondition, errdefs.ErrInvalidArgument, errdefs.ErrResourceExhausted,

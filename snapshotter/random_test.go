@@ -19,38 +19,37 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// run is a random life of a snapshotter beside its model.
+// run performs random operations on a snapshotter and on its model.
 type run struct {
 	*fixture
 	m *model
 	r *rand.Rand
 	n int
 
-	own    string // begins the keys that collide
-	digits string // of the layers
-	beside bool   // others are at work: whoever sees to it makes the errors
+	own    string // prefix of the keys that collide
+	digits string // the layers that it uses
+	beside bool   // other runs are active, and the test injects the errors
 }
 
-// A few thousand random operations, with errors and crashes among them: after
-// each the snapshotter shows what the model shows. A failure repeats with the
-// seed it prints.
-func TestModel(t *testing.T) {
+// After each of a few hundred random operations, errors, restarts and crashes, the
+// snapshotter shows the same snapshots as the model. The test logs the seed.
+func TestSnapshotterMatchesModel(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		keep   bool
 		option func(*fixture)
 	}{
-		"warm, atomic":   {true, func(*fixture) {}},
-		"warm, in steps": {true, inSteps},
-		"cold, atomic":   {false, keepCached(0)},
-		"cold, in steps": {false, func(s *fixture) { s.keep = 0; inSteps(s) }},
+		"cached, atomic":       {true, func(*fixture) {}},
+		"cached, in steps":     {true, inSteps},
+		"not cached, atomic":   {false, keepCached(0)},
+		"not cached, in steps": {false, func(s *fixture) { s.keep = 0; inSteps(s) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
-			// In a bubble no timer fires between two operations: removals are
-			// in the pool when the test says so.
+			// In a bubble no timer fires between two operations, so the journal is
+			// written only when the test does it.
 			synctest.Test(t, func(t *testing.T) {
 				x := &run{fixture: newFixture(t, c.option), m: newModel(c.keep), r: rand.New(rand.NewPCG(seed, 0)), digits: "abcd"}
 				for x.n = range 500 {
@@ -62,8 +61,7 @@ func TestModel(t *testing.T) {
 	}
 }
 
-// differences are the snapshots of which the model and the snapshotter have not
-// the same to say, in short.
+// differences describes the snapshots that differ between the model and the snapshotter.
 func differences(model, actual map[string]seen) []string {
 	var found []string
 	for name, m := range model {
@@ -79,14 +77,13 @@ func differences(model, actual map[string]seen) []string {
 	return found
 }
 
-// pick is one of the snapshots, or a name that nobody has.
+// pick returns the name of a random snapshot, or a name that does not exist.
 func (x *run) pick() string {
-	names := append(slices.Sorted(maps.Keys(x.m.snaps)), x.own+"nobody")
+	names := append(slices.Sorted(maps.Keys(x.m.snaps)), x.own+"missing")
 	return names[x.r.IntN(len(names))]
 }
 
-// committed is a parent to stand on: any snapshot now and then, else one that
-// can be.
+// committed returns a random parent: mostly a committed snapshot or "", sometimes any.
 func (x *run) committed() string {
 	if x.r.IntN(10) == 0 {
 		return x.pick()
@@ -116,7 +113,7 @@ func (x *run) layerID() string { return chain(string(x.digits[x.r.IntN(4)])) }
 func (x *run) key() string {
 	switch x.r.IntN(4) {
 	case 0:
-		return x.own + string("xyz"[x.r.IntN(3)]) // collides
+		return x.own + string("xyz"[x.r.IntN(3)]) // other operations use it too
 	case 1:
 		return x.backend("default", "web")
 	default:
@@ -124,7 +121,8 @@ func (x *run) key() string {
 	}
 }
 
-// step does one operation on both and compares the answers.
+// step performs one random operation on the snapshotter and the model, and compares their
+// results. It returns a description.
 func (x *run) step() string {
 	x.Helper()
 	if len(x.m.snaps) > 30 {
@@ -166,14 +164,14 @@ func (x *run) step() string {
 	}
 }
 
-// both wants the same kind of answer from both. Every tenth time the pool is
-// out of space: for the first transaction, and what is warm goes and it is tried
-// again; or for all, and then nothing may change.
+// both requires the same kind of error from do and model. Every tenth time the pool is out
+// of space. If only the first transaction fails, the snapshotter evicts cached templates
+// and tries again. If all fail, nothing changes.
 func (x *run) both(what string, do, model func() error) string {
 	x.Helper()
 	if x.beside {
 		got := do()
-		if !errors.Is(got, errdefs.ErrPermissionDenied) { // which is what others make
+		if !errors.Is(got, errdefs.ErrPermissionDenied) { // the injected error
 			require.Equal(x, model(), kindOf(got), "operation %d: %s", x.n, what)
 		}
 		return what
@@ -256,10 +254,9 @@ func (x *run) updateOne() string {
 	}, func() error { return x.m.update(name, labels, field) })
 }
 
-// The same by many goroutines at once, each with names and layers of its own, and with
-// calls to the pool that fail: after each step, in which all of them do something, the
-// snapshotter shows what their models show together.
-func TestModelsAtOnce(t *testing.T) {
+// Several goroutines with separate names and layers run at the same time, and calls to the
+// pool fail. After each step the snapshotter shows the snapshots of all models together.
+func TestSnapshotterMatchesConcurrentModels(t *testing.T) {
 	t.Parallel()
 	for name, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
 		t.Run(name, func(t *testing.T) {
@@ -277,28 +274,28 @@ func TestModelsAtOnce(t *testing.T) {
 				}
 				r := rand.New(rand.NewPCG(seed, 9))
 				for n := range 250 {
-					s.togetherOnce(all, r, n)
+					s.stepTogether(all, r, n)
 					models := make(map[string]seen)
 					for _, x := range all {
 						maps.Copy(models, x.m.visible())
 					}
 					require.Empty(t, differences(models, s.visible()), "after step %d (seed %d)", n, seed)
-					require.Empty(t, heldLocks(s.sn), "no lock is left")
+					require.Empty(t, heldLocks(s.sn), "all locks are released")
 				}
 			})
 		})
 	}
 }
 
-// togetherOnce has each do something, at once; or, now and then, does something that
-// concerns all of them.
-func (s *fixture) togetherOnce(all []*run, r *rand.Rand, n int) {
+// stepTogether performs one step of each run at the same time. Sometimes it performs a
+// cleanup or a restart instead.
+func (s *fixture) stepTogether(all []*run, r *rand.Rand, n int) {
 	s.Helper()
 	switch r.IntN(12) {
 	case 0:
 		s.cleanup()
 		s.requireInvariants()
-		want := 1 // the empty template is everybody's
+		want := 1 // the empty template is shared
 		for _, x := range all {
 			x.m.cleanup()
 			want += x.m.datasets() - 1
@@ -326,13 +323,13 @@ func (s *fixture) togetherOnce(all []*run, r *rand.Rand, n int) {
 	var together sync.WaitGroup
 	for _, x := range all {
 		x.n = n
-		together.Go(func() { x.apart() })
+		together.Go(func() { x.separateStep() })
 	}
 	together.Wait()
 }
 
-// apart is a step that concerns nobody else.
-func (x *run) apart() {
+// separateStep performs one random operation that does not affect other runs.
+func (x *run) separateStep() {
 	switch n := x.r.IntN(12); {
 	case n < 5:
 		x.create(snapshots.KindActive, x.key(), x.committed(), x.labels())
@@ -347,9 +344,9 @@ func (x *run) apart() {
 	}
 }
 
-// Many at once, on the same names and on different ones. What comes out nobody
-// can foretell; but it is what the pool says, and no rule is broken.
-func TestManyAtOnce(t *testing.T) {
+// Several goroutines use the same and different names at the same time. The result is not
+// predictable, but the invariants hold and the index matches the pool.
+func TestConcurrentOperationsKeepInvariants(t *testing.T) {
 	t.Parallel()
 	for name, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
 		t.Run(name, func(t *testing.T) {
@@ -367,7 +364,7 @@ func TestManyAtOnce(t *testing.T) {
 				})
 			}
 			wait.Wait()
-			assert.Empty(t, heldLocks(s.sn), "no lock is left")
+			assert.Empty(t, heldLocks(s.sn), "all locks are released")
 			s.requireInvariants()
 			for len(s.walk()) > 0 {
 				for _, info := range s.walk() {
@@ -382,8 +379,8 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// anything does an operation on names that others use, too. Of errors, only
-// those that a contract speaks of may come.
+// anything performs a random operation on names that other goroutines use too. It allows
+// only errors with an errdefs kind of the contract.
 func (s *fixture) anything(r *rand.Rand, prefix string) {
 	any := func(names ...string) string { return names[r.IntN(len(names))] }
 	id := chain(any("a", "b"))
@@ -416,6 +413,6 @@ func (s *fixture) anything(r *rand.Rand, prefix string) {
 		}
 	}
 	if err != nil && kindOf(err) == err {
-		s.Errorf("an error of no kind: %v", err)
+		s.Errorf("error without a kind: %v", err)
 	}
 }

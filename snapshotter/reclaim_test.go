@@ -93,7 +93,7 @@ func TestCheckpointPreventsEvictionForThePoolOnly(t *testing.T) {
 			if quota {
 				s.quota("tank/z", "899")
 			}
-			s.pool.edit(func(state *fakeState) { state.point = true })
+			s.pool.edit(func(state *fakeState) { state.checkpoint = true })
 			err := second(s.sn.Prepare(s.ctx, "x", "base"))
 			if quota {
 				require.NoError(t, err) // the fake pool frees destroyed datasets in spite of a checkpoint
