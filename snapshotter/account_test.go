@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Of two images on one layer each has its own part and both share the layer; what
-// is warm, trash or a container's is told apart, and it all adds up.
-func TestAccount(t *testing.T) {
+// Two images share one layer and have one layer each. Cached templates, garbage and
+// containers count separately, and the sum is the total.
+func TestAccountsAddUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
@@ -45,6 +45,6 @@ func TestAccount(t *testing.T) {
 	})
 	empty := Account(nil)
 	assert.Equal(t, Accounts{Images: []ImageAccount{}}, empty)
-	circle := Account([]Entry{{Dataset: "a", Parent: "b", State: StateCached}, {Dataset: "b", Parent: "a", State: StateCached}})
-	assert.Zero(t, circle.Reclaimable)
+	cycle := Account([]Entry{{Dataset: "a", Parent: "b", State: StateCached}, {Dataset: "b", Parent: "a", State: StateCached}})
+	assert.Zero(t, cycle.Reclaimable)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-func TestInitBase(t *testing.T) {
+func TestInitBaseCreatesABase(t *testing.T) {
 	t.Parallel()
 	p := newFakePool(t)
 	base, err := layout.ParseBase("tank/z")
@@ -25,12 +25,12 @@ func TestInitBase(t *testing.T) {
 	fs := p.state.fs["tank/z"]
 	assert.Equal(t, layoutVersion, fs.props[VersionProperty])
 	assert.Equal(t, "/srv", fs.native["mountpoint"])
-	assert.Equal(t, "zstd", fs.native["compression"], "the administrator's wins")
+	assert.Equal(t, "zstd", fs.native["compression"], "the administrator's value overrides")
 	assert.Equal(t, "posix", fs.native["acltype"])
 	for _, child := range []string{"tank/z/storage", "tank/z/runtime"} {
 		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, p.state.fs[child].native, child)
 	}
-	assert.Empty(t, p.state.fs["tank/z/storage/empty"].native, "inherits")
+	assert.Empty(t, p.state.fs["tank/z/storage/empty"].native, "inherits all native properties")
 	assert.Contains(t, p.state.fs["tank/z/storage/empty"].snaps, layout.Extracted)
 	assert.True(t, p.state.mounted["tank/z"])
 
@@ -38,11 +38,11 @@ func TestInitBase(t *testing.T) {
 	changed, err = InitBase(t.Context(), p, base, "/elsewhere", nil)
 	require.NoError(t, err)
 	assert.False(t, changed)
-	assert.Equal(t, before, p.state, "once more changes nothing")
+	assert.Equal(t, before, p.state, "a second call changes nothing")
 }
 
-// The machine dies while a base is made: doing it again completes it.
-func TestInitBaseIsCompleted(t *testing.T) {
+// After a crash during InitBase, another call completes the base.
+func TestInitBaseCompletesAfterCrash(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
@@ -50,7 +50,7 @@ func TestInitBaseIsCompleted(t *testing.T) {
 		p := newFakePool(t)
 		p.crashAfter = cut
 		_, err := InitBase(t.Context(), p, base, "/srv", nil)
-		require.ErrorIs(t, err, errDead)
+		require.ErrorIs(t, err, errCrashed)
 		p = p.afterCrash()
 		changed, err := InitBase(t.Context(), p, base, "/srv", nil)
 		require.NoError(t, err)
@@ -61,8 +61,8 @@ func TestInitBaseIsCompleted(t *testing.T) {
 	}
 }
 
-// A dataset that somebody else made, or a newer zfstpl, is left as it is.
-func TestInitBaseRefusesStrangers(t *testing.T) {
+// InitBase does not change a foreign dataset or a base with another layout version.
+func TestInitBaseRefusesForeignDatasets(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
@@ -81,10 +81,10 @@ func TestInitBaseRefusesStrangers(t *testing.T) {
 	deep, err := layout.ParseBase("tank/no/such/z")
 	require.NoError(t, err)
 	_, err = InitBase(t.Context(), newFakePool(t), deep, "/srv", nil)
-	assert.ErrorIs(t, err, zfs.ErrNotFound, "the dataset above is not there")
+	assert.ErrorIs(t, err, zfs.ErrNotFound, "the parent dataset does not exist")
 }
 
-func TestInspect(t *testing.T) {
+func TestInspectReportsStates(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	a, _ := s.pull("default", "", chain("a"), "a;")
@@ -95,9 +95,9 @@ func TestInspect(t *testing.T) {
 	s.prepare("web", a, label("x", "y"))
 	s.cleanup()
 	s.remove(b, "gone")
-	s.prepare("trash", "")
-	garbage := s.dataset("trash")
-	s.remove("trash")
+	s.prepare("garbage", "")
+	garbage := s.dataset("garbage")
+	s.remove("garbage")
 	require.NoError(t, s.sn.journal.flush(s.ctx))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/mine", nil))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/storage/"+chain("c"), nil))
@@ -128,14 +128,14 @@ func TestInspect(t *testing.T) {
 			assert.Equal(t, snapshots.KindActive, e.Records[0].Kind)
 		case s.templateOf("saved"):
 			assert.Contains(t, e.Problem, testID("9"))
-			assert.Len(t, e.Records, 1, "what can be read is shown beside")
+			assert.Len(t, e.Records, 1, "the readable record is shown")
 		case layer("b"):
 			assert.WithinDuration(t, time.Now(), e.Since, time.Minute)
 		}
 	}
 }
 
-func TestInspectRefuses(t *testing.T) {
+func TestInspectRefusesMissingAndForeignBases(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
@@ -148,12 +148,12 @@ func TestInspectRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "not a zfstpl base")
 }
 
-func TestUsage(t *testing.T) {
+func TestUsageIsThatOfTheSnapshotAlone(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, usageStory)
+	synctest.Test(t, usageIsThatOfTheSnapshotAlone)
 }
 
-func usageStory(t *testing.T) {
+func usageIsThatOfTheSnapshotAlone(t *testing.T) {
 	s, _ := beginHolding(t)
 	s.layer("base", "", "one;two;")
 	s.prepare("web", "base")
@@ -164,12 +164,12 @@ func usageStory(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, got, name)
 	}
-	// A container that deletes has fewer objects than its image, and a usage
-	// of none: containerd takes the figure for an unsigned one.
+	// A container that deletes files has fewer objects than its image. Its usage is 0,
+	// because containerd converts the value to unsigned.
 	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.content = "" })
 	got, err := s.sn.Usage(s.ctx, "web")
 	require.NoError(t, err)
-	assert.Equal(t, int64(6), got.Size, "from memory for as long as ZFS would say the same")
+	assert.Equal(t, int64(6), got.Size, "from memory while it is fresh")
 	time.Sleep(usageMaxAge)
 	got, err = s.sn.Usage(s.ctx, "web")
 	require.NoError(t, err)
@@ -193,7 +193,7 @@ func usageStory(t *testing.T) {
 		_, err = s.sn.Usage(s.ctx, "web")
 		assert.ErrorIs(t, err, errdefs.ErrUnavailable, call)
 	}
-	// It is committed, or removed, while it is measured.
+	// It is removed while it is measured.
 	s.pool.before = func(c string) error {
 		if c == "written" {
 			s.pool.before = nil
@@ -206,9 +206,9 @@ func usageStory(t *testing.T) {
 	assert.ErrorIs(t, err, errdefs.ErrNotFound)
 }
 
-// A mount for each of hundreds of containers every ten seconds, as the kubelet
-// asks, would be too much: what has not changed is not counted again.
-func TestUsageCountsWhatChanged(t *testing.T) {
+// The kubelet asks for the usage of all containers every ten seconds. Usage counts the
+// objects of a snapshot again only after a change or when the count is old.
+func TestUsageCountsObjectsOnlyAfterChanges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := beginHolding(t)
@@ -228,11 +228,11 @@ func TestUsageCountsWhatChanged(t *testing.T) {
 			assert.Equal(t, want, got)
 			assert.Equal(t, counts, counted)
 		}
-		usage(snapshots.Usage{}, 0) // a new clone has what its origin has
+		usage(snapshots.Usage{}, 0) // a new clone has the objects of its origin
 		s.write("web", "two;")
-		usage(snapshots.Usage{}, 0) // a moment ago
+		usage(snapshots.Usage{}, 0) // the last value is still fresh
 		time.Sleep(usageMaxAge)
-		usage(snapshots.Usage{Size: 4, Inodes: 1}, 2) // it and, once, its parent
+		usage(snapshots.Usage{Size: 4, Inodes: 1}, 2) // the snapshot and, once, its parent
 		time.Sleep(usageMaxAge)
 		usage(snapshots.Usage{Size: 4, Inodes: 1}, 2)
 		s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.content = "one;a;b;" }) // as many bytes

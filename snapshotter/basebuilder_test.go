@@ -14,7 +14,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// refusing makes the n-th call of a pool fail, counted from 1, among those that change it.
+// refusing makes the n-th call that changes a pool fail, counted from 1.
 func refusing(p *fakePool, n int) {
 	calls := 0
 	p.before = func(call string) error {
@@ -28,7 +28,7 @@ func refusing(p *fakePool, n int) {
 	}
 }
 
-// Whatever step fails, a new base leaves nothing, and the next try makes it.
+// If any step fails, InitBase leaves nothing of a new base, and the next call creates it.
 func TestInitBaseLeavesAllOrNothing(t *testing.T) {
 	t.Parallel()
 	steps := []string{"base", "longname", "storage", "runtime", "empty", "snapshot", "mount"}
@@ -46,8 +46,8 @@ func TestInitBaseLeavesAllOrNothing(t *testing.T) {
 	}
 }
 
-// A completion that fails takes back what it added, and leaves what was there.
-func TestInitBaseKeepsWhatItDidNotMake(t *testing.T) {
+// If the completion of a base fails, InitBase destroys only what it added.
+func TestInitBaseKeepsWhatItDidNotCreate(t *testing.T) {
 	t.Parallel()
 	for n, step := range []string{"runtime", "snapshot", "mount"} {
 		p, base := newFakePool(t), testBase(t)
@@ -63,8 +63,8 @@ func TestInitBaseKeepsWhatItDidNotMake(t *testing.T) {
 	}
 }
 
-// What another process put below a base that is being made is not destroyed with it.
-func TestInitBaseDestroysNothingOfOthers(t *testing.T) {
+// InitBase does not destroy a dataset that another process creates below the base meanwhile.
+func TestInitBaseKeepsForeignDatasets(t *testing.T) {
 	t.Parallel()
 	p, base := newFakePool(t), testBase(t)
 	p.after = func(call string) error {
@@ -81,8 +81,9 @@ func TestInitBaseDestroysNothingOfOthers(t *testing.T) {
 	assert.NotContains(t, p.state.fs, "tank/z/storage")
 }
 
-// A signal ends it between two steps, and it takes back what it made.
-func TestInitBaseIsInterrupted(t *testing.T) {
+// InitBase stops between two steps when its context is cancelled and destroys what it
+// created.
+func TestInitBaseRollsBackWhenCancelled(t *testing.T) {
 	t.Parallel()
 	p := newFakePool(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -123,8 +124,8 @@ func TestInitBaseNamesTheKeyThatIsNotLoaded(t *testing.T) {
 	require.ErrorContains(t, err, "'zfs load-key tank'")
 }
 
-// Below a zoned file system none can be made with a mountpoint.
-func TestInitBaseBelowAZonedDataset(t *testing.T) {
+// Below a zoned file system, ZFS creates none with a mountpoint. InitBase sets it later.
+func TestInitBaseWorksBelowAZonedDataset(t *testing.T) {
 	t.Parallel()
 	p := newFakePool(t)
 	p.editFS("tank", func(fs *fakeFS) { fs.native["zoned"] = "on" })

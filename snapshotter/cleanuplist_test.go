@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// withList returns an option that lets the snapshotter save a cleanup list.
 func withList(t testing.TB) func(*fixture) {
 	dir, err := os.OpenRoot(t.TempDir())
 	require.NoError(t, err)
@@ -19,12 +20,12 @@ func withList(t testing.TB) func(*fixture) {
 	return settings(func(c *Config) { c.CleanupDir = dir })
 }
 
-// listPath is where the list is.
+// listPath returns the path of the list.
 func (s *fixture) listPath() string {
 	return filepath.Join(s.config().CleanupDir.Name(), cleanupListName)
 }
 
-// resume is a cleaner as the command has one when no daemon runs.
+// resume returns the cleaner of a command that runs without a daemon.
 func (s *fixture) resume() *Cleaner {
 	s.Helper()
 	s.pool.owner.Store(nil)
@@ -44,9 +45,9 @@ func (s *fixture) listings() *int {
 	return n
 }
 
-// What a snapshotter knew when it was closed is enough to clean up, without
-// listing the pool; what is left then is kept again.
-func TestCleanupGoesOnFromAList(t *testing.T) {
+// A cleanup with the list that a snapshotter saved does not list the pool. It saves a list of
+// the datasets that are left.
+func TestCleanerUsesTheSavedList(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, withList(t), keepCached(time.Hour))
@@ -62,14 +63,14 @@ func TestCleanupGoesOnFromAList(t *testing.T) {
 
 		n := s.listings()
 		c := s.resume()
-		require.NotNil(t, c, "the list holds")
-		assert.Empty(t, s.marked().List, "and no longer: it is being used up")
+		require.NotNil(t, c, "the list is valid")
+		assert.Empty(t, s.marked().List, "the list is not valid any more")
 		var last Progress
 		require.NoError(t, c.Clean(s.ctx, func(p Progress) { last = p }))
-		assert.Equal(t, Progress{Looked: 5, Of: 5, Destroyed: 5}, last, "web, saved and what three commits were made in")
+		assert.Equal(t, Progress{Looked: 5, Of: 5, Destroyed: 5}, last, "web, saved and the runtimes of three commits")
 		require.NoError(t, c.Close())
 		assert.Zero(t, *n)
-		assert.Len(t, s.templates(), 3, "empty, a and b, which is warm")
+		assert.Len(t, s.templates(), 3, "empty, a and the cached b")
 		cached := s.marked()
 		assert.True(t, cached.Due.After(time.Now()))
 
@@ -78,7 +79,7 @@ func TestCleanupGoesOnFromAList(t *testing.T) {
 		require.NotNil(t, c)
 		require.NoError(t, c.Clean(s.ctx, nil))
 		require.NoError(t, c.Close())
-		assert.Len(t, s.templates(), 2, "empty and a, on which db stands")
+		assert.Len(t, s.templates(), 2, "empty and a, the template of db")
 		assert.Equal(t, Mark{}, s.marked())
 		assert.NoFileExists(t, s.listPath())
 		assert.Zero(t, *n)
@@ -88,18 +89,18 @@ func TestCleanupGoesOnFromAList(t *testing.T) {
 	})
 }
 
-// A list holds for as long as nobody else had the base open, and only whole.
-func TestAListThatDoesNotHold(t *testing.T) {
+// A list is valid only if it is complete and no snapshotter has opened the base since.
+func TestResumeRefusesInvalidLists(t *testing.T) {
 	t.Parallel()
 	for what, spoil := range map[string]func(s *fixture){
-		"opened since":   func(s *fixture) { s.start() },
-		"another mark":   func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, stamp(time.Now())+" abc") },
-		"no mark":        func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "") },
-		"changed":        func(s *fixture) { _ = os.WriteFile(s.listPath(), []byte(`{"go":[]}`), 0o600) },
-		"gone":           func(s *fixture) { _ = os.Remove(s.listPath()) },
-		"a directory":    func(s *fixture) { _ = os.Remove(s.listPath()); _ = os.Mkdir(s.listPath(), 0o700) },
-		"half of it":     func(s *fixture) { _ = os.Truncate(s.listPath(), 10) },
-		"none is wanted": func(s *fixture) { s.with = nil },
+		"opened since":  func(s *fixture) { s.start() },
+		"another mark":  func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, stamp(time.Now())+" abc") },
+		"no mark":       func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "") },
+		"changed":       func(s *fixture) { _ = os.WriteFile(s.listPath(), []byte(`{"go":[]}`), 0o600) },
+		"missing":       func(s *fixture) { _ = os.Remove(s.listPath()) },
+		"a directory":   func(s *fixture) { _ = os.Remove(s.listPath()); _ = os.Mkdir(s.listPath(), 0o700) },
+		"truncated":     func(s *fixture) { _ = os.Truncate(s.listPath(), 10) },
+		"no CleanupDir": func(s *fixture) { s.with = nil },
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -116,8 +117,8 @@ func TestAListThatDoesNotHold(t *testing.T) {
 	}
 }
 
-// Every entry is looked at again: what is needed after all stays.
-func TestAnEntryThatIsNeededAfterAllStays(t *testing.T) {
+// The cleaner checks each dataset of the list again and keeps those in use.
+func TestCleanerKeepsListedDatasetsInUse(t *testing.T) {
 	t.Parallel()
 	record := `1 {"seq":9,"kind":"committed","name":"mine"}`
 	for what, change := range map[string]struct {
@@ -127,14 +128,14 @@ func TestAnEntryThatIsNeededAfterAllStays(t *testing.T) {
 		"a record": {func(s *fixture, d string) {
 			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+testID("1")] = record })
 		}, `the record of \"mine\"`},
-		"a record nobody can read": {func(s *fixture, d string) {
+		"an unreadable record": {func(s *fixture, d string) {
 			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+testID("1")] = "x" })
 		},
 			"does not begin with the number"},
-		"no mark, and no clone of ours": {func(s *fixture, d string) {
+		"no mark and no template as origin": {func(s *fixture, d string) {
 			s.pool.editFS(d, func(fs *fakeFS) { fs.origin = ""; delete(fs.props, propGarbage) })
 		}, "not a clone of a template"},
-		"a dataset in it": {func(s *fixture, d string) {
+		"a child dataset": {func(s *fixture, d string) {
 			s.pool.edit(func(state *fakeState) { state.create(d+"/mine", nil) })
 		}, "child datasets"},
 	} {
@@ -154,13 +155,13 @@ func TestAnEntryThatIsNeededAfterAllStays(t *testing.T) {
 			assert.Contains(t, s.datasets(), dataset)
 			assert.NotContains(t, s.datasets(), other)
 			assert.Contains(t, s.log.String(), change.says)
-			assert.Equal(t, Mark{}, s.marked(), "it is nobody's to destroy")
+			assert.Equal(t, Mark{}, s.marked(), "the kept dataset is not garbage")
 		})
 	}
 }
 
-// A crash anywhere while a list is used up leaves what the next start understands.
-func TestCrashDuringACleanupFromAList(t *testing.T) {
+// After a crash at any time during a cleanup with a list, a start recovers the base.
+func TestCrashDuringCleanupWithAListIsRecovered(t *testing.T) {
 	t.Parallel()
 	for cut := 0; ; cut++ {
 		require.Less(t, cut, 40)
@@ -175,22 +176,21 @@ func TestCrashDuringACleanupFromAList(t *testing.T) {
 		require.NotNil(t, c)
 		s.pool.crashAfter = cut
 		err := c.Clean(s.ctx, nil)
-		over := !s.pool.dead
+		done := !s.pool.crashed
 		s.crash()
 		s.pool.crashAfter = -1
 		assert.Equal(t, []string{"kept"}, s.names())
 		s.requireInvariants()
-		if over {
+		if done {
 			require.NoError(t, err)
 			return
 		}
-		assert.Nil(t, s.resume(), "the list holds no more")
+		assert.Nil(t, s.resume(), "the list is not valid any more")
 	}
 }
 
-// Whoever writes a file into a pool that is suspended waits for its disks: Close
-// does not.
-func TestASuspendedPoolGetsNoList(t *testing.T) {
+// A write to a file of a suspended pool blocks, so Close does not save a list then.
+func TestCloseSavesNoListOnSuspendedPool(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, withList(t))
 	s.prepare("web", "")
@@ -201,18 +201,17 @@ func TestASuspendedPoolGetsNoList(t *testing.T) {
 	assert.NoFileExists(t, s.listPath())
 }
 
-// What a Close that was killed left of the file goes with the next one, and no other
-// file does.
-func TestAnUnfinishedListIsRemoved(t *testing.T) {
+// Close removes the temporary files of a killed Close, and no other files.
+func TestCloseRemovesTemporaryLists(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, withList(t))
 	list := s.listPath()
 	dir := filepath.Dir(list)
-	for name, goes := range map[string]bool{filepath.Base(list) + ".123": true, filepath.Base(list) + ".456": true, "mine.json": false, "x" + filepath.Base(list) + ".1": false} {
+	for name, removed := range map[string]bool{filepath.Base(list) + ".123": true, filepath.Base(list) + ".456": true, "mine.json": false, "x" + filepath.Base(list) + ".1": false} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
 		defer func() {
 			_, err := os.Stat(filepath.Join(dir, name))
-			assert.Equal(t, goes, os.IsNotExist(err), name)
+			assert.Equal(t, removed, os.IsNotExist(err), name)
 		}()
 	}
 	require.NoError(t, os.Mkdir(list+".d", 0o700))

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAContainersLife(t *testing.T) {
+func TestLifecycleOfAContainer(t *testing.T) {
 	t.Parallel()
 	for what, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
 		t.Run(what, func(t *testing.T) {
@@ -24,10 +24,10 @@ func TestAContainersLife(t *testing.T) {
 			s.layer("app", "base", "bin;")
 
 			mounts := s.prepare("web", "app")
-			assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.dataset("web")}}, mounts, "never ro: containerd would take it for unpacked")
+			assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.dataset("web")}}, mounts, "not read-only: containerd would take it for unpacked")
 			s.write("web", "log;")
 			assert.Equal(t, "etc;bin;log;", s.visible()["web"].Content)
-			assert.Equal(t, "etc;bin;", s.visible()["app"].Content, "the template is as it was")
+			assert.Equal(t, "etc;bin;", s.visible()["app"].Content, "the template is unchanged")
 
 			s.commit("saved", "web")
 			assert.Equal(t, map[string]seen{
@@ -40,13 +40,12 @@ func TestAContainersLife(t *testing.T) {
 			s.remove("saved", "app", "base")
 			assert.Empty(t, s.walk())
 			s.requireInvariants()
-			assert.Equal(t, []string{"tank/z/storage/empty"}, s.datasets(), "nothing is left in the pool")
+			assert.Equal(t, []string{"tank/z/storage/empty"}, s.datasets(), "only the empty template is left")
 		})
 	}
 }
 
-// A view mounts the template's snapshot, read-only: no clone, nothing to wait
-// for, never EBUSY.
+// A view mounts the template's snapshot read-only, without a clone.
 func TestViewMountsTheSnapshotItself(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -59,7 +58,7 @@ func TestViewMountsTheSnapshotItself(t *testing.T) {
 	assert.Equal(t, want, again)
 	assert.Equal(t, before, s.datasets())
 
-	// rootfs.CreateDiff views "" to compare the first layer with nothing.
+	// rootfs.CreateDiff views "" to compare the first layer with an empty directory.
 	assert.Equal(t, []mount.Mount{{Type: "zfs", Source: "tank/z/storage/empty@extracted", Options: []string{"ro"}}}, s.view("nothing", ""))
 	s.restart()
 	again, err = s.sn.Mounts(s.ctx, "look")
@@ -69,7 +68,7 @@ func TestViewMountsTheSnapshotItself(t *testing.T) {
 	s.requireInvariants()
 }
 
-func TestErrorKinds(t *testing.T) {
+func TestErrorsHaveTheKindsOfTheContract(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "")
@@ -128,13 +127,13 @@ func TestErrorKinds(t *testing.T) {
 		}
 		assert.ErrorIs(t, c.got, c.want, what)
 	}
-	assert.Equal(t, before, dump(s.sn), "nothing has changed")
+	assert.Equal(t, before, dump(s.sn), "the index is unchanged")
 	s.requireInvariants()
 }
 
 func second[T any](_ T, err error) error { return err }
 
-func TestStatAnswersWhatWasSaid(t *testing.T) {
+func TestStatReturnsWhatWasGiven(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	start := time.Now()
@@ -147,9 +146,9 @@ func TestStatAnswersWhatWasSaid(t *testing.T) {
 	assert.Equal(t, info.Created, info.Updated)
 
 	info.Labels["a"] = "changed by the caller"
-	assert.Equal(t, "b", s.stat("web").Labels["a"], "an answer is the caller's own")
+	assert.Equal(t, "b", s.stat("web").Labels["a"], "the result is a copy")
 	s.walk()[0].Labels["a"] = "changed by the caller"
-	assert.Equal(t, "b", s.stat("web").Labels["a"], "an answer is the caller's own")
+	assert.Equal(t, "b", s.stat("web").Labels["a"], "the result is a copy")
 
 	// Commit replaces labels and times; the parent stays.
 	s.commit("base", "web", label("c", "d"), snapshots.WithParent(""))
@@ -158,7 +157,7 @@ func TestStatAnswersWhatWasSaid(t *testing.T) {
 	assert.Equal(t, map[string]string{"c": "d"}, s.stat("base").Labels)
 }
 
-func TestCommitMayRepeatItsParent(t *testing.T) {
+func TestCommitAcceptsTheSameParent(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "")
@@ -167,17 +166,17 @@ func TestCommitMayRepeatItsParent(t *testing.T) {
 	assert.Equal(t, "base", s.stat("app").Parent)
 }
 
-func TestUpdate(t *testing.T) {
+func TestUpdateReplacesTheGivenFields(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		fields []string
 		want   map[string]string
 	}{
-		"all":          {nil, map[string]string{"a": "new", "n": "1"}},
-		"labels":       {[]string{"labels"}, map[string]string{"a": "new", "n": "1"}},
-		"one":          {[]string{"labels.a"}, map[string]string{"a": "new", "b": "old"}},
-		"one more":     {[]string{"labels.n"}, map[string]string{"a": "old", "b": "old", "n": "1"}},
-		"one and then": {[]string{"labels.a", "labels.n"}, map[string]string{"a": "new", "b": "old", "n": "1"}},
+		"all":      {nil, map[string]string{"a": "new", "n": "1"}},
+		"labels":   {[]string{"labels"}, map[string]string{"a": "new", "n": "1"}},
+		"one":      {[]string{"labels.a"}, map[string]string{"a": "new", "b": "old"}},
+		"one more": {[]string{"labels.n"}, map[string]string{"a": "old", "b": "old", "n": "1"}},
+		"two":      {[]string{"labels.a", "labels.n"}, map[string]string{"a": "new", "b": "old", "n": "1"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -204,7 +203,7 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-func TestWalkFilters(t *testing.T) {
+func TestWalkAppliesFilters(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "")
@@ -225,15 +224,15 @@ func TestWalkFilters(t *testing.T) {
 		{[]string{`labels."a.b/c"==d`}, []string{"web"}},
 		{[]string{"labels.tier,name==web"}, []string{"web"}},
 		{[]string{"name==web", "name==look"}, []string{"look", "web"}},
-		{[]string{"name==nobody"}, []string{}},
+		{[]string{"name==missing"}, []string{}},
 		{[]string{"color==blue"}, []string{}},
 	} {
 		assert.Equal(t, c.want, s.names(c.filters...), "%q", c.filters)
 	}
 }
 
-// Stat within Walk, or any other method, does not wait for itself.
-func TestAnyMethodWithinWalk(t *testing.T) {
+// The function that Walk calls may call any other method.
+func TestWalkAllowsOtherMethods(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "")

@@ -16,9 +16,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// crashing are operations and what must be there before them. An operation is
-// over when what it changes is in the pool.
-var crashing = map[string]struct {
+// crashOperations are the operations that the crash tests interrupt, and their
+// preparations. An operation is done when its changes are in the pool.
+var crashOperations = map[string]struct {
 	before func(s *fixture)
 	do     func(s *fixture) error
 }{
@@ -36,7 +36,7 @@ var crashing = map[string]struct {
 		func(s *fixture) { s.layer("base", "", "b;") },
 		func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "web", "base", maxSizeLabel("1000"))) },
 	},
-	"prepare of an empty one": {
+	"prepare without a parent": {
 		func(*fixture) {},
 		func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "web", "")) },
 	},
@@ -58,7 +58,7 @@ var crashing = map[string]struct {
 			return s.sn.Commit(s.ctx, "default/9/"+chain("b"), "default/8/extract-1-x "+chain("b"), ref(chain("b")))
 		},
 	},
-	"commit of a layer that is known": {
+	"commit of a layer with a known diff ID": {
 		func(s *fixture) {
 			s.prepare("default/8/extract-1-x "+lowerChain, "", ref(lowerChain))
 			s.write("default/8/extract-1-x "+lowerChain, "b;")
@@ -68,7 +68,7 @@ var crashing = map[string]struct {
 			return s.sn.Commit(s.ctx, "default/9/"+lowerChain, "default/8/extract-1-x "+lowerChain, ref(lowerChain))
 		},
 	},
-	"commit that joins": {
+	"commit of an existing layer": {
 		func(s *fixture) {
 			s.prepare("default/8/extract-1-x "+chain("a"), "")
 			s.write("default/8/extract-1-x "+chain("a"), "other;")
@@ -78,7 +78,7 @@ var crashing = map[string]struct {
 			return s.sn.Commit(s.ctx, "default/9/"+chain("a"), "default/8/extract-1-x "+chain("a"))
 		},
 	},
-	"revival": {
+	"prepare of a cached layer": {
 		func(s *fixture) { name, _ := s.pull("default", "", chain("a"), "a;"); s.remove(name); s.cleanup() },
 		func(s *fixture) error {
 			err := second(s.sn.Prepare(s.ctx, "default/9/extract-1-x "+chain("a"), "", ref(chain("a"))))
@@ -111,10 +111,10 @@ var crashing = map[string]struct {
 		},
 		func(s *fixture) error { s.remove("zoo/9/extract-1-x " + lowerChain); return s.sn.journal.flush(s.ctx) },
 	},
-	"restoration of a lost record": {
+	"restore of a lost record": {
 		func(s *fixture) {
 			names := s.image("default", "a;", "b;")
-			// Another record, or the template would go with the first cleanup.
+			// Without another record the first cleanup would destroy the template.
 			key := "k8s.io/80/extract-1-x " + layerOf(names[1])
 			s.prepare(key, names[0])
 			s.commit("k8s.io/81/"+layerOf(names[1]), key)
@@ -130,11 +130,11 @@ var crashing = map[string]struct {
 			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": strings.Repeat("new", 6_000)}}))
 		},
 	},
-	"remove of an active one": {
+	"remove of an active snapshot": {
 		func(s *fixture) { s.prepare("web", ""); s.write("web", "w;") },
 		func(s *fixture) error { s.remove("web"); return s.sn.journal.flush(s.ctx) },
 	},
-	"remove of a committed one": {
+	"remove of a committed snapshot": {
 		func(s *fixture) { s.layer("base", "", "b;") },
 		func(s *fixture) error { s.remove("base"); return s.sn.journal.flush(s.ctx) },
 	},
@@ -153,14 +153,14 @@ var crashing = map[string]struct {
 		},
 		func(s *fixture) error { return s.sn.Cleanup(s.ctx) },
 	},
-	"prepare that makes room": {
+	"prepare that reclaims space": {
 		func(s *fixture) {
 			s.layer("base", "", "b;")
 			s.cachedAndFull()
 		},
 		func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "web", "base")) },
 	},
-	"commit that makes room": {
+	"commit that reclaims space": {
 		func(s *fixture) {
 			s.prepare("web", "")
 			s.write("web", "w;")
@@ -176,15 +176,15 @@ var crashing = map[string]struct {
 		func(s *fixture) error {
 			r, err := s.sn.index.get("default/8/extract-1-x " + chain("b"))
 			if err != nil {
-				return nil // it is gone already
+				return nil // it is discarded already
 			}
-			// What cannot be destroyed at once is no error: the next cleanup's is.
+			// Discard reports no error if it cannot destroy the runtime; Cleanup does.
 			return errors.Join(s.sn.Discard(s.ctx, r.dataset), s.sn.Cleanup(s.ctx))
 		},
 	},
 }
 
-// warmAndFull fills the pool, with a layer that may go.
+// cachedAndFull makes a cached layer and then sets the size of the pool so that it is full.
 func (s *fixture) cachedAndFull() {
 	name, _ := s.pull("default", "", chain("a"), hundred)
 	s.remove(name)
@@ -192,9 +192,9 @@ func (s *fixture) cachedAndFull() {
 	s.pool.edit(func(state *fakeState) { state.size = state.below("tank") })
 }
 
-// An extraction that is begun anew is, after a crash, the old one, the new one, or
-// gone, and containerd begins from its own side again.
-func TestCrashDuringARenewal(t *testing.T) {
+// After a crash during Renew, the extraction has its old content or none, or it does not
+// exist.
+func TestCrashDuringRenewLeavesOldNewOrNothing(t *testing.T) {
 	t.Parallel()
 	key := "default/8/extract-1-x " + chain("b")
 	for mode, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": func(s *fixture) { s.pool.torn = true }} {
@@ -209,20 +209,20 @@ func TestCrashDuringARenewal(t *testing.T) {
 				old := s.dataset(key)
 				s.pool.crashAfter = cut
 				_, _, err := s.sn.Renew(s.ctx, old, errors.New("full"))
-				over := !s.pool.dead
+				done := !s.pool.crashed
 				s.crash()
 				s.pool.crashAfter = -1
-				content := "gone"
+				content := "missing"
 				if now, ok := s.visible()[key]; ok {
 					content = now.Content
 				}
-				if over {
+				if done {
 					require.NoError(t, err)
 					assert.Empty(t, content)
 				}
-				assert.Contains(t, []string{"partial;", "", "gone"}, content, "cut %d", cut)
+				assert.Contains(t, []string{"partial;", "", "missing"}, content, "cut %d", cut)
 				s.requireInvariants()
-				if over {
+				if done {
 					return
 				}
 			}
@@ -230,12 +230,11 @@ func TestCrashDuringARenewal(t *testing.T) {
 	}
 }
 
-// The machine dies between any two transactions of an operation, and again
-// between any two of the recovery: the state is that before the operation or
-// that after it, never one between.
-func TestCrashAnywhere(t *testing.T) {
+// After a crash between any two transactions of an operation, and another one between any
+// two transactions of the recovery, the state is the one before or after the operation.
+func TestCrashLeavesStateBeforeOrAfter(t *testing.T) {
 	t.Parallel()
-	for what, c := range crashing {
+	for what, c := range crashOperations {
 		modes := map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": func(s *fixture) { s.pool.torn = true }}
 		for mode, option := range modes {
 			t.Run(what+" "+mode, func(t *testing.T) {
@@ -254,8 +253,8 @@ func TestCrashAnywhere(t *testing.T) {
 	}
 }
 
-// crashOnce crashes after cut transactions of do. It answers false when do was
-// over by then.
+// crashOnce crashes after cut transactions of do. It returns false if do has no more
+// transactions.
 func crashOnce(t *testing.T, option func(*fixture), cut int, prepare func(*fixture), do func(*fixture) error, before, after map[string]seen) bool {
 	t.Helper()
 	for recovery := 0; ; recovery++ {
@@ -263,16 +262,16 @@ func crashOnce(t *testing.T, option func(*fixture), cut int, prepare func(*fixtu
 		prepare(s)
 		s.pool.crashAfter = cut
 		err := do(s)
-		if !s.pool.dead {
+		if !s.pool.crashed {
 			require.NoError(t, err)
 			return false
 		}
-		require.ErrorIs(t, err, errDead)
+		require.ErrorIs(t, err, errCrashed)
 		s.pool = s.pool.afterCrash()
 		s.pool.crashAfter = recovery
-		died := s.tryStart() != nil || s.sn.Cleanup(s.ctx) != nil || s.pool.dead // a recovery goes on without what it can do later
-		if died {
-			require.True(t, s.pool.dead, "only a dead machine keeps a snapshotter from starting")
+		crashedAgain := s.tryStart() != nil || s.sn.Cleanup(s.ctx) != nil || s.pool.crashed // a recovery ignores failures of steps that can wait
+		if crashedAgain {
+			require.True(t, s.pool.crashed, "only a crash keeps the snapshotter from starting")
 			s.crash()
 		}
 		s.pool.crashAfter = -1
@@ -282,22 +281,22 @@ func crashOnce(t *testing.T, option func(*fixture), cut int, prepare func(*fixtu
 		}
 		s.requireInvariants()
 		if assert.ObjectsAreEqual(before, got) {
-			require.NoError(t, do(s), "what did not happen can be done again")
+			require.NoError(t, do(s), "the operation succeeds when repeated")
 			require.Equal(t, after, s.visible())
 			s.requireInvariants()
 		}
-		if !died {
+		if !crashedAgain {
 			return true
 		}
 	}
 }
 
-// Somebody kills one command of the daemon's, which leaves any prefix of its
-// list; the daemon lives on. Clients see the state before, the daemon goes on
-// working, and its next start makes one of the two states of what is left.
-func TestACommandIsKilled(t *testing.T) {
+// A killed command leaves the first ops of its list. Clients then see the state before the
+// operation and the daemon continues to work. Its next start shows the state before or
+// after the operation.
+func TestKilledCommandLeavesStateBeforeOrAfter(t *testing.T) {
 	t.Parallel()
-	for what, c := range crashing {
+	for what, c := range crashOperations {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			torn := func(s *fixture) { s.pool.torn = true; s.keep = 0 }
@@ -318,7 +317,7 @@ func TestACommandIsKilled(t *testing.T) {
 					return
 				}
 				require.ErrorIs(t, err, errKilled)
-				if removes { // is done in memory, and tried again in the pool
+				if removes { // done in memory; the journal tries it again
 					before = after
 				}
 				require.Empty(t, differences(before, s.visible()), "killed at %d", kill)
@@ -326,14 +325,14 @@ func TestACommandIsKilled(t *testing.T) {
 				s.remove("another")
 				s.cleanup()
 				require.Empty(t, differences(before, s.visible()), "killed at %d", kill)
-				if !slices.Contains([]string{"commit", "commit of a layer", "commit that makes room"}, what) {
-					s.requireInvariants() // what was done in part is taken back by now
+				if !slices.Contains([]string{"commit", "commit of a layer", "commit that reclaims space"}, what) {
+					s.requireInvariants() // the operation is rolled back by now
 				}
 				s.restart()
 				if got := s.visible(); !assert.ObjectsAreEqual(before, got) {
 					require.Empty(t, differences(after, got), "killed at %d, neither before nor after", kill)
 				} else if !removes {
-					require.NoError(t, c.do(s), "what did not happen can be done again")
+					require.NoError(t, c.do(s), "the operation succeeds when repeated")
 					require.Empty(t, differences(after, s.visible()))
 				}
 				s.requireInvariants()
@@ -342,9 +341,9 @@ func TestACommandIsKilled(t *testing.T) {
 	}
 }
 
-// A layer whose commit was killed is unpacked again, under another key, by the
-// daemon that lives on: what the killed one left must not stand in its way.
-func TestALayerAfterAKilledCommit(t *testing.T) {
+// The residue of a killed commit does not prevent another commit of the same layer under
+// another key.
+func TestLayerCanBeCommittedAfterKilledCommit(t *testing.T) {
 	t.Parallel()
 	for kill := range 7 {
 		s := newFixture(t, func(s *fixture) { s.pool.torn = true })
@@ -369,31 +368,30 @@ func TestALayerAfterAKilledCommit(t *testing.T) {
 	}
 }
 
-// The runtime of a commit that was cut off is mounted when the machine is
-// started again, or what is left of it is: it is taken back later.
-func TestRemainsThatCannotBeTakenBackYet(t *testing.T) {
+// A start skips a partial dataset that is busy. A later cleanup destroys it.
+func TestBusyPartialDatasetIsDestroyedLater(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, remainsThatCannotBeTakenBackYet)
+	synctest.Test(t, busyPartialDatasetIsDestroyedLater)
 }
 
-func remainsThatCannotBeTakenBackYet(t *testing.T) {
+func busyPartialDatasetIsDestroyedLater(t *testing.T) {
 	s := newFixture(t, inSteps)
 	s.prepare("web", "")
 	s.write("web", "w;")
 	s.pool.crashAfter = 3 // flush, snapshot, clone
-	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), errDead)
+	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), errCrashed)
 	s.pool = s.pool.afterCrash()
-	half := s.templates()[1]
-	s.pool.edit(func(state *fakeState) { state.mounted[half] = true })
+	partial := s.templates()[1]
+	s.pool.edit(func(state *fakeState) { state.mounted[partial] = true })
 	s.start()
 	assert.Contains(t, s.log.String(), "failed to destroy residue of interrupted commit")
 	assert.Equal(t, []string{"web"}, s.names())
 	s.cleanup()
-	assert.Contains(t, s.datasets(), half)
+	assert.Contains(t, s.datasets(), partial)
 
 	s.pool.edit(func(state *fakeState) { clear(state.mounted) })
 	s.waitForRetries()
-	assert.NotContains(t, s.datasets(), half)
+	assert.NotContains(t, s.datasets(), partial)
 	s.commit("saved", "web")
 	assert.Equal(t, "w;", s.visible()["saved"].Content)
 	s.requireInvariants()

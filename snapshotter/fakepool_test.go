@@ -22,8 +22,8 @@ import (
 // errKilled is the error of a killed command.
 var errKilled = errors.New("signal: killed")
 
-// errDead is the error of a pool after a crash of its machine.
-var errDead = errors.New("the machine has crashed")
+// errCrashed is the error of a pool after a crash of its machine.
+var errCrashed = errors.New("the machine has crashed")
 
 // fakePool is a ZFS pool in memory that follows the rules of ZFS. A transaction changes a
 // copy of the state, which replaces the state if the transaction succeeds.
@@ -38,7 +38,7 @@ type fakePool struct {
 	state      fakeState
 	crashAfter int // number of transactions until the machine crashes; negative for never
 	killAfter  int // number of transactions until one command is killed; negative for never
-	dead       bool
+	crashed    bool
 
 	// owner is the snapshotter that uses the pool. A dataset with a record in its index
 	// must not be destroyed.
@@ -115,7 +115,7 @@ func newFakePool(tb testing.TB) *fakePool {
 func (p *fakePool) afterCrash() *fakePool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.dead = true
+	p.crashed = true
 	next := &fakePool{tb: p.tb, steps: p.steps, torn: p.torn, abilities: p.abilities, crashAfter: -1, killAfter: -1, state: p.state.clone()}
 	next.state.mounted, next.state.full = make(map[string]bool), false
 	next.state.attached = make(map[string]int)
@@ -175,8 +175,8 @@ func (p *fakePool) interrupt(before func(call string) error) {
 func (p *fakePool) read(fn func(s *fakeState) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.dead {
-		return errDead
+	if p.crashed {
+		return errCrashed
 	}
 	return fn(&p.state)
 }
@@ -186,10 +186,10 @@ func (p *fakePool) transact(fn func(s *fakeState) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.crashAfter == 0 {
-		p.dead = true
+		p.crashed = true
 	}
-	if p.dead {
-		return errDead
+	if p.crashed {
+		return errCrashed
 	}
 	if p.killAfter == 0 {
 		p.killAfter = -1
@@ -232,8 +232,8 @@ func (p *fakePool) Mark(_ context.Context, name, prop, value string) error {
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.dead {
-			return errDead
+		if p.crashed {
+			return errCrashed
 		}
 		return p.state.applyAll([]zfs.Op{op})
 	})
@@ -250,7 +250,7 @@ func (p *fakePool) applySteps(ops []zfs.Op) error {
 			n++
 		}
 		err := p.transact(func(s *fakeState) error { return s.applyAll(ops[:n]) })
-		if errors.Is(err, errDead) || errors.Is(err, errKilled) {
+		if errors.Is(err, errCrashed) || errors.Is(err, errKilled) {
 			return err
 		}
 		if err != nil {

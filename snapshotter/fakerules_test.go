@@ -268,7 +268,7 @@ func TestFakePoolFollowsTheRulesOfZFS(t *testing.T) {
 
 		p.crashAfter = 1
 		require.NoError(t, p.Apply(ctx, zfs.Set("tank/tpl", "a:b", "d")))
-		require.True(t, errors.Is(p.Apply(ctx, zfs.Set("tank/tpl", "a:b", "e")), errDead))
+		require.True(t, errors.Is(p.Apply(ctx, zfs.Set("tank/tpl", "a:b", "e")), errCrashed))
 		q := p.afterCrash()
 		assert.Equal(t, "d", q.state.fs["tank/tpl"].props["a:b"])
 	}

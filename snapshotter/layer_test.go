@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A commit is a layer only when the name says the same as what the key was
-// prepared for; the label counts more than the key.
-func TestWhatIsALayer(t *testing.T) {
+// A commit makes a layer only if its name has the chain ID for which the key was prepared.
+// The label overrides the key.
+func TestCommitMakesALayerOnlyForTheSameChainID(t *testing.T) {
 	t.Parallel()
 	a, b := chain("a"), chain("b")
 	for what, c := range map[string]struct {
@@ -28,15 +28,15 @@ func TestWhatIsALayer(t *testing.T) {
 		"without containerd's prefix": {"extract-1-x " + a, "", a, true},
 		"another number":              {"default/1/extract-1-x " + a, "", "default/99/" + a, true},
 		"another namespace":           {"default/1/extract-1-x " + a, "", "k8s.io/2/" + a, true},
-		"the label is no chain ID":    {"default/1/extract-1-x " + a, "latest", "default/2/" + a, true},
+		"label is not a chain ID":     {"default/1/extract-1-x " + a, "latest", "default/2/" + a, true},
 
 		"name only, as userns remap does": {"default/1/remap", "", "default/2/" + a, false},
 		"own id, as BuildKit does":        {"default/1/extract-1-x " + a, "", "default/2/bk-12345", false},
 		"label, another name":             {"default/1/x", a, "default/2/" + b, false},
 		"extraction, another name":        {"default/1/extract-1-x " + a, "", "default/2/" + b, false},
 		"label against extraction":        {"default/1/extract-1-x " + a, b, "default/2/" + a, false},
-		"name with more behind":           {"default/1/extract-1-x " + a, "", "default/2/" + a + "-init", false},
-		"name with more before":           {"default/1/extract-1-x " + a, "", "default/2/x/" + a, false},
+		"name with a suffix":              {"default/1/extract-1-x " + a, "", "default/2/" + a + "-init", false},
+		"name with a prefix":              {"default/1/extract-1-x " + a, "", "default/2/x/" + a, false},
 		"upper case":                      {"default/1/x", chain("A"), "default/2/" + chain("A"), false},
 		"nothing":                         {"web", "", "saved", false},
 	} {
@@ -49,7 +49,7 @@ func TestWhatIsALayer(t *testing.T) {
 			}
 			s.prepare(c.key, "", opts...)
 			s.write(c.key, "x;")
-			s.restart() // what it was prepared for is not forgotten
+			s.restart() // the target is stored in the record
 			s.commit(c.name, c.key)
 			dataset := s.templateOf(c.name)
 			if c.layer {
@@ -63,8 +63,8 @@ func TestWhatIsALayer(t *testing.T) {
 	}
 }
 
-// Labels from annotations are anybody's: only snapshot.ref says something.
-func TestOtherLabelsNameNoLayer(t *testing.T) {
+// Only the label snapshot.ref names a layer. Other labels may come from annotations.
+func TestOtherLabelsDoNotNameALayer(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("x", "", snapshots.WithLabels(map[string]string{
@@ -75,10 +75,10 @@ func TestOtherLabelsNameNoLayer(t *testing.T) {
 	assert.Contains(t, s.templateOf(chain("a")), "/opaque-")
 }
 
-// A containerd whose database is new counts its names from 1 again, and unpacks a layer
-// under the name that an older record has. AlreadyExists would say that it knows the
-// layer, which it does not. What stands on the name stays.
-func TestACommitReplacesTheRecordOfAnOldDatabase(t *testing.T) {
+// A containerd with a new database numbers its names from 1 again and unpacks a layer under
+// a name that an old record has. AlreadyExists would mean that containerd knows the layer.
+// The commit replaces the record, and its children are kept.
+func TestCommitReplacesRecordOfOldDatabase(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	a, b := chain("a"), chain("b")
@@ -100,20 +100,20 @@ func TestACommitReplacesTheRecordOfAnOldDatabase(t *testing.T) {
 	require.NoError(t, unpack("default/2/", "default/1/extract-3-y", "", a, "other;"))
 	assert.Equal(t, before, s.templateOf("default/2/"+a), "it joins the template")
 	assert.Equal(t, "a;", s.visible()["default/2/"+a].Content)
-	assert.ErrorIs(t, s.sn.Remove(s.ctx, "default/2/"+a), errdefs.ErrFailedPrecondition, "snapshots of the old database stand on it")
+	assert.ErrorIs(t, s.sn.Remove(s.ctx, "default/2/"+a), errdefs.ErrFailedPrecondition, "it has children of the old database")
 	s.requireRecoverable()
 
 	s.layer("taken", "", "x;")
 	s.prepare("web", "")
-	assert.ErrorIs(t, s.sn.Commit(s.ctx, "taken", "web"), errdefs.ErrAlreadyExists, "a name that is not a layer's")
+	assert.ErrorIs(t, s.sn.Commit(s.ctx, "taken", "web"), errdefs.ErrAlreadyExists, "the name is not that of a layer")
 	require.ErrorIs(t, unpack("default/4/", "default/7/extract-4-y", "", b, "b;"), errdefs.ErrAlreadyExists, "the same chain ID on another parent")
 	s.remove("default/5/old", "default/4/"+b, "default/2/"+a, "taken", "web")
 	s.requireInvariants()
 }
 
-// Two clients that unpack one layer at the same time: the second commit is one
-// more record, and what it extracted is trash.
-func TestDuplicateCommitJoins(t *testing.T) {
+// Two clients unpack one layer at the same time. The second commit adds a record, and its
+// runtime becomes garbage.
+func TestDuplicateCommitAddsARecord(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	a := chain("a")
@@ -131,28 +131,28 @@ func TestDuplicateCommitJoins(t *testing.T) {
 
 	s.remove("default/3/" + a)
 	s.cleanup()
-	assert.Equal(t, "first;", s.visible()["k8s.io/4/"+a].Content, "each record stands for itself")
+	assert.Equal(t, "first;", s.visible()["k8s.io/4/"+a].Content, "the records are independent")
 	s.requireInvariants()
 }
 
-// The same chain ID claimed on another parent: which claim is wrong nobody
-// knows, so neither may stand for the other.
-func TestALayerOnAnotherParentIsAnother(t *testing.T) {
+// Two layers have the same chain ID on different parents. One claim must be wrong, so they
+// do not share a template.
+func TestLayerOnAnotherParentIsOpaque(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	p, _ := s.pull("default", "", chain("0"), "p;")
 	q, _ := s.pull("default", "", chain("1"), "q;")
 	on, _ := s.pull("default", p, chain("a"), "x;")
 	other, unpacked := s.pull("default", q, chain("a"), "x;")
-	assert.True(t, unpacked, "the one on the other parent was not taken for it")
+	assert.True(t, unpacked, "the layer on the other parent is not reused")
 	assert.Equal(t, "p;x;", s.visible()[on].Content)
 	assert.Equal(t, "q;x;", s.visible()[other].Content)
 	assert.Contains(t, s.templateOf(other), "/opaque-")
 	s.requireInvariants()
 }
 
-// A layer that is in use in one namespace needs no unpacking in another.
-func TestTwoNamespacesShareTheirTemplates(t *testing.T) {
+// A layer of one namespace is not unpacked again in another.
+func TestNamespacesShareTemplates(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, keepCached(0))
 	var names []string
@@ -167,8 +167,8 @@ func TestTwoNamespacesShareTheirTemplates(t *testing.T) {
 	}
 	s.cleanup()
 	assert.Len(t, s.datasets(), 4)
-	// For its chain the first namespace's own records are found: containerd
-	// points a second record of its own at them.
+	// Prepare returns the records of the first namespace. containerd's second namespace
+	// refers to them.
 	assert.Equal(t, names[:3], names[3:])
 	s.prepare("k8s.io/90/web", names[5])
 	assert.Equal(t, "a;b;c;", s.visible()["k8s.io/90/web"].Content)
@@ -177,9 +177,9 @@ func TestTwoNamespacesShareTheirTemplates(t *testing.T) {
 	assert.Len(t, s.datasets(), 1)
 }
 
-// Without the label AlreadyExists would only mean that the key is taken, and
-// the client would try another one for ever.
-func TestNoRevivalWithoutTheLabel(t *testing.T) {
+// Without the label, AlreadyExists would mean that the key is taken, and the client would
+// try other keys forever.
+func TestLayersAreNotReusedWithoutTheLabel(t *testing.T) {
 	t.Parallel()
 	a := chain("a")
 	s := newFixture(t)
@@ -194,10 +194,10 @@ func TestNoRevivalWithoutTheLabel(t *testing.T) {
 	s.view("look", "", ref(a)) // a view is never an extraction
 	assert.Equal(t, snapshots.KindView, s.stat("look").Kind)
 	s.requireInvariants()
-	assert.Len(t, s.datasets(), 2, "they joined what was warm")
+	assert.Len(t, s.datasets(), 2, "the commits use the cached template")
 }
 
-func TestWarmTemplatesAreRevived(t *testing.T) {
+func TestCachedTemplatesAreReused(t *testing.T) {
 	t.Parallel()
 	for what, again := range map[string]func(*fixture){
 		"at once":         func(*fixture) {},
@@ -213,13 +213,13 @@ func TestWarmTemplatesAreRevived(t *testing.T) {
 			before := s.templates()
 			s.remove(b, a)
 			again(s)
-			assert.Empty(t, s.walk(), "warm is invisible, or containerd would remove it")
+			assert.Empty(t, s.walk(), "cached templates are invisible, or containerd would remove them")
 			_, err := s.sn.Stat(s.ctx, a)
 			assert.ErrorIs(t, err, errdefs.ErrNotFound)
 
 			a2, unpacked := s.pull("default", "", chain("a"), "")
 			assert.False(t, unpacked)
-			assert.Equal(t, "default/5/"+chain("a"), a2, "a name of its own, by the number of its key")
+			assert.Equal(t, "default/5/"+chain("a"), a2, "the new name has the number of its key")
 			b2, unpacked := s.pull("default", a2, chain("b"), "")
 			assert.False(t, unpacked)
 			assert.Equal(t, "a;b;", s.visible()[b2].Content)
@@ -231,9 +231,9 @@ func TestWarmTemplatesAreRevived(t *testing.T) {
 	}
 }
 
-// A layer somebody committed without labels is there, but not by a record that
-// containerd would find: it gets one.
-func TestALayerWithoutALabelIsRevivedUnderANewRecord(t *testing.T) {
+// A layer that was committed without labels has no record that containerd finds. It gets
+// another record.
+func TestLayerWithoutLabelGetsANewRecord(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	a := chain("a")
@@ -246,15 +246,15 @@ func TestALayerWithoutALabelIsRevivedUnderANewRecord(t *testing.T) {
 	s.requireInvariants()
 }
 
-// Of two templates of one layer's record that went by with a parent of the
-// same content but another name, containerd finds only its own parent's.
-func TestRevivalGoesByTheParentsName(t *testing.T) {
+// containerd finds a record only by the name of its parent. A pull with another record of the
+// same parent template gets a record of its own.
+func TestReuseMatchesTheParentsName(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	a, b := chain("a"), chain("b")
 	a1, _ := s.pull("default", "", a, "a;")
 	b1, _ := s.pull("default", a1, b, "b;")
-	// A second record of a, by somebody who gave no label.
+	// A second record of a, without a label.
 	s.prepare("k8s.io/80/extract-1-x "+a, "")
 	s.commit("k8s.io/81/"+a, "k8s.io/80/extract-1-x "+a)
 
@@ -266,16 +266,16 @@ func TestRevivalGoesByTheParentsName(t *testing.T) {
 	s.requireInvariants()
 }
 
-// AlreadyExists means one thing: there is a committed snapshot that containerd
-// finds. A wiped containerd counts from 1 again, so the name a revived layer
-// would get may be taken by a record of old.
-func TestRevivalUnderATakenName(t *testing.T) {
+// AlreadyExists means that there is a committed snapshot that containerd finds. A containerd
+// with a new database numbers from 1 again, so an old record may have the name for the new
+// record.
+func TestAlreadyExistsMeansContainerdFindsTheLayer(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	a := chain("a")
 	s.prepare("default/8/extract-1-x "+a, "")
 	s.write("default/8/extract-1-x "+a, "x;")
-	s.commit("default/9/"+a, "default/8/extract-1-x "+a) // no label: not findable
+	s.commit("default/9/"+a, "default/8/extract-1-x "+a) // without the label containerd does not find it
 	_, err := s.sn.Prepare(s.ctx, "default/9/extract-7-y "+a, "", ref(a))
 	if err != nil {
 		require.ErrorIs(t, err, errdefs.ErrAlreadyExists)
@@ -284,8 +284,8 @@ func TestRevivalUnderATakenName(t *testing.T) {
 	s.requireInvariants()
 }
 
-// A client may call a snapshot as a dataset is called.
-func TestAKeyLikeADatasetsName(t *testing.T) {
+// A key may be equal to the name of a dataset: the locks are separate.
+func TestKeyMayBeADatasetsName(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.pull("default", "", chain("a"), "a;")
@@ -299,6 +299,6 @@ func TestAKeyLikeADatasetsName(t *testing.T) {
 	case err := <-done:
 		assert.ErrorIs(t, err, errdefs.ErrAlreadyExists)
 	case <-time.After(3 * time.Second):
-		t.Fatal("Prepare waits for a lock that it holds itself")
+		t.Fatal("Prepare waits for a lock that it holds")
 	}
 }

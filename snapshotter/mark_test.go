@@ -12,20 +12,20 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// marked is what the base says in the pool.
+// marked returns the cleanup mark of the base in the pool.
 func (s *fixture) marked() (m Mark) {
 	s.Helper()
 	s.pool.edit(func(state *fakeState) { m = ParseMark(state.fs[s.base.String()].props[CleanupProperty]) })
 	return m
 }
 
-// waitForJournal waits until what is written behind everybody's back is written.
+// waitForJournal waits until the background goroutine has written the journal.
 func (s *fixture) waitForJournal() {
 	time.Sleep(2 * journalDelay)
 	synctest.Wait()
 }
 
-func TestMarks(t *testing.T) {
+func TestMarksSurviveRoundTrip(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
 	for text, want := range map[string]Mark{
@@ -47,16 +47,16 @@ func TestMarks(t *testing.T) {
 	assert.False(t, Mark{}.IsDue(now))
 }
 
-// The base says that a cleanup is owed as soon as something may go, from when on,
-// and no longer when all is done.
-func TestTheBaseSaysWhatIsOwed(t *testing.T) {
+// The base has a cleanup mark while there is garbage or a cached template that expires. The
+// mark has the time from which a cleanup is due.
+func TestMarkHasTheTimeOfTheNextCleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, keepCached(time.Hour))
 		s.waitForJournal()
-		assert.Equal(t, Mark{}, s.marked(), "a fresh base")
+		assert.Equal(t, Mark{}, s.marked(), "a new base")
 
-		name, _ := s.pull("default", "", chain("a"), "a;") // what it was unpacked in is trash
+		name, _ := s.pull("default", "", chain("a"), "a;") // its runtime is garbage
 		garbage := time.Now()
 		s.waitForJournal()
 		assert.Equal(t, Mark{Due: garbage.UTC()}, s.marked())
@@ -67,14 +67,14 @@ func TestTheBaseSaysWhatIsOwed(t *testing.T) {
 		s.remove(name)
 		cached := time.Now()
 		s.waitForJournal()
-		assert.Equal(t, Mark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "warm: not yet")
+		assert.Equal(t, Mark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "the template expires later")
 		s.prepare("web", "")
 		s.remove("web")
 		s.waitForJournal()
-		assert.True(t, s.marked().IsDue(time.Now()), "trash: now")
+		assert.True(t, s.marked().IsDue(time.Now()), "garbage: a cleanup is due")
 		s.cleanup()
 		s.waitForJournal()
-		assert.Equal(t, Mark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "what is warm is left")
+		assert.Equal(t, Mark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "the cached template is left")
 		time.Sleep(time.Hour)
 		s.cleanup()
 		s.waitForJournal()
@@ -83,9 +83,8 @@ func TestTheBaseSaysWhatIsOwed(t *testing.T) {
 	})
 }
 
-// A layer that changes nothing holds nothing, and gives nothing back: that is known
-// of it when it was measured, and nobody is to measure it again.
-func TestAnEmptyLayerIsOwedNothing(t *testing.T) {
+// A cached layer without bytes needs a cleanup to be measured, and none after that.
+func TestMeasuredEmptyLayerNeedsNoCleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, keepCached(KeepForever), settings(func(c *Config) { c.CacheMaxBytes = 1000 }))
@@ -99,8 +98,8 @@ func TestAnEmptyLayerIsOwedNothing(t *testing.T) {
 	})
 }
 
-// What is evicted for want of room, beside a Prepare, is owed no more.
-func TestAMarkBehindAnEviction(t *testing.T) {
+// An eviction under pressure updates the cleanup mark.
+func TestEvictionUpdatesTheMark(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, keepCached(time.Hour), settings(func(c *Config) { c.Pressure = 80 }))
@@ -109,7 +108,7 @@ func TestAMarkBehindAnEviction(t *testing.T) {
 		s.cleanup()
 		s.remove(name)
 		s.waitForJournal()
-		require.False(t, s.marked().Due.IsZero(), "it goes when an hour is over")
+		require.False(t, s.marked().Due.IsZero(), "it expires after an hour")
 		s.resize(100)
 		time.Sleep(pressureInterval)
 		s.prepare("web", "")
@@ -120,8 +119,8 @@ func TestAMarkBehindAnEviction(t *testing.T) {
 	})
 }
 
-// A machine that dies between the removal and the mark: the next start marks it.
-func TestAMarkThatACrashKeptBackIsMadeGood(t *testing.T) {
+// After a crash between the removal and the mark, the next start writes the mark.
+func TestStartWritesMissingMark(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
@@ -135,8 +134,7 @@ func TestAMarkThatACrashKeptBackIsMadeGood(t *testing.T) {
 	})
 }
 
-// A mark that somebody else wrote is no harm.
-func TestAStrangersMark(t *testing.T) {
+func TestStartReplacesInvalidMark(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
@@ -153,8 +151,8 @@ func TestAStrangersMark(t *testing.T) {
 	})
 }
 
-// A mark that could not be written is with the next removal.
-func TestAMarkThatCannotBeWritten(t *testing.T) {
+// A mark that could not be written is written with the next removal.
+func TestMarkIsWrittenAgainAfterFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, withList(t))
@@ -176,21 +174,21 @@ func TestAMarkThatCannotBeWritten(t *testing.T) {
 	})
 }
 
-// trash is how many datasets wait to be destroyed.
+// garbage returns the number of datasets that are garbage.
 func (s *fixture) garbage() int {
 	s.sn.index.mu.RLock()
 	defer s.sn.index.mu.RUnlock()
 	return len(s.sn.index.garbage)
 }
 
-// What became trash while cached templates were evicted is not forgotten: it is cleaned
-// up by itself or, where somebody else is to say when, marked.
-func TestTrashBesideAnEviction(t *testing.T) {
+// A dataset that becomes garbage during an eviction is destroyed by a background cleanup or,
+// in manual mode, causes a cleanup mark.
+func TestGarbageDuringAnEvictionIsNotForgotten(t *testing.T) {
 	t.Parallel()
 	for mode, want := range map[CleanupMode]func(s *fixture){
-		CleanupBackground: func(s *fixture) { assert.Zero(s, s.garbage(), "an hour later") },
+		CleanupBackground: func(s *fixture) { assert.Zero(s, s.garbage(), "after an hour") },
 		CleanupManual: func(s *fixture) {
-			assert.True(s, s.marked().IsDue(time.Now()), "%v, trash %d", s.marked(), s.garbage())
+			assert.True(s, s.marked().IsDue(time.Now()), "%v, garbage %d", s.marked(), s.garbage())
 		},
 	} {
 		t.Run(string(mode), func(t *testing.T) {
@@ -200,7 +198,7 @@ func TestTrashBesideAnEviction(t *testing.T) {
 				a, _ := s.pull("default", "", chain("a"), strings.Repeat(hundred, 3))
 				s.prepare("web", "")
 				s.write("web", strings.Repeat(hundred, 6))
-				require.NoError(t, s.sn.Clean(s.ctx, nil)) // what it was unpacked in
+				require.NoError(t, s.sn.Clean(s.ctx, nil)) // the runtime in which it was unpacked
 				s.remove(a)
 				time.Sleep(time.Minute)
 				require.Equal(t, Mark{}, s.marked())
@@ -214,7 +212,7 @@ func TestTrashBesideAnEviction(t *testing.T) {
 				done := make(chan error, 1)
 				go func() { done <- second(s.sn.Prepare(s.ctx, "new", "")) }()
 				synctest.Wait()
-				s.commit("saved", "web") // its runtime is trash
+				s.commit("saved", "web") // its runtime becomes garbage
 				require.NoError(t, <-done)
 				time.Sleep(5 * time.Second) // the eviction ends
 				s.pool.interrupt(nil)

@@ -11,23 +11,23 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// partialCommit has the commit of a layer killed that has got as far as to clone the runtime's
-// snapshot, and answers the runtime's key and the name of the half.
-func (s *fixture) partialCommit() (key, half string) {
+// partialCommit kills the commit of a layer after its clone. It returns the key of the
+// runtime and the name of the partial dataset.
+func (s *fixture) partialCommit() (key, partial string) {
 	s.Helper()
 	key = "default/8/extract-1-x"
 	s.prepare(key, "", ref(chain("a")))
 	s.write(key, "x;")
-	s.pool.killAfter = 3
+	s.pool.killAfter = 3 // flush, snapshot, clone
 	err := s.sn.Commit(s.ctx, "default/9/"+chain("a"), key)
 	s.pool.killAfter = -1
 	require.ErrorIs(s, err, errKilled)
 	return key, "tank/z/storage/" + chain("a")
 }
 
-// The half of a killed commit was destroyed, and its name is another's: what becomes of
-// the snapshot that it was of does nothing to that.
-func TestAnotherHasTheNameOfAHalf(t *testing.T) {
+// The partial dataset of a killed commit was destroyed, and a template has its name now. A
+// commit or removal of the runtime does not affect that template.
+func TestTemplateWithNameOfAPartialIsKept(t *testing.T) {
 	t.Parallel()
 	for what, then := range map[string]func(s *fixture, key string){
 		"committed under another name": func(s *fixture, key string) { s.commit("mine", key) },
@@ -36,7 +36,7 @@ func TestAnotherHasTheNameOfAHalf(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t, torn)
-			key, half := s.partialCommit()
+			key, partial := s.partialCommit()
 			s.pool.interrupt(func(call string) error {
 				if call == "destroysnapshot" {
 					return fakeError(call, "x", zfs.ErrBusy)
@@ -44,37 +44,36 @@ func TestAnotherHasTheNameOfAHalf(t *testing.T) {
 				return nil
 			})
 			require.ErrorIs(t, s.sn.Commit(s.ctx, "default/9/"+chain("a"), key), errdefs.ErrFailedPrecondition)
-			require.False(t, s.has(half))
+			require.False(t, s.has(partial))
 			s.pool.interrupt(nil)
 			name, _ := s.pull("default", "", chain("a"), "x;")
-			require.Equal(t, half, s.templateOf(name))
+			require.Equal(t, partial, s.templateOf(name))
 			s.cleanup()
 			then(s, key)
 			s.cleanup()
-			assert.True(t, s.has(half))
+			assert.True(t, s.has(partial))
 			assert.Zero(t, s.garbage())
 			s.requireInvariants()
 		})
 	}
 }
 
-// A snapshot goes whose commit was killed, and with it what that left; nobody is told
-// of a stranger's clone, and the layer's name is free.
-func TestAHalfGoesWithItsSnapshot(t *testing.T) {
+// The residue of a killed commit is destroyed with the runtime. No foreign clone is logged, and the
+// name of the layer is free.
+func TestPartialIsDestroyedWithItsRuntime(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, torn)
-	key, half := s.partialCommit()
+	key, partial := s.partialCommit()
 	s.remove(key)
 	s.cleanup()
 	assert.Len(t, s.datasets(), 1)
 	assert.NotContains(t, s.log.String(), "foreign clones")
 	name, _ := s.pull("default", "", chain("a"), "x;")
-	assert.Equal(t, half, s.templateOf(name))
+	assert.Equal(t, partial, s.templateOf(name))
 	s.requireInvariants()
 }
 
-// A commit that was killed can be done again by the daemon that lives on.
-func TestAKilledCommitAgain(t *testing.T) {
+func TestKilledCommitCanBeRepeated(t *testing.T) {
 	t.Parallel()
 	for kill := range 7 {
 		s := newFixture(t, torn)
@@ -93,8 +92,7 @@ func TestAKilledCommitAgain(t *testing.T) {
 	}
 }
 
-// What a killed commit left goes with its snapshot.
-func TestAKilledCommitIsRemoved(t *testing.T) {
+func TestResidueOfKilledCommitIsRemoved(t *testing.T) {
 	t.Parallel()
 	for kill := range 7 {
 		synctest.Test(t, func(t *testing.T) {

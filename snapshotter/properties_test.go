@@ -21,8 +21,7 @@ func testBase(t testing.TB) layout.Base {
 	return base
 }
 
-// What a release or a pool lacks is not asked of it.
-func TestInitBaseSetsWhatThePoolKnows(t *testing.T) {
+func TestInitBaseSetsOnlySupportedProperties(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		abilities fakeAbilities
@@ -52,8 +51,8 @@ func TestInitBaseSetsWhatThePoolKnows(t *testing.T) {
 	}
 }
 
-// ZFS takes normalization together with utf8only=on or without utf8only.
-func TestNormalizationThatIsWantedImpliesUTF8(t *testing.T) {
+// ZFS accepts normalization only with utf8only=on or without utf8only.
+func TestInitBaseLeavesUTF8OnlyToNormalization(t *testing.T) {
 	t.Parallel()
 	p := newFakePool(t)
 	_, err := InitBase(t.Context(), p, testBase(t), "/srv", map[string]string{"normalization": "formC", "snapdir": "visible"})
@@ -64,14 +63,14 @@ func TestNormalizationThatIsWantedImpliesUTF8(t *testing.T) {
 	assert.Equal(t, "visible", native["snapdir"])
 }
 
-func TestHarmsNameTheCommandThatHelps(t *testing.T) {
+func TestHarmsNameTheFix(t *testing.T) {
 	t.Parallel()
 	p, base := newFakePool(t), testBase(t)
 	_, err := InitBase(t.Context(), p, base, "/srv", nil)
 	require.NoError(t, err)
 	found, err := Harms(t.Context(), p, base)
 	require.NoError(t, err)
-	assert.Empty(t, found, "a new base does no harm")
+	assert.Empty(t, found, "a new base has no harmful property")
 
 	set := func(dataset, property, value string) {
 		p.editFS(dataset, func(fs *fakeFS) { fs.native[property] = value })
@@ -92,12 +91,12 @@ func TestHarmsNameTheCommandThatHelps(t *testing.T) {
 		fixes[h.Property+" "+h.Dataset] = h.Fix
 		assert.NotEmpty(t, h.Effect)
 	}
-	anew := "it can only be set at creation: create another base with 'zfstpl init' and use it instead of tank/z"
+	createAnother := "it can only be set at creation: create another base with 'zfstpl init' and use it instead of tank/z"
 	assert.Equal(t, map[string]string{
 		"sharenfs tank/z":                       "zfs set sharenfs=off tank/z",
 		"snapdir tank/z":                        "zfs set snapdir=disabled tank/z",
-		"normalization tank/z":                  anew,
-		"utf8only tank/z/storage/empty":         anew,
+		"normalization tank/z":                  createAnother,
+		"utf8only tank/z/storage/empty":         createAnother,
 		"exec tank/z/runtime":                   "zfs inherit exec tank/z/runtime",
 		"defaultuserquota tank/z/storage/empty": "zfs set defaultuserquota=none tank/z/storage/empty",
 	}, fixes)
@@ -105,7 +104,7 @@ func TestHarmsNameTheCommandThatHelps(t *testing.T) {
 	found, err = Harms(t.Context(), p, base)
 	require.NoError(t, err)
 	for _, h := range found {
-		assert.NotEqual(t, "snapdir", h.Property, "this release has nothing better than hidden")
+		assert.NotEqual(t, "snapdir", h.Property, "this release supports no better value than hidden")
 	}
 }
 
@@ -125,7 +124,7 @@ func TestDecisionsAreDocumented(t *testing.T) {
 	assert.Equal(t, strings.Join(want, "\n"), strings.Join(got, "\n"))
 }
 
-// row is a decision as a row of the table.
+// row returns a decision as a row of the table.
 func (d decision) row() string {
 	var values []string
 	for _, c := range d.choices {

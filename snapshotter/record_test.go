@@ -24,14 +24,14 @@ func testRecord(name string, labels map[string]string) *record {
 	}}
 }
 
-// readBack answers what a listing makes of a record.
+// roundTrip encodes a record and decodes it from a listing.
 func roundTrip(t *testing.T, r *record) *record {
 	t.Helper()
 	props, err := r.properties()
 	require.NoError(t, err)
 	for _, value := range props {
 		require.LessOrEqual(t, len(value), zfs.MaxPropertyValue)
-		require.True(t, utf8.ValidString(value), "a character was cut")
+		require.True(t, utf8.ValidString(value), "no character is split")
 		require.NotContains(t, value, "\n")
 		require.NotContains(t, value, "\t")
 	}
@@ -42,7 +42,7 @@ func roundTrip(t *testing.T, r *record) *record {
 	return records[0]
 }
 
-func TestRecordsRoundTrip(t *testing.T) {
+func TestRecordsSurviveRoundTrip(t *testing.T) {
 	t.Parallel()
 	hostile := "\t\r\n\"\\'<&>\u2028\u2029\x01\x7f\u0085日本語🦀 -o = , "
 	for what, labels := range map[string]map[string]string{
@@ -57,8 +57,8 @@ func TestRecordsRoundTrip(t *testing.T) {
 	}
 }
 
-// Wherever the cut falls in a text of wide characters, none of them is cut.
-func TestRecordsAreCutBetweenCharacters(t *testing.T) {
+// The parts of a record never split a character.
+func TestRecordsAreSplitBetweenCharacters(t *testing.T) {
 	t.Parallel()
 	for _, wide := range []string{"é", "日", "🦀"} {
 		for shift := range 5 {
@@ -68,7 +68,7 @@ func TestRecordsAreCutBetweenCharacters(t *testing.T) {
 	}
 }
 
-func TestSplit(t *testing.T) {
+func TestSplitKeepsCharacters(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		text string
@@ -88,8 +88,9 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// Records of one dataset do not take parts of each other.
-func TestManyRecordsOnOneDataset(t *testing.T) {
+// Many records on one dataset do not mix their parts, and a corrupt one does not affect the
+// others.
+func TestRecordsOfOneDatasetAreSeparate(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -105,7 +106,7 @@ func TestManyRecordsOnOneDataset(t *testing.T) {
 		}
 		want[rec.id] = rec
 	}
-	// One is corrupt, which is the others' business not at all.
+	// One is corrupt.
 	bad := testRecord("bad", nil)
 	d.Props[propRecord+bad.id.String()] = "2 {"
 	records, err := readRecords(d)
@@ -117,9 +118,9 @@ func TestManyRecordsOnOneDataset(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
-// Labels of 200 kB are kept; what is larger than a dataset's properties hold
-// is refused before anything is changed.
-func TestHowMuchLabelsHold(t *testing.T) {
+// Labels whose record takes about 190 kB are stored. Labels that do not fit into a
+// dataset's properties are refused before anything is changed.
+func TestTooLargeLabelsAreRefused(t *testing.T) {
 	t.Parallel()
 	large := map[string]string{"a": strings.Repeat("x", 100_000), "b": strings.Repeat("é", 15_000)}
 	huge := map[string]string{"a": strings.Repeat("x", maxParts*zfs.MaxPropertyValue)}
@@ -134,12 +135,12 @@ func TestHowMuchLabelsHold(t *testing.T) {
 	s.remove(b)
 	s.cleanup()
 	before, visible := dump(s.sn), s.visible()
-	for what, labels := range map[string]map[string]string{"huge": huge, "not UTF-8": broken, "nor the key": {"\xff": "a"}} {
+	for what, labels := range map[string]map[string]string{"huge": huge, "not UTF-8": broken, "key not UTF-8": {"\xff": "a"}} {
 		with := snapshots.WithLabels(labels)
-		reviving := snapshots.WithLabels(map[string]string{"big": labels["a"] + "\xff", snapshots.LabelSnapshotRef: chain("b")})
+		reusing := snapshots.WithLabels(map[string]string{"big": labels["a"] + "\xff", snapshots.LabelSnapshotRef: chain("b")})
 		for _, err := range []error{
 			second(s.sn.Prepare(s.ctx, "x", a, with)),
-			second(s.sn.Prepare(s.ctx, "x", a, reviving)),
+			second(s.sn.Prepare(s.ctx, "x", a, reusing)),
 			second(s.sn.View(s.ctx, "x", a, with)),
 			s.sn.Commit(s.ctx, "x", "web", with),
 			second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: labels})),
@@ -158,8 +159,8 @@ func TestHowMuchLabelsHold(t *testing.T) {
 	s.requireInvariants()
 }
 
-// An update to fewer labels leaves no part of the old ones.
-func TestARecordThatShrinks(t *testing.T) {
+// An update with fewer labels removes all parts of the old record.
+func TestUpdateRemovesPartsOfOldRecord(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "", label("a", strings.Repeat("x", 50_000)))
@@ -173,7 +174,7 @@ func TestARecordThatShrinks(t *testing.T) {
 	}
 }
 
-func TestCheckName(t *testing.T) {
+func TestCheckNameAcceptsWhatAPropertyCanHold(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"a", "\n", "日本", "../..", "-o", strings.Repeat("x", maxKey), "/tmp/snapshots/1"} {
 		assert.NoError(t, checkName("key", name), "%.20q", name)
@@ -185,8 +186,8 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-// Hostile keys and names become values, and nothing of a dataset's name.
-func TestHostileKeys(t *testing.T) {
+// Keys and names are stored as values and never become part of a dataset's name.
+func TestHostileKeysAreOnlyValues(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, keepCached(0))
 	parent := ""

@@ -14,23 +14,23 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// testID is a record's; the n-th one of a test.
+// testID returns the record ID with the number n.
 func testID(n string) string { return strings.Repeat("0", 16-len(n)) + n }
 
 func set(prop, value string) func(fs *fakeFS) {
 	return func(fs *fakeFS) { fs.props[prop] = value }
 }
 
-// Whatever stands in the properties, the snapshotter starts, says what it
-// cannot read, shows what it can, and destroys nothing it is in doubt about.
-func TestStrangePropertiesDegrade(t *testing.T) {
+// With any value in the properties of a template, the snapshotter starts, logs what it
+// cannot read and shows the rest. It does not destroy a template with an unreadable record.
+func TestUnreadableRecordsKeepTheTemplate(t *testing.T) {
 	t.Parallel()
 	record := propRecord + testID("1")
-	good := `{"seq":900,"kind":"view","name":"strange","created":"2025-01-01T00:00:00Z","updated":"2025-01-01T00:00:00Z"}`
+	good := `{"seq":900,"kind":"view","name":"odd","created":"2025-01-01T00:00:00Z","updated":"2025-01-01T00:00:00Z"}`
 	for what, c := range map[string]struct {
 		edit func(fs *fakeFS)
 		log  string
-		held bool // the dataset stays, for all we know
+		held bool // the template is never destroyed
 		also string
 	}{
 		"no count":              {set(record, good), "number of parts", true, ""},
@@ -50,10 +50,10 @@ func TestStrangePropertiesDegrade(t *testing.T) {
 		"odd ID":                {set(propRecord+"XYZ", "1 "+good), "not the ID of a record", true, ""},
 		"no ID":                 {set(propRecord, "1 "+good), "not the ID of a record", true, ""},
 		"active on a template":  {set(record, strings.Replace("1 "+good, "view", "active", 1)), "active snapshot", true, ""},
-		"unknown fields":        {set(record, strings.Replace("1 "+good, "{", `{"color":"blue",`, 1)), "", false, "strange"},
+		"unknown fields":        {set(record, strings.Replace("1 "+good, "{", `{"color":"blue",`, 1)), "", false, "odd"},
 		"part without a first":  {set(propRecord+testID("2")+":1", "x"), "", false, ""},
 		"last used never":       {set(propLastUsed, "never"), "", false, ""},
-		"a stranger's property": {set("stranger:record", "x"), "", false, ""},
+		"a foreign property":    {set("foreign:record", "x"), "", false, ""},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -74,7 +74,7 @@ func TestStrangePropertiesDegrade(t *testing.T) {
 			if c.also != "" {
 				want = []string{a, c.also, "web"}
 			}
-			assert.Equal(t, want, s.names(), "what can be read is there")
+			assert.Equal(t, want, s.names(), "the readable records are shown")
 
 			s.remove("web", a)
 			if c.also != "" {
@@ -84,7 +84,7 @@ func TestStrangePropertiesDegrade(t *testing.T) {
 			s.restart()
 			s.cleanup()
 			if c.held {
-				assert.Contains(t, s.datasets(), template, "somebody may need it")
+				assert.Contains(t, s.datasets(), template, "the unreadable record may name it")
 			} else {
 				assert.Len(t, s.datasets(), 1)
 			}
@@ -92,16 +92,16 @@ func TestStrangePropertiesDegrade(t *testing.T) {
 	}
 }
 
-// Somebody took @extracted away from a template in use. Its files are all there, and
-// stay; what names it is not shown until they have their snapshot back.
-func TestATemplateThatLostItsSnapshot(t *testing.T) {
+// A template in use whose @extracted was destroyed is kept. Its records are hidden until a
+// start finds the snapshot again.
+func TestTemplateWithoutSnapshotIsKeptAndHidden(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	template := s.templateOf(a)
 	require.NoError(t, s.sn.Close())
-	var taken fakeSnap
-	s.pool.editFS(template, func(fs *fakeFS) { taken = fs.snaps[layout.Extracted]; delete(fs.snaps, layout.Extracted) })
+	var snapshot fakeSnap
+	s.pool.editFS(template, func(fs *fakeFS) { snapshot = fs.snaps[layout.Extracted]; delete(fs.snaps, layout.Extracted) })
 	s.start()
 	assert.Contains(t, s.log.String(), "'zfs snapshot "+template+"@extracted' and restart the daemon")
 	assert.Empty(t, s.names())
@@ -109,29 +109,29 @@ func TestATemplateThatLostItsSnapshot(t *testing.T) {
 	s.cleanup()
 	assert.True(t, s.has(template))
 	b, _ := s.pull("default", "", chain("a"), "a;")
-	assert.NotEqual(t, template, s.templateOf(b), "whoever pulls it meanwhile has his own")
+	assert.NotEqual(t, template, s.templateOf(b), "a pull makes another template")
 
 	require.NoError(t, s.sn.Close())
-	s.pool.editFS(template, func(fs *fakeFS) { fs.snaps[layout.Extracted] = taken })
+	s.pool.editFS(template, func(fs *fakeFS) { fs.snaps[layout.Extracted] = snapshot })
 	s.start()
 	assert.Equal(t, template, s.templateOf(a))
 	s.requireInvariants()
 }
 
-// A commit that cannot be taken back, for whatever reason, does not keep the others
-// from being served: its snapshot is there and active.
-func TestACommitThatCannotBeTakenBack(t *testing.T) {
+// If recovery cannot roll back a commit, the snapshotter starts nevertheless and the active
+// snapshot remains usable.
+func TestStartSucceedsWhenRollbackOfACommitFails(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, inSteps)
 	s.layer("base", "", "b;")
 	s.prepare("web", "base")
 	runtime := s.dataset("web")
 	require.NoError(t, s.sn.Close())
-	half := s.base.Opaque(layout.NewID()).Dataset()
-	require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(runtime+"@extracted"), zfs.Clone(runtime+"@extracted", half), zfs.Promote(half, runtime)))
+	partial := s.base.Opaque(layout.NewID()).Dataset()
+	require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(runtime+"@extracted"), zfs.Clone(runtime+"@extracted", partial), zfs.Promote(partial, runtime)))
 	s.pool.interrupt(func(call string) error {
 		if call == "apply" { // nothing else is applied at this start
-			return fakeError("promote", half, zfs.ErrQuota)
+			return fakeError("promote", partial, zfs.ErrQuota)
 		}
 		return nil
 	})
@@ -140,18 +140,17 @@ func TestACommitThatCannotBeTakenBack(t *testing.T) {
 	assert.Equal(t, []string{"base", "web"}, s.names())
 	assert.Equal(t, runtime, s.dataset("web"))
 	s.cleanup()
-	assert.True(t, s.has(half), "web is a clone of it")
+	assert.True(t, s.has(partial), "web is a clone of it")
 	s.pool.interrupt(nil)
 	s.restart()
 	s.cleanup()
-	assert.False(t, s.has(half))
+	assert.False(t, s.has(partial))
 	s.requireInvariants()
 }
 
-// The same for runtimes: one that cannot be understood is left alone.
-func TestStrangeRuntimesAreLeftAlone(t *testing.T) {
+func TestRuntimesWithAProblemAreKept(t *testing.T) {
 	t.Parallel()
-	good := `1 {"seq":900,"kind":"active","name":"strange"}`
+	good := `1 {"seq":900,"kind":"active","name":"odd"}`
 	for what, edit := range map[string]func(fs *fakeFS){
 		"unreadable":  set(propRecord+testID("1"), "what"),
 		"two records": set(propRecord+testID("1"), good),
@@ -174,18 +173,17 @@ func TestStrangeRuntimesAreLeftAlone(t *testing.T) {
 			assert.Equal(t, []string{"base"}, s.names())
 			s.cleanup()
 			assert.Contains(t, s.datasets(), runtime)
-			s.remove("base") // its template has a clone, and stays
+			s.remove("base") // its template has a clone and is kept
 			s.cleanup()
 			s.cleanup()
 			assert.Contains(t, s.datasets(), runtime)
-			assert.Equal(t, 1, strings.Count(s.log.String(), "failed to destroy dataset"), "and it is said why its template stays")
+			assert.Equal(t, 1, strings.Count(s.log.String(), "failed to destroy dataset"), "the log has the reason why the template is kept")
 			assert.Contains(t, s.log.String(), "foreign clones")
 		})
 	}
 }
 
-// Strangers' datasets are not ours to destroy, wherever they lie.
-func TestStrangersAreLeftAlone(t *testing.T) {
+func TestForeignDatasetsAreKept(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, keepCached(0))
 	for _, name := range []string{
@@ -200,9 +198,8 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 	assert.Contains(t, s.log.String(), "dataset=tank/z/mine ")
 }
 
-// A runtime of ours is a clone of a template. What only has such a name was
-// made by somebody else, and has files of his.
-func TestARuntimeThatIsNoCloneIsLeftAlone(t *testing.T) {
+// A dataset with the name of a runtime that is not a clone of a template is foreign.
+func TestRuntimeThatIsNotACloneIsKept(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	require.NoError(t, s.pool.Create(s.ctx, "tank/mine", nil))
@@ -215,12 +212,9 @@ func TestARuntimeThatIsNoCloneIsLeftAlone(t *testing.T) {
 	assert.Equal(t, before, s.datasets())
 }
 
-// An administrator promoted a container's runtime over its template, or sent
-// one from elsewhere: a record whose origin is none of ours works on.
-// A commit that is cut off between the end of the runtime's record and its trash
-// mark leaves a runtime with neither. One that is mounted cannot be destroyed at
-// the next start: it is marked then.
-func TestARuntimeWithoutRecordOrMarkIsMarked(t *testing.T) {
+// An interrupted commit can leave a runtime without a record and without a garbage mark.
+// If the runtime is busy at the next start, the start marks it.
+func TestRuntimeWithoutRecordOrMarkIsMarked(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")
@@ -241,7 +235,9 @@ func TestARuntimeWithoutRecordOrMarkIsMarked(t *testing.T) {
 	assert.NotContains(t, s.datasets(), runtime)
 }
 
-func TestAnActiveSnapshotOnAStrangersOrigin(t *testing.T) {
+// An active snapshot whose origin is foreign, for example after a promote or a receive by
+// an administrator, works.
+func TestActiveSnapshotWithForeignOriginWorks(t *testing.T) {
 	t.Parallel()
 	s, _ := beginHolding(t, func(c *Config) { c.CacheKeep = 0 })
 	s.prepare("web", "")
@@ -262,7 +258,7 @@ func TestAnActiveSnapshotOnAStrangersOrigin(t *testing.T) {
 	s.cleanup()
 }
 
-func TestNewRefuses(t *testing.T) {
+func TestNewRefusesInvalidBases(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		edit func(s *fakeState)
@@ -272,7 +268,7 @@ func TestNewRefuses(t *testing.T) {
 		"not ours":           {func(s *fakeState) { delete(s.fs["tank/z"].props, VersionProperty) }, "not a zfstpl base"},
 		"newer":              {func(s *fakeState) { s.fs["tank/z"].props[VersionProperty] = "2" }, "newer zfstpl"},
 		"no empty template":  {func(s *fakeState) { delete(s.fs, "tank/z/storage/empty") }, "zfstpl init tank/z"},
-		"half an empty one":  {func(s *fakeState) { clear(s.fs["tank/z/storage/empty"].snaps) }, "zfstpl init tank/z"},
+		"no empty snapshot":  {func(s *fakeState) { clear(s.fs["tank/z/storage/empty"].snaps) }, "zfstpl init tank/z"},
 		"no storage, at all": {func(s *fakeState) { delete(s.fs, "tank/z/storage/empty"); delete(s.fs, "tank/z/storage") }, "init"},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -282,7 +278,7 @@ func TestNewRefuses(t *testing.T) {
 			s.pool.edit(c.edit)
 			before := s.datasets()
 			require.ErrorContains(t, s.tryStart(), c.says)
-			assert.Equal(t, before, s.datasets(), "and touches nothing")
+			assert.Equal(t, before, s.datasets(), "nothing is changed")
 		})
 	}
 	s := newFixture(t)
@@ -290,9 +286,9 @@ func TestNewRefuses(t *testing.T) {
 	assert.ErrorIs(t, s.tryStart(), zfs.ErrSuspended)
 }
 
-// Of a chain whose records are partly unreadable, what stands on them is shown
-// without a parent: containerd can remove it, and the data stays right.
-func TestARecordWithoutItsParent(t *testing.T) {
+// Snapshots whose parent's record is unreadable are shown without a parent, with their
+// content, and containerd can remove them.
+func TestSnapshotWithUnreadableParentIsShownWithoutParent(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "b;")
@@ -318,8 +314,8 @@ func TestARecordWithoutItsParent(t *testing.T) {
 	assert.Contains(t, s.datasets(), template)
 }
 
-// The newest start must not take a number that an older record has.
-func TestTheSequenceGoesOn(t *testing.T) {
+// A start does not use the sequence number of an existing record again.
+func TestSequenceContinuesAfterRestart(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	for range 5 {
@@ -333,9 +329,9 @@ func TestTheSequenceGoesOn(t *testing.T) {
 	assert.Greater(t, s.sn.index.records["db"].seq, last)
 }
 
-// A template that is warm by the loss of a record that another superseded was
-// in use until then: it is kept from then on, not from when it was made.
-func TestASupersededRecordsTemplateIsWarmFromNowOn(t *testing.T) {
+// When recovery removes the last record of a template because a newer record has its name,
+// the cached time of the template begins then, not at its creation.
+func TestTemplateOfSupersededRecordIsCachedFromNow(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, keepCached(time.Hour))
 	a, _ := s.pull("default", "", chain("a"), "a;")
@@ -348,10 +344,9 @@ func TestASupersededRecordsTemplateIsWarmFromNowOn(t *testing.T) {
 	assert.Contains(t, s.datasets(), "tank/z/storage/"+chain("a"))
 }
 
-// A record longer than one property is cleared first part first and written last
-// part first. What is left when that is cut off names nothing; the next start
-// takes it away, and leaves the datasets alone.
-func TestTheRemainsOfRecordsAreTakenAway(t *testing.T) {
+// An interrupted write or removal of a long record leaves parts without a first part. The
+// next start removes them and keeps the datasets.
+func TestPartialRecordsAreRemoved(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, keepCached(time.Hour))
 	a, _ := s.pull("default", "", chain("a"), "a;")
@@ -361,24 +356,23 @@ func TestTheRemainsOfRecordsAreTakenAway(t *testing.T) {
 	remains := propRecord + testID("7") + ":1"
 	for _, dataset := range []string{template, runtime} {
 		s.pool.editFS(dataset, set(remains, "the middle of a label"))
-		s.pool.editFS(dataset, set(propRecord+"stranger:1", "not ours"))
+		s.pool.editFS(dataset, set(propRecord+"foreign:1", "foreign"))
 	}
 	s.start()
 	require.NoError(t, s.sn.Close())
 	for _, dataset := range []string{template, runtime} {
 		s.pool.editFS(dataset, func(fs *fakeFS) {
 			assert.NotContains(t, fs.props, remains)
-			assert.Contains(t, fs.props, propRecord+"stranger:1")
+			assert.Contains(t, fs.props, propRecord+"foreign:1")
 		})
 	}
 	s.start()
 	assert.Equal(t, []string{a, "web"}, s.names())
 }
 
-// Snapshots of comparisons that were killed go with the next start, wherever a
-// commit has taken them; those that are looked at stay, and go with their
-// dataset. They are no foreigners.
-func TestSnapshotsOfKilledComparisons(t *testing.T) {
+// A start destroys the temporary snapshots of killed comparisons on runtimes and templates.
+// Temporary snapshots are destroyed with their dataset and do not count as foreign.
+func TestTemporarySnapshotsAreDestroyed(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	a, _ := s.pull("default", "", chain("a"), "a;")
@@ -398,17 +392,17 @@ func TestSnapshotsOfKilledComparisons(t *testing.T) {
 	assert.NotContains(t, strings.Join(s.datasets(), " "), "/runtime/")
 }
 
-// A snapshot that was committed behind a start which found two records of it does not
-// come back as an active one.
-func TestACommitBehindAStart(t *testing.T) {
+// A start finds two records of an active snapshot. If the snapshot is committed then, a
+// crash does not restore the active one.
+func TestCommitAfterInterruptedUpdateIsFinal(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, torn)
 		s.prepare("web", "")
 		s.write("web", "w;")
-		s.pool.crashAfter = 1 // the new record, and the old one is still there
+		s.pool.crashAfter = 1 // the new record is written and the old one not removed
 		_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}})
-		require.ErrorIs(t, err, errDead)
+		require.ErrorIs(t, err, errCrashed)
 		s.crash()
 		s.commit("saved", "web")
 		s.crash()

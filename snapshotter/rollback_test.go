@@ -17,7 +17,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// applyThenKill makes do's next call to the pool succeed and say that it was killed.
+// applyThenKill runs do. The next apply of the pool succeeds but returns errKilled.
 func (s *fixture) applyThenKill(do func() error) {
 	s.Helper()
 	s.pool.after = func(call string) error {
@@ -33,10 +33,10 @@ func (s *fixture) applyThenKill(do func() error) {
 
 func torn(s *fixture) { s.pool.torn = true }
 
-// A list may have been done in part, or in whole, when its command is killed.
-// The caller was told that it failed, and so it has: at the latest after the next
-// cleanup the pool says the same, and what follows is not undone with it.
-func TestWhatAKilledCommandDid(t *testing.T) {
+// A killed command may have applied its list in part or in whole. The operation has failed
+// for the caller, and it is rolled back in the pool by the next cleanup at the latest. The
+// rollback does not affect later operations.
+func TestOperationOfKilledCommandIsRolledBack(t *testing.T) {
 	t.Parallel()
 	labels := func(s *fixture, value string) error {
 		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": value}}))
@@ -44,20 +44,20 @@ func TestWhatAKilledCommandDid(t *testing.T) {
 	key := "default/8/extract-1-x " + chain("a")
 	join := func(s *fixture) error { return s.sn.Commit(s.ctx, "default/9/"+chain("a"), key) }
 	for what, c := range map[string]struct{ do, then func(s *fixture) error }{
-		"prepare, and again": {
+		"prepare, then again": {
 			func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "x", "base")) },
 			func(s *fixture) error { return second(s.sn.Prepare(s.ctx, "x", "")) },
 		},
-		"view, and again": {
+		"view, then again": {
 			func(s *fixture) error { return second(s.sn.View(s.ctx, "x", "base")) },
 			func(s *fixture) error { return second(s.sn.View(s.ctx, "x", "")) },
 		},
-		"update, and again":    {func(s *fixture) error { return labels(s, "1") }, func(s *fixture) error { return labels(s, "2") }},
-		"update, and remove":   {func(s *fixture) error { return labels(s, "1") }, func(s *fixture) error { return s.sn.Remove(s.ctx, "web") }},
-		"update, and commit":   {func(s *fixture) error { return labels(s, "1") }, func(s *fixture) error { return s.sn.Commit(s.ctx, "saved", "web") }},
-		"join, and again":      {join, join},
-		"join, and remove":     {join, func(s *fixture) error { return s.sn.Remove(s.ctx, key) }},
-		"join, and as another": {join, func(s *fixture) error { return s.sn.Commit(s.ctx, "default/9/mine", key) }},
+		"update, then again":    {func(s *fixture) error { return labels(s, "1") }, func(s *fixture) error { return labels(s, "2") }},
+		"update, then remove":   {func(s *fixture) error { return labels(s, "1") }, func(s *fixture) error { return s.sn.Remove(s.ctx, "web") }},
+		"update, then commit":   {func(s *fixture) error { return labels(s, "1") }, func(s *fixture) error { return s.sn.Commit(s.ctx, "saved", "web") }},
+		"join, then again":      {join, join},
+		"join, then remove":     {join, func(s *fixture) error { return s.sn.Remove(s.ctx, key) }},
+		"join, then as another": {join, func(s *fixture) error { return s.sn.Commit(s.ctx, "default/9/mine", key) }},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -91,15 +91,15 @@ func TestWhatAKilledCommandDid(t *testing.T) {
 					s.requireInvariants()
 					require.Empty(t, differences(after, s.visible()), "killed at %d", kill)
 					s.crash()
-					require.Empty(t, differences(after, s.visible()), "killed at %d, and the machine after", kill)
+					require.Empty(t, differences(after, s.visible()), "killed at %d, then a crash", kill)
 				}
 			}
 		})
 	}
 }
 
-// killedOrDone kills do at its n-th step, or where it has fewer lets it say that
-// it was killed.
+// killedOrDone kills do after n transactions. If do has fewer, its apply returns errKilled
+// after it has succeeded.
 func (s *fixture) killedOrDone(n int, do func(s *fixture) error) {
 	s.Helper()
 	s.pool.killAfter = n
@@ -114,9 +114,9 @@ func (s *fixture) killedOrDone(n int, do func(s *fixture) error) {
 	s.pool.killAfter, s.pool.after = -1, nil
 }
 
-// A revival whose record may be there: asked again, the layer is there, and one
-// record of it.
-func TestARevivalIsKilled(t *testing.T) {
+// The write of a record for a cached layer is killed. The next pull reuses the layer and
+// makes one record.
+func TestCachedLayerIsReusedAfterKilledPrepare(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	name, _ := s.pull("default", "", chain("a"), "a;")
@@ -133,8 +133,8 @@ func TestARevivalIsKilled(t *testing.T) {
 	s.requireInvariants()
 }
 
-// While what may be there cannot be taken back, nothing is built upon it.
-func TestARepairThatFails(t *testing.T) {
+// While the rollback of an update fails, other changes of the dataset fail.
+func TestOperationsFailWhileRollbackFails(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")
@@ -152,10 +152,10 @@ func TestARepairThatFails(t *testing.T) {
 	s.requireInvariants()
 }
 
-// Where there is no room to take something back, a cleanup makes some.
-func TestARepairWithoutRoom(t *testing.T) {
+// If there is no space for a rollback, a cleanup frees space first.
+func TestCleanupFreesSpaceForRollback(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) { // where no timer writes in between
+	synctest.Test(t, func(t *testing.T) { // in a bubble no timer flushes the journal
 		s := newFixture(t)
 		s.prepare("web", "")
 		s.prepare("gone", "")
@@ -163,15 +163,15 @@ func TestARepairWithoutRoom(t *testing.T) {
 		s.applyThenKill(func() error {
 			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 		})
-		room := false
+		reclaimed := false
 		s.pool.interrupt(func(call string) error {
-			if room = room || call == "destroy"; !room && call == "apply" {
+			if reclaimed = reclaimed || call == "destroy"; !reclaimed && call == "apply" {
 				return fakeError("set", "x", zfs.ErrNoSpace)
 			}
 			return nil
 		})
 		s.cleanup()
-		assert.True(t, room)
+		assert.True(t, reclaimed)
 		s.pool.interrupt(nil)
 		s.requireInvariants()
 		s.crash()
@@ -179,14 +179,14 @@ func TestARepairWithoutRoom(t *testing.T) {
 	})
 }
 
-// A repair behind many removals, of which the first batch can be written and the
-// second cannot: it is still one that others wait for.
-func TestARepairBehindManyRemovals(t *testing.T) {
+// A repair follows many removals in the journal. The first batch is written and the second
+// one fails. The barrier still waits for the repair.
+func TestBarrierWaitsForRepairAfterManyRemovals(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, repairBehindManyRemovals) // where no timer writes in between
+	synctest.Test(t, repairAfterManyRemovals) // in a bubble no timer flushes the journal
 }
 
-func repairBehindManyRemovals(t *testing.T) {
+func repairAfterManyRemovals(t *testing.T) {
 	s := newFixture(t)
 	for i := range largeBatch {
 		s.prepare(fmt.Sprint("web", i), "")
@@ -212,7 +212,7 @@ func repairBehindManyRemovals(t *testing.T) {
 	assert.Empty(t, s.stat("saved").Labels)
 }
 
-func TestAmbiguous(t *testing.T) {
+func TestErrorsAreAmbiguousWithoutAKind(t *testing.T) {
 	t.Parallel()
 	busy, unknown := fakeError("set", "x", zfs.ErrBusy), fakeError("set", "x", nil)
 	for _, c := range []struct {
@@ -226,9 +226,9 @@ func TestAmbiguous(t *testing.T) {
 	}
 }
 
-// The command of a commit is killed, and had done all. The caller is told that it
-// failed and goes on with his snapshot: an orderly restart keeps what he writes.
-func TestWhatIsWrittenAfterAKilledCommit(t *testing.T) {
+// The command of a commit is killed after it has applied everything. The commit fails, and
+// writes to the active snapshot after that survive a restart.
+func TestWritesAfterKilledCommitAreKept(t *testing.T) {
 	t.Parallel()
 	for what, then := range map[string]func(s *fixture){
 		"written": func(*fixture) {},
@@ -250,7 +250,7 @@ func TestWhatIsWrittenAfterAKilledCommit(t *testing.T) {
 
 			s.restart()
 			s.cleanup()
-			assert.Equal(t, "b;before;after;", s.visible()["web"].Content, "there are %q now", s.names())
+			assert.Equal(t, "b;before;after;", s.visible()["web"].Content, "snapshots: %q", s.names())
 			s.commit("saved again", "web")
 			assert.Equal(t, "b;before;after;", s.visible()["saved again"].Content)
 			s.requireInvariants()
@@ -258,12 +258,12 @@ func TestWhatIsWrittenAfterAKilledCommit(t *testing.T) {
 	}
 }
 
-// The command of a commit is killed, had done all, and the machine dies right after the
-// caller was told that it failed: he finds his snapshot at the next boot.
-func TestADeathBehindAKilledCommit(t *testing.T) {
+// The command of a commit is killed after it has applied everything. The commit fails, and
+// the active snapshot survives a crash directly after that.
+func TestActiveSnapshotSurvivesCrashAfterKilledCommit(t *testing.T) {
 	t.Parallel()
 	const key = "default/9/extract-1-x"
-	for what, joins := range map[string]bool{"one that makes a template": false, "one that joins another": true} {
+	for what, joins := range map[string]bool{"new template": false, "existing template": true} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t)
@@ -285,11 +285,11 @@ func TestADeathBehindAKilledCommit(t *testing.T) {
 	}
 }
 
-// The command that destroys a template is killed behind its snapshot, and the daemon
-// lives on: there is nothing to clone any more, and the next pull unpacks the layer.
-func TestADestroyIsKilled(t *testing.T) {
+// The command that destroys a template is killed after it has destroyed @extracted. The next
+// pull unpacks the layer again.
+func TestLayerIsUnpackedAgainAfterKilledDestroy(t *testing.T) {
 	t.Parallel()
-	for what, gone := range map[string]bool{"while somebody waits for it": false, "when whoever asked has gone": true} {
+	for what, cancelled := range map[string]bool{"the caller waits": false, "the context is cancelled": true} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -305,14 +305,14 @@ func TestADestroyIsKilled(t *testing.T) {
 						return nil
 					}
 					s.pool.interrupt(nil)
-					if gone {
+					if cancelled {
 						cancel()
 					}
 					s.pool.editFS(template, func(fs *fakeFS) { delete(fs.snaps, layout.Extracted) })
 					return errKilled
 				})
 				require.Error(t, s.sn.Cleanup(ctx))
-				synctest.Wait() // for what goes on behind who has gone
+				synctest.Wait() // for the operation that continues after the cancellation
 
 				name, unpacked := s.pull("default", "", chain("a"), "x;")
 				assert.True(t, unpacked)
@@ -323,9 +323,9 @@ func TestADestroyIsKilled(t *testing.T) {
 	}
 }
 
-// The daemon is killed while it gives a runtime its record again, before the trash mark
-// is gone: the record is the truth.
-func TestARecordBesideATrashMark(t *testing.T) {
+// The daemon is killed after a rollback restored the record of a runtime and before it
+// removed the garbage mark. The record counts.
+func TestRecordOverridesGarbageMark(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")
@@ -341,8 +341,8 @@ func TestARecordBesideATrashMark(t *testing.T) {
 	assert.Len(t, s.datasets(), 1)
 }
 
-// A mark that was written though the call failed does not keep the next from it.
-func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
+// A failed call has written the cleanup mark nevertheless. Later marks are still written.
+func TestMarkIsWrittenAfterAmbiguousFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
@@ -361,7 +361,7 @@ func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
 		})
 		s.cleanup()
 		s.waitForJournal()
-		require.Equal(t, Mark{}, s.marked(), "nothing is owed")
+		require.Equal(t, Mark{}, s.marked(), "no cleanup is due")
 		s.prepare("db", "")
 		db := s.dataset("db")
 		s.mount(db)
@@ -373,8 +373,8 @@ func TestAMarkThatWasWrittenAllTheSame(t *testing.T) {
 	})
 }
 
-// What cannot be written for want of room keeps no room from being made.
-func TestARemovalWithoutRoom(t *testing.T) {
+// A journal that cannot be written because the pool is full does not prevent a reclaim.
+func TestReclaimWorksWhileJournalCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	for what, queued := range map[string]func(s *fixture){
 		"a removal": func(s *fixture) { s.remove("gone") },
@@ -391,24 +391,24 @@ func TestARemovalWithoutRoom(t *testing.T) {
 				s.layer("base", "", "")
 				s.view("gone", "base")
 				s.cleanup()
-				queued(s) // nothing is trash
-				room := false
+				queued(s) // there is no garbage
+				reclaimed := false
 				s.pool.interrupt(func(call string) error {
-					if room = room || call == "destroy"; !room && call == "apply" {
+					if reclaimed = reclaimed || call == "destroy"; !reclaimed && call == "apply" {
 						return fakeError("set", "x", zfs.ErrNoSpace)
 					}
 					return nil
 				})
 				assert.NoError(t, second(s.sn.Prepare(s.ctx, "x", "")))
-				assert.False(t, s.has(a) || s.has(b) || s.has(c), "nothing was destroyed: %v", room)
+				assert.False(t, s.has(a) || s.has(b) || s.has(c), "cached templates are destroyed: %v", reclaimed)
 				s.pool.interrupt(nil)
 			})
 		})
 	}
 }
 
-// Whoever changes a dataset while a repair waits gets the room that others get.
-func TestARepairWithoutRoomAndWhatComesBehindIt(t *testing.T) {
+// An operation on a dataset with a pending repair reclaims space if the repair does not fit.
+func TestBarrierReclaimsSpace(t *testing.T) {
 	t.Parallel()
 	for what, do := range map[string]func(s *fixture) error{
 		"commit": func(s *fixture) error { return s.sn.Commit(s.ctx, "saved", "web") },
@@ -426,27 +426,27 @@ func TestARepairWithoutRoomAndWhatComesBehindIt(t *testing.T) {
 				threeCached(s)
 				s.prepare("default/8/extract-1-x "+chain("z"), "", ref(chain("z")))
 				s.prepare("gone", "")
-				s.remove("gone") // trash, which makes room
+				s.remove("gone") // garbage, whose destruction frees space
 				s.applyThenKill(func() error {
 					return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 				})
-				room := false
+				reclaimed := false
 				s.pool.interrupt(func(call string) error {
-					if room = room || call == "destroy"; !room && call == "apply" {
+					if reclaimed = reclaimed || call == "destroy"; !reclaimed && call == "apply" {
 						return fakeError("set", "x", zfs.ErrNoSpace)
 					}
 					return nil
 				})
 				assert.NoError(t, do(s))
-				assert.True(t, room, "room was made")
+				assert.True(t, reclaimed, "space was reclaimed")
 				s.pool.interrupt(nil)
 			})
 		})
 	}
 }
 
-// Where the pool hangs, whoever's commit was killed hears of it all the same.
-func TestARepairThatHangs(t *testing.T) {
+// A killed commit returns its error even if the pool blocks the rollback.
+func TestKilledCommitReturnsWhilePoolBlocks(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")

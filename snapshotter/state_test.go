@@ -14,16 +14,16 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// odd are datasets as crashes, administrators and other programs leave them.
-type odd struct {
+// oddDataset is a dataset as crashes, administrators and other programs leave it.
+type oddDataset struct {
 	name     string // below the base
 	origin   string // below the base, or a snapshot elsewhere, or ""
-	bare     bool   // a template without @extracted, or a runtime with it
+	swapped  bool   // a template without @extracted, or a runtime with it
 	props    map[string]string
 	state    State
-	problem  string // that is said of it
-	stays    bool   // no start and no cleanup destroys it
-	pristine bool   // nothing that recovery writes changes its properties
+	problem  string // part of the expected problem
+	kept     bool   // no start and no cleanup destroys it
+	pristine bool   // recovery does not change its properties
 }
 
 const (
@@ -35,7 +35,7 @@ const (
 
 var marked = map[string]string{propGarbage: "2026-01-02T03:04:05Z"}
 
-// with adds records to properties.
+// with returns properties with added records.
 func with(props map[string]string, records ...string) map[string]string {
 	props = maps.Clone(props)
 	if props == nil {
@@ -47,52 +47,52 @@ func with(props map[string]string, records ...string) map[string]string {
 	return props
 }
 
-func oddDatasets() map[string]odd {
+func oddDatasets() map[string]oddDataset {
 	const (
 		elsewhere = "tank/mine@backup"
 		empty     = "storage/empty@" + layout.Extracted
 	)
 	runtime := "runtime/odd-" + testID("f")
 	layer, opaque := "storage/"+chain("9"), "storage/opaque-"+testID("e")
-	return map[string]odd{
-		"a layer no record names":                 {name: layer, origin: empty, state: StateCached, stays: true},
-		"a layer with a mark":                     {name: layer, origin: empty, props: marked, state: StateCached, stays: true},
-		"a layer in use":                          {name: layer, origin: empty, props: with(nil, committedRecord), state: StateUsed, stays: true},
-		"a layer on another's snapshot":           {name: layer, origin: elsewhere, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
-		"a layer on nothing":                      {name: layer, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
-		"a used layer on another's snapshot":      {name: layer, origin: elsewhere, props: with(nil, committedRecord), state: StateUsed, problem: "is not a template", stays: true, pristine: true},
-		"a layer with a torn record":              {name: layer, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
-		"a layer with an active record":           {name: layer, origin: empty, props: with(nil, activeRecord), state: StateUsed, problem: "active snapshot", stays: true, pristine: true},
-		"a layer without its snapshot":            {name: layer, origin: empty, bare: true, state: StatePartial},
-		"a used layer without its snapshot":       {name: layer, origin: empty, bare: true, props: with(nil, committedRecord), state: StateUsed, problem: "was destroyed", stays: true, pristine: true},
-		"a torn layer without its snapshot":       {name: layer, origin: empty, bare: true, props: with(nil, tornRecord), state: StateUsed, problem: "was destroyed", stays: true, pristine: true},
-		"a commit no record names":                {name: opaque, origin: empty, state: StateGarbage},
-		"a commit on another's snapshot":          {name: opaque, origin: elsewhere, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
-		"a marked commit on another's snapshot":   {name: opaque, origin: elsewhere, props: marked, state: StateForeign, problem: "is not a template", stays: true, pristine: true},
-		"a runtime in use":                        {name: runtime, origin: empty, props: with(nil, activeRecord), state: StateUsed, stays: true},
-		"a runtime in use and marked":             {name: runtime, origin: empty, props: with(marked, activeRecord), state: StateUsed, stays: true},
-		"a runtime in use on another's snapshot":  {name: runtime, origin: elsewhere, props: with(nil, activeRecord), state: StateUsed, stays: true},
-		"a runtime no record names":               {name: runtime, origin: empty, state: StateGarbage},
-		"a marked runtime":                        {name: runtime, origin: empty, props: marked, state: StateGarbage},
-		"a marked runtime on another's snapshot":  {name: runtime, origin: elsewhere, props: marked, state: StateGarbage},
-		"a runtime on another's snapshot":         {name: runtime, origin: elsewhere, state: StateForeign, problem: "not a clone of a template", stays: true, pristine: true},
-		"a runtime that is no clone":              {name: runtime, state: StateForeign, problem: "not a clone of a template", stays: true, pristine: true},
-		"a runtime with a torn record":            {name: runtime, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
-		"a marked runtime with a torn record":     {name: runtime, origin: empty, props: with(marked, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
-		"a runtime with a torn and a whole one":   {name: runtime, origin: empty, props: with(nil, tornRecord, activeRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
-		"a torn runtime with a snapshot":          {name: runtime, origin: empty, bare: true, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", stays: true, pristine: true},
-		"a runtime with two snapshots' records":   {name: runtime, origin: empty, props: with(nil, activeRecord, otherActive), state: StateUsed, problem: "active snapshot only", stays: true, pristine: true},
-		"a marked runtime with two records":       {name: runtime, origin: empty, props: with(marked, activeRecord, otherActive), state: StateUsed, problem: "active snapshot only", stays: true, pristine: true},
-		"a runtime with a committed record":       {name: runtime, origin: empty, props: with(nil, committedRecord), state: StateUsed, problem: "active snapshot only", stays: true, pristine: true},
-		"a runtime with the snapshot of a commit": {name: runtime, origin: empty, bare: true, props: with(nil, activeRecord), state: StateUsed, stays: true},
-		"another's dataset in storage":            {name: "storage/mine", state: StateForeign, stays: true, pristine: true},
-		"another's clone of a template":           {name: "storage/mine", origin: empty, state: StateForeign, stays: true, pristine: true},
-		"another's dataset with our mark":         {name: "mine", props: marked, state: StateForeign, stays: true, pristine: true},
+	return map[string]oddDataset{
+		"a layer without a record":                       {name: layer, origin: empty, state: StateCached, kept: true},
+		"a layer with a mark":                            {name: layer, origin: empty, props: marked, state: StateCached, kept: true},
+		"a layer in use":                                 {name: layer, origin: empty, props: with(nil, committedRecord), state: StateUsed, kept: true},
+		"a layer on a foreign snapshot":                  {name: layer, origin: elsewhere, state: StateForeign, problem: "is not a template", kept: true, pristine: true},
+		"a layer without an origin":                      {name: layer, state: StateForeign, problem: "is not a template", kept: true, pristine: true},
+		"a used layer on a foreign snapshot":             {name: layer, origin: elsewhere, props: with(nil, committedRecord), state: StateUsed, problem: "is not a template", kept: true, pristine: true},
+		"a layer with a torn record":                     {name: layer, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},
+		"a layer with an active record":                  {name: layer, origin: empty, props: with(nil, activeRecord), state: StateUsed, problem: "active snapshot", kept: true, pristine: true},
+		"a layer without its snapshot":                   {name: layer, origin: empty, swapped: true, state: StatePartial},
+		"a used layer without its snapshot":              {name: layer, origin: empty, swapped: true, props: with(nil, committedRecord), state: StateUsed, problem: "was destroyed", kept: true, pristine: true},
+		"a torn layer without its snapshot":              {name: layer, origin: empty, swapped: true, props: with(nil, tornRecord), state: StateUsed, problem: "was destroyed", kept: true, pristine: true},
+		"an opaque template without a record":            {name: opaque, origin: empty, state: StateGarbage},
+		"an opaque template on a foreign snapshot":       {name: opaque, origin: elsewhere, state: StateForeign, problem: "is not a template", kept: true, pristine: true},
+		"a marked opaque template on a foreign snapshot": {name: opaque, origin: elsewhere, props: marked, state: StateForeign, problem: "is not a template", kept: true, pristine: true},
+		"a runtime in use":                               {name: runtime, origin: empty, props: with(nil, activeRecord), state: StateUsed, kept: true},
+		"a runtime in use and marked":                    {name: runtime, origin: empty, props: with(marked, activeRecord), state: StateUsed, kept: true},
+		"a runtime in use on a foreign snapshot":         {name: runtime, origin: elsewhere, props: with(nil, activeRecord), state: StateUsed, kept: true},
+		"a runtime without a record":                     {name: runtime, origin: empty, state: StateGarbage},
+		"a marked runtime":                               {name: runtime, origin: empty, props: marked, state: StateGarbage},
+		"a marked runtime on a foreign snapshot":         {name: runtime, origin: elsewhere, props: marked, state: StateGarbage},
+		"a runtime on a foreign snapshot":                {name: runtime, origin: elsewhere, state: StateForeign, problem: "not a clone of a template", kept: true, pristine: true},
+		"a runtime that is not a clone":                  {name: runtime, state: StateForeign, problem: "not a clone of a template", kept: true, pristine: true},
+		"a runtime with a torn record":                   {name: runtime, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},
+		"a marked runtime with a torn record":            {name: runtime, origin: empty, props: with(marked, tornRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},
+		"a runtime with a torn and a complete record":    {name: runtime, origin: empty, props: with(nil, tornRecord, activeRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},
+		"a torn runtime with a snapshot":                 {name: runtime, origin: empty, swapped: true, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},
+		"a runtime with records of two snapshots":        {name: runtime, origin: empty, props: with(nil, activeRecord, otherActive), state: StateUsed, problem: "active snapshot only", kept: true, pristine: true},
+		"a marked runtime with two records":              {name: runtime, origin: empty, props: with(marked, activeRecord, otherActive), state: StateUsed, problem: "active snapshot only", kept: true, pristine: true},
+		"a runtime with a committed record":              {name: runtime, origin: empty, props: with(nil, committedRecord), state: StateUsed, problem: "active snapshot only", kept: true, pristine: true},
+		"a runtime with the snapshot of a commit":        {name: runtime, origin: empty, swapped: true, props: with(nil, activeRecord), state: StateUsed, kept: true},
+		"a foreign dataset in storage":                   {name: "storage/mine", state: StateForeign, kept: true, pristine: true},
+		"a foreign clone of a template":                  {name: "storage/mine", origin: empty, state: StateForeign, kept: true, pristine: true},
+		"a foreign dataset with a garbage mark":          {name: "mine", props: marked, state: StateForeign, kept: true, pristine: true},
 	}
 }
 
-// put makes the odd dataset in the pool of a fixture.
-func (o odd) put(s *fixture) (dataset string) {
+// create creates the dataset in the pool of a fixture.
+func (o oddDataset) create(s *fixture) (dataset string) {
 	dataset = s.base.String() + "/" + o.name
 	s.pool.edit(func(state *fakeState) {
 		state.txg++
@@ -107,7 +107,7 @@ func (o odd) put(s *fixture) (dataset string) {
 			fs.origin = s.base.String() + "/" + o.origin
 		}
 		_, isTemplate := s.base.ParseTemplate(dataset)
-		if isTemplate != o.bare {
+		if isTemplate != o.swapped {
 			fs.snaps[layout.Extracted] = fakeSnap{txg: state.txg}
 		}
 		state.fs[dataset] = fs
@@ -118,17 +118,17 @@ func (o odd) put(s *fixture) (dataset string) {
 	return dataset
 }
 
-// Whatever lies under a base, an inspection, a start and a cleanup that goes on from a
-// list agree on what it is: what is shown as garbage or as remains goes, everything else
-// stays, and what a start says it leaves alone it does not touch.
-func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
+// Inspect, a start and a cleanup with a list agree on the state of every dataset. Garbage and
+// partial datasets are destroyed, all others are kept, and a start does not change a dataset
+// that it skips.
+func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 	t.Parallel()
 	for what, o := range oddDatasets() {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t)
 			require.NoError(t, s.sn.Close())
-			dataset := o.put(s)
+			dataset := o.create(s)
 			list, err := s.pool.List(s.ctx, dataset)
 			require.NoError(t, err)
 
@@ -136,14 +136,14 @@ func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
 			assert.Equal(t, o.state, entry.State)
 			assert.Equal(t, o.problem == "", entry.Problem == "", "%q", entry.Problem)
 			assert.Contains(t, entry.Problem, o.problem)
-			goes := slices.Contains([]State{StateGarbage, StatePartial}, entry.State)
-			assert.Equal(t, o.stays, !goes, "shown as %s", entry.State)
+			destroyed := slices.Contains([]State{StateGarbage, StatePartial}, entry.State)
+			assert.Equal(t, o.kept, !destroyed, "shown as %s", entry.State)
 			if entry.Problem != "" || entry.State == StateForeign || entry.State == StatePartial {
-				assert.Error(t, CheckInvariants(s.base, list), "an integration test hears of it")
+				assert.Error(t, CheckInvariants(s.base, list), "CheckInvariants reports it")
 			}
 
 			offline := newSnapshotter(s.pool, s.config())
-			may := goes || entry.State == StateCached // which the list says when to go
+			may := destroyed || entry.State == StateCached // expires by the time in the list
 			assert.Equal(t, may, offline.whyKeep(list) == "", "offline: %q", offline.whyKeep(list))
 
 			before := list[0].Props
@@ -155,7 +155,7 @@ func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
 			assert.Equal(t, entry.State == StateCached, template != nil && template.cached() && !isGarbage, "the start: %v", dump(s.sn))
 			require.NoError(t, s.sn.Clean(s.ctx, nil))
 			require.NoError(t, s.sn.journal.flush(s.ctx))
-			assert.Equal(t, o.stays, s.has(dataset), "after a start and a cleanup\n%s", s.log)
+			assert.Equal(t, o.kept, s.has(dataset), "after a start and a cleanup\n%s", s.log)
 			if o.problem != "" {
 				assert.Contains(t, s.log.String(), "skipping dataset")
 				assert.Contains(t, s.log.String(), o.problem)
@@ -163,8 +163,8 @@ func TestAllAgreeOnWhatADatasetIs(t *testing.T) {
 			if o.pristine {
 				list, err = s.pool.List(s.ctx, dataset)
 				require.NoError(t, err)
-				assert.Equal(t, before, list[0].Props, "it is left alone")
-				assert.Equal(t, o.bare != isTemplate(s, dataset), list[0].HasSnapshot(layout.Extracted))
+				assert.Equal(t, before, list[0].Props, "a skipped dataset is not changed")
+				assert.Equal(t, o.swapped != isTemplate(s, dataset), list[0].HasSnapshot(layout.Extracted))
 			}
 		})
 	}
@@ -175,23 +175,23 @@ func isTemplate(s *fixture, dataset string) bool {
 	return ok
 }
 
-// What a plan of a sweep promises is what a start can evict: the same datasets.
-func TestAPlanPromisesNothingThatStays(t *testing.T) {
+// The datasets that a plan of evictions contains are those that a snapshotter destroys.
+func TestPlanContainsOnlyDestroyableDatasets(t *testing.T) {
 	t.Parallel()
 	for what, o := range oddDatasets() {
 		s := newFixture(t, keepCached(0))
 		require.NoError(t, s.sn.Close())
-		dataset := o.put(s)
+		dataset := o.create(s)
 		entries, err := Inspect(s.ctx, s.pool, s.base)
 		require.NoError(t, err)
-		promised := false
+		planned := false
 		for _, n := range Nodes(entries) {
-			promised = promised || n.Dataset == dataset && (n.Destroy || n.Cached)
+			planned = planned || n.Dataset == dataset && (n.Destroy || n.Cached)
 		}
 		s.start()
-		time.Sleep(time.Millisecond) // so that what is kept for no time is old enough
+		time.Sleep(time.Millisecond) // cached templates with a keep of zero are then expired
 		require.NoError(t, s.sn.Clean(s.ctx, nil))
-		if promised {
+		if planned {
 			assert.False(t, s.has(dataset), what)
 		} else if o.state != StatePartial {
 			assert.True(t, s.has(dataset), what)
