@@ -124,7 +124,7 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 		"no such dataset":    {[]string{"--dataset", base.String() + "x"}, "zfstpl init " + base.String() + "x"},
 		"not a base":         {[]string{"--dataset", strange}, "is not a zfstpl base"},
 		"bad name":           {[]string{"--dataset", "tank/a b"}, `character ' ' is not allowed`},
-		"other root":         {[]string{"--dataset", base.String(), "--root", "/elsewhere"}, "make them agree"},
+		"other root":         {[]string{"--dataset", base.String(), "--root", "/elsewhere"}, "change the setting root"},
 		"unknown key":        {[]string{"--config", config}, ":2: unknown key \"datset\""},
 		"socket open to all": {[]string{"--dataset", base.String(), "--address", open + "/s"}, "is open to others"},
 	} {

@@ -117,7 +117,7 @@ func TestAltroot(t *testing.T) {
 	base.Root = place
 	_, stderr, err = runCommand(t, "containerd-zfstpl-grpc", "--config", "/dev/null", "--dataset", name, "--root", "/srv/other")
 	require.Error(t, err)
-	assert.Contains(t, stderr, "make them agree")
+	assert.Contains(t, stderr, "change the setting root")
 }
 
 // An init that fails leaves nothing, and nothing of others is touched.

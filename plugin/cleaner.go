@@ -24,11 +24,11 @@ type Cleaner interface {
 	io.Closer
 }
 
-// cleaningUp is how the owner of a lock signs who has it for that alone.
+// purposeCleanup is the purpose in the lock of an owner that only cleans up.
 const purposeCleanup = "cleaning up"
 
-// OpenCleaner answers a cleaner that owns the base. It goes on from the list that
-// the last owner kept, where that holds, and else finds out what there is.
+// OpenCleaner locks the base and returns its cleaner. The cleaner resumes from the list
+// that the last owner kept if that is valid, and otherwise lists the pool.
 func OpenCleaner(ctx context.Context, config Config) (Cleaner, error) {
 	i, err := newInstance(ctx, config)
 	if err != nil {
@@ -60,7 +60,7 @@ func (i *Instance) openCleaner(ctx context.Context, config Config) (Cleaner, err
 	return i, err
 }
 
-// ownedCleaner is a cleaner with the base that it works on.
+// ownedCleaner is a cleaner that closes its instance too.
 type ownedCleaner struct {
 	*snapshotter.Cleaner
 	owner *Instance
@@ -68,7 +68,7 @@ type ownedCleaner struct {
 
 func (c ownedCleaner) Close() error { return errors.Join(c.Cleaner.Close(), c.owner.Close()) }
 
-// ReadMark answers what a base says about the cleanup it is owed.
+// ReadMark returns the cleanup mark of a base.
 func ReadMark(ctx context.Context, pool *zfs.Client, base layout.Base) (snapshotter.Mark, error) {
 	props, err := pool.Properties(ctx, base.String(), snapshotter.CleanupProperty)
 	if errors.Is(err, zfs.ErrNotFound) {
@@ -80,9 +80,8 @@ func ReadMark(ctx context.Context, pool *zfs.Client, base layout.Base) (snapshot
 	return snapshotter.Mark{}, err
 }
 
-// StopCleaner ends the cleanup that another process does alone, as a signal from a
-// terminal would, and answers whether there was one. Where a daemon has the base its
-// error is an *InUseError.
+// StopCleaner stops a cleanup that another process runs without a daemon, with SIGTERM,
+// and reports whether there was one. The error is an *InUseError if a daemon has the base.
 func StopCleaner(ctx context.Context, config Config) (bool, error) {
 	i, err := newInstance(ctx, config)
 	if err != nil {
@@ -100,9 +99,9 @@ func StopCleaner(ctx context.Context, config Config) (bool, error) {
 	return stopOwner(root, i.base)
 }
 
-// stopOwner signals the owner of a base's lock, if he is cleaning up. His process is
-// held on to before it is looked whether it still has the lock: another one that got
-// its number is never signalled.
+// stopOwner sends SIGTERM to the owner of a base's lock if that only cleans up. It opens
+// the process before it checks the lock, so it never signals another process that was
+// given the same PID.
 func stopOwner(root *os.Root, base layout.Base) (bool, error) {
 	file, err := root.Open(lockName)
 	if errors.Is(err, os.ErrNotExist) {
@@ -124,12 +123,12 @@ func stopOwner(root *os.Root, base layout.Base) (bool, error) {
 	if err != nil {
 		return false, nil // it has ended
 	}
-	defer func() { _ = process.Release() }() // it answers no error that anybody could heed
+	defer func() { _ = process.Release() }() // nothing depends on its error
 	if now, _ := l.readOwner(); now != owner || !l.taken() {
 		return false, nil
 	}
 	if !l.openIn(pid) {
-		return false, fmt.Errorf("%s has the base, and no process of that number here has its lock: stop it where it runs", owner)
+		return false, fmt.Errorf("dataset %s is locked by %s, and no process with that PID has the lock in this PID namespace: stop it where it runs", base, owner)
 	}
 	err = process.Signal(syscall.SIGTERM)
 	if errors.Is(err, os.ErrProcessDone) {
@@ -138,11 +137,11 @@ func stopOwner(root *os.Root, base layout.Base) (bool, error) {
 	return err == nil, err
 }
 
-// openIn tells whether a process has the lock's file open. The number in the lock may
-// be of another PID namespace, and here of somebody who has nothing to do with it.
+// openIn reports whether a process has the lock's file open. The PID in the lock may be
+// one of another PID namespace, and be an unrelated process here.
 func (l *baseLock) openIn(pid int) bool {
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
-		return true // there is no such thing here to look at
+		return true // there is no /proc to check
 	}
 	want, err := l.file.Stat()
 	if err != nil {
@@ -156,7 +155,7 @@ func (l *baseLock) openIn(pid int) bool {
 	})
 }
 
-// taken tells whether somebody has the lock.
+// taken reports whether a process has the lock.
 func (l *baseLock) taken() bool {
 	err := unix.Flock(int(l.file.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	return errors.Is(err, unix.EWOULDBLOCK)

@@ -15,8 +15,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// A daemon that comes while somebody only cleans up has him stop, and begins then; a
-// second cleanup does not.
+// A daemon that starts while another process only cleans up stops that cleanup; a second
+// cleanup does not.
 func TestCleanupYieldsToDaemon(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
@@ -36,14 +36,14 @@ func TestCleanupYieldsToDaemon(t *testing.T) {
 	_, err = lockBase(t.Context(), rootAt(t, root), base, purposeCleanup)
 	var inUse *InUseError
 	require.ErrorAs(t, err, &inUse)
-	assert.Empty(t, inUse.Address(), "it serves nobody")
+	assert.Empty(t, inUse.Address(), "a cleanup serves no socket")
 	l, err := lockBase(t.Context(), rootAt(t, root), base, "serving /run/x.sock")
 	require.NoError(t, err)
 	require.NoError(t, cleaner.Wait())
 	require.NoError(t, l.release())
 }
 
-// Only a process that has the lock and is cleaning up is signalled.
+// Only a process that has the lock and cleans up gets a signal.
 func TestStopOwnerSignalsOnlyACleanup(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
@@ -51,14 +51,14 @@ func TestStopOwnerSignalsOnlyACleanup(t *testing.T) {
 	for what, c := range map[string]struct {
 		purpose string
 		locked  bool
-		owner   bool // he has the lock's file open
+		owner   bool // the process has the lock's file open
 		want    bool
 		says    string
 	}{
-		"a cleanup":                         {purposeCleanup, true, true, true, ""},
-		"a daemon":                          {"serving /run/x.sock", true, true, false, "tank/zfstpl is in use by zfstpl, process"},
-		"one that died, another came":       {purposeCleanup, false, false, false, ""},
-		"a number in another PID namespace": {purposeCleanup, true, false, false, "stop it where it runs"},
+		"a cleanup":                      {purposeCleanup, true, true, true, ""},
+		"a daemon":                       {"serving /run/x.sock", true, true, false, "tank/zfstpl is in use by zfstpl, process"},
+		"a process with a reused PID":    {purposeCleanup, false, false, false, ""},
+		"a PID in another PID namespace": {purposeCleanup, true, false, false, "stop it where it runs"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -86,7 +86,7 @@ func TestStopOwnerSignalsOnlyACleanup(t *testing.T) {
 			if !c.want {
 				require.NoError(t, victim.Process.Kill())
 			}
-			_ = victim.Wait() // by a signal: that is the answer
+			_ = victim.Wait() // it fails if a signal ended the process
 			signal := victim.ProcessState.Sys().(syscall.WaitStatus).Signal()
 			assert.Equal(t, c.want, signal == syscall.SIGTERM, "%v", signal)
 			if c.locked {
@@ -96,5 +96,5 @@ func TestStopOwnerSignalsOnlyACleanup(t *testing.T) {
 	}
 	was, err := stopOwner(rootAt(t, t.TempDir()), base)
 	require.NoError(t, err)
-	assert.False(t, was, "a base that nobody ever opened")
+	assert.False(t, was, "the base was never opened")
 }

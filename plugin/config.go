@@ -18,7 +18,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// What holds where a setting is not given.
+// Defaults of settings.
 const (
 	DefaultConfigFile    = "/etc/zfstpl/config.toml"
 	DefaultRoot          = "/var/lib/zfstpl"
@@ -32,63 +32,63 @@ const (
 type Config struct {
 	// Dataset is the base, such as "tank/zfstpl". There is no default.
 	Dataset string `toml:"dataset"`
-	// Root is where the base is mounted. Empty: wherever its mountpoint
-	// property says.
+	// Root is where the base is mounted. Empty: where its mountpoint property says.
 	Root string `toml:"root"`
 	// Address is the daemon's unix socket, in a directory of its own.
 	Address string `toml:"address"`
-	// ContainerdAddress is containerd's own socket: only that containerd may use the
-	// snapshots, and the diff service keeps layers in its content store. Empty: any
-	// process may use them, and there is no diff service.
+	// ContainerdAddress is containerd's own socket. Only the containerd that serves it
+	// may use the snapshots, and the diff service stores layers in its content store.
+	// Empty: any process may use the snapshots, and there is no diff service.
 	ContainerdAddress string `toml:"containerd_address"`
 	// LogLevel is trace, debug, info, warn, error, fatal or panic.
 	LogLevel string `toml:"log_level"`
-	// ZFSClient says how ZFS is spoken to: auto, native or command.
+	// ZFSClient selects the ZFS client: auto, native or command.
 	ZFSClient zfs.Choice `toml:"zfs_client"`
-	// Mounts says how clients mount active snapshots: auto, bind or zfs.
+	// Mounts selects how clients mount active snapshots: auto, bind or zfs.
 	Mounts snapshotter.MountForm `toml:"mounts"`
-	// ShareTemplates lets containerd namespaces share the templates of layers
-	// they both have.
+	// ShareLayers lets containerd namespaces share the templates of layers that they
+	// have in common.
 	ShareLayers bool `toml:"share_layers_across_namespaces"`
-	// ReuseLayers says what becomes of a layer that is pulled and is in the pool: auto,
-	// fetch, skip or off.
+	// ReuseLayers selects how a pull handles a layer that is in the pool: auto, fetch,
+	// skip or off.
 	ReuseLayers snapshotter.ReuseMode `toml:"reuse_layers"`
-	// ReuseLayersIn says it for single containerd namespaces.
+	// ReuseLayersIn is ReuseLayers of single containerd namespaces.
 	ReuseLayersIn map[string]snapshotter.ReuseMode `toml:"reuse_layers_in"`
-	// ForeignSnapshots says what becomes of snapshots that somebody else took of
-	// what nobody needs any more: keep or destroy.
+	// ForeignSnapshots selects how a cleanup handles garbage that has foreign
+	// snapshots: keep or destroy.
 	ForeignSnapshots snapshotter.ForeignPolicy `toml:"foreign_snapshots"`
-	// Quota bounds what a container can add to its image, unless a label says
-	// otherwise: a size such as "10GiB", or "0" for no bound.
+	// ContainerQuota limits what a container can add to its image: a size such as
+	// "10GiB", or "0" for no limit. The label containerd.io/snapshot/max-size overrides
+	// it.
 	ContainerQuota Size    `toml:"container_quota"`
 	Cache          Cache   `toml:"cache"`
 	Cleanup        Cleanup `toml:"cleanup"`
 }
 
-// Cleanup are the settings about what nobody needs any more.
+// Cleanup is the table of settings for garbage.
 type Cleanup struct {
-	// Mode says when it is destroyed: gc, background or manual.
+	// Mode selects when it is destroyed: gc, background or manual.
 	Mode snapshotter.CleanupMode `toml:"mode"`
 }
 
-// Warm are the settings about templates that no record names.
+// Cache is the table of settings for cached templates.
 type Cache struct {
-	// Keep is how long such a template stays: a duration such as "168h", "0s"
-	// for not at all, or "forever".
+	// Keep is how long an unused template is kept: a duration such as "168h", "0s" for
+	// no cache, or "forever".
 	Keep Duration `toml:"keep"`
-	// MaxBytes is what all of them may have together: a size such as "50GiB", or
-	// "0" for no bound.
+	// MaxBytes limits the space of all cached templates together: a size such as
+	// "50GiB", or "0" for no limit.
 	MaxBytes Size `toml:"max_bytes"`
-	// Pressure is how full, in percent, the pool may be, or a quota that the base
-	// is under, before they go, the least recently used first. 0 is for never.
+	// Pressure is the use of the pool, or of a quota of the base, in percent, above
+	// which cached templates are evicted, the least recently used first. 0 disables it.
 	Pressure int `toml:"pressure_percent"`
 }
 
-// Duration is a time.Duration that is written as text, or "forever". It is a
-// struct so that a number without a unit is refused, not taken for nanoseconds.
+// Duration is a time.Duration with a text form, which may be "forever". It is a struct
+// so that a number without a unit is refused instead of read as nanoseconds.
 type Duration struct{ time.Duration }
 
-// UnmarshalText reads a duration that is not negative, or "forever".
+// UnmarshalText parses a duration that is not negative, or "forever".
 func (d *Duration) UnmarshalText(text []byte) error {
 	if string(text) == "forever" {
 		*d = Duration{snapshotter.KeepForever}
@@ -96,7 +96,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	}
 	v, err := time.ParseDuration(string(text))
 	if err != nil || v < 0 {
-		return fmt.Errorf("%q is not a duration such as \"168h\" or \"0s\", nor \"forever\"", text)
+		return fmt.Errorf("%q is not a duration: use a value such as \"168h\" or \"0s\", or \"forever\"", text)
 	}
 	*d = Duration{v}
 	return nil
@@ -110,7 +110,7 @@ func (d Duration) MarshalText() ([]byte, error) {
 	return []byte(d.String()), nil
 }
 
-// DefaultConfig is what a configuration file is read over.
+// DefaultConfig returns the configuration that a configuration file overrides.
 func DefaultConfig() Config {
 	return Config{
 		Address:           DefaultAddress,
@@ -126,9 +126,8 @@ func DefaultConfig() Config {
 	}
 }
 
-// LoadConfig reads a configuration file over the defaults. An unknown key is
-// an error that names its line. Where mayLack is set a file that does not
-// exist leaves the defaults.
+// LoadConfig reads a configuration file over the defaults. The error for an unknown key
+// names its line. If optional is true, a file that does not exist leaves the defaults.
 func LoadConfig(path string, optional bool) (Config, error) {
 	config := DefaultConfig()
 	file, err := os.Open(path)
@@ -142,7 +141,7 @@ func LoadConfig(path string, optional bool) (Config, error) {
 	err = toml.NewDecoder(file).DisallowUnknownFields().Decode(&config)
 	if err == nil {
 		if len(config.ReuseLayersIn) == 0 {
-			config.ReuseLayersIn = nil // an empty table is none
+			config.ReuseLayersIn = nil // an empty table is as good as no table
 		}
 		return config, nil
 	}
@@ -161,7 +160,7 @@ func LoadConfig(path string, optional bool) (Config, error) {
 	}
 }
 
-// successors are the settings of older releases, and what is there in their place.
+// successors has, for each setting of an older release, the text that replaces it.
 var successors = map[string]string{
 	"warm":            "[cache] with keep, max_bytes and pressure_percent",
 	"warm.keep":       "cache.keep",
@@ -173,7 +172,7 @@ var successors = map[string]string{
 	"revive":          `reuse_layers = "auto", "fetch", "skip" (for true) or "off" (for false)`,
 }
 
-// withSuccessor is a key as an error names it.
+// withSuccessor returns the text of an error for an unknown key, with its successor.
 func withSuccessor(key string) string {
 	if now := successors[key]; now != "" {
 		return fmt.Sprintf("%q: it is now %s", key, now)
@@ -181,8 +180,7 @@ func withSuccessor(key string) string {
 	return strconv.Quote(key)
 }
 
-// Check answers the base, or an error for the first setting that makes no
-// sense.
+// Check returns the base, or an error for the first invalid setting.
 func (c Config) Check() (layout.Base, error) {
 	if c.Dataset == "" {
 		return layout.Base{}, fmt.Errorf("no dataset is configured: set 'dataset' in %s or give --dataset, such as tank/zfstpl", DefaultConfigFile)
@@ -192,18 +190,18 @@ func (c Config) Check() (layout.Base, error) {
 		return base, err
 	}
 	if c.Root != "" && !filepath.IsAbs(c.Root) {
-		return base, fmt.Errorf("root %q is not an absolute path", c.Root)
+		return base, fmt.Errorf("root: %q is not an absolute path", c.Root)
 	}
 	if !filepath.IsAbs(c.Address) {
-		return base, fmt.Errorf("address %q is not the absolute path of a unix socket", c.Address)
+		return base, fmt.Errorf("address: %q is not the absolute path of a unix socket", c.Address)
 	}
 	if c.ContainerdAddress != "" && !filepath.IsAbs(c.ContainerdAddress) {
-		return base, fmt.Errorf("containerd_address %q is not the absolute path of a unix socket", c.ContainerdAddress)
+		return base, fmt.Errorf("containerd_address: %q is not the absolute path of a unix socket", c.ContainerdAddress)
 	}
 	switch c.LogLevel {
 	case "trace", "debug", "info", "warn", "error", "fatal", "panic":
 	default:
-		return base, fmt.Errorf("log level %q is none of trace, debug, info, warn, error, fatal, panic", c.LogLevel)
+		return base, fmt.Errorf("log_level: %q is not one of trace, debug, info, warn, error, fatal, panic", c.LogLevel)
 	}
 	if err := c.ZFSClient.Check(); err != nil {
 		return base, fmt.Errorf("zfs_client: %w", err)
@@ -221,12 +219,12 @@ func (c Config) Check() (layout.Base, error) {
 		return base, fmt.Errorf("cleanup.mode: %w", err)
 	}
 	if p := c.Cache.Pressure; p < 0 || p > 100 {
-		return base, fmt.Errorf("cache.pressure_percent is %d: want a percentage from 1 to 100, or 0 for never", p)
+		return base, fmt.Errorf("cache.pressure_percent: %d is not a percentage from 1 to 100, or 0 for never", p)
 	}
 	return base, nil
 }
 
-// MountDir is the directory of held mounts, next to the socket.
+// MountDir returns the directory of held mounts, next to the socket.
 func (c Config) MountDir() string { return filepath.Join(filepath.Dir(c.Address), "mnt") }
 
 func (c Config) checkReuse() error {
@@ -235,7 +233,7 @@ func (c Config) checkReuse() error {
 	}
 	for namespace, mode := range c.ReuseLayersIn {
 		if namespace == "" {
-			return errors.New("reuse_layers_in: a namespace has no name")
+			return errors.New("reuse_layers_in: the name of a namespace is empty")
 		}
 		if err := mode.Check(); err != nil {
 			return fmt.Errorf("reuse_layers_in.%q: %w", namespace, err)
@@ -244,5 +242,5 @@ func (c Config) checkReuse() error {
 	return nil
 }
 
-// SetLogLevel applies the checked level.
+// SetLogLevel sets the level of the log.
 func (c Config) SetLogLevel() error { return log.SetLevel(c.LogLevel) }

@@ -57,8 +57,8 @@ func TestLoadConfigReadsOverTheDefaults(t *testing.T) {
 	}
 }
 
-// A setting that does nothing because it is misspelt is worse than an error,
-// and an error says where.
+// A misspelt setting without effect would be worse than an error. The error names the
+// line.
 func TestLoadConfigIsStrict(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
@@ -77,7 +77,7 @@ func TestLoadConfigIsStrict(t *testing.T) {
 		"number for duration":   {"[cache]\nkeep = 168\n", []string{`"168"`, "168h"}},
 		"negative duration":     {"[cache]\nkeep = '-1h'\n", []string{":2:", `"-1h"`}},
 		"string for a switch":   {"share_layers_across_namespaces = 'no'\n", []string{":1:"}},
-		"a switch of old":       {"\nrevive = true\n", []string{":2:", `"revive"`, "reuse_layers", `"skip"`}},
+		"an old switch":         {"\nrevive = true\n", []string{":2:", `"revive"`, "reuse_layers", `"skip"`}},
 		"the old table":         {"[warm]\nkeep = '1h'\n", []string{":1:", `"warm"`, "[cache]"}},
 		"an old dotted key":     {"warm.pressure = 80\n", []string{":1:", `"warm`, "cache"}},
 		"the old quota":         {"quota = '1GiB'\n", []string{":1:", `"quota"`, "container_quota"}},
@@ -116,9 +116,9 @@ func TestLoadConfigWithoutFileReturnsTheDefaults(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, DefaultConfig(), config)
 	_, err = LoadConfig(none, false)
-	assert.ErrorContains(t, err, none, "a file that was named must be there")
+	assert.ErrorContains(t, err, none, "a file that was named must exist")
 	_, err = LoadConfig(t.TempDir(), true)
-	assert.Error(t, err, "a directory is no file that lacks")
+	assert.Error(t, err, "a directory is not a missing file")
 }
 
 func TestCheckRefusesInvalidSettings(t *testing.T) {
@@ -144,8 +144,8 @@ func TestCheckRefusesInvalidSettings(t *testing.T) {
 		"level in capital":    {func(c *Config) { c.LogLevel = "INFO" }, "INFO"},
 		"bad client":          {func(c *Config) { c.ZFSClient = "magic" }, "magic"},
 		"unknown mode":        {func(c *Config) { c.Cleanup.Mode = "often" }, `cleanup.mode: "often" is not one of gc, background, manual`},
-		"negative pressure":   {func(c *Config) { c.Cache.Pressure = -1 }, "cache.pressure_percent is -1"},
-		"too much pressure":   {func(c *Config) { c.Cache.Pressure = 101 }, "cache.pressure_percent is 101"},
+		"negative pressure":   {func(c *Config) { c.Cache.Pressure = -1 }, "cache.pressure_percent: -1"},
+		"too much pressure":   {func(c *Config) { c.Cache.Pressure = 101 }, "cache.pressure_percent: 101"},
 		"bad policy":          {func(c *Config) { c.ForeignSnapshots = "delete" }, `foreign_snapshots: "delete"`},
 	} {
 		config := good
@@ -178,7 +178,7 @@ func TestDurationTextRoundTrips(t *testing.T) {
 	for _, text := range []string{"", "-1ns", "-1h", "168", "1d", "Forever", "never", "1h\n", "9999999h9999999h"} {
 		d := Duration{42}
 		assert.Error(t, d.UnmarshalText([]byte(text)), "%q", text)
-		assert.Equal(t, Duration{42}, d, "%q changed what was set", text)
+		assert.Equal(t, Duration{42}, d, "%q changed the value", text)
 	}
 }
 
@@ -203,12 +203,12 @@ func TestSizeTextRoundTrips(t *testing.T) {
 	} {
 		s := Size{42}
 		assert.Error(t, s.UnmarshalText([]byte(text)), "%q", text)
-		assert.Equal(t, Size{42}, s, "%q changed what was set", text)
+		assert.Equal(t, Size{42}, s, "%q changed the value", text)
 	}
 }
 
-// What is written as TOML, as containerd does with its plugins' settings, is
-// read as what it was.
+// A configuration that is written as TOML, as containerd does with its plugins'
+// settings, reads back unchanged.
 func TestConfigRoundTrips(t *testing.T) {
 	t.Parallel()
 	for _, keep := range []time.Duration{0, time.Hour, snapshotter.KeepForever} {

@@ -17,22 +17,20 @@ const (
 	ContainerdConfig3 = 3 // containerd 2.x
 )
 
-// remapIDs is containerd's word for a snapshotter whose mounts are mapped into a
-// user namespace by the kernel. Without it containerd copies the image and
-// changes the owner of each file. containerd 1.7 must not hear the word: 1.7.24
-// believes it, passes over the options of the mount, and the container's root is
-// nobody in his own root file system.
+// remapIDs is containerd's capability of a snapshotter whose mounts can be idmapped.
+// Without it containerd copies the image and changes the owner of each file. The
+// configuration for containerd 1.7 omits it: 1.7.24 accepts it and ignores the options
+// of the mount, and the container's root does not own its root file system.
 const remapIDs = "remap-ids"
 
-// The transfer service of containerd 2 has one table that says with what it
-// unpacks; a table of ours replaces its defaults, so overlayfs is listed too.
+// containerdConfig has overlayfs in its unpack_config too, because a table there
+// replaces the defaults of containerd's transfer service.
 var containerdConfig = template.Must(template.New("").Parse(`{{if eq .Version 3 -}}
-# For containerd 2.x: below a line "version = 3" in a file of its own, as
-# /etc/containerd/conf.d/zfstpl.toml, which /etc/containerd/config.toml imports:
+# For containerd 2.x: put this below a line "version = 3" into a file of its own,
+# such as /etc/containerd/conf.d/zfstpl.toml, which /etc/containerd/config.toml imports:
 # imports = ["/etc/containerd/conf.d/*.toml"]
 {{- else -}}
-# For containerd 1.7: goes to the end of /etc/containerd/config.toml, whose version
-# is 2.
+# For containerd 1.7: append this to /etc/containerd/config.toml, which has version 2.
 {{- end}}
 [proxy_plugins.zfstpl]
   type = "snapshot"
@@ -43,7 +41,7 @@ var containerdConfig = template.Must(template.New("").Parse(`{{if eq .Version 3 
   [proxy_plugins.zfstpl.exports]
     root = "{{.Root}}"
 {{if .Differ}}
-# Layers of what containers changed. What is not zfstpl's goes to "walking".
+# The diff service. It leaves the snapshots of other snapshotters to "walking".
 [proxy_plugins.zfstpl-diff]
   type = "diff"
   address = "{{.Address}}"
@@ -60,25 +58,26 @@ var containerdConfig = template.Must(template.New("").Parse(`{{if eq .Version 3 
   platform = "{{.Platform}}"
   snapshotter = "overlayfs"
 
-# Kubernetes: what the kubelet pulls and runs goes to zfstpl.
+# Kubernetes: images and containers of the kubelet use zfstpl.
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "zfstpl"
 {{else}}
-# Kubernetes: what the kubelet pulls and runs goes to zfstpl.
+# Kubernetes: images and containers of the kubelet use zfstpl.
 [plugins."io.containerd.grpc.v1.cri".containerd]
   snapshotter = "zfstpl"
 {{end}}`))
 
 var oldContainerd = regexp.MustCompile(`\sv?1\.\d+\.`)
 
-// ContainerdIsOld tells of what 'containerd --version' printed whether it is of a 1.x.
+// ContainerdIsOld reports whether the output of 'containerd --version' is that of a 1.x.
 func ContainerdIsOld(version string) bool { return oldContainerd.MatchString(version) }
 
-// ContainerdConfig is what a containerd's configuration needs to use a daemon
-// that serves address, with its base mounted at root, and a differ where it has one.
+// ContainerdConfig returns the configuration with which containerd uses a daemon that
+// serves address and has its base mounted at root. differ is whether the daemon has a
+// diff service.
 func ContainerdConfig(version int, address, root string, differ bool) (string, error) {
 	if version != ContainerdConfig2 && version != ContainerdConfig3 {
-		return "", fmt.Errorf("containerd's configuration has version 2 (containerd 1.7) or 3 (containerd 2.x), not %d", version)
+		return "", fmt.Errorf("containerd's configuration has no version %d: use version 2 for containerd 1.7, 3 for containerd 2.x", version)
 	}
 	for _, p := range [][2]string{{"address", address}, {"root", root}} {
 		if err := checkQuotable(p[0], p[1]); err != nil {
@@ -93,13 +92,13 @@ func ContainerdConfig(version int, address, root string, differ bool) (string, e
 	return b.String(), err
 }
 
-// checkQuotable refuses a path that could not stand between quotes as it is.
+// checkQuotable returns an error for a path that TOML cannot quote without escapes.
 func checkQuotable(what, path string) error {
 	switch {
 	case !filepath.IsAbs(path):
-		return fmt.Errorf("%s %q is not an absolute path", what, path)
+		return fmt.Errorf("%s: %q is not an absolute path", what, path)
 	case !utf8.ValidString(path), strings.ContainsAny(path, `"\\`), strings.ContainsFunc(path, unicode.IsControl):
-		return fmt.Errorf("%s %q has a character that cannot stand in containerd's configuration", what, path)
+		return fmt.Errorf("%s: %q has a character that containerd's configuration cannot contain", what, path)
 	}
 	return nil
 }

@@ -14,12 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// at follows keys into parsed TOML.
+// at returns the value at a path of keys in parsed TOML.
 func at(t *testing.T, value any, keys ...string) any {
 	t.Helper()
 	for _, key := range keys {
 		table, ok := value.(map[string]any)
-		require.True(t, ok, "%q is in no table", key)
+		require.True(t, ok, "%q is not in a table", key)
 		require.Contains(t, slices.Collect(maps.Keys(table)), key)
 		value = table[key]
 	}
@@ -37,17 +37,17 @@ func TestContainerdConfigIsTOML(t *testing.T) {
 		assert.Equal(t, "snapshot", at(t, proxy, "type"))
 		assert.Equal(t, "/run/my socket/ä's.sock", at(t, proxy, "address"))
 		assert.Equal(t, "/var/lib/z", at(t, proxy, "exports", "root"))
-		assert.NotContains(t, text, "snapshot_annotations", "the label that asks for a layer comes without")
+		assert.NotContains(t, text, "snapshot_annotations", "containerd sends the label snapshot.ref without it")
 		assert.NotContains(t, text, "rebase", "it is not implemented")
 		if version == ContainerdConfig2 {
-			assert.NotContains(t, text, "remap-ids", "it does not map mounts")
+			assert.NotContains(t, text, "remap-ids", "containerd 1.7 does not idmap mounts")
 			assert.Equal(t, "zfstpl", at(t, parsed, "plugins", "io.containerd.grpc.v1.cri", "containerd", "snapshotter"))
 			continue
 		}
 		assert.Equal(t, []any{"remap-ids"}, at(t, proxy, "capabilities"))
 		assert.Equal(t, "zfstpl", at(t, parsed, "plugins", "io.containerd.cri.v1.images", "snapshotter"))
 		unpack := at(t, parsed, "plugins", "io.containerd.transfer.v1.local", "unpack_config").([]any)
-		require.Len(t, unpack, 2, "a table of ours replaces containerd's own")
+		require.Len(t, unpack, 2, "the table replaces containerd's own")
 		for i, name := range []string{"zfstpl", "overlayfs"} {
 			assert.Equal(t, name, at(t, unpack[i], "snapshotter"))
 			assert.Equal(t, "linux/"+runtime.GOARCH, at(t, unpack[i], "platform"))
@@ -55,8 +55,8 @@ func TestContainerdConfigIsTOML(t *testing.T) {
 	}
 }
 
-// A daemon that has no containerd to keep layers in serves no differ, and who names
-// one that is not there unpacks nothing.
+// A daemon without a containerd serves no differ, and containerd cannot unpack with a
+// differ that does not exist.
 func TestContainerdConfigWithoutDifferNamesNone(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int{ContainerdConfig2, ContainerdConfig3} {
@@ -86,8 +86,7 @@ func TestContainerdConfigRefusesInvalidValues(t *testing.T) {
 	}
 }
 
-// A containerd that is compiled with it, and not configured for it, goes on
-// without it.
+// A containerd with the plugin and without its configuration starts without it.
 func TestBuiltInPluginWithoutDatasetIsSkipped(t *testing.T) {
 	t.Parallel()
 	var found *plugin.Registration
@@ -105,7 +104,7 @@ func TestBuiltInPluginWithoutDatasetIsSkipped(t *testing.T) {
 	assert.Error(t, err)
 	_, err = initPlugin(&plugin.InitContext{Context: t.Context(), Config: &Config{Dataset: "-r"}})
 	assert.Error(t, err)
-	assert.NotErrorIs(t, err, plugin.ErrSkipPlugin, "what is configured wrongly is said")
+	assert.NotErrorIs(t, err, plugin.ErrSkipPlugin, "an invalid configuration is an error")
 }
 
 func TestContainerdIsOldReportsVersion1(t *testing.T) {

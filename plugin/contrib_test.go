@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The sample that ships says what holds without it.
+// The sample configuration has the default of each setting.
 func TestSampleConfigurationHasTheDefaults(t *testing.T) {
 	t.Parallel()
 	sample, err := LoadConfig("../contrib/zfstpl.toml", false)
@@ -21,7 +21,8 @@ func TestSampleConfigurationHasTheDefaults(t *testing.T) {
 	assert.Equal(t, want, sample)
 }
 
-// The unit starts what 'make install' installs, where the daemon serves.
+// The unit starts the program that 'make install' installs, and makes the directory of
+// its socket.
 func TestUnitAndDefaultsAgree(t *testing.T) {
 	t.Parallel()
 	unit, err := os.ReadFile("../contrib/systemd/zfstpl.service")
@@ -29,11 +30,11 @@ func TestUnitAndDefaultsAgree(t *testing.T) {
 	assert.Contains(t, string(unit), "ExecStart=/usr/local/bin/containerd-zfstpl-grpc\n")
 	assert.Contains(t, string(unit), "Type=notify\n")
 	assert.Contains(t, string(unit), "RuntimeDirectoryMode=0700\n")
-	assert.True(t, strings.HasPrefix(DefaultAddress, "/run/zfstpl/"), "RuntimeDirectory=zfstpl makes the socket's directory")
+	assert.True(t, strings.HasPrefix(DefaultAddress, "/run/zfstpl/"), "RuntimeDirectory=zfstpl creates the socket's directory")
 	assert.Contains(t, string(unit), "RuntimeDirectory=zfstpl\n")
 }
 
-// containerd binds what the daemon mounts: the daemon has to be in its mount
+// containerd binds the daemon's mounts: the daemon must be in containerd's mount
 // namespace, and the mounts stay when the daemon stops.
 func TestUnitHasNoMountNamespace(t *testing.T) {
 	t.Parallel()
@@ -48,13 +49,13 @@ func TestUnitHasNoMountNamespace(t *testing.T) {
 			"ProcSubset", "ProtectControlGroups", "ProtectHome", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables",
 			"ProtectProc", "ProtectSystem", "ReadOnlyPaths", "ReadWritePaths", "RootDirectory", "RootImage", "TemporaryFileSystem",
 		} {
-			assert.NotEqual(t, private, setting, "it gives the daemon a mount namespace")
+			assert.NotEqual(t, private, setting, "the setting gives the daemon a mount namespace")
 		}
 	}
 }
 
-// The units of the cleanup call the command in ways that it knows, need no daemon,
-// and are started by nothing but the timer.
+// The units of the cleanup use options that the command has, need no daemon, and only
+// the timer starts them.
 func TestCleanupUnitsUseKnownOptions(t *testing.T) {
 	t.Parallel()
 	unit, err := os.ReadFile("../contrib/systemd/zfstpl-cleanup.service")

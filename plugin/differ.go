@@ -23,27 +23,27 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/diff"
 )
 
-// Differ makes layers of the instance's snapshots, and snapshots of layers, which
-// are kept in contents.
+// Differ returns the diff service of the instance's snapshots, which reads and stores
+// layers in contents.
 func (i *Instance) Differ(contents diff.Contents) *diff.Service {
 	return diff.New(i.base, i.pool, contents, i.Snapshotter)
 }
 
 const (
-	// redial is how long after a failure it is tried again to reach containerd.
+	// redial is the pause before a failed connection to containerd is tried again.
 	redial = 100 * time.Millisecond
 	// connectTimeout is how long a containerd under load may take to reply on a new
-	// connection. One that does not listen is known at once.
+	// connection. A connection to an address where nothing listens fails at once.
 	connectTimeout = 20 * time.Second
 )
 
-// DialContents answers the content store and the leases of the containerd that
-// serves address. Nothing is sent before they are used, and a containerd that
-// was away is found again.
+// DialContents returns the content store and the leases of the containerd that serves
+// address. It connects when they are first used, and connects again to a containerd that
+// was restarted.
 func DialContents(address string) (diff.Contents, io.Closer, error) {
 	conn, err := grpc.NewClient("unix://"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// gRPC would let up to two minutes pass before it looks again.
+		// By default gRPC waits up to two minutes before it connects again.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: redial, Multiplier: 1, MaxDelay: redial},
 			MinConnectTimeout: connectTimeout,
@@ -71,22 +71,22 @@ func init() {
 	})
 }
 
-// initDiffer is the differ of a containerd that has zfstpl built in.
+// initDiffer returns the differ of a containerd that has zfstpl built in.
 func initDiffer(ic *plugin.InitContext) (any, error) {
 	sn, err := ic.GetByID(plugins.SnapshotPlugin, "zfstpl")
 	if err != nil {
-		return nil, fmt.Errorf("zfstpl's differ is for its snapshotter: %w: %w", err, plugin.ErrSkipPlugin)
+		return nil, fmt.Errorf("zfstpl: the differ needs the snapshotter: %w: %w", err, plugin.ErrSkipPlugin)
 	}
 	instance, ok := sn.(*Instance)
 	if !ok {
-		return nil, errors.New("zfstpl: another snapshotter has that name")
+		return nil, errors.New("zfstpl: another snapshotter is registered as zfstpl")
 	}
 	metadata, err := ic.GetSingle(plugins.MetadataPlugin)
 	if err != nil {
 		return nil, err
 	}
-	// containerd's own type brings its database along, which a daemon that is
-	// made of this package has no use for.
+	// An interface and not containerd's own type, which would link its database into the
+	// daemon.
 	stores, ok := metadata.(interface{ ContentStore() content.Store })
 	if !ok {
 		return nil, errors.New("zfstpl: containerd's metadata has no content store")
@@ -97,7 +97,7 @@ func initDiffer(ic *plugin.InitContext) (any, error) {
 	}
 	lease, ok := manager.(leases.Manager)
 	if !ok {
-		return nil, errors.New("zfstpl: containerd's lease manager is none")
+		return nil, errors.New("zfstpl: containerd's plugin lease.manager is not a lease manager")
 	}
 	ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
 	return instance.Differ(diff.Contents{Store: stores.ContentStore(), Leases: lease}), nil

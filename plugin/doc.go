@@ -1,6 +1,5 @@
-// Package plugin turns a configuration into a running snapshotter: it reads and
-// checks settings, finds the base, takes the lock that keeps a second
-// snapshotter away from it, and registers the whole as a built-in plugin for a
-// containerd compiled with it. The daemon and the administrator's command use
-// the same settings through it.
+// Package plugin opens a snapshotter from a configuration: it reads and checks the
+// settings, finds and mounts the base and locks it against a second snapshotter. It also
+// registers a built-in plugin for a containerd that is compiled with this package. The
+// daemon and the administrator's command share their settings through it.
 package plugin

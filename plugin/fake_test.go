@@ -15,9 +15,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// The zfs command of these tests: it looks for the pool among its words, and
-// says what stands in that pool's directory, in the file called as the
-// subcommand; "<subcommand>.err" is a failure.
+// fakeZFS is the zfs command of these tests. It finds the pool's name in its arguments
+// and prints the file of that pool's directory that is named like the subcommand. A file
+// "<subcommand>.err" makes it fail with that text.
 const fakeZFS = `#!/bin/sh
 for word; do
 	case "$word" in pool[0-9]*) pool=${word%%/*} ;; esac
@@ -61,7 +61,7 @@ func withFakeZFS(m *testing.M) int {
 			panic(err)
 		}
 	}
-	// A command line without a pool's name.
+	// For a command line without a pool's name.
 	if err := os.WriteFile(filepath.Join(dir, "version"), []byte("zfs-2.4.4-1\nzfs-kmod-2.4.4-1\n"), 0o600); err != nil {
 		panic(err)
 	}
@@ -73,17 +73,17 @@ func withFakeZFS(m *testing.M) int {
 
 var pools atomic.Int64
 
-// fakePool is a pool of which zfs says what answers says, by subcommand. POOL
-// in an answer is the pool's name.
-func fakePool(t *testing.T, answers map[string]string) (base layout.Base, dir string) {
+// fakePool creates a pool for which zfs prints the outputs, by subcommand. POOL in an
+// output is the pool's name.
+func fakePool(t *testing.T, outputs map[string]string) (base layout.Base, dir string) {
 	t.Helper()
 	pool := fmt.Sprintf("pool%d", pools.Add(1))
 	dir = filepath.Join(os.Getenv("ZFSTPL_TEST_FAKE_ZFS"), pool)
 	require.NoError(t, os.Mkdir(dir, 0o700))
-	if _, given := answers["program"]; !given {
+	if _, given := outputs["program"]; !given {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "program"), []byte(`{"return":{"clone":true}}`), 0o600))
 	}
-	for name, text := range answers {
+	for name, text := range outputs {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, "POOL", pool)), 0o600))
 	}
 	base, err := layout.ParseBase(pool + "/z")

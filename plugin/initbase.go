@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 
 	"github.com/zfstpl/zfstpl/snapshotter"
@@ -10,15 +11,15 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// MadeBase is a base that InitBase made, or found ready.
+// MadeBase is a base that InitBase created or found complete.
 type MadeBase struct {
 	Root    string // where it is mounted
-	Changed bool   // whether there was anything to do
+	Changed bool   // whether InitBase changed anything
 	Harms   []snapshotter.Harm
 }
 
-// InitBase makes a base that is mounted at root, or completes one. "" for root means
-// DefaultRoot, and wherever an existing base is mounted.
+// InitBase creates a base that is mounted at root, or completes one. An empty root is
+// DefaultRoot, or the mountpoint of a base that exists.
 func InitBase(ctx context.Context, base layout.Base, root string, props map[string]string) (made MadeBase, err error) {
 	pool, err := OpenPool(ctx, base, zfs.Auto)
 	if err != nil {
@@ -48,11 +49,11 @@ func InitBase(ctx context.Context, base layout.Base, root string, props map[stri
 	return made, err
 }
 
-// checkExisting refuses a base that is there already and is mounted elsewhere.
+// checkExisting returns an error if the base exists with another mountpoint than root.
 func checkExisting(ctx context.Context, pool *zfs.Client, base layout.Base, root string) error {
 	at, err := pool.Properties(ctx, base.String(), "mountpoint", snapshotter.VersionProperty)
 	if errors.Is(err, zfs.ErrNotFound) || err == nil && !at[snapshotter.VersionProperty].Local {
-		return nil // InitBase says more of one that is not ours
+		return nil // InitBase has a better error for a foreign dataset
 	}
 	if err != nil {
 		return err
@@ -60,8 +61,8 @@ func checkExisting(ctx context.Context, pool *zfs.Client, base layout.Base, root
 	return checkPlace(ctx, pool, base, at["mountpoint"].Value, root)
 }
 
-// RootOf returns where a base is mounted, or will be once it is made. root is where it is
-// said to be, or "".
+// RootOf returns where a base is mounted, or will be when it is created. root is the
+// configured place, or "".
 func RootOf(ctx context.Context, base layout.Base, root string) (place string, err error) {
 	pool, err := OpenPool(ctx, base, zfs.Auto)
 	if err != nil {
@@ -79,5 +80,5 @@ func RootOf(ctx context.Context, base layout.Base, root string) (place string, e
 	if at := props["mountpoint"].Value; filepath.IsAbs(at) {
 		return at, nil
 	}
-	return "", errors.New("its mountpoint is " + props["mountpoint"].Value)
+	return "", fmt.Errorf("dataset %s has mountpoint=%s", base, props["mountpoint"].Value)
 }

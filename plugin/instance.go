@@ -22,19 +22,19 @@ type Instance struct {
 	Root string // where the base is mounted
 	base layout.Base
 	pool *zfs.Client
-	root *os.Root // the base's directory, whatever is mounted over it
+	root *os.Root // the base's directory; a later mount does not cover it
 	lock *baseLock
 
-	harms []snapshotter.Harm // what own found
+	harms []snapshotter.Harm // found by own
 }
 
-// Open answers the snapshotter that config asks for, after making sure that
-// this process may have it. Its errors are one line and say what to do.
+// Open locks the base of config for this process and returns its snapshotter. An error
+// has one line and says what to do.
 func Open(ctx context.Context, config Config) (*Instance, error) {
 	return openFor(ctx, config, purposeServing+config.Address)
 }
 
-// openFor is Open that signs the base's lock with what it is for.
+// openFor is Open with the purpose that is written into the base's lock.
 func openFor(ctx context.Context, config Config, purpose string) (*Instance, error) {
 	i, err := newInstance(ctx, config)
 	if err != nil {
@@ -46,7 +46,7 @@ func openFor(ctx context.Context, config Config, purpose string) (*Instance, err
 	return i, nil
 }
 
-// newInstance answers one that has nothing but a client for its pool.
+// newInstance returns an instance that has only a client for its pool.
 func newInstance(ctx context.Context, config Config) (*Instance, error) {
 	base, err := config.Check()
 	if err != nil {
@@ -62,7 +62,7 @@ func newInstance(ctx context.Context, config Config) (*Instance, error) {
 	return &Instance{base: base, pool: pool}, nil
 }
 
-// own makes the base this process's.
+// own mounts and locks the base for this process.
 func (i *Instance) own(ctx context.Context, config Config, purpose string) (err error) {
 	watch(i.pool)
 	if i.Root, err = mountBase(ctx, i.pool, i.base, config.Root); err != nil {
@@ -79,7 +79,7 @@ func (i *Instance) own(ctx context.Context, config Config, purpose string) (err 
 	return err
 }
 
-// settings are the snapshotter's.
+// settings returns the configuration of the snapshotter.
 func (i *Instance) settings(config Config) snapshotter.Config {
 	return snapshotter.Config{
 		Base:          i.base,
@@ -98,18 +98,16 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 	}
 }
 
-// slowStart is how long the start of a small base may take, and of a large one takes
-// longer.
+// slowStart is the time after which a start is logged as a slow one.
 const slowStart = 2 * time.Second
 
 func (i *Instance) open(ctx context.Context, config Config, purpose string) (err error) {
 	if err := i.own(ctx, config, purpose); err != nil {
 		return err
 	}
-	// Who looks into the log meanwhile is to see what takes so long. A start that fails is
-	// one line: that comes later, or instead.
+	// The log shows what takes so long. A start that fails soon logs only its error.
 	slow := time.AfterFunc(slowStart, func() {
-		log.G(ctx).WithField("dataset", i.base.String()).Info("opening the base: all that is in it is listed")
+		log.G(ctx).WithField("dataset", i.base.String()).Info("listing the base")
 	})
 	defer slow.Stop()
 	for _, h := range i.harms {
@@ -117,22 +115,22 @@ func (i *Instance) open(ctx context.Context, config Config, purpose string) (err
 	}
 	i.Snapshotter, err = snapshotter.New(ctx, i.pool, i.settings(config))
 	if err != nil {
-		return err // the one line that is said, so it comes before any other
+		return err
 	}
 	kind, why := i.pool.Kind()
 	entry := log.G(ctx).WithField("client", kind)
 	if why != nil {
 		entry = entry.WithField("reason", why)
 	}
-	entry.Info("speaking to ZFS")
+	entry.Info("selected ZFS client")
 	return nil
 }
 
-// Dataset is the base's name.
+// Dataset returns the name of the base.
 func (i *Instance) Dataset() string { return i.base.String() }
 
-// Healthy answers why nothing can be done with the base, or nil: the pool is
-// suspended, or not there any more.
+// Healthy returns an error if the base cannot be used: the pool is suspended, or not
+// imported any more.
 func (i *Instance) Healthy(ctx context.Context) error {
 	state, err := i.pool.State(ctx)
 	if err == nil && state.Suspended {
@@ -141,7 +139,7 @@ func (i *Instance) Healthy(ctx context.Context) error {
 	return err
 }
 
-// Close closes the snapshotter and gives the base free.
+// Close closes the snapshotter and unlocks the base.
 func (i *Instance) Close() error {
 	var errs []error
 	if i.Snapshotter != nil {
@@ -157,24 +155,24 @@ func (i *Instance) Close() error {
 	return errors.Join(errs...)
 }
 
-// OpenPool answers a client for the pool that base lies in.
+// OpenPool returns a client for the pool of base.
 func OpenPool(ctx context.Context, base layout.Base, choice zfs.Choice) (*zfs.Client, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("not running as root: zfstpl administers ZFS and must be started as root")
+		return nil, errors.New("zfstpl administers ZFS and must be started as root")
 	}
 	pool, err := zfs.Open(ctx, base.String(), snapshotter.PropertyPrefix, choice)
 	switch {
 	case errors.Is(err, zfs.ErrUnavailable):
 		return nil, fmt.Errorf("ZFS is not available on this machine: install it and load the module with 'modprobe zfs' (%w)", err)
 	case errors.Is(err, zfs.ErrNotFound):
-		return nil, fmt.Errorf("pool %s is not imported: 'zpool import' lists those that can be, 'zpool create' makes one", base.Pool())
+		return nil, fmt.Errorf("pool %s is not imported: 'zpool import' lists the pools that can be imported, 'zpool create' creates one", base.Pool())
 	case err != nil:
 		return nil, err
 	}
 	return pool, nil
 }
 
-// Writable refuses a pool that is imported read-only, for what is to change something.
+// Writable returns an error if the pool is imported read-only.
 func Writable(pool *zfs.Client, base layout.Base) error {
 	if !pool.ReadOnly() {
 		return nil
@@ -182,8 +180,8 @@ func Writable(pool *zfs.Client, base layout.Base) error {
 	return fmt.Errorf("pool %s is imported read-only: 'zpool export %s' and 'zpool import %s' make it writable", base.Pool(), base.Pool(), base.Pool())
 }
 
-// mountBase makes sure that the base is mounted and answers where. containerd
-// takes the space of the image file system from there.
+// mountBase mounts the base unless it is mounted, and returns where. The kubelet reads
+// the free space of the image file system there.
 func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want string) (string, error) {
 	props, err := pool.Properties(ctx, base.String(), "mountpoint", snapshotter.VersionProperty, snapshotter.KeyStatus, snapshotter.EncryptionRoot)
 	if errors.Is(err, zfs.ErrNotFound) {
@@ -201,7 +199,7 @@ func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want str
 	}
 	root := props["mountpoint"].Value
 	if !filepath.IsAbs(root) {
-		return "", fmt.Errorf("dataset %s has mountpoint=%s: give it a place with 'zfs set mountpoint=%s %s'", base, root, DefaultRoot, base)
+		return "", fmt.Errorf("dataset %s has mountpoint=%s: set a mountpoint, such as 'zfs set mountpoint=%s %s'", base, root, DefaultRoot, base)
 	}
 	if want != "" {
 		if err := checkPlace(ctx, pool, base, root, want); err != nil {

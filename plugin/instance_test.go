@@ -13,7 +13,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// listed is how zfs lists a base with these properties.
+// listed returns the outputs of zfs for a base with these properties.
 func listed(props ...string) map[string]string {
 	mountpoint, user := "none", make(map[string]string)
 	for _, p := range props {
@@ -42,10 +42,10 @@ func listed(props ...string) map[string]string {
 	}
 }
 
-// Each error is one line that says what to do.
+// Each error has one line that says what to do.
 func TestOpenPoolErrorNamesTheFix(t *testing.T) {
 	t.Parallel()
-	for says, result := range map[string]string{
+	for says, output := range map[string]string{
 		"zpool import": "cannot open 'x': no such pool\n",
 		"modprobe zfs": "The ZFS modules cannot be auto-loaded.\nTry running 'modprobe zfs' as root to manually load them.\n",
 		"suspended":    "cannot open 'x': pool I/O is currently suspended\n",
@@ -53,7 +53,7 @@ func TestOpenPoolErrorNamesTheFix(t *testing.T) {
 		if os.Geteuid() != 0 {
 			says = "must be started as root"
 		}
-		base, _ := fakePool(t, map[string]string{"program.err": result})
+		base, _ := fakePool(t, map[string]string{"program.err": output})
 		_, err := OpenPool(t.Context(), base, zfs.Auto)
 		require.ErrorContains(t, err, says)
 		assert.NotContains(t, err.Error(), "\n")
@@ -71,34 +71,34 @@ func TestMountBaseMountsTheBase(t *testing.T) {
 		assert.Equal(t, root, got)
 		calls, err := os.ReadFile(filepath.Join(dir, "calls"))
 		require.NoError(t, err)
-		assert.Contains(t, string(calls), "mount "+base.String()+"\n", "it was not mounted")
+		assert.Contains(t, string(calls), "mount "+base.String()+"\n", "the base was not mounted")
 	}
 }
 
 func TestMountBaseErrorNamesTheFix(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	with := func(answers map[string]string, name, text string) map[string]string {
-		answers[name] = text
-		return answers
+	with := func(outputs map[string]string, name, text string) map[string]string {
+		outputs[name] = text
+		return outputs
 	}
 	for what, c := range map[string]struct {
-		answers map[string]string
+		outputs map[string]string
 		want    string
 		says    string
 	}{
-		"no dataset":      {map[string]string{"base.err": "cannot open 'POOL/z': dataset does not exist\n"}, "", "zfstpl init"},
-		"not ours":        {listed("mountpoint=" + root), "", "not a zfstpl base"},
-		"newer":           {listed("mountpoint="+root, "zfstpl:version=9"), "", "newer zfstpl"},
-		"legacy":          {listed("zfstpl:version=1", "mountpoint=legacy"), "", "zfs set mountpoint=" + DefaultRoot},
-		"none":            {listed("zfstpl:version=1", "mountpoint=none"), "", "zfs set mountpoint=" + DefaultRoot},
-		"elsewhere":       {listed("zfstpl:version=1", "mountpoint="+root), "/srv/z", "make them agree"},
-		"cannot be":       {with(listed("zfstpl:version=1", "mountpoint="+root), "mount.err", "cannot mount 'x': permission denied\n"), "", "permission denied"},
-		"cannot be known": {map[string]string{"base.err": "cannot open 'x': pool I/O is currently suspended\n"}, "", "suspended"},
+		"no dataset":     {map[string]string{"base.err": "cannot open 'POOL/z': dataset does not exist\n"}, "", "zfstpl init"},
+		"foreign":        {listed("mountpoint=" + root), "", "not a zfstpl base"},
+		"newer":          {listed("mountpoint="+root, "zfstpl:version=9"), "", "newer zfstpl"},
+		"legacy":         {listed("zfstpl:version=1", "mountpoint=legacy"), "", "zfs set mountpoint=" + DefaultRoot},
+		"none":           {listed("zfstpl:version=1", "mountpoint=none"), "", "zfs set mountpoint=" + DefaultRoot},
+		"elsewhere":      {listed("zfstpl:version=1", "mountpoint="+root), "/srv/z", "change the setting root"},
+		"cannot mount":   {with(listed("zfstpl:version=1", "mountpoint="+root), "mount.err", "cannot mount 'x': permission denied\n"), "", "permission denied"},
+		"cannot be read": {map[string]string{"base.err": "cannot open 'x': pool I/O is currently suspended\n"}, "", "suspended"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			base, _ := fakePool(t, c.answers)
+			base, _ := fakePool(t, c.outputs)
 			_, err := mountBase(t.Context(), opened(t, base), base, c.want)
 			require.ErrorContains(t, err, c.says)
 			assert.NotContains(t, err.Error(), "\n")
@@ -113,10 +113,9 @@ func TestMountedAtFindsOnlyZFS(t *testing.T) {
 	assert.False(t, mounted)
 	mounted, err = mountedAt("proc", "/proc")
 	require.NoError(t, err)
-	assert.False(t, mounted, "mounted, and no ZFS")
+	assert.False(t, mounted, "it is mounted, but not ZFS")
 }
 
-// From settings to a snapshotter that answers, and back.
 func TestCloseReleasesTheBase(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -125,9 +124,9 @@ func TestCloseReleasesTheBase(t *testing.T) {
 		return
 	}
 	root := t.TempDir()
-	answers := listed("zfstpl:version=1", "mountpoint="+root)
-	answers["filesystems"] += "POOL/z/storage/empty\t-\t2\t6\t1700000000\t0\t0\tlegacy\n"
-	base, _ := fakePool(t, answers)
+	outputs := listed("zfstpl:version=1", "mountpoint="+root)
+	outputs["filesystems"] += "POOL/z/storage/empty\t-\t2\t6\t1700000000\t0\t0\tlegacy\n"
+	base, _ := fakePool(t, outputs)
 	config := DefaultConfig()
 	config.Dataset, config.Address = base.String(), "/run/x.sock"
 	instance, err := Open(t.Context(), config)
@@ -135,13 +134,13 @@ func TestCloseReleasesTheBase(t *testing.T) {
 	assert.Equal(t, root, instance.Root)
 	require.NoError(t, instance.Walk(t.Context(), nil))
 	_, err = Open(t.Context(), config)
-	require.ErrorContains(t, err, "in use by", "a second one on the same base")
+	require.ErrorContains(t, err, "in use by", "a second snapshotter on the same base")
 	require.NoError(t, instance.Close())
 	instance, err = Open(t.Context(), config)
-	require.NoError(t, err, "and it is free again")
+	require.NoError(t, err, "the base is unlocked")
 	require.NoError(t, instance.Close())
 
-	// What fails late leaves no lock behind.
+	// An Open that fails late leaves no lock.
 	broken, dir := fakePool(t, listed("zfstpl:version=1", "mountpoint="+root))
 	config.Dataset = broken.String()
 	for range 2 {

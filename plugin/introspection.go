@@ -13,19 +13,19 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// Containerd is what a containerd reports of itself.
+// Containerd is what a containerd reports about itself.
 type Containerd struct {
-	PID          uint64 // in its own PID namespace; 0 where it does not report one
+	PID          uint64 // in its own PID namespace; 0 if it does not report one
 	PIDNamespace uint64 // the number of that namespace
-	// Isolated reports that its content_sharing_policy is "isolated": a namespace
-	// gets no content of another one without a proof that it has the content.
+	// Isolated is whether its content_sharing_policy is "isolated": a namespace gets
+	// content of another one only with a proof that it has the content.
 	Isolated bool
 }
 
-// AskContainerd asks the containerd that serves address for its process and its policy.
-// The connection is a new one each time: one that is kept would not notice for minutes
-// that a containerd listens again. containerd takes no lock of its database for this, so
-// it may be asked from within a call that it makes.
+// AskContainerd returns the process and the policy of the containerd that serves
+// address. It makes a new connection each time, because an open one does not notice for
+// minutes that a containerd listens again. containerd takes no lock of its database for
+// the reply, so AskContainerd may be called during a call from containerd.
 func AskContainerd(ctx context.Context, address string) (Containerd, error) {
 	fail := func(err error) (Containerd, error) {
 		return Containerd{}, fmt.Errorf("containerd_address %s: %w", address, errgrpc.ToNative(err))
@@ -56,7 +56,8 @@ func AskContainerd(ctx context.Context, address string) (Containerd, error) {
 	return c, nil
 }
 
-// checkListens returns why nothing can be asked at an address, in fewer words than gRPC.
+// checkListens returns an error if nothing listens at an address. It is shorter than
+// gRPC's.
 func checkListens(ctx context.Context, address string) error {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", address)

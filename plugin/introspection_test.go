@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What is wrong is one line that names the address.
+// The error has one line.
 func TestAskContainerdErrorNamesTheAddress(t *testing.T) {
 	t.Parallel()
 	address := filepath.Join(t.TempDir(), "c.sock")
@@ -20,7 +20,7 @@ func TestAskContainerdErrorNamesTheAddress(t *testing.T) {
 	require.ErrorContains(t, err, "no such file or directory")
 	assert.NotContains(t, err.Error(), "\n")
 
-	// Something listens and says nothing.
+	// A program listens and does not reply.
 	l, err := net.Listen("unix", address)
 	require.NoError(t, err)
 	defer l.Close()

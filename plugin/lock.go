@@ -18,18 +18,18 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// baseLock keeps a second snapshotter away from a base. It lies in the base
-// itself, so that every process that can see the base meets it, whatever its
-// configuration or mount namespace. The kernel frees it when the process ends.
+// baseLock prevents a second snapshotter on a base. It is a file in the base itself, so
+// every process finds it, whatever its configuration or mount namespace. The kernel
+// releases it when the process ends.
 type baseLock struct{ file *os.File }
 
 const lockName = "lock"
 
-// lastWords is how long a command of a daemon that was killed may go on.
+// orphanTimeout is how long a command of a daemon that was killed may run on.
 const orphanTimeout = 30 * time.Second
 
-// lockBase locks a base, by its root directory, and signs with what it is for, such as
-// "serving <address>".
+// lockBase locks a base, given its root directory, and writes this process and its
+// purpose, such as "serving <address>", into the lock.
 func lockBase(ctx context.Context, root *os.Root, base layout.Base, purpose string) (*baseLock, error) {
 	file, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -43,18 +43,18 @@ func lockBase(ctx context.Context, root *os.Root, base layout.Base, purpose stri
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	// The lock holds without a word in it. On a full pool none can be written, and
-	// whoever makes room there must be able to begin.
+	// The owner line is best effort: on a full pool it cannot be written, and a cleanup
+	// must be able to lock the base there.
 	if err := l.writeOwner(purpose); err != nil {
-		log.G(ctx).WithError(err).WithField("dataset", base.String()).Warn("who has the base could not be written into its lock")
+		log.G(ctx).WithError(err).WithField("dataset", base.String()).Warn("failed to write owner into lock")
 	}
 	return l, nil
 }
 
-// inherit waits for a lock whose owner is dead: a command that he ran holds it
-// until it has ended. A living owner is named in the error, but for one that only
-// cleans up: he is asked to stop when a daemon comes, or a timer's cleanup at night
-// would keep it, and every container, waiting for as long as there is trash.
+// waitForOwner waits for a lock whose owner is dead: a command of the owner holds the
+// lock until it ends. It returns an *InUseError if the owner lives. An owner that only
+// cleans up is stopped instead, unless this process only cleans up too: otherwise a
+// daemon, and every container, would wait until a timer's cleanup is complete.
 func (l *baseLock) waitForOwner(ctx context.Context, root *os.Root, base layout.Base, purpose string) error {
 	deadline := time.After(orphanTimeout)
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -80,21 +80,21 @@ func (l *baseLock) waitForOwner(ctx context.Context, root *os.Root, base layout.
 		case <-tick.C:
 		case <-deadline:
 			if alive(pid) {
-				return fmt.Errorf("%w, which was asked to stop and does not: see 'zpool status'", &InUseError{Base: base, Owner: owner, cleaning: true})
+				return fmt.Errorf("%w, which did not stop within %s after a signal: see 'zpool status'", &InUseError{Base: base, Owner: owner, cleaning: true}, orphanTimeout)
 			}
-			return fmt.Errorf("dataset %s: a zfs command of %s, which is dead, does not end: see 'zpool status'", base, owner)
+			return fmt.Errorf("dataset %s is locked by a zfs command of %s, which has ended; the command did not end within %s: see 'zpool status'", base, owner, orphanTimeout)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// InUseError says that another process has a base.
+// InUseError is the error for a base that another process has locked.
 type InUseError struct {
 	Base  layout.Base
-	Owner string // as the lock is signed
+	Owner string // the owner line of the lock
 
-	cleaning bool // all that was wanted was to clean up
+	cleaning bool // the caller only wanted to clean up
 }
 
 func (e *InUseError) Error() string {
@@ -105,18 +105,18 @@ func (e *InUseError) Error() string {
 	return text
 }
 
-// Address is that of the socket at which the base is served; "" where it is not.
+// Address returns the address of the socket that serves the base, or "".
 func (e *InUseError) Address() string {
 	_, address, _ := strings.Cut(e.Owner, ", "+purposeServing)
 	return address
 }
 
-// servingAt is how the owner of a lock signs, before his socket's address.
+// purposeServing is the purpose in the lock of a daemon, before its socket's address.
 const purposeServing = "serving "
 
 func alive(pid int) bool { return !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
-// sign writes who holds the lock, for the one who meets it.
+// writeOwner writes this process and its purpose into the lock.
 func (l *baseLock) writeOwner(purpose string) error {
 	if err := l.file.Truncate(0); err != nil {
 		return err
@@ -126,7 +126,7 @@ func (l *baseLock) writeOwner(purpose string) error {
 	return err
 }
 
-// holder answers who wrote the lock, and his process or 0.
+// readOwner returns the owner line of the lock and the PID in it, or 0.
 func (l *baseLock) readOwner() (owner string, pid int) {
 	content, err := io.ReadAll(io.NewSectionReader(l.file, 0, 1024))
 	if owner = strings.TrimSpace(string(content)); err != nil || owner == "" {

@@ -16,8 +16,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// Two daemons on one base destroy each other's snapshots: the second is told
-// who the first is, and leaves it its lock.
+// Two daemons on one base would destroy each other's snapshots. The error for the second
+// one names the first, whose lock stays.
 func TestSecondSnapshotterIsRefused(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
@@ -34,7 +34,7 @@ func TestSecondSnapshotterIsRefused(t *testing.T) {
 	}
 	require.NoError(t, first.release())
 	second, err := lockBase(t.Context(), rootAt(t, root), base, "/run/second.sock")
-	require.NoError(t, err, "free again")
+	require.NoError(t, err, "the lock was released")
 	_, err = lockBase(t.Context(), rootAt(t, root), base, "/run/third.sock")
 	assert.ErrorContains(t, err, "/run/second.sock")
 	assert.NotContains(t, err.Error(), "/run/first.sock", "nothing of the former holder")
@@ -48,8 +48,8 @@ func TestSecondSnapshotterIsRefused(t *testing.T) {
 	require.NoError(t, other.release())
 }
 
-// The first daemon is killed between taking the lock and signing it, or the
-// file is what it is: the second is still refused.
+// The first daemon has locked the base and not written its line yet: the second is
+// refused all the same.
 func TestLockHoldsWithoutAnOwnerLine(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
@@ -74,7 +74,7 @@ func TestLockHoldsWithoutAnOwnerLine(t *testing.T) {
 	assert.Error(t, err)
 }
 
-// deadProcess is the number of a process that has ended.
+// deadProcess returns the PID of a process that has ended.
 func deadProcess(t *testing.T) int {
 	t.Helper()
 	cmd := exec.Command("true")
@@ -82,8 +82,8 @@ func deadProcess(t *testing.T) int {
 	return cmd.Process.Pid
 }
 
-// A daemon was killed, and a command that it ran still changes the pool: the
-// next one begins when that has ended, and not before.
+// A daemon was killed, and a command that it ran still changes the pool: the next daemon
+// gets the lock when that command has ended.
 func TestLockOfADeadDaemonIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/zfstpl")
@@ -91,15 +91,15 @@ func TestLockOfADeadDaemonIsWaitedFor(t *testing.T) {
 	root := t.TempDir()
 	first, err := lockBase(t.Context(), rootAt(t, root), base, "/run/first.sock")
 	require.NoError(t, err)
-	words := fmt.Sprintf("containerd-zfstpl-grpc, process %d, serving /run/first.sock\n", deadProcess(t))
+	line := fmt.Sprintf("containerd-zfstpl-grpc, process %d, serving /run/first.sock\n", deadProcess(t))
 	require.NoError(t, first.file.Truncate(0))
-	_, err = first.file.WriteAt([]byte(words), 0)
+	_, err = first.file.WriteAt([]byte(line), 0)
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = lockBase(ctx, rootAt(t, root), base, "/run/second.sock")
-	require.ErrorIs(t, err, context.Canceled, "it may be told not to wait")
+	require.ErrorIs(t, err, context.Canceled, "it waits only as long as its context")
 
 	type outcome struct {
 		lock *baseLock
@@ -120,6 +120,6 @@ func TestLockOfADeadDaemonIsWaitedFor(t *testing.T) {
 	o := <-second
 	require.NoError(t, o.err)
 	_, err = lockBase(t.Context(), rootAt(t, root), base, "/run/third.sock")
-	assert.ErrorContains(t, err, "/run/second.sock", "the new owner has signed")
+	assert.ErrorContains(t, err, "/run/second.sock", "the new owner has written its line")
 	require.NoError(t, o.lock.release())
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Mountpoint returns the mountpoint to give to a file system that is to be mounted at
-// root. In a pool that is imported below an altroot ZFS puts that before the mountpoint;
-// a root that begins with it loses it, and any other is taken as given.
+// Mountpoint returns the value of the property mountpoint for a file system that is to
+// be mounted at root. In a pool with an altroot ZFS puts the altroot before the
+// mountpoint, so Mountpoint removes it from a root that begins with it.
 func Mountpoint(altroot, root string) string {
 	if below, ok := belowAltroot(altroot, root); ok {
 		return below
@@ -20,8 +20,8 @@ func Mountpoint(altroot, root string) string {
 	return filepath.Clean(root)
 }
 
-// Place returns where a file system is mounted that is to be mounted at root: below the
-// altroot, whether root says so or not.
+// Place returns where ZFS mounts a file system whose mountpoint is Mountpoint(altroot,
+// root): below the altroot, whether root begins with it or not.
 func Place(altroot, root string) string {
 	return filepath.Join("/", altroot, Mountpoint(altroot, root))
 }
@@ -38,8 +38,8 @@ func belowAltroot(altroot, root string) (string, bool) {
 	return "/" + below, ok
 }
 
-// checkPlace refuses a root that is not the place where the base is mounted. The pool is
-// asked for its altroot only where the two differ.
+// checkPlace returns an error if root is not the place where the base is mounted. It
+// reads the altroot of the pool only if the two differ.
 func checkPlace(ctx context.Context, pool *zfs.Client, base layout.Base, place, root string) error {
 	if filepath.Clean(root) == filepath.Clean(place) {
 		return nil
@@ -48,6 +48,6 @@ func checkPlace(ctx context.Context, pool *zfs.Client, base layout.Base, place, 
 	if err != nil || Place(altroot, root) == filepath.Clean(place) {
 		return err
 	}
-	return fmt.Errorf("root is %s, but dataset %s has its mountpoint at %s: make them agree; 'zfs set mountpoint=%s %s' moves it",
+	return fmt.Errorf("root is %s, but dataset %s has mountpoint=%s: change the setting root, or move the base with 'zfs set mountpoint=%s %s'",
 		root, base, place, Mountpoint(altroot, root), base)
 }

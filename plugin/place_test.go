@@ -34,9 +34,9 @@ func TestPlaceIsBelowTheAltroot(t *testing.T) {
 func TestRootIsComparedBelowTheAltroot(t *testing.T) {
 	t.Parallel()
 	place := t.TempDir()
-	answers := listed("zfstpl:version=1", "mountpoint="+place+"/srv/z")
-	answers["pool"] = "altroot\t" + place + "\n"
-	base, _ := fakePool(t, answers)
+	outputs := listed("zfstpl:version=1", "mountpoint="+place+"/srv/z")
+	outputs["pool"] = "altroot\t" + place + "\n"
+	base, _ := fakePool(t, outputs)
 	pool := opened(t, base)
 	for _, root := range []string{"", "/srv/z", place + "/srv/z", place + "/srv/z/"} {
 		got, err := mountBase(t.Context(), pool, base, root)
@@ -44,14 +44,14 @@ func TestRootIsComparedBelowTheAltroot(t *testing.T) {
 		assert.Equal(t, place+"/srv/z", got)
 	}
 	_, err := mountBase(t.Context(), pool, base, place+"/srv/other")
-	require.ErrorContains(t, err, "zfs set mountpoint=/srv/other "+base.String(), "ZFS takes it without the altroot")
+	require.ErrorContains(t, err, "zfs set mountpoint=/srv/other "+base.String(), "ZFS's command has no altroot")
 }
 
 func TestMountBaseErrorNamesTheUnloadedKey(t *testing.T) {
 	t.Parallel()
-	answers := listed("zfstpl:version=1", "mountpoint=/srv/z")
-	answers["base"] += "keystatus\t-\tunavailable\nencryptionroot\t-\tPOOL/above\n"
-	base, _ := fakePool(t, answers)
+	outputs := listed("zfstpl:version=1", "mountpoint=/srv/z")
+	outputs["base"] += "keystatus\t-\tunavailable\nencryptionroot\t-\tPOOL/above\n"
+	base, _ := fakePool(t, outputs)
 	_, err := mountBase(t.Context(), opened(t, base), base, "")
 	require.ErrorContains(t, err, "'zfs load-key "+base.Pool()+"/above'")
 	assert.NotContains(t, err.Error(), "\n")
@@ -90,10 +90,11 @@ func TestMisplacedReportsMountsThatOnlyZFSMakes(t *testing.T) {
 		assert.False(t, misplaced(&c.mount, base, "/tank/z/runtime"), what)
 	}
 	lost := mountinfo.Info{FSType: "zfs", Source: "tank/z/runtime/web-1", Mountpoint: "/web-1", Options: "rw"}
-	assert.False(t, misplaced(&lost, base, ""), "runtimes have lost no mountpoint")
+	assert.False(t, misplaced(&lost, base, ""), "runtime has mountpoint=legacy")
 }
 
-// One mount covers another, and that one stands on a third: all go, but for one in use.
+// One mount covers another, which is on a third: all are unmounted, except for a busy
+// one.
 func TestStackedMountsAreUnmounted(t *testing.T) {
 	t.Parallel()
 	var gone []int
@@ -115,5 +116,5 @@ func TestStackedMountsAreUnmounted(t *testing.T) {
 	unmountAll(log.WithLogger(t.Context(), logrus.NewEntry(logger)), mounts, unmount)
 	assert.Equal(t, []int{3, 2, 1}, gone)
 	assert.Contains(t, text.String(), `fix="umount /a"`)
-	assert.Equal(t, 1, strings.Count(text.String(), "cannot be unmounted"))
+	assert.Equal(t, 1, strings.Count(text.String(), "failed to unmount misplaced dataset"))
 }

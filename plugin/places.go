@@ -16,12 +16,12 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// fixBase puts right what makes ZFS mount datasets of the base by itself, and unmounts
-// what it mounted. It returns the properties of the base that do harm.
+// fixBase restores the properties that keep ZFS from mounting datasets of the base, and
+// unmounts what ZFS mounted. It returns the properties of the base that do harm.
 func fixBase(ctx context.Context, pool *zfs.Client, base layout.Base) ([]snapshotter.Harm, error) {
 	state, err := snapshotter.FixBase(ctx, pool, base)
 	if errors.Is(err, zfs.ErrNotFound) {
-		return nil, fmt.Errorf("dataset %s is not complete: run 'zfstpl init %s', which completes a base (%w)", base, base, err)
+		return nil, fmt.Errorf("dataset %s is incomplete: 'zfstpl init %s' completes it (%w)", base, base, err)
 	}
 	if err != nil {
 		return nil, err
@@ -30,21 +30,21 @@ func fixBase(ctx context.Context, pool *zfs.Client, base layout.Base) ([]snapsho
 	return state.Harms, nil
 }
 
-// unmountMisplaced unmounts what should be mounted nowhere, in this mount namespace. What
-// is busy stays: a program that uses it could lose what it writes.
+// unmountMisplaced unmounts the misplaced mounts of this mount namespace. A busy mount
+// stays, because a program that uses it could lose what it writes.
 func unmountMisplaced(ctx context.Context, base layout.Base, runtimePlace string) {
 	found, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
 		return !misplaced(i, base, runtimePlace), false
 	})
 	if err != nil {
-		log.G(ctx).WithError(err).Warn("the mount table cannot be read")
+		log.G(ctx).WithError(err).Warn("failed to read mount table")
 		return
 	}
 	unmountAll(ctx, found, unmount)
 }
 
-// unmountAll unmounts with fn, again and again for as long as that gets anywhere: a mount
-// keeps the one it is on busy, and can cover another.
+// unmountAll unmounts with fn, and repeats that as long as one succeeds: a mount keeps
+// the mount below it busy, and can cover another one.
 func unmountAll(ctx context.Context, mounts []*mountinfo.Info, fn func(id int, path string) error) {
 	entry := func(i *mountinfo.Info) *log.Entry {
 		return log.G(ctx).WithField("dataset", i.Source).WithField("mountpoint", i.Mountpoint)
@@ -55,20 +55,20 @@ func unmountAll(ctx context.Context, mounts []*mountinfo.Info, fn func(id int, p
 		mounts = slices.DeleteFunc(mounts, func(i *mountinfo.Info) bool {
 			why[i.ID] = fn(i.ID, i.Mountpoint)
 			if why[i.ID] == nil {
-				entry(i).Warn("a dataset of the base was mounted where only ZFS mounts it, and is unmounted")
+				entry(i).Warn("unmounted misplaced dataset")
 			}
 			return why[i.ID] == nil
 		})
 	}
 	for _, i := range mounts {
 		entry(i).WithError(why[i.ID]).WithField("fix", "umount "+i.Mountpoint).
-			Warn("a dataset of the base is mounted where only ZFS mounts it, and cannot be unmounted")
+			Warn("failed to unmount misplaced dataset")
 	}
 }
 
-// misplaced reports whether a mount is one of the base that nothing of ours and no
-// container makes: a template's file system, writable, or a runtime below the mountpoint
-// that runtimes had.
+// misplaced reports whether a mount of the base is one that neither zfstpl nor a
+// container makes: a writable one below storage, or a runtime at the mountpoint that it
+// inherited.
 func misplaced(i *mountinfo.Info, base layout.Base, runtimePlace string) bool {
 	if i.FSType != "zfs" || strings.Contains(i.Source, "@") {
 		return false
@@ -81,7 +81,7 @@ func misplaced(i *mountinfo.Info, base layout.Base, runtimePlace string) bool {
 		(below == "" || below[0] == '/')
 }
 
-// isWritable reports whether a mount and its file system let anything be written.
+// isWritable reports whether neither the mount nor its file system is read-only.
 func isWritable(i *mountinfo.Info) bool {
 	readOnly := func(options string) bool { return slices.Contains(strings.Split(options, ","), "ro") }
 	return !readOnly(i.Options) && !readOnly(i.VFSOptions)

@@ -13,7 +13,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// A containerd that imports this package has zfstpl built in:
+// init registers the plugin of a containerd that imports this package:
 //
 //	[plugins."io.containerd.snapshotter.v1.zfstpl"]
 //	  dataset = "tank/zfstpl"
@@ -29,15 +29,15 @@ func init() {
 func initPlugin(ic *plugin.InitContext) (any, error) {
 	config, ok := ic.Config.(*Config)
 	if !ok {
-		return nil, errors.New("zfstpl: not a configuration of this plugin")
+		return nil, fmt.Errorf("zfstpl: the configuration has type %T", ic.Config)
 	}
 	if config.Dataset == "" {
-		return nil, fmt.Errorf("zfstpl: no dataset is configured: %w", plugin.ErrSkipPlugin)
+		return nil, fmt.Errorf("zfstpl: no dataset is configured: set 'dataset' in the plugin's table: %w", plugin.ErrSkipPlugin)
 	}
 	if state := ic.Properties[plugins.PropertyStateDir]; state != "" {
-		config.Address = filepath.Join(state, "zfstpl.sock") // held mounts are next to it
+		config.Address = filepath.Join(state, "zfstpl.sock") // for MountDir only: no socket is served
 	}
-	instance, err := openFor(ic.Context, *config, "in containerd") // nobody serves the socket
+	instance, err := openFor(ic.Context, *config, "in containerd")
 	if errors.Is(err, zfs.ErrUnavailable) {
 		return nil, fmt.Errorf("%w: %w", err, plugin.ErrSkipPlugin)
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// openRoot opens the root directory of a base that is mounted at path, and makes sure that
-// it is the base's: another mount may cover it, or a directory above it. The files in the
-// base are used by way of what it returns, which no later mount covers.
+// openRoot opens the root directory of a base that is mounted at path. It returns an
+// error if another mount covers it or a directory above it. No later mount covers the
+// result, through which the files in the base are opened.
 func openRoot(base layout.Base, path string) (*os.Root, error) {
 	root, err := openNearest(path)
 	if err != nil {
@@ -33,8 +33,8 @@ func openRoot(base layout.Base, path string) (*os.Root, error) {
 	return root, nil
 }
 
-// openNearest opens a directory or, where that does not exist, the nearest one above it:
-// what covers that covers the directory.
+// openNearest opens a directory or, if that does not exist, the nearest existing one
+// above it. A mount that covers that one covers the directory.
 func openNearest(path string) (*os.Root, error) {
 	for {
 		root, err := os.OpenRoot(path)
@@ -45,11 +45,12 @@ func openNearest(path string) (*os.Root, error) {
 	}
 }
 
-// checkMount refuses a mount that is not one of the base's whole file system.
+// checkMount returns an error for a mount that is not one of the base's whole file
+// system.
 func checkMount(base layout.Base, path string, m *mountinfo.Info) error {
 	if m == nil || m.FSType == "zfs" && m.Source == base.String() && m.Root == "/" {
 		return nil
 	}
-	return fmt.Errorf("dataset %s is mounted at %s, where another mount covers it: %s (%s) at %s: unmount that, or mount the base after it",
+	return fmt.Errorf("dataset %s is mounted at %s, but another mount covers it: %s (%s) at %s: unmount that, or mount the base after it",
 		base, path, m.Source, m.FSType, m.Mountpoint)
 }

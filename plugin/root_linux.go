@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -12,8 +11,8 @@ import (
 
 var mountNumber = regexp.MustCompile(`(?m)^mnt_id:\s*(\d+)$`)
 
-// mountOf returns the mount that an open directory is of. Tests whose base is a mere
-// directory have another one.
+// mountOf returns the mount of an open directory. Tests replace it if their base is a
+// plain directory.
 var mountOf = realMountOf
 
 func realMountOf(root *os.Root) (*mountinfo.Info, error) {
@@ -28,7 +27,7 @@ func realMountOf(root *os.Root) (*mountinfo.Info, error) {
 	}
 	number := mountNumber.FindSubmatch(text)
 	if number == nil {
-		return nil, errors.New("the kernel does not report which mount a directory is of")
+		return nil, fmt.Errorf("the kernel does not report the mount of %s", root.Name())
 	}
 	id, err := strconv.Atoi(string(number[1]))
 	if err != nil {
@@ -39,7 +38,7 @@ func realMountOf(root *os.Root) (*mountinfo.Info, error) {
 		return nil, fmt.Errorf("reading the mount table: %w", err)
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("%s is of a mount that is in no mount table", root.Name())
+		return nil, fmt.Errorf("the mount table does not have the mount of %s", root.Name())
 	}
 	return found[0], nil
 }

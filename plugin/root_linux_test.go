@@ -21,13 +21,13 @@ func TestCheckMountRefusesOtherMounts(t *testing.T) {
 		mount mountinfo.Info
 		says  string
 	}{
-		"the base":               {mountinfo.Info{FSType: "zfs", Source: "tank/zfstpl", Root: "/", Mountpoint: at}, ""},
-		"the base, once more":    {mountinfo.Info{FSType: "zfs", Source: "tank/zfstpl", Root: "/", Mountpoint: "/elsewhere"}, ""},
-		"a mount over it":        {mountinfo.Info{FSType: "tmpfs", Source: "none", Root: "/", Mountpoint: at}, "none (tmpfs) at /var/lib/zfstpl"},
-		"a mount above it":       {mountinfo.Info{FSType: "ext4", Source: "/dev/sda2", Root: "/", Mountpoint: "/var"}, "/dev/sda2 (ext4) at /var"},
-		"another dataset":        {mountinfo.Info{FSType: "zfs", Source: "tank/zfstpl2", Root: "/", Mountpoint: at}, "tank/zfstpl2 (zfs)"},
-		"a directory of it":      {mountinfo.Info{FSType: "zfs", Source: "tank/zfstpl", Root: "/a", Mountpoint: at}, "tank/zfstpl (zfs)"},
-		"what has the same name": {mountinfo.Info{FSType: "tmpfs", Source: "tank/zfstpl", Root: "/", Mountpoint: at}, "tank/zfstpl (tmpfs)"},
+		"the base":            {mountinfo.Info{FSType: "zfs", Source: "tank/zfstpl", Root: "/", Mountpoint: at}, ""},
+		"the base, elsewhere": {mountinfo.Info{FSType: "zfs", Source: "tank/zfstpl", Root: "/", Mountpoint: "/elsewhere"}, ""},
+		"a mount over it":     {mountinfo.Info{FSType: "tmpfs", Source: "none", Root: "/", Mountpoint: at}, "none (tmpfs) at /var/lib/zfstpl"},
+		"a mount above it":    {mountinfo.Info{FSType: "ext4", Source: "/dev/sda2", Root: "/", Mountpoint: "/var"}, "/dev/sda2 (ext4) at /var"},
+		"another dataset":     {mountinfo.Info{FSType: "zfs", Source: "tank/zfstpl2", Root: "/", Mountpoint: at}, "tank/zfstpl2 (zfs)"},
+		"a directory of it":   {mountinfo.Info{FSType: "zfs", Source: "tank/zfstpl", Root: "/a", Mountpoint: at}, "tank/zfstpl (zfs)"},
+		"another file system": {mountinfo.Info{FSType: "tmpfs", Source: "tank/zfstpl", Root: "/", Mountpoint: at}, "tank/zfstpl (tmpfs)"},
 	} {
 		err := checkMount(base, at, &c.mount)
 		if c.says == "" {
@@ -40,8 +40,7 @@ func TestCheckMountRefusesOtherMounts(t *testing.T) {
 	}
 }
 
-// The kernel says which mount a directory is of, also where nothing has been mounted on
-// the directory itself.
+// The kernel reports the mount of a directory that is not itself a mount point.
 func TestMountOfReturnsTheMountOfADirectory(t *testing.T) {
 	t.Parallel()
 	proc, err := realMountOf(rootAt(t, "/proc/sys"))
@@ -53,7 +52,8 @@ func TestMountOfReturnsTheMountOfADirectory(t *testing.T) {
 	assert.NotEmpty(t, here.Source)
 }
 
-// Where the directory is not to be seen, what covers a directory above it is.
+// A directory that a mount above it covers does not exist: the nearest existing one
+// shows that mount.
 func TestOpenNearestOpensTheNearestDirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -68,5 +68,5 @@ func TestOpenNearestOpensTheNearestDirectory(t *testing.T) {
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
 	_, err = openRoot(base, filepath.Join(dir, "a", "b"))
-	require.ErrorIs(t, err, os.ErrNotExist, "there is no mount that covers it")
+	require.ErrorIs(t, err, os.ErrNotExist, "no mount covers it")
 }

@@ -8,5 +8,5 @@ import (
 	"github.com/moby/sys/mountinfo"
 )
 
-// mountOf returns nil: which mount a directory is of is not known here.
+// mountOf returns nil: the mount of a directory is not known on this platform.
 var mountOf = func(*os.Root) (*mountinfo.Info, error) { return nil, nil }

@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// Size is a number of bytes that is written as text: "10GiB".
+// Size is a number of bytes with a text form such as "10GiB".
 type Size struct{ Bytes uint64 }
 
 var (
@@ -18,8 +18,8 @@ var (
 	}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}}
 )
 
-// UnmarshalText reads a whole number with one of the units KiB, MiB, GiB, TiB,
-// or of bytes where there is none. Nothing is zero.
+// UnmarshalText parses a whole number with one of the units KiB, MiB, GiB, TiB, or
+// without a unit for bytes. Empty text is zero.
 func (s *Size) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		*s = Size{}
@@ -27,7 +27,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 	}
 	m := sizeText.FindStringSubmatch(string(text))
 	if m == nil {
-		return fmt.Errorf("%q is not a size such as \"10GiB\", \"512MiB\" or \"0\"", text)
+		return fmt.Errorf("%q is not a size: use a value such as \"10GiB\", \"512MiB\" or \"0\"", text)
 	}
 	for _, unit := range sizeUnits {
 		if unit.name != m[2] {

@@ -8,8 +8,8 @@ import (
 
 var errCovered = errors.New("another mount covers it")
 
-// unmount unmounts the mount of that number, which the mount table shows at path, unless
-// it is busy. Where another mount covers it, it is left alone.
+// unmount unmounts the mount with that ID, which the mount table shows at path. It
+// returns an error if the mount is busy, and errCovered if another mount covers it.
 func unmount(id int, path string) error {
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st)

@@ -2,11 +2,11 @@ package plugin
 
 import "runtime/debug"
 
-// version is set when a release is built.
+// version is set by the linker.
 var version = ""
 
-// Version is what this program calls itself: its release, else the commit it
-// was built from, else "unknown".
+// Version returns the version of this program: its release, else the commit that it was
+// built from, else "unknown".
 func Version() string {
 	if version != "" {
 		return version

@@ -4,6 +4,6 @@ package plugin
 
 import "github.com/zfstpl/zfstpl/snapshotter/zfs"
 
-// watch does nothing: only a build for the crash tests stops at the calls to
-// ZFS, see watch_failpoint.go.
+// watch does nothing. The build for the crash tests has another one, see
+// watch_failpoint.go.
 func watch(*zfs.Client) {}

@@ -16,23 +16,22 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Variables of the environment that a build with the tag failpoint reads.
+// Environment variables of a build with the tag failpoint.
 const (
-	// failpointLog names a file that gets a line for every point passed: the
-	// time in nanoseconds and the point.
+	// failpointLog names a file to which each point appends a line: the time in
+	// nanoseconds and the point.
 	failpointLog = "ZFSTPL_FAILPOINT_LOG"
-	// failpointKill names a file with an order, see there. Points are counted
-	// while it exists.
+	// failpointKill names a file with an order. Points are counted while it exists.
 	failpointKill = "ZFSTPL_FAILPOINT_KILL"
 )
 
-// watch makes the process die by SIGKILL at a point that a test chose: before
-// or after a call to ZFS, or in the middle of one.
+// watch kills the process with SIGKILL at a point that a test chose: before, during or
+// after a call to ZFS.
 func watch(c *zfs.Client) {
 	var passed atomic.Int64
 	c.Watch(func(point string) {
 		if strings.HasSuffix(point, "program mark") {
-			return // it comes some time later: the points behind it would have no number
+			return // it runs at any time: the points after it would have no fixed number
 		}
 		note(point)
 		o, ok := readOrder()
@@ -57,8 +56,8 @@ func note(point string) {
 	fmt.Fprintln(file, time.Now().UnixNano(), point)
 }
 
-// order is what a test wants: death at a point, counted from 1 since the order
-// is there, or some time behind it, while the call goes on. Its form is
+// order says when the process is killed: at a point, counted from 1 since the file
+// exists, or some time after it, while the call runs. Its form is
 // "<point> <duration> <commands too>", such as "3 12ms true".
 type order struct {
 	point    int64
@@ -91,11 +90,11 @@ func (o order) die() {
 		killChildren()
 	}
 	_ = unix.Kill(os.Getpid(), unix.SIGKILL)
-	select {} // the signal may come a moment later
+	select {} // the signal may arrive a moment later
 }
 
-// killChildren ends the commands that run for us, as whoever kills a whole
-// service does.
+// killChildren kills the commands that this process runs, as a kill of a whole service
+// does.
 func killChildren() {
 	lists, _ := filepath.Glob("/proc/self/task/*/children")
 	for _, list := range lists {

@@ -189,7 +189,7 @@ func TestRunRefusesInvalidSettings(t *testing.T) {
 		"a bad policy":   {[]string{"-c", empty, "--dataset", "tank", "--foreign-snapshots", "delete"}, "delete"},
 		"a bad mode":     {[]string{"-c", empty, "--dataset", "tank", "--reuse-layers", "yes"}, `reuse_layers: "yes"`},
 		"a bad mode, in": {[]string{"-c", empty, "--dataset", "tank", "--reuse-layers-in", "k8s.io=yes"}, `reuse_layers_in."k8s.io": "yes"`},
-		"a mode, in no":  {[]string{"-c", empty, "--dataset", "tank", "--reuse-layers-in", "=off"}, "a namespace has no name"},
+		"a mode, in no":  {[]string{"-c", empty, "--dataset", "tank", "--reuse-layers-in", "=off"}, "name of a namespace is empty"},
 		"a bad address":  {[]string{"-c", empty, "--dataset", "tank", "--address", "x.sock"}, "x.sock"},
 		"a bad root":     {[]string{"-c", empty, "--dataset", "tank", "--root", "x"}, `"x"`},
 		"a bad duration": {[]string{"-c", empty, "--dataset", "tank", "--cache-keep", "-1h"}, "-1h"},

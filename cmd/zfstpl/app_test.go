@@ -173,7 +173,7 @@ func TestCommandsRefuseInvalidArguments(t *testing.T) {
 		"init, relative root":   {[]string{"init", "--config", empty, "--root", "x", "tank/a"}, `"x"`},
 		"init with mountpoint":  {[]string{"init", "--config", empty, "-o", "mountpoint=/x", "tank/a"}, "--root"},
 		"config, bad version":   {[]string{"config", "containerd", "--config", empty, "--config-version", "1"}, "version 2"},
-		"config, bad address":   {[]string{"config", "containerd", "--config", empty, "--address", "/a\"b"}, "cannot stand"},
+		"config, bad address":   {[]string{"config", "containerd", "--config", empty, "--address", "/a\"b"}, "cannot contain"},
 		"config, bad dataset":   {[]string{"config", "containerd", "--config", file(t, "dataset = 'tank//z'")}, "tank//z"},
 		"config, relative root": {[]string{"config", "containerd", "--config", empty, "--root", "srv"}, "srv"},
 	} {

@@ -13,9 +13,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-// Clean has a daemon clean up its base and returns when that is done. It ends when
-// ctx does, with ErrAborted when somebody stops it, and with ErrNotImplemented when
-// the daemon serves another base.
+// Clean runs a cleanup in the daemon and returns when it is complete. It calls report,
+// which may be nil, with the progress. The error is ErrAborted if the cleanup was
+// stopped, and ErrNotImplemented if the daemon serves another base. The cleanup ends
+// when ctx does.
 func Clean(ctx context.Context, conn grpc.ClientConnInterface, base string, report func(snapshotter.Progress)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -44,8 +45,8 @@ func request(base string) *structpb.Struct {
 	return &structpb.Struct{Fields: map[string]*structpb.Value{baseField: structpb.NewStringValue(base)}}
 }
 
-// Stop ends the cleanup of its base that a daemon is at and answers whether there was
-// one. Its error is ErrNotImplemented when the daemon serves another base.
+// Stop stops the daemon's running cleanup and reports whether there was one. The error
+// is ErrNotImplemented if the daemon serves another base.
 func Stop(ctx context.Context, conn grpc.ClientConnInterface, base string) (bool, error) {
 	var was wrapperspb.BoolValue
 	err := conn.Invoke(ctx, "/"+ServiceName+"/Stop", request(base), &was)

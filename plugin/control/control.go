@@ -1,5 +1,5 @@
-// Package control is a daemon's own service, beside those that containerd uses: a
-// cleanup that somebody waits for, with its progress, and the end of one.
+// Package control is the daemon's own gRPC service, beside those that containerd uses.
+// It runs a cleanup and reports its progress, and stops one.
 package control
 
 import (
@@ -16,10 +16,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-// ServiceName is the service's, in gRPC.
+// ServiceName is the name of the gRPC service.
 const ServiceName = "zfstpl.v1.Cleanup"
 
-// Cleaner does the work. *snapshotter.Snapshotter is one.
+// Cleaner runs and stops cleanups. *snapshotter.Snapshotter implements it.
 type Cleaner interface {
 	Clean(ctx context.Context, report func(snapshotter.Progress)) error
 	StopCleanup() bool
@@ -27,9 +27,9 @@ type Cleaner interface {
 
 var (
 	runStream = grpc.StreamDesc{StreamName: "Run", ServerStreams: true, Handler: run}
-	// The messages are protobuf's own types: both are asked with a struct that names
-	// the base, Run answers a stream of structs with the numbers of a
-	// snapshotter.Progress, Stop whether there was a cleanup.
+	// The messages are protobuf's well-known types. The request of both methods is a
+	// struct that names the base. Run returns a stream of structs with the numbers of a
+	// snapshotter.Progress, Stop a bool: whether there was a cleanup.
 	service = grpc.ServiceDesc{
 		ServiceName: ServiceName,
 		HandlerType: (*server)(nil),
@@ -38,7 +38,7 @@ var (
 	}
 )
 
-// Register has to serve c, which cleans up the base of that name.
+// Register registers a service that runs cleanups of base with c.
 func Register(to grpc.ServiceRegistrar, c Cleaner, base string) {
 	to.RegisterService(&service, served{c, base})
 }
@@ -53,16 +53,18 @@ type served struct {
 	base string
 }
 
-// baseField names the base in a request. Where it is missing any will do.
+// baseField is the field of a request that names the base. A request without it is for
+// any base.
 const baseField = "dataset"
 
-// check refuses a request that is for another base: who asks has another's address.
+// check returns ErrNotImplemented for a request for another base: its client has the
+// address of the wrong daemon.
 func (s served) check(request *structpb.Struct) error {
 	want := request.GetFields()[baseField].GetStringValue()
 	if want == "" || want == s.base {
 		return nil
 	}
-	return errgrpc.ToGRPC(fmt.Errorf("the daemon serves dataset %s, not %s: %w", s.base, want, errdefs.ErrNotImplemented))
+	return errgrpc.ToGRPC(fmt.Errorf("daemon serves dataset %s, not %s: %w", s.base, want, errdefs.ErrNotImplemented))
 }
 
 func run(srv any, stream grpc.ServerStream) error {
@@ -82,12 +84,11 @@ func run(srv any, stream grpc.ServerStream) error {
 	return errgrpc.ToGRPC(err)
 }
 
-// sender sends progress from a goroutine of its own, the latest there is: whoever
-// asked may read slowly, or not at all (Ctrl-Z), and the cleanup does not wait for
-// him.
+// sender sends the latest progress from its own goroutine, so that a cleanup does not
+// wait for a client that reads slowly or, after Ctrl-Z, not at all.
 type sender struct {
 	stream  grpc.ServerStream
-	pending chan struct{} // there is something to send; closed at the end
+	pending chan struct{} // last is to be sent; closed at the end
 
 	mu    sync.Mutex
 	last  snapshotter.Progress
@@ -117,7 +118,7 @@ func (s *sender) run() {
 }
 
 func (s *sender) send(p snapshotter.Progress) {
-	// Who asked may be gone; the cleanup hears of that by its context.
+	// The error is ignored: if the client is gone, the context ends the cleanup.
 	_ = s.stream.SendMsg(&structpb.Struct{Fields: map[string]*structpb.Value{
 		"looked":    structpb.NewNumberValue(float64(p.Looked)),
 		"of":        structpb.NewNumberValue(float64(p.Of)),
@@ -129,7 +130,7 @@ func (s *sender) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
-	close(s.pending) // what is in it is still sent
+	close(s.pending) // run still sends what is pending
 }
 
 func stop(srv any, ctx context.Context, dec func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {

@@ -17,7 +17,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-// cleaner does as its function says, and ends when it is stopped.
+// cleaner calls clean, and closes stopped when it is stopped.
 type cleaner struct {
 	clean   func(ctx context.Context, report func(snapshotter.Progress)) error
 	stopped chan struct{}
@@ -60,18 +60,18 @@ func TestCleanReportsProgress(t *testing.T) {
 	var received []snapshotter.Progress
 	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", func(p snapshotter.Progress) { received = append(received, p) }))
 	require.NotEmpty(t, received)
-	assert.Subset(t, steps, received, "some may be passed over")
-	assert.Equal(t, steps[2], received[len(received)-1], "but never the last")
-	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", nil), "nobody has to listen")
+	assert.Subset(t, steps, received, "some may be skipped")
+	assert.Equal(t, steps[2], received[len(received)-1], "the last one is never skipped")
+	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", nil), "report may be nil")
 }
 
-// Whoever asked and does not listen, such as a command under Ctrl-Z, keeps nobody
-// waiting.
+// A client that does not read, such as a command after Ctrl-Z, does not delay the
+// cleanup.
 func TestCleanDoesNotWaitForASlowCaller(t *testing.T) {
 	t.Parallel()
 	done := make(chan struct{})
 	conn := serve(t, &cleaner{clean: func(_ context.Context, report func(snapshotter.Progress)) error {
-		for i := range 200_000 { // more than any buffer on the way holds
+		for i := range 200_000 { // more than the buffers of the connection hold
 			report(snapshotter.Progress{Looked: i, Of: 200_000})
 		}
 		close(done)
@@ -90,7 +90,7 @@ func TestCleanReturnsTheKindOfAnError(t *testing.T) {
 	assert.ErrorContains(t, err, "tank/x")
 }
 
-// Another connection stops a cleanup; whoever waits for it hears so.
+// Another connection stops a cleanup, and its client gets ErrAborted.
 func TestStopEndsACleanup(t *testing.T) {
 	t.Parallel()
 	stopped := make(chan struct{})
@@ -110,7 +110,8 @@ func TestStopEndsACleanup(t *testing.T) {
 	require.ErrorIs(t, <-result, errdefs.ErrAborted)
 }
 
-// A caller that goes away ends the cleanup, and what that still tells is no harm.
+// A client that disconnects ends the cleanup. Progress that the cleanup still reports is
+// discarded.
 func TestCancelledCallerEndsTheCleanup(t *testing.T) {
 	t.Parallel()
 	over := make(chan error, 1)
@@ -129,8 +130,7 @@ func TestCancelledCallerEndsTheCleanup(t *testing.T) {
 	require.ErrorIs(t, <-over, context.Canceled)
 }
 
-// Whoever asks for the cleanup of another base has another daemon's address: nothing
-// is cleaned up, and nothing stopped.
+// A request for another base has another daemon's address: no cleanup starts or stops.
 func TestRequestForAnotherBaseIsRefused(t *testing.T) {
 	t.Parallel()
 	cleaned := 0
@@ -141,6 +141,6 @@ func TestRequestForAnotherBaseIsRefused(t *testing.T) {
 	_, err = control.Stop(t.Context(), conn, "tank/y")
 	require.ErrorIs(t, err, errdefs.ErrNotImplemented)
 	assert.Zero(t, cleaned)
-	require.NoError(t, control.Clean(t.Context(), conn, "", nil), "an older command does not say which")
+	require.NoError(t, control.Clean(t.Context(), conn, "", nil), "an older command names no base")
 	assert.Equal(t, 1, cleaned)
 }
