@@ -93,7 +93,7 @@ func startBuildKit(t testing.TB, c *containerd, registry string) *buildKit {
 	return b
 }
 
-// ctl runs buildctl and answers what it wrote.
+// ctl runs buildctl and returns what it wrote.
 func (b *buildKit) ctl(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := b.try(args...)
@@ -106,7 +106,7 @@ func (b *buildKit) try(args ...string) (string, error) {
 	return runClient("buildctl", true, append([]string{"--addr", b.address, "--timeout", fmt.Sprint(patience.Seconds())}, args...)...)
 }
 
-// build builds a directory. It answers the image as an archive, and what was
+// build builds a directory. It returns the image as an archive, and what was
 // said meanwhile.
 func (b *buildKit) build(t testing.TB, dir string) (archive, progress string) {
 	t.Helper()

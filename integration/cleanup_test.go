@@ -40,7 +40,7 @@ func cleanupArgs(d *daemon, more ...string) []string {
 	return append([]string{"cleanup", "--dataset", d.base.String(), "--address", d.address}, more...)
 }
 
-// litter makes trash, as a daemon that was killed leaves it: the base says that
+// litter makes garbage, as a daemon that was killed leaves it: the base says that
 // there is some, and nobody has a list.
 func litter(t testing.TB, base *testpool.Base, n int) {
 	t.Helper()

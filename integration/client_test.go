@@ -77,7 +77,7 @@ func TestClientErrorsHaveKinds(t *testing.T) {
 }
 
 // runtimeOf is a name that the invariants take for a runtime's. What a test
-// makes there carries the trash mark or nothing.
+// makes there carries the garbage mark or nothing.
 func runtimeOf(base *testpool.Base, name string) string {
 	return base.Clone(name, layout.NewID())
 }

@@ -84,7 +84,7 @@ func TestConformanceThroughContainerd(t *testing.T) {
 }
 
 // The suite does not ask Mounts about a View, and containerd's own plugin for
-// ZFS answers without ro there: a container could then write into an image.
+// ZFS returns without ro there: a container could then write into an image.
 func TestMountsOfAViewStayReadOnly(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -57,7 +57,7 @@ func startContainerdWith(t testing.TB, d *daemon, more func(version int, dir str
 	return c
 }
 
-// newContainerd answers one that is not started, and which version its configuration
+// newContainerd returns one that is not started, and which version its configuration
 // has.
 func newContainerd(t testing.TB, d *daemon) (*containerd, int) {
 	t.Helper()
@@ -138,7 +138,7 @@ func serveReady(t testing.TB, cmd *exec.Cmd, log *syncBuffer, dir string) {
 	}
 }
 
-// serve starts a program that is ended when t ends, and answers how it ended if
+// serve starts a program that is ended when t ends, and returns how it ended if
 // that is before.
 func serve(t testing.TB, cmd *exec.Cmd, log *syncBuffer) (exited chan error) {
 	t.Helper()
@@ -177,7 +177,7 @@ func (c *containerd) snapshotter(t testing.TB, namespace string) proxied {
 	return proxied{proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "zfstpl")}
 }
 
-// ctr runs ctr and answers what it wrote to stdout.
+// ctr runs ctr and returns what it wrote to stdout.
 func (c *containerd) ctr(t testing.TB, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -287,7 +287,7 @@ func removals() []crashCase {
 	}}
 }
 
-// muchToClean leaves trash, layers that nobody uses, and things in use beside
+// muchToClean leaves garbage, layers that nobody uses, and things in use beside
 // them.
 func muchToClean(s *crashScene) {
 	one, two := "default/2/"+chainID(1), "default/2/"+chainID(2)

@@ -57,7 +57,7 @@ func newCrashRig(t testing.TB, client zfs.Choice) *crashRig {
 	return r
 }
 
-// launch starts the daemon and answers whether it came up. It may have been
+// launch starts the daemon and returns whether it came up. It may have been
 // told to die at its start.
 func (r *crashRig) launch(t testing.TB) bool {
 	t.Helper()
@@ -113,7 +113,7 @@ func (r *crashRig) hangUp() {
 	}
 }
 
-// stop lets the daemon end by itself. It answers an error when it does not.
+// stop lets the daemon end by itself. It returns an error when it does not.
 func (r *crashRig) stop() error {
 	r.hangUp()
 	if err := r.d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {

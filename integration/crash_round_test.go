@@ -34,7 +34,7 @@ func (c *crashRun) round(t *testing.T, b crashBlow, again int) {
 	s.clear(t)
 }
 
-// die does the steps until the daemon is dead, and answers how many it said
+// die does the steps until the daemon is dead, and returns how many it said
 // were done. With no point to die at it dies behind the last; what was seen
 // then is what other rounds are held against.
 func (c *crashRun) die(s *crashScene, b crashBlow) (answered int) {
@@ -111,7 +111,7 @@ func (c *crashRun) recover(s *crashScene, again int) {
 }
 
 // requireOneOf wants some number of the steps to have happened, none of them in
-// part, and answers how many. One that was answered has.
+// part, and returns how many. One that was answered has.
 func (c *crashRun) requireOneOf(s *crashScene, answered int) (happened int) {
 	s.t.Helper()
 	got, sources := s.read()

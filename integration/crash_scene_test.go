@@ -255,7 +255,7 @@ func (s *crashScene) note() {
 
 var randomPart = regexp.MustCompile(`-[0-9a-f]{16}\b`)
 
-// read answers what the daemon says, by every call that answers from memory,
+// read returns what the daemon says, by every call that returns from memory,
 // and the exact sources of what it would have mounted.
 func (s *crashScene) read() (crashState, map[string]string) {
 	s.t.Helper()

@@ -131,7 +131,7 @@ func (c *crashRun) chosen() []int {
 	return points
 }
 
-// change answers the call that a point is before, if it can leave something
+// change returns the call that a point is before, if it can leave something
 // behind.
 func change(p crashPoint) (call string, ok bool) {
 	call, ok = strings.CutPrefix(p.what, "before ")
@@ -192,7 +192,7 @@ func (c *crashRun) withinCalls(t *testing.T) {
 	}
 }
 
-// took answers how long the call lasted that point i is before.
+// took returns how long the call lasted that point i is before.
 func (c *crashRun) took(i int) time.Duration {
 	call, _ := change(c.points[i])
 	for _, p := range c.points[i:] {

@@ -64,7 +64,7 @@ func TestARunningContainerBecomesAnImage(t *testing.T) {
 
 const committedImage = "docker.io/zfstpl/committed:1"
 
-// commit makes a layer of what a container changed, and answers it.
+// commit makes a layer of what a container changed, and returns it.
 func (c *containerd) commit(t testing.TB, id string) (ocispec.Descriptor, []byte) {
 	t.Helper()
 	cl, err := client.New(c.address)

@@ -83,7 +83,7 @@ func TestLayersOfALargeDirectory(t *testing.T) {
 }
 
 // disturb adds, removes, renames and changes a few files, every step-th one, and
-// answers what a layer says of that.
+// returns what a layer says of that.
 func disturb(t testing.TB, dir string, step int) (names []string) {
 	t.Helper()
 	at := func(i int) string { return crowded(i * step) }
@@ -251,7 +251,7 @@ func manyEntries(t testing.TB, w io.Writer, dirs, perDir, files int) {
 	require.NoError(t, errors.Join(layer.Close(), z.Close()))
 }
 
-// memoryOf answers by how much the memory in use grew at most while f ran.
+// memoryOf returns by how much the memory in use grew at most while f ran.
 func memoryOf(f func()) uint64 {
 	inUse := func() uint64 {
 		var stats runtime.MemStats
@@ -325,7 +325,7 @@ func (d *differ) endsSoon(t testing.TB, what string, lower, upper []mount.Mount,
 	}
 }
 
-// cancelled begins a comparison, cancels it, and answers how long it then took
+// cancelled begins a comparison, cancels it, and returns how long it then took
 // to end.
 func (d *differ) cancelled(lower, upper []mount.Mount, media string, after time.Duration) (time.Duration, error) {
 	ctx, cancel := context.WithCancel(d.ctx)

@@ -119,7 +119,7 @@ func newContents(t testing.TB) diff.Contents {
 	return diff.Contents{Store: all.ContentStore(), Leases: metadata.NewLeaseManager(all)}
 }
 
-// prepare answers a new active snapshot.
+// prepare returns a new active snapshot.
 func (d *differ) prepare(t testing.TB, parent string) (key string, mounts []mount.Mount) {
 	t.Helper()
 	d.serial++
@@ -129,7 +129,7 @@ func (d *differ) prepare(t testing.TB, parent string) (key string, mounts []moun
 	return key, mounts
 }
 
-// template commits what fill makes on a parent, and answers its name.
+// template commits what fill makes on a parent, and returns its name.
 func (d *differ) template(t testing.TB, parent string, fill func(root string)) string {
 	t.Helper()
 	key, mounts := d.prepare(t, parent)
@@ -145,7 +145,7 @@ func (d *differ) mounted(t testing.TB, mounts []mount.Mount, fn func(root string
 	require.NoError(t, mount.WithTempMount(d.ctx, mounts, func(root string) error { fn(root); return nil }))
 }
 
-// viewed answers the mounts of a template, to be read.
+// viewed returns the mounts of a template, to be read.
 func (d *differ) viewed(t testing.TB, name string) []mount.Mount {
 	t.Helper()
 	d.serial++
@@ -176,7 +176,7 @@ func (d *differ) removeAll(t testing.TB) {
 	}
 }
 
-// layers answers what changed from lower to upper, by what ZFS says and by
+// layers returns what changed from lower to upper, by what ZFS says and by
 // comparing everything, which must be the same bytes.
 func (d *differ) layers(t testing.TB, lower, upper []mount.Mount) []byte {
 	t.Helper()

@@ -420,7 +420,7 @@ func TestNobodyReadsADiff(t *testing.T) {
 	key, mounts := d.prepare(t, "")
 	d.mounted(t, mounts, func(root string) {
 		noise := make([]byte, 1<<20)
-		_, _ = rand.NewChaCha8([32]byte{}).Read(noise) // it answers no error
+		_, _ = rand.NewChaCha8([32]byte{}).Read(noise) // it returns no error
 		require.NoError(t, os.WriteFile(filepath.Join(root, "big"), noise, 0o644))
 	})
 	for what, end := range map[string]func(*exec.Cmd) error{

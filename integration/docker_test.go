@@ -187,7 +187,7 @@ func (k *docker) build(t testing.TB, name, dockerfile string, files map[string]s
 	k.run(t, "build", "--quiet", "--network", "none", "--tag", name, newContext(t, dockerfile, files))
 }
 
-// run runs docker and answers what it wrote to stdout.
+// run runs docker and returns what it wrote to stdout.
 func (k *docker) run(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := k.try(args...)

@@ -236,7 +236,7 @@ func touch(dir, name string) error {
 	return f.Close()
 }
 
-// runCommand runs a program of ours to its end and answers what it wrote.
+// runCommand runs a program of ours to its end and returns what it wrote.
 func runCommand(t testing.TB, name string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, errs bytes.Buffer

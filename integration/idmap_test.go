@@ -33,7 +33,7 @@ func withMapping() snapshots.Opt {
 	})
 }
 
-// owner answers the user and the group of a file as this process sees them.
+// owner returns the user and the group of a file as this process sees them.
 func owner(t testing.TB, path string) string {
 	t.Helper()
 	var st syscall.Stat_t
@@ -105,7 +105,7 @@ func TestIDMappedEmptySnapshot(t *testing.T) {
 	mounted(t, mounts, func(root string) { assert.Equal(t, owners(overflowUID), owner(t, root)) })
 }
 
-// containerd17 tells whether the containerd in PATH is a 1.7. It maps no mounts of
+// containerd17 reports whether the containerd in PATH is a 1.7. It maps no mounts of
 // type zfs, and its ctr pulls and imports without asking for layers.
 func containerd17(t testing.TB) bool {
 	t.Helper()

@@ -32,7 +32,7 @@ const (
 // The process dies by SIGKILL before or after any call to ZFS while a layer that
 // does not fit is thrown away, room is made for it and it is unpacked once more.
 // Then the snapshot is there, or is not, never in part; nothing stays of it that is
-// not trash; and the layer can be pulled.
+// not garbage; and the layer can be pulled.
 func TestKilledWhileRoomIsMade(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()

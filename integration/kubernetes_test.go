@@ -184,7 +184,7 @@ func (k *kubelet) kill(t testing.TB, id string) {
 	require.NoError(t, err)
 }
 
-// exec runs a program in a container and answers what it wrote.
+// exec runs a program in a container and returns what it wrote.
 func (k *kubelet) exec(t testing.TB, id string, command ...string) string {
 	t.Helper()
 	done, err := k.runtime.ExecSync(k.ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: int64(patience.Seconds())})

@@ -42,7 +42,7 @@ func mounted(t testing.TB, mounts []mount.Mount, fn func(root string)) {
 	}))
 }
 
-// pullLayer does what containerd does for one layer, and answers its name.
+// pullLayer does what containerd does for one layer, and returns its name.
 func pullLayer(t testing.TB, sn snapshots.Snapshotter, ns string, n int, parent, chain string) string {
 	t.Helper()
 	ctx := context.Background()

@@ -39,7 +39,7 @@ type loadWorker struct {
 	r         *rand.Rand
 	busy      *atomic.Int64 // mounts that had to be tried again
 	own       map[string]loadSnap
-	adopted   map[string]string // layers by chain ID, under a name of somebody else's
+	adopted   map[string]string // layers by chain ID, under a name of another worker
 }
 
 // maxLoadSnaps is how many snapshots a worker keeps.

@@ -74,7 +74,7 @@ type known struct {
 	tree map[string]string
 }
 
-// packages commits what a container does to a template, and answers that and the
+// packages commits what a container does to a template, and returns that and the
 // names in its layer, which is compared with containerd's.
 func (d *differ) packages(t *testing.T, parent known, do func(root string)) (after known, names []string) {
 	t.Helper()
@@ -112,7 +112,7 @@ var (
 // touched is a directory in which dpkg makes files that it takes away again.
 const touched = "var/lib/dpkg/updates/"
 
-// timeOnly tells whether a directory is what it was but for its time. To
+// timeOnly reports whether a directory is what it was but for its time. To
 // containerd's differ that is no change, unless something below it is one.
 func timeOnly(was, is string) bool {
 	return strings.HasPrefix(is, "mode 4") && anyTime.ReplaceAllString(was, "") == anyTime.ReplaceAllString(is, "")
@@ -212,7 +212,7 @@ var (
 	stateLines = regexp.MustCompile(`(?m)^(Status: .*|Conffiles:(\n .*)*)\n`)
 )
 
-// dpkgRecords answers what dpkg says of each package that is installed.
+// dpkgRecords returns what dpkg says of each package that is installed.
 func dpkgRecords(t *testing.T) map[string]string {
 	t.Helper()
 	content, err := os.ReadFile("/var/lib/dpkg/status")
@@ -230,7 +230,7 @@ func dpkgRecords(t *testing.T) map[string]string {
 	return records
 }
 
-// needed answers packages and all that they cannot do without.
+// needed returns packages and all that they cannot do without.
 func needed(installed map[string]string, names ...string) []string {
 	for i := 0; i < len(names); i++ {
 		for _, depends := range dependsLine.FindAllStringSubmatch(installed[names[i]], -1) {
@@ -245,7 +245,7 @@ func needed(installed map[string]string, names ...string) []string {
 	return names
 }
 
-// infoOf answers the files that dpkg keeps of an installed package: its list of
+// infoOf returns the files that dpkg keeps of an installed package: its list of
 // files and all that was beside them in the package. Paths are relative to the
 // root, here and below.
 func infoOf(t *testing.T, name string) (files []string) {
@@ -263,7 +263,7 @@ func infoOf(t *testing.T, name string) (files []string) {
 // leftOut is large, and nothing here uses it.
 var leftOut = regexp.MustCompile(`/gconv|/lib(crypto|ssl|mvec)\.|/usr/share/(info|locale)/.`)
 
-// filesOf answers what is there of an installed package: some may have been left
+// filesOf returns what is there of an installed package: some may have been left
 // out when it was installed, as documentation is.
 func filesOf(t *testing.T, name string) (files []string) {
 	t.Helper()

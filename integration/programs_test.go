@@ -35,7 +35,7 @@ func newTrap(t *testing.T) trap {
 	return p
 }
 
-// called answers what was, since it was asked last.
+// called returns what was, since it was asked last.
 func (p trap) called(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile(p.book)

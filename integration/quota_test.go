@@ -37,7 +37,7 @@ func withMaxSize(bytes int) snapshots.Opt {
 }
 
 // fill writes noise, which does not compress, until it is size bytes or fails. It
-// answers how much it wrote.
+// returns how much it wrote.
 func fill(path string, size int) (written int, err error) {
 	file, err := os.Create(path)
 	if err != nil {

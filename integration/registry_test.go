@@ -12,7 +12,7 @@ import (
 	"github.com/zfstpl/zfstpl/integration/registry"
 )
 
-// serveImage serves the image of an archive until t ends. It answers the
+// serveImage serves the image of an archive until t ends. It returns the
 // reference by which it is pulled.
 func serveImage(t testing.TB, archive string) (*registry.Registry, string) {
 	t.Helper()

@@ -61,7 +61,7 @@ func (c *containerd) pull(t testing.TB, namespace, ref string) {
 	c.ctr(t, "--namespace", namespace, "images", "pull", "--plain-http", "--snapshotter", "zfstpl", ref)
 }
 
-// lists runs a container and answers the files it sees.
+// lists runs a container and returns the files it sees.
 func (c *containerd) lists(t testing.TB, namespace, ref string) string {
 	t.Helper()
 	return c.ctr(t, "--namespace", namespace, "run", "--rm", "--snapshotter", "zfstpl", ref, "lists", "/app", "ls")

@@ -42,7 +42,7 @@ func shortOf(t testing.TB, what string) {
 }
 
 // narrowPlaces are the ways in which a base can have little room. Each makes a
-// base, and answers how many bytes can be written there.
+// base, and returns how many bytes can be written there.
 var narrowPlaces = map[string]func(t *testing.T) (base *testpool.Base, room int64){
 	"a small pool": func(t *testing.T) (*testpool.Base, int64) {
 		base := smallPool(t, 64*mib).NewBase(t)
@@ -267,7 +267,7 @@ func TestALayerThatFitsNowhere(t *testing.T) {
 	}
 }
 
-// stalled is a store that answers no more after so many bytes.
+// stalled is a store that returns no more after so many bytes.
 type stalled struct {
 	content.Store
 	after int64

@@ -18,7 +18,7 @@ import (
 	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
 )
 
-// client is a snapshotter that notes what is asked of it and what it answers.
+// client is a snapshotter that notes what is asked of it and what it returns.
 // Questions that change nothing are not noted.
 type client struct {
 	sn      snapshots.Snapshotter
@@ -29,7 +29,7 @@ type client struct {
 	cutter *cutter
 }
 
-// request notes n, calls the snapshotter and notes the answer.
+// request notes n, calls the snapshotter and notes the result.
 func (c *client) request(n ledger.Note, call func() error) error {
 	id, err := c.notes.Ask(n)
 	if err != nil {
@@ -58,7 +58,7 @@ func kindOf(err error) string {
 	}
 }
 
-// prepare asks for an active snapshot. If layer is a chain ID, the answer may
+// prepare asks for an active snapshot. If layer is a chain ID, the result may
 // be that the layer is there, as revived or as another name.
 func (c *client) prepare(ctx context.Context, key, parent string, labels map[string]string, layer, revived string) ([]mount.Mount, ledger.Snap, error) {
 	snap := ledger.Snap{Kind: ledger.Active, Parent: parent, Labels: digestOf(labels)}

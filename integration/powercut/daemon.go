@@ -118,7 +118,7 @@ func (d *daemon) tail() string {
 	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
 }
 
-// dial answers the daemon as containerd sees it, noting every request.
+// dial returns the daemon as containerd sees it, noting every request.
 func (m *machine) dial() (*client, error) {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

@@ -42,7 +42,7 @@ func (m *machine) end(ctx context.Context, c *client) error {
 	return m.daemon.stop(ctx)
 }
 
-// removeLeaves removes what no snapshot stands on and answers how many.
+// removeLeaves removes what no snapshot stands on and returns how many.
 func (c *client) removeLeaves(ctx context.Context) (int, error) {
 	var all []string
 	parents := make(map[string]bool)

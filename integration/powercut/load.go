@@ -22,7 +22,7 @@ const (
 	depth  = 4
 )
 
-// loadTime is how long a load goes on that nobody stops, which is an error. The
+// loadTime is how long a load goes on if nothing stops it, which is an error. The
 // clock of an emulated machine on a busy host may run several times too fast.
 const loadTime = 15 * time.Minute
 
@@ -54,7 +54,7 @@ func (m *machine) untilCut(c *client, found map[string]ledger.Snap, many int, st
 	case <-m.daemon.exited:
 		return fmt.Errorf("the daemon ended under the load: %w", m.daemon.err)
 	case <-time.After(loadTime):
-		return errors.New("nobody has cut the power")
+		return errors.New("the power was not cut")
 	}
 }
 

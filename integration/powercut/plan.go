@@ -111,6 +111,6 @@ func (c *cutter) request() {
 	}
 }
 
-// cut tells the other side. Nobody is told that this failed: if it does, the
+// cut tells the other side. It is not reported that this failed: if it does, the
 // load ends by itself after some time, which is an error.
 func (c *cutter) cut() { _ = c.notes.Say(ledger.Note{Note: ledger.Cut}) }

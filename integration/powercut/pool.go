@@ -20,7 +20,7 @@ const (
 )
 
 // openPool makes the pool in the machine's first life and imports it in every
-// other, as after any power cut: by force, because nobody has exported it.
+// other, as after any power cut: by force, because no machine has exported it.
 func (m *machine) openPool(ctx context.Context) error {
 	if err := os.MkdirAll(rootDir, 0o755); err != nil {
 		return err
@@ -56,7 +56,7 @@ func scrub(ctx context.Context) error {
 	return nil
 }
 
-// countsNothing tells whether the pool and all its disks are online without an
+// countsNothing reports whether the pool and all its disks are online without an
 // error of reading, writing or checksums.
 func countsNothing(status string) bool {
 	counts := 0
@@ -75,7 +75,7 @@ func countsNothing(status string) bool {
 	return counts >= 2
 }
 
-// command runs a program to its end and answers what it wrote.
+// command runs a program to its end and returns what it wrote.
 func command(ctx context.Context, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

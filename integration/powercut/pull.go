@@ -74,7 +74,7 @@ func (w *worker) extraction(chain, parent string) extraction {
 func (x extraction) asked() string { return x.labels[snapshots.LabelSnapshotRef] }
 
 // adopt finds the layer as containerd does: a record of our own that was just
-// made, or somebody else's.
+// made, or another worker's.
 func (w *worker) adopt(ctx context.Context, x extraction, asked ledger.Snap) error {
 	var found []string
 	filter := fmt.Sprintf("labels.%q==%s,parent==%q", snapshots.LabelSnapshotRef, x.chain, x.parent)

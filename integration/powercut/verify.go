@@ -38,7 +38,7 @@ func (m *machine) countRemains(ctx context.Context) error {
 }
 
 // verify holds what the daemon shows after a cut against the ledger, and reads
-// every byte of it. It answers what is there.
+// every byte of it. It returns what is there.
 func (m *machine) verify(ctx context.Context, c *client) (map[string]ledger.Snap, error) {
 	found, err := c.everything(ctx)
 	if err != nil {
@@ -81,7 +81,7 @@ func count(all map[string]ledger.Snap, kind string) (n int) {
 }
 
 // readAll mounts every snapshot: what is active must be readable, what is
-// committed must have the very content that was announced. It answers how many
+// committed must have the very content that was announced. It returns how many
 // trees it has read.
 func (m *machine) readAll(ctx context.Context, c *client, all map[string]ledger.Snap) (int, error) {
 	hashes := make(map[string]string) // by what is mounted
@@ -110,7 +110,7 @@ func (m *machine) readAll(ctx context.Context, c *client, all map[string]ledger.
 	return len(hashes), nil
 }
 
-// open answers how to mount a snapshot; a committed one is looked at by a view,
+// open returns how to mount a snapshot; a committed one is looked at by a view,
 // which done removes.
 func (c *client) open(ctx context.Context, name string, snap ledger.Snap, key string) (mounts []mount.Mount, done func() error, err error) {
 	if snap.Kind == ledger.Active {

@@ -28,7 +28,7 @@ type worker struct {
 
 	hashes  *hashes
 	own     map[string]ledger.Snap
-	adopted map[string]string // layers by chain ID under a name of somebody else's
+	adopted map[string]string // layers by chain ID under a name of another worker
 }
 
 // A worker has room for so many snapshots, and so many of them active: a pool
@@ -101,8 +101,8 @@ func (w *worker) pick(kind string) string {
 	return names[w.r.IntN(len(names))]
 }
 
-// layer answers the name under which the worker has a layer, its own or
-// somebody else's.
+// layer returns the name under which the worker has a layer, its own or
+// another worker's.
 func (w *worker) layer(chain string) (string, bool) {
 	for _, name := range slices.Sorted(maps.Keys(w.own)) {
 		if w.own[name].Kind == ledger.Committed && layout.ClientName(name) == chain {
@@ -113,7 +113,7 @@ func (w *worker) layer(chain string) (string, bool) {
 	return name, ok
 }
 
-// gone is an error about a parent that is somebody else's: he may remove it at
+// gone is an error about a parent of another worker, which may remove it at
 // any time.
 func (w *worker) gone(parent string, err error) bool {
 	if _, mine := w.own[parent]; mine || parent == "" || !errdefs.IsNotFound(err) {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// edit is something that programs do to a tree. It answers what it did it to,
+// edit is something that programs do to a tree. It returns what it did it to,
 // or "" where there was nothing of that kind.
 type edit struct {
 	name string

@@ -21,19 +21,19 @@ type Tree struct {
 	r    *rand.Rand
 	free []int // the numbers of names that were not used yet
 	used int
-	// Done are the edits that were made, for whoever wants to know why two
+	// Done are the edits that were made, to explain why two
 	// trees differ.
 	Done []string
 	// Held are files that were deleted while they are open. Close them.
 	Held []*os.File
 }
 
-// New answers a tree in an empty directory.
+// New returns a tree in an empty directory.
 func New(root string, seed uint64) *Tree {
 	return &Tree{root: root, r: rand.New(rand.NewPCG(seed, 0))}
 }
 
-// At answers the same tree, to go on with, where it is found elsewhere now.
+// At returns the same tree, to go on with, where it is found elsewhere now.
 func (t *Tree) At(root string) { t.root = root }
 
 // Grow makes n files, directories and so on.
@@ -86,7 +86,7 @@ var odd = []string{
 	".hidden", "a=b", "*", "%s", "trailing ", "\x01", "@snap", "<xattrdir>", "(on_delete_queue)", "\\0040",
 }
 
-// name answers a name that is not in use, or was once.
+// name returns a name that is not in use, or was once.
 func (t *Tree) name() string {
 	t.used++
 	n := t.used
@@ -100,7 +100,7 @@ func (t *Tree) name() string {
 	return fmt.Sprintf("f%d", n)
 }
 
-// fresh answers a path that stands for nothing.
+// fresh returns a path that stands for nothing.
 func (t *Tree) fresh() (string, error) {
 	for {
 		dir, err := t.pick(true, func(m fs.FileMode) bool { return m.IsDir() })
@@ -114,7 +114,7 @@ func (t *Tree) fresh() (string, error) {
 	}
 }
 
-// pick answers a path at random of a type, or "" where there is none.
+// pick returns a path at random of a type, or "" where there is none.
 func (t *Tree) pick(withRoot bool, of func(fs.FileMode) bool) (string, error) {
 	var found []string
 	err := filepath.WalkDir(t.root, func(path string, d fs.DirEntry, err error) error {
@@ -152,7 +152,7 @@ func (t *Tree) bytes(most int) []byte {
 	return b
 }
 
-// time answers a moment of the last years; one in two of a whole second, as
+// time returns a moment of the last years; one in two of a whole second, as
 // archives set them.
 func (t *Tree) time() unix.Timespec {
 	at := time.Unix(1_600_000_000+t.r.Int64N(100_000_000), 0)

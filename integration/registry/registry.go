@@ -166,7 +166,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
 	w.Header().Set("Docker-Content-Digest", digest)
 	if req.Method != http.MethodHead {
-		_, _ = w.Write(content) // who hung up needs no answer
+		_, _ = w.Write(content) // a client that hung up needs no reply
 	}
 }
 
@@ -197,7 +197,7 @@ func (r *Registry) blob(digest string, fetched bool) ([]byte, bool) {
 	return blob, ok
 }
 
-// Fetched answers what was fetched since it was last asked.
+// Fetched returns what was fetched since it was last asked.
 func (r *Registry) Fetched() Fetched {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -62,7 +62,7 @@ func (p *Pool) OpenBase(t testing.TB, id string) *Base {
 	return &Base{Base: name, Root: filepath.Join(p.Dir, id), Client: client, Choice: ClientChoice(), pool: p}
 }
 
-// List answers everything under the base.
+// List returns everything under the base.
 func (b *Base) List(t testing.TB) []zfs.Dataset {
 	t.Helper()
 	list, err := b.Client.List(context.Background(), b.String())

@@ -76,7 +76,7 @@ func (p *Pool) create(size int64) error {
 func lookUp(name string) (*zfs.Zpool, error) { return zfs.GetZpool(name) }
 
 // Close destroys the pool, which ends every mount of it that has no user, and
-// answers what was still mounted.
+// returns what was still mounted.
 func (p *Pool) Close(context.Context) error {
 	left, err := p.Mounts("")
 	if len(left) > 0 {

@@ -9,7 +9,7 @@ import (
 // Book is what the notes add up to.
 type Book struct {
 	names  map[string]*state
-	asked  map[int]Note              // of this machine's life, not answered
+	asked  map[int]Note              // of this machine's life, without a result
 	before map[int]map[string]uint64 // for each Cleanup asked: the removals it will write
 	pairs  []pair
 	layers map[string]string // the hash of each layer, by chain ID
@@ -36,7 +36,7 @@ type pair struct {
 	mustHave bool // one of the two is there; never both
 }
 
-// NewBook answers an empty book.
+// NewBook returns an empty book.
 func NewBook() *Book {
 	return &Book{
 		names: make(map[string]*state), asked: make(map[int]Note), before: make(map[int]map[string]uint64),
@@ -93,7 +93,7 @@ func (b *Book) ask(n Note) error {
 func (b *Book) answer(n Note) error {
 	asked, ok := b.asked[n.ID]
 	if !ok {
-		return fmt.Errorf("answer %d to nothing", n.ID)
+		return fmt.Errorf("result %d of nothing", n.ID)
 	}
 	delete(b.asked, n.ID)
 	switch {
@@ -103,14 +103,14 @@ func (b *Book) answer(n Note) error {
 		b.state(asked.Key).absent = true
 	case n.Failed == Exists && asked.Op == Prepare && asked.Name != "":
 		// The layer has a record: under the name that was foretold, or
-		// somebody else's. The load looks, and says what it sees.
+		// another worker's. The load looks, and says what it sees.
 		s := b.state(asked.Name)
 		s.may, s.absent = append(s.may, b.revived(asked)), true
 	}
 	return nil
 }
 
-// done is what an operation leads to that was answered without an error.
+// done is what an operation leads to that ended without an error.
 func (b *Book) done(n Note) {
 	switch n.Op {
 	case Prepare, View, Update:
@@ -143,7 +143,7 @@ func (b *Book) forget(s *state) {
 	s.ghost = nil
 }
 
-// cutOff is what an operation leads to that was never answered.
+// cutOff is what an operation leads to that has no result.
 func (b *Book) cutOff(n Note) {
 	switch n.Op {
 	case Prepare:
@@ -195,7 +195,7 @@ func (b *Book) see(n Note) error {
 		return nil
 	}
 	if n.Snap.Kind == Committed && n.Snap.Hash == "" {
-		return fmt.Errorf("nobody knows what %q is to have", n.Name)
+		return fmt.Errorf("it is not known what %q is to have", n.Name)
 	}
 	b.seen[n.Name] = *n.Snap
 	b.set(n.Name, *n.Snap)
@@ -218,5 +218,5 @@ func (b *Book) state(name string) *state {
 	return s
 }
 
-// Layers answers the hash of every layer that anybody has spoken of.
+// Layers returns the hash of every layer that a note names.
 func (b *Book) Layers() map[string]string { return maps.Clone(b.layers) }

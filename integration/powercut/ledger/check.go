@@ -14,7 +14,7 @@ const (
 	Committed = "committed"
 )
 
-// Match holds what was found against the book. It answers what was found with
+// Match holds what was found against the book. It returns what was found with
 // the hash that each committed snapshot is to have, and what is wrong, nothing
 // where all is well. An operation that was cut off has happened or it has not.
 func (b *Book) Match(found map[string]Snap) (matched map[string]Snap, wrong []string) {
@@ -23,7 +23,7 @@ func (b *Book) Match(found map[string]Snap) (matched map[string]Snap, wrong []st
 		got := found[name]
 		s := b.names[name]
 		if s == nil {
-			wrong = append(wrong, fmt.Sprintf("%q is %s: nobody asked for it", name, got))
+			wrong = append(wrong, fmt.Sprintf("%q is %s: no note asks for it", name, got))
 			continue
 		}
 		i := slices.IndexFunc(s.may, got.sameRecord)

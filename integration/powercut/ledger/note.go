@@ -13,9 +13,9 @@ import (
 
 // What a note says.
 const (
-	Begins   = "begins"   // a machine has started: what was asked before and not answered never will be
+	Begins   = "begins"   // a machine has started: what was asked before and has no result never gets one
 	Asks     = "asks"     // an operation is about to be asked for
-	Answered = "answered" // it was answered
+	Answered = "answered" // it has a result
 	Sees     = "sees"     // what stands under a name for certain
 	Settled  = "settled"  // all names that were not seen since Begins stand for nothing
 	Verified = "verified" // the machine has checked everything; Text has numbers
@@ -37,7 +37,7 @@ const (
 type Note struct {
 	Note string `json:"note"`
 	At   string `json:"at,omitempty"` // since the writer was made
-	ID   int    `json:"id,omitempty"` // ties an answer to what was asked
+	ID   int    `json:"id,omitempty"` // ties a result to what was asked
 	Op   string `json:"op,omitempty"`
 	// Key is the name that is prepared, viewed, updated, unpacked into, removed
 	// or, by a commit, used up.
@@ -49,12 +49,12 @@ type Note struct {
 	Snap *Snap `json:"snap,omitempty"`
 	// Layer is the chain ID a commit is to have the content of, if it is a layer.
 	Layer string `json:"layer,omitempty"`
-	// Failed is why an answer was an error, a word for each kind.
+	// Failed is why a result was an error, a word for each kind.
 	Failed string `json:"failed,omitempty"`
 	Text   string `json:"text,omitempty"`
 }
 
-// Exists is the kind of error that answers a prepare of a layer that is there.
+// Exists is the kind of error of a prepare of a layer that is there.
 const Exists = "already exists"
 
 // Snap is a snapshot as far as a ledger knows it. Labels and Hash are digests;
@@ -66,7 +66,7 @@ type Snap struct {
 	Hash   string `json:"hash,omitempty"`
 }
 
-// sameRecord tells whether s and t differ in nothing that a listing shows.
+// sameRecord reports whether s and t differ in nothing that a listing shows.
 func (s Snap) sameRecord(t Snap) bool {
 	s.Hash, t.Hash = "", ""
 	return s == t
@@ -84,18 +84,18 @@ type Writer struct {
 	ids   int
 }
 
-// NewWriter answers a writer of notes.
+// NewWriter returns a writer of notes.
 func NewWriter(to io.Writer) *Writer { return &Writer{to: to, began: time.Now()} }
 
-// Say writes a note that asks for no answer.
+// Say writes a note that has no result.
 func (w *Writer) Say(n Note) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.write(n)
 }
 
-// Ask writes what is about to be asked for and answers the number that the
-// answer's note is to have.
+// Ask writes what is about to be asked for and returns the number that the
+// result's note is to have.
 func (w *Writer) Ask(n Note) (id int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -19,7 +19,7 @@ type Recorder struct {
 	partial []byte
 }
 
-// NewRecorder answers a recorder that writes to a ledger.
+// NewRecorder returns a recorder that writes to a ledger.
 func NewRecorder(to io.Writer) *Recorder { return &Recorder{to: to} }
 
 func (r *Recorder) Write(p []byte) (int, error) {

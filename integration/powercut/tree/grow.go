@@ -36,7 +36,7 @@ func Grow(root string, r *rand.Rand) error {
 	if err := g.change(root); err != nil {
 		return err
 	}
-	// Last, and without anything that would write it out: it is up to whoever
+	// Last, and without anything that would write it out: it is up to what
 	// commits the tree that this is in it.
 	return g.mapped(filepath.Join(root, "mapped"))
 }

@@ -69,7 +69,7 @@ func attributes(path string) ([]string, error) {
 	return all, nil
 }
 
-// read calls a system call that answers how much room it wants.
+// read calls a system call that returns how much space it needs.
 func read(call func([]byte) (int, error)) ([]byte, error) {
 	size, err := call(nil)
 	if err != nil || size == 0 {

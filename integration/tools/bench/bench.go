@@ -166,7 +166,7 @@ func (b *bench) write(s result.Sample) error {
 	return err
 }
 
-// key answers a key that was never used.
+// key returns a key that was never used.
 func (b *bench) key() string {
 	b.serial++
 	return fmt.Sprintf("sample-%05d", b.serial)

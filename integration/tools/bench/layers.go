@@ -295,7 +295,7 @@ func (l *layerer) makeImage(ctx context.Context, name, dir string, files int) er
 	return l.c.Snapshots().Commit(ctx, name, name+"-extract", kept)
 }
 
-// layer answers how long it takes to make a layer of what was done.
+// layer returns how long it takes to make a layer of what was done.
 func (l *layerer) layer(ctx context.Context, d deed) (time.Duration, error) {
 	l.serial++
 	key := fmt.Sprintf("container-%d", l.serial)

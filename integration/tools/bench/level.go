@@ -36,7 +36,7 @@ func (b *bench) measureLevel(ctx context.Context, level int) error {
 	for _, part := range parts {
 		for round := range part.rounds {
 			err := b.turns(ctx, part.what, level, func(ctx context.Context, e *entrant) error {
-				unix.Sync() // what somebody else has left to write is not this one's
+				unix.Sync() // what another contender has left to write is not this one's
 				return part.f(ctx, e, level)
 			})
 			if err != nil {
@@ -119,7 +119,7 @@ func (b *bench) operate(ctx context.Context, e *entrant, level int) error {
 	return e.Remove(ctx, left...)
 }
 
-// cycle does each operation once, Prepare twice, and answers what it leaves.
+// cycle does each operation once, Prepare twice, and returns what it leaves.
 func (b *bench) cycle(ctx context.Context, e *entrant, level int) ([]string, error) {
 	active, removed, view, committed := b.key(), b.key(), b.key(), b.key()
 	steps := []struct {
@@ -224,7 +224,7 @@ func (b *bench) removeAll(ctx context.Context, e *entrant, level int) error {
 	})
 }
 
-// isEmpty tells whether no more is on disk than without clones.
+// isEmpty reports whether no more is on disk than without clones.
 func (e *entrant) isEmpty(ctx context.Context) (bool, error) {
 	held, err := e.Held(ctx)
 	return held <= e.empty, err

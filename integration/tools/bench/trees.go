@@ -38,7 +38,7 @@ func writeTree(dir string, files int) error {
 	return nil
 }
 
-// newRandom answers random bytes that are others each time: what is in
+// newRandom returns random bytes that are others each time: what is in
 // containerd's store already would be no work.
 func newRandom() *rand.ChaCha8 {
 	var seed [32]byte

@@ -12,19 +12,19 @@ import (
 )
 
 func (t *tour) removeAll(ctx context.Context) error {
-	// Somebody who looked around may have left more than the tour has.
+	// A user who looked around may have left more than the tour has.
 	if err := t.removeListed(ctx, []string{"ctr", "tasks", "ls", "-q"}, "ctr", "tasks", "rm", "--force"); err != nil {
 		return err
 	}
 	if err := t.removeListed(ctx, []string{"ctr", "containers", "ls", "-q"}, "ctr", "containers", "rm"); err != nil {
 		return err
 	}
-	t.say("--sync: containerd answers after its garbage collection, which removes")
-	t.say("the snapshots nobody refers to any more")
+	t.say("--sync: containerd returns after its garbage collection, which removes")
+	t.say("the snapshots without references")
 	if err := t.removeListed(ctx, []string{"ctr", "images", "ls", "-q"}, "ctr", "images", "rm", "--sync"); err != nil {
 		return err
 	}
-	t.say("the layer that was made stays for an hour if nobody names it, by a lease")
+	t.say("the layer that was made stays for an hour if nothing names it, by a lease")
 	if err := t.removeListed(ctx, []string{"ctr", "leases", "ls", "-q"}, "ctr", "leases", "rm", "--sync"); err != nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func waitAlone(limit time.Duration, each func(process)) error {
 		for _, p := range left {
 			if p.state == 'Z' {
 				// An orphan of ours; one that os/exec waits for may be reaped
-				// here too, which only hides an exit status nobody asks for.
+				// here too, which only hides an exit status that is not used.
 				_, _ = unix.Wait4(p.pid, nil, unix.WNOHANG, nil)
 			} else if each != nil {
 				each(p)

@@ -61,7 +61,7 @@ func (n *narrator) variable(name, value string) error {
 	return os.Setenv(name, value)
 }
 
-// quote shows somebody else's text.
+// quote shows the text of another program.
 func (n *narrator) quote(text string) {
 	for line := range strings.Lines(text) {
 		n.line("%s", strings.TrimRight("    | "+line, " \n"))

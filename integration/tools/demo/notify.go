@@ -10,7 +10,7 @@ import (
 )
 
 // readiness receives what sd_notify(3) sends, as systemd does for a unit of
-// Type=notify: the daemon itself says when it is ready, nobody has to guess.
+// Type=notify: the daemon itself says when it is ready, no program has to guess.
 type readiness struct {
 	path string
 	conn *net.UnixConn

@@ -132,7 +132,7 @@ func (t *tour) destroyPool(ctx context.Context) error {
 	return nil
 }
 
-// poolExists tells whether the pool is imported.
+// poolExists reports whether the pool is imported.
 func (t *tour) poolExists(ctx context.Context) (bool, error) {
 	out, err := t.ask(ctx, "zpool", "list", "-H", "-o", "name")
 	return slices.Contains(strings.Fields(out), t.name), err

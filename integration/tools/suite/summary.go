@@ -60,7 +60,7 @@ func (p *prefixed) Write(b []byte) (int, error) {
 	}
 }
 
-// summarize prints what became of every step and answers whether all is well.
+// summarize prints what became of every step and returns whether all is well.
 // The last line counts tests and steps that are no tests.
 func summarize(w io.Writer, results []result, took time.Duration) bool {
 	passed, failed, cannot := 0, 0, 0

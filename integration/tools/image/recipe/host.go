@@ -69,7 +69,7 @@ func (k *kitchen) equip(ctx context.Context) error {
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		if missing == nil {
-			return nil // somebody else's packaging: its keys are where it wants them
+			return nil // the packaging of another vendor: its keys are where it wants them
 		}
 		return errors.New("mmdebstrap is missing and there is no apt-get to install it with")
 	}

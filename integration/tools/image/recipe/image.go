@@ -99,7 +99,7 @@ func open(entry string) (*Image, error) {
 	return image, nil
 }
 
-// madeSince tells whether another process has made the entry while this one
+// madeSince reports whether another process has made the entry while this one
 // waited for the lock.
 func madeSince(entry string, t time.Time) bool {
 	info, err := os.Stat(filepath.Join(entry, layersName))

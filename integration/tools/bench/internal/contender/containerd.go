@@ -16,7 +16,7 @@ import (
 // Namespace is containerd's namespace that everything is in.
 const Namespace = "bench"
 
-// Collector answers a function that has containerd collect its garbage and
+// Collector returns a function that has containerd collect its garbage and
 // waits for the end of it: the removal of a lease can be asked to.
 func Collector(c *client.Client) func(context.Context) error {
 	return func(ctx context.Context) error {
@@ -29,13 +29,13 @@ func Collector(c *client.Client) func(context.Context) error {
 	}
 }
 
-// Cleaner answers a function that has a snapshotter without a containerd clean
+// Cleaner returns a function that has a snapshotter without a containerd clean
 // up.
 func Cleaner(sn snapshots.Snapshotter) func(context.Context) error {
 	return func(ctx context.Context) error { return sn.(snapshots.Cleaner).Cleanup(ctx) }
 }
 
-// CountEntries answers a function that counts what is in directories.
+// CountEntries returns a function that counts what is in directories.
 func CountEntries(dirs ...string) func(context.Context) (int, error) {
 	return func(context.Context) (int, error) {
 		total := 0

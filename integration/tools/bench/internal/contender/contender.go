@@ -34,7 +34,7 @@ type Contender struct {
 	Most int
 	// Lacks are operations that mean nothing to it.
 	Lacks []string
-	// Reclaimed tells whether the space of what was removed is back; nil
+	// Reclaimed reports whether the space of what was removed is back; nil
 	// where that cannot be asked.
 	Reclaimed func(context.Context) (bool, error)
 	// RunContainer runs a short container to its end; nil where none can be.

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// Each calls f for each of the keys, by so many callers at once, and answers
+// Each calls f for each of the keys, by so many callers at once, and returns
 // what went wrong. After the first failure no further key is begun.
 func Each(ctx context.Context, callers int, keys []string, f func(context.Context, string) error) error {
 	ctx, cancel := context.WithCancel(ctx)

@@ -157,14 +157,14 @@ func (f *Floor) Held(ctx context.Context) (int, error) {
 	return CountDatasets(ctx, f.ZFS, f.Pool, f.Base)
 }
 
-// run runs a program that answers an errno.
+// run runs a program that returns an errno.
 func (f *Floor) run(ctx context.Context, source string, args ...string) error {
 	answer, err := f.ZFS.Run(ctx, f.Pool, ioctl.Program{Source: source, Args: args})
 	if err != nil {
 		return err
 	}
 	if errno, ok := answer.(int64); !ok || errno != 0 {
-		return fmt.Errorf("a program on %s answered %v: %w", args[0], answer, syscall.Errno(errno))
+		return fmt.Errorf("a program on %s returned %v: %w", args[0], answer, syscall.Errno(errno))
 	}
 	return nil
 }
@@ -182,7 +182,7 @@ return n`
 	}
 	n, ok := answer.(int64)
 	if !ok {
-		return 0, fmt.Errorf("counting datasets: the program answered %v", answer)
+		return 0, fmt.Errorf("counting datasets: the program returned %v", answer)
 	}
 	return int(n), nil
 }

@@ -23,7 +23,7 @@ type Through struct {
 	Snapshotter snapshots.Snapshotter
 	// Collect makes what was removed go.
 	Collect func(context.Context) error
-	// Count answers Held.
+	// Count returns Held.
 	Count func(context.Context) (int, error)
 }
 
@@ -57,7 +57,7 @@ func (t *Through) Commit(ctx context.Context, name, key string) error {
 	return t.Snapshotter.Commit(ctx, name, key, root)
 }
 
-// Mounts answers how an active snapshot is mounted.
+// Mounts returns how an active snapshot is mounted.
 func (t *Through) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	return t.Snapshotter.Mounts(ctx, key)
 }

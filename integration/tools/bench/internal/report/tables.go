@@ -8,7 +8,7 @@ import (
 	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/result"
 )
 
-// A row is a case with whoever was measured in it.
+// A row is a case with the contenders that were measured in it.
 type row struct {
 	clones, callers int
 	cells           map[string]result.Summary

@@ -73,7 +73,7 @@ func (s *Set) Add(sample Sample) {
 	s.samples[sample.Case] = append(s.samples[sample.Case], sample.Value)
 }
 
-// Fact answers a fact's value, the last of those with the key, or "".
+// Fact returns a fact's value, the last of those with the key, or "".
 func (s *Set) Fact(key string) string {
 	for i := len(s.Facts) - 1; i >= 0; i-- {
 		if s.Facts[i].Key == key {

@@ -14,7 +14,7 @@ type Summary struct {
 	P99 float64
 }
 
-// Summarize answers the summary of at least one value.
+// Summarize returns the summary of at least one value.
 func Summarize(values []float64) Summary {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)

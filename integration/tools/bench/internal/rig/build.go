@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// readBuild answers how the containerd in PATH was built.
+// readBuild returns how the containerd in PATH was built.
 func readBuild() (*debug.BuildInfo, error) {
 	path, err := exec.LookPath("containerd")
 	if err != nil {
@@ -18,7 +18,7 @@ func readBuild() (*debug.BuildInfo, error) {
 	return buildinfo.ReadFile(path)
 }
 
-// HasBtrfs tells whether containerd was built with its btrfs snapshotter, which
+// HasBtrfs reports whether containerd was built with its btrfs snapshotter, which
 // needs cgo.
 func HasBtrfs() (bool, error) {
 	info, err := readBuild()

@@ -50,7 +50,7 @@ var unneeded = []string{
 }
 
 // StartContainerd starts a containerd for one contender. Its own files are on
-// ext4, whoever it is for.
+// ext4, for every contender.
 func (r *Rig) StartContainerd(ctx context.Context, name string, s Snapshotter) (*Containerd, error) {
 	c := &Containerd{rig: r, name: name, plugin: s.Plugin, address: r.containerdSocket(name)}
 	config := r.Path(name + ".toml")
@@ -74,7 +74,7 @@ func (r *Rig) StartContainerd(ctx context.Context, name string, s Snapshotter) (
 func (r *Rig) containerdSocket(name string) string { return r.Path(name + ".ctd.sock") }
 
 // config is a configuration in which nothing is collected but when asked for:
-// a collection of its own would fall into somebody's measurement.
+// a collection of its own would fall into a measurement.
 func (s Snapshotter) config() string {
 	var b strings.Builder
 	b.WriteString("version = 3\ndisabled_plugins = [\n")
@@ -135,7 +135,7 @@ func (c *Containerd) RemoveImages(ctx context.Context) error {
 	return contender.Collector(c.Client)(ctx)
 }
 
-// RunContainer answers a function that runs a container of the image as a
+// RunContainer returns a function that runs a container of the image as a
 // person would: with ctr.
 func (c *Containerd) RunContainer(image string, args ...string) func(context.Context, string) error {
 	return func(ctx context.Context, id string) error {

@@ -57,7 +57,7 @@ func (d *Daemon) Start(ctx context.Context, client string, flags ...string) (err
 	return err
 }
 
-// Dial answers a connection to the daemon, until the rig is closed.
+// Dial returns a connection to the daemon, until the rig is closed.
 func (d *Daemon) Dial() (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("unix://"+d.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err == nil {

@@ -13,7 +13,7 @@ import (
 // Memory is what a process has in memory, in bytes.
 type Memory struct{ Resident, Peak float64 }
 
-// Memory answers what the daemon has in memory now, and has had at most.
+// Memory returns what the daemon has in memory now, and has had at most.
 func (s *Service) Memory() (Memory, error) {
 	file, err := os.Open(fmt.Sprintf("/proc/%d/status", s.Pid()))
 	if err != nil {

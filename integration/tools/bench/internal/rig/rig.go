@@ -141,7 +141,7 @@ func (r *Rig) destroyPool() error {
 	return err
 }
 
-// device answers the device, or makes a sparse file in place of one.
+// device returns the device, or makes a sparse file in place of one.
 func (r *Rig) device(named, file string) (string, error) {
 	if named != "" {
 		return named, nil
@@ -194,13 +194,13 @@ func (r *Rig) MakeDataset(ctx context.Context, name string, mounted bool) error 
 	return err
 }
 
-// Reclaimed tells whether the pool is not freeing anything any more.
+// Reclaimed reports whether the pool is not freeing anything any more.
 func (r *Rig) Reclaimed(ctx context.Context) (bool, error) {
 	pool, err := r.ZFS.Pool(ctx, r.Name)
 	return pool.Freeing == 0, err
 }
 
-// Run runs a command to its end and answers what it wrote to its standard
+// Run runs a command to its end and returns what it wrote to its standard
 // output. Ctrl-C does not reach it: it is asked to end with the context.
 func Run(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)

@@ -80,7 +80,7 @@ func (a *agent) environment() []string {
 }
 
 // listen takes what the host sends while the command runs. When the host is
-// gone, nobody needs the guest.
+// gone, the guest is not needed.
 func (a *agent) listen(streams *streams, stop chan struct{}) {
 	stopped := false
 	for {

@@ -30,7 +30,7 @@ func (a *agent) endProcesses() {
 	_ = unix.Kill(-1, unix.SIGTERM)
 	deadline := time.Now().Add(grace)
 	for processes() > 0 && time.Now().Before(deadline) {
-		// Most are nobody's children that could be waited for one by one.
+		// Most are not children that could be waited for one by one.
 		time.Sleep(20 * time.Millisecond)
 	}
 	_ = unix.Kill(-1, unix.SIGKILL)

@@ -27,7 +27,7 @@ const (
 )
 
 // ChooseAccel sets the accelerator: KVM where a boot with it succeeded once,
-// emulation elsewhere. That there is a device proves nothing. The answer is
+// emulation elsewhere. That there is a device proves nothing. The result is
 // remembered in dir for this kernel, processor and QEMU.
 func ChooseAccel(ctx context.Context, config *Config, dir string) error {
 	switch choice := os.Getenv(AccelVariable); choice {
@@ -80,7 +80,7 @@ func proveKVM(ctx context.Context, config *Config) (string, error) {
 	return "tcg", nil
 }
 
-// accelKey identifies what the answer depends on.
+// accelKey identifies what the result depends on.
 func accelKey() (string, error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {

@@ -158,7 +158,7 @@ func (b *builder) step(ctx context.Context, name string, expected time.Duration,
 	}
 	err = errors.Join(err, os.RemoveAll(filepath.Dir(j.out)))
 	if ctx.Err() != nil {
-		return err // whoever interrupted it knows why
+		return err // an interrupt explains itself
 	}
 	if tail, readErr := lastLines(log.Name(), logTail); readErr == nil {
 		b.ui.Show("--- the last lines of " + log.Name() + "\n" + tail)

@@ -91,7 +91,7 @@ func buildBase(ctx context.Context, j *job) error {
 	args = append(args, debian.sources(suite, "main contrib", "")...)
 	cmd := j.command("mmdebstrap", args...)
 	// It is interrupted by being killed, so it must not leave anything in a
-	// directory that nobody cleans.
+	// directory that is never cleaned.
 	if err := os.MkdirAll(j.root, 0o755); err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ type stage struct {
 	// uses: package lists, scripts, versions.
 	inputs []string
 	uses   []*stage
-	// expected is a guess of its duration, for whoever watches.
+	// expected is a guess of its duration, for the user who watches.
 	expected time.Duration
 	// build writes the result into the job's out directory.
 	build func(ctx context.Context, j *job) error

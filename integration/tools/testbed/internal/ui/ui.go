@@ -75,7 +75,7 @@ type Step struct {
 }
 
 // Begin shows that a step began, which took the expected time when it was
-// last done; zero means that nobody knows.
+// last done; zero means that it is not known.
 func (u *UI) Begin(expected time.Duration, format string, args ...any) *Step {
 	s := &Step{
 		ui: u, title: fmt.Sprintf(format, args...), expected: expected,
