@@ -147,6 +147,7 @@ func TestContainerdAndLostRecords(t *testing.T) {
 			_, ref := serveImage(t, writeTestImage(t))
 			c.pull(t, "default", ref)
 			first := c.lists(t, "default", ref)
+			c.collect(t, "default") // the snapshot of the container that has ended is not to be lost
 			before := identities(t, base)
 			sizes := c.ctr(t, "snapshots", "--snapshotter", "zfstpl", "usage")
 
