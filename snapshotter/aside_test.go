@@ -13,7 +13,7 @@ import (
 // A containerd with a new database starts containers whose keys the old one gave: they
 // start at the first try, and what the old ones wrote is there until the new one's
 // garbage collection.
-func TestAKeyOfAnOldDatabaseIsGivenAnew(t *testing.T) {
+func TestPrepareRenamesSnapshotUnknownToContainerd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
@@ -44,7 +44,7 @@ func TestAKeyOfAnOldDatabaseIsGivenAnew(t *testing.T) {
 	})
 }
 
-func TestAKeyThatAnotherHas(t *testing.T) {
+func TestPrepareOfOtherExistingKeyIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")

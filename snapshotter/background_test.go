@@ -74,7 +74,7 @@ func TestCleanupModes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newFixture(t, background)
 			garbage(s)
-			resume := s.slow("destroy")
+			resume := s.block("destroy")
 			time.Sleep(backgroundQuiet + time.Second)
 			synctest.Wait()
 			assert.True(t, s.sn.StopCleanup())
@@ -120,7 +120,7 @@ func TestBackgroundCleanupYieldsToCallers(t *testing.T) {
 			s.prepare(fmt.Sprint(i), "")
 			s.remove(fmt.Sprint(i))
 		}
-		resume := s.slow("destroy")
+		resume := s.block("destroy")
 		time.Sleep(backgroundQuiet + time.Second)
 		synctest.Wait()
 		result := make(chan error, 1)
@@ -154,7 +154,7 @@ func TestStoppedCleanupEndsAfterItsBatch(t *testing.T) {
 					s.remove(fmt.Sprint(i))
 				}
 				time.Sleep(2 * quietPeriod)
-				resume := s.slow("destroy")
+				resume := s.block("destroy")
 				ctx, cancel := context.WithCancel(s.ctx)
 				result := make(chan error, 1)
 				go func() { result <- s.sn.Clean(ctx, nil) }()

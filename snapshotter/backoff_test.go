@@ -275,7 +275,7 @@ func TestCloseWaitsForARetry(t *testing.T) {
 		s.mount(s.dataset("web"))
 		s.remove("web")
 		s.cleanup()
-		resume := s.slow("destroy")
+		resume := s.block("destroy")
 		time.Sleep(minBackoff)
 		synctest.Wait()
 		closed := make(chan error, 1)

@@ -154,7 +154,7 @@ func TestUsageIsThatOfTheSnapshotAlone(t *testing.T) {
 }
 
 func usageIsThatOfTheSnapshotAlone(t *testing.T) {
-	s, _ := beginHolding(t)
+	s, _ := newHeldFixture(t)
 	s.layer("base", "", "one;two;")
 	s.prepare("web", "base")
 	s.write("web", "three;")
@@ -211,7 +211,7 @@ func usageIsThatOfTheSnapshotAlone(t *testing.T) {
 func TestUsageCountsObjectsOnlyAfterChanges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := beginHolding(t)
+		s, _ := newHeldFixture(t)
 		s.layer("base", "", "one;")
 		s.prepare("web", "base")
 		counted := 0

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestTheMountNamespaceOfACaller(t *testing.T) {
+func TestContextCarriesMountNamespace(t *testing.T) {
 	t.Parallel()
 	assert.False(t, inOtherMountNamespace(t.Context()))
 	ctx, cancel := context.WithCancel(WithOtherMountNamespace(t.Context()))

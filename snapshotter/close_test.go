@@ -15,7 +15,7 @@ import (
 
 // A caller gives back when its context ends, also while Close waits for
 // another operation.
-func TestACallerDoesNotWaitForClose(t *testing.T) {
+func TestCancelledCallerReturnsWhileCloseWaits(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	reached, gate := make(chan struct{}), make(chan struct{})
@@ -37,21 +37,21 @@ func TestACallerDoesNotWaitForClose(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Millisecond)
 	defer cancel()
-	answer := make(chan error, 1)
-	go func() { answer <- second(s.sn.Prepare(ctx, "web", "")) }()
+	result := make(chan error, 1)
+	go func() { result <- second(s.sn.Prepare(ctx, "web", "")) }()
 	select {
-	case err := <-answer:
+	case err := <-result:
 		assert.Error(t, err)
 	case <-time.After(2 * time.Second):
 		assert.Fail(t, "the caller's context ended long ago, and he still waits")
-		answer <- errors.New("late")
+		result <- errors.New("late")
 	}
 	close(gate)
 	require.NoError(t, <-closed)
 }
 
 // Nothing is evicted by a snapshotter that is closed.
-func TestBeginAfterClose(t *testing.T) {
+func TestBeginEvictsNothingAfterClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
@@ -64,7 +64,7 @@ func TestBeginAfterClose(t *testing.T) {
 }
 
 // Close ends cleanups, also one that waits for its turn.
-func TestCloseEndsACleanupThatWaits(t *testing.T) {
+func TestCloseStopsWaitingCleanup(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	for i := range 5 * quietBatch {

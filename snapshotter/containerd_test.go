@@ -32,12 +32,12 @@ func (s *fixture) backend(namespace, key string) string {
 
 // adopted is what the metadata store takes an AlreadyExists from Prepare for:
 // the committed snapshot with that label on that parent, or "".
-func (s *fixture) adopted(parent, id string) string {
+func (s *fixture) findCommitted(parent, id string) string {
 	s.Helper()
-	return s.adoptedBy(s.ctx, parent, id)
+	return s.findCommittedFor(s.ctx, parent, id)
 }
 
-func (s *fixture) adoptedBy(ctx context.Context, parent, id string) string {
+func (s *fixture) findCommittedFor(ctx context.Context, parent, id string) string {
 	s.Helper()
 	found := ""
 	err := s.sn.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
@@ -58,7 +58,7 @@ func (s *fixture) pull(namespace, parent, id, content string) (name string, unpa
 	key := s.backend(namespace, "extract-1-abcd "+id)
 	_, err := s.sn.Prepare(ctx, key, parent, ref(id))
 	if errdefs.IsAlreadyExists(err) {
-		name = s.adoptedBy(ctx, parent, id)
+		name = s.findCommittedFor(ctx, parent, id)
 		require.NotEmpty(s, name, "AlreadyExists, and containerd finds no layer")
 		return name, false
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // slow makes one kind of call to the pool wait until it is let go.
-func (s *fixture) slow(call string) (letGo func()) {
+func (s *fixture) block(call string) (resume func()) {
 	gate := make(chan struct{})
 	s.pool.interrupt(func(c string) error {
 		if c == call {
@@ -24,7 +24,7 @@ func (s *fixture) slow(call string) (letGo func()) {
 
 // changing are the methods that change something, on the fixture that
 // changingStory begins.
-var changing = map[string]func(ctx context.Context, s *fixture) error{
+var writeOps = map[string]func(ctx context.Context, s *fixture) error{
 	"prepare": func(ctx context.Context, s *fixture) error { return second(s.sn.Prepare(ctx, "x", "base")) },
 	"view":    func(ctx context.Context, s *fixture) error { return second(s.sn.View(ctx, "x", "base")) },
 	"commit":  func(ctx context.Context, s *fixture) error { return s.sn.Commit(ctx, "x", "web") },
@@ -38,7 +38,7 @@ var changing = map[string]func(ctx context.Context, s *fixture) error{
 	"cleanup": func(ctx context.Context, s *fixture) error { return s.sn.Cleanup(ctx) },
 }
 
-func changingStory(t *testing.T) *fixture {
+func newWriteFixture(t *testing.T) *fixture {
 	s := newFixture(t)
 	s.layer("base", "", "b;")
 	s.prepare("web", "base")
@@ -48,10 +48,10 @@ func changingStory(t *testing.T) *fixture {
 	return s
 }
 
-func TestACallerWhoIsGoneBeforeItBegins(t *testing.T) {
+func TestCancelledContextChangesNothing(t *testing.T) {
 	t.Parallel()
-	for what, do := range changing {
-		s := changingStory(t)
+	for what, do := range writeOps {
+		s := newWriteFixture(t)
 		before := dump(s.sn)
 		calls := 0
 		s.pool.before = func(string) error { calls++; return nil }
@@ -65,27 +65,27 @@ func TestACallerWhoIsGoneBeforeItBegins(t *testing.T) {
 
 // The pool is slow and the caller gives up: he is answered at once, while the
 // transaction goes on, and then index and pool agree.
-func TestACallerWhoGivesUp(t *testing.T) {
+func TestOperationContinuesAfterCallerGivesUp(t *testing.T) {
 	t.Parallel()
-	for what, do := range changing {
+	for what, do := range writeOps {
 		if what == "remove" {
 			continue // has nothing to wait for
 		}
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := changingStory(t)
-				letGo := s.slow("apply")
+				s := newWriteFixture(t)
+				resume := s.block("apply")
 				ctx, cancel := context.WithCancel(s.ctx)
-				answer := make(chan error, 1)
-				go func() { answer <- do(ctx, s) }()
+				result := make(chan error, 1)
+				go func() { result <- do(ctx, s) }()
 				synctest.Wait()
-				require.Empty(t, answer, "the pool is still at it")
+				require.Empty(t, result, "the pool is still at it")
 				cancel()
 				synctest.Wait()
-				require.Len(t, answer, 1, "at once")
-				require.ErrorIs(t, <-answer, context.Canceled)
-				letGo()
+				require.Len(t, result, 1, "at once")
+				require.ErrorIs(t, <-result, context.Canceled)
+				resume()
 				synctest.Wait()
 				s.requireInvariants()
 				switch what {
@@ -94,7 +94,7 @@ func TestACallerWhoGivesUp(t *testing.T) {
 				case "update":
 					assert.Equal(t, "b", s.stat("web").Labels["a"])
 				case "revival":
-					assert.NotEmpty(t, s.adopted("", chain("a")))
+					assert.NotEmpty(t, s.findCommitted("", chain("a")))
 				}
 			})
 		})
@@ -102,24 +102,24 @@ func TestACallerWhoGivesUp(t *testing.T) {
 }
 
 // Who waits for another operation on his key, and gives up, changes nothing.
-func TestACallerWhoGivesUpWaiting(t *testing.T) {
+func TestCancelledWaitForKeyChangesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := changingStory(t)
-		letGo := s.slow("apply")
-		go changing["prepare"](s.ctx, s)
+		s := newWriteFixture(t)
+		resume := s.block("apply")
+		go writeOps["prepare"](s.ctx, s)
 		synctest.Wait()
 		ctx, cancel := context.WithCancel(s.ctx)
-		answers := make(chan error, 2)
-		go func() { answers <- second(s.sn.Prepare(ctx, "x", "base")) }()
-		go func() { answers <- s.sn.Commit(ctx, "x", "web") }()
+		results := make(chan error, 2)
+		go func() { results <- second(s.sn.Prepare(ctx, "x", "base")) }()
+		go func() { results <- s.sn.Commit(ctx, "x", "web") }()
 		synctest.Wait()
-		require.Empty(t, answers)
+		require.Empty(t, results)
 		cancel()
 		synctest.Wait()
-		require.ErrorIs(t, <-answers, context.Canceled)
-		require.ErrorIs(t, <-answers, context.Canceled)
-		letGo()
+		require.ErrorIs(t, <-results, context.Canceled)
+		require.ErrorIs(t, <-results, context.Canceled)
+		resume()
 		synctest.Wait()
 		assert.Equal(t, snapshots.KindActive, s.stat("x").Kind)
 		assert.Equal(t, snapshots.KindActive, s.stat("web").Kind)
@@ -130,14 +130,14 @@ func TestACallerWhoGivesUpWaiting(t *testing.T) {
 
 // An operation that waits in the pool keeps nobody from reading, nor from
 // changing other snapshots.
-func TestASlowPoolStopsNobodyElse(t *testing.T) {
+func TestBlockedOperationDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := changingStory(t)
+		s := newWriteFixture(t)
 		s.view("look", "base")
-		letGo := s.slow("apply")
+		resume := s.block("apply")
 		done := make(chan error, 1)
-		go func() { done <- changing["commit"](s.ctx, s) }()
+		go func() { done <- writeOps["commit"](s.ctx, s) }()
 		synctest.Wait()
 		assert.Equal(t, snapshots.KindActive, s.stat("web").Kind)
 		assert.Equal(t, []string{"base", "look", "web"}, s.names())
@@ -145,26 +145,26 @@ func TestASlowPoolStopsNobodyElse(t *testing.T) {
 		require.NoError(t, err)
 		s.remove("look")
 		require.Empty(t, done)
-		letGo()
+		resume()
 		require.NoError(t, <-done)
 		s.requireInvariants()
 	})
 }
 
 // While a child is being made its parent cannot go.
-func TestRemoveWhileAChildIsMade(t *testing.T) {
+func TestParentIsNotRemovedWhileChildIsCreated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, keepCached(0))
 		s.layer("base", "", "b;")
 		s.cleanup()
-		letGo := s.slow("apply")
+		resume := s.block("apply")
 		done := make(chan error, 1)
 		go func() { done <- second(s.sn.Prepare(s.ctx, "web", "base")) }()
 		synctest.Wait()
 		assert.Error(t, s.sn.Remove(s.ctx, "base"))
 		s.cleanup()
-		letGo()
+		resume()
 		require.NoError(t, <-done)
 		assert.Equal(t, "b;", s.visible()["web"].Content)
 		s.requireInvariants()
@@ -173,7 +173,7 @@ func TestRemoveWhileAChildIsMade(t *testing.T) {
 
 // A layer is asked for while cleanup destroys it, and the other way round:
 // whoever is first, what is answered is there.
-func TestRevivalAgainstCleanup(t *testing.T) {
+func TestReuseConcurrentWithCleanup(t *testing.T) {
 	t.Parallel()
 	for _, slow := range []string{"destroy", "apply"} {
 		t.Run(slow, func(t *testing.T) {
@@ -183,20 +183,20 @@ func TestRevivalAgainstCleanup(t *testing.T) {
 				a, _ := s.pull("default", "", chain("a"), "a;")
 				s.remove(a)
 				require.NoError(t, s.sn.journal.flush(s.ctx))
-				letGo := s.slow(slow)
-				first, then := changing["cleanup"], changing["revival"]
+				resume := s.block(slow)
+				first, then := writeOps["cleanup"], writeOps["revival"]
 				if slow == "apply" {
 					first, then = then, first
 				}
-				answers := make(chan error, 2)
-				go func() { answers <- first(s.ctx, s) }()
+				results := make(chan error, 2)
+				go func() { results <- first(s.ctx, s) }()
 				synctest.Wait()
-				go func() { answers <- then(s.ctx, s) }()
+				go func() { results <- then(s.ctx, s) }()
 				synctest.Wait()
-				letGo()
-				<-answers
-				<-answers
-				if name := s.adopted("", chain("a")); name != "" {
+				resume()
+				<-results
+				<-results
+				if name := s.findCommitted("", chain("a")); name != "" {
 					assert.Equal(t, "a;", s.visible()[name].Content)
 				} else {
 					assert.Equal(t, snapshots.KindActive, s.stat("default/9/x").Kind, "to be unpacked anew")
@@ -208,20 +208,20 @@ func TestRevivalAgainstCleanup(t *testing.T) {
 }
 
 // Close waits for what is under way, and it is not lost.
-func TestCloseWaits(t *testing.T) {
+func TestCloseWaitsForRunningOperations(t *testing.T) {
 	t.Parallel()
 	for _, what := range []string{"prepare", "view", "commit", "update", "cleanup"} {
 		synctest.Test(t, func(t *testing.T) {
-			s := changingStory(t)
-			letGo := s.slow("apply")
+			s := newWriteFixture(t)
+			resume := s.block("apply")
 			ctx, cancel := context.WithCancel(s.ctx)
-			answer, closed := make(chan error, 1), make(chan error, 1)
-			go func() { answer <- changing[what](ctx, s) }()
+			result, closed := make(chan error, 1), make(chan error, 1)
+			go func() { result <- writeOps[what](ctx, s) }()
 			synctest.Wait()
 			cancel() // not even the caller waits
-			<-answer
+			<-result
 			go func() { closed <- s.sn.Close() }()
-			letGo()
+			resume()
 			require.NoError(t, <-closed, what)
 			live := dump(s.sn)
 			s.start()

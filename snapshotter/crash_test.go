@@ -115,10 +115,10 @@ var crashOperations = map[string]struct {
 		func(s *fixture) {
 			names := s.image("default", "a;", "b;")
 			// Without another record the first cleanup would destroy the template.
-			key := "k8s.io/80/extract-1-x " + layerOf(names[1])
+			key := "k8s.io/80/extract-1-x " + chainIDOf(names[1])
 			s.prepare(key, names[0])
-			s.commit("k8s.io/81/"+layerOf(names[1]), key)
-			s.lose(names[1])
+			s.commit("k8s.io/81/"+chainIDOf(names[1]), key)
+			s.loseRecords(names[1])
 		},
 		func(s *fixture) error {
 			return s.sn.restore(s.ctx, "default/4/"+layout.ChainID(digest.FromString("a;").String(), digest.FromString("b;").String()))

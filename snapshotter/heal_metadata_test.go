@@ -121,7 +121,7 @@ func (m *metadataStore) walked() map[string]string {
 
 // containerd's own code and database on a pool that lost records: what containerd sees
 // is complete, what it collects is what it does not need, and nothing is left.
-func TestContainerdsMetadataAndLostRecords(t *testing.T) {
+func TestContainerdFindsRestoredRecords(t *testing.T) {
 	t.Parallel()
 	for what, lost := range map[string][]int{"the lowest": {0}, "one between": {1}, "the highest": {2}, "all": {0, 1, 2}} {
 		t.Run(what, func(t *testing.T) {
@@ -136,15 +136,15 @@ func TestContainerdsMetadataAndLostRecords(t *testing.T) {
 			}
 			require.NoError(t, second(m.sn.Prepare(m.ctx, "runs", chains[2], gcRoot)))
 			before, names := m.walked(), s.names()
-			var lose []string
+			var loseRecords []string
 			for _, i := range lost {
 				for _, name := range names {
-					if layerOf(name) == chains[i+1] {
-						lose = append(lose, name)
+					if chainIDOf(name) == chains[i+1] {
+						loseRecords = append(loseRecords, name)
 					}
 				}
 			}
-			s.lose(lose...)
+			s.loseRecords(loseRecords...)
 
 			m.collect()
 			assert.Equal(t, before, m.walked(), "a collection removes nothing, and the parents are containerd's")
@@ -178,7 +178,7 @@ func TestContainerdsMetadataAndLostRecords(t *testing.T) {
 
 // What cannot be restored is missing until containerd forgets it, and then a pull brings
 // it back: that is what the error says.
-func TestContainerdsMetadataAndALostLayer(t *testing.T) {
+func TestPullRecreatesLayerThatCannotBeRestored(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	m := s.metadataStore()
@@ -187,9 +187,9 @@ func TestContainerdsMetadataAndALostLayer(t *testing.T) {
 	b, err := m.unpack(a, "b;")
 	require.NoError(t, err)
 	lost := s.names()[1]
-	require.Equal(t, b, layerOf(lost))
-	s.prove(lost, "")
-	s.lose(lost)
+	require.Equal(t, b, chainIDOf(lost))
+	s.setDiffID(lost, "")
+	s.loseRecords(lost)
 
 	for range 2 {
 		require.ErrorIs(t, second(m.unpack(a, "b;")), errdefs.ErrNotFound, "a pull changes nothing")
@@ -210,7 +210,7 @@ func TestContainerdsMetadataAndALostLayer(t *testing.T) {
 
 // A name that containerd has forgotten, restored for a caller that still had it, goes
 // with the next collection.
-func TestARestoredRecordThatContainerdDoesNotKnow(t *testing.T) {
+func TestContainerdCollectsUnknownRestoredRecord(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	m := s.metadataStore()

@@ -22,7 +22,7 @@ import (
 )
 
 // restoredOnce is what the log has of each restored record.
-const restoredOnce = "restored record of lost layer"
+const restoredMessage = "restored record of lost layer"
 
 // image pulls layers with these contents, and returns their names, bottom first. Their
 // templates say from which layers they were unpacked.
@@ -34,7 +34,7 @@ func (s *fixture) image(namespace string, contents ...string) []string {
 		diffID := digest.FromString(content)
 		id = layout.ChainID(id, diffID.String())
 		parent, _ = s.pull(namespace, parent, id, content)
-		s.prove(parent, diffID)
+		s.setDiffID(parent, diffID)
 		names = append(names, parent)
 	}
 	return names
@@ -42,7 +42,7 @@ func (s *fixture) image(namespace string, contents ...string) []string {
 
 // prove has a layer's template say from which layer it was unpacked, in the pool and in
 // the index.
-func (s *fixture) prove(name string, diffID digest.Digest) {
+func (s *fixture) setDiffID(name string, diffID digest.Digest) {
 	s.Helper()
 	dataset := s.templateOf(name)
 	s.pool.editFS(dataset, func(fs *fakeFS) {
@@ -57,10 +57,10 @@ func (s *fixture) prove(name string, diffID digest.Digest) {
 }
 
 // layerOf is the chain ID in a layer's name.
-func layerOf(name string) string { return layout.ClientName(name) }
+func chainIDOf(name string) string { return layout.ClientName(name) }
 
 // lose takes records out of the pool while no snapshotter runs.
-func (s *fixture) lose(names ...string) {
+func (s *fixture) loseRecords(names ...string) {
 	s.Helper()
 	datasets := make(map[string][]string) // and the properties to take away
 	for _, name := range names {
@@ -81,11 +81,11 @@ func (s *fixture) lose(names ...string) {
 }
 
 // restorations counts the records that were restored.
-func (s *fixture) restorations() int { return strings.Count(s.log.String(), restoredOnce) }
+func (s *fixture) restorations() int { return strings.Count(s.log.String(), restoredMessage) }
 
 // healing are the methods that restore the record of a layer, each with the name of one
 // and a key that is free.
-var healing = map[string]func(s *fixture, name, key string) error{
+var healOps = map[string]func(s *fixture, name, key string) error{
 	"prepare": func(s *fixture, name, key string) error { return second(s.sn.Prepare(s.ctx, key, name)) },
 	"view":    func(s *fixture, name, key string) error { return second(s.sn.View(s.ctx, key, name)) },
 	"stat":    func(s *fixture, name, _ string) error { return second(s.sn.Stat(s.ctx, name)) },
@@ -97,15 +97,15 @@ var healing = map[string]func(s *fixture, name, key string) error{
 
 // containerd knows a layer of which the pool has lost the record. Whatever it asks
 // first, the record is there again, also after the next start.
-func TestALostRecordIsRestored(t *testing.T) {
+func TestLostRecordIsRestored(t *testing.T) {
 	t.Parallel()
-	for what, heal := range healing {
+	for what, heal := range healOps {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			for _, mode := range []func(*fixture){func(*fixture) {}, inSteps} {
 				s := newFixture(t, mode)
 				names := s.image("default", "a;", "b;", "c;")
-				s.lose(names[1])
+				s.loseRecords(names[1])
 				require.NotContains(t, s.names(), names[1])
 
 				require.NoError(t, heal(s, names[1], "default/80/web"))
@@ -134,7 +134,7 @@ func TestALostRecordIsRestored(t *testing.T) {
 
 // Another containerd collected everything. The first one runs, pulls, unpacks and
 // collects as if nothing had happened.
-func TestAllRecordsAreLost(t *testing.T) {
+func TestAllLostRecordsAreRestored(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;", "b;", "c;")
@@ -149,7 +149,7 @@ func TestAllRecordsAreLost(t *testing.T) {
 		assert.Equal(t, name, s.stat(name).Name)
 	}
 	assert.Equal(t, 3, s.restorations())
-	other, unpacked := s.pull("default", names[1], layout.ChainID(layerOf(names[1]), digest.FromString("d;").String()), "d;")
+	other, unpacked := s.pull("default", names[1], layout.ChainID(chainIDOf(names[1]), digest.FromString("d;").String()), "d;")
 	assert.True(t, unpacked, "a layer of another image")
 	assert.Equal(t, "a;b;d;", s.visible()[other].Content)
 	assert.Equal(t, names[1], s.stat(other).Parent)
@@ -168,12 +168,12 @@ func TestAllRecordsAreLost(t *testing.T) {
 }
 
 // An unpacker asks for a layer whose parent's record is lost.
-func TestALayerIsRevivedOnARestoredParent(t *testing.T) {
+func TestLayerIsReusedOnRestoredParent(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;", "b;")
-	s.lose(names...)
-	top, unpacked := s.pull("default", names[0], layerOf(names[1]), "")
+	s.loseRecords(names...)
+	top, unpacked := s.pull("default", names[0], chainIDOf(names[1]), "")
 	assert.False(t, unpacked)
 	assert.Equal(t, "a;b;", s.visible()[top].Content)
 	assert.Equal(t, names[0], s.stat(top).Parent)
@@ -182,14 +182,14 @@ func TestALayerIsRevivedOnARestoredParent(t *testing.T) {
 }
 
 // Any number of callers restore a record once.
-func TestARecordIsRestoredOnce(t *testing.T) {
+func TestConcurrentCallersRestoreRecordOnce(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;")
-	s.lose(names...)
+	s.loseRecords(names...)
 	var all sync.WaitGroup
 	for i := range 4 {
-		for what, heal := range healing {
+		for what, heal := range healOps {
 			all.Go(func() {
 				assert.NoError(t, heal(s, names[0], s.base.String()+what+strings.Repeat("x", i)))
 			})
@@ -203,7 +203,7 @@ func TestARecordIsRestoredOnce(t *testing.T) {
 
 // A name proves nothing. A record is restored only when what the pool says of the
 // template gives the chain ID.
-func TestWhatIsNotRestored(t *testing.T) {
+func TestUnprovenLayerIsNotRestored(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		make func(s *fixture) (lost string)
@@ -217,27 +217,27 @@ func TestWhatIsNotRestored(t *testing.T) {
 			s.cleanup()
 			return lost
 		}, "is not in the pool"},
-		"no diff ID":                 {func(s *fixture) string { return s.falseImage("") }, "has no property zfstpl:diff-id"},
-		"no digest":                  {func(s *fixture) string { return s.falseImage("sha256:12") }, "has no property zfstpl:diff-id"},
-		"another layer":              {func(s *fixture) string { return s.falseImage(digest.FromString("other;")) }, "has no property zfstpl:diff-id"},
-		"on another layer":           {(*fixture).layerElsewhere, "has no property zfstpl:diff-id"},
+		"no diff ID":                 {func(s *fixture) string { return s.imageWithDiffID("") }, "has no property zfstpl:diff-id"},
+		"no digest":                  {func(s *fixture) string { return s.imageWithDiffID("sha256:12") }, "has no property zfstpl:diff-id"},
+		"another layer":              {func(s *fixture) string { return s.imageWithDiffID(digest.FromString("other;")) }, "has no property zfstpl:diff-id"},
+		"on another layer":           {(*fixture).layerOnWrongParent, "has no property zfstpl:diff-id"},
 		"on a commit of a container": {(*fixture).layerOnCommit, "is not in the pool"},
-		"on another namespace's":     {(*fixture).layerOnOwn, "is not in the pool"},
+		"on another namespace's":     {(*fixture).layerOnOwnedLayer, "is not in the pool"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t)
 			lost := c.make(s)
 			if slices.Contains(s.names(), lost) {
-				s.lose(lost)
+				s.loseRecords(lost)
 			}
 			txg := s.txg()
-			for how, heal := range healing {
+			for how, heal := range healOps {
 				err := heal(s, lost, "default/80/web")
 				require.ErrorIs(t, err, errdefs.ErrNotFound, how)
 				assert.ErrorContains(t, err, c.says, how)
 				assert.ErrorContains(t, err, lost, how)
-				assert.ErrorContains(t, err, "tank/z/storage/"+layerOf(lost), how)
+				assert.ErrorContains(t, err, "tank/z/storage/"+chainIDOf(lost), how)
 				for _, command := range []string{"ctr images rm --sync", "crictl rmi", "docker rmi"} {
 					assert.ErrorContains(t, err, command, how)
 				}
@@ -251,19 +251,19 @@ func TestWhatIsNotRestored(t *testing.T) {
 }
 
 // falseImage is an image whose upper layer's template says that it comes from another.
-func (s *fixture) falseImage(diffID digest.Digest) string {
+func (s *fixture) imageWithDiffID(diffID digest.Digest) string {
 	s.Helper()
 	names := s.image("default", "a;", "b;")
-	s.prove(names[1], diffID)
+	s.setDiffID(names[1], diffID)
 	return names[1]
 }
 
 // layerElsewhere is a layer that claims the chain ID of b on a, and stands on nothing.
-func (s *fixture) layerElsewhere() string {
+func (s *fixture) layerOnWrongParent() string {
 	s.Helper()
 	a, b := digest.FromString("a;"), digest.FromString("b;")
 	name, _ := s.pull("default", "", layout.ChainID(a.String(), b.String()), "b;")
-	s.prove(name, b)
+	s.setDiffID(name, b)
 	return name
 }
 
@@ -272,27 +272,27 @@ func (s *fixture) layerElsewhere() string {
 func (s *fixture) layerOnCommit() string {
 	s.Helper()
 	s.layer("default/70/saved", "", "private;")
-	return s.layersOn("default/70/saved")
+	return s.twoLayersOn("default/70/saved")
 }
 
 // layerOnOwn is a layer for everybody on one that was its namespace's own.
-func (s *fixture) layerOnOwn() string {
+func (s *fixture) layerOnOwnedLayer() string {
 	s.Helper()
 	s.with = ownTemplates
 	s.restart()
 	private := s.image("zoo", "private;")[0]
 	s.with = nil
 	s.restart()
-	return s.layersOn(private)
+	return s.twoLayersOn(private)
 }
 
 // layersOn pulls two layers on a snapshot, and returns the upper one's name.
-func (s *fixture) layersOn(parent string) string {
+func (s *fixture) twoLayersOn(parent string) string {
 	s.Helper()
 	x, y := digest.FromString("x;"), digest.FromString("y;")
 	below, _ := s.pull("default", parent, x.String(), "x;")
 	top, _ := s.pull("default", below, layout.ChainID(x.String(), y.String()), "y;")
-	s.prove(top, y)
+	s.setDiffID(top, y)
 	return top
 }
 
@@ -312,7 +312,7 @@ func TestOnlyLayerNamesAreRestored(t *testing.T) {
 		id, "default/" + id, "default/0/" + id, "default/07/" + id, "default/x/" + id, "a b/7/" + id, "/7/" + id,
 		"default/7/" + id + "\n", "default/7/extract-1-x " + id, "default/7/8/" + id,
 	} {
-		for how, heal := range healing {
+		for how, heal := range healOps {
 			err := heal(s, name, "default/80/web")
 			require.ErrorIs(t, err, errdefs.ErrNotFound, "%s of %q", how, name)
 			assert.NotContains(t, err.Error(), "crictl", "%s of %q", how, name)
@@ -323,7 +323,7 @@ func TestOnlyLayerNamesAreRestored(t *testing.T) {
 
 // With templates of their own no namespace gets what another pulled, whatever name it
 // makes up; its own it gets.
-func TestRestoringRevealsNothing(t *testing.T) {
+func TestRestoreRevealsNoLayerOfAnotherNamespace(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(ownTemplates))
 	mine := s.image("default", "secret;", "b;")
@@ -334,52 +334,52 @@ func TestRestoringRevealsNothing(t *testing.T) {
 		}
 		return &other
 	}
-	s.lose(mine...)
-	for how, heal := range healing {
+	s.loseRecords(mine...)
+	for how, heal := range healOps {
 		for _, name := range mine {
-			err := heal(s, "zoo/7/"+layerOf(name), "zoo/80/web")
+			err := heal(s, "zoo/7/"+chainIDOf(name), "zoo/80/web")
 			require.ErrorIs(t, err, errdefs.ErrNotFound, how)
 			// It says the same of a layer that is nowhere.
 			unknown := digest.FromString("unknown").String()
 			nowhere := heal(s, "zoo/7/"+unknown, "zoo/80/web")
-			assert.Equal(t, strings.ReplaceAll(nowhere.Error(), unknown, layerOf(name)), err.Error(), "of a layer that is nowhere it says the same")
+			assert.Equal(t, strings.ReplaceAll(nowhere.Error(), unknown, chainIDOf(name)), err.Error(), "of a layer that is nowhere it says the same")
 			require.ErrorIs(t, heal(asked("zoo"), name, "zoo/80/web"), errdefs.ErrNotFound, "%s: the caller says who it is", how)
 		}
 	}
 	require.Zero(t, s.restorations())
 	for _, namespace := range []string{"", "default"} {
 		for _, name := range mine {
-			require.NoError(t, healing["stat"](asked(namespace), name, ""))
+			require.NoError(t, healOps["stat"](asked(namespace), name, ""))
 		}
 		assert.Equal(t, "secret;b;", s.visible()[mine[1]].Content)
-		s.lose(mine...)
+		s.loseRecords(mine...)
 	}
 
 	// What was pulled while layers were not shared is not shared later.
 	s.with = nil
 	s.restart()
-	for how, heal := range healing {
+	for how, heal := range healOps {
 		require.ErrorIs(t, heal(s, mine[0], "default/80/web"), errdefs.ErrNotFound, how)
 	}
 	// And what was shared is of no namespace afterwards.
 	shared := s.image("default", "shared;")[0]
-	s.lose(shared)
+	s.loseRecords(shared)
 	isolated := *s
 	isolated.ctx = WithOwnTemplates(s.ctx)
-	require.ErrorIs(t, healing["view"](&isolated, shared, "default/80/web"), errdefs.ErrNotFound, "containerd isolates its namespaces")
+	require.ErrorIs(t, healOps["view"](&isolated, shared, "default/80/web"), errdefs.ErrNotFound, "containerd isolates its namespaces")
 	s.with = ownTemplates
 	s.restart()
-	require.ErrorIs(t, healing["view"](s, shared, "default/80/web"), errdefs.ErrNotFound)
+	require.ErrorIs(t, healOps["view"](s, shared, "default/80/web"), errdefs.ErrNotFound)
 }
 
 // A snapshot whose parent was lost has it again, at once and at the next start.
-func TestWhatStandsOnARestoredLayer(t *testing.T) {
+func TestChildrenGetRestoredParent(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;", "b;")
 	s.prepare("default/80/web", names[0])
 	s.prepare("default/81/extract-1-x "+chain("c"), names[0])
-	s.lose(names[0])
+	s.loseRecords(names[0])
 	children := []string{names[1], "default/80/web", "default/81/extract-1-x " + chain("c")}
 	for _, key := range children {
 		require.Empty(t, s.stat(key).Parent, "so that containerd can remove it")
@@ -409,12 +409,12 @@ func TestWhatStandsOnARestoredLayer(t *testing.T) {
 
 // A snapshot that is being changed while its parent's record is restored has the parent
 // at the next start; nothing waits for it, and nothing is counted twice.
-func TestWhatIsBusyOnARestoredLayer(t *testing.T) {
+func TestLockedChildGetsRestoredParentAtNextStart(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;")
 	s.prepare("default/80/web", names[0])
-	s.lose(names[0])
+	s.loseRecords(names[0])
 	unlock, err := s.sn.keys.lock(s.ctx, "default/80/web")
 	require.NoError(t, err)
 	s.stat(names[0])
@@ -428,17 +428,17 @@ func TestWhatIsBusyOnARestoredLayer(t *testing.T) {
 
 // containerd looked a name up, collected the snapshot, and then asks for it: the record
 // is not lost, it was removed. A Prepare on the name comes from a database that has it.
-func TestWhatIsBeingRemovedIsNotRestoredByALook(t *testing.T) {
+func TestReadDoesNotRestorePendingRemoval(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;")
 	release := s.sn.journal.pause()
 	s.remove(names...)
 	for _, how := range []string{"stat", "usage"} {
-		require.ErrorIs(t, healing[how](s, names[0], ""), errdefs.ErrNotFound, how)
+		require.ErrorIs(t, healOps[how](s, names[0], ""), errdefs.ErrNotFound, how)
 	}
 	assert.Zero(t, s.restorations())
-	require.NoError(t, healing["prepare"](s, names[0], "default/80/web"))
+	require.NoError(t, healOps["prepare"](s, names[0], "default/80/web"))
 	assert.Equal(t, 1, s.restorations())
 	release()
 	s.requireInvariants()
@@ -449,13 +449,13 @@ func TestWhatIsBeingRemovedIsNotRestoredByALook(t *testing.T) {
 
 // A Remove that comes while a record is restored takes it away in the end, and one that
 // waits for another operation hides the record, which is not restored over it.
-func TestARemoveMeetsARestoration(t *testing.T) {
+func TestRemoveDuringRestoreWins(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
 		names := s.image("default", "a;")
 		template := s.templateOf(names[0])
-		s.lose(names...)
+		s.loseRecords(names...)
 		unlock, err := s.sn.datasets.lock(s.ctx, template)
 		require.NoError(t, err)
 		done := make(chan error, 1)
@@ -495,11 +495,11 @@ func TestARemoveMeetsARestoration(t *testing.T) {
 }
 
 // To remove what is lost succeeds, writes nothing and restores nothing.
-func TestWhatIsLostCanBeRemoved(t *testing.T) {
+func TestRemoveOfLostRecordWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;")
-	s.lose(names...)
+	s.loseRecords(names...)
 	txg := s.txg()
 	s.remove(names...)
 	require.NoError(t, s.sn.journal.flush(s.ctx))
@@ -509,19 +509,19 @@ func TestWhatIsLostCanBeRemoved(t *testing.T) {
 
 // A pool that takes no record does not hide the snapshots that are there: a look says
 // that the lost one is not found, and why. What needs the layer gets the pool's error.
-func TestARecordThatCannotBeRestored(t *testing.T) {
+func TestFailedRestoreIsNotFoundForReads(t *testing.T) {
 	t.Parallel()
 	refusal := &zfs.Error{Op: "set", Dataset: "tank/z", Kind: zfs.ErrSuspended}
 	s := newFixture(t)
 	names := s.image("default", "a;")
-	s.lose(names...)
+	s.loseRecords(names...)
 	s.pool.interrupt(func(call string) error {
 		if call == "apply" {
 			return refusal
 		}
 		return nil
 	})
-	for how, heal := range healing {
+	for how, heal := range healOps {
 		err := heal(s, names[0], "default/80/web")
 		if how == "stat" || how == "usage" {
 			require.ErrorIs(t, err, errdefs.ErrNotFound, how)
@@ -538,13 +538,13 @@ func TestARecordThatCannotBeRestored(t *testing.T) {
 }
 
 // A look evicts nothing to make room for a record; a Prepare may.
-func TestThereIsNoRoomForARestoredRecord(t *testing.T) {
+func TestOnlyWritesReclaimSpaceForRestoredRecord(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;")
 	cached, _ := s.pull("default", "", chain("b"), hundred)
 	s.remove(cached)
-	s.lose(names...)
+	s.loseRecords(names...)
 	var roomy atomic.Bool
 	s.pool.interrupt(func(call string) error {
 		switch {
@@ -564,11 +564,11 @@ func TestThereIsNoRoomForARestoredRecord(t *testing.T) {
 }
 
 // A caller that gives up gets the error of its context, and the record is whole or not there.
-func TestACallerGivesUpARestoration(t *testing.T) {
+func TestCancelledRestoreChangesNothing(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;")
-	s.lose(names...)
+	s.loseRecords(names...)
 	ctx, cancel := context.WithCancel(s.ctx)
 	cancel()
 	_, err := s.sn.Stat(ctx, names[0])
@@ -584,12 +584,12 @@ func TestACallerGivesUpARestoration(t *testing.T) {
 
 // The cached template was destroyed by another program: the record is not restored, and
 // the template is forgotten.
-func TestALostLayersTemplateIsDestroyed(t *testing.T) {
+func TestRecordOfMissingTemplateIsNotRestored(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;")
 	dataset := s.templateOf(names[0])
-	s.lose(names...)
+	s.loseRecords(names...)
 	s.pool.edit(func(state *fakeState) {
 		maps.DeleteFunc(state.fs, func(name string, _ fakeFS) bool { return name == dataset })
 	})

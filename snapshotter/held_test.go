@@ -22,7 +22,7 @@ import (
 
 // kernel is the held mounts of a machine: they outlive a daemon. Its pool refuses to
 // destroy what it has mounted.
-type kernel struct {
+type fakeHeldMounts struct {
 	pool *fakePool
 	at   map[string]string // paths by dataset
 	fail error
@@ -30,11 +30,11 @@ type kernel struct {
 
 const heldDir = "/run/zfstpl/mnt"
 
-func (k *kernel) Path() string { return heldDir }
+func (k *fakeHeldMounts) Path() string { return heldDir }
 
-func (k *kernel) Held() []string { return slices.Sorted(maps.Keys(k.at)) }
+func (k *fakeHeldMounts) Held() []string { return slices.Sorted(maps.Keys(k.at)) }
 
-func (k *kernel) Hold(ctx context.Context, dataset, id string) (string, error) {
+func (k *fakeHeldMounts) Hold(ctx context.Context, dataset, id string) (string, error) {
 	if k.fail != nil {
 		return "", k.fail
 	}
@@ -49,16 +49,16 @@ func (k *kernel) Hold(ctx context.Context, dataset, id string) (string, error) {
 	return path, nil
 }
 
-func (k *kernel) Release(dataset string) error {
+func (k *fakeHeldMounts) Release(dataset string) error {
 	delete(k.at, dataset)
 	k.pool.edit(func(s *fakeState) { delete(s.mounted, dataset) })
 	return nil
 }
 
 // beginHolding is begin with held mounts.
-func beginHolding(t *testing.T, with ...func(*Config)) (*fixture, *kernel) {
+func newHeldFixture(t *testing.T, with ...func(*Config)) (*fixture, *fakeHeldMounts) {
 	t.Helper()
-	k := &kernel{at: make(map[string]string)}
+	k := &fakeHeldMounts{at: make(map[string]string)}
 	s := newFixture(t, settings(func(c *Config) {
 		c.MountDir, c.held = heldDir, k
 		for _, set := range with {
@@ -68,21 +68,21 @@ func beginHolding(t *testing.T, with ...func(*Config)) (*fixture, *kernel) {
 	return s, k
 }
 
-func bindOf(s *fixture, key string, options ...string) []mount.Mount {
+func bindMounts(s *fixture, key string, options ...string) []mount.Mount {
 	id, _ := s.sn.runtimeID(s.dataset(key))
 	return []mount.Mount{{Type: "bind", Source: filepath.Join(heldDir, id), Options: append([]string{"rbind", "rw"}, options...)}}
 }
 
-func TestAnActiveSnapshotIsABindOfAHeldMountUntilItGoes(t *testing.T) {
+func TestActiveSnapshotBindsHeldMountUntilCleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, k := beginHolding(t)
+		s, k := newHeldFixture(t)
 		s.layer("image", "", "a;")
 		s.requireInvariants()
 		require.Empty(t, k.Held(), "what a commit left has no mount")
 
 		got := s.prepare("web", "image")
-		assert.Equal(t, bindOf(s, "web"), got)
+		assert.Equal(t, bindMounts(s, "web"), got)
 		runtime := s.dataset("web")
 		assert.Equal(t, []string{runtime}, k.Held(), "mounted before Prepare returns")
 		delete(k.at, runtime) // unmounted by hand, or by a reboot
@@ -109,9 +109,9 @@ func TestAnActiveSnapshotIsABindOfAHeldMountUntilItGoes(t *testing.T) {
 	})
 }
 
-func TestViewsAndOptionsOfHeldMounts(t *testing.T) {
+func TestViewHasNoHeldMountAndBindHasOptions(t *testing.T) {
 	t.Parallel()
-	s, k := beginHolding(t)
+	s, k := newHeldFixture(t)
 	s.layer("image", "", "a;")
 	s.cleanup()
 	view := s.view("look", "image")
@@ -120,10 +120,10 @@ func TestViewsAndOptionsOfHeldMounts(t *testing.T) {
 
 	mapped := s.prepare("mapped", "image", snapshots.WithLabels(map[string]string{
 		snapshots.LabelSnapshotUIDMapping: "0:100000:65536", snapshots.LabelSnapshotGIDMapping: "0:100000:65536"}))
-	assert.Equal(t, bindOf(s, "mapped", "uidmap=0:100000:65536", "gidmap=0:100000:65536"), mapped)
+	assert.Equal(t, bindMounts(s, "mapped", "uidmap=0:100000:65536", "gidmap=0:100000:65536"), mapped)
 }
 
-func TestWhoGetsABind(t *testing.T) {
+func TestMountFormSelectsMounts(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		form  MountForm
@@ -135,7 +135,7 @@ func TestWhoGetsABind(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s/%v", c.form, c.other), func(t *testing.T) {
 			t.Parallel()
-			s, k := beginHolding(t, func(config *Config) { config.Mounts = c.form })
+			s, k := newHeldFixture(t, func(config *Config) { config.Mounts = c.form })
 			ctx := s.ctx
 			if c.other {
 				ctx = WithOtherMountNamespace(ctx)
@@ -147,7 +147,7 @@ func TestWhoGetsABind(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, mounts, again)
 			if c.want == "bind" {
-				assert.Equal(t, bindOf(s, "web"), mounts)
+				assert.Equal(t, bindMounts(s, "web"), mounts)
 				assert.Equal(t, []string{s.dataset("web")}, k.Held())
 			} else {
 				assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.dataset("web")}}, mounts)
@@ -160,9 +160,9 @@ func TestWhoGetsABind(t *testing.T) {
 }
 
 // The setting was another one when the snapshot was made.
-func TestAHeldMountGoesWhereClientsMountTheDataset(t *testing.T) {
+func TestMountsReleasesHeldMountForClientMount(t *testing.T) {
 	t.Parallel()
-	s, k := beginHolding(t)
+	s, k := newHeldFixture(t)
 	s.prepare("web", "")
 	require.Len(t, k.Held(), 1)
 	mounts, err := s.sn.Mounts(WithOtherMountNamespace(s.ctx), "web")
@@ -172,10 +172,10 @@ func TestAHeldMountGoesWhereClientsMountTheDataset(t *testing.T) {
 }
 
 // To count a runtime's objects is to mount it, in the way of a client that does.
-func TestObjectsAreNotCountedWhereClientsMountTheDataset(t *testing.T) {
+func TestUsageCountsNoObjectsIfClientsMountDataset(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := beginHolding(t, func(c *Config) { c.Mounts = MountZFS })
+		s, _ := newHeldFixture(t, func(c *Config) { c.Mounts = MountZFS })
 		s.prepare("web", "")
 		s.write("web", "a;")
 		time.Sleep(usageMaxAge)
@@ -189,10 +189,10 @@ func TestObjectsAreNotCountedWhereClientsMountTheDataset(t *testing.T) {
 	})
 }
 
-func TestAPlaceThatIsTakenFailsTheCallAndNothingElse(t *testing.T) {
+func TestFailedHeldMountFailsOnlyTheCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, k := beginHolding(t)
+		s, k := newHeldFixture(t)
 		s.prepare("web", "")
 		taken := fmt.Errorf("%w: a tmpfs", mounts.ErrForeign)
 		k.fail = taken
@@ -217,10 +217,10 @@ func TestAPlaceThatIsTakenFailsTheCallAndNothingElse(t *testing.T) {
 	})
 }
 
-func TestHeldMountsOutliveTheDaemonButForGarbage(t *testing.T) {
+func TestCloseKeepsHeldMountsExceptGarbage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, k := beginHolding(t, func(c *Config) { c.Cleanup = CleanupManual })
+		s, k := newHeldFixture(t, func(c *Config) { c.Cleanup = CleanupManual })
 		s.prepare("web", "")
 		s.prepare("old", "")
 		web, old := s.dataset("web"), s.dataset("old")
@@ -235,14 +235,14 @@ func TestHeldMountsOutliveTheDaemonButForGarbage(t *testing.T) {
 		assert.Equal(t, []string{web}, k.Held(), "a daemon that was killed did not get to it")
 		mounts, err := s.sn.Mounts(s.ctx, "web")
 		require.NoError(t, err)
-		assert.Equal(t, bindOf(s, "web"), mounts)
+		assert.Equal(t, bindMounts(s, "web"), mounts)
 	})
 }
 
-func TestALayerThatIsBegunAnewHasANewHeldMount(t *testing.T) {
+func TestRenewReplacesHeldMount(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, k := beginHolding(t)
+		s, k := newHeldFixture(t)
 		key := "default/1/extract-1-x " + chain("a")
 		s.prepare(key, "")
 		old := s.dataset(key)
@@ -252,7 +252,7 @@ func TestALayerThatIsBegunAnewHasANewHeldMount(t *testing.T) {
 		assert.NotContains(t, s.datasets(), old)
 		mounts, err := s.sn.Mounts(s.ctx, key)
 		require.NoError(t, err)
-		assert.Equal(t, bindOf(s, key), mounts)
+		assert.Equal(t, bindMounts(s, key), mounts)
 		assert.Equal(t, []string{fresh}, k.Held())
 	})
 }

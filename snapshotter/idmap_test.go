@@ -13,25 +13,25 @@ import (
 )
 
 // idmapped are the labels of a container in a user namespace.
-func idmapped(uids, gids string) snapshots.Opt {
+func idmapLabels(uids, gids string) snapshots.Opt {
 	return snapshots.WithLabels(map[string]string{
 		snapshots.LabelSnapshotUIDMapping: uids, snapshots.LabelSnapshotGIDMapping: gids,
 	})
 }
 
-func TestIDMappings(t *testing.T) {
+func TestIDMappingBecomesMountOptions(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "b;")
 	const uids, gids = "0:100000:65536", "0:1000:1,1:200000:65535"
 	want := []string{"uidmap=" + uids, "gidmap=" + gids}
 
-	mounts := s.prepare("web", "base", idmapped(uids, gids))
+	mounts := s.prepare("web", "base", idmapLabels(uids, gids))
 	web := s.dataset("web")
 	assert.Equal(t, []mount.Mount{{Type: "zfs", Source: web, Options: want}}, mounts)
-	look := s.view("look", "base", idmapped(uids, gids))
+	look := s.view("look", "base", idmapLabels(uids, gids))
 	assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.templateOf("base") + "@extracted", Options: append([]string{"ro"}, want...)}}, look)
-	s.prepare("empty", "", idmapped(uids, gids))
+	s.prepare("empty", "", idmapLabels(uids, gids))
 	s.restart()
 	for key, want := range map[string][]mount.Mount{"web": mounts, "look": look} {
 		got, err := s.sn.Mounts(s.ctx, key)
@@ -39,27 +39,27 @@ func TestIDMappings(t *testing.T) {
 		assert.Equal(t, want, got, "after a restart")
 	}
 	// What it becomes is an image like any other.
-	s.commit("saved", "web", idmapped(uids, gids))
+	s.commit("saved", "web", idmapLabels(uids, gids))
 	assert.Nil(t, s.prepare("next", "saved")[0].Options)
 	s.requireInvariants()
 }
 
 // An image's annotations map nothing, whatever they say.
-func TestIDMappingsOfAnExtraction(t *testing.T) {
+func TestExtractionIgnoresIDMapping(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	for i, opts := range [][]snapshots.Opt{
-		{idmapped("0:1:1", "0:1:1")}, {idmapped("what", "-1")}, {snapshots.WithLabels(map[string]string{
+		{idmapLabels("0:1:1", "0:1:1")}, {idmapLabels("what", "-1")}, {snapshots.WithLabels(map[string]string{
 			snapshots.LabelSnapshotRef: chain("a"), snapshots.LabelSnapshotUIDMapping: "0:0:0"})},
 	} {
 		key := fmt.Sprintf("default/%d/extract-1-x %s", i+1, chain("a"))
 		assert.Nil(t, s.prepare(key, "", opts...)[0].Options)
 	}
-	assert.Nil(t, s.prepare("default/9/x", "", ref(chain("a")), idmapped("what", "0:0:0"))[0].Options)
+	assert.Nil(t, s.prepare("default/9/x", "", ref(chain("a")), idmapLabels("what", "0:0:0"))[0].Options)
 	s.requireInvariants()
 }
 
-func TestHostileIDMappings(t *testing.T) {
+func TestMalformedIDMappingIsRejected(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "b;")
@@ -78,7 +78,7 @@ func TestHostileIDMappings(t *testing.T) {
 		"0:1:99999999999999999999", "0:1:1,0:2:1", "0:1:10,5:20:1", "0:1:1,1:1:1", "0:10:5,5:14:2", "1:1:1", "5:100000:65536",
 		"0:1:1,ro", "0:1:1,gidmap=0:0:1", "0:1:1\x00", "٠:1:1", strings.Repeat("0:1:1,", 100_000), many,
 	} {
-		for _, labels := range []snapshots.Opt{idmapped(bad, good), idmapped(good, bad)} {
+		for _, labels := range []snapshots.Opt{idmapLabels(bad, good), idmapLabels(good, bad)} {
 			err := second(s.sn.Prepare(s.ctx, "web", "base", labels))
 			require.ErrorIs(t, err, errdefs.ErrInvalidArgument, "%.60q", bad)
 			assert.Less(t, len(err.Error()), 1000)
@@ -89,7 +89,7 @@ func TestHostileIDMappings(t *testing.T) {
 	assert.Equal(t, before, dump(s.sn))
 	assert.Equal(t, pool, s.datasets())
 
-	s.prepare("web", "base", idmapped(good, good))
+	s.prepare("web", "base", idmapLabels(good, good))
 	_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{snapshots.LabelSnapshotUIDMapping: good}})
 	assert.ErrorIs(t, err, errdefs.ErrInvalidArgument, "one of the two is worth nothing")
 	for _, fine := range []string{"0:0:4294967295", "0:0:1", "1:2:3,0:1:1", many[:len(good)], "0:4294967293:1"} {
@@ -99,10 +99,10 @@ func TestHostileIDMappings(t *testing.T) {
 }
 
 // Somebody edited the record: nothing is mounted that nobody asked for.
-func TestACorruptIDMappingIsNotMounted(t *testing.T) {
+func TestCorruptIDMappingIsNotMounted(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
-	s.prepare("web", "", idmapped("0:100000:1", "0:100000:1"))
+	s.prepare("web", "", idmapLabels("0:100000:1", "0:100000:1"))
 	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) {
 		for prop, value := range fs.props {
 			fs.props[prop] = strings.ReplaceAll(value, "0:100000:1", "0:0:0")
@@ -118,7 +118,7 @@ func TestACorruptIDMappingIsNotMounted(t *testing.T) {
 // A containerd that was not told of the capability changes the owners itself, and
 // sends the labels all the same: what is mapped is not mapped again, nor is what
 // stands on it, after a restart neither.
-func TestIDMappingsOnWhatContainerdRemapped(t *testing.T) {
+func TestRemappedSnapshotIsNotMappedAgain(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("default/1/base", "", "b;")
@@ -126,14 +126,14 @@ func TestIDMappingsOnWhatContainerdRemapped(t *testing.T) {
 	id := "sha256:" + strings.Repeat("e", 64)
 	s.prepare("default/2/"+id+"-remap", "default/1/base")
 	s.commit("default/3/"+id, "default/2/"+id+"-remap")
-	assert.Nil(t, s.prepare("default/4/web", "default/3/"+id, idmapped(good, good))[0].Options)
-	assert.Equal(t, []string{"ro"}, s.view("default/5/look", "default/3/"+id, idmapped(good, good))[0].Options)
+	assert.Nil(t, s.prepare("default/4/web", "default/3/"+id, idmapLabels(good, good))[0].Options)
+	assert.Equal(t, []string{"ro"}, s.view("default/5/look", "default/3/"+id, idmapLabels(good, good))[0].Options)
 	s.restart()
 	mounts, err := s.sn.Mounts(s.ctx, "default/4/web")
 	require.NoError(t, err)
 	assert.Nil(t, mounts[0].Options)
 	s.commit("default/6/saved", "default/4/web")
-	assert.Nil(t, s.prepare("default/7/next", "default/6/saved", idmapped(good, good))[0].Options)
-	assert.Len(t, s.prepare("default/8/other", "default/1/base", idmapped(good, good))[0].Options, 2)
+	assert.Nil(t, s.prepare("default/7/next", "default/6/saved", idmapLabels(good, good))[0].Options)
+	assert.Len(t, s.prepare("default/8/other", "default/1/base", idmapLabels(good, good))[0].Options, 2)
 	s.requireInvariants()
 }

@@ -279,7 +279,7 @@ func TestAlreadyExistsMeansContainerdFindsTheLayer(t *testing.T) {
 	_, err := s.sn.Prepare(s.ctx, "default/9/extract-7-y "+a, "", ref(a))
 	if err != nil {
 		require.ErrorIs(t, err, errdefs.ErrAlreadyExists)
-		assert.NotEmpty(t, s.adopted("", a), "AlreadyExists, and containerd finds no layer: its pull fails")
+		assert.NotEmpty(t, s.findCommitted("", a), "AlreadyExists, and containerd finds no layer: its pull fails")
 	}
 	s.requireInvariants()
 }

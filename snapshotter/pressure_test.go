@@ -43,7 +43,7 @@ func TestNothingWaitsForEvictionUnderPressure(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					s, a, b, c := underPressure(t, mode, 1000)
-					resume := s.slow("destroy")
+					resume := s.block("destroy")
 					began := time.Now()
 					require.NoError(t, write(s))
 					require.NoError(t, second(s.sn.Prepare(s.ctx, "y", "")))
@@ -72,7 +72,7 @@ func TestEvictionUnderPressureIsStopped(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, a, b, c := underPressure(t, mode, 900)
 				end := s.sn.Begin(s.ctx) // makes each batch a single dataset
-				resume := s.slow("destroy")
+				resume := s.block("destroy")
 				synctest.Wait()
 				assert.True(t, s.sn.StopCleanup())
 				resume()
@@ -96,7 +96,7 @@ func TestEvictionUnderPressureIsStopped(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, a, b, c := underPressure(t, mode, 900)
 				defer s.sn.Begin(s.ctx)()
-				resume := s.slow("destroy")
+				resume := s.block("destroy")
 				synctest.Wait()
 				closed := make(chan error, 1)
 				go func() { closed <- s.sn.Close() }()
@@ -117,7 +117,7 @@ func TestEvictionUnderPressureYieldsToCleanup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, a, b, c := underPressure(t, CleanupManual, 900)
 		defer s.sn.Begin(s.ctx)()
-		resume := s.slow("destroy")
+		resume := s.block("destroy")
 		synctest.Wait()
 		done := make(chan error, 1)
 		var last Progress
@@ -140,7 +140,7 @@ func TestNoEvictionBesideACleanup(t *testing.T) {
 		s, _, b, c := underPressure(t, CleanupManual, 900)
 		s.prepare("gone", "")
 		s.remove("gone")
-		resume := s.slow("destroy")
+		resume := s.block("destroy")
 		done := make(chan error, 1)
 		go func() { done <- s.sn.Clean(s.ctx, nil) }()
 		synctest.Wait()
@@ -160,7 +160,7 @@ func TestEvictionKeepsLayersRequestedMeanwhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, a, b, c := underPressure(t, CleanupManual, 1000)
-		resume := s.slow("space") // the call before the plan is made
+		resume := s.block("space") // the call before the plan is made
 		s.prepare("x", "")
 		synctest.Wait()
 		_, unpacked := s.pull("default", "", chain("c"), hundred)
@@ -190,7 +190,7 @@ func TestReclaimEndsWithItsLastCaller(t *testing.T) {
 		s.cleanup()
 		before := len(s.templates())
 		s.resize(100 * templates)
-		resume := s.slow("destroy")
+		resume := s.block("destroy")
 		errs := make(chan error, 2)
 		first, leave := context.WithCancel(s.ctx)
 		other, leaveToo := context.WithCancel(s.ctx)
@@ -222,7 +222,7 @@ func TestReclaimContinuesForTheRemainingCaller(t *testing.T) {
 		s := newFixture(t)
 		a, b, c := threeCached(s)
 		s.resize(900)
-		resume := s.slow("destroy")
+		resume := s.block("destroy")
 		ctx, leave := context.WithCancel(s.ctx)
 		gone, stays := make(chan error, 1), make(chan error, 1)
 		go func() { gone <- second(s.sn.Prepare(ctx, "x", "")) }()
@@ -259,7 +259,7 @@ func TestCloseEndsReclaim(t *testing.T) {
 			before := len(s.templates())
 			partial := s.dataset(key)
 			s.resize(100 * templates)
-			resume := s.slow(call)
+			resume := s.block(call)
 			errs := make(chan error, 2)
 			go func() { errs <- second(s.sn.Prepare(s.ctx, "x", "")) }()
 			synctest.Wait()

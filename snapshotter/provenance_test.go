@@ -34,7 +34,7 @@ func (s *fixture) unpack(namespace, parent, chain string, diffID, blob digest.Di
 }
 
 // from is what the pool and the index say of where a snapshot's template comes from.
-func (s *fixture) from(name string) provenance {
+func (s *fixture) provenanceOf(name string) provenance {
 	s.Helper()
 	dataset := s.templateOf(name)
 	var inPool provenance
@@ -47,7 +47,7 @@ func (s *fixture) from(name string) provenance {
 }
 
 // A template says from which layer it was unpacked, for as long as it exists.
-func TestATemplateSaysWhereItComesFrom(t *testing.T) {
+func TestCommitWritesProvenance(t *testing.T) {
 	t.Parallel()
 	for mode, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "its own": settings(ownTemplates)} {
 		t.Run(mode, func(t *testing.T) {
@@ -56,8 +56,8 @@ func TestATemplateSaysWhereItComesFrom(t *testing.T) {
 			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
 			for range 2 {
-				assert.Equal(t, provenance{lower, lowerBlob}, s.from(a))
-				assert.Equal(t, provenance{upper, upperBlob}, s.from(b))
+				assert.Equal(t, provenance{lower, lowerBlob}, s.provenanceOf(a))
+				assert.Equal(t, provenance{upper, upperBlob}, s.provenanceOf(b))
 				s.requireInvariants()
 				s.restart()
 			}
@@ -78,7 +78,7 @@ func TestATemplateSaysWhereItComesFrom(t *testing.T) {
 }
 
 // What is not certain is not said.
-func TestATemplateOfUncertainProvenance(t *testing.T) {
+func TestCommitWritesNoUncertainProvenance(t *testing.T) {
 	t.Parallel()
 	for what, fill := range map[string]func(s *fixture, runtime string){
 		"nothing was unpacked":         func(*fixture, string) {},
@@ -99,7 +99,7 @@ func TestATemplateOfUncertainProvenance(t *testing.T) {
 			s.prepare(key, "", ref(lowerChain))
 			fill(s, s.dataset(key))
 			s.commit("default/9/"+lowerChain, key, ref(lowerChain))
-			assert.Empty(t, s.from("default/9/"+lowerChain))
+			assert.Empty(t, s.provenanceOf("default/9/"+lowerChain))
 			assert.Empty(t, s.sn.index.fillings)
 			s.requireInvariants()
 		})
@@ -107,7 +107,7 @@ func TestATemplateOfUncertainProvenance(t *testing.T) {
 }
 
 // A commit that is no layer, or of one that is there, records nothing of its own.
-func TestOnlyANewLayerSaysWhereItComesFrom(t *testing.T) {
+func TestOnlyNewLayerGetsProvenance(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	first, second := "default/1/extract-1-x "+lowerChain, "default/2/extract-1-x "+lowerChain
@@ -119,17 +119,17 @@ func TestOnlyANewLayerSaysWhereItComesFrom(t *testing.T) {
 	s.commit("default/4/"+lowerChain, first)
 	s.commit("default/5/"+lowerChain, second)
 	s.commit("default/6/builds-own", opaque)
-	assert.Equal(t, provenance{lower, digest.FromString("")}, s.from("default/5/"+lowerChain), "that of the first")
-	assert.Empty(t, s.from("default/6/builds-own"))
+	assert.Equal(t, provenance{lower, digest.FromString("")}, s.provenanceOf("default/5/"+lowerChain), "that of the first")
+	assert.Empty(t, s.provenanceOf("default/6/builds-own"))
 
 	on := s.unpack("default", "default/6/builds-own", upperChain, upper, upperBlob)
-	assert.Empty(t, s.from(on), "what stands on no layer has no chain ID")
+	assert.Empty(t, s.provenanceOf(on), "what stands on no layer has no chain ID")
 	s.remove(on, "default/6/builds-own")
 	s.requireInvariants()
 }
 
 // A removed extraction is forgotten, and so is one that is begun anew.
-func TestAFillingGoesWithItsRuntime(t *testing.T) {
+func TestFillingIsDroppedWithRuntime(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	key := "default/8/extract-1-x " + lowerChain
@@ -140,7 +140,7 @@ func TestAFillingGoesWithItsRuntime(t *testing.T) {
 	s.sn.Fill(fresh)(lower, lowerBlob)
 	filled(upper, upperBlob)
 	s.commit("default/9/"+lowerChain, key)
-	assert.Equal(t, provenance{lower, lowerBlob}, s.from("default/9/"+lowerChain))
+	assert.Equal(t, provenance{lower, lowerBlob}, s.provenanceOf("default/9/"+lowerChain))
 
 	s.prepare(key, "")
 	s.sn.Fill(s.dataset(key))
@@ -149,7 +149,7 @@ func TestAFillingGoesWithItsRuntime(t *testing.T) {
 }
 
 // Properties that say something else than the name are ignored, and left.
-func TestAFalseProvenanceIsIgnored(t *testing.T) {
+func TestInvalidProvenanceIsIgnored(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		diffID, blob string

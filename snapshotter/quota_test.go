@@ -22,7 +22,7 @@ func (s *fixture) refquota(dataset string) (quota string) {
 }
 
 // A size bounds what a container adds to its image: the image is not counted.
-func TestQuota(t *testing.T) {
+func TestQuotaLimitsAddedBytes(t *testing.T) {
 	t.Parallel()
 	const some, more = 1000, 9_000_000_000_000_000_000
 	a := chain("a")
@@ -61,7 +61,7 @@ func TestQuota(t *testing.T) {
 }
 
 // A size that makes no sense is refused before anything is changed.
-func TestMalformedSizes(t *testing.T) {
+func TestMalformedSizeIsRejected(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "b;")
@@ -91,7 +91,7 @@ func TestMalformedSizes(t *testing.T) {
 
 // What a container with a bound becomes has none, and neither has what is
 // prepared on that.
-func TestCommitOfWhatHasAQuota(t *testing.T) {
+func TestCommitDropsQuota(t *testing.T) {
 	t.Parallel()
 	for what, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
 		t.Run(what, func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestCommitOfWhatHasAQuota(t *testing.T) {
 
 // The template is measured once, for it never changes; and when it cannot be,
 // nothing is made.
-func TestQuotaMeasuresTheTemplate(t *testing.T) {
+func TestTemplateIsMeasuredOnceForQuota(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "b;")
@@ -137,7 +137,7 @@ func TestQuotaMeasuresTheTemplate(t *testing.T) {
 	s.requireInvariants()
 }
 
-func TestQuotaIsChecked(t *testing.T) {
+func TestConfiguredQuotaIsChecked(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.with = func(c *Config) { c.Quota = 1 << 63 }

@@ -137,10 +137,10 @@ func TestTooLargeLabelsAreRefused(t *testing.T) {
 	before, visible := dump(s.sn), s.visible()
 	for what, labels := range map[string]map[string]string{"huge": huge, "not UTF-8": broken, "key not UTF-8": {"\xff": "a"}} {
 		with := snapshots.WithLabels(labels)
-		reusing := snapshots.WithLabels(map[string]string{"big": labels["a"] + "\xff", snapshots.LabelSnapshotRef: chain("b")})
+		reuseMode := snapshots.WithLabels(map[string]string{"big": labels["a"] + "\xff", snapshots.LabelSnapshotRef: chain("b")})
 		for _, err := range []error{
 			second(s.sn.Prepare(s.ctx, "x", a, with)),
-			second(s.sn.Prepare(s.ctx, "x", a, reusing)),
+			second(s.sn.Prepare(s.ctx, "x", a, reuseMode)),
 			second(s.sn.View(s.ctx, "x", a, with)),
 			s.sn.Commit(s.ctx, "x", "web", with),
 			second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: labels})),

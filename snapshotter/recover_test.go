@@ -239,7 +239,7 @@ func TestRuntimeWithoutRecordOrMarkIsMarked(t *testing.T) {
 // an administrator, works.
 func TestActiveSnapshotWithForeignOriginWorks(t *testing.T) {
 	t.Parallel()
-	s, _ := beginHolding(t, func(c *Config) { c.CacheKeep = 0 })
+	s, _ := newHeldFixture(t, func(c *Config) { c.CacheKeep = 0 })
 	s.prepare("web", "")
 	s.write("web", "w;")
 	require.NoError(t, s.pool.Create(s.ctx, "tank/mine", nil))

@@ -16,7 +16,7 @@ import (
 
 // busy are operations that hang at a call to the pool, each with the key that it works
 // on, on the fixture that busyStory begins.
-var busy = map[string]struct {
+var blockedOps = map[string]struct {
 	key, call string
 	do        func(ctx context.Context, s *fixture) error
 	makes     string // the name that is there when it succeeds, for which no Remove came
@@ -57,7 +57,7 @@ func (s *fixture) renew(ctx context.Context, key string) (string, error) {
 	return fresh, err
 }
 
-func busyStory(t *testing.T) *fixture {
+func newBlockedFixture(t *testing.T) *fixture {
 	s := newFixture(t)
 	s.layer("base", "", "")
 	threeCached(s)
@@ -71,11 +71,11 @@ func busyStory(t *testing.T) *fixture {
 // when the operation comes to its end, whatever that is.
 func TestRemoveNeverWaits(t *testing.T) {
 	t.Parallel()
-	for what, c := range busy {
+	for what, c := range blockedOps {
 		for _, fails := range []bool{false, true} {
-			for _, gone := range []bool{false, true} {
+			for _, cancelled := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {
-					s := busyStory(t)
+					s := newBlockedFixture(t)
 					gate := make(chan struct{})
 					s.pool.interrupt(func(call string) error {
 						if call != c.call {
@@ -92,31 +92,31 @@ func TestRemoveNeverWaits(t *testing.T) {
 					done := make(chan error, 1)
 					go func() { done <- c.do(ctx, s) }()
 					synctest.Wait()
-					if gone {
+					if cancelled {
 						leave()
 						require.ErrorIs(t, <-done, context.Canceled, what)
 					}
 					began := time.Now()
 					s.remove(c.key, "other")
 					require.Equal(t, began, time.Now(), what)
-					unseen := func() {
+					requireHidden := func() {
 						t.Helper()
 						assert.ErrorIs(t, second(s.sn.Stat(s.ctx, c.key)), errdefs.ErrNotFound, what)
 						assert.ErrorIs(t, second(s.sn.Mounts(s.ctx, c.key)), errdefs.ErrNotFound, what)
 						assert.NotContains(t, s.names(), c.key, what)
 					}
-					unseen()
+					requireHidden()
 					s.remove(c.key)
 					close(gate)
-					if !gone {
+					if !cancelled {
 						err := <-done
 						assert.False(t, fails && err == nil, "%s: %v", what, err)
 					}
 					synctest.Wait()
 					s.pool.interrupt(nil)
 					s.resize(0)
-					unseen()
-					if c.makes != "" && !fails && !gone {
+					requireHidden()
+					if c.makes != "" && !fails && !cancelled {
 						assert.Contains(t, s.names(), c.makes, what)
 					}
 					s.requireInvariants()
@@ -137,7 +137,7 @@ func TestRemoveNeverWaits(t *testing.T) {
 
 // A second attempt ends with the Remove of its key: no room is made for what is not
 // wanted any more.
-func TestRemoveEndsASecondAttempt(t *testing.T) {
+func TestRemoveCancelsRenew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
@@ -150,13 +150,13 @@ func TestRemoveEndsASecondAttempt(t *testing.T) {
 		before := len(s.templates())
 		key := s.backend("default", "extract-9-x "+chain("e"))
 		s.prepare(key, "")
-		letGo := s.slow("destroy")
+		resume := s.block("destroy")
 		done := make(chan error, 1)
 		go func() { done <- second(s.renew(s.ctx, key)) }()
 		synctest.Wait()
 		s.remove(key)
 		require.ErrorIs(t, <-done, errdefs.ErrNotFound)
-		letGo()
+		resume()
 		s.pool.interrupt(nil)
 		synctest.Wait()
 		assert.GreaterOrEqual(t, len(s.templates()), before-quietBatch, "no batch but the one that was under way")
@@ -165,11 +165,11 @@ func TestRemoveEndsASecondAttempt(t *testing.T) {
 }
 
 // What others stand on is not removed either while an operation works on it.
-func TestRemoveOfABusyParent(t *testing.T) {
+func TestRemoveOfParentIsRefusedDuringOperation(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := busyStory(t)
-		letGo := s.slow("apply")
+		s := newBlockedFixture(t)
+		resume := s.block("apply")
 		done := make(chan error, 2)
 		go func() {
 			done <- second(s.sn.Update(s.ctx, snapshots.Info{Name: "base", Labels: map[string]string{"a": "b"}}))
@@ -178,7 +178,7 @@ func TestRemoveOfABusyParent(t *testing.T) {
 		synctest.Wait()
 		require.ErrorIs(t, s.sn.Remove(s.ctx, "base"), errdefs.ErrFailedPrecondition)
 		s.stat("base")
-		letGo()
+		resume()
 		require.NoError(t, <-done)
 		require.NoError(t, <-done)
 		s.pool.interrupt(nil)
@@ -188,12 +188,12 @@ func TestRemoveOfABusyParent(t *testing.T) {
 }
 
 // Nothing begins to stand on what is being removed.
-func TestNothingStandsOnWhatIsBeingRemoved(t *testing.T) {
+func TestHiddenSnapshotCannotBecomeParent(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
 		s.layer("base", "", "")
-		letGo := s.slow("apply")
+		resume := s.block("apply")
 		done := make(chan error, 1)
 		go func() {
 			done <- second(s.sn.Update(s.ctx, snapshots.Info{Name: "base", Labels: map[string]string{"a": "b"}}))
@@ -201,7 +201,7 @@ func TestNothingStandsOnWhatIsBeingRemoved(t *testing.T) {
 		synctest.Wait()
 		s.remove("base")
 		require.ErrorIs(t, second(s.sn.Prepare(s.ctx, "new", "base")), errdefs.ErrNotFound)
-		letGo()
+		resume()
 		require.NoError(t, <-done)
 		s.pool.interrupt(nil)
 		assert.Empty(t, s.names())
@@ -211,7 +211,7 @@ func TestNothingStandsOnWhatIsBeingRemoved(t *testing.T) {
 
 // A layer whose record is being removed is not promised to a client, which would not
 // find it, and its name is not given away while it has a record.
-func TestALayerWhoseRecordIsBeingRemoved(t *testing.T) {
+func TestLayerWithHiddenRecordIsUnpackedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
@@ -237,7 +237,7 @@ func TestALayerWhoseRecordIsBeingRemoved(t *testing.T) {
 }
 
 // While the snapshotter closes, and waits for an operation, no other caller waits.
-func TestNoCallerWaitsForAClose(t *testing.T) {
+func TestCallersFailWhileCloseWaits(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	reached, gate := make(chan struct{}), make(chan struct{})
@@ -256,11 +256,11 @@ func TestNoCallerWaitsForAClose(t *testing.T) {
 		s.sn.closing.RUnlock()
 		time.Sleep(time.Millisecond)
 	}
-	all := make(chan error, len(changing))
-	for _, do := range changing {
+	all := make(chan error, len(writeOps))
+	for _, do := range writeOps {
 		go func() { all <- do(s.ctx, s) }()
 	}
-	for range changing {
+	for range writeOps {
 		select {
 		case err := <-all:
 			assert.ErrorIs(t, err, errdefs.ErrUnavailable)

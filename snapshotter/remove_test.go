@@ -33,7 +33,7 @@ func (s *fixture) recordsInPool() (n int) {
 	return n
 }
 
-func TestRemoveIsAtOnceForClientsAndSoonInThePool(t *testing.T) {
+func TestRemoveIsWrittenAfterJournalDelay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
@@ -50,7 +50,7 @@ func TestRemoveIsAtOnceForClientsAndSoonInThePool(t *testing.T) {
 
 // Children first, containerd says; whoever does not is told so, and nothing of
 // the snapshot is lost.
-func TestRemoveOfAParent(t *testing.T) {
+func TestRemoveOfParentIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, keepCached(0))
 	s.layer("base", "", "")
@@ -68,7 +68,7 @@ func TestRemoveOfAParent(t *testing.T) {
 }
 
 // The machine dies before a removal is in the pool: the snapshot is back.
-func TestRemovedAndBackAfterACrash(t *testing.T) {
+func TestUnwrittenRemoveIsUndoneByCrash(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "b;")
@@ -83,7 +83,7 @@ func TestRemovedAndBackAfterACrash(t *testing.T) {
 
 // A key that is used again before its removal is in the pool: after a crash
 // the newer one is there, and the older one is trash.
-func TestRemovedAndUsedAgainAndCrash(t *testing.T) {
+func TestReusedKeySurvivesCrashBeforeRemovalIsWritten(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "b;")
@@ -112,7 +112,7 @@ func TestRemovedAndUsedAgainAndCrash(t *testing.T) {
 
 // A parent removed, and its name given to an active snapshot: after a crash
 // its child, which was removed too, may not hang on what it never stood on.
-func TestAChildIsBackAndItsParentIsNot(t *testing.T) {
+func TestChildOfLostParentIsShownWithoutParent(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "b;")
@@ -178,7 +178,7 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 }
 
 // A cleanup that begins while removals are written makes the rest of them needless.
-func TestACleanupEndsTheWritingOfRemovals(t *testing.T) {
+func TestPauseEndsBackgroundFlush(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
@@ -216,7 +216,7 @@ func TestACleanupEndsTheWritingOfRemovals(t *testing.T) {
 }
 
 // What is destroyed at once is removed by that, and need not be written before.
-func TestCleanupOvertakesRemovals(t *testing.T) {
+func TestCleanupSkipsRemovalsOfDestroyedDatasets(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, keepCached(time.Hour))
@@ -245,7 +245,7 @@ func TestCleanupOvertakesRemovals(t *testing.T) {
 }
 
 // A removal that cannot be written stays, in its order, until it can.
-func TestRemovalsWaitForABetterTime(t *testing.T) {
+func TestRemovalsStayUntilPoolAcceptsThem(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, keepCached(0))
@@ -275,7 +275,7 @@ func TestRemovalsWaitForABetterTime(t *testing.T) {
 
 // Somebody destroyed the dataset: there is nothing left to write, and the
 // other removals are not kept waiting for it.
-func TestRemovalOfWhatIsGone(t *testing.T) {
+func TestRemovalOfMissingDatasetIsDropped(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	for _, key := range []string{"a", "b", "c"} {
@@ -304,7 +304,7 @@ func TestCloseWritesRemovals(t *testing.T) {
 }
 
 // What could not be written at the end is said, and comes back.
-func TestCloseSaysWhatItCouldNotWrite(t *testing.T) {
+func TestCloseReportsFailedWrite(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")
@@ -316,7 +316,7 @@ func TestCloseSaysWhatItCouldNotWrite(t *testing.T) {
 	assert.Equal(t, []string{"web"}, s.names())
 }
 
-func TestNothingAfterClose(t *testing.T) {
+func TestOperationsFailAfterClose(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.layer("base", "", "")
@@ -339,7 +339,7 @@ func TestNothingAfterClose(t *testing.T) {
 }
 
 // Close says that every later call fails; the index may be somebody else's.
-func TestNothingIsReadAfterClose(t *testing.T) {
+func TestReadsFailAfterClose(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")
@@ -356,7 +356,7 @@ func TestNothingIsReadAfterClose(t *testing.T) {
 // The daemon dies while a cleanup destroys a template whose removal is not written: it
 // has no snapshot any more. With its record it would be taken for one that a stranger
 // did that to, and stay, with all it stands on.
-func TestADeathBetweenASnapshotAndItsTemplate(t *testing.T) {
+func TestTemplateWithoutSnapshotIsDestroyedAfterCrash(t *testing.T) {
 	t.Parallel()
 	for what, dies := range map[string]func(s *fixture, template string){
 		"killed in the program": func(s *fixture, template string) {
@@ -409,7 +409,7 @@ func TestADeathBetweenASnapshotAndItsTemplate(t *testing.T) {
 }
 
 // In a pool that fails there is one retry at a time, however much was removed meanwhile.
-func TestRetriesOfRemovalsDoNotAddUp(t *testing.T) {
+func TestJournalHasOneRetryAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, settings(func(c *Config) { c.Cleanup = CleanupManual }))
@@ -438,7 +438,7 @@ func TestRetriesOfRemovalsDoNotAddUp(t *testing.T) {
 
 // Whoever waits until removals are written does not wait at the pace of what nobody
 // waits for.
-func TestWhoWaitsForRemovalsEndsTheTrickle(t *testing.T) {
+func TestFlushEndsBackgroundFlush(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	const removals = smallBatch + 2*largeBatch
@@ -471,7 +471,7 @@ func TestWhoWaitsForRemovalsEndsTheTrickle(t *testing.T) {
 
 // Removals that could not be written are tried again soon, and less and less often, also
 // when no other comes: until they are in the pool a crash would bring them back.
-func TestRemovalsThatCannotBeWrittenAreTriedAgain(t *testing.T) {
+func TestJournalRetriesWithBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)

@@ -18,10 +18,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-func reusing(mode ReuseMode) func(c *Config) { return func(c *Config) { c.ReuseLayers = mode } }
+func reuseMode(mode ReuseMode) func(c *Config) { return func(c *Config) { c.ReuseLayers = mode } }
 
 // fetching is a base whose layers are reused when containerd has fetched their blobs.
-func fetching(s *fixture) { settings(reusing(ReuseFetch))(s) }
+func fetchMode(s *fixture) { settings(reuseMode(ReuseFetch))(s) }
 
 // standIn prepares the extraction of a layer that is in the pool.
 func (s *fixture) standIn(namespace, parent, chain string, opts ...snapshots.Opt) (key string) {
@@ -34,7 +34,7 @@ func (s *fixture) standIn(namespace, parent, chain string, opts ...snapshots.Opt
 }
 
 // Whose blobs are fetched, whose are not, and what a label can change about that.
-func TestModesOfReuse(t *testing.T) {
+func TestReuseModeFollowsConfigAndLabel(t *testing.T) {
 	t.Parallel()
 	a := lowerChain
 	in := map[string]ReuseMode{"skips": ReuseSkip, "fetches": ReuseFetch, "unpacks": ReuseOff, "plain": ReuseAuto}
@@ -86,9 +86,9 @@ func TestModesOfReuse(t *testing.T) {
 }
 
 // A label that says something else is rejected, and so is a word in the configuration.
-func TestUnknownModesOfReuse(t *testing.T) {
+func TestUnknownReuseModeIsRejected(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	for _, value := range []string{"skip", "auto", "", "Fetch", "fetch ", strings.Repeat("x", 1000)} {
 		key := s.backend("default", "extract-1-x "+lowerChain)
@@ -105,7 +105,7 @@ func TestUnknownModesOfReuse(t *testing.T) {
 	s.commit(s.backend("default", lowerChain), key, label(ReuseLabel, "fetch"))
 	s.requireInvariants()
 
-	for _, with := range []func(*Config){reusing("yes"), func(c *Config) { c.ReuseLayersIn = map[string]ReuseMode{"moby": "never"} }} {
+	for _, with := range []func(*Config){reuseMode("yes"), func(c *Config) { c.ReuseLayersIn = map[string]ReuseMode{"moby": "never"} }} {
 		config := s.config()
 		with(&config)
 		_, err := New(s.ctx, s.pool, config)
@@ -116,7 +116,7 @@ func TestUnknownModesOfReuse(t *testing.T) {
 // A layer that is in the pool is pulled again with its blob: the runtime is a clone of
 // the layer's own template, nothing is unpacked into it, and the commit is one more
 // record on that template.
-func TestALayerIsFetchedAndNotUnpacked(t *testing.T) {
+func TestFetchedLayerIsNotUnpacked(t *testing.T) {
 	t.Parallel()
 	for what, again := range map[string]func(*fixture){
 		"at once":         func(*fixture) {},
@@ -125,7 +125,7 @@ func TestALayerIsFetchedAndNotUnpacked(t *testing.T) {
 		"after a crash":   func(s *fixture) { s.cleanup(); s.crash() },
 	} {
 		for mode, with := range map[string]func(*Config){
-			"shared": reusing(ReuseFetch), "its own": func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, true },
+			"shared": reuseMode(ReuseFetch), "its own": func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, true },
 		} {
 			t.Run(what+" "+mode, func(t *testing.T) {
 				t.Parallel()
@@ -156,7 +156,7 @@ func TestALayerIsFetchedAndNotUnpacked(t *testing.T) {
 				}
 				assert.Equal(t, template, s.templateOf(parent))
 				assert.Equal(t, lower.String()+";"+upper.String()+";", s.visible()[parent].Content)
-				assert.Equal(t, provenance{upper, upperBlob}, s.from(parent))
+				assert.Equal(t, provenance{upper, upperBlob}, s.provenanceOf(parent))
 				s.requireInvariants()
 				assert.Equal(t, before, s.templates(), "the very same templates")
 				assert.Equal(t, before, s.datasets(), "and no runtime")
@@ -166,7 +166,7 @@ func TestALayerIsFetchedAndNotUnpacked(t *testing.T) {
 }
 
 // The layer stays for as long as a runtime stands for it, whatever is evicted meanwhile.
-func TestAStandInKeepsItsLayer(t *testing.T) {
+func TestStandInKeepsItsLayer(t *testing.T) {
 	t.Parallel()
 	for what, evict := range map[string]func(*fixture){
 		"for its age": (*fixture).cleanup,
@@ -182,7 +182,7 @@ func TestAStandInKeepsItsLayer(t *testing.T) {
 		for _, inUse := range []bool{false, true} {
 			t.Run(what, func(t *testing.T) {
 				t.Parallel()
-				s := newFixture(t, fetching, keepCached(0))
+				s := newFixture(t, fetchMode, keepCached(0))
 				a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 				if !inUse {
 					s.remove(a)
@@ -218,9 +218,9 @@ func TestAStandInKeepsItsLayer(t *testing.T) {
 }
 
 // A pull that is cancelled leaves the layer as it was.
-func TestACancelledPullLeavesTheLayer(t *testing.T) {
+func TestCancelledPullLeavesLayer(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	s.remove(a)
 	for range 2 {
@@ -237,9 +237,9 @@ func TestACancelledPullLeavesTheLayer(t *testing.T) {
 }
 
 // The name that containerd gives to the layer is one that its old database gave before.
-func TestACommitOfAStandInReplacesTheRecordOfAnOldDatabase(t *testing.T) {
+func TestStandInCommitReplacesRecordOfOldDatabase(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	template := s.templateOf(a)
 	key := s.standIn("default", "", lowerChain)
@@ -249,9 +249,9 @@ func TestACommitOfAStandInReplacesTheRecordOfAnOldDatabase(t *testing.T) {
 }
 
 // A stand-in becomes the layer that it stands for or nothing.
-func TestACommitOfAStandInUnderAnotherName(t *testing.T) {
+func TestStandInCommitsOnlyAsItsLayer(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	b := s.unpack("default", a, upperChain, upper, upperBlob)
 	key := s.standIn("default", a, upperChain)
@@ -279,7 +279,7 @@ func TestACommitOfAStandInUnderAnotherName(t *testing.T) {
 
 // The setting about sharing is another after a restart: what belongs to all namespaces
 // is not made one's own, and the other way round.
-func TestAStandInAndAnotherSharing(t *testing.T) {
+func TestStandInIsNotCommittedAfterChangeOfSharing(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{false, true} {
 		s := newFixture(t, settings(func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, own }))
@@ -305,9 +305,9 @@ func TestAStandInAndAnotherSharing(t *testing.T) {
 }
 
 // Two clients pull one layer at the same time, while a third one removes it.
-func TestConcurrentPullsOfOneLayer(t *testing.T) {
+func TestConcurrentPullsReuseOneLayer(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	var clients sync.WaitGroup
 	for _, namespace := range []string{"one", "two", "three"} {
@@ -334,9 +334,9 @@ func TestConcurrentPullsOfOneLayer(t *testing.T) {
 
 // Clients pull a layer while it is evicted, again and again: each gets the layer, reused
 // or unpacked, and nothing is left when it goes.
-func TestPullsBesideEvictions(t *testing.T) {
+func TestPullsDuringEvictions(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching, keepCached(0))
+	s := newFixture(t, fetchMode, keepCached(0))
 	content := lower.String() + ";"
 	reused := 0
 	for range 100 {
@@ -370,7 +370,7 @@ func TestPullsBesideEvictions(t *testing.T) {
 
 // Which layer a blob is that the template was not unpacked from is found out by its
 // content. A template of an older release learns from that where it comes from.
-func TestBlobsAreRecognized(t *testing.T) {
+func TestRecognizeComparesBlobWithLayer(t *testing.T) {
 	t.Parallel()
 	other := digest.FromString("other")
 	for what, c := range map[string]struct {
@@ -387,7 +387,7 @@ func TestBlobsAreRecognized(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := newFixture(t, fetching)
+			s := newFixture(t, fetchMode)
 			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
 			if c.forget {
@@ -397,7 +397,7 @@ func TestBlobsAreRecognized(t *testing.T) {
 			key := s.standIn("zoo", a, upperChain)
 			err := s.sn.Recognize(s.ctx, s.dataset(key), c.diffID, c.blob)
 			require.ErrorIs(t, err, c.err)
-			assert.Equal(t, c.want, s.from(b))
+			assert.Equal(t, c.want, s.provenanceOf(b))
 			err = s.sn.Commit(s.ctx, s.backend("zoo", upperChain), key, ref(upperChain))
 			if c.err != nil {
 				require.ErrorIs(t, err, errdefs.ErrFailedPrecondition, "it is not joined")
@@ -412,9 +412,9 @@ func TestBlobsAreRecognized(t *testing.T) {
 }
 
 // What cannot be written about a template does not fail a pull.
-func TestRecognitionThatCannotBeWritten(t *testing.T) {
+func TestFailedWriteOfProvenanceDoesNotFailPull(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	s.pool.editFS(s.templateOf(a), func(fs *fakeFS) { delete(fs.props, propDiffID); delete(fs.props, propBlob) })
 	s.restart()
@@ -428,9 +428,9 @@ func TestRecognitionThatCannotBeWritten(t *testing.T) {
 	})
 	require.NoError(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob))
 	s.pool.interrupt(nil)
-	assert.Empty(t, s.from(a))
+	assert.Empty(t, s.provenanceOf(a))
 	require.NoError(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob))
-	assert.Equal(t, provenance{lower, lowerBlob}, s.from(a))
+	assert.Equal(t, provenance{lower, lowerBlob}, s.provenanceOf(a))
 	s.remove(key)
 	require.ErrorIs(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob), errdefs.ErrNotFound)
 	_, _, ok := s.sn.StandIn(runtime)
@@ -439,9 +439,9 @@ func TestRecognitionThatCannotBeWritten(t *testing.T) {
 
 // Nothing stands for a layer that no diff ID can be compared with, or that is asked for
 // on another parent, or without containerd's label.
-func TestWhatIsUnpackedAllTheSame(t *testing.T) {
+func TestIncomparableLayerIsUnpacked(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	s.layer("opaque", "", "o;")
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	s.unpack("default", a, upperChain, upper, upperBlob)
@@ -465,9 +465,9 @@ func TestWhatIsUnpackedAllTheSame(t *testing.T) {
 }
 
 // A second attempt is for what was unpacked; into a stand-in nothing is.
-func TestAStandInIsNotRenewed(t *testing.T) {
+func TestRenewRefusesStandIn(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	key := s.standIn("zoo", "", lowerChain)
 	_, _, err := s.sn.Renew(s.ctx, s.dataset(key), zfs.ErrNoSpace)
@@ -478,9 +478,9 @@ func TestAStandInIsNotRenewed(t *testing.T) {
 }
 
 // A cached template was destroyed by other hands: the layer is unpacked again.
-func TestAStandInForALayerThatIsGone(t *testing.T) {
+func TestStandInOfMissingTemplateIsUnpacked(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 	require.NoError(t, s.sn.journal.flush(s.ctx))
 	s.pool.edit(func(state *fakeState) { delete(state.fs, s.base.Storage()+"/"+lowerChain) })
@@ -491,12 +491,12 @@ func TestAStandInForALayerThatIsGone(t *testing.T) {
 }
 
 // Whatever fails on the way to a stand-in leaves no claim on the layer.
-func TestAStandInThatCannotBeMade(t *testing.T) {
+func TestFailedStandInReleasesLayer(t *testing.T) {
 	t.Parallel()
 	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "suspended": zfs.ErrSuspended, "killed": errKilled} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := newFixture(t, fetching, keepCached(0))
+			s := newFixture(t, fetchMode, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			require.NoError(t, s.sn.journal.flush(s.ctx))
 			failed := false
@@ -518,12 +518,12 @@ func TestAStandInThatCannotBeMade(t *testing.T) {
 }
 
 // A commit that is killed, or finds no room, leaves a stand-in that can be committed.
-func TestACommitOfAStandInThatFails(t *testing.T) {
+func TestFailedStandInCommitCanBeRetried(t *testing.T) {
 	t.Parallel()
 	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "killed": errKilled} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			s := newFixture(t, fetching, keepCached(0))
+			s := newFixture(t, fetchMode, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			key := s.standIn("default", "", lowerChain)
 			require.NoError(t, s.sn.journal.flush(s.ctx))
@@ -547,9 +547,9 @@ func TestACommitOfAStandInThatFails(t *testing.T) {
 }
 
 // A container runs on what was reused, and a caller that gives up leaves nothing.
-func TestAStandInOfACallerThatGivesUp(t *testing.T) {
+func TestCancelledStandInLeavesNothing(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	ctx, cancel := context.WithTimeout(s.ctx, time.Nanosecond)
 	defer cancel()
@@ -562,9 +562,9 @@ func TestAStandInOfACallerThatGivesUp(t *testing.T) {
 
 // The invariants notice a stand-in that is no clone of its layer, or of one on another
 // parent.
-func TestInvariantsOfStandIns(t *testing.T) {
+func TestInvariantsDetectWrongStandIn(t *testing.T) {
 	t.Parallel()
-	s := newFixture(t, fetching)
+	s := newFixture(t, fetchMode)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 	s.unpack("default", a, upperChain, upper, upperBlob)
 	key := s.standIn("zoo", a, upperChain)

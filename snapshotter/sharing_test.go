@@ -31,7 +31,7 @@ func (s *fixture) pullChain(namespace, content string, ids ...string) (name stri
 
 // Where namespaces share nothing, what one unpacks is of no use, and no danger,
 // to another; each still finds its own again.
-func TestOwnTemplates(t *testing.T) {
+func TestNamespacesShareNoTemplates(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(ownTemplates))
 	ids := []string{chain("a"), chain("b")}
@@ -61,7 +61,7 @@ func TestOwnTemplates(t *testing.T) {
 
 // containerd isolates its namespaces: they share nothing whatever the setting says, and
 // a layer that was shared before stays with those who have it.
-func TestOwnTemplatesOfAContainerdThatIsolatesNamespaces(t *testing.T) {
+func TestIsolatedCallerSharesNoTemplates(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	ids := []string{chain("a"), chain("b")}
@@ -79,7 +79,7 @@ func TestOwnTemplatesOfAContainerdThatIsolatesNamespaces(t *testing.T) {
 }
 
 // Whoever does not say his namespace could be given another's: he unpacks.
-func TestOwnTemplatesAndACallerWithoutANamespace(t *testing.T) {
+func TestCallerWithoutNamespaceUnpacks(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(ownTemplates))
 	name, _ := s.pull("default", "", chain("a"), "a;")
@@ -104,7 +104,7 @@ func TestOwnTemplatesAndACallerWithoutANamespace(t *testing.T) {
 
 // A containerd 1.7 does not say its namespace. It cannot be told that its bottom
 // layer is there, for it might find another's; what stands on its own it finds.
-func TestOwnTemplatesOfAContainerdThatDoesNotSayItsNamespace(t *testing.T) {
+func TestContainerd17ReusesAllButLowestLayer(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(ownTemplates))
 	pull := func(namespace string) (name string, unpacked []string) {
@@ -112,7 +112,7 @@ func TestOwnTemplatesOfAContainerdThatDoesNotSayItsNamespace(t *testing.T) {
 			key := s.backend(namespace, "extract-1-x "+chain(digit))
 			err := second(s.sn.Prepare(s.ctx, key, name, ref(chain(digit))))
 			if errdefs.IsAlreadyExists(err) {
-				name = s.adopted(name, chain(digit))
+				name = s.findCommitted(name, chain(digit))
 				continue
 			}
 			require.NoError(t, err)
@@ -137,7 +137,7 @@ func TestOwnTemplatesOfAContainerdThatDoesNotSayItsNamespace(t *testing.T) {
 
 // While templates were shared another namespace came to stand on one's record, and
 // still does. What it puts there is not found in place of one's own.
-func TestOwnTemplatesOnOnesThatWereShared(t *testing.T) {
+func TestReuseFindsOwnLayerOnSharedParent(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	shared, _ := s.pull("default", "", chain("a"), "a;")
@@ -160,7 +160,7 @@ func TestOwnTemplatesOnOnesThatWereShared(t *testing.T) {
 
 // Templates that were made under the other setting stay what they are to those
 // who have them, and are joined no more.
-func TestTheSharingSettingIsChanged(t *testing.T) {
+func TestTemplatesSurviveChangeOfSharing(t *testing.T) {
 	t.Parallel()
 	for what, first := range map[string]bool{"from shared": false, "to shared": true} {
 		t.Run(what, func(t *testing.T) {
@@ -187,7 +187,7 @@ func TestTheSharingSettingIsChanged(t *testing.T) {
 	}
 }
 
-func TestWalkShowsTheCallersNamespaceFirst(t *testing.T) {
+func TestWalkReturnsCallersNamespaceFirst(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(ownTemplates))
 	for _, key := range []string{"a/1/x", "b/2/x", "c/3/x", "plain"} {
@@ -205,7 +205,7 @@ func TestWalkShowsTheCallersNamespaceFirst(t *testing.T) {
 
 // A containerd that does not say for whom it asks has said so before, in the
 // names of its snapshots.
-func TestNamespaceOfWhatIsMounted(t *testing.T) {
+func TestNamespaceOfMountSource(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	name, _ := s.pull("default", "", chain("a"), "a;")
@@ -228,7 +228,7 @@ func TestNamespaceOfWhatIsMounted(t *testing.T) {
 
 // With revival off everything that is asked for is unpacked, and joins what is
 // there when it is committed.
-func TestNoRevive(t *testing.T) {
+func TestReuseOffUnpacksAgain(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(reuseOff))
 	for range 2 {
@@ -244,6 +244,6 @@ func TestNoRevive(t *testing.T) {
 	// What AlreadyExists also means stays.
 	_, err := s.sn.Prepare(s.ctx, name, "", ref(chain("b")))
 	assert.ErrorIs(t, err, errdefs.ErrAlreadyExists)
-	assert.NotContains(t, s.log.String(), "revived")
+	assert.NotContains(t, s.log.String(), "added record of layer")
 	assert.False(t, strings.Contains(s.log.String(), "level=warning"), s.log)
 }

@@ -15,7 +15,7 @@ import (
 // Callers of a pool that does not return a call ask again and again. What hangs in it
 // is bounded, of each class by itself; what needs no pool goes on, and all do when the
 // pool is back.
-func TestWhatHangsInThePoolIsBounded(t *testing.T) {
+func TestBlockedOperationsAreLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)

@@ -13,7 +13,7 @@ import (
 
 // kept tells whether the template of a snapshot is kept mounted, once all that
 // goes on in the background has come to rest.
-func (s *fixture) kept(template string) bool {
+func (s *fixture) isMounted(template string) bool {
 	synctest.Wait()
 	n := 0
 	s.pool.edit(func(state *fakeState) { n = state.attached[template+"@extracted"] })
@@ -23,44 +23,44 @@ func (s *fixture) kept(template string) bool {
 
 // One View may be unmounted while another one of the same template is mounted:
 // ZFS has no trouble with that as long as some mount stays.
-func TestTemplatesOfViewsStayMounted(t *testing.T) {
+func TestTemplateStaysMountedWhileItHasViews(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, keepCached(time.Hour))
 		s.layer("base", "", "b;")
 		base := s.templateOf("base")
-		assert.False(t, s.kept(base))
+		assert.False(t, s.isMounted(base))
 		s.view("one", "base")
 		s.view("two", "base")
-		assert.True(t, s.kept(base))
+		assert.True(t, s.isMounted(base))
 		s.remove("one")
 		s.cleanup()
-		assert.True(t, s.kept(base), "there is a second one")
+		assert.True(t, s.isMounted(base), "there is a second one")
 		s.restart()
-		assert.True(t, s.kept(base), "which was there at the start")
+		assert.True(t, s.isMounted(base), "which was there at the start")
 		s.remove("two")
 		s.cleanup()
-		assert.False(t, s.kept(base))
+		assert.False(t, s.isMounted(base))
 		s.view("three", "base")
-		assert.True(t, s.kept(base))
+		assert.True(t, s.isMounted(base))
 		require.NoError(t, s.sn.Close())
-		assert.False(t, s.kept(base), "nothing stays behind")
+		assert.False(t, s.isMounted(base), "nothing stays behind")
 	})
 }
 
 // What is kept mounted is no reason to keep the template.
-func TestTemplatesOfViewsCanGo(t *testing.T) {
+func TestViewMountDoesNotKeepTemplate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, keepCached(0))
 		s.layer("base", "", "b;")
 		base := s.templateOf("base")
 		s.view("look", "base")
-		assert.True(t, s.kept(base))
+		assert.True(t, s.isMounted(base))
 		s.remove("look")
 		s.remove("base")
 		s.cleanup()
-		assert.False(t, s.kept(base))
+		assert.False(t, s.isMounted(base))
 		assert.NotContains(t, s.datasets(), base)
 	})
 }
@@ -68,7 +68,7 @@ func TestTemplatesOfViewsCanGo(t *testing.T) {
 // A mount of a template that cannot be taken away keeps that template, if the kernel
 // says so, and nothing else: the cleanup goes on, and no other template of the batch
 // loses its place in the index.
-func TestAViewsMountThatStays(t *testing.T) {
+func TestFailedUnmountKeepsOnlyItsTemplate(t *testing.T) {
 	t.Parallel()
 	for _, busy := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestAViewsMountThatStays(t *testing.T) {
 			one, other := s.templateOf(a), s.templateOf(b)
 			s.cleanup()
 			s.view("look", a)
-			require.True(t, s.kept(one))
+			require.True(t, s.isMounted(one))
 			s.sn.mounts.mu.Lock()
 			mount := s.sn.mounts.open[one]
 			s.sn.mounts.open[one] = closeFunc(func() error {
@@ -104,24 +104,24 @@ func TestAViewsMountThatStays(t *testing.T) {
 }
 
 // stuckKernel is held mounts of which some cannot be taken away.
-type stuckKernel struct {
-	*kernel
+type stuckHeldMounts struct {
+	*fakeHeldMounts
 	stuck *sync.Map // by dataset
 }
 
-func (k stuckKernel) Release(dataset string) error {
+func (k stuckHeldMounts) Release(dataset string) error {
 	if _, stuck := k.stuck.Load(dataset); stuck {
 		return errors.New("no")
 	}
-	return k.kernel.Release(dataset)
+	return k.fakeHeldMounts.Release(dataset)
 }
 
 // A held mount that cannot be taken away keeps its runtime, which is counted as
 // garbage, and nothing else: what is destroyed with it goes.
-func TestAHeldMountThatStays(t *testing.T) {
+func TestFailedUnmountKeepsOnlyItsRuntime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		k := stuckKernel{&kernel{at: make(map[string]string)}, &sync.Map{}}
+		k := stuckHeldMounts{&fakeHeldMounts{at: make(map[string]string)}, &sync.Map{}}
 		s := newFixture(t, keepCached(time.Hour), settings(func(c *Config) { c.MountDir, c.held = heldDir, k }), func(s *fixture) { k.pool = s.pool })
 		a, _ := s.pull("default", "", chain("a"), "a;")
 		template := s.templateOf(a)
