@@ -60,7 +60,7 @@ func TestLsShowsWhatBelongsToWhat(t *testing.T) {
 
 	stdout, stderr, err := runCommand(t, "zfstpl", "ls", "--dataset", base.String())
 	require.NoError(t, err, stderr)
-	assert.Regexp(t, `(?m)^empty .* base of every image$`, stdout)
+	assert.Regexp(t, `(?m)^empty .* base layer$`, stdout)
 	assert.Regexp(t, `(?m)^└─ opaque-[0-9a-f]{16} .* snapshot default/built$`, stdout)
 	assert.Regexp(t, `(?m)^   .─ web-[0-9a-f]{16} .* active default/web$`, stdout)
 	assert.Regexp(t, `(?m)^   .─ work-[0-9a-f]{16} .* garbage, destroyed by the next cleanup$`, stdout)

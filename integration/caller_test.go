@@ -33,7 +33,7 @@ func TestASecondContainerdIsRefused(t *testing.T) {
 	assert.Contains(t, said, "containerd_address "+d.containerd())
 	second.collect(t, "default")
 	assert.Equal(t, before, d.recordNames(t))
-	assert.Equal(t, 1, strings.Count(d.log.String(), "a caller is refused"), "once of each process:\n%s", d.log)
+	assert.Equal(t, 1, strings.Count(d.log.String(), "refused caller"), "once of each process:\n%s", d.log)
 
 	out := first.ctr(t, "run", "--rm", "--snapshotter", "zfstpl", testImage, "lists", "/app", "ls")
 	assert.Contains(t, out, "/data/added\n")

@@ -140,7 +140,7 @@ func TestCleanupByADaemon(t *testing.T) {
 	assert.Len(t, base.Names(t), 4)
 	stdout, _, err = runCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
 	require.NoError(t, err)
-	assert.Contains(t, stdout, "no cleanup is under way")
+	assert.Contains(t, stdout, "no cleanup is running")
 }
 
 // The daemon that has the base does the work, wherever it serves it; one that has
@@ -153,7 +153,7 @@ func TestCleanupByTheDaemonThatHasTheBase(t *testing.T) {
 	ofOther := []string{"cleanup", "--dataset", other.String(), "--address", d.address}
 	stdout, _, err := runCommand(t, "zfstpl", append(ofOther, "--stop")...)
 	require.NoError(t, err)
-	assert.Contains(t, stdout, "no cleanup is under way")
+	assert.Contains(t, stdout, "no cleanup is running")
 	stdout, stderr, err := runCommand(t, "zfstpl", ofOther...)
 	require.NoError(t, err, stderr)
 	assert.Contains(t, stdout, "2 datasets destroyed in ")
@@ -167,7 +167,7 @@ func TestCleanupByTheDaemonThatHasTheBase(t *testing.T) {
 	atNobodys := []string{"cleanup", "--dataset", base.String(), "--address", d.address + ".none"}
 	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--stop")...)
 	require.NoError(t, err, stderr)
-	assert.Contains(t, stdout, "no cleanup is under way")
+	assert.Contains(t, stdout, "no cleanup is running")
 	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--if-needed")...)
 	require.NoError(t, err, stderr)
 	assert.Empty(t, stdout+stderr)
@@ -178,7 +178,7 @@ func TestCleanupByTheDaemonThatHasTheBase(t *testing.T) {
 	litter(t, base, 1)
 	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--if-needed")...)
 	require.Error(t, err, stdout)
-	assert.Contains(t, stderr, "serving "+d.address+", where nobody answers")
+	assert.Contains(t, stderr, "serving "+d.address+", but nothing listens there")
 	require.NoError(t, os.Rename(d.address+".away", d.address))
 	require.NoError(t, control.Clean(t.Context(), d.dial(t), base.String(), nil))
 	require.NoError(t, d.snapshotter(t).Close())
@@ -213,7 +213,7 @@ func TestACleanupIsStopped(t *testing.T) {
 			var exit *exec.ExitError
 			require.ErrorAs(t, err, &exit, "%s", said)
 			assert.Equal(t, 1, exit.ExitCode())
-			assert.Contains(t, said, "interrupted; the rest is for the next time")
+			assert.Contains(t, said, "interrupted: the next cleanup destroys the rest")
 			return nil
 		},
 		"by a timer": func(t *testing.T, d *daemon) error {

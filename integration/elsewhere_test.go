@@ -55,7 +55,7 @@ func TestAContainerdElsewhere(t *testing.T) {
 	}
 	_, stderr, err := runCommand(t, "zfstpl", "config", "containerd", "--config", configFor(t, d))
 	require.NoError(t, err)
-	assert.Contains(t, stderr, "no containerd can be reached at containerd_address")
+	assert.Contains(t, stderr, "cannot reach containerd; set containerd_address")
 
 	t.Run("another one is there", func(t *testing.T) {
 		startContainerd(t, d)

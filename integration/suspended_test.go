@@ -105,7 +105,7 @@ func TestASuspendedPool(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, sn.Remove(ctx, "before"))
 	require.NoError(t, sn.Cleanup(ctx))
-	require.Eventually(t, func() bool { return strings.Contains(d.log.String(), "can be served again") }, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(d.log.String(), "pool is healthy again") }, patience, 50*time.Millisecond)
 	base.Check(t)
 }
 

@@ -23,13 +23,13 @@ type caller struct {
 	pidns    uint64 // its PID namespace; 0 where that cannot be read
 	innerPID int    // its PID there
 
-	process *os.Process // holds on to it: another process with its number is not it
+	process *os.Process // keeps its identity: another process with its PID is another one
 }
 
-// AuthType names the kind of credentials.
+// AuthType returns the kind of credentials.
 func (*caller) AuthType() string { return "unix" }
 
-// String returns what a message says of a caller.
+// String returns the caller as messages name it.
 func (c *caller) String() string {
 	if c.pid == 0 {
 		return "a process that cannot be identified"
@@ -53,23 +53,23 @@ func callerOf(ctx context.Context) *caller {
 }
 
 // unixCredentials are the transport credentials of a unix socket: nothing is sent, and
-// the kernel says which process has connected. Whether a caller may do what it asks for
-// is decided for each request: a connection is never refused.
+// the kernel reports which process has connected. A connection is never refused: each
+// request is admitted on its own.
 type unixCredentials struct{}
 
 var _ credentials.TransportCredentials = unixCredentials{}
 
-// ServerHandshake returns the connection as it is, with its caller.
+// ServerHandshake returns the connection and its caller.
 func (unixCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return conn, identify(conn), nil
 }
 
-// ClientHandshake fails: these credentials are a server's.
+// ClientHandshake returns an error: these credentials are a server's.
 func (unixCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return nil, nil, errors.New("these credentials are for a server")
 }
 
-// Info returns what gRPC wants to know of the protocol.
+// Info returns the protocol's name.
 func (unixCredentials) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "unix"}
 }
@@ -80,7 +80,7 @@ func (c unixCredentials) Clone() credentials.TransportCredentials { return c }
 // OverrideServerName does nothing: a unix socket has no server's name.
 func (unixCredentials) OverrideServerName(string) error { return nil }
 
-// programName returns the name of a process's program, for a message.
+// programName returns the name of a process's program, or "unknown".
 func programName(proc string) string {
 	text, err := os.ReadFile(proc + "/comm")
 	if err != nil {

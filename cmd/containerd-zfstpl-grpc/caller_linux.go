@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// identify returns the process at the other end of a connection. What cannot be read
-// of it stays empty.
+// identify returns the process at the other end of a connection. Fields that cannot be
+// read stay empty.
 func identify(conn net.Conn) *caller {
 	socket, ok := conn.(*net.UnixConn)
 	if !ok {
@@ -43,13 +43,13 @@ func identifyPeer(fd int) *caller {
 	c := &caller{pid: int(cred.Pid), name: programName(proc), mount: mountNamespace(proc), process: process}
 	c.pidns, c.innerPID = pidNamespace(proc)
 	if !c.alive() || !peerLives(fd) {
-		return &caller{} // the number may be another process's by now
+		return &caller{} // the PID may be another process's by now
 	}
 	return c
 }
 
-// peerLives reports whether the process that made a connection still runs. A kernel
-// before 6.5 does not say so.
+// peerLives reports whether the process that made a connection still runs. It returns
+// true on kernels before 6.5, which do not report that.
 func peerLives(fd int) bool {
 	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
 	if errors.Is(err, unix.ENOPROTOOPT) {
@@ -64,7 +64,7 @@ func peerLives(fd int) bool {
 	return err == nil && n == 0
 }
 
-// mountNamespace returns the mount namespace of a process, "" where it cannot be read.
+// mountNamespace returns the mount namespace of a process, or "" if it cannot be read.
 func mountNamespace(proc string) string {
 	name, err := os.Readlink(proc + "/ns/mnt")
 	if err != nil {
@@ -78,7 +78,8 @@ var (
 	numbersOfPID    = regexp.MustCompile(`(?m)^NSpid:\s+(.*)$`)
 )
 
-// pidNamespace returns the PID namespace of a process and its number in that.
+// pidNamespace returns the PID namespace of a process and its PID there, or zeros if they
+// cannot be read.
 func pidNamespace(proc string) (namespace uint64, pid int) {
 	name, err := os.Readlink(proc + "/ns/pid")
 	if err != nil {

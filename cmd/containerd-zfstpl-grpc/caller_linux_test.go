@@ -53,8 +53,7 @@ func TestCallerIsIdentified(t *testing.T) {
 	assert.True(t, c.alive())
 }
 
-// A process connects, asks for something and ends: whatever has its number now did
-// not ask.
+// A process connects and ends: a process that has its PID now did not connect.
 func TestEndedCallerIsNotIdentified(t *testing.T) {
 	t.Parallel()
 	conn := accepted(t, func(address string) {
@@ -90,8 +89,8 @@ func TestCallerOnAnotherSocketIsNotIdentified(t *testing.T) {
 	assert.False(t, identify(server).alive())
 }
 
-// marked runs a server that tells of its callers as c does, and returns a client of it
-// and how many requests were marked.
+// marked runs a server whose callers c admits. It returns a client of the server and a
+// function that returns how many requests were marked.
 func marked(t *testing.T, c *callers) (snapshotsapi.SnapshotsClient, func() int) {
 	t.Helper()
 	type mark struct{}
@@ -131,7 +130,7 @@ func TestCallerInAnotherMountNamespaceIsMarkedAndLoggedOnce(t *testing.T) {
 		list, err := client.List(t.Context(), &snapshotsapi.ListSnapshotsRequest{})
 		require.NoError(t, err)
 		_, err = list.Recv()
-		require.Error(t, err, "there is none")
+		require.Error(t, err, "there is no snapshot")
 		assert.Equal(t, 3, n(), "calls and streams")
 		assert.Len(t, c.elsewhere.logged, 1)
 	}
@@ -154,6 +153,6 @@ func TestEachProcessIsLoggedOnce(t *testing.T) {
 	}
 	_, err = c.admit(ctx, grpc_health_v1.Health_Check_FullMethodName)
 	require.NoError(t, err)
-	assert.Len(t, hook.AllEntries(), 4, "7, 8, another 8, and what cannot be identified")
-	assert.Len(t, c.elsewhere.logged, 3, "nothing is held of one that has ended")
+	assert.Len(t, hook.AllEntries(), 4, "7, 8, another 8, and the unidentified ones")
+	assert.Len(t, c.elsewhere.logged, 3, "a process that has ended is forgotten")
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-// callers decides what a request may do by the process that it comes from, and passes on
-// to the snapshotter what that has to know of it.
+// callers admits or refuses requests by the process that they come from, and marks their
+// contexts for the snapshotter.
 type callers struct {
 	mount string                                // the daemon's own mount namespace
 	mark  func(context.Context) context.Context // of a caller in another one
@@ -35,7 +35,7 @@ func newCallers(g *guard) *callers {
 	return &callers{mount: mountNamespace("/proc/self"), mark: snapshotter.WithOtherMountNamespace, apart: snapshotter.WithOwnTemplates, guard: g}
 }
 
-// options make a server identify its callers.
+// options returns the options of a server that identifies its callers.
 func (c *callers) options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(unixCredentials{}),
@@ -60,14 +60,14 @@ func (c *callers) stream(srv any, stream grpc.ServerStream, info *grpc.StreamSer
 	return handle(srv, streamWith{stream, ctx})
 }
 
-// admit returns the context of a request, with what the snapshotter has to know, or why
-// the request is refused.
+// admit returns the context of a request with the marks for the snapshotter, or an error
+// if the request is refused.
 func (c *callers) admit(ctx context.Context, method string) (context.Context, error) {
 	from, ofSnapshots := callerOf(ctx), isOf(method, snapshotsService)
 	if c.guard != nil && (ofSnapshots || isOf(method, diffService)) {
 		isolated, err := c.guard.admit(ctx, from, removes(method))
 		if err != nil && !ofSnapshots {
-			// Layers of another containerd are not in the store at the address.
+			// The store at the address does not have the layers of another containerd.
 			return ctx, fmt.Errorf("%s: %w", err.Error(), errdefs.ErrNotImplemented)
 		}
 		if err != nil {
@@ -82,16 +82,15 @@ func (c *callers) admit(ctx context.Context, method string) (context.Context, er
 	}
 	if ofSnapshots && c.elsewhere.first(from) {
 		log.G(ctx).WithField("process", from.pid).WithField("program", from.name).
-			Info("the caller is in another mount namespace: it mounts datasets itself")
+			Info("caller is in another mount namespace")
 	}
 	return c.mark(ctx), nil
 }
 
-// isOf reports whether a method, as gRPC has its name, is a service's.
+// isOf reports whether a method, given by its full name, is one of a service.
 func isOf(method, service string) bool { return strings.HasPrefix(method, "/"+service+"/") }
 
-// removes reports whether a method of the snapshots service is one by which containerd
-// takes away what it does not know.
+// removes reports whether a method removes snapshots.
 func removes(method string) bool {
 	return isOf(method, snapshotsService) && (strings.HasSuffix(method, "/Remove") || strings.HasSuffix(method, "/Cleanup"))
 }

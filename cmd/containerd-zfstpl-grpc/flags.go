@@ -12,31 +12,32 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Every setting of the configuration file is a flag too, and the flag wins.
+// flags returns the flags of the daemon. Every setting of the configuration file has one,
+// which overrides it.
 func flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Value: plugin.DefaultConfigFile, Usage: "configuration `FILE`"},
-		&cli.StringFlag{Name: "dataset", Usage: "base `DATASET`, made by 'zfstpl init'"},
-		&cli.StringFlag{Name: "root", Usage: "`DIR` where the base is mounted (default: what its mountpoint says)"},
+		&cli.StringFlag{Name: "dataset", Usage: "base `DATASET`, created by 'zfstpl init'"},
+		&cli.StringFlag{Name: "root", Usage: "`DIR` where the base is mounted (default: its mountpoint property)"},
 		&cli.StringFlag{Name: "address", Usage: "unix `SOCKET` to serve on (default: " + plugin.DefaultAddress + ")"},
-		&cli.StringFlag{Name: "containerd-address", Usage: "unix `SOCKET` of the containerd that is served (default: " + plugin.DefaultContainerd + "; '' for any process, and no diff service)"},
+		&cli.StringFlag{Name: "containerd-address", Usage: "unix `SOCKET` of the containerd that may use the snapshots (default: " + plugin.DefaultContainerd + "; '' for any process and no diff service)"},
 		&cli.StringFlag{Name: "log-level", Usage: "`LEVEL`: trace, debug, info, warn or error (default: info)"},
-		&cli.StringFlag{Name: "zfs-client", Usage: "how to speak to ZFS: `CLIENT` auto, native or command (default: auto)"},
+		&cli.StringFlag{Name: "zfs-client", Usage: "ZFS `CLIENT`: auto, native or command (default: auto)"},
 		&cli.StringFlag{Name: "mounts", Usage: "how clients mount active snapshots: `FORM` auto, bind or zfs (default: auto)"},
-		&cli.BoolFlag{Name: "share-layers-across-namespaces", Value: true, Usage: "let namespaces share the templates of layers they both have"},
-		&cli.StringFlag{Name: "reuse-layers", Usage: "what becomes of a layer that is pulled and is in the pool: `MODE` auto, fetch, skip or off (default: auto)"},
+		&cli.BoolFlag{Name: "share-layers-across-namespaces", Value: true, Usage: "let namespaces share the layers that they have in common"},
+		&cli.StringFlag{Name: "reuse-layers", Usage: "how a pull handles a layer that is in the pool: `MODE` auto, fetch, skip or off (default: auto)"},
 		&cli.StringSliceFlag{Name: "reuse-layers-in", Usage: "the same for one containerd namespace: `NAMESPACE=MODE`; may be repeated"},
-		&cli.StringFlag{Name: "foreign-snapshots", Usage: "what becomes of other people's snapshots of what nobody needs: `POLICY` keep or destroy (default: keep)"},
-		&cli.StringFlag{Name: "container-quota", Usage: "what a container can add to its image: a `SIZE` such as 10GiB, or 0 for no bound (default: 0)"},
-		&cli.StringFlag{Name: "cache-keep", Usage: "how long a template stays that nothing names: a `DURATION`, 0s or forever (default: 168h)"},
-		&cli.StringFlag{Name: "cache-max-bytes", Usage: "what such templates may have together: a `SIZE` such as 50GiB, or 0 for no bound (default: 0)"},
-		&cli.IntFlag{Name: "cache-pressure-percent", Value: plugin.DefaultCachePressure, Usage: "how full the pool or a quota may be, in `PERCENT`, before such templates go; 0 for never"},
-		&cli.StringFlag{Name: "cleanup-mode", Usage: "when what nobody needs is destroyed: `MODE` gc, background or manual (default: gc)"},
+		&cli.StringFlag{Name: "foreign-snapshots", Usage: "how a cleanup handles garbage that has foreign snapshots: `POLICY` keep or destroy (default: keep)"},
+		&cli.StringFlag{Name: "container-quota", Usage: "what a container can add to its image: a `SIZE` such as 10GiB, or 0 for no limit (default: 0)"},
+		&cli.StringFlag{Name: "cache-keep", Usage: "how long an unused layer stays cached: a `DURATION`, 0s or forever (default: 168h)"},
+		&cli.StringFlag{Name: "cache-max-bytes", Usage: "space of all cached layers together: a `SIZE` such as 50GiB, or 0 for no limit (default: 0)"},
+		&cli.IntFlag{Name: "cache-pressure-percent", Value: plugin.DefaultCachePressure, Usage: "use of the pool or of a quota, in `PERCENT`, above which cached layers are evicted; 0 for never"},
+		&cli.StringFlag{Name: "cleanup-mode", Usage: "when garbage is destroyed: `MODE` gc, background or manual (default: gc)"},
 	}
 }
 
-// configuration reads the file, which may be missing unless it was named, and
-// lays the flags over it.
+// configuration returns the settings of the configuration file, which may be missing
+// unless it was named, overridden by the flags.
 func configuration(c *cli.Context) (plugin.Config, error) {
 	config, err := plugin.LoadConfig(c.String("config"), !c.IsSet("config"))
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-// started runs the command, one at a time: cli's flags for help and version are
-// variables that a run writes to.
+// started runs the command, one at a time, because a run writes to variables of package
+// cli.
 func started(t *testing.T, action cli.ActionFunc, args ...string) (output string, err error) {
 	t.Helper()
 	one.Lock()
@@ -38,7 +38,7 @@ func started(t *testing.T, action cli.ActionFunc, args ...string) (output string
 
 var one sync.Mutex
 
-// configured runs the daemon up to the point where it has its configuration.
+// configured runs the daemon until it has its configuration, and returns that.
 func configured(t *testing.T, args ...string) (config plugin.Config, err error) {
 	t.Helper()
 	_, err = started(t, func(c *cli.Context) (err error) {
@@ -55,7 +55,7 @@ func file(t *testing.T, text string) string {
 	return path
 }
 
-// keysOf are the settings of a configuration file, as flags would be called.
+// keysOf returns the settings of a configuration file, named like flags.
 func keysOf(t reflect.Type, prefix string) []string {
 	var keys []string
 	for i := range t.NumField() {
@@ -83,10 +83,10 @@ func TestEverySettingIsAFlag(t *testing.T) {
 		delete(known, key)
 	}
 	delete(known, "config")
-	assert.Empty(t, known, "flags that no file can set")
+	assert.Empty(t, known, "flags without a setting")
 }
 
-// A flag wins over the file, and the file over what holds by default.
+// A flag overrides the file, and the file overrides the defaults.
 func TestFlagOverridesTheFile(t *testing.T) {
 	t.Parallel()
 	path := file(t, "dataset = 'tank/f'\nroot = '/f'\naddress = '/f.sock'\nlog_level = 'warn'\ncache.keep = '1h'\n")
@@ -102,7 +102,7 @@ func TestFlagOverridesTheFile(t *testing.T) {
 
 	config, err = configured(t, "-c", path, "--root", "", "--cache-keep", "0s")
 	require.NoError(t, err)
-	assert.Empty(t, config.Root, "a flag that is given and empty is given")
+	assert.Empty(t, config.Root, "an empty flag counts as given")
 	assert.Equal(t, "0s", keep(t, config))
 	assert.Equal(t, "tank/f", config.Dataset)
 	config, err = configured(t, "-c", file(t, ""))
@@ -111,7 +111,6 @@ func TestFlagOverridesTheFile(t *testing.T) {
 	assert.Equal(t, plugin.DefaultCacheKeep.String(), keep(t, config))
 }
 
-// The settings of what a snapshotter does, on and off.
 func TestSnapshotterFlagsOverrideTheFile(t *testing.T) {
 	t.Parallel()
 	path := file(t, "share_layers_across_namespaces = false\nreuse_layers = 'off'\nforeign_snapshots = 'destroy'\ncontainer_quota = '1GiB'\nzfs_client = 'command'\ncache.max_bytes = '1KiB'\ncache.pressure_percent = 0\ncleanup.mode = 'manual'\n")
@@ -134,7 +133,6 @@ func TestSnapshotterFlagsOverrideTheFile(t *testing.T) {
 	}
 }
 
-// The modes of single namespaces, and those of flags before those of the file.
 func TestNamespaceFlagsAreMergedWithTheFile(t *testing.T) {
 	t.Parallel()
 	path := file(t, "[reuse_layers_in]\n'k8s.io' = 'off'\nmoby = 'skip'\n")
@@ -172,7 +170,7 @@ func TestConfigurationRefusesInvalidFlags(t *testing.T) {
 	}
 }
 
-// run comes to these before it needs root or ZFS.
+// run refuses these before it needs root or ZFS.
 func TestRunRefusesInvalidSettings(t *testing.T) {
 	t.Parallel()
 	empty := file(t, "")
@@ -198,7 +196,7 @@ func TestRunRefusesInvalidSettings(t *testing.T) {
 		require.ErrorContains(t, err, c.says, what)
 		assert.NotContains(t, err.Error(), "\n", what)
 	}
-	assert.Equal(t, level, log.GetLevel(), "nothing that is refused is applied")
+	assert.Equal(t, level, log.GetLevel(), "a refused configuration is not applied")
 }
 
 func TestVersionAndHelpArePrinted(t *testing.T) {
@@ -211,8 +209,7 @@ func TestVersionAndHelpArePrinted(t *testing.T) {
 	}
 }
 
-// Told to end while its base is being opened, or is not to be had, the daemon ends as it
-// does at any other time.
+// A daemon that is stopped while it opens its base ends without an error.
 func TestCancelledStartIsNoError(t *testing.T) {
 	t.Parallel()
 	one.Lock()

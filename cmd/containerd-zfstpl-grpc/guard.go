@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	// askTime bounds how long a call waits for containerd to report who it is.
+	// askTimeout limits how long a call waits for containerd to report its process.
 	askTimeout = 2 * time.Second
-	// askAgain is how long a containerd that has not replied in that time is not asked
-	// again: it has many calls for us under way.
+	// askBackoff is the pause before a containerd that did not reply in that time is
+	// asked again: many of its calls wait for the daemon meanwhile.
 	askBackoff = 5 * time.Second
 )
 
 // guard lets one containerd use the snapshots: the process that serves an address. A
-// second one would take the first one's snapshots for garbage. What counts is the
-// process and not a name that it gives itself, so a containerd with a new database, and
-// one that was restarted, is as good as the one before.
+// second one would take the first one's snapshots for garbage. The process counts and not
+// a name that it reports, so a containerd that was restarted, or has a new database, is
+// admitted too.
 type guard struct {
 	dataset string
 	address string
@@ -32,15 +32,15 @@ type guard struct {
 	mu       sync.Mutex
 	owner    *caller // the containerd that was asked last; its process may have ended
 	isolated bool    // its content_sharing_policy
-	askErr   error   // why it is not known who serves the address
+	askErr   error   // why the process at the address is not known
 	askAfter time.Time
-	warned   bool // that nothing is removed meanwhile
+	warned   bool // that removals are refused was logged
 
 	rejected once
 }
 
-// newGuard returns the guard of a base for the containerd at an address, or nil where
-// none is configured.
+// newGuard returns the guard of a base for the containerd at an address, or nil if the
+// address is empty.
 func newGuard(dataset, address string) *guard {
 	if address == "" {
 		return nil
@@ -48,13 +48,13 @@ func newGuard(dataset, address string) *guard {
 	return &guard{dataset: dataset, address: address, ask: plugin.AskContainerd}
 }
 
-// admit returns whether the caller's namespaces are isolated from each other, or why the
-// caller may not do what it asks for. While nothing is known of the containerd at the
-// address all is admitted but what takes something away: containerd collects garbage
-// before it listens, and must not be kept from starting.
+// admit reports whether the caller's namespaces are isolated from each other, or returns
+// an error for a caller that it refuses. While the process at the address is not known it
+// admits everything but removals: containerd collects garbage before it listens, and must
+// be able to start.
 //
 //	PermissionDenied  the caller is not the containerd at the address
-//	Unavailable       that is not known, and something would be removed
+//	Unavailable       the process at the address is not known, and removes is true
 func (g *guard) admit(ctx context.Context, from *caller, removes bool) (isolated bool, err error) {
 	if isolated, ok := g.isOwner(from); ok {
 		return isolated, nil
@@ -70,19 +70,19 @@ func (g *guard) admit(ctx context.Context, from *caller, removes bool) (isolated
 	return server.Isolated, nil
 }
 
-// unknown returns why a caller may not do what it asks for while it is not known which
-// process is containerd, or nil.
+// refuseRemovals returns an error for a request that removes snapshots while the process
+// of containerd is not known, and nil for any other request.
 func (g *guard) refuseRemovals(ctx context.Context, why error, removes bool) error {
 	if ctx.Err() != nil || !removes {
 		return ctx.Err()
 	}
 	g.warn(ctx, why)
-	return fmt.Errorf("nothing of %s is removed while it is not known which process is containerd: set containerd_address to the socket of the containerd that uses this daemon: %s: %w",
+	return fmt.Errorf("refusing to remove snapshots of %s from an unknown containerd: set containerd_address to the socket of the containerd that uses this daemon: %s: %w",
 		g.dataset, why.Error(), errdefs.ErrUnavailable)
 }
 
-// knows reports whether a caller is the containerd that was found last. Both are held on
-// to, and of two processes that live only one has a number.
+// isOwner reports whether a caller is the containerd that was found last, and whether its
+// namespaces are isolated. Two living processes never have the same PID.
 func (g *guard) isOwner(from *caller) (isolated, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -92,7 +92,7 @@ func (g *guard) isOwner(from *caller) (isolated, ok bool) {
 	return g.isolated, true
 }
 
-// find returns who serves the address, in a bounded time.
+// find returns the containerd that serves the address. It waits at most askTimeout.
 func (g *guard) find(ctx context.Context) (plugin.Containerd, error) {
 	g.mu.Lock()
 	askErr, askAfter := g.askErr, g.askAfter
@@ -104,7 +104,7 @@ func (g *guard) find(ctx context.Context) (plugin.Containerd, error) {
 	defer cancel()
 	server, err := g.ask(asking, g.address)
 	if err == nil && server.PID == 0 {
-		err = fmt.Errorf("containerd_address %s: what serves there does not report its process", g.address)
+		err = fmt.Errorf("containerd_address %s: the server does not report its process", g.address)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -115,7 +115,7 @@ func (g *guard) find(ctx context.Context) (plugin.Containerd, error) {
 	return server, err
 }
 
-// accept remembers the containerd that was found.
+// accept stores the containerd that was found, and logs it.
 func (g *guard) accept(ctx context.Context, from *caller, isolated bool) {
 	g.mu.Lock()
 	known := g.owner != nil && g.owner.pid == from.pid && g.owner.alive()
@@ -127,21 +127,22 @@ func (g *guard) accept(ctx context.Context, from *caller, isolated bool) {
 	entry := log.G(ctx).WithField("process", from.pid).WithField("program", from.name).WithField("containerd_address", g.address)
 	entry.Info("serving containerd")
 	if isolated {
-		entry.Info("containerd's content_sharing_policy is isolated: its namespaces share no templates, as with share_layers_across_namespaces = false")
+		entry.WithField("reason", "content_sharing_policy is isolated").Info("namespaces share no layers")
 	}
 }
 
-// reject returns why a caller is refused, and logs that once of each process.
+// reject returns the error for a caller that is refused, and logs it once for each
+// process.
 func (g *guard) reject(ctx context.Context, from *caller, server plugin.Containerd) error {
-	err := fmt.Errorf("%s may not use the snapshots of %s: they are those of %s, the containerd that serves containerd_address %s: %w",
+	err := fmt.Errorf("%s may not use the snapshots of %s: they belong to %s, the containerd that serves containerd_address %s: %w",
 		from, g.dataset, serverName(server), g.address, errdefs.ErrPermissionDenied)
 	if g.rejected.first(from) {
-		log.G(ctx).WithError(err).Warn("a caller is refused")
+		log.G(ctx).WithError(err).Warn("refused caller")
 	}
 	return err
 }
 
-// warn logs once that nothing is removed.
+// warn logs once that removals are refused.
 func (g *guard) warn(ctx context.Context, err error) {
 	g.mu.Lock()
 	again := g.warned
@@ -149,16 +150,16 @@ func (g *guard) warn(ctx context.Context, err error) {
 	g.mu.Unlock()
 	if !again {
 		log.G(ctx).WithError(err).WithField("containerd_address", g.address).
-			Warn("nothing is removed while it is not known which process is containerd")
+			Warn("refusing removals from an unknown containerd")
 	}
 }
 
-// is reports whether a caller is the process that a containerd reports to be.
+// is reports whether a caller is the process that a containerd reports.
 func (c *caller) is(server plugin.Containerd) bool {
 	return c.pid != 0 && c.pidns != 0 && c.pidns == server.PIDNamespace && uint64(c.innerPID) == server.PID && c.alive()
 }
 
-// serverName returns what a message says of a containerd.
+// serverName returns a containerd as messages name it.
 func serverName(server plugin.Containerd) string {
 	if own, _ := pidNamespace("/proc/self"); own != server.PIDNamespace {
 		return fmt.Sprintf("process %d of PID namespace %d", server.PID, server.PIDNamespace)

@@ -28,7 +28,7 @@ import (
 	"github.com/zfstpl/zfstpl/plugin/control"
 )
 
-// reporting is a containerd of which one may choose what it reports.
+// reporting is a containerd that reports what its fields say.
 type reporting struct {
 	introspection.UnimplementedIntrospectionServer
 	mu     sync.Mutex
@@ -61,7 +61,7 @@ func self() *reporting {
 	return &reporting{pid: uint64(pid), pidns: namespace, policy: "shared"}
 }
 
-// serveAt serves r until the test ends, or the result is called.
+// serveAt serves r until the test ends or stop is called.
 func (r *reporting) serveAt(t *testing.T, address string) (stop func()) {
 	t.Helper()
 	l, err := net.Listen("unix", address)
@@ -73,7 +73,8 @@ func (r *reporting) serveAt(t *testing.T, address string) (stop func()) {
 	return server.Stop
 }
 
-// guarded serves sn to what serves containerd only, and returns a connection to it.
+// guarded serves sn to the process that serves the address containerd, and returns a
+// connection to it.
 func guarded(t *testing.T, sn service, containerd string) *grpc.ClientConn {
 	t.Helper()
 	return guardedWith(t, sn, nil, containerd)
@@ -91,7 +92,7 @@ func guardedWith(t *testing.T, sn service, differ differ, containerd string) *gr
 	return dial(t, address)
 }
 
-// calls are all that the snapshots service has, by name.
+// calls returns all methods of the snapshots service, by name.
 func calls(ctx context.Context, c snapshots.Snapshotter) map[string]func() error {
 	return map[string]func() error{
 		"stat":    func() error { _, err := c.Stat(ctx, "x"); return err },
@@ -114,11 +115,10 @@ func TestContainerdAtTheAddressIsAdmitted(t *testing.T) {
 	for name, call := range calls(t.Context(), client(guarded(t, &stub{}, address))) {
 		assert.NoError(t, call(), name)
 	}
-	assert.Equal(t, 1, c.asked, "as long as it lives it is not asked again")
+	assert.Equal(t, 1, c.asked, "it is asked once in its life")
 }
 
-// Another containerd is there: nothing is shown to a second one, whose garbage
-// collection ends with that.
+// A second containerd is shown nothing, and its garbage collection ends with an error.
 func TestAnotherProcessIsRefused(t *testing.T) {
 	t.Parallel()
 	c, address := self(), socket(t)
@@ -137,14 +137,14 @@ func TestAnotherProcessIsRefused(t *testing.T) {
 	assert.Zero(t, sn.cleaned)
 
 	status, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
-	require.NoError(t, err, "anybody may ask how it is")
+	require.NoError(t, err, "any process may check the health")
 	assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status.Status)
 	_, err = control.Stop(t.Context(), conn, "tank/zfstpl")
-	require.NoError(t, err, "and the administrator's commands go on")
+	require.NoError(t, err, "any process may use the administrator's commands")
 }
 
-// Its layers would be read from the store of another containerd, and written there: the
-// next differ is in the caller itself.
+// The daemon would read and write the layers in the store of another containerd. Not
+// implemented makes the caller use its next differ.
 func TestDiffServiceRefusesAnotherContainerdAsNotImplemented(t *testing.T) {
 	t.Parallel()
 	c, address := self(), socket(t)
@@ -171,7 +171,7 @@ func TestDiffServiceRefusesAnotherContainerdAsNotImplemented(t *testing.T) {
 	assert.Equal(t, 1, made.asked)
 }
 
-// noDiffer is a differ that counts what it is asked for.
+// noDiffer is a differ that counts its calls.
 type noDiffer struct{ asked int }
 
 func (d *noDiffer) Apply(context.Context, ocispec.Descriptor, []mount.Mount, ...diff.ApplyOpt) (ocispec.Descriptor, error) {
@@ -184,7 +184,8 @@ func (d *noDiffer) Compare(context.Context, []mount.Mount, []mount.Mount, ...dif
 	return ocispec.Descriptor{}, nil
 }
 
-// Layers are healthy as long as their store can be reached; snapshots do not need it.
+// The diff service is healthy as long as its store can be reached. The snapshots service
+// does not need it.
 func TestDiffServiceHealthFollowsContainerd(t *testing.T) {
 	t.Parallel()
 	address := socket(t)
@@ -220,7 +221,8 @@ func TestSamePIDInAnotherNamespaceIsRefused(t *testing.T) {
 	assert.ErrorContains(t, err, "of PID namespace")
 }
 
-// containerd collects garbage before it listens, and must be able to start.
+// containerd collects garbage before it listens, and must be able to start: everything
+// else is admitted.
 func TestRemovalsAreRefusedWhileContainerdIsUnknown(t *testing.T) {
 	t.Parallel()
 	address := socket(t)
@@ -238,11 +240,11 @@ func TestRemovalsAreRefusedWhileContainerdIsUnknown(t *testing.T) {
 	}
 	assert.Zero(t, sn.cleaned)
 	self().serveAt(t, address)
-	require.NoError(t, all["remove"](), "it listens: that is seen at once")
+	require.NoError(t, all["remove"](), "a containerd that listens is found at once")
 	require.NoError(t, all["cleanup"]())
 }
 
-// One that does not reply holds up a call for a moment, and the next ones not at all.
+// A containerd that does not reply delays one call, and not those after it.
 func TestHangingContainerdIsNotAskedEachTime(t *testing.T) {
 	t.Parallel()
 	c, address := self(), socket(t)
@@ -256,7 +258,7 @@ func TestHangingContainerdIsNotAskedEachTime(t *testing.T) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	assert.Less(t, c.asked, 50, "a hundred calls do not ask it each time")
+	assert.Less(t, c.asked, 50, "not every call asks it")
 }
 
 func TestAdmitReturnsWhenTheContextEnds(t *testing.T) {
@@ -270,11 +272,11 @@ func TestAdmitReturnsWhenTheContextEnds(t *testing.T) {
 	cancel()
 	_, err := g.admit(ctx, &caller{}, false)
 	require.ErrorIs(t, err, context.Canceled)
-	assert.NoError(t, g.askErr, "that says nothing of containerd")
+	assert.NoError(t, g.askErr, "the error is not containerd's")
 }
 
-// containerd was restarted: it is another process, with another UUID if its database
-// was lost. The old one, should it live on, is refused from then on.
+// A containerd that was restarted is another process, with another UUID if its database
+// was lost. The old process, if it lives on, is refused.
 func TestRestartedContainerdIsAdmitted(t *testing.T) {
 	t.Parallel()
 	start := func() *caller {
@@ -305,10 +307,9 @@ func TestRestartedContainerdIsAdmitted(t *testing.T) {
 	require.NoError(t, second.process.Kill())
 	_, err := second.process.Wait()
 	require.NoError(t, err)
-	require.ErrorIs(t, admit(second), errdefs.ErrPermissionDenied, "it has ended, and its number is free")
+	require.ErrorIs(t, admit(second), errdefs.ErrPermissionDenied, "it has ended, and its PID is free")
 }
 
-// A process with the number of one that has ended is not that one.
 func TestUnidentifiedCallerIsRefused(t *testing.T) {
 	t.Parallel()
 	alive, err := os.FindProcess(os.Getpid())
@@ -318,19 +319,18 @@ func TestUnidentifiedCallerIsRefused(t *testing.T) {
 		return plugin.Containerd{PID: 5, PIDNamespace: 7}, nil
 	}
 	for what, from := range map[string]*caller{
-		"not visible":                  {},
-		"its namespace is not known":   {pid: 5, innerPID: 5, process: alive},
-		"another namespace":            {pid: 5, innerPID: 5, pidns: 8, process: alive},
-		"its number here is the right": {pid: 5, innerPID: 6, pidns: 7, process: alive},
+		"not visible":                {},
+		"its namespace is not known": {pid: 5, innerPID: 5, process: alive},
+		"another namespace":          {pid: 5, innerPID: 5, pidns: 8, process: alive},
+		"only its PID here is right": {pid: 5, innerPID: 6, pidns: 7, process: alive},
 	} {
 		_, err := g.admit(t.Context(), from, true)
 		require.ErrorIs(t, err, errdefs.ErrPermissionDenied, what)
 	}
 	_, err = g.admit(t.Context(), &caller{pid: 99, innerPID: 5, pidns: 7, process: alive}, true)
-	require.NoError(t, err, "in a container its number is another one than here")
+	require.NoError(t, err, "its PID in its own namespace counts")
 }
 
-// A containerd that does not report its process identifies none.
 func TestContainerdWithoutAPIDIsUnknown(t *testing.T) {
 	t.Parallel()
 	g := newGuard("tank/zfstpl", "/x")
@@ -350,7 +350,7 @@ func TestWithoutAnAddressThereIsNoGuard(t *testing.T) {
 	}
 }
 
-// Namespaces that containerd isolates share no templates.
+// Requests of a containerd with isolated namespaces are marked.
 func TestIsolatedNamespacesAreMarked(t *testing.T) {
 	t.Parallel()
 	for policy, want := range map[string]int{"shared": 0, "isolated": 2, "": 0} {
@@ -361,7 +361,7 @@ func TestIsolatedNamespacesAreMarked(t *testing.T) {
 		n := 0
 		c.apart = func(ctx context.Context) context.Context { n++; return ctx }
 		client, _ := marked(t, c)
-		for range 2 { // asked, and known
+		for range 2 { // asked first, known later
 			_, err := client.Prepare(t.Context(), &snapshotsapi.PrepareSnapshotRequest{Key: "web"})
 			require.NoError(t, err)
 		}

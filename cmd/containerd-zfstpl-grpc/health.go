@@ -11,24 +11,24 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// healthFresh is how often it is looked how the pool is while somebody watches.
+// healthInterval is the interval of checks for a client that watches the health.
 const healthInterval = 5 * time.Second
 
-// poolHealth answers health checks by what the pool is like when they come: with
-// its disks gone a daemon lives and can do nothing.
+// poolHealth is the health service. Each check asks for the state of the pool: a daemon
+// whose pool is suspended runs and can do nothing.
 type poolHealth struct {
 	*health.Server
 	services []string
 	check    func(context.Context) error
-	ended    chan struct{} // closed when the daemon stops: nobody watches on
-	layers   *layersHealth // nil where no layers are made
+	ended    chan struct{} // closed when the daemon stops
+	layers   *layersHealth // nil without a diff service
 
 	mu        sync.Mutex
 	unhealthy bool
 }
 
-// newHealth answers a server of health checks. check answers why nothing can be
-// served, or nil.
+// newHealth returns the health service of services. check returns an error if the pool
+// cannot be used.
 func newHealth(check func(context.Context) error, services ...string) *poolHealth {
 	h := &poolHealth{Server: health.NewServer(), services: services, check: check, ended: make(chan struct{})}
 	h.set(grpc_health_v1.HealthCheckResponse_SERVING)
@@ -41,7 +41,7 @@ func (h *poolHealth) set(status grpc_health_v1.HealthCheckResponse_ServingStatus
 	}
 }
 
-// lookAt finds out how what a service needs is.
+// refreshFor updates the health of a service.
 func (h *poolHealth) refreshFor(ctx context.Context, service string) {
 	h.refresh(ctx)
 	if h.layers != nil && service == diffService {
@@ -49,8 +49,8 @@ func (h *poolHealth) refreshFor(ctx context.Context, service string) {
 	}
 }
 
-// end says that nothing is served any more, also to those who watch, and lets them
-// go: the server waits for them.
+// end reports all services as not serving, also to clients that watch, and ends their
+// streams, which the server waits for.
 func (h *poolHealth) end() {
 	h.Shutdown()
 	close(h.ended)
@@ -68,11 +68,11 @@ func (h *poolHealth) refresh(ctx context.Context) {
 	}
 	h.unhealthy = err != nil
 	if h.unhealthy {
-		log.L.WithError(err).Error("nothing can be served")
+		log.L.WithError(err).Error("pool is unhealthy")
 		h.set(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 		return
 	}
-	log.L.Info("snapshots can be served again")
+	log.L.Info("pool is healthy again")
 	h.set(grpc_health_v1.HealthCheckResponse_SERVING)
 }
 
@@ -108,7 +108,7 @@ func (h *poolHealth) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.Ser
 	return err
 }
 
-// watching is a stream that may end before its client goes.
+// watchStream is a stream whose context ends when the daemon stops.
 type watchStream struct {
 	grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]
 	ctx context.Context

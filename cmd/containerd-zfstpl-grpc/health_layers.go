@@ -8,8 +8,8 @@ import (
 	"github.com/zfstpl/zfstpl/plugin"
 )
 
-// layersHealth is that of the diff service, which needs containerd's content store
-// besides the pool. Snapshots are served without that.
+// layersHealth is the health of the diff service, which needs containerd's content store
+// besides the pool. The snapshots service does not.
 type layersHealth struct {
 	address string
 	ask     func(ctx context.Context, address string) (plugin.Containerd, error)
@@ -21,8 +21,8 @@ func newLayersHealth(address string) *layersHealth {
 	return &layersHealth{address: address, ask: plugin.AskContainerd}
 }
 
-// look finds out whether the store can be reached. Where the pool is ill that is said
-// already.
+// refresh updates the health of the diff service. It does nothing while the pool is
+// unhealthy.
 func (l *layersHealth) refresh(ctx context.Context, h *poolHealth) {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

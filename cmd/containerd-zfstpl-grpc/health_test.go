@@ -11,8 +11,7 @@ import (
 	"github.com/zfstpl/zfstpl/plugin/control"
 )
 
-// With its pool gone a daemon says so, of every service, and no longer when it is
-// back; whoever watches hears of it.
+// While the pool is unusable every service is not serving, also to a client that watches.
 func TestHealthFollowsThePool(t *testing.T) {
 	t.Parallel()
 	sn := &stub{}

@@ -11,12 +11,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// snapshotService is containerd's own service of a snapshotter but for List.
+// snapshotService is containerd's own service of a snapshotter with another List.
 //
-// containerd's puts a hundred snapshots into a message. A message has a limit of 16
-// MiB on both sides, and labels are an image's annotations, which anybody writes:
-// with enough of them the list never arrives, and containerd, whose garbage
-// collection begins with it, never removes anything again.
+// containerd's List puts a hundred snapshots into a message. A message is limited to 16
+// MiB on both sides, and labels are the annotations of any image: with enough of them the
+// list never arrives, and containerd, whose garbage collection begins with it, never
+// removes anything again.
 type snapshotService struct {
 	snapshotsapi.SnapshotsServer
 	sn snapshots.Snapshotter
@@ -27,14 +27,14 @@ func newSnapshotService(sn snapshots.Snapshotter) snapshotService {
 }
 
 const (
-	// listBytes is from how many bytes on a message is sent. One record is a
+	// listSize is the size in bytes from which a message is sent. One record is a
 	// fraction of that.
 	listSize = 1 << 20
-	// listMost is how many snapshots are in a message, as containerd has it.
+	// listEntries is the maximum number of snapshots in a message, as in containerd.
 	listEntries = 100
 )
 
-// List answers gRPC's errors, which containerd's service leaves out here too.
+// List sends the snapshots. It returns gRPC's errors, which containerd's List does not.
 func (s snapshotService) List(r *snapshotsapi.ListSnapshotsRequest, stream snapshotsapi.Snapshots_ListServer) error {
 	var block snapshotsapi.ListSnapshotsResponse
 	size := 0

@@ -19,7 +19,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	// Whoever reads the log may end; that is no reason to end in the middle of a call.
+	// The reader of the log may end, which must not end the daemon during a call.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if err := app().RunContext(ctx, os.Args); err != nil {
 		fmt.Fprintf(os.Stderr, "containerd-zfstpl-grpc: %v\n", err)
@@ -40,7 +40,7 @@ func app() *cli.App {
 
 func run(c *cli.Context) error {
 	if c.Args().Present() {
-		return fmt.Errorf("unexpected argument %q: options begin with --", c.Args().First())
+		return fmt.Errorf("unexpected argument %q: the daemon takes options only, which begin with --", c.Args().First())
 	}
 	config, err := configuration(c)
 	if err != nil {
@@ -58,7 +58,7 @@ func run(c *cli.Context) error {
 	}
 	limitMemory()
 	log.G(c.Context).WithField("dataset", config.Dataset).WithField("root", instance.Root).
-		WithField("version", plugin.Version()).Info("base is open")
+		WithField("version", plugin.Version()).Info("opened base")
 	err = serveInstance(c.Context, config, instance)
 	if closeErr := instance.Close(); err == nil {
 		err = closeErr
@@ -66,17 +66,17 @@ func run(c *cli.Context) error {
 	return err
 }
 
-// unlessEnded answers an error of opening a base, unless that was ended from outside.
+// ignoreCancelled returns an error of opening a base, or nil if the context has ended.
 func ignoreCancelled(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
 	}
-	log.G(ctx).WithError(err).Info("told to end before the base was open")
+	log.G(ctx).WithError(err).Info("stopped before the base was open")
 	return nil
 }
 
-// serveInstance serves an instance's snapshots, and its differ where there is a
-// containerd to keep layers in.
+// serveInstance serves an instance's snapshots and, unless containerd_address is empty,
+// its diff service.
 func serveInstance(ctx context.Context, config plugin.Config, instance *plugin.Instance) error {
 	if config.ContainerdAddress == "" {
 		return serve(ctx, config.Address, instance, nil, nil)
@@ -89,10 +89,9 @@ func serveInstance(ctx context.Context, config plugin.Config, instance *plugin.I
 	return serve(ctx, config.Address, instance, instance.Differ(contents), newGuard(config.Dataset, config.ContainerdAddress))
 }
 
-// saveMemory gives back what the listing at start took, and has the collector
-// run more often than usual: the daemon lives for months, mostly idle, beside
-// containers that were given what it does not need. GOGC in the environment
-// still says otherwise.
+// limitMemory returns the memory of the listing at the start to the system, and makes the
+// garbage collector run more often than by default: the daemon is mostly idle, and the
+// containers need the memory. GOGC in the environment overrides that.
 func limitMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)

@@ -5,14 +5,14 @@ import (
 	"sync"
 )
 
-// once remembers of which processes something was said.
+// once remembers for which processes something was logged.
 type once struct {
 	mu     sync.Mutex
 	logged map[int]*caller // by PID
 }
 
-// first reports whether it is asked for the first time for the process of a caller.
-// All that cannot be identified count as one.
+// first reports whether it is called for the first time for the process of a caller. All
+// callers that cannot be identified count as one.
 func (o *once) first(from *caller) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -22,7 +22,7 @@ func (o *once) first(from *caller) bool {
 	if o.logged == nil {
 		o.logged = make(map[int]*caller)
 	}
-	maps.DeleteFunc(o.logged, func(_ int, c *caller) bool { return c.pid != 0 && !c.alive() }) // each holds a descriptor
+	maps.DeleteFunc(o.logged, func(_ int, c *caller) bool { return c.pid != 0 && !c.alive() }) // each has a descriptor
 	o.logged[from.pid] = from
 	return true
 }

@@ -9,11 +9,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// layerService is containerd's own service of a differ. That one takes a request without
-// a layer for a program's fault and ends the process.
+// layerService is containerd's own diff service with checks of requests: containerd's
+// Apply panics on a request without a layer.
 type layerService struct{ diffapi.DiffServer }
 
-// Apply refuses a request without a layer.
+// Apply returns InvalidArgument for a request without a layer.
 func (s layerService) Apply(ctx context.Context, r *diffapi.ApplyRequest) (*diffapi.ApplyResponse, error) {
 	if r.GetDiff() == nil {
 		return nil, status.Error(codes.InvalidArgument, "apply: the request names no layer")
@@ -21,7 +21,8 @@ func (s layerService) Apply(ctx context.Context, r *diffapi.ApplyRequest) (*diff
 	return s.DiffServer.Apply(ctx, r)
 }
 
-// Update refuses a request without a snapshot, as layerService does one without a layer.
+// Update returns InvalidArgument for a request without a snapshot, on which containerd's
+// service panics too.
 func (s snapshotService) Update(ctx context.Context, r *snapshotsapi.UpdateSnapshotRequest) (*snapshotsapi.UpdateSnapshotResponse, error) {
 	if r.GetInfo() == nil {
 		return nil, status.Error(codes.InvalidArgument, "update: the request names no snapshot")

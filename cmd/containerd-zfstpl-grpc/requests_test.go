@@ -11,8 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A request that lacks what it is about ends with an error, and the daemon does not end
-// with it.
+// A request without its layer or snapshot is an error and does not end the daemon.
 func TestIncompleteRequestsAreInvalidArgument(t *testing.T) {
 	t.Parallel()
 	ctx, sn := t.Context(), snapshotService{sn: &stub{}}
@@ -26,7 +25,7 @@ func TestIncompleteRequestsAreInvalidArgument(t *testing.T) {
 	_, err = c.Update(ctx, &snapshotsapi.UpdateSnapshotRequest{Snapshotter: "zfstpl"})
 	assert.Equal(t, codes.InvalidArgument, status.Code(err))
 	_, err = c.Stat(ctx, &snapshotsapi.StatSnapshotRequest{})
-	require.NoError(t, err, "the daemon is still there")
+	require.NoError(t, err, "the daemon still runs")
 	for what, call := range map[string]func() error{
 		"prepare": func() error { _, err := c.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{}); return err },
 		"view":    func() error { _, err := c.View(ctx, &snapshotsapi.ViewSnapshotRequest{}); return err },

@@ -20,13 +20,12 @@ import (
 	"github.com/zfstpl/zfstpl/plugin/control"
 )
 
-// drainTime is how long calls under way may take after SIGTERM. systemd kills
+// drainTime is how long running calls may take after SIGTERM. systemd kills the daemon
 // after 60 s.
 const drainTime = 30 * time.Second
 
-// serve answers on address until ctx ends, then lets calls under way finish.
-//
-// Where guard is not nil it decides who may use the snapshots.
+// serve serves sn on address until ctx ends, and then completes running calls. differ may
+// be nil. A guard that is not nil decides which process may use the snapshots.
 func serve(ctx context.Context, address string, sn service, differ differ, guard *guard) error {
 	listener, err := listen(address)
 	if err != nil {
@@ -44,7 +43,7 @@ func serve(ctx context.Context, address string, sn service, differ differ, guard
 	case <-ctx.Done():
 	}
 	notify(ctx, daemon.SdNotifyStopping)
-	log.G(ctx).Info("stopping: calls under way are finished first")
+	log.G(ctx).Info("stopping")
 	status.end()
 	drain(server, sn)
 	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -53,14 +52,14 @@ func serve(ctx context.Context, address string, sn service, differ differ, guard
 	return nil
 }
 
-// service is a snapshotter that cleans up.
+// service is what the daemon needs of a snapshotter.
 type service interface {
 	snapshots.Snapshotter
 	snapshots.Cleaner
 	control.Cleaner
-	// Dataset is the base.
+	// Dataset returns the name of the base.
 	Dataset() string
-	// Healthy answers why nothing can be served, or nil.
+	// Healthy returns an error if the pool cannot be used.
 	Healthy(ctx context.Context) error
 }
 
@@ -70,12 +69,12 @@ type differ interface {
 	diff.Comparer
 }
 
-// newServer answers a server of a snapshotter and, where it is not nil, a differ.
+// newServer returns a server of a snapshotter and, if it is not nil, a differ.
 func newServer(sn service, differ differ, guard *guard) (*grpc.Server, *poolHealth) {
 	server := grpc.NewServer(append(newCallers(guard).options(),
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
-		// What a call that is broken off takes back needs the pool and containerd.
+		// A cancelled call rolls back, which needs the pool and containerd.
 		grpc.WaitForHandlers(true))...)
 	snapshotsapi.RegisterSnapshotsServer(server, newSnapshotService(sn))
 	control.Register(server, sn, sn.Dataset())
@@ -92,7 +91,8 @@ func newServer(sn service, differ differ, guard *guard) (*grpc.Server, *poolHeal
 	return server, status
 }
 
-// drain lets calls under way finish, but for cleanups: the next one goes on.
+// drain waits for running calls, and ends them after drainTime. It stops cleanups at
+// once, because the next one destroys the rest.
 func drain(server *grpc.Server, sn control.Cleaner) {
 	done := make(chan struct{})
 	go func() { server.GracefulStop(); close(done) }()
@@ -100,7 +100,7 @@ func drain(server *grpc.Server, sn control.Cleaner) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		sn.StopCleanup() // and one that waits for its turn when that has come
+		sn.StopCleanup() // again and again, because another cleanup may have waited
 		select {
 		case <-done:
 			return
@@ -112,9 +112,9 @@ func drain(server *grpc.Server, sn control.Cleaner) {
 	}
 }
 
-// notify tells systemd, where it started us.
+// notify sends the daemon's state to systemd, if that started the daemon.
 func notify(ctx context.Context, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.G(ctx).WithError(err).Warn("systemd could not be notified")
+		log.G(ctx).WithError(err).Warn("failed to notify systemd")
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// running serves sn on a socket of its own, made without listen, whose umask
-// is the whole process's.
+// running serves sn on a socket of its own. It does not call listen, which changes the
+// umask of the whole process.
 func running(t *testing.T, sn service) (address string) {
 	t.Helper()
 	address = socket(t)
@@ -35,7 +35,7 @@ func running(t *testing.T, sn service) (address string) {
 	return address
 }
 
-// containerd acts on the kind of an error: it must come through.
+// containerd acts on the kind of an error.
 func TestErrorKindsReachTheClient(t *testing.T) {
 	t.Parallel()
 	sn := &stub{}
@@ -71,7 +71,7 @@ func TestErrorKindsReachTheClient(t *testing.T) {
 	assert.NotZero(t, sn.cleaned)
 }
 
-// The service hands Walk's errors on as they are; a plain one would be Unknown.
+// containerd's service returns Walk's errors unconverted, which would be Unknown.
 func TestWalkWithInvalidFilterIsInvalidArgument(t *testing.T) {
 	t.Parallel()
 	conn := dial(t, running(t, &stub{}))
@@ -105,12 +105,11 @@ func TestWalkReturnsAllSnapshots(t *testing.T) {
 	assert.Equal(t, []string{"ro"}, mounts[0].Options)
 }
 
-// Labels are whatever an image says: no number of them keeps containerd from hearing
-// what there is.
+// Labels come from images: no number of them keeps the list from containerd.
 func TestWalkReturnsLongLabels(t *testing.T) {
 	t.Parallel()
 	sn := &stub{}
-	long := strings.Repeat("x", 200<<10) // what a record holds, more or less
+	long := strings.Repeat("x", 200<<10) // about the limit of a record
 	for i := range 110 {
 		sn.infos = append(sn.infos, snapshots.Info{Name: fmt.Sprint(i), Labels: map[string]string{"a": long}})
 	}
@@ -131,6 +130,6 @@ func TestHealthIsServing(t *testing.T) {
 		require.NoError(t, err, service)
 		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, reply.Status, service)
 	}
-	_, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "nobody"})
+	_, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "none"})
 	assert.Equal(t, codes.NotFound, status.Code(err))
 }

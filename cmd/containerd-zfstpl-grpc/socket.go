@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// listen makes the socket: 0600 in a directory that is root's alone. Whoever
-// can write to it can read and destroy every container's files.
+// listen creates the socket with mode 0600 in a directory that only root can use. A
+// process that can write to it can read and destroy every container's files.
 func listen(address string) (net.Listener, error) {
 	dir := filepath.Dir(address)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -28,7 +28,7 @@ func listen(address string) (net.Listener, error) {
 	if err := removeStaleSocket(address); err != nil {
 		return nil, err
 	}
-	// The mode counts from the first moment on, not from a chmod later.
+	// A umask and not a chmod, so that the socket never has another mode.
 	old := syscall.Umask(0o177)
 	defer syscall.Umask(old)
 	l, err := net.Listen("unix", address)
@@ -38,8 +38,8 @@ func listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// removeStale takes away the socket of a daemon that was killed, and nothing
-// else.
+// removeStaleSocket removes the socket of a daemon that was killed. It returns an error
+// if another file has that name or a process serves it.
 func removeStaleSocket(address string) error {
 	info, err := os.Lstat(address)
 	if errors.Is(err, fs.ErrNotExist) {

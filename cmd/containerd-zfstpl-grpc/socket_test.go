@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// The tests of this file call listen, which sets the umask of the process for
-// a moment: they do not run beside others.
+// The tests of this file call listen, which changes the umask of the process: they do not
+// run in parallel.
 
 func TestSocketIsOpenToRootOnly(t *testing.T) {
 	address := filepath.Join(filepath.Dir(socket(t)), "new", "dir", "s.sock")
@@ -32,16 +32,16 @@ func TestSocketIsOpenToRootOnly(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, os.FileMode(0o700), info.Mode().Perm(), dir)
 	}
-	assert.Equal(t, 0, unixUmask(t, 0), "the umask is as it was")
+	assert.Equal(t, 0, unixUmask(t, 0), "the umask is restored")
 
 	_, err = listen(address)
-	require.ErrorContains(t, err, "another process serves", "a live one is not taken over")
+	require.ErrorContains(t, err, "another process serves", "a socket in use is not replaced")
 	conn, err := net.Dial("unix", address)
-	require.NoError(t, err, "and goes on")
+	require.NoError(t, err, "it is still served")
 	conn.Close()
 }
 
-// A daemon was killed: its socket is in the way, and nobody answers on it.
+// The socket of a daemon that was killed is in the way, and no process serves it.
 func TestStaleSocketIsRemoved(t *testing.T) {
 	address := socket(t)
 	stale, err := net.Listen("unix", address)
@@ -55,7 +55,7 @@ func TestStaleSocketIsRemoved(t *testing.T) {
 	require.NoError(t, err)
 	conn.Close()
 	require.NoError(t, l.Close())
-	assert.NoFileExists(t, address, "nothing is left behind")
+	assert.NoFileExists(t, address, "the socket is removed")
 }
 
 func TestFileThatIsNoSocketIsKept(t *testing.T) {
@@ -77,7 +77,7 @@ func TestFileThatIsNoSocketIsKept(t *testing.T) {
 	assert.Equal(t, "precious", string(text))
 }
 
-// In a directory where others may put files, they may put a socket of theirs.
+// Others could put a socket of their own into a directory that they can write to.
 func TestDirectoryOpenToOthersIsRefused(t *testing.T) {
 	address := socket(t)
 	dir := filepath.Dir(address)
@@ -99,15 +99,14 @@ func TestLongAddressIsRefused(t *testing.T) {
 	assert.ErrorContains(t, err, "socket")
 }
 
-// Told to stop while a call is under way, the daemon finishes the call, and
-// ends as one that was asked to.
+// A daemon that is stopped during a call completes the call and ends without an error.
 func TestServeCompletesRunningCalls(t *testing.T) {
 	address := socket(t)
 	sn := &stub{hold: make(chan struct{}), held: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- serve(ctx, address, sn, nil, nil) }()
-	// The socket's file is there a moment before anything listens.
+	// The socket's file exists a moment before the daemon listens.
 	eventually(t, "a connection", func() bool {
 		conn, err := net.Dial("unix", address)
 		return err == nil && conn.Close() == nil
@@ -131,7 +130,7 @@ func TestServeCompletesRunningCalls(t *testing.T) {
 		}
 		return err != nil
 	})
-	require.Empty(t, served, "it waits for the call")
+	require.Empty(t, served, "the daemon waits for the call")
 	require.Empty(t, reply)
 	close(sn.hold)
 	require.NoError(t, <-reply)
@@ -139,8 +138,8 @@ func TestServeCompletesRunningCalls(t *testing.T) {
 	assert.NoFileExists(t, address)
 }
 
-// Nothing is under way but a cleanup, which is stopped, and somebody who watches its
-// health, which he hears the end of: it ends at once, and can be started again.
+// A cleanup and a client that watches the health do not delay the end of a daemon, which
+// can be started again.
 func TestServeStopsCleanupsAndWatchers(t *testing.T) {
 	address := socket(t)
 	for range 2 {
@@ -148,7 +147,7 @@ func TestServeStopsCleanupsAndWatchers(t *testing.T) {
 		served := make(chan error, 1)
 		sn := &stub{}
 		go func() { served <- serve(ctx, address, sn, nil, nil) }()
-		eventually(t, "an answer", func() bool {
+		eventually(t, "a reply", func() bool {
 			_, err := grpc_health_v1.NewHealthClient(dial(t, address)).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 			return err == nil
 		})
@@ -161,7 +160,7 @@ func TestServeStopsCleanupsAndWatchers(t *testing.T) {
 		case err := <-served:
 			require.NoError(t, err)
 		case <-time.After(drainTime / 2):
-			require.Fail(t, "it waits for somebody")
+			require.Fail(t, "the daemon did not end")
 		}
 		assert.True(t, sn.stopped)
 	}

@@ -22,15 +22,15 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-// stub is a snapshotter that knows a few snapshots and fails as it is told.
+// stub is a snapshotter with a few snapshots whose methods return fail.
 type stub struct {
 	mu    sync.Mutex
 	fail  error
 	infos []snapshots.Info
-	// hold, where it is set, keeps Prepare waiting; held says that it waits.
+	// If hold is not nil, Prepare closes held and waits until hold is closed.
 	hold, held chan struct{}
 	cleaned    int
-	stopped    bool // its cleanup was
+	stopped    bool // StopCleanup was called
 }
 
 func (s *stub) failure() error {
@@ -96,7 +96,7 @@ func (s *stub) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ...string
 	return s.failure()
 }
 
-// dial answers a connection to the socket.
+// dial returns a connection to the socket.
 func dial(t *testing.T, address string) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -105,12 +105,12 @@ func dial(t *testing.T, address string) *grpc.ClientConn {
 	return conn
 }
 
-// client is containerd's proxy of a snapshotter behind that connection.
+// client returns containerd's proxy of the snapshotter at that connection.
 func client(conn *grpc.ClientConn) snapshots.Snapshotter {
 	return proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "zfstpl")
 }
 
-// socket is an address in a directory of its own, short enough for a socket.
+// socket returns an address in a directory of its own, short enough for a socket.
 func socket(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "zfstpl-")
@@ -119,17 +119,17 @@ func socket(t *testing.T) string {
 	return filepath.Join(dir, "s.sock")
 }
 
-// eventually waits for what another goroutine or process is about to do.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal(fmt.Sprint("waited in vain: ", what))
+			t.Fatal(fmt.Sprint("timed out waiting for ", what))
 		}
 	}
 }
 
-// unixUmask sets the umask and answers the one before.
+// unixUmask sets the umask and returns the one before.
 func unixUmask(t *testing.T, mask int) int {
 	t.Helper()
 	return syscall.Umask(mask)

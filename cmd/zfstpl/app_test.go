@@ -16,17 +16,17 @@ import (
 	"github.com/zfstpl/zfstpl/plugin"
 )
 
-// one keeps runs apart: cli's flags are variables that a run writes to.
+// one serializes runs, because a run writes to variables of package cli.
 var one sync.Mutex
 
-// run answers what the command prints.
+// run returns the command's standard output.
 func run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	out, _, err := runApart(t, args...)
 	return out, err
 }
 
-// runApart returns what the command prints, and what it prints for a person.
+// runApart returns the command's standard output and standard error.
 func runApart(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	one.Lock()
@@ -55,7 +55,7 @@ func TestPropertiesAreNameAndValue(t *testing.T) {
 	assert.Empty(t, got)
 	for word, says := range map[string]string{
 		"": "NAME=VALUE", "compression": "NAME=VALUE", "=zstd": "NAME=VALUE", "mountpoint=/x": "--root",
-		"canmount=on": "sets this itself", "zfstpl:version=2": "sets this itself", "com.sun:auto-snapshot=true": "sets this itself",
+		"canmount=on": "sets this property itself", "zfstpl:version=2": "sets this property itself", "com.sun:auto-snapshot=true": "sets this property itself",
 	} {
 		got, err := properties([]string{"atime=off", word})
 		assert.ErrorContains(t, err, says, "%q", word)
@@ -72,8 +72,8 @@ func TestConfigContainerdUsesFileAndFlags(t *testing.T) {
 		root, address string
 		key           string
 	}{
-		"what holds":      {[]string{"--config", empty}, plugin.DefaultRoot, plugin.DefaultAddress, "io.containerd.cri.v1.images"},
-		"the daemon's":    {[]string{"--config", configured}, "/srv/z", "/run/z/z.sock", "io.containerd.cri.v1.images"},
+		"the defaults":    {[]string{"--config", empty}, plugin.DefaultRoot, plugin.DefaultAddress, "io.containerd.cri.v1.images"},
+		"a file":          {[]string{"--config", configured}, "/srv/z", "/run/z/z.sock", "io.containerd.cri.v1.images"},
 		"flags":           {[]string{"--config", configured, "--root", "/r", "--address", "/a"}, "/r", "/a", "io.containerd.cri.v1.images"},
 		"for version 1.7": {[]string{"--config", configured, "--config-version", "2"}, "/srv/z", "/run/z/z.sock", "io.containerd.grpc.v1.cri"},
 	} {
@@ -93,8 +93,7 @@ func TestConfigContainerdUsesFileAndFlags(t *testing.T) {
 	}
 }
 
-// Where no containerd serves the address the administrator is told, beside what is printed
-// for containerd.
+// The warning is on standard error, because standard output is containerd's configuration.
 func TestConfigWarnsIfContainerdIsUnreachable(t *testing.T) {
 	t.Parallel()
 	for address, warns := range map[string]bool{filepath.Join(t.TempDir(), "none.sock"): true, "": false} {
@@ -108,11 +107,11 @@ func TestConfigWarnsIfContainerdIsUnreachable(t *testing.T) {
 		}
 		assert.Equal(t, 1, strings.Count(errs, "\n"), "one line: %s", errs)
 		assert.Contains(t, errs, "containerd_address "+address)
-		assert.Contains(t, errs, "set it in "+configured)
+		assert.Contains(t, errs, "set containerd_address in "+configured)
 	}
 }
 
-// What is printed is for the containerd that is installed, if nothing else is said.
+// Without --config-version the configuration is for the containerd in PATH.
 func TestConfigIsForTheInstalledContainerd(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("PATH", dir)
@@ -128,7 +127,7 @@ func TestConfigIsForTheInstalledContainerd(t *testing.T) {
 	}
 }
 
-// To a timer "no" and "that cannot be told" are not the same, whatever the reason.
+// A unit must not take an error for "no cleanup is due".
 func TestCheckExitsWith255OnError(t *testing.T) {
 	t.Parallel()
 	none := filepath.Join(t.TempDir(), "none")
@@ -136,8 +135,8 @@ func TestCheckExitsWith255OnError(t *testing.T) {
 		"no such file": {"--config", none},
 		"no dataset":   {"--config", file(t, "")},
 		"unknown key":  {"--config", file(t, "datset = 'tank/z'\n")},
-		"bad setting":  {"--config", file(t, "dataset = 'tank/z'\n[cache]\npressure_percent = 101\n")},
-		"two words":    {"--config", file(t, "dataset = 'tank/z'\n"), "--if-needed"},
+		"bad value":    {"--config", file(t, "dataset = 'tank/z'\n[cache]\npressure_percent = 101\n")},
+		"two modes":    {"--config", file(t, "dataset = 'tank/z'\n"), "--if-needed"},
 		"a base":       {"--config", file(t, "dataset = 'tank/z'\n"), "tank/y"},
 	} {
 		_, err := run(t, append([]string{"cleanup", "--check"}, args...)...)
@@ -156,20 +155,20 @@ func TestCommandsRefuseInvalidArguments(t *testing.T) {
 		"unknown command":       {[]string{"destroy-all"}, `no command "destroy-all"`},
 		"unknown flag":          {[]string{"ls", "--colour"}, "colour"},
 		"no such file":          {[]string{"ls", "--config", none}, none},
-		"bad file":              {[]string{"ls", "--config", file(t, "x = 1")}, `"x"`},
+		"unknown key":           {[]string{"ls", "--config", file(t, "x = 1")}, `"x"`},
 		"ls without a dataset":  {[]string{"ls", "--config", empty}, "no dataset is configured"},
 		"ls of a base":          {[]string{"ls", "tank/z"}, `unexpected argument "tank/z"`},
 		"df of a base":          {[]string{"df", "tank/z"}, "--dataset"},
 		"dry run of a base":     {[]string{"cleanup", "tank/z", "--dry-run"}, "--dataset"},
 		"check and stop":        {[]string{"cleanup", "--config", file(t, "dataset = 'tank/z'"), "--check", "--stop"}, "exclude each other"},
 		"all of no dry run":     {[]string{"cleanup", "--config", file(t, "dataset = 'tank/z'"), "--all"}, "need --dry-run"},
-		"stop behind a base":    {[]string{"cleanup", "tank/z", "--stop"}, "--dataset"},
+		"stop after a base":     {[]string{"cleanup", "tank/z", "--stop"}, "--dataset"},
 		"config of a base":      {[]string{"config", "containerd", "tank/z"}, "--dataset"},
 		"ls of a bad one":       {[]string{"ls", "--config", empty, "--dataset", "a b"}, "a b"},
 		"init without one":      {[]string{"init", "--config", empty}, "no dataset is configured"},
 		"init of a bad one":     {[]string{"init", "--config", empty, "tank/../x"}, "tank/../x"},
 		"init of two":           {[]string{"init", "--config", empty, "tank/a", "tank/b"}, "tank/b"},
-		"init, options behind":  {[]string{"init", "--config", empty, "tank/a", "--root", "x"}, `"x"`},
+		"init, options after":   {[]string{"init", "--config", empty, "tank/a", "--root", "x"}, `"x"`},
 		"init, relative root":   {[]string{"init", "--config", empty, "--root", "x", "tank/a"}, `"x"`},
 		"init with mountpoint":  {[]string{"init", "--config", empty, "-o", "mountpoint=/x", "tank/a"}, "--root"},
 		"config, bad version":   {[]string{"config", "containerd", "--config", empty, "--config-version", "1"}, "version 2"},

@@ -77,7 +77,7 @@ func runCleanup(c *cli.Context) error {
 	return cleanNow(c, config)
 }
 
-// checkCleanupFlags refuses flags that do not go together.
+// checkCleanupFlags returns an error for flags that exclude each other.
 func checkCleanupFlags(c *cli.Context) error {
 	modes := 0
 	for _, flag := range []string{"dry-run", "if-needed", "check", "stop"} {
@@ -86,7 +86,7 @@ func checkCleanupFlags(c *cli.Context) error {
 		}
 	}
 	if modes > 1 {
-		return errors.New("--dry-run, --if-needed, --check and --stop exclude each other")
+		return errors.New("--dry-run, --if-needed, --check and --stop exclude each other: give one of them")
 	}
 	if !c.Bool("dry-run") && (c.Bool("all") || c.Bool("full")) {
 		return errors.New("--all and --full need --dry-run")
@@ -120,13 +120,13 @@ func cleanNow(c *cli.Context, config plugin.Config) error {
 	var other *plugin.InUseError
 	switch {
 	case c.Bool("if-needed") && (interrupted || stopped):
-		return nil // the base still says that one is owed
+		return nil // the cleanup mark stays
 	case interrupted:
-		return errors.New("interrupted; the rest is for the next time")
+		return errors.New("interrupted: the next cleanup destroys the rest")
 	case stopped:
-		return errors.New("stopped; the rest is for the next time")
+		return errors.New("stopped: the next cleanup destroys the rest")
 	case c.Bool("if-needed") && errors.As(err, &other) && !isServedElsewhere(other, config):
-		return nil // whoever has the base cleans it up
+		return nil // the process that has the base cleans it up
 	case err != nil:
 		return err
 	}
@@ -136,8 +136,8 @@ func cleanNow(c *cli.Context, config plugin.Config) error {
 	return err
 }
 
-// cleanWherever has the daemon clean up that has the base or, where none has, does it
-// itself.
+// cleanByDaemonOrAlone runs a cleanup in the daemon that serves the base or, if there is
+// none, in this process.
 func cleanByDaemonOrAlone(ctx context.Context, config plugin.Config, report func(snapshotter.Progress)) error {
 	err := cleanByDaemon(ctx, config.Address, config.Dataset, report)
 	if !notServed(err) {
@@ -151,31 +151,31 @@ func cleanByDaemonOrAlone(ctx context.Context, config plugin.Config, report func
 	return explainUnreachable(other, cleanByDaemon(ctx, other.Address(), config.Dataset, report))
 }
 
-// isNotServed tells whether no daemon serves the base at an address.
+// notServed reports whether err means that no daemon serves the base at an address.
 func notServed(err error) bool { return errors.Is(err, errNoDaemon) || errdefs.IsNotImplemented(err) }
 
-// isServedElsewhere tells whether who has the base serves it at another address than
-// the configured one.
+// isServedElsewhere reports whether the owner of the base serves it at another address
+// than the configured one.
 func isServedElsewhere(owner *plugin.InUseError, config plugin.Config) bool {
 	return owner.Address() != "" && owner.Address() != config.Address
 }
 
-// notReached says of a daemon that has the base and does not serve it where it says
-// what may be done.
+// explainUnreachable returns err or, if the owner of the base does not serve it at the
+// address in its lock, an error that says so.
 func explainUnreachable(owner *plugin.InUseError, err error) error {
 	if !notServed(err) {
 		return err
 	}
-	return fmt.Errorf("%w, where nobody answers: say --address, or have it serve where the configuration says", owner)
+	return fmt.Errorf("%w, but nothing listens there: give its socket with --address, or restart it with the configured address", owner)
 }
 
 var errNoDaemon = errors.New("no daemon serves the socket")
 
-// dialDaemon answers a connection to the daemon, or errNoDaemon.
+// dialDaemon returns a connection to the daemon, or an error that is errNoDaemon.
 func dialDaemon(address string) (*grpc.ClientConn, error) {
 	conn, err := net.Dial("unix", address)
 	if err != nil {
-		return nil, errNoDaemon
+		return nil, fmt.Errorf("%w: %w", errNoDaemon, err)
 	}
 	conn.Close()
 	return grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -188,12 +188,12 @@ func cleanByDaemon(ctx context.Context, address, base string, report func(snapsh
 	}
 	defer conn.Close()
 	if err := control.Clean(ctx, conn, base, report); err != nil {
-		return fmt.Errorf("the daemon at %s: %w", address, err)
+		return fmt.Errorf("daemon at %s: %w", address, err)
 	}
 	return nil
 }
 
-// cleanAlone is for when there is no daemon.
+// cleanAlone runs a cleanup in this process.
 func cleanAlone(ctx context.Context, config plugin.Config, report func(snapshotter.Progress)) error {
 	cleaner, err := plugin.OpenCleaner(ctx, config)
 	if err != nil {
@@ -207,11 +207,11 @@ func stopCleanup(c *cli.Context, config plugin.Config) error {
 	if err != nil {
 		return err
 	}
-	printed := "no cleanup is under way"
+	message := "no cleanup is running"
 	if was {
-		printed = "the cleanup ends behind the datasets it is at"
+		message = "the cleanup ends after the datasets that it is destroying"
 	}
-	_, err = fmt.Fprintln(c.App.Writer, printed)
+	_, err = fmt.Fprintln(c.App.Writer, message)
 	return err
 }
 

@@ -15,10 +15,10 @@ import (
 func configCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "config",
-		Usage: "print configuration for others",
+		Usage: "generate configuration of other programs",
 		Subcommands: []*cli.Command{{
 			Name:   "containerd",
-			Usage:  "print what containerd's configuration needs to use the daemon",
+			Usage:  "print the configuration with which containerd uses the daemon",
 			Flags:  []cli.Flag{configFlag, datasetFlag, rootFlag, addressFlag, versionFlag},
 			Before: noArguments,
 			Action: func(c *cli.Context) error {
@@ -35,7 +35,8 @@ func configCommand() *cli.Command {
 var versionFlag = &cli.IntFlag{Name: "config-version",
 	Usage: "`VERSION` of containerd's configuration: 3 for containerd 2.x, 2 for 1.7 (default: that of the containerd in PATH, else 3)"}
 
-// configVersion is the one that was asked for, or that the containerd here has.
+// configVersion returns the version of --config-version, or that of the containerd in
+// PATH.
 func configVersion(c *cli.Context) int {
 	if c.IsSet("config-version") {
 		return c.Int("config-version")
@@ -47,8 +48,9 @@ func configVersion(c *cli.Context) int {
 	return plugin.ContainerdConfig3
 }
 
-// rootOf is where the base is mounted. Where none is configured, or it cannot be
-// asked, it is where it would be; the latter is said.
+// rootOf returns where the base is mounted. If no base is configured, or ZFS cannot be
+// asked, it returns the configured or the default root; in the latter case it prints a
+// warning.
 func rootOf(c *cli.Context, config plugin.Config) (string, error) {
 	if config.Dataset == "" {
 		return cmp.Or(config.Root, plugin.DefaultRoot), nil
@@ -62,7 +64,7 @@ func rootOf(c *cli.Context, config plugin.Config) (string, error) {
 		return at, nil
 	}
 	if config.Root == "" {
-		fmt.Fprintf(c.App.ErrWriter, "zfstpl: it is not known where %s is mounted, so root is a guess; --root says it: %v\n", base, err)
+		fmt.Fprintf(c.App.ErrWriter, "zfstpl: cannot find out where %s is mounted; printing root = %q, which --root changes: %v\n", base, plugin.DefaultRoot, err)
 	}
 	return cmp.Or(config.Root, plugin.DefaultRoot), nil
 }
@@ -87,12 +89,11 @@ func printContainerdAt(c *cli.Context, config plugin.Config, root string) error 
 	return nil
 }
 
-// askTime bounds how long containerd may take to reply.
+// askTimeout limits how long containerd may take to reply.
 const askTimeout = 2 * time.Second
 
-// warnUnreached says where containerd is not where the daemon will look for it: then
-// nothing that containerd does not know any more is removed, and no layer is made or
-// unpacked by the daemon.
+// warnUnreachable prints a warning if no containerd serves the address. The daemon then
+// refuses removals, and neither makes nor unpacks layers.
 func warnUnreachable(c *cli.Context, address string) {
 	if address == "" {
 		return
@@ -100,7 +101,7 @@ func warnUnreachable(c *cli.Context, address string) {
 	ctx, cancel := context.WithTimeout(c.Context, askTimeout)
 	defer cancel()
 	if _, err := plugin.AskContainerd(ctx, address); err != nil {
-		fmt.Fprintf(c.App.ErrWriter, "zfstpl: no containerd can be reached at containerd_address; set it in %s to the socket of the containerd that is to use the daemon: %v\n",
+		fmt.Fprintf(c.App.ErrWriter, "zfstpl: cannot reach containerd; set containerd_address in %s to the socket of the containerd that uses the daemon: %v\n",
 			c.String("config"), err)
 	}
 }

@@ -16,12 +16,12 @@ import (
 func dfCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "df",
-		Usage: "show what holds the space",
-		Description: "An image is a committed snapshot on which no other stands. UNIQUE is what only\n" +
-			"it holds, SHARED what other images hold too, as ZFS stores it. Reads the pool\n" +
-			"and changes nothing; the daemon may run or not.",
+		Usage: "show the space of images, containers, cache and garbage",
+		Description: "An image is a committed snapshot without children. UNIQUE is the space that only\n" +
+			"this image holds, SHARED the space that other images hold too, as ZFS stores it.\n" +
+			"The command reads the pool and changes nothing; it needs no daemon.",
 		Flags: []cli.Flag{configFlag, datasetFlag,
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object instead"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object instead of the table"},
 			&cli.BoolFlag{Name: "full", Usage: "do not shorten chain IDs"}},
 		Before: noArguments,
 		Action: df,

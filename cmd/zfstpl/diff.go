@@ -29,14 +29,14 @@ func diffCommand() *cli.Command {
 		Name:      "diff",
 		Usage:     "show what a snapshot changed",
 		ArgsUsage: "SNAPSHOT",
-		Description: "SNAPSHOT is a key or name as containerd has it, such as a container's, or the\n" +
-			"dataset of it, or what 'zfstpl ls' shows of that. A container may be running: what it changed until now is shown.\n" +
-			"Formats are names (A added, M modified, D deleted), json (a line each; raw is a\n" +
-			"path that is no UTF-8, in base64), and tar, tar+gzip or tar+zstd, which are a\n" +
-			"layer of an image. Of a container it takes a snapshot for as long as it looks,\n" +
-			"and changes nothing else. The daemon may run or not.",
+		Description: "SNAPSHOT is containerd's key or name of a snapshot, such as the ID of a container,\n" +
+			"or its dataset, or the name of that in 'zfstpl ls'. A container may be running.\n" +
+			"Formats are names (A added, M modified, D deleted), json (one line for each path;\n" +
+			"raw is a path that is not UTF-8, in base64), and tar, tar+gzip or tar+zstd, which\n" +
+			"are a layer of an image. The command takes a temporary snapshot of a container\n" +
+			"and changes nothing else; it needs no daemon.",
 		Flags: []cli.Flag{configFlag, datasetFlag,
-			&cli.StringFlag{Name: "parent", Usage: "compare with `SNAPSHOT` (default: what it was made from)"},
+			&cli.StringFlag{Name: "parent", Usage: "compare with `SNAPSHOT` (default: its parent)"},
 			&cli.StringFlag{Name: "format", Value: "names", Usage: "`FORMAT` names, json, tar, tar+gzip or tar+zstd"}},
 		Action: anyOrder(showDiff),
 	}
@@ -44,7 +44,7 @@ func diffCommand() *cli.Command {
 
 func showDiff(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return errors.New("name one snapshot; 'zfstpl ls' shows them")
+		return errors.New("give one snapshot as argument: 'zfstpl ls' lists them")
 	}
 	write, err := diffFormat(c.String("format"), c.App.Writer)
 	if err != nil {
@@ -68,7 +68,8 @@ func showDiff(c *cli.Context) error {
 
 type diffWriter func(c *cli.Context, s *diff.Service, sides diff.Sides, w io.Writer) error
 
-// diffFormat answers what writes a format, unless it is nothing for a terminal.
+// diffFormat returns the writer of a format. It returns an error for a binary format if
+// the output is a terminal.
 func diffFormat(format string, to io.Writer) (diffWriter, error) {
 	switch format {
 	case "names":
@@ -81,7 +82,7 @@ func diffFormat(format string, to io.Writer) (diffWriter, error) {
 		return nil, err
 	}
 	if f, ok := to.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return nil, fmt.Errorf("format %s is nothing for a terminal: send it into a file or a program", format)
+		return nil, fmt.Errorf("format %s is binary and the output is a terminal: redirect it to a file or a program", format)
 	}
 	return func(c *cli.Context, s *diff.Service, sides diff.Sides, w io.Writer) error {
 		z, err := compress(w)
@@ -110,7 +111,7 @@ func letter(kind diff.Kind) string {
 	}
 }
 
-// readable quotes a path that would break a line or a terminal.
+// readable quotes a path with characters that a terminal must not get.
 func readable(path string) string {
 	if utf8.ValidString(path) && !strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) }) && path[0] != '"' {
 		return path
@@ -118,8 +119,8 @@ func readable(path string) string {
 	return strconv.Quote(path)
 }
 
-// jsonChange is a line of the json format. JSON knows no bytes that are no UTF-8:
-// a path with such is there once more, in base64.
+// jsonChange is a line of the json format. JSON cannot represent a path that is not
+// UTF-8, so Raw has such a path in base64.
 type jsonChange struct {
 	diff.Change
 	Raw []byte `json:"raw,omitempty"`
@@ -137,7 +138,7 @@ func writeJSON(c *cli.Context, s *diff.Service, sides diff.Sides, w io.Writer) e
 	})
 }
 
-// sidesOf answers what is to be compared.
+// sidesOf returns the two sides of the comparison of snapshots that are given by name.
 func sidesOf(base layout.Base, entries []snapshotter.Entry, name, parent string) (sides diff.Sides, err error) {
 	of, err := find(entries, name)
 	if err != nil {
@@ -152,14 +153,15 @@ func sidesOf(base layout.Base, entries []snapshotter.Entry, name, parent string)
 		}
 		sides.Lower = source(base, below)
 	case isView(of, name):
-		sides.Lower = sides.Upper // whoever looks at a template changes nothing
+		sides.Lower = sides.Upper // a view has no changes
 	case of.Parent != "":
 		sides.Lower = of.Parent + "@" + layout.Extracted
 	}
 	return sides, nil
 }
 
-// source is what is read of a dataset: a template's snapshot, a runtime as it is.
+// source returns what is read of a dataset: the snapshot of a template, the file system of
+// a runtime.
 func source(base layout.Base, e snapshotter.Entry) string {
 	if _, ok := base.ParseRuntime(e.Dataset); ok {
 		return e.Dataset
@@ -167,15 +169,15 @@ func source(base layout.Base, e snapshotter.Entry) string {
 	return e.Dataset + "@" + layout.Extracted
 }
 
-// isView tells whether a name is that of a view of a dataset.
+// isView reports whether name is that of a view of a dataset.
 func isView(e snapshotter.Entry, name string) bool {
 	return slices.ContainsFunc(e.Records, func(r snapshots.Info) bool {
 		return r.Kind == snapshots.KindView && (r.Name == name || layout.ClientName(r.Name) == name)
 	})
 }
 
-// find answers the dataset of a snapshot that is named as the backend, containerd
-// or ZFS names it or, if none of them does, as 'zfstpl ls' shows it.
+// find returns the dataset of a snapshot. The name is that of the snapshotter, of
+// containerd's client or of ZFS or, if there is no such one, that of 'zfstpl ls'.
 func find(entries []snapshotter.Entry, name string) (snapshotter.Entry, error) {
 	var found, shown []snapshotter.Entry
 	var names []string
@@ -200,13 +202,13 @@ func find(entries []snapshotter.Entry, name string) (snapshotter.Entry, error) {
 		}
 	}
 	if len(found) == 0 {
-		found = shown // one at most: runtimes and templates are not called alike
+		found = shown // at most one: runtimes and templates have different names
 	}
 	switch len(found) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return snapshotter.Entry{}, fmt.Errorf("there is no snapshot %q: %w", name, zfs.ErrNotFound)
+		return snapshotter.Entry{}, fmt.Errorf("snapshot %q: %w: 'zfstpl ls' lists the snapshots", name, zfs.ErrNotFound)
 	}
-	return snapshotter.Entry{}, fmt.Errorf("%q is the name of several snapshots: give one of %s", name, strings.Join(names, ", "))
+	return snapshotter.Entry{}, fmt.Errorf("%q is the name of several snapshots: use one of %s", name, strings.Join(names, ", "))
 }

@@ -10,9 +10,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/diff"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// A snapshot is compared with what it was made from, by whatever name it is called.
+// A snapshot is compared with its parent, whichever of its names is given.
 func TestSnapshotIsComparedWithItsParent(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
@@ -49,6 +50,7 @@ func TestSnapshotIsComparedWithItsParent(t *testing.T) {
 	sides, err := sidesOf(base, entries, "web", chain("a"))
 	require.NoError(t, err)
 	assert.Equal(t, diff.Sides{Lower: a + "@extracted", Upper: run}, sides)
-	_, err = sidesOf(base, entries, "nobody", "")
-	require.ErrorContains(t, err, `there is no snapshot "nobody"`)
+	_, err = sidesOf(base, entries, "none", "")
+	require.ErrorContains(t, err, `snapshot "none"`)
+	require.ErrorIs(t, err, zfs.ErrNotFound)
 }

@@ -13,19 +13,18 @@ import (
 func initCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "init",
-		Usage:     "make the dataset that snapshots live under, or complete it",
+		Usage:     "create the base, the dataset of all snapshots, or complete it",
 		ArgsUsage: "DATASET",
-		Description: "Makes DATASET, such as tank/zfstpl, with the properties that snapshots inherit,\n" +
+		Description: "Creates DATASET, such as tank/zfstpl, with the properties that snapshots inherit,\n" +
 			"mounts it and prints what to put into containerd's configuration.\n" +
-			"Properties of the dataset above that would do harm to images and containers, such\n" +
-			"as normalization, are set to what does none; docs/zfs.md lists them. What the pool\n" +
-			"lacks a feature for is left out. -o wins over both.\n" +
-			"When it fails it removes what it made. Doing it again changes nothing, and -o is\n" +
-			"for when DATASET is made: 'zfs set' is for later. A dataset that zfstpl did not\n" +
-			"make is refused. In a pool with an altroot, DIR is where the base is mounted,\n" +
-			"with or without the altroot before it.",
+			"It sets properties whose inherited values could harm images and containers, such\n" +
+			"as normalization, to safe values; docs/zfs.md lists them. It omits a property\n" +
+			"whose feature the pool lacks. -o overrides both, and is used only when DATASET\n" +
+			"is created: use 'zfs set' later. If init fails, it destroys what it created.\n" +
+			"On a complete base it changes nothing. It refuses a dataset that zfstpl did not\n" +
+			"create. In a pool with an altroot, DIR may begin with the altroot or not.",
 		Flags: []cli.Flag{configFlag, rootFlag, addressFlag, versionFlag,
-			&cli.StringSliceFlag{Name: "o", Usage: "a native ZFS property of the base, `NAME=VALUE`, such as compression=zstd"}},
+			&cli.StringSliceFlag{Name: "o", Usage: "native ZFS property of the base, `NAME=VALUE`, such as compression=zstd; may be repeated"}},
 		Action: anyOrder(initBase),
 	}
 }
@@ -37,7 +36,7 @@ func initBase(c *cli.Context) error {
 	}
 	switch {
 	case c.NArg() > 1:
-		return fmt.Errorf("unexpected argument %q: init makes one dataset", c.Args().Get(1))
+		return fmt.Errorf("unexpected argument %q: init creates one dataset", c.Args().Get(1))
 	case c.NArg() == 1:
 		config.Dataset = c.Args().First()
 	}
@@ -64,20 +63,19 @@ func initBase(c *cli.Context) error {
 	return printContainerdAt(c, config, made.Root)
 }
 
-// properties reads "name=value" words. The properties the layout stands on are
-// not for choosing.
+// properties parses "name=value" words. It refuses properties that the layout needs.
 func properties(words []string) (map[string]string, error) {
 	props := make(map[string]string)
 	for _, word := range words {
 		name, value, ok := strings.Cut(word, "=")
 		if !ok || name == "" {
-			return nil, fmt.Errorf("-o %q: a property is given as NAME=VALUE", word)
+			return nil, fmt.Errorf("-o %q: write a property as NAME=VALUE", word)
 		}
 		switch {
 		case name == "mountpoint":
 			return nil, errors.New("-o mountpoint: use --root")
 		case name == "canmount", strings.Contains(name, ":"):
-			return nil, fmt.Errorf("-o %s: zfstpl sets this itself", name)
+			return nil, fmt.Errorf("-o %s: zfstpl sets this property itself", name)
 		}
 		props[name] = value
 	}

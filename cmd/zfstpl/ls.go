@@ -10,9 +10,9 @@ func lsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "ls",
 		Usage: "show templates and runtimes as a tree",
-		Description: "USED is the space that only this dataset holds, REFER the space of all that it\n" +
-			"shows, both as ZFS accounts them. OWNER is the containerd snapshot. Reads the\n" +
-			"pool and changes nothing; the daemon may run or not.",
+		Description: "USED is the space that only this dataset holds, REFER the space of its whole\n" +
+			"content, both as ZFS accounts them. OWNER is the containerd snapshot. The command\n" +
+			"reads the pool and changes nothing; it needs no daemon.",
 		Flags: []cli.Flag{configFlag, datasetFlag,
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON array instead of the tree"},
 			&cli.BoolFlag{Name: "full", Usage: "do not shorten chain IDs and names"}},

@@ -1,5 +1,5 @@
-// Command zfstpl is the administrator's: it makes a base and shows what is in
-// one.
+// Command zfstpl is the administrator's command: it creates a base, shows its datasets
+// and cleans it up.
 package main
 
 import (
@@ -25,9 +25,9 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), end...)
 	defer stop()
-	// Who reads a diff may have seen enough. To write is an error then, and what was
-	// made for it is taken away; not heard of, the signal would end the process at once.
-	// (To ignore it would have every command that we run ignore it too.)
+	// The reader of a diff may close the pipe. Writing is an error then, and the command
+	// removes its temporary snapshot; without this the signal would end the process at
+	// once. (If it were ignored, the commands that zfstpl runs would ignore it too.)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if err := app().RunContext(ctx, os.Args); err != nil {
 		if !errors.Is(err, errSilent) && !errors.Is(err, syscall.EPIPE) {
@@ -40,13 +40,13 @@ func main() {
 	}
 }
 
-// notKnown is a question that could not be answered. To systemd's ExecCondition 255
-// is a failure, and anything else a no.
+// notKnown is an error that sets exit status 255. systemd's ExecCondition takes 255 for
+// a failure, and 1 to 254 for "no".
 type notKnown struct{ error }
 
 func (n notKnown) Unwrap() error { return n.error }
 
-// errSilent is a failure that is an answer.
+// errSilent sets exit status 1 without a message.
 var errSilent = errors.New("no")
 
 func app() *cli.App {
@@ -71,11 +71,11 @@ func unknownCommand(name string) error {
 	if name == "sweep" {
 		return errors.New("there is no command \"sweep\": use 'zfstpl cleanup --dry-run'")
 	}
-	return fmt.Errorf("there is no command %q: 'zfstpl --help' lists them", name)
+	return fmt.Errorf("there is no command %q: 'zfstpl --help' lists the commands", name)
 }
 
-// settings are the daemon's, from its configuration file where there is one:
-// on a configured host no command needs to be told what the daemon knows.
+// settings returns the daemon's settings, from its configuration file if there is one
+// and from the flags of the command.
 func settings(c *cli.Context) (plugin.Config, error) {
 	config, err := plugin.LoadConfig(c.String("config"), !c.IsSet("config"))
 	if err != nil {
@@ -91,8 +91,8 @@ func settings(c *cli.Context) (plugin.Config, error) {
 	return config, nil
 }
 
-// noArguments refuses words behind the options. With them no option that follows
-// would be read: who says 'cleanup tank/zfstpl --stop' wants none to begin.
+// noArguments returns an error if there are arguments. Options after an argument are not
+// read: 'cleanup tank/zfstpl --stop' would start a cleanup.
 func noArguments(c *cli.Context) error {
 	if c.Args().Present() {
 		return fmt.Errorf("unexpected argument %q: this command takes options only, such as --dataset for another base", c.Args().First())
@@ -100,7 +100,7 @@ func noArguments(c *cli.Context) error {
 	return nil
 }
 
-// open answers the configured base and a client for its pool.
+// open returns the configured base and a client for its pool.
 func open(c *cli.Context) (layout.Base, *zfs.Client, error) {
 	config, err := settings(c)
 	if err != nil {
@@ -114,7 +114,7 @@ func open(c *cli.Context) (layout.Base, *zfs.Client, error) {
 	return base, pool, err
 }
 
-// inspect answers what lies under the configured base too. The caller closes the
+// inspect is open that also returns the datasets of the base. The caller closes the
 // client.
 func inspect(c *cli.Context) (layout.Base, *zfs.Client, []snapshotter.Entry, error) {
 	base, pool, err := open(c)
@@ -131,6 +131,6 @@ func inspect(c *cli.Context) (layout.Base, *zfs.Client, []snapshotter.Entry, err
 var (
 	configFlag  = &cli.StringFlag{Name: "config", Aliases: []string{"c"}, Value: plugin.DefaultConfigFile, Usage: "the daemon's configuration `FILE`"}
 	datasetFlag = &cli.StringFlag{Name: "dataset", Usage: "base `DATASET` (default: the configured one)"}
-	rootFlag    = &cli.StringFlag{Name: "root", Usage: "`DIR` where the base is mounted (default: where the base itself says, else " + plugin.DefaultRoot + ")"}
+	rootFlag    = &cli.StringFlag{Name: "root", Usage: "`DIR` where the base is mounted (default: its mountpoint property, else " + plugin.DefaultRoot + ")"}
 	addressFlag = &cli.StringFlag{Name: "address", Usage: "the daemon's unix `SOCKET` (default: " + plugin.DefaultAddress + ")"}
 )

@@ -7,12 +7,12 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// anyOrder lets the options of a command stand behind its arguments too, where package
-// cli reads none.
+// anyOrder returns an action that reads options after the arguments too, which package
+// cli does not.
 func anyOrder(action cli.ActionFunc) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		above := c.Lineage()[1]
-		words := above.Args().Tail() // behind the command's name
+		words := above.Args().Tail() // after the command's name
 		sorted := optionsFirst(c.Command.Flags, words)
 		if slices.Equal(words, sorted) {
 			return action(c)
@@ -25,8 +25,8 @@ func anyOrder(action cli.ActionFunc) cli.ActionFunc {
 	}
 }
 
-// optionsFirst moves options, with their values, before the arguments. What stands behind
-// "--" are arguments.
+// optionsFirst moves options, with their values, before the arguments. Words after "--"
+// are arguments.
 func optionsFirst(flags []cli.Flag, words []string) []string {
 	var options, arguments []string
 	for i := 0; i < len(words); i++ {

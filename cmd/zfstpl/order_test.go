@@ -27,7 +27,6 @@ func TestOptionsAreReadInAnyOrder(t *testing.T) {
 	}
 }
 
-// What stands behind the dataset is read as if it stood before.
 func TestInitReadsOptionsAfterTheDataset(t *testing.T) {
 	t.Parallel()
 	for args, says := range map[string]string{

@@ -13,8 +13,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-// progress shows how far a cleanup is: a bar on a terminal, elsewhere a line now
-// and then.
+// progress prints the progress of a cleanup: a bar on a terminal, otherwise a line every
+// lineEvery.
 type progress struct {
 	mu       sync.Mutex
 	w        io.Writer
@@ -26,8 +26,7 @@ type progress struct {
 }
 
 const (
-	barWidth = 30
-	// lineEvery is how often a log hears of a cleanup.
+	barWidth  = 30
 	lineEvery = 10 * time.Second
 )
 
@@ -55,7 +54,7 @@ func (p *progress) report(now snapshotter.Progress) {
 	}
 }
 
-// end takes the bar away.
+// end erases the bar.
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,14 +63,14 @@ func (p *progress) end() {
 	}
 }
 
-// sum says what it came to.
+// summary returns the result of the cleanup in one line.
 func (p *progress) summary() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	took := time.Since(p.began).Round(100 * time.Millisecond)
-	printed := fmt.Sprintf("%d datasets destroyed in %s", p.now.Destroyed, took)
+	text := fmt.Sprintf("%d datasets destroyed in %s", p.now.Destroyed, took)
 	if left := p.now.Looked - p.now.Destroyed; left > 0 {
-		printed += fmt.Sprintf("; %d could not go, and the log says why", left)
+		text += fmt.Sprintf("; %d could not be destroyed: see the log", left)
 	}
-	return printed
+	return text
 }

@@ -32,6 +32,6 @@ func TestProgressIsABarOrLines(t *testing.T) {
 		c.p.end()
 		assert.True(t, strings.HasSuffix(b.String(), c.want), "%s: %q", what, b.String())
 		assert.Contains(t, c.p.summary(), "59 datasets destroyed")
-		assert.Contains(t, c.p.summary(), "1 could not go")
+		assert.Contains(t, c.p.summary(), "1 could not be destroyed")
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// tree draws entries below the templates they are clones of.
+// tree prints each dataset below the template that it is a clone of.
 type tree struct {
 	full bool // chain IDs and names of snapshots in full
 	now  func() time.Time
@@ -67,8 +67,8 @@ func (t tree) level(w io.Writer, clones map[string][]snapshotter.Entry, parent, 
 	}
 }
 
-// name is the last component; of a chain ID the first digits, which is what
-// other tools show too.
+// name returns the last component of a dataset's name. It shortens a chain ID to the
+// digits that other tools show.
 func (t tree) name(dataset string) string {
 	name := dataset[strings.LastIndexByte(dataset, '/')+1:]
 	if layout.IsChainID(name) && !t.full {
@@ -77,7 +77,8 @@ func (t tree) name(dataset string) string {
 	return name
 }
 
-// owner says what a dataset belongs to, or why it is there all the same.
+// owner returns the text of column OWNER: the snapshots of a dataset, its state, or why
+// it is skipped.
 func (t tree) owner(e snapshotter.Entry) string {
 	if e.Problem != "" {
 		return "skipped: " + printable(strings.ReplaceAll(e.Problem, "\n", "; "), 0)
@@ -101,13 +102,13 @@ func (t tree) owner(e snapshotter.Entry) string {
 	}
 	switch {
 	case len(e.Records) == 0 && strings.HasSuffix(e.Dataset, "/empty"):
-		return "base of every image"
+		return "base layer"
 	case len(e.Records) == 0:
-		return "a pull that fetches it"
+		return "pull in progress"
 	}
 	owners := strings.Join(t.owners(e.Records), ", ")
 	if e.StandInFor != "" {
-		owners += ", stands for this layer"
+		owners += ", stand-in"
 	}
 	return owners
 }
@@ -120,7 +121,7 @@ func (t tree) since(when time.Time) string {
 	return units.HumanDuration(now().Sub(when))
 }
 
-// shortNames are snapshots' names without their dataset's, which stands in the row.
+// shortNames returns the names of snapshots without those of their datasets.
 func shortNames(snapshots []string) []string {
 	var names []string
 	for _, s := range snapshots {
@@ -129,12 +130,12 @@ func shortNames(snapshots []string) []string {
 	return names
 }
 
-// most is how much of a name that a client chose is shown: containers of Kubernetes
-// and Docker have 64 digits.
+// maxName is the number of characters that are shown of a client's name. Containers of
+// Kubernetes and Docker have 64 digits.
 const maxName = 80
 
-// owners are the namespaces whose images hold a template, and the snapshots
-// that show or change one.
+// owners returns the namespaces of the image layers among records, and the names of the
+// other snapshots.
 func (t tree) owners(records []snapshots.Info) []string {
 	shown := maxName
 	if t.full {
@@ -163,8 +164,8 @@ func (t tree) owners(records []snapshots.Info) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// printable keeps what clients chose from writing to the terminal by itself, and
-// cuts it behind so many characters; 0 is any number.
+// printable replaces the control characters of a client's text and cuts it to a number
+// of characters; 0 is no limit.
 func printable(s string, shown int) string {
 	clean := strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0 {

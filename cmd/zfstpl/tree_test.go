@@ -63,14 +63,14 @@ func TestTreeShowsClonesBelowTheirOrigins(t *testing.T) {
 tank/z                                          USED      REFER  OWNER
 mine                                            0B        0B     foreign
 sha256:dddddddddddd…                            0B        0B     partial, left by a crash
-empty                                           24KiB     24KiB  base of every image
+empty                                           24KiB     24KiB  base layer
 ├─ opaque-0123456789abcdef                      0B        0B     snapshot default/saved, snapshot plain
 ├─ sha256:aaaaaaaaaaaa…                         1MiB      1MiB   image layer in default, image layer in k8s.io, view default/look
 │  ├─ sha256:bbbbbbbbbbbb…                      2MiB      3MiB   image layer
 │  │  ├─ old-0123456789abcde0                   1KiB      0B     garbage, destroyed by the next cleanup
 │  │  └─ web-0123456789abcdef                   4KiB      3MiB   active default/web
-│  ├─ sha256:ffffffffffff…                      0B        0B     a pull that fetches it
-│  │  └─ extract-ffffffffffff-0123456789abcde1  0B        0B     active zoo/extract-1-x sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff…, stands for this layer
+│  ├─ sha256:ffffffffffff…                      0B        0B     pull in progress
+│  │  └─ extract-ffffffffffff-0123456789abcde1  0B        0B     active zoo/extract-1-x sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff…, stand-in
 │  └─ sha256:cccccccccccc…                      0B        0B     cached, unused for 26 hours, kept by snapshots: nightly, weekly
 └─ sha256:eeeeeeeeeeee…                         0B        0B     skipped: part 2 of 3 is missing
 12 datasets                                     3.028MiB
@@ -81,7 +81,7 @@ empty                                           24KiB     24KiB  base of every i
 	assert.Equal(t, drawn(t, false, entries), drawn(t, false, entries))
 }
 
-func TestTreeOfNothing(t *testing.T) {
+func TestTreeOfAnEmptyBaseHasNoRows(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, `
 tank/z      USED  REFER  OWNER
@@ -89,8 +89,7 @@ tank/z      USED  REFER  OWNER
 `, drawn(t, false, nil))
 }
 
-// Each dataset is one line, and nothing that a client chose does more to a
-// terminal than show.
+// Each dataset has one line, and a client's text has no effect on the terminal.
 func TestHostileNamesArePrintedSafely(t *testing.T) {
 	t.Parallel()
 	hostile := []string{
@@ -116,13 +115,13 @@ func TestHostileNamesArePrintedSafely(t *testing.T) {
 		}
 	}
 	long := records(info(snapshots.KindActive, "default/1/"+strings.Repeat("日", 5000)))
-	assert.Less(t, len([]rune(tree{}.owners(long)[0])), 120, "a name does not fill the screen")
-	assert.Greater(t, len([]rune(tree{full: true}.owners(long)[0])), 5000, "unless it is asked for")
+	assert.Less(t, len([]rune(tree{}.owners(long)[0])), 120, "a long name is cut")
+	assert.Greater(t, len([]rune(tree{full: true}.owners(long)[0])), 5000, "--full does not cut it")
 	id := strings.Repeat("f", 64)
-	assert.Equal(t, []string{"active k8s.io/" + id}, tree{}.owners(records(info(snapshots.KindActive, "k8s.io/9/"+id))), "what 'zfstpl diff' can be asked with")
+	assert.Equal(t, []string{"active k8s.io/" + id}, tree{}.owners(records(info(snapshots.KindActive, "k8s.io/9/"+id))), "'zfstpl diff' accepts it")
 }
 
-func TestPrintable(t *testing.T) {
+func TestPrintableReplacesControlCharacters(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		"": "", "web": "web", "日本語": "日本語", "a\nb": "a?b", "\x1b[2J": "?[2J", "\u009b": "?",
@@ -133,7 +132,7 @@ func TestPrintable(t *testing.T) {
 	assert.Len(t, printable(strings.Repeat("x", 5000), 0), 5000)
 }
 
-func TestTreeSaysWhenWritingFails(t *testing.T) {
+func TestTreeReturnsTheErrorOfWriting(t *testing.T) {
 	t.Parallel()
 	assert.Error(t, tree{}.print(full{}, "tank/z", nil))
 }
