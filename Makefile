@@ -1,11 +1,11 @@
-# zfstpl: containers on ZFS templates. 'make help' lists what there is to make.
-# Two commands are enough to begin with: make demo, make test.
+# zfstpl: a containerd snapshotter for ZFS. 'make help' lists the targets.
+# Begin with: make demo, make test.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Which machine the demo boots: ZFS=2.3 or 2.4, CONTAINERD=1.7 or 2.4.
+# The releases in the demo's machine: ZFS=2.3 or 2.4, CONTAINERD=1.7 or 2.4.
 export ZFS ?= 2.4
 export CONTAINERD ?= 2.4
 
@@ -15,7 +15,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LINT_VERSION := v2.15.0
 LINT := $(CACHE)/tools/golangci-lint-$(LINT_VERSION)/golangci-lint
 
-# The programs run on any Linux of their architecture: no cgo.
+# No cgo, so that the programs run on any Linux of their architecture.
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-X github.com/zfstpl/zfstpl/plugin.version=$(VERSION)'
 # On a host with ZFS the tests use the containerd, BuildKit, Docker and kubelet that the testbed builds.
 ON_HOST = if [ "$${ZFSTPL_TEST_HOST:-}" = 1 ]; then PATH=$$($(BIN)/testbed path containerd):$$($(BIN)/testbed path buildkit):$$($(BIN)/testbed path docker):$$($(BIN)/testbed path kubernetes):$$PATH; fi;
@@ -32,29 +32,29 @@ demo: build testbed ## a guided tour: real containers on real ZFS
 	@integration/tools/demo.sh
 
 .PHONY: test
-test: build integration-test testbed-test lint-tool ## every check, with one summary
+test: build integration-test testbed-test lint-tool ## all checks, with one summary
 	@$(ON_HOST) $(BIN)/suite -bin $(BIN) -lint $(LINT)
 
 .PHONY: test-long
-test-long: build integration-test testbed-test lint-tool ## make test, and what takes too long for it
+test-long: build integration-test testbed-test lint-tool ## make test, and the checks that take too long for it
 	@CGO_ENABLED=0 go test -c -trimpath -o $(BIN)/ioctl.test ./snapshotter/zfs/ioctl
 	@$(ON_HOST) $(BIN)/suite -bin $(BIN) -lint $(LINT) -long
 
 .PHONY: unit
-unit: tools ## the unit tests alone, with the race detector
+unit: tools ## only the unit tests, with the race detector
 	@$(MAKE) --no-print-directory build
 	@$(BIN)/suite -bin $(BIN) -only unit
 
 .PHONY: integration
-integration: build integration-test testbed-test ## the integration tests alone; RUN=regexp chooses
+integration: build integration-test testbed-test ## only the integration tests; RUN=regexp selects some
 	@$(ON_HOST) $(BIN)/suite -bin $(BIN) -only integration -run '$(RUN)'
 
 .PHONY: lint
-lint: lint-tool ## the linters alone
+lint: lint-tool ## only the linters
 	@$(LINT) run ./...
 
 .PHONY: bench
-bench: build testbed ## measure against other snapshotters (an hour or more where emulated; BENCH=quick tries it)
+bench: build testbed ## benchmarks beside other snapshotters (an hour or more without KVM; BENCH=quick tries it)
 	@$(GO_BUILD) -o $(BIN)/ ./integration/tools/bench
 	@integration/tools/bench/run.sh
 
@@ -65,13 +65,13 @@ build: tools ## build the programs into bin/
 	@$(GO_BUILD) -o $(BIN)/ ./cmd/... ./integration/tools/suite ./integration/tools/testbed ./integration/tools/demo ./integration/tools/image ./integration/powercut ./integration/testimage/app ./integration/testimage/web
 
 .PHONY: install
-install: build ## install the daemon, the command and the systemd units (PREFIX=/usr/local)
+install: build ## install the daemon, the command and the systemd units; PREFIX=/usr/local
 	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin $(BIN)/containerd-zfstpl-grpc $(BIN)/zfstpl
 	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system contrib/systemd/zfstpl.service contrib/systemd/zfstpl-cleanup.service contrib/systemd/zfstpl-cleanup.timer
 	sed -i 's|/usr/local/bin/|$(or $(PREFIX),/usr/local)/bin/|' $(DESTDIR)/usr/lib/systemd/system/zfstpl.service $(DESTDIR)/usr/lib/systemd/system/zfstpl-cleanup.service
 
 .PHONY: shell
-shell: build testbed ## a prompt in the machine with ZFS, everything installed
+shell: build testbed ## a shell in the machine with ZFS, with everything installed
 	@$(BIN)/testbed shell --put $(BIN):/put/bin
 
 .PHONY: testbed
@@ -101,9 +101,9 @@ tools:
 	@integration/setup.sh
 
 .PHONY: clean
-clean: ## remove what was built here; the caches stay
+clean: ## remove the build's results; the caches stay
 	rm -rf $(BIN) out
 
 .PHONY: distclean
-distclean: clean ## remove the caches too: the next run begins from nothing
+distclean: clean ## remove the caches too
 	rm -rf $(CACHE)
