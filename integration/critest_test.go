@@ -88,6 +88,7 @@ func TestCritestOfSnapshots(t *testing.T) {
 	if !testing.Short() {
 		t.Skip("TestCritest runs all specs")
 	}
+	onlyOnce(t, newerReleases, aClient)
 	for name, s := range critestOnZFS(t, snapshotSpecs) {
 		if s.State == "skipped" && containerd17(t) { // it lacks user namespaces and image volumes
 			continue

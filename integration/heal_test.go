@@ -141,6 +141,7 @@ func TestContainerdAndLostRecords(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
+			onlyOnce(t, strings.HasPrefix(what, "all"), aClient)
 			base := pool.NewBase(t)
 			d := startDaemon(t, base, "--cache-keep", "forever")
 			c := startContainerd(t, d)
