@@ -206,26 +206,3 @@ func TestReuseConcurrentWithCleanup(t *testing.T) {
 		})
 	}
 }
-
-// Close waits for what is under way, and it is not lost.
-func TestCloseWaitsForRunningOperations(t *testing.T) {
-	t.Parallel()
-	for _, what := range []string{"prepare", "view", "commit", "update", "cleanup"} {
-		synctest.Test(t, func(t *testing.T) {
-			s := newWriteFixture(t)
-			resume := s.block("apply")
-			ctx, cancel := context.WithCancel(s.ctx)
-			result, closed := make(chan error, 1), make(chan error, 1)
-			go func() { result <- writeOps[what](ctx, s) }()
-			synctest.Wait()
-			cancel() // not even the caller waits
-			<-result
-			go func() { closed <- s.sn.Close() }()
-			resume()
-			require.NoError(t, <-closed, what)
-			live := dump(s.sn)
-			s.start()
-			assert.Equal(t, dump(s.sn), live, what)
-		})
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -254,5 +255,45 @@ func TestRenewReplacesHeldMount(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, bindMounts(s, key), mounts)
 		assert.Equal(t, []string{fresh}, k.Held())
+	})
+}
+
+// stuckKernel is held mounts of which some cannot be taken away.
+type stuckHeldMounts struct {
+	*fakeHeldMounts
+	stuck *sync.Map // by dataset
+}
+
+func (k stuckHeldMounts) Release(dataset string) error {
+	if _, stuck := k.stuck.Load(dataset); stuck {
+		return errors.New("no")
+	}
+	return k.fakeHeldMounts.Release(dataset)
+}
+
+// A held mount that cannot be taken away keeps its runtime, which is counted as
+// garbage, and nothing else: what is destroyed with it goes.
+func TestFailedUnmountKeepsOnlyItsRuntime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := stuckHeldMounts{&fakeHeldMounts{at: make(map[string]string)}, &sync.Map{}}
+		s := newFixture(t, keepCached(time.Hour), settings(func(c *Config) { c.MountDir, c.held = heldDir, k }), func(s *fixture) { k.pool = s.pool })
+		a, _ := s.pull("default", "", chain("a"), "a;")
+		template := s.templateOf(a)
+		s.cleanup()
+		s.remove(a)
+		s.prepare("web", "")
+		web := s.dataset("web")
+		k.stuck.Store(web, true)
+		time.Sleep(2 * time.Hour)
+		s.remove("web")
+		require.NoError(t, s.sn.Clean(s.ctx, nil))
+		assert.True(t, s.has(web))
+		assert.False(t, s.has(template))
+		assert.Contains(t, s.log.String(), "failed to unmount held mount")
+		k.stuck.Delete(web)
+		s.waitForRetries()
+		assert.False(t, s.has(web))
+		s.requireInvariants()
 	})
 }

@@ -235,39 +235,3 @@ func TestLayerWithHiddenRecordIsUnpackedAgain(t *testing.T) {
 		s.requireInvariants()
 	})
 }
-
-// While the snapshotter closes, and waits for an operation, no other caller waits.
-func TestCallersFailWhileCloseWaits(t *testing.T) {
-	t.Parallel()
-	s := newFixture(t)
-	reached, gate := make(chan struct{}), make(chan struct{})
-	s.pool.interrupt(func(call string) error {
-		if call == "apply" {
-			close(reached)
-			<-gate
-		}
-		return nil
-	})
-	go s.sn.Prepare(s.ctx, "slow", "") // it fails or not, and that is not looked at
-	<-reached
-	closed := make(chan error, 1)
-	go func() { closed <- s.sn.Close() }()
-	for s.sn.closing.TryRLock() { // a writer that waits keeps readers out: then Close has begun
-		s.sn.closing.RUnlock()
-		time.Sleep(time.Millisecond)
-	}
-	all := make(chan error, len(writeOps))
-	for _, do := range writeOps {
-		go func() { all <- do(s.ctx, s) }()
-	}
-	for range writeOps {
-		select {
-		case err := <-all:
-			assert.ErrorIs(t, err, errdefs.ErrUnavailable)
-		case <-time.After(10 * time.Second):
-			assert.Fail(t, "a caller waits for another's operation")
-		}
-	}
-	close(gate)
-	require.NoError(t, <-closed)
-}

@@ -1,0 +1,112 @@
+package snapshotter
+
+import (
+	"context"
+	"maps"
+	"sync/atomic"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// A pool that takes no record does not hide the snapshots that are there: a look says
+// that the lost one is not found, and why. What needs the layer gets the pool's error.
+func TestFailedRestoreIsNotFoundForReads(t *testing.T) {
+	t.Parallel()
+	refusal := &zfs.Error{Op: "set", Dataset: "tank/z", Kind: zfs.ErrSuspended}
+	s := newFixture(t)
+	names := s.image("default", "a;")
+	s.loseRecords(names...)
+	s.pool.interrupt(func(call string) error {
+		if call == "apply" {
+			return refusal
+		}
+		return nil
+	})
+	for how, heal := range healOps {
+		err := heal(s, names[0], "default/80/web")
+		if how == "stat" || how == "usage" {
+			require.ErrorIs(t, err, errdefs.ErrNotFound, how)
+			require.NotErrorIs(t, err, errdefs.ErrUnavailable, how)
+		} else {
+			require.ErrorIs(t, err, errdefs.ErrUnavailable, how)
+		}
+		assert.ErrorContains(t, err, "suspended", how)
+	}
+	s.pool.interrupt(nil)
+	s.stat(names[0])
+	assert.Equal(t, 1, s.restorations())
+	s.requireInvariants()
+}
+
+// A look evicts nothing to make room for a record; a Prepare may.
+func TestOnlyWritesReclaimSpaceForRestoredRecord(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	names := s.image("default", "a;")
+	cached, _ := s.pull("default", "", chain("b"), hundred)
+	s.remove(cached)
+	s.loseRecords(names...)
+	var roomy atomic.Bool
+	s.pool.interrupt(func(call string) error {
+		switch {
+		case call == "destroy":
+			roomy.Store(true)
+		case call == "apply" && !roomy.Load():
+			return &zfs.Error{Op: "set", Dataset: s.base.Storage(), Kind: zfs.ErrNoSpace}
+		}
+		return nil
+	})
+	require.ErrorIs(t, second(s.sn.Stat(s.ctx, names[0])), errdefs.ErrNotFound)
+	assert.Len(t, s.templates(), 3)
+	s.prepare("default/80/web", names[0])
+	assert.Len(t, s.templates(), 2, "the cached one went")
+	s.pool.interrupt(nil)
+	s.requireInvariants()
+}
+
+// A caller that gives up gets the error of its context, and the record is whole or not there.
+func TestCancelledRestoreChangesNothing(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	names := s.image("default", "a;")
+	s.loseRecords(names...)
+	ctx, cancel := context.WithCancel(s.ctx)
+	cancel()
+	_, err := s.sn.Stat(ctx, names[0])
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = s.sn.Prepare(ctx, "default/80/web", names[0])
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Zero(t, s.restorations())
+	s.stat(names[0])
+	require.NoError(t, s.sn.Close())
+	_, err = s.sn.Stat(s.ctx, names[0])
+	require.ErrorIs(t, err, errdefs.ErrUnavailable)
+}
+
+// The cached template was destroyed by another program: the record is not restored, and
+// the template is forgotten.
+func TestRecordOfMissingTemplateIsNotRestored(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	names := s.image("default", "a;")
+	dataset := s.templateOf(names[0])
+	s.loseRecords(names...)
+	s.pool.edit(func(state *fakeState) {
+		maps.DeleteFunc(state.fs, func(name string, _ fakeFS) bool { return name == dataset })
+	})
+	for range 2 {
+		_, err := s.sn.View(s.ctx, "default/80/look", names[0])
+		require.ErrorIs(t, err, errdefs.ErrNotFound)
+		assert.ErrorContains(t, err, dataset)
+		assert.ErrorContains(t, err, "docker rmi")
+	}
+	_, unpacked := s.pull("default", "", digest.FromString("a;").String(), "a;")
+	assert.True(t, unpacked)
+	s.requireInvariants()
+}

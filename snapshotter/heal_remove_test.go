@@ -1,0 +1,91 @@
+package snapshotter
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// containerd looked a name up, collected the snapshot, and then asks for it: the record
+// is not lost, it was removed. A Prepare on the name comes from a database that has it.
+func TestReadDoesNotRestorePendingRemoval(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	names := s.image("default", "a;")
+	release := s.sn.journal.pause()
+	s.remove(names...)
+	for _, how := range []string{"stat", "usage"} {
+		require.ErrorIs(t, healOps[how](s, names[0], ""), errdefs.ErrNotFound, how)
+	}
+	assert.Zero(t, s.restorations())
+	require.NoError(t, healOps["prepare"](s, names[0], "default/80/web"))
+	assert.Equal(t, 1, s.restorations())
+	release()
+	s.requireInvariants()
+	s.crash()
+	assert.Equal(t, names[0], s.stat("default/80/web").Parent, "the removal was of the old record")
+	s.requireInvariants()
+}
+
+// A Remove that comes while a record is restored takes it away in the end, and one that
+// waits for another operation hides the record, which is not restored over it.
+func TestRemoveDuringRestoreWins(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newFixture(t)
+		names := s.image("default", "a;")
+		template := s.templateOf(names[0])
+		s.loseRecords(names...)
+		unlock, err := s.sn.datasets.lock(s.ctx, template)
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() { done <- second(s.sn.Stat(s.ctx, names[0])) }()
+		synctest.Wait() // it has the name, and waits for the template
+		s.remove(names[0])
+		unlock()
+		<-done
+		synctest.Wait()
+		assert.Empty(t, s.names())
+		s.requireInvariants()
+
+		s.stat(names[0])
+		unlock, err = s.sn.keys.lock(s.ctx, names[0])
+		require.NoError(t, err)
+		s.remove(names[0])
+		for range 3 {
+			go func() { done <- second(s.sn.Stat(s.ctx, names[0])) }()
+		}
+		synctest.Wait() // they wait for the name
+		release := s.sn.journal.pause()
+		unlock()
+		for range 3 {
+			require.ErrorIs(t, <-done, errdefs.ErrNotFound)
+		}
+		assert.Equal(t, 2, s.restorations())
+		s.prepare("default/80/prepare", names[0])
+		assert.Equal(t, 3, s.restorations())
+		release()
+		s.requireInvariants()
+		s.remove("default/80/prepare")
+		s.remove(names[0])
+		s.requireInvariants()
+		assert.Len(t, s.sn.index.templates, 2)
+		assert.Zero(t, s.sn.index.templates[template].records)
+	})
+}
+
+// To remove what is lost succeeds, writes nothing and restores nothing.
+func TestRemoveOfLostRecordWritesNothing(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	names := s.image("default", "a;")
+	s.loseRecords(names...)
+	txg := s.txg()
+	s.remove(names...)
+	require.NoError(t, s.sn.journal.flush(s.ctx))
+	assert.Equal(t, txg, s.txg())
+	assert.Zero(t, s.restorations())
+}

@@ -1,0 +1,278 @@
+package snapshotter
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// recordsInPool counts the records the pool holds.
+func (s *fixture) recordsInPool() (n int) {
+	s.pool.edit(func(state *fakeState) {
+		for _, fs := range state.fs {
+			for prop := range fs.props {
+				if rest, ok := strings.CutPrefix(prop, propRecord); ok && !strings.Contains(rest, ":") {
+					n++
+				}
+			}
+		}
+	})
+	return n
+}
+
+// Removals that wait are written together: many of them in a transaction when nobody
+// is at work, few when somebody is, whose own would have to wait for theirs.
+func TestRemovalsAreWrittenInBatches(t *testing.T) {
+	t.Parallel()
+	const removals = 2*largeBatch + 10
+	for what, c := range map[string]struct {
+		begin func(s *fixture)
+		want  int
+	}{
+		"nobody is at work":   {func(*fixture) {}, 3},
+		"somebody unpacks":    {func(s *fixture) { s.sn.Begin(s.ctx) }, removals / smallBatch},
+		"the daemon is ended": {func(s *fixture) { s.sn.Begin(s.ctx)(); assert.NoError(s, s.sn.Close()) }, 3},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newFixture(t)
+				for i := range removals {
+					s.prepare(fmt.Sprint("web", i), "")
+				}
+				time.Sleep(quietPeriod)
+				transactions := 0
+				s.pool.interrupt(func(call string) error {
+					if call == "apply" {
+						transactions++
+					}
+					return nil
+				})
+				for i := range removals {
+					s.remove(fmt.Sprint("web", i))
+				}
+				c.begin(s)
+				s.waitForJournal()
+				assert.Equal(t, c.want, transactions)
+				s.pool.interrupt(nil)
+				if !s.sn.closed.Load() {
+					s.requireInvariants()
+				}
+			})
+		})
+	}
+}
+
+// A cleanup that begins while removals are written makes the rest of them needless.
+func TestPauseEndsBackgroundFlush(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newFixture(t)
+		for i := range 10 * smallBatch {
+			s.prepare(fmt.Sprint("web", i), "")
+		}
+		end := s.sn.Begin(s.ctx)
+		for i := range 10 * smallBatch {
+			s.remove(fmt.Sprint("web", i))
+		}
+		writes, busy := 0, make(chan struct{})
+		s.pool.interrupt(func(call string) error {
+			if call != "apply" {
+				return nil
+			}
+			if writes++; writes == 2 {
+				<-busy
+			}
+			return nil
+		})
+		time.Sleep(2 * journalDelay)
+		synctest.Wait()
+		require.Equal(t, 2, writes)
+		release := s.sn.journal.pause() // as a cleanup does
+		close(busy)
+		s.waitForJournal()
+		assert.Equal(t, 2, writes)
+		release()
+		s.waitForJournal()
+		assert.Equal(t, 10, writes, "what it left is written")
+		end()
+		s.pool.interrupt(nil)
+		s.requireInvariants()
+	})
+}
+
+// What is destroyed at once is removed by that, and need not be written before.
+func TestCleanupSkipsRemovalsOfDestroyedDatasets(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newFixture(t, keepCached(time.Hour))
+		s.layer("base", "", "")
+		for _, key := range []string{"web", "busy"} {
+			s.prepare(key, "base")
+		}
+		busy := s.dataset("busy")
+		s.pool.edit(func(state *fakeState) { state.mounted[busy] = true })
+		writes := 0
+		s.pool.before = func(call string) error {
+			if call == "apply" {
+				writes++
+			}
+			return nil
+		}
+		s.remove("web")
+		require.NoError(t, s.sn.Cleanup(s.ctx))
+		assert.Zero(t, writes)
+		s.remove("busy")
+		require.NoError(t, s.sn.Cleanup(s.ctx))
+		assert.Equal(t, 1, writes, "it is still there, and its removal is written")
+		assert.Equal(t, 1, s.recordsInPool())
+		s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+	})
+}
+
+// A removal that cannot be written stays, in its order, until it can.
+func TestRemovalsStayUntilPoolAcceptsThem(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newFixture(t, keepCached(0))
+		s.layer("base", "", "")
+		s.prepare("web", "base")
+		var broken error // of the interface, to be nil later
+		broken = fakeError("set", "x", zfs.ErrSuspended)
+		s.pool.before = func(call string) error {
+			if call == "apply" || call == "destroy" {
+				return broken
+			}
+			return nil
+		}
+		s.remove("web", "base")
+		time.Sleep(journalDelay)
+		synctest.Wait()
+		assert.Equal(t, 2, s.recordsInPool())
+		assert.ErrorIs(t, s.sn.Cleanup(s.ctx), errdefs.ErrUnavailable)
+		assert.Empty(t, s.walk())
+		assert.Equal(t, 2, s.recordsInPool(), "and nothing was destroyed that has one")
+		broken = nil
+		s.requireInvariants()
+		assert.Zero(t, s.recordsInPool())
+		assert.Len(t, s.datasets(), 1)
+	})
+}
+
+// Somebody destroyed the dataset: there is nothing left to write, and the
+// other removals are not kept waiting for it.
+func TestRemovalOfMissingDatasetIsDropped(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	for _, key := range []string{"a", "b", "c"} {
+		s.prepare(key, "")
+	}
+	gone := s.dataset("b")
+	s.pool.edit(func(state *fakeState) { delete(state.fs, gone) })
+	s.remove("a", "b", "c")
+	s.cleanup()
+	assert.Zero(t, s.recordsInPool())
+	assert.Len(t, s.datasets(), 1)
+	s.requireInvariants()
+}
+
+// In a pool that fails there is one retry at a time, however much was removed meanwhile.
+func TestJournalHasOneRetryAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newFixture(t, settings(func(c *Config) { c.Cleanup = CleanupManual }))
+		for i := range 50 {
+			s.prepare(fmt.Sprint(i), "")
+		}
+		s.waitForJournal()
+		var applies atomic.Int64
+		s.pool.interrupt(func(call string) error {
+			if call == "apply" {
+				applies.Add(1)
+			}
+			return fakeError(call, "x", zfs.ErrSuspended)
+		})
+		for i := range 50 {
+			s.remove(fmt.Sprint(i))
+			time.Sleep(2 * time.Second)
+		}
+		time.Sleep(time.Hour)
+		applies.Store(0)
+		time.Sleep(time.Hour)
+		assert.LessOrEqual(t, applies.Load(), int64(10), "attempts in an hour in which nobody did anything")
+		s.pool.interrupt(nil)
+	})
+}
+
+// Whoever waits until removals are written does not wait at the pace of what nobody
+// waits for.
+func TestFlushEndsBackgroundFlush(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	const removals = smallBatch + 2*largeBatch
+	for i := range removals {
+		s.prepare(fmt.Sprint("web", i), "")
+	}
+	defer s.sn.Begin(s.ctx)()
+	var writes atomic.Int64
+	began, gate := make(chan struct{}), make(chan struct{})
+	s.pool.interrupt(func(call string) error {
+		if call == "apply" && writes.Add(1) == 1 {
+			close(began)
+			<-gate
+		}
+		return nil
+	})
+	for i := range removals {
+		s.remove(fmt.Sprint("web", i))
+	}
+	<-began
+	flushed := make(chan error, 1)
+	go func() { flushed <- s.sn.journal.flushPaced(s.ctx, true) }()
+	require.Eventually(t, func() bool { return s.sn.journal.waiters.Load() == 1 }, 10*time.Second, time.Millisecond)
+	close(gate)
+	require.NoError(t, <-flushed)
+	assert.EqualValues(t, 3, writes.Load())
+	s.pool.interrupt(nil)
+	s.requireInvariants()
+}
+
+// Removals that could not be written are tried again soon, and less and less often, also
+// when no other comes: until they are in the pool a crash would bring them back.
+func TestJournalRetriesWithBackoff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newFixture(t)
+		s.prepare("web", "")
+		var tries []time.Duration
+		began := time.Now()
+		s.pool.interrupt(func(call string) error {
+			if call != "apply" {
+				return nil
+			}
+			tries = append(tries, time.Since(began).Round(time.Second))
+			return fakeError("apply", "x", zfs.ErrNoSpace)
+		})
+		s.remove("web")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Greater(t, len(tries), 10)
+		assert.LessOrEqual(t, tries[3], 20*time.Second, "%v", tries)
+		assert.Less(t, len(tries), 20, "%v", tries)
+		assert.Equal(t, 1, s.recordsInPool())
+		s.pool.interrupt(nil)
+		time.Sleep(maxBackoff + time.Second)
+		synctest.Wait()
+		assert.Zero(t, s.recordsInPool())
+		s.requireInvariants()
+	})
+}

@@ -1,0 +1,81 @@
+package snapshotter
+
+import (
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// Which layer a blob is that the template was not unpacked from is found out by its
+// content. A template of an older release learns from that where it comes from.
+func TestRecognizeComparesBlobWithLayer(t *testing.T) {
+	t.Parallel()
+	other := digest.FromString("other")
+	for what, c := range map[string]struct {
+		forget       bool // the template says nothing
+		diffID, blob digest.Digest
+		want         provenance
+		err          error
+	}{
+		"another compression":       {false, upper, other, provenance{upper, upperBlob}, nil},
+		"another layer":             {false, lower, other, provenance{upper, upperBlob}, errdefs.ErrInvalidArgument},
+		"an old template":           {true, upper, other, provenance{upper, other}, nil},
+		"another layer, and an old": {true, lower, other, provenance{}, errdefs.ErrInvalidArgument},
+		"without a blob's digest":   {true, upper, "x", provenance{upper, ""}, nil},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newFixture(t, fetchMode)
+			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
+			b := s.unpack("default", a, upperChain, upper, upperBlob)
+			if c.forget {
+				s.pool.editFS(s.templateOf(b), func(fs *fakeFS) { delete(fs.props, propDiffID); delete(fs.props, propBlob) })
+				s.restart()
+			}
+			key := s.standIn("zoo", a, upperChain)
+			err := s.sn.Recognize(s.ctx, s.dataset(key), c.diffID, c.blob)
+			require.ErrorIs(t, err, c.err)
+			assert.Equal(t, c.want, s.provenanceOf(b))
+			err = s.sn.Commit(s.ctx, s.backend("zoo", upperChain), key, ref(upperChain))
+			if c.err != nil {
+				require.ErrorIs(t, err, errdefs.ErrFailedPrecondition, "it is not joined")
+				s.remove(key)
+				key = s.standIn("zoo", a, upperChain)
+				err = s.sn.Commit(s.ctx, s.backend("zoo", upperChain), key, ref(upperChain))
+			}
+			require.NoError(t, err)
+			s.requireInvariants()
+		})
+	}
+}
+
+// What cannot be written about a template does not fail a pull.
+func TestFailedWriteOfProvenanceDoesNotFailPull(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t, fetchMode)
+	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
+	s.pool.editFS(s.templateOf(a), func(fs *fakeFS) { delete(fs.props, propDiffID); delete(fs.props, propBlob) })
+	s.restart()
+	key := s.standIn("zoo", "", lowerChain)
+	runtime := s.dataset(key)
+	s.pool.interrupt(func(call string) error {
+		if call == "apply" {
+			return fakeError("set", a, zfs.ErrNoSpace)
+		}
+		return nil
+	})
+	require.NoError(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob))
+	s.pool.interrupt(nil)
+	assert.Empty(t, s.provenanceOf(a))
+	require.NoError(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob))
+	assert.Equal(t, provenance{lower, lowerBlob}, s.provenanceOf(a))
+	s.remove(key)
+	require.ErrorIs(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob), errdefs.ErrNotFound)
+	_, _, ok := s.sn.StandIn(runtime)
+	assert.False(t, ok)
+}

@@ -1,0 +1,96 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// A cached template was destroyed by other hands: the layer is unpacked again.
+func TestStandInOfMissingTemplateIsUnpacked(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t, fetchMode)
+	s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
+	require.NoError(t, s.sn.journal.flush(s.ctx))
+	s.pool.edit(func(state *fakeState) { delete(state.fs, s.base.Storage()+"/"+lowerChain) })
+	s.unpack("default", "", lowerChain, lower, lowerBlob)
+	assert.Contains(t, s.log.String(), "cached template is missing; unpacking the layer again")
+	assert.Empty(t, s.sn.index.residue)
+	s.requireInvariants()
+}
+
+// Whatever fails on the way to a stand-in leaves no claim on the layer.
+func TestFailedStandInReleasesLayer(t *testing.T) {
+	t.Parallel()
+	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "suspended": zfs.ErrSuspended, "killed": errKilled} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newFixture(t, fetchMode, keepCached(0))
+			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
+			require.NoError(t, s.sn.journal.flush(s.ctx))
+			failed := false
+			s.pool.interrupt(func(call string) error {
+				if call == "apply" && !failed {
+					failed = !errors.Is(why, zfs.ErrNoSpace)
+					return why
+				}
+				return nil
+			})
+			_, err := s.sn.Prepare(s.ctx, "default/98/extract-1-x "+lowerChain, "", ref(lowerChain))
+			require.Error(t, err)
+			s.pool.interrupt(nil)
+			assert.Empty(t, s.walk())
+			s.requireInvariants()
+			assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "it was evicted as before")
+		})
+	}
+}
+
+// A commit that is killed, or finds no room, leaves a stand-in that can be committed.
+func TestFailedStandInCommitCanBeRetried(t *testing.T) {
+	t.Parallel()
+	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "killed": errKilled} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newFixture(t, fetchMode, keepCached(0))
+			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
+			key := s.standIn("default", "", lowerChain)
+			require.NoError(t, s.sn.journal.flush(s.ctx))
+			times := 2 // that and, for room, once more
+			s.pool.interrupt(func(call string) error {
+				if call == "apply" && times > 0 {
+					times--
+					return why
+				}
+				return nil
+			})
+			require.Error(t, s.sn.Commit(s.ctx, "default/99/"+lowerChain, key))
+			s.pool.interrupt(nil)
+			s.cleanup()
+			s.restart()
+			s.commit("default/99/"+lowerChain, key)
+			s.requireInvariants()
+			assert.Len(t, s.datasets(), 2)
+		})
+	}
+}
+
+// A container runs on what was reused, and a caller that gives up leaves nothing.
+func TestCancelledStandInLeavesNothing(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t, fetchMode)
+	s.unpack("default", "", lowerChain, lower, lowerBlob)
+	ctx, cancel := context.WithTimeout(s.ctx, time.Nanosecond)
+	defer cancel()
+	<-ctx.Done()
+	_, err := s.sn.Prepare(ctx, "zoo/1/extract-1-x "+lowerChain, "", ref(lowerChain))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	s.requireInvariants()
+	assert.Len(t, s.datasets(), 2)
+}

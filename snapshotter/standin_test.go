@@ -1,0 +1,168 @@
+package snapshotter
+
+import (
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// The layer stays for as long as a runtime stands for it, whatever is evicted meanwhile.
+func TestStandInKeepsItsLayer(t *testing.T) {
+	t.Parallel()
+	for what, evict := range map[string]func(*fixture){
+		"for its age": (*fixture).cleanup,
+		"for want of space": func(s *fixture) {
+			s.pool.edit(func(state *fakeState) { state.size = state.below("tank") })
+			_, err := s.sn.Prepare(s.ctx, "web", "")
+			require.ErrorIs(s, err, errdefs.ErrResourceExhausted)
+			s.pool.edit(func(state *fakeState) { state.size = 0 })
+		},
+		"after a restart": func(s *fixture) { s.restart(); s.cleanup() },
+		"after a crash":   func(s *fixture) { s.crash(); s.cleanup() },
+	} {
+		for _, inUse := range []bool{false, true} {
+			t.Run(what, func(t *testing.T) {
+				t.Parallel()
+				s := newFixture(t, fetchMode, keepCached(0))
+				a := s.unpack("default", "", lowerChain, lower, lowerBlob)
+				if !inUse {
+					s.remove(a)
+					require.NoError(t, s.sn.journal.flush(s.ctx))
+				}
+				key := s.standIn("zoo", "", lowerChain)
+				entries, err := Inspect(s.ctx, s.pool, s.base)
+				require.NoError(t, err)
+				for _, e := range entries {
+					if e.State == StateGarbage {
+						continue // what was committed
+					}
+					assert.Equal(t, StateUsed, e.State, e.Dataset)
+					assert.Equal(t, e.Dataset == s.dataset(key), e.StandInFor == lowerChain)
+				}
+				evict(s)
+				s.cleanup()
+				assert.Zero(t, s.sn.index.due(0, 1, time.Now()), "and no cleanup is owed for it")
+				_, _, ok := s.sn.StandIn(s.dataset(key))
+				require.True(t, ok)
+				name := s.backend("zoo", lowerChain)
+				s.commit(name, key, ref(lowerChain))
+				assert.Equal(t, lower.String()+";", s.visible()[name].Content)
+				s.requireInvariants()
+				if s.remove(name); inUse {
+					s.remove(a)
+				}
+				s.requireInvariants()
+				assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "nothing is left of it")
+			})
+		}
+	}
+}
+
+// The name that containerd gives to the layer is one that its old database gave before.
+func TestStandInCommitReplacesRecordOfOldDatabase(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t, fetchMode)
+	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
+	template := s.templateOf(a)
+	key := s.standIn("default", "", lowerChain)
+	s.commit(a, key)
+	assert.Equal(t, template, s.templateOf(a))
+	s.requireInvariants()
+}
+
+// A stand-in becomes the layer that it stands for or nothing.
+func TestStandInCommitsOnlyAsItsLayer(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t, fetchMode)
+	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
+	b := s.unpack("default", a, upperChain, upper, upperBlob)
+	key := s.standIn("default", a, upperChain)
+	before := s.datasets()
+	for _, name := range []string{"default/90/bk-12345", "default/91/" + lowerChain, "default/92/" + upperChain + "-init", "saved"} {
+		err := s.sn.Commit(s.ctx, name, key)
+		require.ErrorIs(t, err, errdefs.ErrFailedPrecondition, name)
+		assert.ErrorContains(t, err, upperChain)
+	}
+	require.ErrorIs(t, s.sn.Commit(s.ctx, "default/93/"+upperChain, key, snapshots.WithParent(b)), errdefs.ErrInvalidArgument)
+	assert.Equal(t, before, s.datasets())
+	assert.Empty(t, heldLocks(s.sn))
+
+	// It is an ordinary container's root all the same, and what is written stays its own.
+	s.write(key, "w;")
+	assert.Equal(t, lower.String()+";"+upper.String()+";w;", s.visible()[key].Content)
+	assert.Equal(t, lower.String()+";"+upper.String()+";", s.visible()[b].Content)
+	s.requireInvariants()
+
+	// What another applier unpacks over the same content is dropped with the runtime.
+	s.commit("default/94/"+upperChain, key)
+	assert.Equal(t, lower.String()+";"+upper.String()+";", s.visible()["default/94/"+upperChain].Content)
+	s.requireInvariants()
+}
+
+// The setting about sharing is another after a restart: what belongs to all namespaces
+// is not made one's own, and the other way round.
+func TestStandInIsNotCommittedAfterChangeOfSharing(t *testing.T) {
+	t.Parallel()
+	for _, own := range []bool{false, true} {
+		s := newFixture(t, settings(func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, own }))
+		s.unpack("default", "", lowerChain, lower, lowerBlob)
+		key := s.standIn("default", "", lowerChain)
+		settings(func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, !own })(s)
+		s.restart()
+		err := s.sn.Commit(s.ctx, "default/99/"+lowerChain, key)
+		require.ErrorIs(t, err, errdefs.ErrFailedPrecondition)
+		s.remove(key)
+		s.requireInvariants()
+	}
+	// Nor does one namespace commit what another one prepared.
+	s := newFixture(t, settings(func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, true }))
+	s.unpack("default", "", lowerChain, lower, lowerBlob)
+	key := s.standIn("default", "", lowerChain)
+	require.ErrorIs(t, s.sn.Commit(s.ctx, "zoo/99/"+lowerChain, key), errdefs.ErrFailedPrecondition)
+	other := s.backend("zoo", "extract-1-x "+lowerChain)
+	s.prepare(other, "", ref(lowerChain))
+	_, _, ok := s.sn.StandIn(s.dataset(other))
+	assert.False(t, ok, "another namespace's layer is not found")
+	s.requireInvariants()
+}
+
+// A second attempt is for what was unpacked; into a stand-in nothing is.
+func TestRenewRefusesStandIn(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t, fetchMode)
+	s.unpack("default", "", lowerChain, lower, lowerBlob)
+	key := s.standIn("zoo", "", lowerChain)
+	_, _, err := s.sn.Renew(s.ctx, s.dataset(key), zfs.ErrNoSpace)
+	require.ErrorIs(t, err, errdefs.ErrFailedPrecondition)
+	require.NoError(t, s.sn.Discard(s.ctx, s.dataset(key)))
+	s.commit("zoo/99/"+lowerChain, key)
+	s.requireInvariants()
+}
+
+// The invariants notice a stand-in that is no clone of its layer, or of one on another
+// parent.
+func TestInvariantsDetectWrongStandIn(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t, fetchMode)
+	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
+	s.unpack("default", a, upperChain, upper, upperBlob)
+	key := s.standIn("zoo", a, upperChain)
+	runtime := s.dataset(key)
+	check := func() error {
+		list, err := s.pool.List(s.ctx, s.base.String())
+		require.NoError(t, err)
+		return CheckInvariants(s.base, list)
+	}
+	require.NoError(t, check())
+	s.pool.editFS(runtime, func(fs *fakeFS) { fs.origin = s.base.Storage() + "/" + lowerChain + "@" + layout.Extracted })
+	require.ErrorContains(t, check(), "stand-in for")
+	s.restart()
+	require.ErrorIs(t, s.sn.Commit(s.ctx, "zoo/99/"+upperChain, key), errdefs.ErrFailedPrecondition, "and it is not committed")
+}
