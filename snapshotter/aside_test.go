@@ -10,9 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A containerd with a new database starts containers whose keys the old one gave: they
-// start at the first try, and what the old ones wrote is there until the new one's
-// garbage collection.
+// A containerd with a new database uses a key that its old database used. Prepare and View
+// succeed, and the old snapshot keeps its content until containerd's garbage collection.
 func TestPrepareRenamesSnapshotUnknownToContainerd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -34,7 +33,7 @@ func TestPrepareRenamesSnapshotUnknownToContainerd(t *testing.T) {
 			}
 			old++
 			if strings.HasPrefix(name, "default/7/job-") {
-				assert.Equal(t, "i;old;", seen.Content, "nothing is lost before the collection")
+				assert.Equal(t, "i;old;", seen.Content, "the old snapshot keeps its content")
 			}
 			s.remove(name)
 		}
@@ -44,6 +43,8 @@ func TestPrepareRenamesSnapshotUnknownToContainerd(t *testing.T) {
 	})
 }
 
+// Prepare and View rename no snapshot whose key is without containerd's number or that is
+// committed.
 func TestPrepareOfOtherExistingKeyIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)

@@ -12,5 +12,5 @@ func TestContextCarriesMountNamespace(t *testing.T) {
 	assert.False(t, inOtherMountNamespace(t.Context()))
 	ctx, cancel := context.WithCancel(WithOtherMountNamespace(t.Context()))
 	defer cancel()
-	assert.True(t, inOtherMountNamespace(ctx), "and so it is below that context")
+	assert.True(t, inOtherMountNamespace(ctx), "derived contexts inherit it")
 }

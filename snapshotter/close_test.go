@@ -16,8 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A caller gives back when its context ends, also while Close waits for
-// another operation.
+// An operation returns when its context ends, even while Close waits for another operation.
 func TestCancelledCallerReturnsWhileCloseWaits(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -33,7 +32,7 @@ func TestCancelledCallerReturnsWhileCloseWaits(t *testing.T) {
 	<-reached
 	closed := make(chan error, 1)
 	go func() { closed <- s.sn.Close() }()
-	// A writer that waits keeps readers out: then Close has begun.
+	// A waiting writer blocks readers, so TryRLock fails once Close has begun.
 	for s.sn.closing.TryRLock() {
 		s.sn.closing.RUnlock()
 		time.Sleep(time.Millisecond)
@@ -46,14 +45,14 @@ func TestCancelledCallerReturnsWhileCloseWaits(t *testing.T) {
 	case err := <-result:
 		assert.Error(t, err)
 	case <-time.After(2 * time.Second):
-		assert.Fail(t, "the caller's context ended long ago, and he still waits")
+		assert.Fail(t, "the operation did not return after its context ended")
 		result <- errors.New("late")
 	}
 	close(gate)
 	require.NoError(t, <-closed)
 }
 
-// Nothing is evicted by a snapshotter that is closed.
+// A closed snapshotter evicts nothing.
 func TestBeginEvictsNothingAfterClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -66,7 +65,7 @@ func TestBeginEvictsNothingAfterClose(t *testing.T) {
 	})
 }
 
-// Close ends cleanups, also one that waits for its turn.
+// Close stops the running cleanup and one that waits for the lock.
 func TestCloseStopsWaitingCleanup(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -84,7 +83,7 @@ func TestCloseStopsWaitingCleanup(t *testing.T) {
 		return nil
 	})
 	for range 2 {
-		go func() { _ = s.sn.Clean(s.ctx, nil) }() // it is ended: that is looked at here
+		go func() { _ = s.sn.Clean(s.ctx, nil) }() // its error is not the subject
 	}
 	require.Eventually(t, func() bool { return destroys.Load() == 1 && s.sn.cleanup.hasWaiters() }, 10*time.Second, time.Millisecond)
 	done := make(chan error, 1)
@@ -92,7 +91,7 @@ func TestCloseStopsWaitingCleanup(t *testing.T) {
 	require.Eventually(t, func() bool { return s.sn.checkOpen() != nil }, 10*time.Second, time.Millisecond)
 	close(gate)
 	require.NoError(t, <-done)
-	assert.Less(t, destroys.Load(), int64(quietBatch), "of five times as many datasets, one by one")
+	assert.Less(t, destroys.Load(), int64(quietBatch), "the cleanup ended early")
 }
 
 func TestCloseWritesRemovals(t *testing.T) {
@@ -103,12 +102,12 @@ func TestCloseWritesRemovals(t *testing.T) {
 	s.remove("web", "base")
 	require.NoError(t, s.sn.Close())
 	assert.Zero(t, s.recordsInPool())
-	require.NoError(t, s.sn.Close(), "once more is no error")
+	require.NoError(t, s.sn.Close(), "a second Close is not an error")
 	s.crash()
 	assert.Empty(t, s.walk())
 }
 
-// What could not be written at the end is said, and comes back.
+// Close returns the error of a write that fails. The snapshot exists again after a start.
 func TestCloseReportsFailedWrite(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -121,6 +120,7 @@ func TestCloseReportsFailedWrite(t *testing.T) {
 	assert.Equal(t, []string{"web"}, s.names())
 }
 
+// After Close, every operation that writes or queries the pool returns an error.
 func TestOperationsFailAfterClose(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -143,7 +143,8 @@ func TestOperationsFailAfterClose(t *testing.T) {
 	assert.False(t, slices.Contains(s.datasets(), "x"))
 }
 
-// Close says that every later call fails; the index may be somebody else's.
+// After Close, methods that only read the index return an error too: another snapshotter
+// may have changed the base.
 func TestReadsFailAfterClose(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -152,13 +153,13 @@ func TestReadsFailAfterClose(t *testing.T) {
 	for what, err := range map[string]error{
 		"stat":   second(s.sn.Stat(s.ctx, "web")),
 		"mounts": second(s.sn.Mounts(s.ctx, "web")),
-		"walk":   s.sn.Walk(s.ctx, nil, "name==nobody"),
+		"walk":   s.sn.Walk(s.ctx, nil, "name==x"),
 	} {
 		assert.ErrorIs(t, err, errdefs.ErrUnavailable, what)
 	}
 }
 
-// While the snapshotter closes, and waits for an operation, no other caller waits.
+// While Close waits for an operation, every other operation returns ErrUnavailable at once.
 func TestCallersFailWhileCloseWaits(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -170,11 +171,11 @@ func TestCallersFailWhileCloseWaits(t *testing.T) {
 		}
 		return nil
 	})
-	go s.sn.Prepare(s.ctx, "slow", "") // it fails or not, and that is not looked at
+	go s.sn.Prepare(s.ctx, "slow", "") // its error is not the subject
 	<-reached
 	closed := make(chan error, 1)
 	go func() { closed <- s.sn.Close() }()
-	for s.sn.closing.TryRLock() { // a writer that waits keeps readers out: then Close has begun
+	for s.sn.closing.TryRLock() { // fails once Close waits for the lock
 		s.sn.closing.RUnlock()
 		time.Sleep(time.Millisecond)
 	}
@@ -187,14 +188,14 @@ func TestCallersFailWhileCloseWaits(t *testing.T) {
 		case err := <-all:
 			assert.ErrorIs(t, err, errdefs.ErrUnavailable)
 		case <-time.After(10 * time.Second):
-			assert.Fail(t, "a caller waits for another's operation")
+			assert.Fail(t, "an operation waits for Close")
 		}
 	}
 	close(gate)
 	require.NoError(t, <-closed)
 }
 
-// Close waits for what is under way, and it is not lost.
+// Close waits for a running operation, whose result is in the pool afterwards.
 func TestCloseWaitsForRunningOperations(t *testing.T) {
 	t.Parallel()
 	for _, what := range []string{"prepare", "view", "commit", "update", "cleanup"} {
@@ -205,7 +206,7 @@ func TestCloseWaitsForRunningOperations(t *testing.T) {
 			result, closed := make(chan error, 1), make(chan error, 1)
 			go func() { result <- writeOps[what](ctx, s) }()
 			synctest.Wait()
-			cancel() // not even the caller waits
+			cancel() // the caller gives up too
 			<-result
 			go func() { closed <- s.sn.Close() }()
 			resume()

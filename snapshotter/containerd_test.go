@@ -11,32 +11,33 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What containerd does with a snapshotter, as its unpacker and its metadata
-// store do it.
+// This file imitates containerd's unpacker and its metadata store.
 
-// chain is a chain ID made of one hexadecimal digit.
+// chain returns a chain ID that consists of one hexadecimal digit.
 func chain(digit string) string { return "sha256:" + strings.Repeat(digit, 64) }
 
 func label(key, value string) snapshots.Opt {
 	return snapshots.WithLabels(map[string]string{key: value})
 }
 
-// ref is the label by which an unpacker asks for a layer.
+// ref sets the label by which an unpacker requests a layer.
 func ref(id string) snapshots.Opt { return label(snapshots.LabelSnapshotRef, id) }
 
-// backend is the name under which the metadata store knows a client's key.
+// backend returns a new name in the snapshotter for a client's key, as the metadata store
+// makes it.
 func (s *fixture) backend(namespace, key string) string {
 	s.n++
 	return fmt.Sprintf("%s/%d/%s", namespace, s.n, key)
 }
 
-// adopted is what the metadata store takes an AlreadyExists from Prepare for:
-// the committed snapshot with that label on that parent, or "".
+// findCommitted returns the snapshot that the metadata store finds after AlreadyExists from
+// Prepare: the committed one with that label on that parent, or "".
 func (s *fixture) findCommitted(parent, id string) string {
 	s.Helper()
 	return s.findCommittedFor(s.ctx, parent, id)
 }
 
+// findCommittedFor is findCommitted for a caller in ctx.
 func (s *fixture) findCommittedFor(ctx context.Context, parent, id string) string {
 	s.Helper()
 	found := ""
@@ -50,8 +51,8 @@ func (s *fixture) findCommittedFor(ctx context.Context, parent, id string) strin
 	return found
 }
 
-// pull unpacks one layer into a namespace and answers its name in the backend,
-// and whether it had to be unpacked at all.
+// pull pulls one layer into a namespace. It returns the layer's name in the snapshotter and
+// whether it was unpacked.
 func (s *fixture) pull(namespace, parent, id, content string) (name string, unpacked bool) {
 	s.Helper()
 	ctx := namespaces.WithNamespace(s.ctx, namespace)
@@ -59,7 +60,7 @@ func (s *fixture) pull(namespace, parent, id, content string) (name string, unpa
 	_, err := s.sn.Prepare(ctx, key, parent, ref(id))
 	if errdefs.IsAlreadyExists(err) {
 		name = s.findCommittedFor(ctx, parent, id)
-		require.NotEmpty(s, name, "AlreadyExists, and containerd finds no layer")
+		require.NotEmpty(s, name, "containerd finds no layer after AlreadyExists")
 		return name, false
 	}
 	require.NoError(s, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// slow makes one kind of call to the pool wait until it is let go.
+// block makes calls of one kind to the pool wait until resume is called.
 func (s *fixture) block(call string) (resume func()) {
 	gate := make(chan struct{})
 	s.pool.interrupt(func(c string) error {
@@ -22,8 +22,7 @@ func (s *fixture) block(call string) (resume func()) {
 	return func() { close(gate) }
 }
 
-// changing are the methods that change something, on the fixture that
-// changingStory begins.
+// writeOps are the methods that write, for the fixture of newWriteFixture.
 var writeOps = map[string]func(ctx context.Context, s *fixture) error{
 	"prepare": func(ctx context.Context, s *fixture) error { return second(s.sn.Prepare(ctx, "x", "base")) },
 	"view":    func(ctx context.Context, s *fixture) error { return second(s.sn.View(ctx, "x", "base")) },
@@ -31,13 +30,14 @@ var writeOps = map[string]func(ctx context.Context, s *fixture) error{
 	"update": func(ctx context.Context, s *fixture) error {
 		return second(s.sn.Update(ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	},
-	"revival": func(ctx context.Context, s *fixture) error {
+	"reuse": func(ctx context.Context, s *fixture) error {
 		return second(s.sn.Prepare(ctx, "default/9/x", "", ref(chain("a"))))
 	},
 	"remove":  func(ctx context.Context, s *fixture) error { return s.sn.Remove(ctx, "web") },
 	"cleanup": func(ctx context.Context, s *fixture) error { return s.sn.Cleanup(ctx) },
 }
 
+// newWriteFixture returns a fixture with the snapshots that writeOps use.
 func newWriteFixture(t *testing.T) *fixture {
 	s := newFixture(t)
 	s.layer("base", "", "b;")
@@ -63,13 +63,13 @@ func TestCancelledContextChangesNothing(t *testing.T) {
 	}
 }
 
-// The pool is slow and the caller gives up: he is answered at once, while the
-// transaction goes on, and then index and pool agree.
+// If the caller gives up during a transaction, the operation returns at once and the
+// transaction is completed. Afterwards index and pool agree.
 func TestOperationContinuesAfterCallerGivesUp(t *testing.T) {
 	t.Parallel()
 	for what, do := range writeOps {
 		if what == "remove" {
-			continue // has nothing to wait for
+			continue // never waits
 		}
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -80,20 +80,20 @@ func TestOperationContinuesAfterCallerGivesUp(t *testing.T) {
 				result := make(chan error, 1)
 				go func() { result <- do(ctx, s) }()
 				synctest.Wait()
-				require.Empty(t, result, "the pool is still at it")
+				require.Empty(t, result, "the transaction is running")
 				cancel()
 				synctest.Wait()
-				require.Len(t, result, 1, "at once")
+				require.Len(t, result, 1, "the operation returns at once")
 				require.ErrorIs(t, <-result, context.Canceled)
 				resume()
 				synctest.Wait()
 				s.requireInvariants()
 				switch what {
 				case "prepare", "view", "commit":
-					assert.Contains(t, s.names(), "x", "it was done all the same")
+					assert.Contains(t, s.names(), "x", "the transaction is completed")
 				case "update":
 					assert.Equal(t, "b", s.stat("web").Labels["a"])
-				case "revival":
+				case "reuse":
 					assert.NotEmpty(t, s.findCommitted("", chain("a")))
 				}
 			})
@@ -101,7 +101,7 @@ func TestOperationContinuesAfterCallerGivesUp(t *testing.T) {
 	}
 }
 
-// Who waits for another operation on his key, and gives up, changes nothing.
+// An operation that is cancelled while it waits for its key changes nothing.
 func TestCancelledWaitForKeyChangesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -123,13 +123,13 @@ func TestCancelledWaitForKeyChangesNothing(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, snapshots.KindActive, s.stat("x").Kind)
 		assert.Equal(t, snapshots.KindActive, s.stat("web").Kind)
-		assert.Empty(t, heldLocks(s.sn), "no lock is left")
+		assert.Empty(t, heldLocks(s.sn), "all locks are released")
 		s.requireInvariants()
 	})
 }
 
-// An operation that waits in the pool keeps nobody from reading, nor from
-// changing other snapshots.
+// While an operation waits for the pool, reads and operations on other snapshots do not
+// wait.
 func TestBlockedOperationDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -151,7 +151,7 @@ func TestBlockedOperationDelaysNoOther(t *testing.T) {
 	})
 }
 
-// While a child is being made its parent cannot go.
+// A parent is neither removed nor destroyed while a child is created.
 func TestParentIsNotRemovedWhileChildIsCreated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -171,21 +171,21 @@ func TestParentIsNotRemovedWhileChildIsCreated(t *testing.T) {
 	})
 }
 
-// A layer is asked for while cleanup destroys it, and the other way round:
-// whoever is first, what is answered is there.
+// A layer is requested while a cleanup destroys it, and the reverse. In each order Prepare
+// either finds the layer or prepares an extraction.
 func TestReuseConcurrentWithCleanup(t *testing.T) {
 	t.Parallel()
-	for _, slow := range []string{"destroy", "apply"} {
-		t.Run(slow, func(t *testing.T) {
+	for _, call := range []string{"destroy", "apply"} {
+		t.Run(call, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newFixture(t, keepCached(0))
 				a, _ := s.pull("default", "", chain("a"), "a;")
 				s.remove(a)
 				require.NoError(t, s.sn.journal.flush(s.ctx))
-				resume := s.block(slow)
-				first, then := writeOps["cleanup"], writeOps["revival"]
-				if slow == "apply" {
+				resume := s.block(call)
+				first, then := writeOps["cleanup"], writeOps["reuse"]
+				if call == "apply" {
 					first, then = then, first
 				}
 				results := make(chan error, 2)
@@ -199,7 +199,7 @@ func TestReuseConcurrentWithCleanup(t *testing.T) {
 				if name := s.findCommitted("", chain("a")); name != "" {
 					assert.Equal(t, "a;", s.visible()[name].Content)
 				} else {
-					assert.Equal(t, snapshots.KindActive, s.stat("default/9/x").Kind, "to be unpacked anew")
+					assert.Equal(t, snapshots.KindActive, s.stat("default/9/x").Kind, "the layer is unpacked again")
 				}
 				s.requireInvariants()
 			})

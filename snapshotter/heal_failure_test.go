@@ -14,8 +14,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// A pool that takes no record does not hide the snapshots that are there: a look says
-// that the lost one is not found, and why. What needs the layer gets the pool's error.
+// If the record cannot be written, methods that only read return NotFound with the reason, so
+// that containerd's walks continue. Methods that write return the pool's error.
 func TestFailedRestoreIsNotFoundForReads(t *testing.T) {
 	t.Parallel()
 	refusal := &zfs.Error{Op: "set", Dataset: "tank/z", Kind: zfs.ErrSuspended}
@@ -44,7 +44,7 @@ func TestFailedRestoreIsNotFoundForReads(t *testing.T) {
 	s.requireInvariants()
 }
 
-// A look evicts nothing to make room for a record; a Prepare may.
+// Stat evicts nothing to get space for a restored record. Prepare does.
 func TestOnlyWritesReclaimSpaceForRestoredRecord(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -52,12 +52,12 @@ func TestOnlyWritesReclaimSpaceForRestoredRecord(t *testing.T) {
 	cached, _ := s.pull("default", "", chain("b"), hundred)
 	s.remove(cached)
 	s.loseRecords(names...)
-	var roomy atomic.Bool
+	var hasSpace atomic.Bool
 	s.pool.interrupt(func(call string) error {
 		switch {
 		case call == "destroy":
-			roomy.Store(true)
-		case call == "apply" && !roomy.Load():
+			hasSpace.Store(true)
+		case call == "apply" && !hasSpace.Load():
 			return &zfs.Error{Op: "set", Dataset: s.base.Storage(), Kind: zfs.ErrNoSpace}
 		}
 		return nil
@@ -65,12 +65,12 @@ func TestOnlyWritesReclaimSpaceForRestoredRecord(t *testing.T) {
 	require.ErrorIs(t, second(s.sn.Stat(s.ctx, names[0])), errdefs.ErrNotFound)
 	assert.Len(t, s.templates(), 3)
 	s.prepare("default/80/web", names[0])
-	assert.Len(t, s.templates(), 2, "the cached one went")
+	assert.Len(t, s.templates(), 2, "the cached template is evicted")
 	s.pool.interrupt(nil)
 	s.requireInvariants()
 }
 
-// A caller that gives up gets the error of its context, and the record is whole or not there.
+// A cancelled restore returns the error of the context and changes nothing.
 func TestCancelledRestoreChangesNothing(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -89,8 +89,8 @@ func TestCancelledRestoreChangesNothing(t *testing.T) {
 	require.ErrorIs(t, err, errdefs.ErrUnavailable)
 }
 
-// The cached template was destroyed by another program: the record is not restored, and
-// the template is forgotten.
+// If another program destroyed the cached template, the record is not restored, and the
+// template is removed from the index.
 func TestRecordOfMissingTemplateIsNotRestored(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)

@@ -19,7 +19,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// backend is the fixture's snapshotter as a containerd has it that outlives the daemon.
+// backend is the fixture's current snapshotter. It outlives restarts of the snapshotter.
 type backend struct{ s *fixture }
 
 func (b backend) Stat(ctx context.Context, key string) (snapshots.Info, error) {
@@ -59,7 +59,7 @@ func (b backend) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ...stri
 func (b backend) Cleanup(ctx context.Context) error { return b.s.sn.Cleanup(ctx) }
 func (b backend) Close() error                      { return nil }
 
-// metadataStore is containerd's own database of snapshots, outside the pool.
+// metadataStore is containerd's metadata store with its database.
 type metadataStore struct {
 	*fixture
 	ctx context.Context
@@ -67,7 +67,7 @@ type metadataStore struct {
 	sn  snapshots.Snapshotter
 }
 
-// gcRoot keeps what has it from being collected, as an image does.
+// gcRoot protects a snapshot from containerd's garbage collection.
 var gcRoot = label("containerd.io/gc.root", "image")
 
 func (s *fixture) metadataStore() *metadataStore {
@@ -80,7 +80,7 @@ func (s *fixture) metadataStore() *metadataStore {
 	return &metadataStore{fixture: s, ctx: namespaces.WithNamespace(s.ctx, "default"), db: db, sn: db.Snapshotter("zfstpl")}
 }
 
-// unpack does what an unpacker does with one layer, and returns its chain ID.
+// unpack unpacks one layer as containerd's unpacker does, and returns its chain ID.
 func (m *metadataStore) unpack(parent, content string) (chain string, err error) {
 	m.Helper()
 	diffID := digest.FromString(content)
@@ -100,8 +100,8 @@ func (m *metadataStore) unpack(parent, content string) (chain string, err error)
 	return chain, m.sn.Commit(m.ctx, chain, key, ref(chain), gcRoot)
 }
 
-// collect runs containerd's garbage collection, which looks at the snapshotter because
-// one of its snapshots was removed.
+// collect runs containerd's garbage collection. It removes a snapshot first, so that the
+// collection includes the snapshotter.
 func (m *metadataStore) collect() {
 	m.Helper()
 	require.NoError(m, second(m.sn.Prepare(m.ctx, "marks it as dirty", "")))
@@ -109,6 +109,7 @@ func (m *metadataStore) collect() {
 	require.NoError(m, second(m.db.GarbageCollect(m.ctx)))
 }
 
+// walked returns the parents of all snapshots that containerd sees, by name.
 func (m *metadataStore) walked() map[string]string {
 	m.Helper()
 	parents := make(map[string]string)
@@ -119,11 +120,11 @@ func (m *metadataStore) walked() map[string]string {
 	return parents
 }
 
-// containerd's own code and database on a pool that lost records: what containerd sees
-// is complete, what it collects is what it does not need, and nothing is left.
+// containerd's metadata store on a pool that lost records sees all snapshots, collects only
+// garbage, and in the end leaves nothing.
 func TestContainerdFindsRestoredRecords(t *testing.T) {
 	t.Parallel()
-	for what, lost := range map[string][]int{"the lowest": {0}, "one between": {1}, "the highest": {2}, "all": {0, 1, 2}} {
+	for what, lost := range map[string][]int{"lowest": {0}, "middle": {1}, "highest": {2}, "all": {0, 1, 2}} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t)
@@ -136,27 +137,27 @@ func TestContainerdFindsRestoredRecords(t *testing.T) {
 			}
 			require.NoError(t, second(m.sn.Prepare(m.ctx, "runs", chains[2], gcRoot)))
 			before, names := m.walked(), s.names()
-			var loseRecords []string
+			var missing []string
 			for _, i := range lost {
 				for _, name := range names {
 					if chainIDOf(name) == chains[i+1] {
-						loseRecords = append(loseRecords, name)
+						missing = append(missing, name)
 					}
 				}
 			}
-			s.loseRecords(loseRecords...)
+			s.loseRecords(missing...)
 
 			m.collect()
-			assert.Equal(t, before, m.walked(), "a collection removes nothing, and the parents are containerd's")
+			assert.Equal(t, before, m.walked(), "a collection removes nothing, and the parents are those of containerd's database")
 			assert.Equal(t, len(lost), s.restorations())
 			assert.Equal(t, names, s.names())
 			for _, chain := range chains[1:] {
 				info, err := m.sn.Stat(m.ctx, chain)
 				require.NoError(t, err)
-				assert.Equal(t, chain, info.Labels[snapshots.LabelSnapshotRef], "the labels are containerd's")
+				assert.Equal(t, chain, info.Labels[snapshots.LabelSnapshotRef], "the labels are those of containerd's database")
 			}
 			for i, content := range []string{"a;", "b;", "c;"} {
-				require.NoError(t, second(m.unpack(chains[i], content)), "a pull finds them")
+				require.NoError(t, second(m.unpack(chains[i], content)), "a pull finds the layers")
 			}
 			other, err := m.unpack(chains[2], "d;")
 			require.NoError(t, err)
@@ -170,14 +171,14 @@ func TestContainerdFindsRestoredRecords(t *testing.T) {
 				require.NoError(t, m.sn.Remove(m.ctx, key))
 				m.collect()
 			}
-			assert.Empty(t, s.names(), "everything is collected")
+			assert.Empty(t, s.names(), "all snapshots are collected")
 			s.requireInvariants()
 		})
 	}
 }
 
-// What cannot be restored is missing until containerd forgets it, and then a pull brings
-// it back: that is what the error says.
+// A layer whose record cannot be restored is missing until containerd removes it from its
+// database, as the error advises. Then a pull creates it again.
 func TestPullRecreatesLayerThatCannotBeRestored(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -192,15 +193,15 @@ func TestPullRecreatesLayerThatCannotBeRestored(t *testing.T) {
 	s.loseRecords(lost)
 
 	for range 2 {
-		require.ErrorIs(t, second(m.unpack(a, "b;")), errdefs.ErrNotFound, "a pull changes nothing")
+		require.ErrorIs(t, second(m.unpack(a, "b;")), errdefs.ErrNotFound, "a pull does not help")
 		err := second(m.sn.Prepare(m.ctx, "runs", b))
 		require.ErrorIs(t, err, errdefs.ErrNotFound)
 		require.ErrorContains(t, err, "ctr images rm --sync")
-		assert.NotContains(t, m.walked(), b, "the others are there")
+		assert.NotContains(t, m.walked(), b, "a walk returns the others")
 		assert.Contains(t, m.walked(), a)
 		m.collect()
 	}
-	require.NoError(t, m.sn.Remove(m.ctx, b)) // as the collection does after the image went
+	require.NoError(t, m.sn.Remove(m.ctx, b)) // as the collection does after the image was removed
 	m.collect()
 	b, err = m.unpack(a, "b;")
 	require.NoError(t, err)
@@ -208,8 +209,8 @@ func TestPullRecreatesLayerThatCannotBeRestored(t *testing.T) {
 	s.requireInvariants()
 }
 
-// A name that containerd has forgotten, restored for a caller that still had it, goes
-// with the next collection.
+// A record that was restored for a name that containerd's database no longer has is removed
+// by the next collection.
 func TestContainerdCollectsUnknownRestoredRecord(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)

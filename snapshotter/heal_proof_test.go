@@ -14,8 +14,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// A name proves nothing. A record is restored only when what the pool says of the
-// template gives the chain ID.
+// A record is restored only if the properties and the origin of the template give the chain
+// ID in the name.
 func TestUnprovenLayerIsNotRestored(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
@@ -31,11 +31,11 @@ func TestUnprovenLayerIsNotRestored(t *testing.T) {
 			return lost
 		}, "is not in the pool"},
 		"no diff ID":                 {func(s *fixture) string { return s.imageWithDiffID("") }, "has no property zfstpl:diff-id"},
-		"no digest":                  {func(s *fixture) string { return s.imageWithDiffID("sha256:12") }, "has no property zfstpl:diff-id"},
-		"another layer":              {func(s *fixture) string { return s.imageWithDiffID(digest.FromString("other;")) }, "has no property zfstpl:diff-id"},
-		"on another layer":           {(*fixture).layerOnWrongParent, "has no property zfstpl:diff-id"},
+		"malformed diff ID":          {func(s *fixture) string { return s.imageWithDiffID("sha256:12") }, "has no property zfstpl:diff-id"},
+		"diff ID of another layer":   {func(s *fixture) string { return s.imageWithDiffID(digest.FromString("other;")) }, "has no property zfstpl:diff-id"},
+		"on another parent":          {(*fixture).layerOnWrongParent, "has no property zfstpl:diff-id"},
 		"on a commit of a container": {(*fixture).layerOnCommit, "is not in the pool"},
-		"on another namespace's":     {(*fixture).layerOnOwnedLayer, "is not in the pool"},
+		"on an owned layer":          {(*fixture).layerOnOwnedLayer, "is not in the pool"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -55,7 +55,7 @@ func TestUnprovenLayerIsNotRestored(t *testing.T) {
 					assert.ErrorContains(t, err, command, how)
 				}
 			}
-			assert.Equal(t, txg, s.txg(), "nothing is written")
+			assert.Equal(t, txg, s.txg(), "no transaction")
 			assert.NotContains(t, s.names(), lost)
 			assert.Zero(t, s.restorations())
 			assert.Empty(t, heldLocks(s.sn))
@@ -63,7 +63,8 @@ func TestUnprovenLayerIsNotRestored(t *testing.T) {
 	}
 }
 
-// falseImage is an image whose upper layer's template says that it comes from another.
+// imageWithDiffID pulls an image of two layers, sets the diff ID of the upper one and returns
+// its name.
 func (s *fixture) imageWithDiffID(diffID digest.Digest) string {
 	s.Helper()
 	names := s.image("default", "a;", "b;")
@@ -71,7 +72,7 @@ func (s *fixture) imageWithDiffID(diffID digest.Digest) string {
 	return names[1]
 }
 
-// layerElsewhere is a layer that claims the chain ID of b on a, and stands on nothing.
+// layerOnWrongParent pulls a layer without a parent under the chain ID of b on a.
 func (s *fixture) layerOnWrongParent() string {
 	s.Helper()
 	a, b := digest.FromString("a;"), digest.FromString("b;")
@@ -80,15 +81,15 @@ func (s *fixture) layerOnWrongParent() string {
 	return name
 }
 
-// layerOnCommit is a layer on what a container's commit made, which only its owner can
-// name. Its own diff ID and its origin fit.
+// layerOnCommit pulls layers on the commit of a container, which is private to its namespace.
+// The diff ID and the origin of the upper layer are right.
 func (s *fixture) layerOnCommit() string {
 	s.Helper()
 	s.layer("default/70/saved", "", "private;")
 	return s.twoLayersOn("default/70/saved")
 }
 
-// layerOnOwn is a layer for everybody on one that was its namespace's own.
+// layerOnOwnedLayer pulls shared layers on one that belongs to a namespace.
 func (s *fixture) layerOnOwnedLayer() string {
 	s.Helper()
 	s.with = ownTemplates
@@ -99,7 +100,7 @@ func (s *fixture) layerOnOwnedLayer() string {
 	return s.twoLayersOn(private)
 }
 
-// layersOn pulls two layers on a snapshot, and returns the upper one's name.
+// twoLayersOn pulls two layers on a snapshot and returns the name of the upper one.
 func (s *fixture) twoLayersOn(parent string) string {
 	s.Helper()
 	x, y := digest.FromString("x;"), digest.FromString("y;")
@@ -109,7 +110,7 @@ func (s *fixture) twoLayersOn(parent string) string {
 	return top
 }
 
-// A name that containerd does not make of a layer is not there, as ever.
+// Names that are not of containerd's form for layers return NotFound.
 func TestOnlyLayerNamesAreRestored(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -128,8 +129,8 @@ func TestOnlyLayerNamesAreRestored(t *testing.T) {
 	assert.Zero(t, s.restorations())
 }
 
-// With templates of their own no namespace gets what another pulled, whatever name it
-// makes up; its own it gets.
+// If namespaces share no templates, a namespace gets a restored record of its own layers, and
+// none of another's, whatever names it invents.
 func TestRestoreRevealsNoLayerOfAnotherNamespace(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(ownTemplates))
@@ -146,11 +147,10 @@ func TestRestoreRevealsNoLayerOfAnotherNamespace(t *testing.T) {
 		for _, name := range mine {
 			err := heal(s, "zoo/7/"+chainIDOf(name), "zoo/80/web")
 			require.ErrorIs(t, err, errdefs.ErrNotFound, how)
-			// It says the same of a layer that is nowhere.
 			unknown := digest.FromString("unknown").String()
 			nowhere := heal(s, "zoo/7/"+unknown, "zoo/80/web")
-			assert.Equal(t, strings.ReplaceAll(nowhere.Error(), unknown, chainIDOf(name)), err.Error(), "of a layer that is nowhere it says the same")
-			require.ErrorIs(t, heal(asked("zoo"), name, "zoo/80/web"), errdefs.ErrNotFound, "%s: the caller says who it is", how)
+			assert.Equal(t, strings.ReplaceAll(nowhere.Error(), unknown, chainIDOf(name)), err.Error(), "the error for a layer that does not exist is the same")
+			require.ErrorIs(t, heal(asked("zoo"), name, "zoo/80/web"), errdefs.ErrNotFound, "%s: the caller's namespace is another", how)
 		}
 	}
 	require.Zero(t, s.restorations())
@@ -162,13 +162,13 @@ func TestRestoreRevealsNoLayerOfAnotherNamespace(t *testing.T) {
 		s.loseRecords(mine...)
 	}
 
-	// What was pulled while layers were not shared is not shared later.
+	// Layers that were pulled with the setting are not shared without it.
 	s.with = nil
 	s.restart()
 	for how, heal := range healOps {
 		require.ErrorIs(t, heal(s, mine[0], "default/80/web"), errdefs.ErrNotFound, how)
 	}
-	// And what was shared is of no namespace afterwards.
+	// Shared layers belong to no namespace with the setting.
 	shared := s.image("default", "shared;")[0]
 	s.loseRecords(shared)
 	isolated := *s

@@ -9,8 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// containerd looked a name up, collected the snapshot, and then asks for it: the record
-// is not lost, it was removed. A Prepare on the name comes from a database that has it.
+// While the journal has the removal of a record, Stat and Usage do not restore it: containerd
+// can look a name up, collect the snapshot and then call Stat. Prepare restores it, because
+// containerd's database has the name.
 func TestReadDoesNotRestorePendingRemoval(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -26,12 +27,11 @@ func TestReadDoesNotRestorePendingRemoval(t *testing.T) {
 	release()
 	s.requireInvariants()
 	s.crash()
-	assert.Equal(t, names[0], s.stat("default/80/web").Parent, "the removal was of the old record")
+	assert.Equal(t, names[0], s.stat("default/80/web").Parent, "the removal is that of the old record")
 	s.requireInvariants()
 }
 
-// A Remove that comes while a record is restored takes it away in the end, and one that
-// waits for another operation hides the record, which is not restored over it.
+// A Remove during a restore removes the restored record. A hidden record is not restored.
 func TestRemoveDuringRestoreWins(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -43,7 +43,7 @@ func TestRemoveDuringRestoreWins(t *testing.T) {
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() { done <- second(s.sn.Stat(s.ctx, names[0])) }()
-		synctest.Wait() // it has the name, and waits for the template
+		synctest.Wait() // Stat holds the key and waits for the dataset
 		s.remove(names[0])
 		unlock()
 		<-done
@@ -58,7 +58,7 @@ func TestRemoveDuringRestoreWins(t *testing.T) {
 		for range 3 {
 			go func() { done <- second(s.sn.Stat(s.ctx, names[0])) }()
 		}
-		synctest.Wait() // they wait for the name
+		synctest.Wait() // they wait for the key
 		release := s.sn.journal.pause()
 		unlock()
 		for range 3 {
@@ -77,7 +77,7 @@ func TestRemoveDuringRestoreWins(t *testing.T) {
 	})
 }
 
-// To remove what is lost succeeds, writes nothing and restores nothing.
+// Remove of a lost record returns nil, writes nothing and restores nothing.
 func TestRemoveOfLostRecordWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)

@@ -14,11 +14,11 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// restoredOnce is what the log has of each restored record.
+// restoredMessage is the log message for each restored record.
 const restoredMessage = "restored record of lost layer"
 
-// image pulls layers with these contents, and returns their names, bottom first. Their
-// templates say from which layers they were unpacked.
+// image pulls an image of layers with the given contents, lowest first, and returns their
+// names. The provenance of their templates is known.
 func (s *fixture) image(namespace string, contents ...string) []string {
 	s.Helper()
 	var names []string
@@ -33,8 +33,8 @@ func (s *fixture) image(namespace string, contents ...string) []string {
 	return names
 }
 
-// prove has a layer's template say from which layer it was unpacked, in the pool and in
-// the index.
+// setDiffID sets the diff ID of a layer's template, in the pool and in the index. It removes
+// the property if diffID is empty.
 func (s *fixture) setDiffID(name string, diffID digest.Digest) {
 	s.Helper()
 	dataset := s.templateOf(name)
@@ -49,13 +49,13 @@ func (s *fixture) setDiffID(name string, diffID digest.Digest) {
 	s.sn.index.templates[dataset].from.diffID = diffID
 }
 
-// layerOf is the chain ID in a layer's name.
+// chainIDOf returns the chain ID in a layer's name.
 func chainIDOf(name string) string { return layout.ClientName(name) }
 
-// lose takes records out of the pool while no snapshotter runs.
+// loseRecords restarts the snapshotter and removes records from the pool meanwhile.
 func (s *fixture) loseRecords(names ...string) {
 	s.Helper()
-	datasets := make(map[string][]string) // and the properties to take away
+	datasets := make(map[string][]string) // with the properties to remove
 	for _, name := range names {
 		r, err := s.sn.index.get(name)
 		require.NoError(s, err)
@@ -73,11 +73,11 @@ func (s *fixture) loseRecords(names ...string) {
 	s.start()
 }
 
-// restorations counts the records that were restored.
+// restorations returns the number of restored records.
 func (s *fixture) restorations() int { return strings.Count(s.log.String(), restoredMessage) }
 
-// healing are the methods that restore the record of a layer, each with the name of one
-// and a key that is free.
+// healOps are the methods that restore the record of a layer. They take the layer's name and
+// an unused key.
 var healOps = map[string]func(s *fixture, name, key string) error{
 	"prepare": func(s *fixture, name, key string) error { return second(s.sn.Prepare(s.ctx, key, name)) },
 	"view":    func(s *fixture, name, key string) error { return second(s.sn.View(s.ctx, key, name)) },
@@ -88,8 +88,8 @@ var healOps = map[string]func(s *fixture, name, key string) error{
 	},
 }
 
-// containerd knows a layer of which the pool has lost the record. Whatever it asks
-// first, the record is there again, also after the next start.
+// containerd's database names a layer whose record is lost. Each method restores the record,
+// which then survives a restart.
 func TestLostRecordIsRestored(t *testing.T) {
 	t.Parallel()
 	for what, heal := range healOps {
@@ -104,10 +104,10 @@ func TestLostRecordIsRestored(t *testing.T) {
 				require.NoError(t, heal(s, names[1], "default/80/web"))
 				info := s.stat(names[1])
 				assert.Equal(t, snapshots.KindCommitted, info.Kind)
-				assert.Empty(t, info.Parent, "containerd's name of it is not known")
+				assert.Empty(t, info.Parent, "containerd's name of the parent is unknown")
 				assert.Empty(t, info.Labels)
 				assert.Equal(t, "a;b;", s.visible()[names[1]].Content)
-				assert.Equal(t, 1, s.restorations(), "one line for each")
+				assert.Equal(t, 1, s.restorations(), "one message for each record")
 				assert.Contains(t, s.log.String(), "level=warning")
 				assert.Contains(t, s.log.String(), `template="`+s.templateOf(names[1])+`"`)
 				assert.Contains(t, s.log.String(), `snapshot="`+names[1]+`"`)
@@ -118,15 +118,15 @@ func TestLostRecordIsRestored(t *testing.T) {
 					assert.Equal(t, before, s.visible())
 					require.NoError(t, heal(s, names[1], s.backend("default", "again")))
 					before = s.visible()
-					assert.Equal(t, 1, s.restorations(), "once, %d", i)
+					assert.Equal(t, 1, s.restorations(), "restored once, %d", i)
 				}
 			}
 		})
 	}
 }
 
-// Another containerd collected everything. The first one runs, pulls, unpacks and
-// collects as if nothing had happened.
+// Another containerd has collected all layers. The first one still runs containers, pulls,
+// unpacks and collects garbage.
 func TestAllLostRecordsAreRestored(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -137,30 +137,30 @@ func TestAllLostRecordsAreRestored(t *testing.T) {
 	require.Empty(t, s.names())
 
 	s.prepare("default/80/web", names[2])
-	assert.Equal(t, "a;b;c;", s.visible()["default/80/web"].Content, "an image runs")
-	for _, name := range names { // containerd's database says AlreadyExists, and the unpacker looks
+	assert.Equal(t, "a;b;c;", s.visible()["default/80/web"].Content, "a container has the image's content")
+	for _, name := range names { // the unpacker calls Stat after AlreadyExists from containerd's database
 		assert.Equal(t, name, s.stat(name).Name)
 	}
 	assert.Equal(t, 3, s.restorations())
 	other, unpacked := s.pull("default", names[1], layout.ChainID(chainIDOf(names[1]), digest.FromString("d;").String()), "d;")
-	assert.True(t, unpacked, "a layer of another image")
+	assert.True(t, unpacked, "it is a layer of another image")
 	assert.Equal(t, "a;b;d;", s.visible()[other].Content)
 	assert.Equal(t, names[1], s.stat(other).Parent)
 	s.requireInvariants()
 
 	s.remove("default/80/web", names[2])
-	require.ErrorIs(t, s.sn.Remove(s.ctx, names[1]), errdefs.ErrFailedPrecondition, "the other stands on it")
+	require.ErrorIs(t, s.sn.Remove(s.ctx, names[1]), errdefs.ErrFailedPrecondition, "it has a child")
 	s.remove(names[0])
 	s.restart()
 	s.cleanup()
-	assert.Equal(t, "a;b;d;", s.visible()[other].Content, "what others need stays")
+	assert.Equal(t, "a;b;d;", s.visible()[other].Content, "templates with clones stay")
 	s.remove(other, names[1])
 	s.cleanup()
-	assert.Len(t, s.datasets(), 1, "everything is collected")
+	assert.Len(t, s.datasets(), 1, "all layers are destroyed")
 	s.requireInvariants()
 }
 
-// An unpacker asks for a layer whose parent's record is lost.
+// A layer is reused if it is requested on a parent whose record is lost.
 func TestLayerIsReusedOnRestoredParent(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -174,7 +174,7 @@ func TestLayerIsReusedOnRestoredParent(t *testing.T) {
 	s.requireInvariants()
 }
 
-// Any number of callers restore a record once.
+// Concurrent callers restore a record once.
 func TestConcurrentCallersRestoreRecordOnce(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -194,13 +194,15 @@ func TestConcurrentCallersRestoreRecordOnce(t *testing.T) {
 	s.requireInvariants()
 }
 
+// txg returns the number of the last transaction group of the pool.
 func (s *fixture) txg() uint64 {
 	var txg uint64
 	s.pool.edit(func(state *fakeState) { txg = state.txg })
 	return txg
 }
 
-// A snapshot whose parent was lost has it again, at once and at the next start.
+// Snapshots whose parent was lost get it again when its record is restored, and keep it after
+// a start.
 func TestChildrenGetRestoredParent(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -212,7 +214,7 @@ func TestChildrenGetRestoredParent(t *testing.T) {
 	for _, key := range children {
 		require.Empty(t, s.stat(key).Parent, "so that containerd can remove it")
 	}
-	// What changes them meanwhile does not make them forget.
+	// An update and a commit keep the name of the lost parent.
 	require.NoError(t, second(s.sn.Update(s.ctx, snapshots.Info{Name: "default/80/web", Labels: map[string]string{"a": "b"}})))
 	s.commit("default/82/"+chain("c"), children[2])
 	children[2] = "default/82/" + chain("c")
@@ -235,8 +237,8 @@ func TestChildrenGetRestoredParent(t *testing.T) {
 	s.requireInvariants()
 }
 
-// A snapshot that is being changed while its parent's record is restored has the parent
-// at the next start; nothing waits for it, and nothing is counted twice.
+// A snapshot that is locked while its parent's record is restored gets the parent at the next
+// start. The restore does not wait for it, and the child is counted once.
 func TestLockedChildGetsRestoredParentAtNextStart(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)

@@ -21,8 +21,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
 )
 
-// kernel is the held mounts of a machine: they outlive a daemon. Its pool refuses to
-// destroy what it has mounted.
+// fakeHeldMounts implements heldMounts. The mounts outlive a snapshotter, and the pool
+// refuses to destroy mounted datasets.
 type fakeHeldMounts struct {
 	pool *fakePool
 	at   map[string]string // paths by dataset
@@ -56,7 +56,7 @@ func (k *fakeHeldMounts) Release(dataset string) error {
 	return nil
 }
 
-// beginHolding is begin with held mounts.
+// newHeldFixture is newFixture with held mounts.
 func newHeldFixture(t *testing.T, with ...func(*Config)) (*fixture, *fakeHeldMounts) {
 	t.Helper()
 	k := &fakeHeldMounts{at: make(map[string]string)}
@@ -69,24 +69,27 @@ func newHeldFixture(t *testing.T, with ...func(*Config)) (*fixture, *fakeHeldMou
 	return s, k
 }
 
+// bindMounts returns the expected mounts of an active snapshot with a held mount.
 func bindMounts(s *fixture, key string, options ...string) []mount.Mount {
 	id, _ := s.sn.runtimeID(s.dataset(key))
 	return []mount.Mount{{Type: "bind", Source: filepath.Join(heldDir, id), Options: append([]string{"rbind", "rw"}, options...)}}
 }
 
+// The mounts of an active snapshot bind its held mount, which exists until a cleanup destroys
+// the runtime.
 func TestActiveSnapshotBindsHeldMountUntilCleanup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, k := newHeldFixture(t)
 		s.layer("image", "", "a;")
 		s.requireInvariants()
-		require.Empty(t, k.Held(), "what a commit left has no mount")
+		require.Empty(t, k.Held(), "the runtime of a commit has no held mount")
 
 		got := s.prepare("web", "image")
 		assert.Equal(t, bindMounts(s, "web"), got)
 		runtime := s.dataset("web")
 		assert.Equal(t, []string{runtime}, k.Held(), "mounted before Prepare returns")
-		delete(k.at, runtime) // unmounted by hand, or by a reboot
+		delete(k.at, runtime) // unmounted by an administrator or a reboot
 		again, err := s.sn.Mounts(s.ctx, "web")
 		require.NoError(t, err)
 		assert.Equal(t, got, again)
@@ -102,7 +105,7 @@ func TestActiveSnapshotBindsHeldMountUntilCleanup(t *testing.T) {
 
 		s.remove("web")
 		_, ok = s.sn.HeldAt(got[0].Source)
-		assert.False(t, ok, "of a removed snapshot")
+		assert.False(t, ok, "the snapshot is removed")
 		s.cleanup()
 		assert.Empty(t, k.Held())
 		assert.NotContains(t, s.datasets(), runtime)
@@ -117,7 +120,7 @@ func TestViewHasNoHeldMountAndBindHasOptions(t *testing.T) {
 	s.cleanup()
 	view := s.view("look", "image")
 	assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.templateOf("image") + "@extracted", Options: []string{"ro"}}}, view)
-	assert.Empty(t, k.Held(), "a view is the template's snapshot")
+	assert.Empty(t, k.Held(), "a view mounts the template's snapshot")
 
 	mapped := s.prepare("mapped", "image", snapshots.WithLabels(map[string]string{
 		snapshots.LabelSnapshotUIDMapping: "0:100000:65536", snapshots.LabelSnapshotGIDMapping: "0:100000:65536"}))
@@ -152,7 +155,7 @@ func TestMountFormSelectsMounts(t *testing.T) {
 				assert.Equal(t, []string{s.dataset("web")}, k.Held())
 			} else {
 				assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.dataset("web")}}, mounts)
-				assert.Empty(t, k.Held(), "a client can mount it read-only")
+				assert.Empty(t, k.Held(), "there is none beside a client's own mount")
 			}
 		})
 	}
@@ -160,7 +163,8 @@ func TestMountFormSelectsMounts(t *testing.T) {
 	assert.ErrorIs(t, config.check(), errdefs.ErrInvalidArgument)
 }
 
-// The setting was another one when the snapshot was made.
+// If the caller mounts datasets, Mounts unmounts a held mount that Prepare created for another
+// caller or under another setting.
 func TestMountsReleasesHeldMountForClientMount(t *testing.T) {
 	t.Parallel()
 	s, k := newHeldFixture(t)
@@ -172,7 +176,7 @@ func TestMountsReleasesHeldMountForClientMount(t *testing.T) {
 	assert.Empty(t, k.Held())
 }
 
-// To count a runtime's objects is to mount it, in the way of a client that does.
+// Usage does not mount a runtime to count its objects if clients mount datasets.
 func TestUsageCountsNoObjectsIfClientsMountDataset(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -190,6 +194,7 @@ func TestUsageCountsNoObjectsIfClientsMountDataset(t *testing.T) {
 	})
 }
 
+// If a foreign mount is in the place of a held mount, the call fails and changes nothing.
 func TestFailedHeldMountFailsOnlyTheCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -206,7 +211,7 @@ func TestFailedHeldMountFailsOnlyTheCall(t *testing.T) {
 		_, err = s.sn.Prepare(s.ctx, "db", "")
 		require.ErrorIs(t, err, errdefs.ErrFailedPrecondition)
 		_, err = s.sn.Stat(s.ctx, "db")
-		require.ErrorIs(t, err, errdefs.ErrNotFound, "a Prepare that failed left no snapshot")
+		require.ErrorIs(t, err, errdefs.ErrNotFound, "a failed Prepare creates no snapshot")
 
 		mounts, err := s.sn.Mounts(WithOtherMountNamespace(s.ctx), "web")
 		require.NoError(t, err, "a client that mounts the dataset needs no held mount")
@@ -218,6 +223,8 @@ func TestFailedHeldMountFailsOnlyTheCall(t *testing.T) {
 	})
 }
 
+// Held mounts outlive the snapshotter, except those of garbage, which Close or the next start
+// unmounts.
 func TestCloseKeepsHeldMountsExceptGarbage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -228,18 +235,19 @@ func TestCloseKeepsHeldMountsExceptGarbage(t *testing.T) {
 		s.remove("old")
 		require.Equal(t, []string{old, web}, k.Held())
 		require.NoError(t, s.sn.Close())
-		assert.Equal(t, []string{web}, k.Held(), "what is removed can be destroyed without a daemon")
+		assert.Equal(t, []string{web}, k.Held(), "garbage can be destroyed without a daemon")
 
 		_, err := k.Hold(s.ctx, old, "0123456789abcdef")
 		require.NoError(t, err)
 		s.start()
-		assert.Equal(t, []string{web}, k.Held(), "a daemon that was killed did not get to it")
+		assert.Equal(t, []string{web}, k.Held(), "a start unmounts what a killed daemon left")
 		mounts, err := s.sn.Mounts(s.ctx, "web")
 		require.NoError(t, err)
 		assert.Equal(t, bindMounts(s, "web"), mounts)
 	})
 }
 
+// Renew unmounts the held mount of the old runtime. Mounts creates that of the new one.
 func TestRenewReplacesHeldMount(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -258,7 +266,7 @@ func TestRenewReplacesHeldMount(t *testing.T) {
 	})
 }
 
-// stuckKernel is held mounts of which some cannot be taken away.
+// stuckHeldMounts is fakeHeldMounts with mounts that cannot be unmounted.
 type stuckHeldMounts struct {
 	*fakeHeldMounts
 	stuck *sync.Map // by dataset
@@ -271,8 +279,8 @@ func (k stuckHeldMounts) Release(dataset string) error {
 	return k.fakeHeldMounts.Release(dataset)
 }
 
-// A held mount that cannot be taken away keeps its runtime, which is counted as
-// garbage, and nothing else: what is destroyed with it goes.
+// A held mount that cannot be unmounted keeps its runtime, which stays garbage. The other
+// datasets of the batch are destroyed.
 func TestFailedUnmountKeepsOnlyItsRuntime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

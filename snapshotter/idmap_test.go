@@ -12,13 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// idmapped are the labels of a container in a user namespace.
+// idmapLabels sets the labels of a container in a user namespace.
 func idmapLabels(uids, gids string) snapshots.Opt {
 	return snapshots.WithLabels(map[string]string{
 		snapshots.LabelSnapshotUIDMapping: uids, snapshots.LabelSnapshotGIDMapping: gids,
 	})
 }
 
+// The labels of a user namespace become mount options, also after a restart.
 func TestIDMappingBecomesMountOptions(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -38,13 +39,13 @@ func TestIDMappingBecomesMountOptions(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, got, "after a restart")
 	}
-	// What it becomes is an image like any other.
+	// Its commit is not mapped.
 	s.commit("saved", "web", idmapLabels(uids, gids))
 	assert.Nil(t, s.prepare("next", "saved")[0].Options)
 	s.requireInvariants()
 }
 
-// An image's annotations map nothing, whatever they say.
+// The labels of an extraction, which can come from the image, are ignored.
 func TestExtractionIgnoresIDMapping(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -59,6 +60,7 @@ func TestExtractionIgnoresIDMapping(t *testing.T) {
 	s.requireInvariants()
 }
 
+// A malformed or unsafe mapping is rejected before any change.
 func TestMalformedIDMappingIsRejected(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -91,14 +93,14 @@ func TestMalformedIDMappingIsRejected(t *testing.T) {
 
 	s.prepare("web", "base", idmapLabels(good, good))
 	_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{snapshots.LabelSnapshotUIDMapping: good}})
-	assert.ErrorIs(t, err, errdefs.ErrInvalidArgument, "one of the two is worth nothing")
+	assert.ErrorIs(t, err, errdefs.ErrInvalidArgument, "both labels are required")
 	for _, fine := range []string{"0:0:4294967295", "0:0:1", "1:2:3,0:1:1", many[:len(good)], "0:4294967293:1"} {
 		assert.NoError(t, checkIDMap(fine), fine)
 	}
 	s.requireInvariants()
 }
 
-// Somebody edited the record: nothing is mounted that nobody asked for.
+// If the mapping in a record is malformed, Mounts returns an error.
 func TestCorruptIDMappingIsNotMounted(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -115,9 +117,9 @@ func TestCorruptIDMappingIsNotMounted(t *testing.T) {
 	s.requireInvariants()
 }
 
-// A containerd that was not told of the capability changes the owners itself, and
-// sends the labels all the same: what is mapped is not mapped again, nor is what
-// stands on it, after a restart neither.
+// A containerd whose configuration lacks the capability remap-ids changes the owners itself
+// and sets the labels too. Such a snapshot and its children are not mapped again, also after
+// a restart.
 func TestRemappedSnapshotIsNotMappedAgain(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)

@@ -15,7 +15,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// recordsInPool counts the records the pool holds.
+// recordsInPool returns the number of records in the pool.
 func (s *fixture) recordsInPool() (n int) {
 	s.pool.edit(func(state *fakeState) {
 		for _, fs := range state.fs {
@@ -29,8 +29,8 @@ func (s *fixture) recordsInPool() (n int) {
 	return n
 }
 
-// Removals that wait are written together: many of them in a transaction when nobody
-// is at work, few when somebody is, whose own would have to wait for theirs.
+// Pending removals are written in batches: large ones while no other operation writes, small
+// ones otherwise.
 func TestRemovalsAreWrittenInBatches(t *testing.T) {
 	t.Parallel()
 	const removals = 2*largeBatch + 10
@@ -38,9 +38,9 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 		begin func(s *fixture)
 		want  int
 	}{
-		"nobody is at work":   {func(*fixture) {}, 3},
-		"somebody unpacks":    {func(s *fixture) { s.sn.Begin(s.ctx) }, removals / smallBatch},
-		"the daemon is ended": {func(s *fixture) { s.sn.Begin(s.ctx)(); assert.NoError(s, s.sn.Close()) }, 3},
+		"idle":             {func(*fixture) {}, 3},
+		"during an unpack": {func(s *fixture) { s.sn.Begin(s.ctx) }, removals / smallBatch},
+		"at Close":         {func(s *fixture) { s.sn.Begin(s.ctx)(); assert.NoError(s, s.sn.Close()) }, 3},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -72,7 +72,7 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 	}
 }
 
-// A cleanup that begins while removals are written makes the rest of them needless.
+// A pause, as a cleanup makes it, ends a background flush. The rest is written afterwards.
 func TestPauseEndsBackgroundFlush(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -103,14 +103,15 @@ func TestPauseEndsBackgroundFlush(t *testing.T) {
 		assert.Equal(t, 2, writes)
 		release()
 		s.waitForJournal()
-		assert.Equal(t, 10, writes, "what it left is written")
+		assert.Equal(t, 10, writes, "the rest is written")
 		end()
 		s.pool.interrupt(nil)
 		s.requireInvariants()
 	})
 }
 
-// What is destroyed at once is removed by that, and need not be written before.
+// A cleanup does not write the removal of a runtime that it destroys. It writes that of one
+// that is busy.
 func TestCleanupSkipsRemovalsOfDestroyedDatasets(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -133,13 +134,13 @@ func TestCleanupSkipsRemovalsOfDestroyedDatasets(t *testing.T) {
 		assert.Zero(t, writes)
 		s.remove("busy")
 		require.NoError(t, s.sn.Cleanup(s.ctx))
-		assert.Equal(t, 1, writes, "it is still there, and its removal is written")
+		assert.Equal(t, 1, writes, "the runtime is busy, and its removal is written")
 		assert.Equal(t, 1, s.recordsInPool())
 		s.pool.edit(func(state *fakeState) { clear(state.mounted) })
 	})
 }
 
-// A removal that cannot be written stays, in its order, until it can.
+// A removal that cannot be written stays in the journal until the pool accepts it.
 func TestRemovalsStayUntilPoolAcceptsThem(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -160,7 +161,7 @@ func TestRemovalsStayUntilPoolAcceptsThem(t *testing.T) {
 		assert.Equal(t, 2, s.recordsInPool())
 		assert.ErrorIs(t, s.sn.Cleanup(s.ctx), errdefs.ErrUnavailable)
 		assert.Empty(t, s.walk())
-		assert.Equal(t, 2, s.recordsInPool(), "and nothing was destroyed that has one")
+		assert.Equal(t, 2, s.recordsInPool(), "no dataset with a record is destroyed")
 		broken = nil
 		s.requireInvariants()
 		assert.Zero(t, s.recordsInPool())
@@ -168,8 +169,7 @@ func TestRemovalsStayUntilPoolAcceptsThem(t *testing.T) {
 	})
 }
 
-// Somebody destroyed the dataset: there is nothing left to write, and the
-// other removals are not kept waiting for it.
+// If another program destroyed the dataset, its removal is dropped and the others are written.
 func TestRemovalOfMissingDatasetIsDropped(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -185,7 +185,8 @@ func TestRemovalOfMissingDatasetIsDropped(t *testing.T) {
 	s.requireInvariants()
 }
 
-// In a pool that fails there is one retry at a time, however much was removed meanwhile.
+// While the pool fails, the journal has one retry at a time, independent of the number of
+// removals.
 func TestJournalHasOneRetryAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -208,13 +209,12 @@ func TestJournalHasOneRetryAtATime(t *testing.T) {
 		time.Sleep(time.Hour)
 		applies.Store(0)
 		time.Sleep(time.Hour)
-		assert.LessOrEqual(t, applies.Load(), int64(10), "attempts in an hour in which nobody did anything")
+		assert.LessOrEqual(t, applies.Load(), int64(10), "attempts in an hour without a removal")
 		s.pool.interrupt(nil)
 	})
 }
 
-// Whoever waits until removals are written does not wait at the pace of what nobody
-// waits for.
+// A flush for which a caller waits ends the background flush and writes large batches.
 func TestFlushEndsBackgroundFlush(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -246,8 +246,8 @@ func TestFlushEndsBackgroundFlush(t *testing.T) {
 	s.requireInvariants()
 }
 
-// Removals that could not be written are tried again soon, and less and less often, also
-// when no other comes: until they are in the pool a crash would bring them back.
+// Removals that could not be written are retried with backoff, even without another removal:
+// a crash before they are in the pool would undo them.
 func TestJournalRetriesWithBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Two layers, the digests of their tars and of their blobs, and their chain IDs.
+// Two layers: their diff IDs, the digests of their blobs, and their chain IDs.
 var (
 	lower, upper         = digest.FromString("lower"), digest.FromString("upper")
 	lowerBlob, upperBlob = digest.FromString("lower.gz"), digest.FromString("upper.gz")
@@ -20,7 +20,7 @@ var (
 	upperChain           = layout.ChainID(lowerChain, upper.String())
 )
 
-// unpack is what a differ does with an extraction, and the commit behind it.
+// unpack prepares an extraction, unpacks a layer into it as a differ does, and commits it.
 func (s *fixture) unpack(namespace, parent, chain string, diffID, blob digest.Digest) (name string) {
 	s.Helper()
 	key := s.backend(namespace, "extract-1-x "+chain)
@@ -33,7 +33,8 @@ func (s *fixture) unpack(namespace, parent, chain string, diffID, blob digest.Di
 	return name
 }
 
-// from is what the pool and the index say of where a snapshot's template comes from.
+// provenanceOf returns the provenance of a snapshot's template. It requires that pool and
+// index agree.
 func (s *fixture) provenanceOf(name string) provenance {
 	s.Helper()
 	dataset := s.templateOf(name)
@@ -42,14 +43,14 @@ func (s *fixture) provenanceOf(name string) provenance {
 		props := state.fs[dataset].props
 		inPool = provenance{digest.Digest(props["zfstpl:diff-id"]), digest.Digest(props["zfstpl:blob"])}
 	})
-	require.Equal(s, inPool, s.sn.index.templates[dataset].from, "what the index says of %s", dataset)
+	require.Equal(s, inPool, s.sn.index.templates[dataset].from, "the index agrees about %s", dataset)
 	return inPool
 }
 
-// A template says from which layer it was unpacked, for as long as it exists.
+// A commit writes the provenance of the template, which keeps it as long as it exists.
 func TestCommitWritesProvenance(t *testing.T) {
 	t.Parallel()
-	for mode, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "its own": settings(ownTemplates)} {
+	for mode, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "owned": settings(ownTemplates)} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t, option)
@@ -65,7 +66,7 @@ func TestCommitWritesProvenance(t *testing.T) {
 			s.remove(b, a)
 			s.cleanup()
 			s.restart()
-			assert.Equal(t, provenance{upper, upperBlob}, s.sn.index.templates[dataset].from, "it is kept without a record")
+			assert.Equal(t, provenance{upper, upperBlob}, s.sn.index.templates[dataset].from, "the template keeps it without a record")
 			entries, err := Inspect(s.ctx, s.pool, s.base)
 			require.NoError(t, err)
 			for _, e := range entries {
@@ -77,20 +78,20 @@ func TestCommitWritesProvenance(t *testing.T) {
 	}
 }
 
-// What is not certain is not said.
+// A commit writes no provenance that is not certain.
 func TestCommitWritesNoUncertainProvenance(t *testing.T) {
 	t.Parallel()
 	for what, fill := range map[string]func(s *fixture, runtime string){
-		"nothing was unpacked":         func(*fixture, string) {},
-		"a part was unpacked":          func(s *fixture, r string) { s.sn.Fill(r) },
-		"a part, and then the whole":   func(s *fixture, r string) { s.sn.Fill(r); s.sn.Fill(r)(lower, lowerBlob) },
-		"two layers were unpacked":     func(s *fixture, r string) { s.sn.Fill(r)(lower, lowerBlob); s.sn.Fill(r)(upper, upperBlob) },
-		"a layer of another chain ID":  func(s *fixture, r string) { s.sn.Fill(r)(upper, lowerBlob) },
-		"no digest":                    func(s *fixture, r string) { s.sn.Fill(r)("sha256:x", lowerBlob) },
-		"a blob without a digest":      func(s *fixture, r string) { s.sn.Fill(r)(lower, "\x00") },
-		"into another runtime":         func(s *fixture, _ string) { s.sn.Fill("tank/z/runtime/x-0123456789abcdef")(lower, lowerBlob) },
-		"into the empty template":      func(s *fixture, _ string) { s.sn.Fill(s.base.Empty().Dataset())(lower, lowerBlob) },
-		"the daemon was started again": func(s *fixture, r string) { s.sn.Fill(r)(lower, lowerBlob); s.restart() },
+		"nothing was unpacked":        func(*fixture, string) {},
+		"a part was unpacked":         func(s *fixture, r string) { s.sn.Fill(r) },
+		"a part, then the layer":      func(s *fixture, r string) { s.sn.Fill(r); s.sn.Fill(r)(lower, lowerBlob) },
+		"two layers were unpacked":    func(s *fixture, r string) { s.sn.Fill(r)(lower, lowerBlob); s.sn.Fill(r)(upper, upperBlob) },
+		"a layer of another chain ID": func(s *fixture, r string) { s.sn.Fill(r)(upper, lowerBlob) },
+		"a malformed diff ID":         func(s *fixture, r string) { s.sn.Fill(r)("sha256:x", lowerBlob) },
+		"a malformed blob digest":     func(s *fixture, r string) { s.sn.Fill(r)(lower, "\x00") },
+		"into another runtime":        func(s *fixture, _ string) { s.sn.Fill("tank/z/runtime/x-0123456789abcdef")(lower, lowerBlob) },
+		"into the empty template":     func(s *fixture, _ string) { s.sn.Fill(s.base.Empty().Dataset())(lower, lowerBlob) },
+		"after a restart":             func(s *fixture, r string) { s.sn.Fill(r)(lower, lowerBlob); s.restart() },
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -106,7 +107,7 @@ func TestCommitWritesNoUncertainProvenance(t *testing.T) {
 	}
 }
 
-// A commit that is no layer, or of one that is there, records nothing of its own.
+// A commit writes no provenance if it is opaque or adds a record to an existing template.
 func TestOnlyNewLayerGetsProvenance(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -119,16 +120,16 @@ func TestOnlyNewLayerGetsProvenance(t *testing.T) {
 	s.commit("default/4/"+lowerChain, first)
 	s.commit("default/5/"+lowerChain, second)
 	s.commit("default/6/builds-own", opaque)
-	assert.Equal(t, provenance{lower, digest.FromString("")}, s.provenanceOf("default/5/"+lowerChain), "that of the first")
+	assert.Equal(t, provenance{lower, digest.FromString("")}, s.provenanceOf("default/5/"+lowerChain), "it is that of the first commit")
 	assert.Empty(t, s.provenanceOf("default/6/builds-own"))
 
 	on := s.unpack("default", "default/6/builds-own", upperChain, upper, upperBlob)
-	assert.Empty(t, s.provenanceOf(on), "what stands on no layer has no chain ID")
+	assert.Empty(t, s.provenanceOf(on), "a parent without a chain ID")
 	s.remove(on, "default/6/builds-own")
 	s.requireInvariants()
 }
 
-// A removed extraction is forgotten, and so is one that is begun anew.
+// The filling of a runtime is dropped when its snapshot is removed or renewed.
 func TestFillingIsDroppedWithRuntime(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -148,7 +149,7 @@ func TestFillingIsDroppedWithRuntime(t *testing.T) {
 	assert.Empty(t, s.sn.index.fillings)
 }
 
-// Properties that say something else than the name are ignored, and left.
+// Properties that contradict the name of the template are ignored and not changed.
 func TestInvalidProvenanceIsIgnored(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
@@ -156,9 +157,9 @@ func TestInvalidProvenanceIsIgnored(t *testing.T) {
 		want         provenance
 	}{
 		"another layer":     {lower.String(), upperBlob.String(), provenance{}},
-		"no digest":         {"sha256:12", upperBlob.String(), provenance{}},
+		"malformed diff ID": {"sha256:12", upperBlob.String(), provenance{}},
 		"without a blob":    {upper.String(), "", provenance{upper, ""}},
-		"blob is no digest": {upper.String(), "gz", provenance{upper, ""}},
+		"malformed blob":    {upper.String(), "gz", provenance{upper, ""}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

@@ -15,13 +15,13 @@ import (
 
 func maxSizeLabel(v string) snapshots.Opt { return label(snapshots.LabelSnapshotMaxSize, v) }
 
-// refquota is what bounds a dataset, or "".
+// refquota returns the refquota of a dataset, or "".
 func (s *fixture) refquota(dataset string) (quota string) {
 	s.pool.editFS(dataset, func(fs *fakeFS) { quota = fs.native["refquota"] })
 	return quota
 }
 
-// A size bounds what a container adds to its image: the image is not counted.
+// A quota limits what a container adds to its image, without the image.
 func TestQuotaLimitsAddedBytes(t *testing.T) {
 	t.Parallel()
 	const some, more = 1000, 9_000_000_000_000_000_000
@@ -30,18 +30,18 @@ func TestQuotaLimitsAddedBytes(t *testing.T) {
 		quota uint64
 		key   string
 		opts  []snapshots.Opt
-		size  uint64 // what may be added; 0: no bound
+		size  uint64 // that can be added; 0 for no limit
 	}{
 		"none":                       {0, "default/1/web", nil, 0},
 		"the default":                {some, "default/1/web", nil, some},
 		"a label":                    {0, "default/1/web", []snapshots.Opt{maxSizeLabel("42")}, 42},
 		"a label over the default":   {some, "default/1/web", []snapshots.Opt{maxSizeLabel("42")}, 42},
-		"a great one":                {0, "default/1/web", []snapshots.Opt{maxSizeLabel(fmt.Sprint(uint64(more)))}, more},
+		"a large label":              {0, "default/1/web", []snapshots.Opt{maxSizeLabel(fmt.Sprint(uint64(more)))}, more},
 		"extraction by its key":      {some, "default/1/extract-1-x " + a, nil, 0},
 		"extraction by its label":    {some, "default/1/x", []snapshots.Opt{ref(a)}, 0},
 		"an image's annotation":      {some, "default/1/extract-1-x " + a, []snapshots.Opt{maxSizeLabel("42")}, 0},
 		"a malformed annotation":     {some, "default/1/extract-1-x " + a, []snapshots.Opt{ref(a), maxSizeLabel("lots")}, 0},
-		"a label that is no chain":   {some, "default/1/x", []snapshots.Opt{ref("latest"), maxSizeLabel("lots")}, 0},
+		"a ref that is no chain ID":  {some, "default/1/x", []snapshots.Opt{ref("latest"), maxSizeLabel("lots")}, 0},
 		"another label of that kind": {some, "default/1/web", []snapshots.Opt{label("containerd.io/snapshot/min-size", "x")}, some},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -60,7 +60,7 @@ func TestQuotaLimitsAddedBytes(t *testing.T) {
 	}
 }
 
-// A size that makes no sense is refused before anything is changed.
+// A malformed size is rejected before any change.
 func TestMalformedSizeIsRejected(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -81,7 +81,7 @@ func TestMalformedSizeIsRejected(t *testing.T) {
 	assert.Zero(t, calls)
 	assert.Equal(t, before, dump(s.sn))
 	assert.Equal(t, pool, s.datasets())
-	s.view("look", "base", maxSizeLabel("lots")) // cannot be written to: says nothing
+	s.view("look", "base", maxSizeLabel("lots")) // a view is read-only, so the label is ignored
 
 	s.prepare("web", "base")
 	_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{snapshots.LabelSnapshotMaxSize: "lots"}})
@@ -89,8 +89,7 @@ func TestMalformedSizeIsRejected(t *testing.T) {
 	s.requireInvariants()
 }
 
-// What a container with a bound becomes has none, and neither has what is
-// prepared on that.
+// The commit of a container with a quota has none, nor do snapshots on it.
 func TestCommitDropsQuota(t *testing.T) {
 	t.Parallel()
 	for what, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
@@ -110,8 +109,7 @@ func TestCommitDropsQuota(t *testing.T) {
 	}
 }
 
-// The template is measured once, for it never changes; and when it cannot be,
-// nothing is made.
+// A template is measured once, because it never changes. If that fails, nothing is created.
 func TestTemplateIsMeasuredOnceForQuota(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -137,6 +135,7 @@ func TestTemplateIsMeasuredOnceForQuota(t *testing.T) {
 	s.requireInvariants()
 }
 
+// New rejects a quota that is too large.
 func TestConfiguredQuotaIsChecked(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)

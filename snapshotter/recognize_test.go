@@ -11,22 +11,22 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Which layer a blob is that the template was not unpacked from is found out by its
-// content. A template of an older release learns from that where it comes from.
+// Recognize identifies a blob from which the template was not unpacked by its diff ID. If the
+// provenance of the template is unknown, Recognize writes it.
 func TestRecognizeComparesBlobWithLayer(t *testing.T) {
 	t.Parallel()
 	other := digest.FromString("other")
 	for what, c := range map[string]struct {
-		forget       bool // the template says nothing
+		forget       bool // the provenance is unknown
 		diffID, blob digest.Digest
 		want         provenance
 		err          error
 	}{
-		"another compression":       {false, upper, other, provenance{upper, upperBlob}, nil},
-		"another layer":             {false, lower, other, provenance{upper, upperBlob}, errdefs.ErrInvalidArgument},
-		"an old template":           {true, upper, other, provenance{upper, other}, nil},
-		"another layer, and an old": {true, lower, other, provenance{}, errdefs.ErrInvalidArgument},
-		"without a blob's digest":   {true, upper, "x", provenance{upper, ""}, nil},
+		"another compression":    {false, upper, other, provenance{upper, upperBlob}, nil},
+		"another layer":          {false, lower, other, provenance{upper, upperBlob}, errdefs.ErrInvalidArgument},
+		"unknown provenance":     {true, upper, other, provenance{upper, other}, nil},
+		"another layer, unknown": {true, lower, other, provenance{}, errdefs.ErrInvalidArgument},
+		"malformed blob digest":  {true, upper, "x", provenance{upper, ""}, nil},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -43,7 +43,7 @@ func TestRecognizeComparesBlobWithLayer(t *testing.T) {
 			assert.Equal(t, c.want, s.provenanceOf(b))
 			err = s.sn.Commit(s.ctx, s.backend("zoo", upperChain), key, ref(upperChain))
 			if c.err != nil {
-				require.ErrorIs(t, err, errdefs.ErrFailedPrecondition, "it is not joined")
+				require.ErrorIs(t, err, errdefs.ErrFailedPrecondition, "no record is added to the template")
 				s.remove(key)
 				key = s.standIn("zoo", a, upperChain)
 				err = s.sn.Commit(s.ctx, s.backend("zoo", upperChain), key, ref(upperChain))
@@ -54,7 +54,7 @@ func TestRecognizeComparesBlobWithLayer(t *testing.T) {
 	}
 }
 
-// What cannot be written about a template does not fail a pull.
+// If the provenance cannot be written, Recognize returns nil.
 func TestFailedWriteOfProvenanceDoesNotFailPull(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)

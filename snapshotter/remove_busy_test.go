@@ -14,49 +14,51 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// busy are operations that hang at a call to the pool, each with the key that it works
-// on, on the fixture that busyStory begins.
+// blockedOps are operations that block at a call to the pool, each with the key that it
+// locks, for the fixture of newBlockedFixture.
 var blockedOps = map[string]struct {
 	key, call string
 	do        func(ctx context.Context, s *fixture) error
-	makes     string // the name that is there when it succeeds, for which no Remove came
+	makes     string // the name that exists after it succeeded, other than key
 }{
-	"a prepare": {key: "new", call: "apply", do: func(ctx context.Context, s *fixture) error {
+	"prepare": {key: "new", call: "apply", do: func(ctx context.Context, s *fixture) error {
 		return second(s.sn.Prepare(ctx, "new", "base"))
 	}},
-	"a view": {key: "new", call: "apply", do: func(ctx context.Context, s *fixture) error {
+	"view": {key: "new", call: "apply", do: func(ctx context.Context, s *fixture) error {
 		return second(s.sn.View(ctx, "new", "base"))
 	}},
-	"a prepare that waits for room": {key: "new", call: "destroy", do: func(ctx context.Context, s *fixture) error {
+	"prepare during a reclaim": {key: "new", call: "destroy", do: func(ctx context.Context, s *fixture) error {
 		s.resize(900)
 		return second(s.sn.Prepare(ctx, "new", "base"))
 	}},
-	"a commit, and its key": {key: "web", call: "apply", makes: "saved", do: func(ctx context.Context, s *fixture) error {
+	"commit, by its key": {key: "web", call: "apply", makes: "saved", do: func(ctx context.Context, s *fixture) error {
 		return s.sn.Commit(ctx, "saved", "web")
 	}},
-	"a commit, and its name": {key: "saved", call: "apply", do: func(ctx context.Context, s *fixture) error {
+	"commit, by its name": {key: "saved", call: "apply", do: func(ctx context.Context, s *fixture) error {
 		return s.sn.Commit(ctx, "saved", "web")
 	}},
-	"a commit that waits for room": {key: "web", call: "destroy", makes: "saved", do: func(ctx context.Context, s *fixture) error {
+	"commit during a reclaim": {key: "web", call: "destroy", makes: "saved", do: func(ctx context.Context, s *fixture) error {
 		s.resize(900)
 		return s.sn.Commit(ctx, "saved", "web")
 	}},
-	"an update": {key: "web", call: "apply", do: func(ctx context.Context, s *fixture) error {
+	"update": {key: "web", call: "apply", do: func(ctx context.Context, s *fixture) error {
 		return second(s.sn.Update(ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	}},
-	"a second attempt that waits for room": {key: "default/9/extract-9-x " + chain("e"), call: "destroy", do: func(ctx context.Context, s *fixture) error {
+	"renew during a reclaim": {key: "default/9/extract-9-x " + chain("e"), call: "destroy", do: func(ctx context.Context, s *fixture) error {
 		return second(s.renew(ctx, "default/9/extract-9-x "+chain("e")))
 	}},
-	"a second attempt that waits for frees": {key: "default/9/extract-9-x " + chain("e"), call: "wait", do: func(ctx context.Context, s *fixture) error {
+	"renew while ZFS frees": {key: "default/9/extract-9-x " + chain("e"), call: "wait", do: func(ctx context.Context, s *fixture) error {
 		return second(s.renew(ctx, "default/9/extract-9-x "+chain("e")))
 	}},
 }
 
+// renew calls Renew for the runtime of key.
 func (s *fixture) renew(ctx context.Context, key string) (string, error) {
 	fresh, _, err := s.sn.Renew(ctx, s.dataset(key), zfs.ErrNoSpace)
 	return fresh, err
 }
 
+// newBlockedFixture returns a fixture with the snapshots that blockedOps use.
 func newBlockedFixture(t *testing.T) *fixture {
 	s := newFixture(t)
 	s.layer("base", "", "")
@@ -66,9 +68,9 @@ func newBlockedFixture(t *testing.T) *fixture {
 	return s
 }
 
-// A Remove returns at once, also of a key that an operation works on: of one whose
-// caller waits still, or has gone. The snapshot is gone from then on, and stays gone
-// when the operation comes to its end, whatever that is.
+// Remove returns at once, even for a key that an operation has locked, whether the operation's
+// caller waits or gave up. The snapshot is not visible from then on, nor after the operation,
+// whether that succeeds or fails.
 func TestRemoveNeverWaits(t *testing.T) {
 	t.Parallel()
 	for what, c := range blockedOps {
@@ -123,7 +125,7 @@ func TestRemoveNeverWaits(t *testing.T) {
 					assert.Empty(t, heldLocks(s.sn), what)
 					assert.Empty(t, s.sn.index.hidden, what)
 					assert.Empty(t, s.sn.index.interrupts, what)
-					s.prepare("again", "base") // its key is free
+					s.prepare("again", "base") // the key is free
 					if c.key != "saved" {
 						s.prepare(c.key, "base")
 					}
@@ -135,8 +137,7 @@ func TestRemoveNeverWaits(t *testing.T) {
 	}
 }
 
-// A second attempt ends with the Remove of its key: no room is made for what is not
-// wanted any more.
+// Remove cancels a Renew of its key, and with it the reclaim.
 func TestRemoveCancelsRenew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -159,12 +160,12 @@ func TestRemoveCancelsRenew(t *testing.T) {
 		resume()
 		s.pool.interrupt(nil)
 		synctest.Wait()
-		assert.GreaterOrEqual(t, len(s.templates()), before-quietBatch, "no batch but the one that was under way")
+		assert.GreaterOrEqual(t, len(s.templates()), before-quietBatch, "only the current batch was destroyed")
 		s.requireInvariants()
 	})
 }
 
-// What others stand on is not removed either while an operation works on it.
+// Remove of a parent returns FailedPrecondition even while an operation has locked it.
 func TestRemoveOfParentIsRefusedDuringOperation(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -187,7 +188,7 @@ func TestRemoveOfParentIsRefusedDuringOperation(t *testing.T) {
 	})
 }
 
-// Nothing begins to stand on what is being removed.
+// A hidden snapshot cannot become a parent.
 func TestHiddenSnapshotCannotBecomeParent(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -209,8 +210,8 @@ func TestHiddenSnapshotCannotBecomeParent(t *testing.T) {
 	})
 }
 
-// A layer whose record is being removed is not promised to a client, which would not
-// find it, and its name is not given away while it has a record.
+// For a layer whose record is hidden, Prepare does not return AlreadyExists, because
+// containerd would not find the record. The name can be used again afterwards.
 func TestLayerWithHiddenRecordIsUnpackedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -223,7 +224,7 @@ func TestLayerWithHiddenRecordIsUnpackedAgain(t *testing.T) {
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() { done <- second(s.sn.Prepare(s.ctx, id+"extract-2-x "+chain("a"), "", ref(chain("a")))) }()
-		synctest.Wait() // it has the name, and asks next whether the layer is there
+		synctest.Wait() // Prepare holds the key and waits for the dataset
 		s.remove(id + chain("a"))
 		unlock()
 		require.NoError(t, <-done, "it is unpacked again")

@@ -13,6 +13,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
+// Remove takes effect for clients at once, and in the pool after journalDelay.
 func TestRemoveIsWrittenAfterJournalDelay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -28,8 +29,7 @@ func TestRemoveIsWrittenAfterJournalDelay(t *testing.T) {
 	})
 }
 
-// Children first, containerd says; whoever does not is told so, and nothing of
-// the snapshot is lost.
+// Remove of a parent returns FailedPrecondition and changes nothing.
 func TestRemoveOfParentIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, keepCached(0))
@@ -47,7 +47,7 @@ func TestRemoveOfParentIsRefused(t *testing.T) {
 	assert.Len(t, s.datasets(), 1)
 }
 
-// The machine dies before a removal is in the pool: the snapshot is back.
+// After a crash before a removal is in the pool, the snapshot exists again.
 func TestUnwrittenRemoveIsUndoneByCrash(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -61,8 +61,8 @@ func TestUnwrittenRemoveIsUndoneByCrash(t *testing.T) {
 	s.requireInvariants()
 }
 
-// A key that is used again before its removal is in the pool: after a crash
-// the newer one is there, and the older one is trash.
+// A key is used again before its removal is in the pool. After a crash the new snapshot
+// exists, and the dataset of the old one is garbage.
 func TestReusedKeySurvivesCrashBeforeRemovalIsWritten(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -90,8 +90,8 @@ func TestReusedKeySurvivesCrashBeforeRemovalIsWritten(t *testing.T) {
 	s.requireInvariants()
 }
 
-// A parent removed, and its name given to an active snapshot: after a crash
-// its child, which was removed too, may not hang on what it never stood on.
+// A parent and its child are removed, and the parent's name is used for an active snapshot.
+// After a crash the child exists again, but not as a child of the active snapshot.
 func TestChildOfLostParentIsShownWithoutParent(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -104,7 +104,7 @@ func TestChildOfLostParentIsShownWithoutParent(t *testing.T) {
 	assert.Equal(t, map[string]seen{
 		"base": {Kind: snapshots.KindActive},
 		"web":  {Kind: snapshots.KindActive, Content: "b;w;"},
-	}, s.visible(), "shown without a parent, so that containerd can remove it")
+	}, s.visible(), "the child has no parent, so that containerd can remove it")
 	assert.Contains(t, s.log.String(), "parent of snapshot is missing")
 	s.cleanup()
 	assert.Equal(t, "b;w;", s.visible()["web"].Content)
@@ -114,9 +114,9 @@ func TestChildOfLostParentIsShownWithoutParent(t *testing.T) {
 	s.requireInvariants()
 }
 
-// The daemon dies while a cleanup destroys a template whose removal is not written: it
-// has no snapshot any more. With its record it would be taken for one that a stranger
-// did that to, and stay, with all it stands on.
+// The daemon is killed while a cleanup destroys a template, which has lost its @extracted. If
+// the removal of its record were not written, recovery would take it for a damaged template,
+// and keep it and the templates below it for ever.
 func TestTemplateWithoutSnapshotIsDestroyedAfterCrash(t *testing.T) {
 	t.Parallel()
 	for what, dies := range map[string]func(s *fixture, template string){
@@ -131,7 +131,7 @@ func TestTemplateWithoutSnapshotIsDestroyedAfterCrash(t *testing.T) {
 				return errKilled
 			})
 		},
-		"mounted, in a full pool, and no power": func(s *fixture, template string) {
+		"crash, mounted, in a full pool": func(s *fixture, template string) {
 			s.mount(template)
 			s.pool.edit(func(state *fakeState) { state.full = true })
 			s.pool.interrupt(func(call string) error {
@@ -145,7 +145,7 @@ func TestTemplateWithoutSnapshotIsDestroyedAfterCrash(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := newFixture(t) // keeps layers for ever; what is opaque, as of BuildKit, goes at once
+				s := newFixture(t) // keeps layers for ever; opaque templates expire at once
 				s.layer("base", "", "b;")
 				s.layer("built", "base", "x;")
 				s.cleanup()
@@ -163,7 +163,7 @@ func TestTemplateWithoutSnapshotIsDestroyedAfterCrash(t *testing.T) {
 					s.restart()
 				}
 				assert.Empty(t, s.names())
-				assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "nothing is leaked: %s", s.log)
+				assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "all datasets are destroyed: %s", s.log)
 			})
 		})
 	}

@@ -10,22 +10,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fetching is a base whose layers are reused when containerd has fetched their blobs.
+// fetchMode sets ReuseFetch.
 func fetchMode(s *fixture) { settings(reuseMode(ReuseFetch))(s) }
 
-// standIn prepares the extraction of a layer that is in the pool.
+// standIn prepares an extraction that must become a stand-in.
 func (s *fixture) standIn(namespace, parent, chain string, opts ...snapshots.Opt) (key string) {
 	s.Helper()
 	key = s.backend(namespace, "extract-1-x "+chain)
 	s.prepare(key, parent, append(opts, ref(chain))...)
 	_, _, ok := s.sn.StandIn(s.dataset(key))
-	require.True(s, ok, "%q is an ordinary extraction", key)
+	require.True(s, ok, "%q is not a stand-in", key)
 	return key
 }
 
-// A layer that is in the pool is pulled again with its blob: the runtime is a clone of
-// the layer's own template, nothing is unpacked into it, and the commit is one more
-// record on that template.
+// In ReuseFetch a layer in the pool is pulled again as a stand-in: the runtime is a clone of
+// the layer's own template, nothing is unpacked, and the commit adds a record to the
+// template.
 func TestFetchedLayerIsNotUnpacked(t *testing.T) {
 	t.Parallel()
 	for what, again := range map[string]func(*fixture){
@@ -35,7 +35,7 @@ func TestFetchedLayerIsNotUnpacked(t *testing.T) {
 		"after a crash":   func(s *fixture) { s.cleanup(); s.crash() },
 	} {
 		for mode, with := range map[string]func(*Config){
-			"shared": reuseMode(ReuseFetch), "its own": func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, true },
+			"shared": reuseMode(ReuseFetch), "owned": func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, true },
 		} {
 			t.Run(what+" "+mode, func(t *testing.T) {
 				t.Parallel()
@@ -52,15 +52,15 @@ func TestFetchedLayerIsNotUnpacked(t *testing.T) {
 					diffID, blob digest.Digest
 				}{{lowerChain, lower, lowerBlob}, {upperChain, upper, upperBlob}} {
 					key := s.standIn("default", parent, l.chain)
-					again(s) // what it stands for is not forgotten
-					assert.Equal(t, parent, s.stat(key).Parent, "what containerd passed")
+					again(s) // it is still a stand-in
+					assert.Equal(t, parent, s.stat(key).Parent, "the parent is that of Prepare")
 					usage, err := s.sn.Usage(s.ctx, key)
 					require.NoError(t, err)
-					assert.Zero(t, usage, "it holds nothing")
+					assert.Zero(t, usage, "nothing was written")
 					diffID, blob, ok := s.sn.StandIn(s.dataset(key))
 					assert.True(t, ok)
 					assert.Equal(t, [2]digest.Digest{l.diffID, l.blob}, [2]digest.Digest{diffID, blob})
-					assert.Contains(t, s.visible()[key].Content, l.diffID.String(), "the layer is in it")
+					assert.Contains(t, s.visible()[key].Content, l.diffID.String(), "the runtime has the layer's content")
 					parent = s.backend("default", l.chain)
 					s.commit(parent, key, ref(l.chain))
 				}
@@ -68,14 +68,14 @@ func TestFetchedLayerIsNotUnpacked(t *testing.T) {
 				assert.Equal(t, lower.String()+";"+upper.String()+";", s.visible()[parent].Content)
 				assert.Equal(t, provenance{upper, upperBlob}, s.provenanceOf(parent))
 				s.requireInvariants()
-				assert.Equal(t, before, s.templates(), "the very same templates")
-				assert.Equal(t, before, s.datasets(), "and no runtime")
+				assert.Equal(t, before, s.templates(), "no template was created")
+				assert.Equal(t, before, s.datasets(), "no runtime is left")
 			})
 		}
 	}
 }
 
-// A pull that is cancelled leaves the layer as it was.
+// A cancelled pull leaves the cached layer unchanged.
 func TestCancelledPullLeavesLayer(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
@@ -94,7 +94,7 @@ func TestCancelledPullLeavesLayer(t *testing.T) {
 	assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets())
 }
 
-// Two clients pull one layer at the same time, while a third one removes it.
+// Three clients pull one layer at the same time, while another one removes it.
 func TestConcurrentPullsReuseOneLayer(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
@@ -122,8 +122,8 @@ func TestConcurrentPullsReuseOneLayer(t *testing.T) {
 	assert.Len(t, s.datasets(), 2)
 }
 
-// Clients pull a layer while it is evicted, again and again: each gets the layer, reused
-// or unpacked, and nothing is left when it goes.
+// A client pulls a layer while it is evicted: it gets the layer, reused or unpacked, and its
+// removal leaves nothing.
 func TestPullsDuringEvictions(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode, keepCached(0))
@@ -158,8 +158,8 @@ func TestPullsDuringEvictions(t *testing.T) {
 	t.Logf("reused %d times, unpacked %d times", reused, 100-reused)
 }
 
-// Nothing stands for a layer that no diff ID can be compared with, or that is asked for
-// on another parent, or without containerd's label.
+// There is no stand-in for a layer with which no diff ID can be compared, or that is requested
+// on another parent or without containerd's label.
 func TestIncomparableLayerIsUnpacked(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)

@@ -12,7 +12,8 @@ import (
 
 func reuseMode(mode ReuseMode) func(c *Config) { return func(c *Config) { c.ReuseLayers = mode } }
 
-// Whose blobs are fetched, whose are not, and what a label can change about that.
+// The mode of reuse is that of the configuration for the namespace. A label can only request
+// more work.
 func TestReuseModeFollowsConfigAndLabel(t *testing.T) {
 	t.Parallel()
 	a := lowerChain
@@ -40,7 +41,7 @@ func TestReuseModeFollowsConfigAndLabel(t *testing.T) {
 		{ReuseSkip, nil, "default", "off", ReuseOff},
 		{ReuseFetch, nil, "default", "fetch", ReuseFetch},
 		{ReuseFetch, nil, "default", "off", ReuseOff},
-		{ReuseOff, nil, "default", "fetch", ReuseOff}, // a label asks for more, never for less
+		{ReuseOff, nil, "default", "fetch", ReuseOff}, // a label cannot request less work
 	} {
 		s := newFixture(t, settings(func(config *Config) { config.ReuseLayers, config.ReuseLayersIn = c.mode, c.in }))
 		s.unpack("first", "", a, lower, lowerBlob)
@@ -64,7 +65,7 @@ func TestReuseModeFollowsConfigAndLabel(t *testing.T) {
 	}
 }
 
-// A label that says something else is rejected, and so is a word in the configuration.
+// An unknown mode in a label or in the configuration is rejected.
 func TestUnknownReuseModeIsRejected(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
@@ -76,7 +77,7 @@ func TestUnknownReuseModeIsRejected(t *testing.T) {
 		assert.ErrorContains(t, err, ReuseLabel)
 		assert.Less(t, len(err.Error()), 500)
 	}
-	// A committed snapshot keeps what containerd copies to it, and Update what it is given.
+	// The label is checked on active snapshots only.
 	s.view("look", a, label(ReuseLabel, "skip"))
 	key := s.standIn("default", "", lowerChain, label(ReuseLabel, "fetch"))
 	_, err := s.sn.Update(s.ctx, snapshots.Info{Name: key, Labels: map[string]string{ReuseLabel: "skip"}}, "labels."+ReuseLabel)

@@ -15,31 +15,30 @@ import (
 func ownTemplates(c *Config) { c.OwnTemplates = true }
 func reuseOff(c *Config)     { c.ReuseLayers = ReuseOff }
 
-// pullChain pulls a chain of layers and answers the top one's name and how many
-// of them had to be unpacked.
+// pullChain pulls a chain of layers. It returns the name of the highest one and the number of
+// layers that were unpacked.
 func (s *fixture) pullChain(namespace, content string, ids ...string) (name string, unpacked int) {
 	s.Helper()
 	for _, id := range ids {
-		var anew bool
-		name, anew = s.pull(namespace, name, id, content+id[7:8]+";")
-		if anew {
+		var isNew bool
+		name, isNew = s.pull(namespace, name, id, content+id[7:8]+";")
+		if isNew {
 			unpacked++
 		}
 	}
 	return name, unpacked
 }
 
-// Where namespaces share nothing, what one unpacks is of no use, and no danger,
-// to another; each still finds its own again.
+// If namespaces share no templates, a namespace finds its own layers and none of another's.
 func TestNamespacesShareNoTemplates(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(ownTemplates))
 	ids := []string{chain("a"), chain("b")}
 	mine, unpacked := s.pullChain("default", "mine ", ids...)
 	assert.Equal(t, 2, unpacked)
-	// "zoo" sorts behind "default": containerd would find the other's first.
+	// "zoo" sorts after "default", so without Walk's order containerd would find the other's.
 	theirs, unpacked := s.pullChain("zoo", "theirs ", ids...)
-	assert.Equal(t, 2, unpacked, "nothing of the other's is found")
+	assert.Equal(t, 2, unpacked, "no layer of another namespace is found")
 	assert.Equal(t, "mine a;mine b;", s.visible()[mine].Content)
 	assert.Equal(t, "theirs a;theirs b;", s.visible()[theirs].Content)
 	assert.Len(t, s.templates(), 5)
@@ -53,14 +52,14 @@ func TestNamespacesShareNoTemplates(t *testing.T) {
 		s.cleanup()
 		again()
 		theirs, unpacked = s.pullChain("zoo", "", ids...)
-		assert.Zero(t, unpacked, "its own is found again")
+		assert.Zero(t, unpacked, "its own layers are found")
 		assert.Equal(t, "theirs a;theirs b;", s.visible()[theirs].Content)
 	}
 	s.requireInvariants()
 }
 
-// containerd isolates its namespaces: they share nothing whatever the setting says, and
-// a layer that was shared before stays with those who have it.
+// If containerd isolates its namespaces, they share no templates, whatever the configuration.
+// A layer that was shared before stays with the namespaces that have it.
 func TestIsolatedCallerSharesNoTemplates(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -69,16 +68,17 @@ func TestIsolatedCallerSharesNoTemplates(t *testing.T) {
 	assert.Equal(t, 2, unpacked)
 	s.ctx = WithOwnTemplates(s.ctx)
 	theirs, unpacked := s.pullChain("zoo", "theirs ", ids...)
-	assert.Equal(t, 2, unpacked, "nothing of the other's is found")
+	assert.Equal(t, 2, unpacked, "no layer of another namespace is found")
 	again, unpacked := s.pullChain("zoo", "", ids...)
-	assert.Zero(t, unpacked, "its own is found again")
+	assert.Zero(t, unpacked, "its own layers are found")
 	assert.Equal(t, theirs, again)
 	assert.Equal(t, "shared a;shared b;", s.visible()[shared].Content)
 	assert.Equal(t, "theirs a;theirs b;", s.visible()[theirs].Content)
 	s.requireInvariants()
 }
 
-// Whoever does not say his namespace could be given another's: he unpacks.
+// A caller without a namespace in its context unpacks, because containerd could find a layer
+// of another namespace.
 func TestCallerWithoutNamespaceUnpacks(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(ownTemplates))
@@ -93,17 +93,17 @@ func TestCallerWithoutNamespaceUnpacks(t *testing.T) {
 		}
 		require.NoError(t, second(s.sn.Prepare(c, ctx.key, "", ref(chain("a")))))
 	}
-	// What is committed joins, for the name says whose it is.
+	// The commit adds a record to the template, because the names give the namespace.
 	s.commit("default/10/"+chain("a"), "default/8/extract-1-x "+chain("a"))
 	assert.Equal(t, s.templateOf(name), s.templateOf("default/10/"+chain("a")))
-	// Unless it says two things.
+	// It does not if the names of key and commit are of two namespaces.
 	s.commit("zoo/11/"+chain("a"), "default/9/extract-1-x "+chain("a"))
 	assert.Contains(t, s.templateOf("zoo/11/"+chain("a")), "/opaque-")
 	s.requireInvariants()
 }
 
-// A containerd 1.7 does not say its namespace. It cannot be told that its bottom
-// layer is there, for it might find another's; what stands on its own it finds.
+// containerd 1.7 does not send its namespace. Its lowest layer is unpacked, because it could
+// find that of another namespace. The layers on its own lowest layer are reused.
 func TestContainerd17ReusesAllButLowestLayer(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(ownTemplates))
@@ -135,8 +135,8 @@ func TestContainerd17ReusesAllButLowestLayer(t *testing.T) {
 	s.requireInvariants()
 }
 
-// While templates were shared another namespace came to stand on one's record, and
-// still does. What it puts there is not found in place of one's own.
+// Another namespace has children of a layer from the time when templates were shared. They are
+// not found in place of the namespace's own layers.
 func TestReuseFindsOwnLayerOnSharedParent(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -150,16 +150,16 @@ func TestReuseFindsOwnLayerOnSharedParent(t *testing.T) {
 	s.remove(mine)
 
 	key := s.backend("default", "extract-1-x "+chain("b"))
-	require.NoError(t, second(s.sn.Prepare(s.ctx, key, shared, ref(chain("b")))), "whoever does not say his namespace unpacks")
+	require.NoError(t, second(s.sn.Prepare(s.ctx, key, shared, ref(chain("b")))), "a caller without a namespace unpacks")
 	s.remove(key)
 	mine, unpacked = s.pull("default", shared, chain("b"), "")
-	assert.False(t, unpacked, "whoever says it finds his own")
+	assert.False(t, unpacked, "a caller with a namespace finds its own layer")
 	assert.Equal(t, "a;b;", s.visible()[mine].Content)
 	s.requireInvariants()
 }
 
-// Templates that were made under the other setting stay what they are to those
-// who have them, and are joined no more.
+// Templates that were created under the other setting stay usable for the snapshots on them,
+// and get no records from other namespaces.
 func TestTemplatesSurviveChangeOfSharing(t *testing.T) {
 	t.Parallel()
 	for what, first := range map[string]bool{"from shared": false, "to shared": true} {
@@ -187,6 +187,7 @@ func TestTemplatesSurviveChangeOfSharing(t *testing.T) {
 	}
 }
 
+// If namespaces share no templates, Walk returns the snapshots of the caller's namespace first.
 func TestWalkReturnsCallersNamespaceFirst(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(ownTemplates))
@@ -203,8 +204,8 @@ func TestWalkReturnsCallersNamespaceFirst(t *testing.T) {
 	assert.Equal(t, []string{"b/2/x", "a/1/x", "c/3/x", "plain"}, names)
 }
 
-// A containerd that does not say for whom it asks has said so before, in the
-// names of its snapshots.
+// NamespaceOf finds the namespace of a mount source by the names of the snapshots that mount
+// it.
 func TestNamespaceOfMountSource(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -213,21 +214,21 @@ func TestNamespaceOfMountSource(t *testing.T) {
 	runtime := s.prepare("k8s.io/8/runs", other)[0].Source
 	assert.Equal(t, "k8s.io", s.sn.NamespaceOf(runtime))
 	template := s.templateOf(name) + "@extracted"
-	assert.Empty(t, s.sn.NamespaceOf(template), "nobody has it mounted")
+	assert.Empty(t, s.sn.NamespaceOf(template), "it has no view")
 	s.view("default/9/one", name)
 	s.view("default/10/two", name)
 	assert.Equal(t, "default", s.sn.NamespaceOf(template))
 	s.view("k8s.io/11/three", other)
-	assert.Empty(t, s.sn.NamespaceOf(template), "either may have asked")
+	assert.Empty(t, s.sn.NamespaceOf(template), "views of two namespaces")
 	s.remove("default/9/one", "default/10/two")
 	assert.Equal(t, "k8s.io", s.sn.NamespaceOf(template))
 	s.view("plain", other)
-	assert.Empty(t, s.sn.NamespaceOf(template), "and so may whoever has no namespace")
+	assert.Empty(t, s.sn.NamespaceOf(template), "a view without a namespace")
 	assert.Empty(t, s.sn.NamespaceOf("tank/else"))
 }
 
-// With revival off everything that is asked for is unpacked, and joins what is
-// there when it is committed.
+// In ReuseOff every requested layer is unpacked, and its commit adds a record to the existing
+// template.
 func TestReuseOffUnpacksAgain(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, settings(reuseOff))
@@ -238,10 +239,10 @@ func TestReuseOffUnpacksAgain(t *testing.T) {
 		}
 		s.restart()
 	}
-	assert.Len(t, s.templates(), 3, "one template a layer all the same")
+	assert.Len(t, s.templates(), 3, "one template for each layer")
 	name, _ := s.pull("default", "", chain("a"), "a;")
 	s.requireInvariants()
-	// What AlreadyExists also means stays.
+	// AlreadyExists for an existing key does not change.
 	_, err := s.sn.Prepare(s.ctx, name, "", ref(chain("b")))
 	assert.ErrorIs(t, err, errdefs.ErrAlreadyExists)
 	assert.NotContains(t, s.log.String(), "added record of layer")

@@ -12,7 +12,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// A cached template was destroyed by other hands: the layer is unpacked again.
+// If another program destroyed the cached template, the layer is unpacked again.
 func TestStandInOfMissingTemplateIsUnpacked(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
@@ -25,7 +25,7 @@ func TestStandInOfMissingTemplateIsUnpacked(t *testing.T) {
 	s.requireInvariants()
 }
 
-// Whatever fails on the way to a stand-in leaves no claim on the layer.
+// A Prepare that fails to create a stand-in leaves no pin on the layer.
 func TestFailedStandInReleasesLayer(t *testing.T) {
 	t.Parallel()
 	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "suspended": zfs.ErrSuspended, "killed": errKilled} {
@@ -47,12 +47,12 @@ func TestFailedStandInReleasesLayer(t *testing.T) {
 			s.pool.interrupt(nil)
 			assert.Empty(t, s.walk())
 			s.requireInvariants()
-			assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "it was evicted as before")
+			assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "the layer is evicted")
 		})
 	}
 }
 
-// A commit that is killed, or finds no room, leaves a stand-in that can be committed.
+// If the commit of a stand-in is killed or runs out of space, it can be retried.
 func TestFailedStandInCommitCanBeRetried(t *testing.T) {
 	t.Parallel()
 	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "killed": errKilled} {
@@ -62,7 +62,7 @@ func TestFailedStandInCommitCanBeRetried(t *testing.T) {
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			key := s.standIn("default", "", lowerChain)
 			require.NoError(t, s.sn.journal.flush(s.ctx))
-			times := 2 // that and, for room, once more
+			times := 2 // the commit and its retry after a reclaim
 			s.pool.interrupt(func(call string) error {
 				if call == "apply" && times > 0 {
 					times--
@@ -81,7 +81,7 @@ func TestFailedStandInCommitCanBeRetried(t *testing.T) {
 	}
 }
 
-// A container runs on what was reused, and a caller that gives up leaves nothing.
+// A Prepare whose context has ended creates nothing.
 func TestCancelledStandInLeavesNothing(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)

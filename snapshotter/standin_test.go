@@ -13,12 +13,12 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// The layer stays for as long as a runtime stands for it, whatever is evicted meanwhile.
+// A layer is not evicted while there is a stand-in of it.
 func TestStandInKeepsItsLayer(t *testing.T) {
 	t.Parallel()
 	for what, evict := range map[string]func(*fixture){
-		"for its age": (*fixture).cleanup,
-		"for want of space": func(s *fixture) {
+		"after it expired": (*fixture).cleanup,
+		"in a full pool": func(s *fixture) {
 			s.pool.edit(func(state *fakeState) { state.size = state.below("tank") })
 			_, err := s.sn.Prepare(s.ctx, "web", "")
 			require.ErrorIs(s, err, errdefs.ErrResourceExhausted)
@@ -41,14 +41,14 @@ func TestStandInKeepsItsLayer(t *testing.T) {
 				require.NoError(t, err)
 				for _, e := range entries {
 					if e.State == StateGarbage {
-						continue // what was committed
+						continue // the runtime that was committed
 					}
 					assert.Equal(t, StateUsed, e.State, e.Dataset)
 					assert.Equal(t, e.Dataset == s.dataset(key), e.StandInFor == lowerChain)
 				}
 				evict(s)
 				s.cleanup()
-				assert.Zero(t, s.sn.index.due(0, 1, time.Now()), "and no cleanup is owed for it")
+				assert.Zero(t, s.sn.index.due(0, 1, time.Now()), "no cleanup is due")
 				_, _, ok := s.sn.StandIn(s.dataset(key))
 				require.True(t, ok)
 				name := s.backend("zoo", lowerChain)
@@ -59,13 +59,14 @@ func TestStandInKeepsItsLayer(t *testing.T) {
 					s.remove(a)
 				}
 				s.requireInvariants()
-				assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "nothing is left of it")
+				assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "all datasets are destroyed")
 			})
 		}
 	}
 }
 
-// The name that containerd gives to the layer is one that its old database gave before.
+// The commit of a stand-in replaces the record that containerd's old database made under the
+// same name.
 func TestStandInCommitReplacesRecordOfOldDatabase(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
@@ -77,7 +78,7 @@ func TestStandInCommitReplacesRecordOfOldDatabase(t *testing.T) {
 	s.requireInvariants()
 }
 
-// A stand-in becomes the layer that it stands for or nothing.
+// A stand-in can be committed only as the layer that it represents.
 func TestStandInCommitsOnlyAsItsLayer(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
@@ -94,20 +95,20 @@ func TestStandInCommitsOnlyAsItsLayer(t *testing.T) {
 	assert.Equal(t, before, s.datasets())
 	assert.Empty(t, heldLocks(s.sn))
 
-	// It is an ordinary container's root all the same, and what is written stays its own.
+	// It is writable, and writes do not change the layer.
 	s.write(key, "w;")
 	assert.Equal(t, lower.String()+";"+upper.String()+";w;", s.visible()[key].Content)
 	assert.Equal(t, lower.String()+";"+upper.String()+";", s.visible()[b].Content)
 	s.requireInvariants()
 
-	// What another applier unpacks over the same content is dropped with the runtime.
+	// What another differ unpacked into it is not part of the layer.
 	s.commit("default/94/"+upperChain, key)
 	assert.Equal(t, lower.String()+";"+upper.String()+";", s.visible()["default/94/"+upperChain].Content)
 	s.requireInvariants()
 }
 
-// The setting about sharing is another after a restart: what belongs to all namespaces
-// is not made one's own, and the other way round.
+// If a restart changes whether namespaces share templates, the commit of a stand-in is
+// refused: a shared layer does not become owned, nor the reverse.
 func TestStandInIsNotCommittedAfterChangeOfSharing(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{false, true} {
@@ -121,7 +122,7 @@ func TestStandInIsNotCommittedAfterChangeOfSharing(t *testing.T) {
 		s.remove(key)
 		s.requireInvariants()
 	}
-	// Nor does one namespace commit what another one prepared.
+	// A namespace cannot commit what another one prepared.
 	s := newFixture(t, settings(func(c *Config) { c.ReuseLayers, c.OwnTemplates = ReuseFetch, true }))
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	key := s.standIn("default", "", lowerChain)
@@ -133,7 +134,7 @@ func TestStandInIsNotCommittedAfterChangeOfSharing(t *testing.T) {
 	s.requireInvariants()
 }
 
-// A second attempt is for what was unpacked; into a stand-in nothing is.
+// Renew and Discard leave a stand-in alone: nothing was unpacked into it.
 func TestRenewRefusesStandIn(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
@@ -146,8 +147,8 @@ func TestRenewRefusesStandIn(t *testing.T) {
 	s.requireInvariants()
 }
 
-// The invariants notice a stand-in that is no clone of its layer, or of one on another
-// parent.
+// CheckInvariants returns an error for a stand-in whose runtime is not a clone of its layer,
+// and the stand-in cannot be committed.
 func TestInvariantsDetectWrongStandIn(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
@@ -164,5 +165,5 @@ func TestInvariantsDetectWrongStandIn(t *testing.T) {
 	s.pool.editFS(runtime, func(fs *fakeFS) { fs.origin = s.base.Storage() + "/" + lowerChain + "@" + layout.Extracted })
 	require.ErrorContains(t, check(), "stand-in for")
 	s.restart()
-	require.ErrorIs(t, s.sn.Commit(s.ctx, "zoo/99/"+upperChain, key), errdefs.ErrFailedPrecondition, "and it is not committed")
+	require.ErrorIs(t, s.sn.Commit(s.ctx, "zoo/99/"+upperChain, key), errdefs.ErrFailedPrecondition, "it cannot be committed")
 }

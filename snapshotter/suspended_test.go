@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Callers of a pool that does not return a call ask again and again. What hangs in it
-// is bounded, of each class by itself; what needs no pool goes on, and all do when the
-// pool is back.
+// While the calls to the pool block and callers retry, the number of blocked operations is
+// limited, separately for writes and queries. Operations without the pool continue. When
+// the pool resumes, all operations continue.
 func TestBlockedOperationsAreLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -22,14 +22,14 @@ func TestBlockedOperationsAreLimited(t *testing.T) {
 		s.layer("base", "", "")
 		s.prepare("web", "base")
 		gate := make(chan struct{})
-		var changes, looks atomic.Int64
+		var writes, queries atomic.Int64
 		s.pool.interrupt(func(call string) error {
 			switch call {
 			case "apply":
-				changes.Add(1)
+				writes.Add(1)
 				<-gate
 			case "written":
-				looks.Add(1)
+				queries.Add(1)
 				<-gate
 			}
 			return nil
@@ -37,14 +37,14 @@ func TestBlockedOperationsAreLimited(t *testing.T) {
 		const callers = maxConcurrent + 20
 		for i := range callers {
 			ctx, cancel := context.WithTimeout(s.ctx, time.Second)
-			go s.sn.Prepare(ctx, fmt.Sprint("x", i), "base") // it hangs
+			go s.sn.Prepare(ctx, fmt.Sprint("x", i), "base") // blocks
 			go s.sn.Usage(ctx, "web")
 			time.AfterFunc(time.Minute, cancel)
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		assert.EqualValues(t, maxConcurrent, changes.Load())
-		assert.LessOrEqual(t, looks.Load(), int64(maxConcurrent))
+		assert.EqualValues(t, maxConcurrent, writes.Load())
+		assert.LessOrEqual(t, queries.Load(), int64(maxConcurrent))
 		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 		defer cancel()
 		err := second(s.sn.Prepare(ctx, "more", "base"))

@@ -10,8 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// kept tells whether the template of a snapshot is kept mounted, once all that
-// goes on in the background has come to rest.
+// isMounted waits for all goroutines and reports whether a template has a view mount.
 func (s *fixture) isMounted(template string) bool {
 	synctest.Wait()
 	n := 0
@@ -20,8 +19,8 @@ func (s *fixture) isMounted(template string) bool {
 	return n == 1
 }
 
-// One View may be unmounted while another one of the same template is mounted:
-// ZFS has no trouble with that as long as some mount stays.
+// A template with views stays mounted, so that the mounts of clients never are the first or
+// the last.
 func TestTemplateStaysMountedWhileItHasViews(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -34,20 +33,20 @@ func TestTemplateStaysMountedWhileItHasViews(t *testing.T) {
 		assert.True(t, s.isMounted(base))
 		s.remove("one")
 		s.cleanup()
-		assert.True(t, s.isMounted(base), "there is a second one")
+		assert.True(t, s.isMounted(base), "there is a second view")
 		s.restart()
-		assert.True(t, s.isMounted(base), "which was there at the start")
+		assert.True(t, s.isMounted(base), "a start mounts the template")
 		s.remove("two")
 		s.cleanup()
 		assert.False(t, s.isMounted(base))
 		s.view("three", "base")
 		assert.True(t, s.isMounted(base))
 		require.NoError(t, s.sn.Close())
-		assert.False(t, s.isMounted(base), "nothing stays behind")
+		assert.False(t, s.isMounted(base), "Close unmounts it")
 	})
 }
 
-// What is kept mounted is no reason to keep the template.
+// A view mount does not keep a template without records from being destroyed.
 func TestViewMountDoesNotKeepTemplate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -64,9 +63,8 @@ func TestViewMountDoesNotKeepTemplate(t *testing.T) {
 	})
 }
 
-// A mount of a template that cannot be taken away keeps that template, if the kernel
-// says so, and nothing else: the cleanup goes on, and no other template of the batch
-// loses its place in the index.
+// If the unmount of a template fails, only that template stays, if it is busy. The cleanup
+// continues, and the other templates of the batch are destroyed.
 func TestFailedUnmountKeepsOnlyItsTemplate(t *testing.T) {
 	t.Parallel()
 	for _, busy := range []bool{false, true} {
