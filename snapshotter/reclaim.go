@@ -154,7 +154,7 @@ func (s *Snapshotter) reclaimAll(ctx context.Context, cause error) (Reclaimed, e
 	gone, err := s.cleanWithPolicy(ctx, cleanupOptions{urgent: true, ignoreBackoff: true}, policy)
 	release()
 	result := Reclaimed{Templates: gone.templates, Bytes: gone.bytes}
-	if err != nil && !outOfSpace(err) { // out of space: not freed yet, and the queue writes the removals later
+	if err != nil && !outOfSpace(err) { // out of space: not freed yet, and the journal writes the removals later
 		return result, err
 	}
 	waiting, cancel := context.WithTimeout(ctx, freeTimeout)
@@ -216,7 +216,7 @@ func (s *Snapshotter) apply(ctx context.Context, ops ...zfs.Op) error {
 	return s.withReclaim(ctx, func() error { return s.pool.Apply(ctx, ops...) })
 }
 
-// barrier is the queue's catchUp in withReclaim.
+// barrier is the journal's barrier in withReclaim.
 func (s *Snapshotter) barrier(ctx context.Context) error {
 	return s.withReclaim(ctx, func() error { return s.journal.barrier(ctx) })
 }
