@@ -1,14 +1,19 @@
-// Package docs has the documents that tests follow as written.
+// Package docs embeds the documents that tests compare with the code.
 package docs
 
 import _ "embed"
 
-// Clients is clients.md.
+// Clients is the text of clients.md.
 //
 //go:embed clients.md
 var Clients string
 
-// ZFS is zfs.md.
+// Messages is the text of messages.md.
+//
+//go:embed messages.md
+var Messages string
+
+// ZFS is the text of zfs.md.
 //
 //go:embed zfs.md
 var ZFS string

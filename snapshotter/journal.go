@@ -190,9 +190,8 @@ func (j *journal) run() {
 		if err == nil && j.deferIfPaused() {
 			continue // notified when the pause ends
 		}
-		message := "failed to write removals to the pool"
-		if err == nil {
-			message = "failed to write cleanup mark"
+		flushed := err == nil
+		if flushed {
 			err = j.mark(context.Background())
 		}
 		if err == nil {
@@ -200,8 +199,19 @@ func (j *journal) run() {
 			continue
 		}
 		pause = min(max(2*pause, minBackoff), maxBackoff)
-		log.L.WithError(err).WithField("retry_in", pause).WithField("pending", j.length()).Warn(message)
+		j.logFailure(err, flushed, pause)
 		retry.Reset(pause)
+	}
+}
+
+// logFailure logs that the removals or, if they were flushed, the cleanup mark could not be
+// written.
+func (j *journal) logFailure(err error, flushed bool, pause time.Duration) {
+	entry := log.L.WithError(err).WithField("retry_in", pause).WithField("pending", j.length())
+	if flushed {
+		entry.Warn("failed to write cleanup mark")
+	} else {
+		entry.Warn("failed to write removals to the pool")
 	}
 }
 
