@@ -34,7 +34,7 @@ var contenders = []struct{ name, title string }{
 	{Btrfs, "btrfs"},
 	{OverlayBtrfs, "overlayfs on btrfs"},
 	{Socket, "zfstpl, own socket"},
-	{Still, "zfstpl, own socket, nothing else to do"},
+	{Still, "zfstpl, own socket, no cleanup"},
 	{Floor, "the floor"},
 }
 
@@ -91,8 +91,8 @@ var operations = []struct{ name, title string }{
 	{Mounts, "Mounts"},
 	{Stat, "Stat"},
 	{Burst, "64 Prepares"},
-	{OffDisk, "Remove all, off the disk"},
-	{RemoveAll, "Remove all, space back"},
+	{OffDisk, "Remove all, until destroyed"},
+	{RemoveAll, "Remove all, until freed"},
 	{Container, "ctr run --rm"},
 }
 
