@@ -36,7 +36,7 @@ func stages(opts options) []stage {
 		{{{name: "vet", args: []string{"go", "vet", "./..."}}},
 			{{name: "vet for freebsd", env: []string{"GOOS=freebsd", "GOARCH=amd64", "CGO_ENABLED=0"},
 				args: []string{"go", "vet", "./snapshotter/...", "./plugin/...", "./cmd/..."}}}},
-		{{{name: "lint", args: []string{opts.lint, "run", "./..."}}}},
+		{{{name: "lint", args: []string{opts.lint, "run", "--allow-serial-runners", "./..."}}}},
 		{{{name: "unit", tests: true, args: unitArgs(opts)}}},
 		machineStage(opts),
 	}
