@@ -256,10 +256,11 @@ var ctrRows = []ctrRow{
 		end c; settle; ctr snapshots ls | sort | tr -s ' '`},
 }
 
-// collectsOnRequest is the configuration of a containerd that collects garbage for those
-// who wait for it, and never by itself. By itself it collects some time after a deletion,
-// and a view that ctr made has no lease that keeps it.
-const collectsOnRequest = "[plugins.\"io.containerd.gc.v1.scheduler\"]\ndeletion_threshold = 1000000\nmutation_threshold = 1000000\n"
+// collectsOnRequest is the configuration of a containerd that collects garbage only for a
+// caller that waits for it. By default it also collects some time after a deletion, and
+// no lease keeps a view that ctr made. The pause between collections is their average
+// duration divided by pause_threshold.
+const collectsOnRequest = "[plugins.\"io.containerd.gc.v1.scheduler\"]\npause_threshold = 0.000001\ndeletion_threshold = 1000000\nmutation_threshold = 0\n"
 
 // Everything that ctr does with a snapshotter it does with ours as with overlayfs: it
 // writes the same and ends with the same code. At the end nothing is left of it.
