@@ -6,16 +6,19 @@ import "context"
 type otherMountNamespace struct{}
 
 // WithOtherMountNamespace returns a context for a caller in another mount namespace than
-// this process. Mounts of this process are not visible to it.
-func WithOtherMountNamespace(ctx context.Context) context.Context {
-	return context.WithValue(ctx, otherMountNamespace{}, true)
+// this process. A held mount is not visible to such a caller unless the mount propagates to
+// that namespace. root is a path to the caller's root directory, such as /proc/PID/root, or
+// "" if there is none.
+func WithOtherMountNamespace(ctx context.Context, root string) context.Context {
+	return context.WithValue(ctx, otherMountNamespace{}, root)
 }
 
-// inOtherMountNamespace reports whether the caller is in another mount namespace. It reports
-// false if the context says nothing about that.
-func inOtherMountNamespace(ctx context.Context) bool {
-	other, _ := ctx.Value(otherMountNamespace{}).(bool)
-	return other
+// inOtherMountNamespace reports whether the caller is in another mount namespace, and
+// returns the path to the caller's root directory. It reports false if the context says
+// nothing about that.
+func inOtherMountNamespace(ctx context.Context) (root string, other bool) {
+	root, other = ctx.Value(otherMountNamespace{}).(string)
+	return root, other
 }
 
 // isolatedNamespaces is the context key of WithOwnTemplates.

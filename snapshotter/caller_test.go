@@ -9,8 +9,13 @@ import (
 
 func TestContextCarriesMountNamespace(t *testing.T) {
 	t.Parallel()
-	assert.False(t, inOtherMountNamespace(t.Context()))
-	ctx, cancel := context.WithCancel(WithOtherMountNamespace(t.Context()))
-	defer cancel()
-	assert.True(t, inOtherMountNamespace(ctx), "derived contexts inherit it")
+	_, other := inOtherMountNamespace(t.Context())
+	assert.False(t, other)
+	for _, want := range []string{"/proc/7/root", ""} {
+		ctx, cancel := context.WithCancel(WithOtherMountNamespace(t.Context(), want))
+		defer cancel()
+		root, other := inOtherMountNamespace(ctx)
+		assert.True(t, other, "derived contexts inherit it")
+		assert.Equal(t, want, root)
+	}
 }

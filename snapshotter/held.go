@@ -49,6 +49,9 @@ type heldMounts interface {
 	Held() []string
 	// Path returns the directory of the mounts. Each is named by its ID.
 	Path() string
+	// Visible reports whether a path that Hold returned leads to the same
+	// directory from the root directory of another process.
+	Visible(root, path string) (bool, error)
 }
 
 // openHeld opens the directory of held mounts, with those of an earlier process. Without a
@@ -92,6 +95,9 @@ func (s *Snapshotter) mountsOf(ctx context.Context, r *record) ([]mount.Mount, e
 		return []mount.Mount{{Type: "zfs", Source: r.dataset, Options: options}}, nil
 	}
 	path, err := s.hold(ctx, r.dataset)
+	if err == nil {
+		err = s.checkVisible(ctx, r.dataset, path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mount of %q: %w", r.info.Name, err)
 	}
@@ -108,7 +114,27 @@ func (s *Snapshotter) binds(ctx context.Context) bool {
 	case s.config.Mounts == MountZFS:
 		return false
 	}
-	return !inOtherMountNamespace(ctx)
+	_, other := inOtherMountNamespace(ctx)
+	return !other
+}
+
+// checkVisible fails with ErrFailedPrecondition if the caller does not see a held mount:
+// in another mount namespace an empty directory may be at its path. It checks nothing if
+// there is no path to the caller's root directory.
+func (s *Snapshotter) checkVisible(ctx context.Context, dataset, path string) error {
+	root, other := inOtherMountNamespace(ctx)
+	if !other || root == "" {
+		return nil
+	}
+	visible, err := s.held.Visible(root, path)
+	if err != nil {
+		return fmt.Errorf("dataset %s: look for the held mount in the caller's mount namespace: %w", dataset, err)
+	}
+	if !visible {
+		return fmt.Errorf("dataset %s: the held mount %s is not visible in the caller's mount namespace: set mounts = \"auto\", or propagate the mounts in %s to that namespace: %w",
+			dataset, path, s.held.Path(), errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 // hold creates the held mount of a runtime and returns its path.

@@ -27,11 +27,16 @@ type fakeHeldMounts struct {
 	pool *fakePool
 	at   map[string]string // paths by dataset
 	fail error
+
+	visible    map[string]bool // by the root directory of another process
+	visibleErr error
 }
 
 const heldDir = "/run/zfstpl/mnt"
 
 func (k *fakeHeldMounts) Path() string { return heldDir }
+
+func (k *fakeHeldMounts) Visible(root, _ string) (bool, error) { return k.visible[root], k.visibleErr }
 
 func (k *fakeHeldMounts) Held() []string { return slices.Sorted(maps.Keys(k.at)) }
 
@@ -142,7 +147,8 @@ func TestMountFormSelectsMounts(t *testing.T) {
 			s, k := newHeldFixture(t, func(config *Config) { config.Mounts = c.form })
 			ctx := s.ctx
 			if c.other {
-				ctx = WithOtherMountNamespace(ctx)
+				k.visible = map[string]bool{"/proc/7/root": true}
+				ctx = WithOtherMountNamespace(ctx, "/proc/7/root")
 			}
 			mounts, err := s.sn.Prepare(ctx, "web", "")
 			require.NoError(t, err)
@@ -163,6 +169,40 @@ func TestMountFormSelectsMounts(t *testing.T) {
 	assert.ErrorIs(t, config.check(), errdefs.ErrInvalidArgument)
 }
 
+// Without the held mount in the caller's mount namespace the client would bind an empty
+// directory.
+func TestForcedBindFailsIfHeldMountIsInvisible(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newHeldFixture(t, func(config *Config) { config.Mounts = MountBind })
+		s.prepare("web", "")
+		k.visible = map[string]bool{"/proc/7/root": true}
+		mounts, err := s.sn.Mounts(WithOtherMountNamespace(s.ctx, "/proc/7/root"), "web")
+		require.NoError(t, err)
+		assert.Equal(t, bindMounts(s, "web"), mounts)
+		mounts, err = s.sn.Mounts(WithOtherMountNamespace(s.ctx, ""), "web")
+		require.NoError(t, err, "without a path to the root directory nothing is checked")
+		assert.Equal(t, bindMounts(s, "web"), mounts)
+
+		blind := WithOtherMountNamespace(s.ctx, "/proc/8/root")
+		_, err = s.sn.Mounts(blind, "web")
+		require.ErrorIs(t, err, errdefs.ErrFailedPrecondition)
+		assert.ErrorContains(t, err, s.dataset("web"))
+		assert.ErrorContains(t, err, `mounts = "auto"`)
+		_, err = s.sn.Prepare(blind, "db", "")
+		require.ErrorIs(t, err, errdefs.ErrFailedPrecondition)
+		_, err = s.sn.Stat(s.ctx, "db")
+		require.ErrorIs(t, err, errdefs.ErrNotFound, "the failed Prepare left no snapshot")
+		s.cleanup()
+		assert.Equal(t, []string{s.dataset("web")}, k.Held())
+
+		k.visibleErr = errors.New("not permitted")
+		_, err = s.sn.Mounts(blind, "web")
+		require.ErrorIs(t, err, k.visibleErr)
+		s.requireInvariants()
+	})
+}
+
 // If the caller mounts datasets, Mounts unmounts a held mount that Prepare created for another
 // caller or under another setting.
 func TestMountsReleasesHeldMountForClientMount(t *testing.T) {
@@ -170,7 +210,7 @@ func TestMountsReleasesHeldMountForClientMount(t *testing.T) {
 	s, k := newHeldFixture(t)
 	s.prepare("web", "")
 	require.Len(t, k.Held(), 1)
-	mounts, err := s.sn.Mounts(WithOtherMountNamespace(s.ctx), "web")
+	mounts, err := s.sn.Mounts(WithOtherMountNamespace(s.ctx, "/proc/7/root"), "web")
 	require.NoError(t, err)
 	assert.Equal(t, []mount.Mount{{Type: "zfs", Source: s.dataset("web")}}, mounts)
 	assert.Empty(t, k.Held())
@@ -213,7 +253,7 @@ func TestFailedHeldMountFailsOnlyTheCall(t *testing.T) {
 		_, err = s.sn.Stat(s.ctx, "db")
 		require.ErrorIs(t, err, errdefs.ErrNotFound, "a failed Prepare creates no snapshot")
 
-		mounts, err := s.sn.Mounts(WithOtherMountNamespace(s.ctx), "web")
+		mounts, err := s.sn.Mounts(WithOtherMountNamespace(s.ctx, "/proc/7/root"), "web")
 		require.NoError(t, err, "a client that mounts the dataset needs no held mount")
 		assert.Equal(t, "zfs", mounts[0].Type)
 

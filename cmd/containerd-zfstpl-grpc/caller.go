@@ -37,6 +37,15 @@ func (c *caller) String() string {
 	return fmt.Sprintf("process %d (%s)", c.pid, c.name)
 }
 
+// root returns a path to the caller's root directory in its mount namespace, "" if that
+// cannot be read.
+func (c *caller) root() string {
+	if c.pid == 0 || c.mount == "" {
+		return ""
+	}
+	return fmt.Sprintf("/proc/%d/root", c.pid)
+}
+
 // alive reports whether the caller's process still runs.
 func (c *caller) alive() bool {
 	return c.process != nil && !errors.Is(c.process.Signal(syscall.Signal(0)), os.ErrProcessDone)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -45,6 +46,7 @@ func TestCallerIsIdentified(t *testing.T) {
 	assert.Equal(t, os.Getpid(), c.pid)
 	assert.Equal(t, mountNamespace("/proc/self"), c.mount)
 	assert.NotEmpty(t, c.mount)
+	assert.Equal(t, fmt.Sprintf("/proc/%d/root", os.Getpid()), c.root())
 	namespace, pid := pidNamespace("/proc/self")
 	assert.Equal(t, namespace, c.pidns)
 	assert.NotZero(t, c.pidns)
@@ -86,6 +88,8 @@ func TestCallerOnAnotherSocketIsNotIdentified(t *testing.T) {
 	defer client.Close()
 	defer server.Close()
 	assert.Zero(t, identify(server).pid)
+	assert.Empty(t, identify(server).root())
+	assert.Empty(t, (&caller{pid: 7}).root(), "its mount namespace cannot be read")
 	assert.False(t, identify(server).alive())
 }
 
@@ -94,8 +98,12 @@ func TestCallerOnAnotherSocketIsNotIdentified(t *testing.T) {
 func marked(t *testing.T, c *callers) (snapshotsapi.SnapshotsClient, func() int) {
 	t.Helper()
 	type mark struct{}
-	n := 0
-	c.mark = func(ctx context.Context) context.Context { n++; return context.WithValue(ctx, mark{}, true) }
+	n, root := 0, fmt.Sprintf("/proc/%d/root", os.Getpid())
+	c.mark = func(ctx context.Context, from string) context.Context {
+		n++
+		assert.Equal(t, root, from)
+		return context.WithValue(ctx, mark{}, true)
+	}
 	server := grpc.NewServer(c.options()...)
 	snapshotsapi.RegisterSnapshotsServer(server, newSnapshotService(&stub{}))
 	address := socket(t)

@@ -18,10 +18,10 @@ import (
 // callers admits or refuses requests by the process that they come from, and marks their
 // contexts for the snapshotter.
 type callers struct {
-	mount string                                // the daemon's own mount namespace
-	mark  func(context.Context) context.Context // of a caller in another one
-	apart func(context.Context) context.Context // of one whose namespaces are isolated
-	guard *guard                                // nil: every process may use the snapshots
+	mount string                                        // the daemon's own mount namespace
+	mark  func(context.Context, string) context.Context // of a caller in another one, with the path to its root directory
+	apart func(context.Context) context.Context         // of one whose namespaces are isolated
+	guard *guard                                        // nil: every process may use the snapshots
 
 	elsewhere once // logged: those that are in another mount namespace
 }
@@ -84,7 +84,7 @@ func (c *callers) admit(ctx context.Context, method string) (context.Context, er
 		log.G(ctx).WithField("process", from.pid).WithField("program", from.name).
 			Info("caller is in another mount namespace")
 	}
-	return c.mark(ctx), nil
+	return c.mark(ctx, from.root()), nil
 }
 
 // isOf reports whether a method, given by its full name, is one of a service.

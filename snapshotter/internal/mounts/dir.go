@@ -177,6 +177,11 @@ func (d *Dir) Hold(ctx context.Context, filesystem, id string) (string, error) {
 	return place, nil
 }
 
+// Visible reports whether a path that Hold returned leads to the same directory from the
+// root directory of another process. If the mount does not propagate to the mount namespace
+// of that process, an empty directory or nothing is at the path there.
+func (d *Dir) Visible(root, path string) (bool, error) { return sameDirectory(root, path) }
+
 // clear makes place a directory without a mount.
 func (d *Dir) clear(place string) error {
 	err := os.Mkdir(place, 0o700)

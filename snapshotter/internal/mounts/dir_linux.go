@@ -45,6 +45,39 @@ func identify(path string) (identity, error) {
 	return identity{mount, st.Fsid.Val}, nil
 }
 
+// sameDirectory reports whether a path leads from a root directory to the directory to which
+// it leads in this process.
+func sameDirectory(root, path string) (bool, error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	here, err := statAt(unix.Open(path, flags, 0))
+	if err != nil {
+		return false, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	dir, err := unix.Open(root, flags, 0)
+	if err != nil {
+		return false, &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer unix.Close(dir)
+	there, err := statAt(unix.Openat2(dir, path, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}))
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		return false, nil
+	case err != nil:
+		return false, &os.PathError{Op: "openat2", Path: root + path, Err: err}
+	}
+	return here.Dev == there.Dev && here.Ino == there.Ino, nil
+}
+
+// statAt returns the status of a file that was opened, and closes it.
+func statAt(fd int, err error) (st unix.Stat_t, _ error) {
+	if err != nil {
+		return st, err
+	}
+	defer unix.Close(fd)
+	err = unix.Fstat(fd, &st)
+	return st, err
+}
+
 // mountOf returns the ID of the mount that a descriptor was opened on. statx returns
 // it only since Linux 5.8.
 func mountOf(fd int) (int, error) {

@@ -171,6 +171,36 @@ func TestMountsBelowABindDoNotPropagate(t *testing.T) {
 	require.NoError(t, d.Release("tank/a"))
 }
 
+func TestHeldMountIsVisibleWhereItPropagates(t *testing.T) {
+	d := open(t, &memory{})
+	place, err := d.Hold(t.Context(), "tank/a", "1")
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, d.Release("tank/a")) })
+	assertVisible := func(want bool, root string) {
+		t.Helper()
+		got, err := d.Visible(root, place)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	assertVisible(true, "/")
+	assertVisible(true, "/proc/self/root")
+
+	root := t.TempDir()
+	assertVisible(false, root)
+	there := filepath.Join(root, place)
+	require.NoError(t, os.MkdirAll(there, 0o700))
+	assertVisible(false, root)
+	require.NoError(t, unix.Mount(place, there, "", unix.MS_BIND, ""))
+	assertVisible(true, root)
+	require.NoError(t, unix.Unmount(there, 0))
+	require.NoError(t, os.Remove(there))
+	require.NoError(t, os.Symlink(place, there))
+	assertVisible(false, root) // the link leads to itself
+
+	_, err = d.Visible(filepath.Join(root, "none"), place)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
 func TestOpenRefusesADirectoryOpenToOthers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mnt")
 	require.NoError(t, os.Mkdir(path, 0o755))

@@ -17,6 +17,8 @@ func readMounts(string) (table, error) { return table{}, errUnsupported }
 
 func isolate(string) error { return errUnsupported }
 
+func sameDirectory(string, string) (bool, error) { return false, errUnsupported }
+
 func detach(string) error { return errUnsupported }
 
 func isBusyOrNotEmpty(error) bool { return false }
