@@ -43,7 +43,15 @@ func TestASecondContainerdIsRefused(t *testing.T) {
 }
 
 // startSecondContainerd starts one that serves elsewhere than the daemon's setting says.
-func startSecondContainerd(t testing.TB, d *daemon) *containerd {
+func startSecondContainerd(t *testing.T, d *daemon) *containerd {
+	t.Helper()
+	c := newSecondContainerd(t, d)
+	c.serve(t, daemonNamespaces)
+	return c.containerd
+}
+
+// newSecondContainerd returns one that is not started.
+func newSecondContainerd(t *testing.T, d *daemon) *elsewhere {
 	t.Helper()
 	c, version := newContainerd(t, d)
 	c.address = filepath.Join(c.dir, "c.sock")
@@ -51,10 +59,15 @@ func startSecondContainerd(t testing.TB, d *daemon) *containerd {
 		version, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"),
 		"disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \"io.containerd.internal.v1.opt\"]\n",
 		c.address, c.address+".ttrpc", d.containerdConfig(t, version))
-	file := filepath.Join(c.dir, "config.toml")
-	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	serveReady(t, exec.Command("containerd", "--config", file), c.log, c.dir)
-	return c
+	return &elsewhere{c, c.writeConfig(t, config)}
+}
+
+// writeConfig writes the configuration of a containerd and returns its path.
+func (c *containerd) writeConfig(t testing.TB, config string) string {
+	t.Helper()
+	path := filepath.Join(c.dir, "config.toml")
+	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
+	return path
 }
 
 // refused runs ctr, which has to fail, and returns what it wrote.

@@ -57,7 +57,12 @@ func startDaemon(t testing.TB, base *testpool.Base, flags ...string) *daemon {
 	t.Helper()
 	d := newDaemon(t, base, flags...)
 	d.start(t)
-	t.Cleanup(func() { d.stop(t) })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the daemon's log:\n%s", d.log)
+		}
+		d.stop(t)
+	})
 	return d
 }
 

@@ -9,8 +9,11 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/testpool"
 )
 
 // elsewhere is a containerd that can be started in namespaces of its own, more than once.
@@ -24,17 +27,43 @@ func newElsewhere(t *testing.T, d *daemon) *elsewhere {
 	c, version := newContainerd(t, d)
 	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n%s[grpc]\n  address = %q\n%s",
 		version, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), withoutCRI, c.address, d.containerdConfig(t, version))
-	e := &elsewhere{c, filepath.Join(c.dir, "config.toml")}
-	require.NoError(t, os.WriteFile(e.config, []byte(config), 0o600))
-	return e
+	return &elsewhere{c, c.writeConfig(t, config)}
 }
 
-// serve runs containerd until t ends, in new namespaces, after the shell's commands.
-func (e *elsewhere) serve(t *testing.T, namespaces uintptr, before string) {
+// isolation is the namespaces that a containerd is started in: new ones, after the shell's
+// commands.
+type isolation struct {
+	flags  uintptr
+	before string
+}
+
+var (
+	privateMounts    = isolation{syscall.CLONE_NEWNS, "mount --make-rprivate /; "}
+	slaveMounts      = isolation{syscall.CLONE_NEWNS, "mount --make-rslave /; "}
+	ownPIDs          = isolation{syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, "mount --make-rprivate /; mount -t proc proc /proc; "}
+	daemonNamespaces = isolation{}
+)
+
+// serve runs containerd until t ends and returns its PID.
+func (e *elsewhere) serve(t *testing.T, in isolation) int {
 	t.Helper()
-	cmd := exec.Command("sh", "-ec", before+"exec containerd --config "+e.config)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
+	cmd := exec.Command("sh", "-ec", in.before+"exec containerd --config "+e.config)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: in.flags}
 	serveReady(t, cmd, e.log, e.dir)
+	return cmd.Process.Pid
+}
+
+// mountsSeenBy returns the lines of a process's mount table that name a runtime.
+func mountsSeenBy(t *testing.T, pid int, base *testpool.Base) (lines []string) {
+	t.Helper()
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	require.NoError(t, err)
+	for line := range strings.Lines(string(table)) {
+		if strings.Contains(line, " "+base.Runtime()+"/") {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // heldMounts returns how many mounts the daemon holds.
@@ -45,40 +74,69 @@ func (d *daemon) heldMounts(t *testing.T) int {
 	return len(entries)
 }
 
-const callerElsewhere = "the caller is in another mount namespace"
+const (
+	callerElsewhere = "the caller is in another mount namespace"
+	userLayers      = 2
+)
 
 // A containerd in a mount namespace of its own, as in a container, does not see the
 // daemon's mounts. It mounts datasets itself, and nothing stays mounted or in the pool.
 // A PID namespace of its own makes no difference.
 func TestContainerdInNamespacesOfItsOwn(t *testing.T) {
-	const procOfIts = "mount --make-rprivate /; mount -t proc proc /proc; "
-	for name, c := range map[string]struct {
-		namespaces uintptr
-		before     string
-	}{
-		"private mounts":           {syscall.CLONE_NEWNS, "mount --make-rprivate /; "},
-		"mounts that follow":       {syscall.CLONE_NEWNS, "mount --make-rslave /; "},
-		"mounts and process table": {syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, procOfIts},
-	} {
+	for name, in := range map[string]isolation{"private mounts": privateMounts, "slave mounts": slaveMounts, "mounts and PIDs": ownPIDs} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && name == "slave mounts" {
+				t.Skip("'make test-long' runs it; the short form has slave mounts in the tests below")
+			}
 			base := pool.NewBase(t)
 			d := startDaemon(t, base)
 			e := newElsewhere(t, d)
-			e.serve(t, c.namespaces, c.before)
-			e.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeUserImage(t))
-			e.ctr(t, "run", "--detach", "--user", "web", "--snapshotter", "zfstpl", userImage, "waits", "/app", "wait")
-			d.stop(t)
+			pid := e.serve(t, in)
+			_, ref := serveImage(t, writeUserImage(t))
+			e.pull(t, "default", ref)
+			assert.Equal(t, userLayers, strings.Count(d.log.String(), "applied layer"), "the differ unpacks what is pulled:\n%s", d.log)
+			e.ctr(t, "run", "--detach", "--user", "web", "--snapshotter", "zfstpl", ref, "waits", "/app", "wait")
+			assert.Contains(t, e.mountsOf(t, "waits"), "mount -t zfs "+base.Runtime()+"/")
+			assert.Empty(t, mountsSeenBy(t, os.Getpid(), base), "the daemon's namespace")
+			assert.NotEmpty(t, mountsSeenBy(t, pid, base), "containerd's namespace")
+			assert.Equal(t, 1, strings.Count(d.log.String(), callerElsewhere), "%s", d.log)
+
+			d.kill(t)
 			d.start(t)
-			assert.Equal(t, "33:34\n", e.ctr(t, "tasks", "exec", "--exec-id", "number", "--user", "33:34", "waits", "/app", "id"))
-			assert.NotEmpty(t, e.ctr(t, "snapshots", "--snapshotter", "zfstpl", "diff", "waits"))
+			exec := func(id string, args ...string) []string {
+				return append([]string{"tasks", "exec", "--exec-id", id, "--user"}, args...)
+			}
+			e.ctr(t, exec("root", "0:0", "waits", "/app", "write", "/written", "yes")...)
+			assert.Equal(t, "33:34\n", e.ctr(t, exec("number", "33:34", "waits", "/app", "id")...))
+			assert.Contains(t, e.refused(t, exec("name", "web", "waits", "/app", "id")...), "device or resource busy", "as documented")
+			desc, _ := e.commit(t, "waits")
+			assert.NotZero(t, desc.Size)
+			assert.Equal(t, 1, strings.Count(d.log.String(), "created layer"), "by the daemon's differ:\n%s", d.log)
+			e.ctr(t, "snapshots", "--snapshotter", "zfstpl", "commit", "made", "waits")
+			kept := snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "kept"})
+			view, err := e.snapshotter(t, "default").View(t.Context(), "look", "made", kept)
+			require.NoError(t, err)
+			mounted(t, view, func(root string) { assert.FileExists(t, filepath.Join(root, "written")) })
+			assert.Contains(t, e.ctr(t, "tasks", "ls"), "RUNNING")
 			assert.Zero(t, d.heldMounts(t))
-			assert.Equal(t, 1, strings.Count(d.log.String(), callerElsewhere), "once for each start:\n%s", d.log)
+			assert.Equal(t, 1, strings.Count(d.log.String(), callerElsewhere), "%s", d.log)
+
 			e.removeContainer(t, "waits")
-			e.ctr(t, "images", "delete", "--sync", userImage)
+			assert.Empty(t, mountsSeenBy(t, pid, base))
+			for _, key := range []string{"look", "made"} {
+				e.ctr(t, "snapshots", "--snapshotter", "zfstpl", "rm", key)
+			}
+			e.ctr(t, "images", "delete", "--sync", ref)
 			d.clean(t)
 			assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 		})
 	}
+}
+
+// mountsOf returns the command that mounts a container's root.
+func (e *elsewhere) mountsOf(t *testing.T, id string) string {
+	t.Helper()
+	return e.ctr(t, "snapshots", "--snapshotter", "zfstpl", "mounts", "/target", id)
 }
 
 func (e *elsewhere) removeContainer(t *testing.T, id string) {
@@ -88,32 +146,114 @@ func (e *elsewhere) removeContainer(t *testing.T, id string) {
 	e.ctr(t, "containers", "delete", id)
 }
 
-// A containerd that moves into the daemon's mount namespace is served held mounts from
-// then on. A container that runs meanwhile keeps its root, and a program can be started in
-// it by the name of a user.
+// A second containerd has the same PID as the one at containerd_address, each in a PID
+// namespace of its own.
+func TestASecondContainerdInAPIDNamespaceIsRefused(t *testing.T) {
+	base := pool.NewBase(t)
+	d := startDaemon(t, base)
+	first := newElsewhere(t, d)
+	first.serve(t, ownPIDs)
+	first.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeUserImage(t))
+	before := d.recordNames(t)
+	require.NotEmpty(t, before)
+
+	second := newSecondContainerd(t, d)
+	pid := second.serve(t, ownPIDs)
+	said := second.refused(t, "snapshots", "--snapshotter", "zfstpl", "prepare", "probe")
+	assert.Contains(t, said, fmt.Sprintf("process %d (containerd) may not use the snapshots of %s", pid, base))
+	assert.Contains(t, said, "process 1 of PID namespace ")
+	second.collect(t, "default")
+	assert.Equal(t, before, d.recordNames(t))
+	first.ctr(t, "images", "delete", "--sync", userImage)
+	d.clean(t)
+	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+}
+
+// The setting forces binds on a containerd in another mount namespace. If the held mounts
+// do not propagate to it, the call fails with the reason, and containerd does not bind an
+// empty directory.
+func TestForcedBindInAnotherMountNamespace(t *testing.T) {
+	for name, c := range map[string]struct {
+		in      isolation
+		visible bool
+	}{
+		"private mounts": {privateMounts, false},
+		"slave mounts":   {slaveMounts, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := pool.NewBase(t)
+			d := startDaemon(t, base, "--mounts", "bind")
+			e := newElsewhere(t, d)
+			pid := e.serve(t, c.in)
+			archive := writeUserImage(t)
+			if !c.visible {
+				said := e.refused(t, "snapshots", "--snapshotter", "zfstpl", "prepare", "probe")
+				assert.Contains(t, said, "is not visible in the caller's mount namespace")
+				assert.Contains(t, said, "mounts = \"auto\"")
+				e.refused(t, "images", "import", "--snapshotter", "zfstpl", archive)
+				d.clean(t)
+				assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+				assert.Zero(t, d.heldMounts(t))
+				d.stop(t)
+				d.cmd.Args = append(d.cmd.Args, "--mounts", "auto")
+				d.start(t)
+			}
+			e.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
+			e.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", userImage, "waits", "/app", "wait")
+			if c.visible {
+				assert.Equal(t, "33:34\n", e.ctr(t, "tasks", "exec", "--exec-id", "name", "--user", "web", "waits", "/app", "id"))
+			}
+			assert.Contains(t, e.mountsOf(t, "waits"), map[bool]string{true: "mount -t bind ", false: "mount -t zfs "}[c.visible])
+			e.removeContainer(t, "waits")
+			e.ctr(t, "images", "delete", "--sync", userImage)
+			d.clean(t)
+			assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
+			assert.Zero(t, d.heldMounts(t))
+			assert.Empty(t, mountsSeenBy(t, pid, base))
+		})
+	}
+}
+
+// A containerd moves to the daemon's mount namespace and back. Mounts returns the form for
+// the namespace of the moment, and a running container keeps its root. With binds a program
+// can be started in it by the name of a user.
 func TestContainerdMovesToTheDaemonsMountNamespace(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	e := newElsewhere(t, d)
 	t.Run("elsewhere", func(t *testing.T) {
-		e.serve(t, syscall.CLONE_NEWNS, "mount --make-rprivate /; ")
+		e.serve(t, slaveMounts)
 		e.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeUserImage(t))
 		e.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", userImage, "old", "/app", "wait")
+		e.ctr(t, "tasks", "exec", "--exec-id", "writes", "old", "/app", "write", "/written", "yes")
+		assert.Contains(t, e.mountsOf(t, "old"), "mount -t zfs ")
 		assert.Zero(t, d.heldMounts(t))
 	})
 	t.Run("here", func(t *testing.T) {
-		e.serve(t, 0, "")
+		e.serve(t, daemonNamespaces)
+		assert.Contains(t, e.mountsOf(t, "old"), "mount -t bind ")
 		e.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", userImage, "new", "/app", "wait")
 		for _, id := range []string{"old", "new"} {
 			assert.Equal(t, "33:34\n", e.ctr(t, "tasks", "exec", "--exec-id", "name", "--user", "web", id, "/app", "id"), id)
 		}
+		assert.Contains(t, e.ctr(t, "tasks", "exec", "--exec-id", "lists", "old", "/app", "ls"), "/written\n")
 		assert.Equal(t, 2, d.heldMounts(t))
 		assert.Equal(t, 1, strings.Count(d.log.String(), callerElsewhere))
 		e.removeContainer(t, "old")
+		e.collect(t, "default")
+		d.clean(t)
+		assert.Equal(t, 1, d.heldMounts(t))
+	})
+	t.Run("and back", func(t *testing.T) {
+		pid := e.serve(t, slaveMounts)
+		assert.Contains(t, e.mountsOf(t, "new"), "mount -t zfs ")
+		assert.Zero(t, d.heldMounts(t))
+		assert.Equal(t, "33:34\n", e.ctr(t, "tasks", "exec", "--exec-id", "number", "--user", "33:34", "new", "/app", "id"))
 		e.removeContainer(t, "new")
 		e.ctr(t, "images", "delete", "--sync", userImage)
 		d.clean(t)
 		assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
-		assert.Zero(t, d.heldMounts(t))
+		assert.Empty(t, mountsSeenBy(t, pid, base))
+		assert.Equal(t, 2, strings.Count(d.log.String(), callerElsewhere))
 	})
 }
