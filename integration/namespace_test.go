@@ -75,7 +75,7 @@ func (d *daemon) heldMounts(t *testing.T) int {
 }
 
 const (
-	callerElsewhere = "the caller is in another mount namespace"
+	callerElsewhere = "caller is in another mount namespace"
 	userLayers      = 2
 )
 
