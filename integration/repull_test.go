@@ -83,7 +83,7 @@ func TestRepullUnpacksNothing(t *testing.T) {
 	assert.Empty(t, d.recordNames(t), "containerd knows nothing of it any more")
 	before := identities(t, base)
 	assert.Len(t, before, 1+testLayers)
-	require.NotContains(t, d.log.String(), "revived")
+	require.NotContains(t, d.log.String(), "added record of layer in the pool")
 
 	pulls := []func(testing.TB, string, string){c.pullByClient}
 	if !containerd17(t) {
