@@ -42,7 +42,8 @@ import (
 // Exceptions:
 //   - Remove has no limit, and Clean takes no slot. Stat, Walk, Mounts, NamespaceOf,
 //     HeldAt, StandIn, Fill, Begin and StopCleanup take neither a slot nor closing,
-//     except that Stat does to restore a record.
+//     except that Stat does to restore a record. Usage takes them only to restore a record
+//     or to query the pool.
 //   - A reclaim has a goroutine of its own. It takes cleanup while its callers hold
 //     closing, keys and datasets.
 //   - Out of order, but without waiting: a cleanup takes datasets with tryLockEach while
@@ -56,8 +57,8 @@ import (
 //     goroutine uses view mounts then.
 //   - New and Resume use the index and the journal without locks before they start
 //     goroutines.
-//   - Snapshotter.cleanupMark has no lock. Only the goroutine of the journal uses it and,
-//     after that has ended, Close.
+//   - Snapshotter.cleanupMark has no lock. New and Resume use it before the goroutine of
+//     the journal starts, then only that goroutine and, after it has ended, Close.
 
 // KeepForever as Config.CacheKeep never evicts a template for its age.
 const KeepForever = space.Forever
