@@ -23,7 +23,7 @@ func TestInitIsIdempotentAndCompletesWhatACrashLeft(t *testing.T) {
 	assert.Equal(t, before, base.Names(t))
 
 	_, stderr, err = runCommand(t, "zfstpl", "init", "--root", "/elsewhere", base.String())
-	require.Error(t, err, "containerd would be told to look for room in the wrong place")
+	require.Error(t, err, "containerd would look for space in the wrong place")
 	assert.Contains(t, stderr, "zfs set mountpoint=/elsewhere "+base.String())
 
 	require.NoError(t, base.Client.DestroySnapshot(ctx, base.Empty().Snapshot()))

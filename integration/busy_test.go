@@ -24,7 +24,7 @@ func eventually(t testing.TB, what string, cond func() bool) {
 }
 
 // A process has a container's root mounted in a mount namespace of its own, where
-// nobody else sees it. The container is removed: that succeeds, the log names the
+// no other process sees it. The container is removed: that succeeds, the log names the
 // process and its namespace, and when it has ended the space comes back without
 // another garbage collection.
 func TestBusyNamesTheHolderAndGoesByItself(t *testing.T) {

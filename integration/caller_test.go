@@ -18,7 +18,7 @@ import (
 )
 
 // A second containerd on the host names the same daemon. To it all that the first one
-// has would be garbage: it sees nothing and removes nothing, and is told why.
+// has would be garbage: it sees nothing and removes nothing, and gets the reason.
 func TestASecondContainerdIsRefused(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)

@@ -41,7 +41,7 @@ func cleanupArgs(d *daemon, more ...string) []string {
 }
 
 // litter makes garbage, as a daemon that was killed leaves it: the base says that
-// there is some, and nobody has a list.
+// there is some, and no list exists.
 func litter(t testing.TB, base *testpool.Base, n int) {
 	t.Helper()
 	var ops []zfs.Op
@@ -58,7 +58,7 @@ func litter(t testing.TB, base *testpool.Base, n int) {
 }
 
 // With cleanup.mode "manual" a removal is one property and nothing else, until
-// somebody says otherwise. The base itself says that there is something to do, and
+// a flag says otherwise. The base itself says that there is something to do, and
 // a command does it without any daemon, from the list that the daemon left.
 func TestCleanupWithoutADaemon(t *testing.T) {
 	t.Parallel()
@@ -107,7 +107,7 @@ func TestCleanupWithoutADaemon(t *testing.T) {
 	assert.Len(t, base.Names(t), 4)
 }
 
-// A daemon that runs does the work, whatever its mode, and tells of it; while it
+// A daemon that runs does the work, whatever its mode, and reports progress; while it
 // is at it containers begin.
 func TestCleanupByADaemon(t *testing.T) {
 	t.Parallel()
@@ -218,7 +218,7 @@ func TestACleanupIsStopped(t *testing.T) {
 		},
 		"by a timer": func(t *testing.T, d *daemon) error {
 			said, err := stoppedAlone(t, d, "--if-needed")
-			require.NoError(t, err, "nobody is to be woken up for that")
+			require.NoError(t, err, "a timer is not to fail for that")
 			assert.Empty(t, said)
 			return nil
 		},
@@ -242,7 +242,7 @@ func TestACleanupIsStopped(t *testing.T) {
 	}
 }
 
-// stoppedAlone is a cleanup without a daemon that is told to stop, and what it says.
+// stoppedAlone runs a cleanup without a daemon, stops it, and returns its output.
 func stoppedAlone(t *testing.T, d *daemon, more ...string) (said string, err error) {
 	t.Helper()
 	var log syncBuffer
@@ -257,7 +257,7 @@ func stoppedAlone(t *testing.T, d *daemon, more ...string) (said string, err err
 	return log.String(), err
 }
 
-// In the background what nobody needs goes by itself, some time after the last
+// In mode background garbage is destroyed some time after the last
 // container began.
 func TestCleanupInTheBackground(t *testing.T) {
 	t.Parallel()
@@ -269,12 +269,12 @@ func TestCleanupInTheBackground(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, sn.Remove(ctx, "web"))
 	require.NoError(t, sn.Cleanup(ctx))
-	assert.Len(t, base.Names(t), 4+1, "not while somebody is at work")
+	assert.Len(t, base.Names(t), 4+1, "not while an operation writes")
 	require.Eventually(t, func() bool { return len(base.Names(t)) == 4 }, patience, 200*time.Millisecond)
 	require.Eventually(t, func() bool { return markOf(t, base) == snapshotter.Mark{} }, patience, 50*time.Millisecond)
 }
 
-// A cleanup that is killed, in a daemon or alone, is one that was stopped: whoever
+// A cleanup that is killed, in a daemon or alone, is one that was stopped: the process that
 // comes next finds out what there is.
 func TestACleanupIsKilled(t *testing.T) {
 	t.Parallel()

@@ -143,7 +143,7 @@ func TestDestroyAndForeignSnapshots(t *testing.T) {
 }
 
 // A template that turns out to be mounted loses its snapshot in a full pool, and where
-// somebody wrote into it: the snapshot has to go first, and there is no room to take it
+// it was written into: the snapshot is destroyed first, and there is no space to take it
 // again, or it would be another. The error says so.
 func TestABusyTemplateLosesItsSnapshot(t *testing.T) {
 	t.Parallel()
@@ -159,7 +159,7 @@ func TestABusyTemplateLosesItsSnapshot(t *testing.T) {
 	left, err := c.Destroy(ctx, "extracted", []string{run})
 	require.NoError(t, err)
 	require.Empty(t, left)
-	destroyBusy := func(write string) (half bool) {
+	destroyBusy := func(write string) (snapshotLost bool) {
 		err := mount.WithTempMount(ctx, []mount.Mount{{Type: "zfs", Source: tpl}}, func(root string) error {
 			if write != "" {
 				require.NoError(t, os.WriteFile(filepath.Join(root, write), nil, 0o644))
@@ -168,24 +168,24 @@ func TestABusyTemplateLosesItsSnapshot(t *testing.T) {
 			var why *zfs.Error
 			require.ErrorAs(t, left[tpl], &why)
 			assert.ErrorIs(t, why, zfs.ErrBusy)
-			half = why.SnapshotLost
+			snapshotLost = why.SnapshotLost
 			return err
 		})
 		require.NoError(t, err)
-		return half
+		return snapshotLost
 	}
 	hasSnapshot := func() bool {
 		return slices.ContainsFunc(base.List(t), func(d zfs.Dataset) bool { return d.Name == tpl && d.HasSnapshot("extracted") })
 	}
 	// Of one that was promoted ZFS can say that it was written into when it was only
-	// mounted. What counts is that the answer is true.
-	half := destroyBusy("")
-	assert.Equal(t, half, !hasSnapshot())
-	t.Logf("mounted and not written into: lost its snapshot: %v", half)
-	if half {
+	// mounted. What counts is that the result is true.
+	lost := destroyBusy("")
+	assert.Equal(t, lost, !hasSnapshot())
+	t.Logf("mounted and not written into: lost its snapshot: %v", lost)
+	if lost {
 		require.NoError(t, c.Apply(ctx, zfs.Snapshot(tpl+"@extracted")))
 	}
-	assert.True(t, destroyBusy("his"))
+	assert.True(t, destroyBusy("written"))
 	assert.False(t, hasSnapshot(), "the same one cannot be taken again")
 	require.NoError(t, c.Apply(ctx, zfs.Snapshot(tpl+"@extracted")))
 	zfsCommand(t, "create", "-o", "mountpoint=none", "-o",
@@ -264,7 +264,7 @@ func TestClientsAgree(t *testing.T) {
 	require.NoError(t, one.Client.DestroyForeign(ctx, "extracted", run))
 }
 
-// A quota bounds what a clone adds, and bounds nobody else.
+// A quota bounds what a clone adds, and bounds no other clone.
 func TestQuotaOfAClone(t *testing.T) {
 	eachClient(t, func(t *testing.T, base *testpool.Base) {
 		ctx, c := context.Background(), base.Client

@@ -122,7 +122,7 @@ func (c *containerd) serveDefault(t testing.TB, version int, more map[string]str
 		"--root", filepath.Join(c.dir, "root"), "--state", filepath.Join(c.dir, "state")), c.log, c.dir)
 }
 
-// serveReady is serve of a program that tells systemd when it is ready, and waits for
+// serveReady is serve of a program that notifies systemd when it is ready, and waits for
 // that. dir is for its socket.
 func serveReady(t testing.TB, cmd *exec.Cmd, log *syncBuffer, dir string) {
 	t.Helper()

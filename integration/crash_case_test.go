@@ -25,18 +25,18 @@ type crashCase struct {
 	fixture, scene func(*crashScene)
 	// do is the operation, in steps that happen or do not, one after the other.
 	do []func(*crashScene) error
-	// again is what the steps answer when they have happened already.
+	// again is what the steps return when they have happened already.
 	again error
-	// lazy: a step that was answered may be lost in a crash, until the last is.
+	// lazy: a step that returned may be lost in a crash, until the last is.
 	lazy bool
 	// renewed is a key whose snapshot the last step makes anew; "" for none.
 	renewed string
 	// uneven: how many calls the steps make depends on how quiet it is, see pace.go of
 	// the snapshotter, or on whether removals are written together, see remove.go.
 	uneven bool
-	// warm: a template that no record names is needed to do the steps again.
-	warm bool
-	// check looks at what the daemon does not tell of, where not nil.
+	// cached: a template without records is needed to do the steps again.
+	cached bool
+	// check looks at what the daemon does not report, if not nil.
 	check func(*crashScene, crashState)
 }
 
@@ -132,17 +132,17 @@ func standInCommit() crashCase {
 	}
 }
 
-// reviving is a Prepare of a layer that is in the pool and that nobody uses.
+// reviving is a Prepare of a cached layer.
 func reviving() crashCase {
 	name := "default/4/" + chainID(1)
 	return crashCase{
 		name: "prepare that revives a layer",
 		scene: func(s *crashScene) {
-			s.pulled("default/2/"+chainID(1), "", chainID(1), "warm")
+			s.pulled("default/2/"+chainID(1), "", chainID(1), "cached")
 			s.must(s.sn.Remove(s.ctx, "default/2/"+chainID(1)), s.written("default/2/"+chainID(1)))
 		},
 		do: []func(*crashScene) error{func(s *crashScene) error {
-			s.words[name] = []string{"warm"}
+			s.words[name] = []string{"cached"}
 			err := s.prepare(extraction("default", 4, chainID(1)), "", withRef(chainID(1)))
 			switch {
 			case err == nil:
@@ -152,7 +152,7 @@ func reviving() crashCase {
 			}
 			return err
 		}},
-		warm: true,
+		cached: true,
 	}
 }
 
@@ -189,7 +189,7 @@ func commits() []crashCase {
 		do:    commit,
 		again: errdefs.ErrNotFound,
 		check: func(s *crashScene, _ crashState) {
-			// Whoever has it mounted goes on as if nothing had happened.
+			// A process that has it mounted continues as if nothing had happened.
 			s.must(writeWord(s.held, "onwards"))
 			requireWords(s.t, s.held, []string{"above", "below", "onwards"}, "the mounted "+crashWeb)
 			s.must(removeWord(s.held, "onwards"))
@@ -208,7 +208,7 @@ func layerCommit() crashCase {
 	}
 }
 
-// joiningCommit is of a layer that somebody else has committed meanwhile: what
+// joiningCommit is of a layer that another client has committed meanwhile: what
 // counts is what is there.
 func joiningCommit() crashCase {
 	key, name := extraction("k8s.io", 3, chainID(1)), "k8s.io/4/"+chainID(1)
@@ -249,7 +249,7 @@ func removals() []crashCase {
 		lazy:    true,
 		renewed: crashWeb,
 	}, {
-		name: "cleanup of what somebody took a snapshot of",
+		name: "cleanup of a dataset with a foreign snapshot",
 		scene: func(s *crashScene) {
 			s.active(crashWeb, "", "above")
 			s.must(s.base.Client.Apply(s.ctx, zfs.Snapshot(s.dataset(crashWeb)+"@nightly")), s.sn.Remove(s.ctx, crashWeb), s.written(crashWeb))
@@ -287,7 +287,7 @@ func removals() []crashCase {
 	}}
 }
 
-// muchToClean leaves garbage, layers that nobody uses, and things in use beside
+// muchToClean leaves garbage, cached layers, and things in use beside
 // them.
 func muchToClean(s *crashScene) {
 	one, two := "default/2/"+chainID(1), "default/2/"+chainID(2)
@@ -356,7 +356,7 @@ func remains(s *crashScene) {
 	before, behind, finished, updated := s.dataset("before promote"), s.dataset("behind promote"), s.dataset("behind record"), s.dataset("updated")
 	records := s.props(finished)
 	s.must(s.commit(crashSaved, "behind record"))
-	trash := s.props(finished)
+	marked := s.props(finished)
 	old := s.props(updated)
 	s.must(s.update("updated", label(10_000, "new ")))
 	s.note()
@@ -364,13 +364,13 @@ func remains(s *crashScene) {
 
 	var cut []zfs.Op
 	newHalf := func(runtime string) string {
-		half := s.base.Opaque(layout.NewID()).Dataset()
-		cut = append(cut, zfs.Snapshot(runtime+"@"+layout.Extracted), zfs.Clone(runtime+"@"+layout.Extracted, half))
-		return half
+		partial := s.base.Opaque(layout.NewID()).Dataset()
+		cut = append(cut, zfs.Snapshot(runtime+"@"+layout.Extracted), zfs.Clone(runtime+"@"+layout.Extracted, partial))
+		return partial
 	}
 	newHalf(before)
 	cut = append(cut, zfs.Promote(newHalf(behind), behind))
-	for prop := range trash {
+	for prop := range marked {
 		cut = append(cut, zfs.Inherit(finished, prop))
 	}
 	for dataset, props := range map[string]map[string]string{finished: records, updated: old} {

@@ -23,7 +23,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// crashRig is a base and a daemon on it that dies when it is told to: one that
+// crashRig is a base and a daemon on it that dies at a failure point: one that
 // was built with the tag failpoint, see plugin/watch_failpoint.go.
 type crashRig struct {
 	base  *testpool.Base
@@ -58,7 +58,7 @@ func newCrashRig(t testing.TB, client zfs.Choice) *crashRig {
 }
 
 // launch starts the daemon and returns whether it came up. It may have been
-// told to die at its start.
+// armed at its start.
 func (r *crashRig) launch(t testing.TB) bool {
 	t.Helper()
 	d := r.d
@@ -108,7 +108,7 @@ func (r *crashRig) running() bool {
 
 func (r *crashRig) hangUp() {
 	if r.conn != nil {
-		_ = r.conn.Close() // of a connection nobody uses any more
+		_ = r.conn.Close() // of an unused connection
 		r.conn = nil
 	}
 }

@@ -22,14 +22,14 @@ func (c *crashRun) round(t *testing.T, b crashBlow, again int) {
 	}()
 	s.stage(c.crashCase)
 	s.forget(t)
-	answered := c.die(s, b)
+	returned := c.die(s, b)
 	if b.point == 0 && testing.Short() {
 		s.up(t)
 		s.clear(t) // all that was wanted were the points and states
 		return
 	}
 	c.recover(s, again)
-	happened := c.requireOneOf(s, answered)
+	happened := c.requireOneOf(s, returned)
 	c.requireRepeatable(s, happened)
 	s.clear(t)
 }
@@ -37,7 +37,7 @@ func (c *crashRun) round(t *testing.T, b crashBlow, again int) {
 // die does the steps until the daemon is dead, and returns how many it said
 // were done. With no point to die at it dies behind the last; what was seen
 // then is what other rounds are held against.
-func (c *crashRun) die(s *crashScene, b crashBlow) (answered int) {
+func (c *crashRun) die(s *crashScene, b crashBlow) (returned int) {
 	s.t.Helper()
 	if b.point == 0 {
 		c.record(s)
@@ -45,24 +45,24 @@ func (c *crashRun) die(s *crashScene, b crashBlow) (answered int) {
 	}
 	require.Equal(s.t, c.states[0], s.before, "the scene")
 	s.condemn(s.t, b)
-	for answered < len(c.do) && s.failed == nil {
-		if s.failed = c.do[answered](s); s.failed == nil {
-			answered++
+	for returned < len(c.do) && s.failed == nil {
+		if s.failed = c.do[returned](s); s.failed == nil {
+			returned++
 		}
 	}
-	missed := c.uneven && answered == len(c.do) && len(s.points(s.t)) < b.point
+	missed := c.uneven && returned == len(c.do) && len(s.points(s.t)) < b.point
 	if missed {
 		c.missed++ // there is no such point this time: it dies behind the last
 		s.strikeDown()
 	}
 	ended := s.d.wait()
-	if ended == nil && answered == len(c.do) && (b.delay > 0 || missed) {
+	if ended == nil && returned == len(c.do) && (b.delay > 0 || missed) {
 		s.hangUp() // it was to end, and did so before its time
 	} else {
 		s.requireKilled(s.t)
 	}
 	s.pardon(s.t)
-	return answered
+	return returned
 }
 
 // record does the steps with nothing in their way and notes points and states.
@@ -111,20 +111,20 @@ func (c *crashRun) recover(s *crashScene, again int) {
 }
 
 // requireOneOf wants some number of the steps to have happened, none of them in
-// part, and returns how many. One that was answered has.
-func (c *crashRun) requireOneOf(s *crashScene, answered int) (happened int) {
+// part, and returns how many. One that was returned has.
+func (c *crashRun) requireOneOf(s *crashScene, returned int) (happened int) {
 	s.t.Helper()
 	got, sources := s.read()
-	if c.lazy && answered < len(c.do) {
-		answered = 0
+	if c.lazy && returned < len(c.do) {
+		returned = 0
 	}
-	for happened = answered; happened < len(c.states); happened++ {
+	for happened = returned; happened < len(c.states); happened++ {
 		if reflect.DeepEqual(c.states[happened], got) {
 			break
 		}
 	}
 	if happened == len(c.states) {
-		require.Equal(s.t, c.states[answered], got, "neither the state before a step nor the one after it; this is the difference to before")
+		require.Equal(s.t, c.states[returned], got, "neither the state before a step nor the one after it; this is the difference to before")
 	}
 	for name, source := range s.sources {
 		if now, ok := sources[name]; ok && (name != c.renewed || happened < len(c.do)) {
@@ -144,7 +144,7 @@ func (c *crashRun) requireOneOf(s *crashScene, answered int) (happened int) {
 // The invariants are looked at before or after that.
 func (c *crashRun) requireRepeatable(s *crashScene, happened int) {
 	s.t.Helper()
-	tidy := !c.warm && c.r.IntN(2) == 0
+	tidy := !c.cached && c.r.IntN(2) == 0
 	if tidy {
 		s.tidy()
 		got, _ := s.read()

@@ -118,7 +118,7 @@ func (s *crashScene) removeBut(keep crashState) {
 }
 
 // The following are what cases are made of. Those that may be the operation
-// under test answer their error.
+// under test return their error.
 
 func (s *crashScene) prepare(key, parent string, opts ...snapshots.Opt) error {
 	s.words[key] = slices.Clone(s.words[parent])
@@ -159,7 +159,7 @@ func (s *crashScene) written(names ...string) error {
 		if s.recorded(names) {
 			continue
 		}
-		points := s.points(s.t) // last: a call tells of its end behind its effect
+		points := s.points(s.t) // last: a call reports its end after its effect
 		if len(points) == 0 || strings.HasPrefix(points[len(points)-1].what, "after ") {
 			return nil
 		}
@@ -278,7 +278,7 @@ func (s *crashScene) read() (crashState, map[string]string) {
 	return state, sources
 }
 
-// brief shortens long labels, which nobody wants to see when a test fails.
+// brief shortens long labels for the output of a failed test.
 func brief(labels map[string]string) map[string]string {
 	short := make(map[string]string, len(labels))
 	for k, v := range labels {

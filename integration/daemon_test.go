@@ -89,7 +89,7 @@ func everything(t testing.TB, sn snapshots.Snapshotter) map[string]snapshots.Inf
 	return found
 }
 
-// Removals that were answered and not yet written are written on SIGTERM.
+// Removals that returned and are not yet written are written on SIGTERM.
 func TestStopWritesWhatWasRemoved(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

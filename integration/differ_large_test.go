@@ -127,7 +127,7 @@ type counting int64
 
 func (c *counting) Write(b []byte) (int, error) { *c += counting(len(b)); return len(b), nil }
 
-// pushed puts what write makes into the content store, as a layer that somebody
+// pushed puts what write makes into the content store, as a layer that a client
 // else made.
 func (d *differ) pushed(t testing.TB, mediaType string, write func(w io.Writer)) ocispec.Descriptor {
 	t.Helper()
@@ -143,7 +143,7 @@ func (d *differ) pushed(t testing.TB, mediaType string, write func(w io.Writer))
 
 // A layer that is a thousandth of what it unpacks to fills the quota of its
 // runtime and no more: that is an error, nothing is left of the attempt, and
-// whoever is next to it has room.
+// its neighbours have space.
 func TestABombAgainstAQuota(t *testing.T) {
 	t.Parallel()
 	const quota, unpacked = 6 * mib, 256 * mib
@@ -278,12 +278,12 @@ func memoryOf(f func()) uint64 {
 	return <-peak - before
 }
 
-// soon is how long a comparison may go on when nobody waits for it any more. It
-// is a second at most where nothing else goes on; the bound is what tells that
+// soon is how long a comparison may go on when no caller waits for it any more. It
+// is a second at most where nothing else goes on; the bound shows that
 // from going on to the end, which takes minutes here.
 const soon = 20 * time.Second
 
-// A comparison ends as soon as nobody waits for it, whatever it is about, and
+// A comparison ends as soon as no caller waits for it, whatever it compares, and
 // leaves nothing. It does not run beside other tests: to take its snapshot away
 // it waits for what they write.
 func TestAComparisonEndsSoon(t *testing.T) {

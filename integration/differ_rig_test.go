@@ -75,7 +75,7 @@ func (d *differ) restart(t testing.TB) {
 	d.open(t)
 }
 
-// telling is a pool that has to tell what changed, where it can.
+// telling is a pool that must list what changed, where it can.
 type telling struct {
 	diff.Pool
 	t testing.TB
@@ -99,7 +99,7 @@ func (p *telling) Object(ctx context.Context, snapshot string, object uint64) (z
 	return o, err
 }
 
-// blind is a pool that does not tell which objects changed.
+// blind is a pool that does not list which objects changed.
 type blind struct{ diff.Pool }
 
 func (blind) ChangedObjects(_ context.Context, _, to string) ([]zfs.ObjectRange, error) {

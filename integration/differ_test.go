@@ -252,7 +252,7 @@ func TestCompareStoresALayer(t *testing.T) {
 	}
 }
 
-// Mounts that are not ours and media types nobody here knows are for the next
+// Mounts that are not ours and unknown media types are for the next
 // differ that containerd has.
 func TestWhatTheDifferLeavesToOthers(t *testing.T) {
 	t.Parallel()
@@ -306,7 +306,7 @@ func TestLowerSides(t *testing.T) {
 	assert.Equal(t, []string{"a", "b"}, tarNames(t, d.layers(t, d.viewed(t, ""), d.viewed(t, b))), "a view of nothing")
 	assert.Equal(t, []string{"b"}, tarNames(t, d.layers(t, d.viewed(t, a), d.viewed(t, b))), "the parent")
 	assert.Equal(t, []string{".wh.b"}, tarNames(t, d.layers(t, d.viewed(t, b), d.viewed(t, a))), "a child")
-	assert.Equal(t, []string{".wh.c", "a", "b"}, tarNames(t, d.layers(t, d.viewed(t, other), d.viewed(t, b))), "a stranger")
+	assert.Equal(t, []string{".wh.c", "a", "b"}, tarNames(t, d.layers(t, d.viewed(t, other), d.viewed(t, b))), "no ancestor")
 	assert.Empty(t, tarNames(t, d.layers(t, d.viewed(t, b), d.viewed(t, b))), "the same")
 }
 
@@ -406,12 +406,12 @@ func TestDiffCommand(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "M /\nM /etc\nD /etc/removed\nM /etc/changed\nA \"/etc/with\\nline\"\nA \"/\\xff\"\n", stdout)
 
-	_, stderr, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "nobody")
+	_, stderr, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "missing")
 	require.Error(t, err)
-	assert.Contains(t, stderr, `no snapshot "nobody"`)
+	assert.Contains(t, stderr, `snapshot "missing": not found`)
 }
 
-// Whoever reads a diff may have seen enough, or have hung up: nothing is left on the
+// The reader of a diff may stop early or hang up: nothing is left on the
 // container.
 func TestNobodyReadsADiff(t *testing.T) {
 	t.Parallel()
@@ -446,7 +446,7 @@ func TestNobodyReadsADiff(t *testing.T) {
 	}
 }
 
-// Whoever compares a container and is killed leaves a snapshot. The next start
+// A comparison of a container that is killed leaves a snapshot. The next start
 // takes it away, and so does the end of its container.
 func TestAKilledComparison(t *testing.T) {
 	t.Parallel()

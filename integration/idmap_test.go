@@ -91,7 +91,7 @@ func TestIDMappedMounts(t *testing.T) {
 
 // An empty snapshot's root directory is root's on disk, and so the container's
 // root's. To change its owner to the mapped one, as overlayfs must do for the
-// directory it writes to, would make it nobody's.
+// directory it writes to, would make it unowned.
 func TestIDMappedEmptySnapshot(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -157,8 +157,8 @@ func TestContainerInAUserNamespace(t *testing.T) {
 	})
 }
 
-// reachable opens the directories that a container's root, who is nobody here,
-// passes on his way to his root file system.
+// reachable opens the directories that a container's root, which has no name here,
+// passes on the way to its root file system.
 func reachable(t testing.TB, dir string) {
 	t.Helper()
 	for _, d := range []string{dir, filepath.Join(dir, "state"), filepath.Join(dir, "root")} {

@@ -25,7 +25,7 @@ import (
 const (
 	childBase  = "ZFSTPL_TEST_CHILD_BASE"  // the base, by its short name
 	childPool  = "ZFSTPL_TEST_CHILD_POOL"  // the pool and its directory, with a colon between
-	childPoint = "ZFSTPL_TEST_CHILD_POINT" // the point to die at; 0: live, and tell how many there are
+	childPoint = "ZFSTPL_TEST_CHILD_POINT" // the point to die at; 0: live, and report how many there are
 	childSize  = "ZFSTPL_TEST_CHILD_SIZE"  // of the layer
 )
 
@@ -44,9 +44,9 @@ func TestKilledWhileRoomIsMade(t *testing.T) {
 	for i := 0; i < len(rounds); i++ {
 		base := pool.NewBase(t)
 		d := newDiffer(t, base)
-		warm, err := d.pull(t, chainID(1), d.noise(t, 1, size))
+		cached, err := d.pull(t, chainID(1), d.noise(t, 1, size))
 		require.NoError(t, err)
-		require.NoError(t, d.sn.Remove(d.ctx, warm))
+		require.NoError(t, d.sn.Remove(d.ctx, cached))
 		require.NoError(t, d.sn.Cleanup(d.ctx))
 		zfsCommand(t, "set", fmt.Sprintf("quota=%d", size*3/2), base.String())
 		require.NoError(t, d.sn.Close())

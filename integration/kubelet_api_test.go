@@ -127,7 +127,7 @@ func (a *api) register(w http.ResponseWriter, node object) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.node = a.stamp(node)
-	a.tell(nodeList, "ADDED", a.node)
+	a.notify(nodeList, "ADDED", a.node)
 	reply(w, a.node)
 }
 
@@ -141,7 +141,7 @@ func (a *api) serveNode(w http.ResponseWriter, sent object) {
 	}
 	if sent != nil {
 		mergeStatus(a.node, sent)
-		a.tell(nodeList, "MODIFIED", a.stamp(a.node))
+		a.notify(nodeList, "MODIFIED", a.stamp(a.node))
 	}
 	reply(w, a.node)
 }
@@ -208,7 +208,7 @@ func (a *api) put(t testing.TB, name string, manifest []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pods[name] = a.stamp(o)
-	a.tell(podList, "ADDED", o)
+	a.notify(podList, "ADDED", o)
 }
 
 // remove asks the kubelet to end a pod, which then deletes it.
@@ -218,7 +218,7 @@ func (a *api) remove(name string) {
 	o := a.pods[name]
 	metadata := o["metadata"].(object)
 	metadata["deletionTimestamp"], metadata["deletionGracePeriodSeconds"] = "2020-01-01T00:00:00Z", 1
-	a.tell(podList, "MODIFIED", a.stamp(o))
+	a.notify(podList, "MODIFIED", a.stamp(o))
 }
 
 // status returns a field of a pod's status.
@@ -247,16 +247,16 @@ func (a *api) servePod(w http.ResponseWriter, req *http.Request, sent object) {
 		return
 	case req.Method == http.MethodDelete:
 		delete(a.pods, name)
-		a.tell(podList, "DELETED", a.stamp(o))
+		a.notify(podList, "DELETED", a.stamp(o))
 	case req.Method == http.MethodPatch:
 		mergeStatus(o, sent)
-		a.tell(podList, "MODIFIED", a.stamp(o))
+		a.notify(podList, "MODIFIED", a.stamp(o))
 	}
 	reply(w, o)
 }
 
-// tell sends an event to those who watch a kind of list.
-func (a *api) tell(kind, what string, o object) {
+// notify sends an event to the watchers of a kind of list.
+func (a *api) notify(kind, what string, o object) {
 	event, err := json.Marshal(object{"type": what, "object": o})
 	if err != nil {
 		return

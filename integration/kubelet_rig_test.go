@@ -80,7 +80,7 @@ func startNodeOf(t testing.TB, c *containerd, a *api, more settings) *node {
 	return n
 }
 
-// configuration is that of a kubelet without an API server: it checks nobody's
+// configuration is that of a kubelet without an API server: it checks no client's
 // permissions and manages no cgroups of its own.
 func (n *node) configuration(t testing.TB, dir string, more settings) []byte {
 	t.Helper()

@@ -212,7 +212,7 @@ func (k *kubelet) checkCapacity(t testing.TB, root string) {
 	assert.NotZero(t, room.Files)
 }
 
-// checkWritten asks what a container has written, until it is told.
+// checkWritten asks what a container has written, until it gets a result.
 func (k *kubelet) checkWritten(t testing.TB, id, root string) {
 	t.Helper()
 	eventually(t, "what a container wrote is accounted", func() bool {

@@ -90,7 +90,7 @@ func TestNamespacesShareATemplate(t *testing.T) {
 	sn := newSnapshotter(t, base)
 	first := pullLayer(t, sn, "default", 1, "", chainID(7))
 
-	// The second namespace is told that the layer is there, and finds it as
+	// The second namespace learns that the layer exists, and finds it as
 	// containerd's metadata store does.
 	_, err := sn.Prepare(ctx, extraction("k8s.io", 1, chainID(7)), "", withRef(chainID(7)))
 	require.True(t, errdefs.IsAlreadyExists(err), "%v", err)
@@ -244,9 +244,9 @@ func TestACommitThatWasCutOffIsTakenBack(t *testing.T) {
 	require.NoError(t, sn.Close())
 	runtime := mounts[0].Source
 	before := base.Names(t)
-	half := base.Storage() + "/" + chainID(1)
+	partial := base.Storage() + "/" + chainID(1)
 	require.NoError(t, base.Client.Apply(ctx,
-		zfs.Snapshot(runtime+"@extracted"), zfs.Clone(runtime+"@extracted", half)))
+		zfs.Snapshot(runtime+"@extracted"), zfs.Clone(runtime+"@extracted", partial)))
 
 	again := newSnapshotter(t, base)
 	assert.Equal(t, before, base.Names(t))

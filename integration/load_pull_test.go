@@ -75,7 +75,7 @@ func (w *loadWorker) pullLayer(parent, chain, below, text string) error {
 }
 
 // adopt finds a layer as containerd does: under the name that was just made for
-// us, or under somebody else's. It may be gone again.
+// us, or under another worker's. It may be gone again.
 func (w *loadWorker) adopt(chain, revived string, s loadSnap) error {
 	var found []string
 	filter := fmt.Sprintf("labels.%q==%s,parent==%q", snapshots.LabelSnapshotRef, chain, s.parent)

@@ -257,7 +257,7 @@ func (s loadSnap) compare(info snapshots.Info) error {
 	return fmt.Errorf("%q: model %.300v, snapshotter %.300v", info.Name, s, info)
 }
 
-// contest uses names that everybody uses. What comes of it nobody can foretell,
+// contest uses names that all workers use. Its results cannot be foretold,
 // but every error is of a kind that the interface speaks of.
 func (w *loadWorker) contest() error {
 	ctx := context.Background()

@@ -68,7 +68,7 @@ func TestLayersOfPackages(t *testing.T) {
 	d.removeAll(t)
 }
 
-// known is a template and all that can be told of it.
+// known is a template and all that is known of it.
 type known struct {
 	name string
 	tree map[string]string

@@ -65,7 +65,7 @@ func refquota(t testing.TB, base *testpool.Base, dataset string) string {
 	return props["refquota"].Value
 }
 
-// What a container may add is bounded, and its image is not counted; nobody else
+// What a container may add is bounded, and its image is not counted; no other container
 // feels the bound, and what becomes of the container has none.
 func TestQuotaBoundsWhatAContainerAdds(t *testing.T) {
 	t.Parallel()

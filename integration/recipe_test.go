@@ -33,7 +33,7 @@ end() {
 trap end EXIT
 `
 
-// What docs/zfs.md tells an administrator to type does what it says it does.
+// The recipe of docs/zfs.md does what the document says, typed as written.
 func TestTheRecipe(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute; the tests of space do the same")

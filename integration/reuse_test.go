@@ -147,7 +147,7 @@ func TestConcurrentPullsReuseLayers(t *testing.T) {
 	requireNoRuntime(t, base)
 }
 
-// stalling serves an image, but no layer before it is told to.
+// stalling serves an image, but no layer before it is released.
 type stalling struct {
 	*registry.Registry
 	layers map[string]bool

@@ -88,7 +88,7 @@ func shareNothing(t *testing.T, d *daemon, c *containerd, mode string) {
 	case mode == "fetch":
 		again, revived, reused = testLayers, 0, testLayers
 	case containerd17(t):
-		// It does not say who asks, so the bottom layer could be anybody's. With
+		// It does not name the caller's namespace, so the bottom layer could be of any. With
 		// the first layer it unpacks it fetches those above, too.
 		again, revived = testLayers, testLayers-1
 	}

@@ -198,18 +198,18 @@ func TestALayerFitsAfterASweep(t *testing.T) {
 			base, room := place(t)
 			d, counted := newNarrow(t, base)
 			size := room * 6 / 10
-			warm, err := d.pull(t, chainID(1), d.noise(t, 1, size))
+			cached, err := d.pull(t, chainID(1), d.noise(t, 1, size))
 			require.NoError(t, err)
-			require.NoError(t, d.sn.Remove(d.ctx, warm))
+			require.NoError(t, d.sn.Remove(d.ctx, cached))
 			require.NoError(t, d.sn.Cleanup(d.ctx))
-			require.True(t, d.hasTemplate(t, chainID(1)), "it is warm")
+			require.True(t, d.hasTemplate(t, chainID(1)), "it is cached")
 			require.Less(t, available(t, base.String()), size, "what comes next does not fit beside it")
 
 			counted.n.Store(0)
 			name, err := d.pull(t, chainID(2), d.noise(t, 2, size))
 			require.NoError(t, err)
 			assert.EqualValues(t, 2, counted.n.Load(), "attempts")
-			assert.False(t, d.hasTemplate(t, chainID(1)), "the warm one is gone")
+			assert.False(t, d.hasTemplate(t, chainID(1)), "the cached one is evicted")
 			assert.True(t, d.hasTemplate(t, chainID(2)), "the new one is there")
 			d.mounted(t, d.viewed(t, name), func(root string) { requireNoise(t, root, 2, size) })
 			d.removeAll(t)
@@ -293,10 +293,10 @@ func (r stalledReader) ReadAt(p []byte, at int64) (int, error) {
 }
 
 // A layer that meets the end of the space says so, also when the store it comes
-// from has stalled: it waits for nobody.
+// from has stalled: it waits for no caller.
 //
 // It runs beside no other test: near a bound ZFS ends a txg for every few blocks,
-// and beside others each takes seconds. What is to be told apart is slow and never.
+// and beside others each takes seconds. The test distinguishes slow from never.
 func TestASpaceErrorWaitsForNobody(t *testing.T) {
 	for what, place := range narrowPlaces {
 		t.Run(what, func(t *testing.T) {
@@ -383,9 +383,9 @@ func manyLayers(t *testing.T, n int) {
 	used, err := d.pull(t, chainID(100), d.noise(t, 100, size))
 	require.NoError(t, err)
 	d.prepare(t, used)
-	warm, err := d.pull(t, chainID(101), d.noise(t, 101, size))
+	cached, err := d.pull(t, chainID(101), d.noise(t, 101, size))
 	require.NoError(t, err)
-	require.NoError(t, d.sn.Remove(d.ctx, warm))
+	require.NoError(t, d.sn.Remove(d.ctx, cached))
 	require.NoError(t, d.sn.Cleanup(d.ctx))
 	zfsCommand(t, "set", fmt.Sprintf("quota=%d", 2*size+int64(n)*size/2), base.String())
 	layers := make([]ocispec.Descriptor, n)
@@ -419,7 +419,7 @@ func manyLayers(t *testing.T, n int) {
 	assert.Less(t, fitted, n)
 	assert.LessOrEqual(t, counted.n.Load(), int32(2*n), "two attempts each at most")
 	assert.True(t, d.hasTemplate(t, chainID(100)), "it is in use")
-	assert.False(t, d.hasTemplate(t, chainID(101)), "it was warm")
+	assert.False(t, d.hasTemplate(t, chainID(101)), "it was cached")
 	d.mounted(t, d.viewed(t, used), func(root string) { requireNoise(t, root, 100, size) })
 	d.removeAll(t)
 	require.NoError(t, d.sn.Cleanup(d.ctx))

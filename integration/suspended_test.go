@@ -57,7 +57,7 @@ func (d thinDisk) heal(t *testing.T, p *testpool.Pool) {
 	require.NoError(t, err, "%s", out)
 }
 
-// A pool that loses its disk is suspended: nobody hangs, errors and the health
+// A pool that loses its disk is suspended: no caller hangs, errors and the health
 // check say so, and when the disk is back everything goes on where it was.
 func TestASuspendedPool(t *testing.T) {
 	t.Parallel()
@@ -73,15 +73,15 @@ func TestASuspendedPool(t *testing.T) {
 	require.NoError(t, err)
 	health := grpc_health_v1.NewHealthClient(d.dial(t))
 	serving := func() grpc_health_v1.HealthCheckResponse_ServingStatus {
-		answer, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+		reply, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 		require.NoError(t, err)
-		return answer.Status
+		return reply.Status
 	}
 	require.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, serving())
 
 	disk.fail(t)
-	// What is under way when it happens waits for the disk, and whoever asked for it
-	// does so no longer than he wants to.
+	// What is under way when it happens waits for the disk, and its caller
+	// does so no longer than its context.
 	short, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for err = nil; err == nil; {
@@ -89,7 +89,7 @@ func TestASuspendedPool(t *testing.T) {
 	}
 	require.True(t, errors.Is(err, context.DeadlineExceeded) || errdefs.IsDeadlineExceeded(err) || errdefs.IsUnavailable(err), "%v", err)
 	require.Eventually(t, func() bool { return serving() == grpc_health_v1.HealthCheckResponse_NOT_SERVING }, patience, 100*time.Millisecond)
-	require.Eventually(t, func() bool { return strings.Contains(d.log.String(), "pool is suspended") }, patience, 50*time.Millisecond, "its log may come behind its answer")
+	require.Eventually(t, func() bool { return strings.Contains(d.log.String(), "pool is suspended") }, patience, 50*time.Millisecond, "its log may come after its reply")
 	_, err = sn.Prepare(ctx, "during", "")
 	require.True(t, errdefs.IsUnavailable(err), "%v", err)
 	assert.ErrorContains(t, err, "zpool clear", "what to do")

@@ -80,7 +80,7 @@ func (w *worker) save(ctx context.Context) error {
 // processor, and others want it.
 const pause = 5 * time.Millisecond
 
-// keepBusy writes to a file until it is told to stop, as a program does that
+// keepBusy writes to a file until it is stopped, as a program does that
 // does not know that its container is committed.
 func keepBusy(path string) (stop func() error, err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)

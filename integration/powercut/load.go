@@ -78,7 +78,7 @@ func (w *worker) chain(image, layer int) string {
 	return fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Appendf(nil, "%d/%d/%d", w.seed, image, layer)))
 }
 
-// seedOf is what a layer is made of: the same for everybody who pulls it.
+// seedOf is what a layer is made of: the same for every worker that pulls it.
 func seedOf(chain string) *rand.Rand {
 	return rand.New(rand.NewChaCha8(sha256.Sum256([]byte(chain))))
 }

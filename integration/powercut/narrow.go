@@ -16,7 +16,7 @@ import (
 )
 
 // A load with little room: two workers unpack layers of which one fits. So a layer
-// fits where the others are warm and go, and does not where one of them is used.
+// fits where the others are cached and are evicted, and does not where one of them is used.
 const (
 	mib           = 1 << 20
 	narrowWorkers = 2

@@ -20,7 +20,7 @@ type plan struct {
 	requests int
 	delay    time.Duration
 	last     bool // no cut: everything is removed
-	narrow   bool // there is room for one layer, and every other one wants a sweep
+	narrow   bool // there is space for one layer, and every other one needs an eviction
 
 	keep   string // how long the daemon keeps cached templates
 	client string // how the daemon speaks to ZFS
@@ -44,7 +44,7 @@ func planOf(opts options) plan {
 	p.mode = []string{"gc", "gc", "background", "manual"}[r.IntN(4)]
 	p.cached = []string{"0", "64KiB"}[r.IntN(2)]
 	if p.narrow = r.IntN(3) == 0; p.narrow {
-		// What is unpacked takes long, and something has to be warm.
+		// What is unpacked takes long, and something has to be cached.
 		p.requests = 1 + r.IntN(narrowRequests)
 		p.delay = time.Duration(r.Int64N(int64(5 * time.Second)))
 		p.keep, p.cached = "forever", "0"
@@ -111,6 +111,6 @@ func (c *cutter) request() {
 	}
 }
 
-// cut tells the other side. It is not reported that this failed: if it does, the
+// cut notifies the other side. It is not reported that this failed: if it does, the
 // load ends by itself after some time, which is an error.
 func (c *cutter) cut() { _ = c.notes.Say(ledger.Note{Note: ledger.Cut}) }

@@ -25,7 +25,7 @@ type Pool struct {
 	pool *zfs.Zpool
 }
 
-// Available tells why no pool can be made here, or nil.
+// Available returns why no pool can be made here, or nil.
 func Available() error {
 	if os.Geteuid() != 0 {
 		return errors.New("not root")

@@ -58,7 +58,7 @@ func (b *Book) Take(n Note) error {
 	case Asks:
 		return b.ask(n)
 	case Answered:
-		return b.answer(n)
+		return b.result(n)
 	case Sees:
 		return b.see(n)
 	case Settled:
@@ -90,7 +90,7 @@ func (b *Book) ask(n Note) error {
 	return nil
 }
 
-func (b *Book) answer(n Note) error {
+func (b *Book) result(n Note) error {
 	asked, ok := b.asked[n.ID]
 	if !ok {
 		return fmt.Errorf("result %d of nothing", n.ID)

@@ -1,5 +1,5 @@
 // Command app is what the containers of the integration tests run: one small
-// static program that does what it is told, because the images have no shell.
+// static program that does what its arguments say, because the images have no shell.
 package main
 
 import (

@@ -32,7 +32,7 @@ type bench struct {
 	// failed are those that went wrong and have no further turn.
 	failed []error
 	serial int
-	// round counts all rounds of a run; warming tells that nothing is written
+	// round counts all rounds of a run; warming is set while nothing is written
 	// down yet.
 	round   int
 	warming bool
@@ -110,7 +110,7 @@ func (b *bench) add(ctx context.Context, c *contender.Contender) error {
 }
 
 // turns calls f for each entrant, beginning with another one each round, as
-// long as it has patience left for what. The first round is everybody's.
+// long as it has patience left for what. Every contender has the first round.
 func (b *bench) turns(ctx context.Context, what string, level int, f func(context.Context, *entrant) error) error {
 	n := len(b.entrants)
 	b.round++

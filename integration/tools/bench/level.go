@@ -55,7 +55,7 @@ func when(yes bool, rounds int) int {
 	return 0
 }
 
-// fillAll brings everybody to the level, all at the same time: that is not
+// fillAll brings all contenders to the level, all at the same time: that is not
 // measured, and takes long enough.
 func (b *bench) fillAll(ctx context.Context, level int) error {
 	b.say("making %d clones for each", level)

@@ -34,7 +34,7 @@ func (t *tour) removeAll(ctx context.Context) error {
 	return nil
 }
 
-// cleanUp destroys what is warm too, which a daemon would keep for a week.
+// cleanUp destroys cached templates too, which a daemon would keep for a week.
 func (t *tour) cleanUp(ctx context.Context) error {
 	path := t.path("zfstpl.toml")
 	settings := fmt.Sprintf("dataset = %q\nroot = %q\naddress = %q\ncache.keep = \"0s\"\n", t.dataset(), t.root(), t.socket())

@@ -117,7 +117,7 @@ func (t *tour) steps() []step {
 		{"Templates and clones", "who uses what, and what it costs", true, t.showSharing},
 		{"Look around", "everything is running", false, t.pause},
 		{"Remove it all", "containers, images, then one garbage collection", false, t.removeAll},
-		{"What is left of it", "no image names the templates any more; they stay warm for the next pull", true, t.showCached},
+		{"What is left of it", "no image names the templates any more; they stay cached for the next pull", true, t.showCached},
 		{"Pull it again", "its layers are in the pool: they are fetched, and none is unpacked", true, t.pullAgain},
 		{"Stop", "SIGTERM, and both exit with 0", false, t.stopServices},
 		{"Clean up", "the daemon has left a list of what may go; a command goes on from there", true, t.cleanUp},

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Whoever has only the end of a long output sees there what went wrong.
+// The end of a long output shows what went wrong.
 func TestSummaryEndsWithWhatFailed(t *testing.T) {
 	t.Parallel()
 	log := filepath.Join(t.TempDir(), "vet.log")

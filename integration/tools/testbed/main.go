@@ -50,7 +50,7 @@ func run(args []string, u *ui.UI) int {
 	return status(newApp(u).RunContext(ctx, args), u)
 }
 
-// status tells what went wrong, and what to exit with.
+// status returns the exit status and prints what went wrong.
 func status(err error, u *ui.UI) int {
 	var code exitStatus
 	var died *machine.GuestError

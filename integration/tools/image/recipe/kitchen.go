@@ -57,7 +57,7 @@ func (k *kitchen) close() error {
 	return errors.Join(os.RemoveAll(k.dir), k.log.Close())
 }
 
-// say tells the user and the log what happens now.
+// say writes what happens now for the user and into the log.
 func (k *kitchen) say(name, format string, args ...any) {
 	line := fmt.Sprintf("%6.1fs  %-12s %s\n", time.Since(k.started).Seconds(), name, fmt.Sprintf(format, args...))
 	fmt.Fprint(k.progress, line)

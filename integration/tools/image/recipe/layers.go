@@ -10,7 +10,7 @@ import (
 // Reference is the name the image carries. It exists in no registry.
 const Reference = "docker.io/zfstpl/demo:1"
 
-// Command is what a container of the image runs unless told otherwise.
+// Command is what a container of the image runs by default.
 const Command = "/srv/app/main.py"
 
 const (

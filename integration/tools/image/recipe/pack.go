@@ -26,7 +26,7 @@ func (k *kitchen) pack(image v1.Image, path string) error {
 	}
 	err = index.AppendImage(image,
 		layout.WithAnnotations(map[string]string{
-			// The first is containerd's, the second everybody else's.
+			// The first is containerd's, the second that of other programs.
 			"io.containerd.image.name":          Reference,
 			"org.opencontainers.image.ref.name": Reference,
 		}),

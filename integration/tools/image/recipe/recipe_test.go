@@ -175,7 +175,7 @@ func TestIsolatedEndsWithEverythingItStarted(t *testing.T) {
 	defer r.Close()
 	cancel()
 	require.Error(t, <-done)
-	_, err = io.ReadAll(r) // would block for as long as anybody could write
+	_, err = io.ReadAll(r) // would block for as long as a writer exists
 	require.NoError(t, err)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	require.NoError(t, err)

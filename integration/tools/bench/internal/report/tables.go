@@ -226,7 +226,7 @@ func memoryTable(s *result.Set) string {
 	return t.String()
 }
 
-// samplesOf tells how many samples the cells of an operation have.
+// samplesOf returns how many samples the cells of an operation have.
 func samplesOf(s *result.Set, operation string) string {
 	least, most := 0, 0
 	for _, r := range rows(s, operation) {

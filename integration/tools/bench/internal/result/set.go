@@ -42,7 +42,7 @@ func Read(r io.Reader) (*Set, error) {
 	return s, lines.Err()
 }
 
-// isKey tells the keys of the format from any other text: one word in lower
+// isKey reports whether a text is a key of the format: one word in lower
 // case.
 func isKey(text string) bool {
 	return text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyz-") == ""

@@ -85,7 +85,7 @@ func memoryOfMachine() string {
 	return fmt.Sprintf("%.1f GiB", float64(info.Totalram)*float64(info.Unit)/(1<<30))
 }
 
-// machine tells an emulated machine from one with real processors. Under KVM,
+// machine distinguishes an emulated machine from one with real processors. Under KVM,
 // QEMU's machines have KVM's clock; emulated ones have not.
 func machine() string {
 	vendor, _ := os.ReadFile("/sys/class/dmi/id/sys_vendor")

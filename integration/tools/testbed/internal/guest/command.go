@@ -128,7 +128,7 @@ func (a *agent) sendOut() error {
 	return errors.Join(err, tw.Close())
 }
 
-// fullDisks tells of file systems of the guest without room, since what a
+// fullDisks reports file systems of the guest without space, since what a
 // program says when it hits that is seldom clear.
 func fullDisks() []string {
 	var notes []string

@@ -56,7 +56,7 @@ func processes() int {
 }
 
 // unmountAll unmounts what the command mounted, the last first. What is left
-// makes the export fail, which is told.
+// makes the export fail, which is reported.
 func unmountAll() {
 	file, err := os.Open("/proc/self/mountinfo")
 	if err != nil {

@@ -45,7 +45,7 @@ func (r *reaper) reap() {
 	}
 }
 
-// start starts a program and returns its pid and where its end will be told.
+// start starts a program and returns its pid and where its end will be reported.
 func (r *reaper) start(args []string, attributes *os.ProcAttr) (int, <-chan unix.WaitStatus, error) {
 	path, err := exec.LookPath(args[0])
 	if err != nil {

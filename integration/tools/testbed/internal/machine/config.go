@@ -43,7 +43,7 @@ type Config struct {
 	Stderr  io.Writer
 	// Console gets a copy of the guest's console. May be nil.
 	Console io.Writer
-	// Say tells a person what happens. It is not for errors.
+	// Say reports to the user what happens. It is not for errors.
 	Say func(format string, args ...any)
 
 	// BootTimeout is the limit until the command starts, Timeout for all.

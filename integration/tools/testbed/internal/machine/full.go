@@ -9,7 +9,7 @@ import (
 // nearlyFull is less than QEMU may need for its next write.
 const nearlyFull = 4 << 20
 
-// sayIfFull tells of host file systems without room: the guest sees only that
+// sayIfFull reports host file systems without space: the guest sees only that
 // its disk has errors, and a pool on it waits for ever.
 func (s *session) sayIfFull() {
 	dirs := map[string]bool{s.config.Scratch: true}

@@ -18,7 +18,7 @@ const maxSilence = 2 * time.Minute
 
 var errSilent = errors.New("the guest hangs: it has not said a word for " + maxSilence.String())
 
-// receiver takes what the guest sends, and tells what happened by closing or
+// receiver takes what the guest sends, and reports what happened by closing or
 // filling its channels.
 type receiver struct {
 	config *Config
@@ -140,7 +140,7 @@ func (u *unpacking) write(p []byte) error {
 		u.done = make(chan error, 1)
 		go func() {
 			err := unpackInto(u.dir, read)
-			// The rest is thrown away; the error is told at the end.
+			// The rest is thrown away; the error is returned at the end.
 			_, _ = io.Copy(io.Discard, read)
 			u.done <- err
 		}()

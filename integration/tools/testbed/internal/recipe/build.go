@@ -186,7 +186,7 @@ func lastLines(path string, n int) (string, error) {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n"), nil
 }
 
-// artefacts tells where everything is.
+// artefacts returns where everything is.
 func artefacts(cache *Cache, all []*stage) (Artefacts, error) {
 	dirs := map[string]string{}
 	for _, s := range all {

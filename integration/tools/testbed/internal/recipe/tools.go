@@ -53,7 +53,7 @@ func missing(ctx context.Context) []string {
 
 var versionPattern = regexp.MustCompile(`version (\d+)\.`)
 
-// qemuVersion returns the major version, zero if it cannot be told.
+// qemuVersion returns the major version, zero if it is not known.
 func qemuVersion(ctx context.Context) int {
 	out, err := exec.CommandContext(ctx, tools[0].program, "--version").Output()
 	match := versionPattern.FindSubmatch(out)
