@@ -88,7 +88,7 @@ func startBuildKit(t testing.TB, c *containerd, registry string) *buildKit {
 	cmd := exec.Command(program, "--config", config, "--root", filepath.Join(c.dir, "buildkit"), "--addr", b.address,
 		"--oci-worker=false", "--containerd-worker=true", "--containerd-worker-addr", c.address,
 		"--containerd-worker-snapshotter", "zfstpl", "--containerd-worker-net", "host")
-	serve(t, cmd, &syncBuffer{})
+	serve(t, cmd, &programLog{})
 	b.ctl(t, "--wait", "debug", "workers")
 	return b
 }

@@ -245,9 +245,9 @@ func TestACleanupIsStopped(t *testing.T) {
 // stoppedAlone runs a cleanup without a daemon, stops it, and returns its output.
 func stoppedAlone(t *testing.T, d *daemon, more ...string) (said string, err error) {
 	t.Helper()
-	var log syncBuffer
+	var log programLog
 	cmd := exec.Command(binary(t, "zfstpl"), cleanupArgs(d, more...)...)
-	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
 	require.NoError(t, tied.Start(cmd))
 	require.Eventually(t, func() bool {
 		stdout, _, err := runCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
@@ -282,9 +282,9 @@ func TestACleanupIsKilled(t *testing.T) {
 	d := newDaemon(t, base, "--cleanup-mode", "manual")
 	litter(t, base, 40)
 	for range 2 {
-		var log syncBuffer
+		var log programLog
 		cmd := exec.Command(binary(t, "zfstpl"), cleanupArgs(d)...)
-		cmd.Stdout, cmd.Stderr = &log, &log
+		cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
 		before := len(base.Names(t))
 		if before == 4 {
 			break // the first was done before the kill came

@@ -31,7 +31,7 @@ const testImage = "docker.io/zfstpl/test:1"
 type containerd struct {
 	dir     string // of its own files
 	address string
-	log     *syncBuffer
+	log     *programLog
 }
 
 // startContainerd starts the containerd in PATH with directories of its own
@@ -79,7 +79,7 @@ func newContainerdAt(t testing.TB, address string) (*containerd, int) {
 	dir, err := os.MkdirTemp("", "zfstpl-ctd-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	return &containerd{dir: dir, address: address, log: &syncBuffer{}}, version
+	return &containerd{dir: dir, address: address, log: &programLog{}}, version
 }
 
 // containerdConfig is what a containerd's configuration needs to use the daemon.
@@ -124,7 +124,7 @@ func (c *containerd) serveDefault(t testing.TB, version int, more map[string]str
 
 // serveReady is serve of a program that notifies systemd when it is ready, and waits for
 // that. dir is for its socket.
-func serveReady(t testing.TB, cmd *exec.Cmd, log *syncBuffer, dir string) {
+func serveReady(t testing.TB, cmd *exec.Cmd, log *programLog, dir string) {
 	t.Helper()
 	ready := notifySocket(t, dir)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path)
@@ -140,9 +140,9 @@ func serveReady(t testing.TB, cmd *exec.Cmd, log *syncBuffer, dir string) {
 
 // serve starts a program that is ended when t ends, and returns how it ended if
 // that is before.
-func serve(t testing.TB, cmd *exec.Cmd, log *syncBuffer) (exited chan error) {
+func serve(t testing.TB, cmd *exec.Cmd, log *programLog) (exited chan error) {
 	t.Helper()
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
 	require.NoError(t, tied.Start(cmd))
 	exited = make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()

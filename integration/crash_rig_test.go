@@ -66,8 +66,8 @@ func (r *crashRig) launch(t testing.TB) bool {
 	cmd := exec.Command(d.cmd.Path, d.cmd.Args[1:]...)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path,
 		"ZFSTPL_FAILPOINT_LOG="+r.log, "ZFSTPL_FAILPOINT_KILL="+r.order)
-	log, exited := &syncBuffer{}, make(chan struct{})
-	cmd.Stdout, cmd.Stderr = log, log
+	log, exited := &programLog{}, make(chan struct{})
+	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
 	d.cmd, d.log, d.exited = cmd, log, exited
 	require.NoError(t, tied.Start(cmd))
 	go func() { d.err = cmd.Wait(); close(exited) }()

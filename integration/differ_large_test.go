@@ -145,6 +145,7 @@ func (d *differ) pushed(t testing.TB, mediaType string, write func(w io.Writer))
 // runtime and no more: that is an error, nothing is left of the attempt, and
 // its neighbours have space.
 func TestABombAgainstAQuota(t *testing.T) {
+	onlyOnce(t, newerReleases, aQuota)
 	t.Parallel()
 	const quota, unpacked = 6 * mib, 256 * mib
 	d := newDiffer(t, pool.NewBase(t))

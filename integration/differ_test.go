@@ -428,8 +428,8 @@ func TestNobodyReadsADiff(t *testing.T) {
 		"hung up":            func(cmd *exec.Cmd) error { return cmd.Process.Signal(syscall.SIGHUP) },
 	} {
 		cmd := exec.Command(binary(t, "zfstpl"), "diff", "--dataset", base.String(), "--format", "tar", key)
-		var stderr syncBuffer
-		cmd.Stderr = &stderr
+		var stderr programLog
+		cmd.Stderr = stderr.output(t)
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, tied.Start(cmd))

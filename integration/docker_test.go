@@ -171,7 +171,7 @@ func startDocker(t testing.TB, c *containerd) *docker {
 	file := filepath.Join(dir, "daemon.json")
 	require.NoError(t, os.WriteFile(file, config, 0o600))
 	k := &docker{address: "unix://" + filepath.Join(dir, "docker.sock")}
-	serveReady(t, exec.Command(program, "--config-file", file, "--host", k.address), &syncBuffer{}, dir)
+	serveReady(t, exec.Command(program, "--config-file", file, "--host", k.address), &programLog{}, dir)
 	return k
 }
 

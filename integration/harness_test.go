@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/proxy"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -45,7 +47,7 @@ type daemon struct {
 	base    *testpool.Base
 	address string
 	env     []string // more of it than the test's own
-	log     *syncBuffer
+	log     *programLog
 	exited  chan struct{} // closed when the process has ended
 	err     error         // how it ended; read after exited
 	standIn func()        // ends what stands in for containerd while none runs
@@ -93,9 +95,9 @@ func (d *daemon) containerd() string {
 func (d *daemon) start(t testing.TB) {
 	t.Helper()
 	ready := notifySocket(t, filepath.Dir(d.address))
-	d.log = &syncBuffer{}
+	d.log = &programLog{}
 	cmd := exec.Command(d.cmd.Path, d.cmd.Args[1:]...)
-	cmd.Stdout, cmd.Stderr = d.log, d.log
+	cmd.Stdout, cmd.Stderr = d.log.output(t), d.log.output(t)
 	cmd.Env = append(append(os.Environ(), "NOTIFY_SOCKET="+ready.path), d.env...)
 	d.cmd, d.exited = cmd, make(chan struct{})
 	require.NoError(t, tied.Start(cmd))
@@ -214,22 +216,41 @@ func notifySocket(t testing.TB, dir string) readiness {
 	return r
 }
 
-// syncBuffer is a log that may be read while it is written.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+// programLog is the output of a program, in a file without a name. What the program wrote
+// before it did anything else, such as to notify that it is ready, can be read afterwards: no
+// goroutine copies it. The zero value is an empty log.
+type programLog struct {
+	once sync.Once
+	file *os.File
+	err  error
 }
 
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
+// output returns the file for the program's standard output and error.
+func (l *programLog) output(t testing.TB) *os.File {
+	t.Helper()
+	l.open()
+	require.NoError(t, l.err)
+	return l.file
 }
 
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+func (l *programLog) open() {
+	l.once.Do(func() {
+		fd, err := unix.MemfdCreate("log", unix.MFD_CLOEXEC)
+		l.file, l.err = os.NewFile(uintptr(max(fd, 0)), "log"), err
+	})
+}
+
+// String returns what was written until now.
+func (l *programLog) String() string {
+	l.open()
+	if l.err != nil {
+		return l.err.Error()
+	}
+	text, err := io.ReadAll(io.NewSectionReader(l.file, 0, 1<<40))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 // touch makes an empty file.

@@ -34,6 +34,7 @@ const (
 // Then the snapshot is there, or is not, never in part; nothing stays of it that is
 // not garbage; and the layer can be pulled.
 func TestKilledWhileRoomIsMade(t *testing.T) {
+	onlyOnce(t, olderReleases, aQuota)
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -100,8 +101,8 @@ func runChild(t *testing.T, base *testpool.Base, point int, size int64) (string,
 	cmd.Env = append(os.Environ(),
 		childPool+"="+pool.Name+":"+pool.Dir, childBase+"="+base.String()[len(pool.Name)+1:],
 		childPoint+"="+strconv.Itoa(point), childSize+"="+strconv.FormatInt(size, 10))
-	var out syncBuffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	var out programLog
+	cmd.Stdout, cmd.Stderr = out.output(t), out.output(t)
 	err := tied.Run(cmd)
 	count, _ := os.ReadFile(base.Root + "/points")
 	_ = os.Remove(base.Root + "/points") // only one that lived has written it

@@ -31,7 +31,7 @@ type node struct {
 	manifests  string
 	address    string
 	client     *http.Client
-	log        *syncBuffer
+	log        *programLog
 }
 
 // settings are a kubelet's, by their names in its configuration.
@@ -57,7 +57,7 @@ func startNodeOf(t testing.TB, c *containerd, a *api, more settings) *node {
 		require.NoError(t, os.RemoveAll(dir))
 	})
 	require.NoError(t, os.Chmod(dir, 0o711)) // for the roots of pods, which have no user here
-	n := &node{containerd: c, api: a, manifests: filepath.Join(dir, "manifests"), address: freeAddress(t), log: &syncBuffer{}}
+	n := &node{containerd: c, api: a, manifests: filepath.Join(dir, "manifests"), address: freeAddress(t), log: &programLog{}}
 	require.NoError(t, os.Mkdir(n.manifests, 0o700))
 	n.client = &http.Client{Timeout: patience, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // it signs its own certificate

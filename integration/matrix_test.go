@@ -16,6 +16,7 @@ const (
 // Why a test need not be run with both releases.
 const (
 	aClient   = "takes minutes, and of the two releases of containerd wants the same"
+	aQuota    = "takes minutes, and both releases count the space of a quota alike"
 	onlyFiles = "takes minutes, and uses of ZFS only what the random trees use, which run with both releases"
 )
 

@@ -68,6 +68,7 @@ func refquota(t testing.TB, base *testpool.Base, dataset string) string {
 // What a container may add is bounded, and its image is not counted; no other container
 // feels the bound, and what becomes of the container has none.
 func TestQuotaBoundsWhatAContainerAdds(t *testing.T) {
+	onlyOnce(t, olderReleases, aQuota)
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)

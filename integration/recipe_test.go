@@ -55,8 +55,8 @@ func TestTheRecipe(t *testing.T) {
 	}
 	cmd := exec.Command("bash", "-c", text)
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary(t, "zfstpl"))+":"+os.Getenv("PATH"))
-	log := &syncBuffer{}
-	cmd.Stdout, cmd.Stderr = log, log
+	log := &programLog{}
+	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
 	began := time.Now()
 	err = cmd.Run()
 	t.Logf("it took %s\n%s", time.Since(began), log)

@@ -119,9 +119,9 @@ func TestACheckpoint(t *testing.T) {
 	d := newDiffer(t, base)
 	require.NoError(t, d.sn.Close())
 	d.open(t, func(c *snapshotter.Config) { c.Pressure = 20 })
-	said := &syncBuffer{}
+	said := &programLog{}
 	logger := logrus.New()
-	logger.SetOutput(said)
+	logger.SetOutput(said.output(t))
 	ctx := log.WithLogger(d.ctx, logrus.NewEntry(logger))
 	room := available(t, base.String())
 	_, err := d.pull(t, chainID(1), d.noise(t, 1, room/3))
