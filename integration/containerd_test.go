@@ -32,6 +32,7 @@ type containerd struct {
 	dir     string // of its own files
 	address string
 	log     *programLog
+	cmd     *exec.Cmd // of one that startContainerdWith started
 }
 
 // startContainerd starts the containerd in PATH with directories of its own
@@ -53,7 +54,8 @@ func startContainerdWith(t testing.TB, d *daemon, more func(version int, dir str
 		version, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), more(version, c.dir), c.address, d.containerdConfig(t, version))
 	file := filepath.Join(c.dir, "config.toml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	serveReady(t, exec.Command("containerd", "--config", file), c.log, c.dir)
+	c.cmd = exec.Command("containerd", "--config", file)
+	serveReady(t, c.cmd, c.log, c.dir)
 	return c
 }
 

@@ -76,7 +76,7 @@ var (
 
 	runtimePackages = []string{
 		"acl", "attr", "bash", "btrfs-progs", "busybox-static", "docker-buildx", "e2fsprogs", "fdisk", "file",
-		"iproute2", "jq", "kmod", "less", "lsof", "mount", "ncurses-base", "nftables", "procps", "psmisc", "runc", "strace",
+		"iproute2", "jq", "kmod", "less", "lsof", "mount", "ncurses-base", "nftables", "procps", "psmisc", "runc", "strace", "systemd",
 		"util-linux", "vim-tiny", "xz-utils", "zstd",
 	}
 )
