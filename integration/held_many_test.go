@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
@@ -25,19 +26,31 @@ import (
 var heldCount = flag.Int("held.count", 1000, "how many containers TestManyHeldMounts has")
 
 // usedMemory returns the bytes that the kernel and all processes use, without what
-// it can free at once.
+// it can free at once. ZFS frees some of it later, so it waits until little changes.
 func usedMemory(t testing.TB) int {
 	t.Helper()
-	require.NoError(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0))
-	text, err := os.ReadFile("/proc/meminfo")
-	require.NoError(t, err)
-	kib := make(map[string]int)
-	for line := range strings.Lines(string(text)) {
-		if words := strings.Fields(line); len(words) > 1 {
-			kib[words[0]], _ = strconv.Atoi(words[1])
+	const little = 1 << 20
+	read := func() int {
+		require.NoError(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0))
+		text, err := os.ReadFile("/proc/meminfo")
+		require.NoError(t, err)
+		kib := make(map[string]int)
+		for line := range strings.Lines(string(text)) {
+			if words := strings.Fields(line); len(words) > 1 {
+				kib[words[0]], _ = strconv.Atoi(words[1])
+			}
+		}
+		return (kib["MemTotal:"] - kib["MemAvailable:"]) << 10
+	}
+	used := read()
+	for range 20 {
+		time.Sleep(2 * time.Second)
+		before := used
+		if used = read(); before-used < little && used-before < little {
+			break
 		}
 	}
-	return (kib["MemTotal:"] - kib["MemAvailable:"]) << 10
+	return used
 }
 
 // heldIdle is how long TestManyHeldMounts measures what the processes do when nothing
@@ -120,14 +133,14 @@ func measureMany(t *testing.T, form string, held bool) {
 		sd.settle(t)
 		ownAtStart = sd.memory(t)
 	}
-	report := func(what string, none int, start time.Duration) {
+	report := func(what string, memory int, start time.Duration) {
 		own := ""
 		if sd != nil {
 			sd.settle(t)
 			own = fmt.Sprintf(", systemd with %.1f KiB of its own more for each than at its start", float64(sd.memory(t)-ownAtStart)/1024/float64(count))
 		}
 		t.Logf("mounts=%s, %d containers, %s: %d KiB of memory each, a mount table of %d KiB, a start of the daemon in %s%s",
-			form, count, what, (usedMemory(t)-none)/1024/count, table()/1024, start, own)
+			form, count, what, memory/1024/count, table()/1024, start, own)
 	}
 	key := func(i int) string { return fmt.Sprint(i) }
 
@@ -142,7 +155,7 @@ func measureMany(t *testing.T, form string, held bool) {
 	require.NoError(t, testpool.Unmount(d.address))
 	start := restart()
 	none := usedMemory(t)
-	report("nothing mounted", none, start)
+	report("nothing mounted", 0, start)
 
 	if held {
 		var wrong atomic.Int64
@@ -157,11 +170,16 @@ func measureMany(t *testing.T, form string, held bool) {
 		})
 		assert.Zero(t, wrong.Load())
 		start = restart()
-		report("held", none, start)
+		report("held", usedMemory(t)-none, start)
 	}
 
 	root := t.TempDir()
 	place := func(i int) string { return filepath.Join(root, key(i)) }
+	t.Cleanup(func() {
+		for i := range count {
+			_ = unix.Unmount(place(i), unix.MNT_DETACH) // of a test that failed
+		}
+	})
 	phase("are mounted as running ones are", func() {
 		each(func(i int) error {
 			if err := os.Mkdir(place(i), 0o700); err != nil {
@@ -177,7 +195,7 @@ func measureMany(t *testing.T, form string, held bool) {
 		}
 	}
 	start = restart()
-	report("mounted as running ones are", none, start)
+	report("mounted as running ones are", usedMemory(t)-none, start)
 	phase("do nothing", func() { time.Sleep(heldIdle) })
 	phase("are unmounted", func() {
 		each(func(i int) error { return mount.UnmountAll(place(i), 0) })

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -112,16 +113,20 @@ func removeGroup(t testing.TB, group string) {
 	assert.NoError(t, unix.Rmdir(group))
 }
 
-// mountUnits returns how many units systemd has of mounts below dir.
+// mountUnits returns how many units systemd has of mounts below dir. A unit that no file
+// describes has the path as its description.
 func (s *systemd) mountUnits(t testing.TB, dir string) (count int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(s.pid), "--mount", "--pid",
-		"systemctl", "show", "--property", "Where", "--value", "*.mount").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	for where := range strings.Lines(string(out)) {
-		if strings.HasPrefix(where, dir+"/") {
+	cmd := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(s.pid), "--mount", "--pid",
+		"systemctl", "list-units", "--type=mount", "--state=mounted", "--plain", "--no-legend", "--full")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, "%s", &stderr)
+	for unit := range strings.Lines(string(out)) {
+		if words := strings.Fields(unit); len(words) == 5 && strings.HasPrefix(words[4], dir+"/") {
 			count++
 		}
 	}
