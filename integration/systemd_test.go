@@ -52,7 +52,7 @@ func startSystemd(t testing.TB) *systemd {
 	group, err := os.MkdirTemp("/sys/fs/cgroup", "zfstpl-systemd-")
 	require.NoError(t, err)
 	t.Cleanup(func() { removeGroup(t, group) })
-	// The socket is not below /run, which systemd has another one of.
+	// The socket is not below /run, where systemd has a tmpfs of its own.
 	dir, err := os.MkdirTemp("", "zfstpl-sd-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
@@ -79,8 +79,8 @@ func startSystemd(t testing.TB) *systemd {
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		Setsid:     true,
 	}
-	log := &syncBuffer{}
-	cmd.Stdout, cmd.Stderr = log, log
+	log := &programLog{}
+	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
 	require.NoError(t, tied.Start(cmd))
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
@@ -145,7 +145,7 @@ func (s *systemd) settle(t testing.TB) {
 		if now == before {
 			return
 		}
-		require.True(t, time.Now().Before(deadline), "systemd is never quiet")
+		require.True(t, time.Now().Before(deadline), "systemd does not become quiet")
 		before = now
 	}
 }
