@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -289,14 +290,9 @@ func writeMegabytes(path string, n int) error {
 		return err
 	}
 	defer file.Close()
-	random, err := os.Open("/dev/urandom")
-	if err != nil {
-		return err
-	}
-	defer random.Close()
 	buf := make([]byte, 1<<20)
 	for range n {
-		if _, err := random.Read(buf); err != nil {
+		if _, err := rand.Read(buf); err != nil {
 			return err
 		}
 		if _, err := file.Write(buf); err != nil {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -197,10 +198,7 @@ func TestUsageCountsWhatASnapshotAdds(t *testing.T) {
 	require.NoError(t, err)
 	mounted(t, mounts, func(root string) {
 		noise := make([]byte, 2<<20)
-		f, err := os.Open("/dev/urandom")
-		require.NoError(t, err)
-		defer f.Close()
-		_, err = f.Read(noise)
+		_, err := rand.Read(noise)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(root, "noise"), noise, 0o644))
 		for i := range 10 {
