@@ -47,7 +47,7 @@ func litter(t testing.TB, base *testpool.Base, n int) {
 	var ops []zfs.Op
 	for range n {
 		run := base.Clone("litter", layout.NewID())
-		ops = append(ops, zfs.Clone(base.Empty().Snapshot(), run), zfs.Set(run, "zfstpl:trash", time.Now().UTC().Format(time.RFC3339)))
+		ops = append(ops, zfs.Clone(base.Empty().Snapshot(), run))
 		if len(ops) == 40 {
 			require.NoError(t, base.Client.Apply(context.Background(), ops...))
 			ops = nil

@@ -46,7 +46,7 @@ func TestClientErrorsHaveKinds(t *testing.T) {
 	eachClient(t, func(t *testing.T, base *testpool.Base) {
 		ctx, c := context.Background(), base.Client
 		empty, run := base.Empty().Snapshot(), runtimeOf(base, "a")
-		require.NoError(t, c.Apply(ctx, zfs.Clone(empty, run), zfs.Set(run, "zfstpl:trash", "x")))
+		require.NoError(t, c.Apply(ctx, zfs.Clone(empty, run), zfs.Set(run, "zfstpl:test", "x")))
 		for what, want := range map[string]struct {
 			kind error
 			ops  []zfs.Op
@@ -78,7 +78,7 @@ func TestClientErrorsHaveKinds(t *testing.T) {
 }
 
 // runtimeOf is a name that the invariants take for a runtime's. What a test
-// makes there carries the garbage mark or nothing.
+// makes there carries a property of the test or nothing.
 func runtimeOf(base *testpool.Base, name string) string {
 	return base.Clone(name, layout.NewID())
 }
@@ -88,7 +88,7 @@ func TestTwoSnapshotsInOneList(t *testing.T) {
 	eachClient(t, func(t *testing.T, base *testpool.Base) {
 		ctx, c := context.Background(), base.Client
 		run := runtimeOf(base, "a")
-		require.NoError(t, c.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), run), zfs.Set(run, "zfstpl:trash", "x")))
+		require.NoError(t, c.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), run), zfs.Set(run, "zfstpl:test", "x")))
 		err := c.Apply(ctx, zfs.Snapshot(run+"@one"), zfs.Snapshot(run+"@two"))
 		assert.ErrorIs(t, err, zfs.ErrBusy)
 		assert.NotErrorIs(t, err, zfs.ErrSuspended)
@@ -234,12 +234,12 @@ func TestClientsAgree(t *testing.T) {
 	defer func() { require.NoError(t, other.Close()) }()
 	run := runtimeOf(one, "a")
 	value := strings.Repeat("x", zfs.MaxPropertyValue)
-	require.NoError(t, one.Client.Apply(ctx, zfs.Clone(one.Empty().Snapshot(), run), zfs.Set(run, "zfstpl:trash", value),
+	require.NoError(t, one.Client.Apply(ctx, zfs.Clone(one.Empty().Snapshot(), run), zfs.Set(run, "zfstpl:test", value),
 		zfs.Set(run, "other:thing", "y")))
 	require.NoError(t, one.Client.Apply(ctx, zfs.Snapshot(run+"@one")))
 	require.NoError(t, one.Client.Apply(ctx, zfs.Snapshot(run+"@two")))
 	require.NoError(t, one.Client.Create(ctx, run+"/below", nil))
-	require.NoError(t, one.Client.Create(ctx, run+"/below/further", map[string]string{"zfstpl:trash": "t"}))
+	require.NoError(t, one.Client.Create(ctx, run+"/below/further", map[string]string{"zfstpl:test": "t"}))
 	sorted := func(c *zfs.Client) []zfs.Dataset {
 		list, err := c.List(ctx, one.String())
 		require.NoError(t, err)
@@ -270,9 +270,9 @@ func TestQuotaOfAClone(t *testing.T) {
 	eachClient(t, func(t *testing.T, base *testpool.Base) {
 		ctx, c := context.Background(), base.Client
 		small, free := runtimeOf(base, "small"), runtimeOf(base, "free")
-		require.NoError(t, c.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), small), zfs.Quota(small, 2<<20), zfs.Set(small, "zfstpl:trash", "x")))
-		require.NoError(t, c.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), free), zfs.Set(free, "zfstpl:trash", "x")))
-		assert.Equal(t, "x", propertiesOf(t, base, small)["zfstpl:trash"])
+		require.NoError(t, c.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), small), zfs.Quota(small, 2<<20), zfs.Set(small, "zfstpl:test", "x")))
+		require.NoError(t, c.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), free), zfs.Set(free, "zfstpl:test", "x")))
+		assert.Equal(t, "x", propertiesOf(t, base, small)["zfstpl:test"])
 		write := func(name string) error {
 			return mount.WithTempMount(ctx, []mount.Mount{{Type: "zfs", Source: name}}, func(root string) error {
 				return writeMegabytes(filepath.Join(root, "file"), 8)

@@ -21,7 +21,7 @@ func TestFrozenSnapshotsGoBesideCommands(t *testing.T) {
 	base := pool.NewBase(t)
 	ctx := context.Background()
 	run := base.Clone("web", layout.NewID())
-	require.NoError(t, base.Client.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), run), zfs.Set(run, "zfstpl:trash", "2026-01-01T00:00:00Z")))
+	require.NoError(t, base.Client.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), run)))
 	frozen, err := base.Client.TakeTemporary(ctx, run)
 	require.NoError(t, err)
 	root, err := base.Client.AttachRoot(ctx, frozen.Snapshot)

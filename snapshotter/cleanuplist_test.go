@@ -132,8 +132,8 @@ func TestCleanerKeepsListedDatasetsInUse(t *testing.T) {
 			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+testID("1")] = "x" })
 		},
 			"does not begin with the number"},
-		"no mark and no template as origin": {func(s *fixture, d string) {
-			s.pool.editFS(d, func(fs *fakeFS) { fs.origin = ""; delete(fs.props, propGarbage) })
+		"no template as origin": {func(s *fixture, d string) {
+			s.pool.editFS(d, func(fs *fakeFS) { fs.origin = "" })
 		}, "not a clone of a template"},
 		"a child dataset": {func(s *fixture, d string) {
 			s.pool.edit(func(state *fakeState) { state.create(d+"/mine", nil) })

@@ -300,8 +300,8 @@ func (x *index) dropResidue(runtime string) {
 }
 
 // commitOps returns the ops of a commit. Their order lets recovery recognize every prefix
-// of them: only a dataset under storage with @extracted is a template, and promote, record
-// and garbage mark are in one transaction on every release.
+// of them: only a dataset under storage with @extracted is a template, and promote and both
+// changes of records are in one transaction on every release.
 func commitOps(r, active *record, joins bool) ([]zfs.Op, error) {
 	set, err := r.set()
 	if err != nil {
@@ -317,8 +317,7 @@ func commitOps(r, active *record, joins bool) ([]zfs.Op, error) {
 		ops = append(ops, r.template.from.set(r.dataset)...)
 	}
 	ops = append(ops, set...)
-	ops = append(ops, active.clear()...)
-	return append(ops, zfs.Set(active.dataset, propGarbage, stamp(r.info.Created))), nil
+	return append(ops, active.clear()...), nil
 }
 
 // committed updates the index after a commit.

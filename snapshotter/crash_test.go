@@ -345,7 +345,7 @@ func TestKilledCommandLeavesStateBeforeOrAfter(t *testing.T) {
 // another key.
 func TestLayerCanBeCommittedAfterKilledCommit(t *testing.T) {
 	t.Parallel()
-	for kill := range 7 {
+	for kill := range tornCommitSteps {
 		s := newFixture(t, func(s *fixture) { s.pool.torn = true })
 		key := "default/8/extract-1-x " + chain("a")
 		s.prepare(key, "", ref(chain("a")))

@@ -340,10 +340,9 @@ func (s *fixture) requireInvariants() {
 				}
 			}
 			_, extracted := fs.snaps[layout.Extracted]
-			_, garbage := fs.props[propGarbage]
 			switch {
 			case strings.HasPrefix(name, s.base.Runtime()+"/"):
-				assert.True(s, records == 1 && !garbage, "%s has exactly one active record", name)
+				assert.Equal(s, 1, records, "%s has exactly one active record", name)
 				assert.False(s, extracted, "%s has no residue of a commit", name)
 			case strings.HasPrefix(name, s.base.Storage()+"/"):
 				assert.True(s, extracted, "%s has its snapshot", name)

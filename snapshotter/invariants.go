@@ -131,10 +131,8 @@ func (c *check) provenance(d zfs.Dataset) {
 
 // runtime checks a dataset with the name of a runtime.
 func (c *check) runtime(d zfs.Dataset, records []*record) {
-	_, isGarbage := d.Props[propGarbage]
-	active := len(records) == 1 && records[0].info.Kind == snapshots.KindActive
-	if isGarbage == active || isGarbage && len(records) > 0 {
-		c.fail("runtime %s has %d records and garbage mark %t: it must have exactly one active record or the mark", d.Name, len(records), isGarbage)
+	if len(records) > 1 || len(records) == 1 && records[0].info.Kind != snapshots.KindActive {
+		c.fail("runtime %s has %d records: it must have one active record, or none if it is garbage", d.Name, len(records))
 	}
 	if _, ok := c.base.ParseExtracted(d.Origin); !ok {
 		c.fail("runtime %s is a clone of %q, which is not a template", d.Name, d.Origin)

@@ -11,6 +11,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
+// tornCommitSteps is the number of calls to the pool in a commit on a pool that is torn:
+// flush, snapshot, clone, promote, record, removal of the active record.
+const tornCommitSteps = 6
+
 // partialCommit kills the commit of a layer after its clone. It returns the key of the
 // runtime and the name of the partial dataset.
 func (s *fixture) partialCommit() (key, partial string) {
@@ -75,7 +79,7 @@ func TestPartialIsDestroyedWithItsRuntime(t *testing.T) {
 
 func TestKilledCommitCanBeRepeated(t *testing.T) {
 	t.Parallel()
-	for kill := range 7 {
+	for kill := range tornCommitSteps {
 		s := newFixture(t, torn)
 		s.prepare("web", "")
 		s.write("web", "w;")
@@ -94,7 +98,7 @@ func TestKilledCommitCanBeRepeated(t *testing.T) {
 
 func TestResidueOfKilledCommitIsRemoved(t *testing.T) {
 	t.Parallel()
-	for kill := range 7 {
+	for kill := range tornCommitSteps {
 		synctest.Test(t, func(t *testing.T) {
 			s := newFixture(t, torn)
 			s.prepare("web", "")

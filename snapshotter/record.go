@@ -33,7 +33,6 @@ const VersionProperty = PropertyPrefix + "version"
 //	zfstpl:record:<id>:<n>  the part with index n, from 1
 const (
 	propRecord   = "zfstpl:record:"   // on templates and runtimes
-	propGarbage  = "zfstpl:trash"     // when a dataset became garbage, RFC 3339
 	propLastUsed = "zfstpl:last-used" // when a template's last record was removed, RFC 3339
 	propDiffID   = "zfstpl:diff-id"   // the digest of the uncompressed layer from which a template was unpacked
 	propBlob     = "zfstpl:blob"      // the digest of the blob from which that layer was read

@@ -95,7 +95,7 @@ func TestRecordsOfOneDatasetAreSeparate(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	d := zfs.Dataset{Name: "tank/z/storage/x", Props: map[string]string{"zfstpl:trash": "x", "zfstpl:last-used": "y", "other:record:z": "x"}}
+	d := zfs.Dataset{Name: "tank/z/storage/x", Props: map[string]string{"zfstpl:version": "x", "zfstpl:last-used": "y", "other:record:z": "x"}}
 	want := make(map[layout.ID]*record)
 	for i := range 30 {
 		rec := testRecord(fmt.Sprint("default/", i, "/x"), map[string]string{"a": strings.Repeat("é", r.IntN(20_000))})

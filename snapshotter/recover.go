@@ -169,22 +169,13 @@ func (r *recovery) runtimes(list []zfs.Dataset) {
 }
 
 func (r *recovery) runtime(d zfs.Dataset, st classification) {
-	_, marked := d.Props[propGarbage]
 	switch {
 	case st.state == StateUsed:
-		if marked {
-			// A commit clears the record before it sets the mark, so a rollback of a failed
-			// commit has restored the record and did not get to clear the mark.
-			r.repair([]zfs.Op{zfs.Inherit(d.Name, propGarbage)})
-		}
 		r.active(d, st.records)
-	case marked:
-		r.index.discard(d.Name, r.origin(d))
 	case r.origin(d) == nil:
 		r.skip(d, "its origin is not a template of this base")
 	default:
 		r.index.discard(d.Name, r.origin(d))
-		r.journal.pending = append(r.journal.pending, []zfs.Op{zfs.Set(d.Name, propGarbage, stamp(time.Now()))})
 	}
 }
 
@@ -268,7 +259,6 @@ func (r *recovery) linkParents() {
 func (r *recovery) supersede(rec *record) {
 	ops, now := rec.clear(), time.Now()
 	if rec.info.Kind == snapshots.KindActive {
-		ops = append(ops, zfs.Set(rec.dataset, propGarbage, stamp(now)))
 		r.index.discard(rec.dataset, rec.template)
 	} else {
 		rec.template.idle = now
@@ -277,8 +267,8 @@ func (r *recovery) supersede(rec *record) {
 	r.journal.pending = append(r.journal.pending, ops)
 }
 
-// resolveCommits handles commits that were interrupted between promote and the garbage
-// mark. It finishes a commit whose record was written. It rolls back a commit without a
+// resolveCommits handles commits that were interrupted between promote and the removal of
+// the active record. It finishes a commit whose record was written. It rolls back a commit without a
 // record: it promotes the runtime, which is older than the template that is its origin.
 // Only a commit of the runtime makes it a clone of a newer dataset.
 func (r *recovery) resolveCommits() error {
@@ -294,7 +284,7 @@ func (r *recovery) resolveCommits() error {
 		}
 		if committed[active.id.String()] {
 			x.unlinkRecord(active)
-			r.journal.pending = append(r.journal.pending, append(active.clear(), zfs.Set(active.dataset, propGarbage, stamp(time.Now()))))
+			r.journal.pending = append(r.journal.pending, active.clear())
 			x.discard(active.dataset, t)
 			continue
 		}

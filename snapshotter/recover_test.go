@@ -212,18 +212,16 @@ func TestRuntimeThatIsNotACloneIsKept(t *testing.T) {
 	assert.Equal(t, before, s.datasets())
 }
 
-// An interrupted commit can leave a runtime without a record and without a garbage mark.
-// If the runtime is busy at the next start, the start marks it.
-func TestRuntimeWithoutRecordOrMarkIsMarked(t *testing.T) {
+// A commit leaves its runtime without a record. If the runtime is busy, a later start still
+// finds it as garbage.
+func TestBusyRuntimeWithoutRecordIsGarbageAfterRestart(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")
 	runtime := s.dataset("web")
 	s.pool.edit(func(state *fakeState) { state.mounted[runtime] = true })
 	s.commit("saved", "web")
-	require.NoError(t, s.sn.Close())
-	s.pool.editFS(runtime, func(fs *fakeFS) { delete(fs.props, propGarbage) })
-	s.start()
+	s.restart()
 	s.cleanup()
 	list, err := s.pool.List(s.ctx, s.base.String())
 	require.NoError(t, err)

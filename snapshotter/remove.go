@@ -89,13 +89,11 @@ func (s *Snapshotter) remove(key string) {
 	now := time.Now()
 	switch t := r.template; {
 	case r.info.Kind == snapshots.KindActive:
-		ops = append(ops, zfs.Set(r.dataset, propGarbage, stamp(now)))
 		x.discard(r.dataset, t)
 		x.dropResidue(r.dataset)
 	case t.records > 0 || t.IsEmpty():
 	case t.IsOpaque():
-		t.idle = now
-		ops = append(ops, zfs.Set(r.dataset, propGarbage, stamp(now)))
+		t.idle = now // it expires at once
 	default:
 		t.idle = now
 		ops = append(ops, zfs.Set(r.dataset, propLastUsed, stamp(now)))

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // Renew replaces the runtime of an extraction that ran out of space with cause. It
@@ -100,8 +98,7 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 	if err := s.barrier(ctx); err != nil {
 		return nil, nil, poolError(doing, err)
 	}
-	ops := append(old.clear(), zfs.Set(dataset, propGarbage, stamp(time.Now())))
-	if err := s.apply(ctx, ops...); err != nil {
+	if err := s.apply(ctx, old.clear()...); err != nil {
 		if ambiguous(err) {
 			err = errors.Join(err, s.rollBackDiscard(ctx, old))
 		}

@@ -27,15 +27,13 @@ func ambiguous(err error) bool {
 // rollBackCreate removes what may exist of a new record and, for an active one, of its
 // clone.
 func (s *Snapshotter) rollBackCreate(r *record) {
-	ops := r.clear()
 	if r.info.Kind == snapshots.KindActive {
-		// If the clone does not exist, the mark and the destroy have no effect.
-		ops = append(ops, zfs.Set(r.dataset, propGarbage, stamp(r.info.Created)))
+		// If the clone does not exist, the destroy has no effect.
 		s.index.mu.Lock()
 		s.index.discard(r.dataset, r.template)
 		s.index.mu.Unlock()
 	}
-	s.journal.repair(ops)
+	s.journal.repair(r.clear())
 }
 
 // rollBackUpdate removes what may exist of an update. It writes the old record again
@@ -63,7 +61,7 @@ func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *record) err
 	return nil
 }
 
-// rollBackDiscard restores the record of a runtime and removes its garbage mark.
+// rollBackDiscard restores the record of a runtime.
 func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *record) error {
 	if err := s.queueRestore(active); err != nil {
 		return err
@@ -78,7 +76,7 @@ func (s *Snapshotter) queueRestore(active *record) error {
 	if err != nil {
 		return err
 	}
-	s.journal.repair(append(again, zfs.Inherit(active.dataset, propGarbage)))
+	s.journal.repair(again)
 	return nil
 }
 

@@ -323,14 +323,16 @@ func TestLayerIsUnpackedAgainAfterKilledDestroy(t *testing.T) {
 	}
 }
 
-// The daemon is killed after a rollback restored the record of a runtime and before it
-// removed the garbage mark. The record counts.
-func TestRecordOverridesGarbageMark(t *testing.T) {
+// A release that marked garbage was killed after a rollback restored the record of a runtime
+// and before it removed the mark. The record counts.
+func TestRecordOverridesGarbageMarkOfEarlierRelease(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")
 	s.write("web", "x;")
-	require.NoError(t, s.pool.Apply(s.ctx, zfs.Set(s.dataset("web"), propGarbage, stamp(time.Now()))))
+	for prop, value := range marked {
+		require.NoError(t, s.pool.Apply(s.ctx, zfs.Set(s.dataset("web"), prop, value)))
+	}
 	s.crash()
 	s.cleanup()
 	assert.Equal(t, "x;", s.visible()["web"].Content)

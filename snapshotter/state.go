@@ -92,18 +92,15 @@ func (st *classification) template(base layout.Base, d zfs.Dataset) {
 
 // runtime sets the state of a dataset with the name of a runtime.
 func (st *classification) runtime(base layout.Base, d zfs.Dataset) {
-	_, marked := d.Props[propGarbage]
 	_, cloned := base.ParseExtracted(d.Origin)
 	switch {
 	case hasRecord(d):
-		// Also with a mark: the rollback of a commit did not get to clear it.
 		st.state = StateUsed
 		if st.problem == "" && !sameActive(st.records) {
 			st.add("a runtime must have the record of one active snapshot only")
 		}
-	case marked, cloned:
-		// A clone without a mark is left by a crash before its record was written, or
-		// before a commit marked it.
+	case cloned:
+		// Removed, committed, or created by an operation that did not write its record.
 		st.state = StateGarbage
 	default:
 		st.state = StateForeign

@@ -33,7 +33,9 @@ const (
 	tornRecord      = `2 {"seq":904,"kind":"active",`
 )
 
-var marked = map[string]string{propGarbage: "2026-01-02T03:04:05Z"}
+// marked are the properties of a runtime that a release before garbage marks were dropped
+// removed.
+var marked = map[string]string{PropertyPrefix + "trash": "2026-01-02T03:04:05Z"}
 
 // with returns properties with added records.
 func with(props map[string]string, records ...string) map[string]string {
@@ -74,7 +76,7 @@ func oddDatasets() map[string]oddDataset {
 		"a runtime in use on a foreign snapshot":         {name: runtime, origin: elsewhere, props: with(nil, activeRecord), state: StateUsed, kept: true},
 		"a runtime without a record":                     {name: runtime, origin: empty, state: StateGarbage},
 		"a marked runtime":                               {name: runtime, origin: empty, props: marked, state: StateGarbage},
-		"a marked runtime on a foreign snapshot":         {name: runtime, origin: elsewhere, props: marked, state: StateGarbage},
+		"a marked runtime on a foreign snapshot":         {name: runtime, origin: elsewhere, props: marked, state: StateForeign, problem: "not a clone of a template", kept: true, pristine: true},
 		"a runtime on a foreign snapshot":                {name: runtime, origin: elsewhere, state: StateForeign, problem: "not a clone of a template", kept: true, pristine: true},
 		"a runtime that is not a clone":                  {name: runtime, state: StateForeign, problem: "not a clone of a template", kept: true, pristine: true},
 		"a runtime with a torn record":                   {name: runtime, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},

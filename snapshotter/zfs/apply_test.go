@@ -139,7 +139,7 @@ func TestApplyTakesStepsIfProgramsDoNotClone(t *testing.T) {
 	require.Len(t, calls, 6)
 	assert.Equal(t, []string{"snapshot", p + "/run@x", "", "", ""}, programWords(t, f, calls[0]))
 	assert.Equal(t, []string{"clone", p + "/run@x", p + "/tpl"}, calls[1].Args)
-	assert.Len(t, programWords(t, f, calls[2]), 3*5, "promote, record and garbage mark are one program")
+	assert.Len(t, programWords(t, f, calls[2]), 3*5, "promote and what follows it are one program")
 	assert.Equal(t, []string{"clone", p + "/tpl@x", p + "/next"}, calls[3].Args)
 	assert.Equal(t, []string{"set", p + "/next", "", "a:b", "1 -o x", "set", p + "/next", "", "a:c", "2"}, programWords(t, f, calls[4]),
 		"the properties of a clone are set directly after it")
