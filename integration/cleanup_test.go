@@ -25,14 +25,14 @@ import (
 )
 
 // markOf is what a base says about the cleanup it is owed.
-func markOf(t testing.TB, base *testpool.Base) snapshotter.Mark {
+func markOf(t testing.TB, base *testpool.Base) layout.CleanupMark {
 	t.Helper()
-	props, err := base.Client.Properties(context.Background(), base.String(), snapshotter.CleanupProperty)
+	props, err := base.Client.Properties(context.Background(), base.String(), layout.CleanupProperty)
 	require.NoError(t, err)
-	if v := props[snapshotter.CleanupProperty]; v.Local {
-		return snapshotter.ParseMark(v.Value)
+	if v := props[layout.CleanupProperty]; v.Local {
+		return layout.ParseCleanupMark(v.Value)
 	}
-	return snapshotter.Mark{}
+	return layout.CleanupMark{}
 }
 
 // cleanupArgs are those of 'zfstpl cleanup' for a base and a daemon that may run.
@@ -53,7 +53,7 @@ func litter(t testing.TB, base *testpool.Base, n int) {
 			ops = nil
 		}
 	}
-	ops = append(ops, zfs.Set(base.String(), snapshotter.CleanupProperty, time.Now().UTC().Format(time.RFC3339)))
+	ops = append(ops, zfs.Set(base.String(), layout.CleanupProperty, time.Now().UTC().Format(time.RFC3339)))
 	require.NoError(t, base.Client.Apply(context.Background(), ops...))
 }
 
@@ -87,7 +87,7 @@ func TestCleanupWithoutADaemon(t *testing.T) {
 	require.NoError(t, err, stderr)
 	assert.Empty(t, stdout, "not a word")
 	assert.Len(t, base.Names(t), 4, "the base, its two halves and the empty template")
-	assert.Equal(t, snapshotter.Mark{}, markOf(t, base))
+	assert.Equal(t, layout.CleanupMark{}, markOf(t, base))
 	assert.NoFileExists(t, list)
 
 	var exit *exec.ExitError
@@ -173,7 +173,7 @@ func TestCleanupByTheDaemonThatHasTheBase(t *testing.T) {
 	assert.Empty(t, stdout+stderr)
 	assert.Len(t, base.Names(t), 4)
 
-	require.Eventually(t, func() bool { return markOf(t, base) == snapshotter.Mark{} }, patience, 50*time.Millisecond, "by the daemon, some time later")
+	require.Eventually(t, func() bool { return markOf(t, base) == layout.CleanupMark{} }, patience, 50*time.Millisecond, "by the daemon, some time later")
 	require.NoError(t, os.Rename(d.address, d.address+".away")) // as where it is another's mount namespace
 	litter(t, base, 1)
 	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--if-needed")...)
@@ -237,7 +237,7 @@ func TestACleanupIsStopped(t *testing.T) {
 			require.NoError(t, err, stderr)
 			assert.Contains(t, stdout, fmt.Sprintf("%d datasets destroyed in ", left))
 			assert.Len(t, base.Names(t), 4)
-			assert.Equal(t, snapshotter.Mark{}, markOf(t, base))
+			assert.Equal(t, layout.CleanupMark{}, markOf(t, base))
 		})
 	}
 }
@@ -271,7 +271,7 @@ func TestCleanupInTheBackground(t *testing.T) {
 	require.NoError(t, sn.Cleanup(ctx))
 	assert.Len(t, base.Names(t), 4+1, "not while an operation writes")
 	require.Eventually(t, func() bool { return len(base.Names(t)) == 4 }, patience, 200*time.Millisecond)
-	require.Eventually(t, func() bool { return markOf(t, base) == snapshotter.Mark{} }, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return markOf(t, base) == layout.CleanupMark{} }, patience, 50*time.Millisecond)
 }
 
 // A cleanup that is killed, in a daemon or alone, is one that was stopped: the process that
@@ -303,5 +303,5 @@ func TestACleanupIsKilled(t *testing.T) {
 	require.NoError(t, control.Clean(context.Background(), d.dial(t), base.String(), nil))
 	assert.Len(t, base.Names(t), 4)
 	d.stop(t)
-	assert.Equal(t, snapshotter.Mark{}, markOf(t, base))
+	assert.Equal(t, layout.CleanupMark{}, markOf(t, base))
 }

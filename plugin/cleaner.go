@@ -69,15 +69,15 @@ type ownedCleaner struct {
 func (c ownedCleaner) Close() error { return errors.Join(c.Cleaner.Close(), c.owner.Close()) }
 
 // ReadMark returns the cleanup mark of a base.
-func ReadMark(ctx context.Context, pool *zfs.Client, base layout.Base) (snapshotter.Mark, error) {
-	props, err := pool.Properties(ctx, base.String(), snapshotter.CleanupProperty)
+func ReadMark(ctx context.Context, pool *zfs.Client, base layout.Base) (layout.CleanupMark, error) {
+	props, err := pool.Properties(ctx, base.String(), layout.CleanupProperty)
 	if errors.Is(err, zfs.ErrNotFound) {
-		return snapshotter.Mark{}, fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s'", base, base)
+		return layout.CleanupMark{}, fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s'", base, base)
 	}
-	if v := props[snapshotter.CleanupProperty]; err == nil && v.Local {
-		return snapshotter.ParseMark(v.Value), nil
+	if v := props[layout.CleanupProperty]; err == nil && v.Local {
+		return layout.ParseCleanupMark(v.Value), nil
 	}
-	return snapshotter.Mark{}, err
+	return layout.CleanupMark{}, err
 }
 
 // StopCleaner stops a cleanup that another process runs without a daemon, with SIGTERM,

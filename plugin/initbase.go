@@ -51,8 +51,8 @@ func InitBase(ctx context.Context, base layout.Base, root string, props map[stri
 
 // checkExisting returns an error if the base exists with another mountpoint than root.
 func checkExisting(ctx context.Context, pool *zfs.Client, base layout.Base, root string) error {
-	at, err := pool.Properties(ctx, base.String(), "mountpoint", snapshotter.VersionProperty)
-	if errors.Is(err, zfs.ErrNotFound) || err == nil && !at[snapshotter.VersionProperty].Local {
+	at, err := pool.Properties(ctx, base.String(), "mountpoint", layout.VersionProperty)
+	if errors.Is(err, zfs.ErrNotFound) || err == nil && !at[layout.VersionProperty].Local {
 		return nil // InitBase has a better error for a foreign dataset
 	}
 	if err != nil {

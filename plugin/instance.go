@@ -160,7 +160,7 @@ func OpenPool(ctx context.Context, base layout.Base, choice zfs.Choice) (*zfs.Cl
 	if os.Geteuid() != 0 {
 		return nil, errors.New("zfstpl administers ZFS and must be started as root")
 	}
-	pool, err := zfs.Open(ctx, base.String(), snapshotter.PropertyPrefix, choice)
+	pool, err := zfs.Open(ctx, base.String(), layout.PropertyPrefix, choice)
 	switch {
 	case errors.Is(err, zfs.ErrUnavailable):
 		return nil, fmt.Errorf("ZFS is not available on this machine: install it and load the module with 'modprobe zfs' (%w)", err)
@@ -183,7 +183,7 @@ func Writable(pool *zfs.Client, base layout.Base) error {
 // mountBase mounts the base unless it is mounted, and returns where. The kubelet reads
 // the free space of the image file system there.
 func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want string) (string, error) {
-	props, err := pool.Properties(ctx, base.String(), "mountpoint", snapshotter.VersionProperty, snapshotter.KeyStatus, snapshotter.EncryptionRoot)
+	props, err := pool.Properties(ctx, base.String(), "mountpoint", layout.VersionProperty, snapshotter.KeyStatus, snapshotter.EncryptionRoot)
 	if errors.Is(err, zfs.ErrNotFound) {
 		return "", fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s'", base, base)
 	}
@@ -191,7 +191,7 @@ func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want str
 		return "", err
 	}
 	version := ""
-	if v := props[snapshotter.VersionProperty]; v.Local {
+	if v := props[layout.VersionProperty]; v.Local {
 		version = v.Value
 	}
 	if err := snapshotter.CheckVersion(base, version); err != nil {

@@ -50,7 +50,7 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 
 // renameCandidate returns the record of the active snapshot or view that has key, or nil. It
 // returns nil if key does not have containerd's form.
-func (x *index) renameCandidate(key string) *record {
+func (x *index) renameCandidate(key string) *entry {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	r := x.records[key]
@@ -61,7 +61,7 @@ func (x *index) renameCandidate(key string) *record {
 }
 
 // rename replaces the record old by r, which has another name.
-func (x *index) rename(old, r *record) {
+func (x *index) rename(old, r *entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.unlinkRecord(old)

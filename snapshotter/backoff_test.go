@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -257,7 +258,7 @@ func TestBackgroundCleanupsOfAFailingPoolBackOff(t *testing.T) {
 		s.pool.interrupt(nil)
 		s.waitForRetries()
 		s.pool.edit(func(state *fakeState) {
-			assert.NotEmpty(t, state.fs["tank/z"].props[CleanupProperty], "the mark is retried")
+			assert.NotEmpty(t, state.fs["tank/z"].props[layout.CleanupProperty], "the mark is retried")
 		})
 		require.NoError(t, s.sn.Close())
 		before := time.Now()

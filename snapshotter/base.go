@@ -73,7 +73,7 @@ func InitBase(ctx context.Context, pool BasePool, base layout.Base, root string,
 func CheckBase(base layout.Base, list []zfs.Dataset) error {
 	for _, d := range list {
 		if d.Name == base.String() {
-			return CheckVersion(base, d.Props[VersionProperty])
+			return CheckVersion(base, d.Props[layout.VersionProperty])
 		}
 	}
 	return fmt.Errorf("dataset %s was not listed", base)
@@ -86,7 +86,7 @@ func CheckVersion(base layout.Base, version string) error {
 	case layoutVersion:
 		return nil
 	case "":
-		return fmt.Errorf("dataset %s is not a zfstpl base: it has no property %s", base, VersionProperty)
+		return fmt.Errorf("dataset %s is not a zfstpl base: it has no property %s", base, layout.VersionProperty)
 	default:
 		release := "a newer zfstpl"
 		if isOlder(version, layoutVersion) {

@@ -23,7 +23,7 @@ func TestInitBaseCreatesABase(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, changed)
 	fs := p.state.fs["tank/z"]
-	assert.Equal(t, layoutVersion, fs.props[VersionProperty])
+	assert.Equal(t, layoutVersion, fs.props[layout.VersionProperty])
 	assert.Equal(t, "/srv", fs.native["mountpoint"])
 	assert.Equal(t, "zstd", fs.native["compression"], "the administrator's value overrides")
 	assert.Equal(t, "posix", fs.native["acltype"])
@@ -68,7 +68,7 @@ func TestInitBaseRefusesForeignDatasets(t *testing.T) {
 	require.NoError(t, err)
 	for props, says := range map[string]string{"": "choose a dataset that does not exist yet", "99": "newer zfstpl", "0": "the release of zfstpl that made it"} {
 		p := newFakePool(t)
-		require.NoError(t, p.Create(t.Context(), "tank/z", map[string]string{VersionProperty: props}))
+		require.NoError(t, p.Create(t.Context(), "tank/z", map[string]string{layout.VersionProperty: props}))
 		before := p.state.clone()
 		_, err := InitBase(t.Context(), p, base, "/srv", nil)
 		require.ErrorContains(t, err, says)

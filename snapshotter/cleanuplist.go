@@ -166,7 +166,7 @@ type Cleaner struct{ s *Snapshotter }
 // base's lock.
 //
 // The cleaner checks every dataset again before it destroys it.
-func Resume(ctx context.Context, pool Pool, config Config, mark Mark) (*Cleaner, error) {
+func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMark) (*Cleaner, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
 // withList returns an option that lets the snapshotter save a cleanup list.
@@ -80,7 +81,7 @@ func TestCleanerUsesTheSavedList(t *testing.T) {
 		require.NoError(t, c.Clean(s.ctx, nil))
 		require.NoError(t, c.Close())
 		assert.Len(t, s.templates(), 2, "empty and a, the template of db")
-		assert.Equal(t, Mark{}, s.marked())
+		assert.Equal(t, layout.CleanupMark{}, s.marked())
 		assert.NoFileExists(t, s.listPath())
 		assert.Zero(t, *n)
 		s.start()
@@ -93,9 +94,11 @@ func TestCleanerUsesTheSavedList(t *testing.T) {
 func TestResumeRefusesInvalidLists(t *testing.T) {
 	t.Parallel()
 	for what, spoil := range map[string]func(s *fixture){
-		"opened since":  func(s *fixture) { s.start() },
-		"another mark":  func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, stamp(time.Now())+" abc") },
-		"no mark":       func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "") },
+		"opened since": func(s *fixture) { s.start() },
+		"another mark": func(s *fixture) {
+			_ = s.pool.Mark(s.ctx, s.base.String(), layout.CleanupProperty, layout.FormatTime(time.Now())+" abc")
+		},
+		"no mark":       func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), layout.CleanupProperty, "") },
 		"changed":       func(s *fixture) { _ = os.WriteFile(s.listPath(), []byte(`{"go":[]}`), 0o600) },
 		"missing":       func(s *fixture) { _ = os.Remove(s.listPath()) },
 		"a directory":   func(s *fixture) { _ = os.Remove(s.listPath()); _ = os.Mkdir(s.listPath(), 0o700) },
@@ -155,7 +158,7 @@ func TestCleanerKeepsListedDatasetsInUse(t *testing.T) {
 			assert.Contains(t, s.datasets(), dataset)
 			assert.NotContains(t, s.datasets(), other)
 			assert.Contains(t, s.log.String(), change.says)
-			assert.Equal(t, Mark{}, s.marked(), "the kept dataset is not garbage")
+			assert.Equal(t, layout.CleanupMark{}, s.marked(), "the kept dataset is not garbage")
 		})
 	}
 }

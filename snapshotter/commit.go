@@ -51,10 +51,10 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 		return err
 	}
 	now := time.Now().UTC()
-	r := &record{id: layout.NewID(), from: active.id.String(), remapped: active.remapped || remaps(name, key), lost: active.lost, info: snapshots.Info{
+	r := &entry{record: record{id: layout.NewID(), from: active.id.String(), remapped: active.remapped || remaps(name, key), lost: active.lost, info: snapshots.Info{
 		Kind: snapshots.KindCommitted, Name: name, Parent: active.info.Parent,
 		Labels: given.Labels, Created: now, Updated: now,
-	}}
+	}}}
 	into, unlockTemplate, err := s.destination(ctx, r, active)
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 
 // committable returns the active record of key, which can be committed as name, and the
 // committed record that has that name, or nil.
-func (s *Snapshotter) committable(name, key, parent string) (active, taken *record, err error) {
+func (s *Snapshotter) committable(name, key, parent string) (active, taken *entry, err error) {
 	x := s.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -94,7 +94,7 @@ func (s *Snapshotter) committable(name, key, parent string) (active, taken *reco
 // destination returns the template that a commit creates. If it exists already, destination
 // sets r.template, and the commit adds a record to it. The dataset of a layer is locked
 // until the caller calls unlock.
-func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into layout.Template, unlock func(), err error) {
+func (s *Snapshotter) destination(ctx context.Context, r, active *entry) (into layout.Template, unlock func(), err error) {
 	if active.standInFor != "" {
 		return s.joinLayer(ctx, r, active)
 	}
@@ -129,14 +129,14 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *record) (into 
 
 // makesLayer reports whether a commit is one of the layer for which the active snapshot
 // was prepared: its name has the same chain ID.
-func (s *Snapshotter) makesLayer(ctx context.Context, r, active *record) bool {
+func (s *Snapshotter) makesLayer(ctx context.Context, r, active *entry) bool {
 	if active.target == "" || layout.ClientName(r.info.Name) != active.target {
 		return false
 	}
 	return !s.ownTemplates(ctx) || layout.Namespace(r.info.Name) == layout.Namespace(active.info.Name)
 }
 
-func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, active *record) error {
+func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, active *entry) error {
 	joins := r.template != nil
 	if !joins {
 		r.template = &template{Template: into, parent: active.template}
@@ -184,7 +184,7 @@ const (
 // promote writes no data, but ZFS counts concurrent writes at 24 times their size
 // (spa_asize_inflation), the most that they could occupy. So a single block in the open
 // transaction group can exceed the space that is left, until it is on the disk.
-func (s *Snapshotter) promoteWithRetry(ctx context.Context, r, active *record, ops []zfs.Op) error {
+func (s *Snapshotter) promoteWithRetry(ctx context.Context, r, active *entry, ops []zfs.Op) error {
 	for began := time.Now(); ; {
 		err := s.promote(ctx, r, active, ops)
 		if !s.isTransientNoSpace(ctx, err) || time.Since(began) > promoteTimeout || s.checkOpen() != nil {
@@ -212,7 +212,7 @@ func (s *Snapshotter) isTransientNoSpace(ctx context.Context, err error) bool {
 
 // promote executes a commit that creates a template. It flushes the runtime first, because
 // programs may have written to it through mmap.
-func (s *Snapshotter) promote(ctx context.Context, r, active *record, ops []zfs.Op) error {
+func (s *Snapshotter) promote(ctx context.Context, r, active *entry, ops []zfs.Op) error {
 	if err := s.cleanResidue(ctx, active); err != nil {
 		return err
 	}
@@ -229,7 +229,7 @@ func (s *Snapshotter) promote(ctx context.Context, r, active *record, ops []zfs.
 // cleanResidue destroys the residue of an earlier commit that failed and could not be
 // rolled back: the partial dataset, then the runtime's snapshot. A partial dataset that
 // was promoted has a clone and stays.
-func (s *Snapshotter) cleanResidue(ctx context.Context, active *record) error {
+func (s *Snapshotter) cleanResidue(ctx context.Context, active *entry) error {
 	partial, ok := s.index.residueOf(active.dataset)
 	if !ok {
 		return nil
@@ -302,7 +302,7 @@ func (x *index) dropResidue(runtime string) {
 // commitOps returns the ops of a commit. Their order lets recovery recognize every prefix
 // of them: only a dataset under storage with @extracted is a template, and promote and both
 // changes of records are in one transaction on every release.
-func commitOps(r, active *record, joins bool) ([]zfs.Op, error) {
+func commitOps(r, active *entry, joins bool) ([]zfs.Op, error) {
 	set, err := r.set()
 	if err != nil {
 		return nil, err
@@ -321,7 +321,7 @@ func commitOps(r, active *record, joins bool) ([]zfs.Op, error) {
 }
 
 // committed updates the index after a commit.
-func (s *Snapshotter) committed(r, active *record, joined bool) {
+func (s *Snapshotter) committed(r, active *entry, joined bool) {
 	x := s.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -340,6 +340,3 @@ func (s *Snapshotter) committed(r, active *record, joined bool) {
 	x.discard(active.dataset, origin)
 	delete(x.residue, active.dataset)
 }
-
-// stamp formats a time for a property.
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -211,6 +211,6 @@ func (v *evicted) add(ctx context.Context, e space.Eviction) {
 		return
 	}
 	v.templates++
-	log.G(ctx).WithField("template", e.Dataset).WithField("bytes", e.Bytes).WithField("last_used", stamp(e.LastUsed)).
+	log.G(ctx).WithField("template", e.Dataset).WithField("bytes", e.Bytes).WithField("last_used", layout.FormatTime(e.LastUsed)).
 		WithField("reason", e.Reason).Info("evicted cached template")
 }

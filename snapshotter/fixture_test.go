@@ -296,7 +296,7 @@ func dump(sn *Snapshotter) []string {
 	for name, t := range x.templates {
 		line := fmt.Sprintf("template %s on %s from %v: %d records, %d pins, %d stand-ins, held %v", name, dataset(t.parent), t.from, t.records, t.pins, t.standIns, t.held)
 		if t.cached() && !t.IsOpaque() {
-			line += ", idle since " + stamp(t.idle)
+			line += ", idle since " + layout.FormatTime(t.idle)
 		}
 		lines = append(lines, line)
 	}
@@ -363,7 +363,7 @@ func (s *fixture) requireConsistentIndex() {
 	x := s.sn.index
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	byDataset := make(map[string]*record)
+	byDataset := make(map[string]*entry)
 	for dataset, on := range x.byDataset {
 		require.NotEmpty(s, on, dataset)
 		for name, r := range on {

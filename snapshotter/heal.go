@@ -27,12 +27,12 @@ const pullAgain = `remove the containers and images that use this layer, and pul
 
 // find returns the record of a name, for a method that only reads. It restores the record
 // of a lost layer.
-func (s *Snapshotter) find(ctx context.Context, name string) (*record, error) {
+func (s *Snapshotter) find(ctx context.Context, name string) (*entry, error) {
 	r, err := s.lookup(name)
-	if !errdefs.IsNotFound(err) || !isLayerName(name) {
+	if !errdefs.IsNotFound(err) || !layout.IsLayerName(name) {
 		return r, err
 	}
-	return detach(ctx, s, func(ctx context.Context) (*record, error) {
+	return detach(ctx, s, func(ctx context.Context) (*entry, error) {
 		r, err := s.heal(ctx, name, s.healReadOnly)
 		if err == nil || errdefs.IsNotFound(err) || ctx.Err() != nil {
 			return r, err
@@ -43,19 +43,14 @@ func (s *Snapshotter) find(ctx context.Context, name string) (*record, error) {
 	})
 }
 
-func isLayerName(name string) bool {
-	_, _, ok := layout.ParseLayerName(name)
-	return ok
-}
-
 // restore restores the record of a name if it is that of a lost layer, for a method that
 // writes to the pool anyway. The caller holds no lock. The error is the reason why there is
 // no record.
 func (s *Snapshotter) restore(ctx context.Context, name string) error {
-	if _, err := s.index.get(name); err == nil || !isLayerName(name) {
+	if _, err := s.index.get(name); err == nil || !layout.IsLayerName(name) {
 		return err
 	}
-	_, err := s.heal(ctx, name, func(ctx context.Context, r *record) error {
+	_, err := s.heal(ctx, name, func(ctx context.Context, r *entry) error {
 		return s.writeRecord(ctx, r, nil, s.apply)
 	})
 	return err
@@ -65,7 +60,7 @@ func (s *Snapshotter) restore(ctx context.Context, name string) error {
 // It returns NotFound if the journal has a removal of a record on that template, which may
 // be the same record: containerd looks a name up in its database, can collect the
 // snapshot, and then calls Stat.
-func (s *Snapshotter) healReadOnly(ctx context.Context, r *record) error {
+func (s *Snapshotter) healReadOnly(ctx context.Context, r *entry) error {
 	if s.journal.hasPending(func(dataset string) bool { return dataset == r.dataset }) {
 		return fmt.Errorf("snapshot %q is being removed: %w", r.info.Name, errdefs.ErrNotFound)
 	}
@@ -74,7 +69,7 @@ func (s *Snapshotter) healReadOnly(ctx context.Context, r *record) error {
 
 // heal returns the record of a layer's name. If it is lost, heal restores it with write.
 // One of several concurrent callers writes it.
-func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.Context, *record) error) (*record, error) {
+func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.Context, *entry) error) (*entry, error) {
 	namespace, chain, _ := layout.ParseLayerName(name)
 	layer, err := s.layer(ctx, name, chain)
 	if err != nil {
@@ -97,7 +92,7 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 	if t == nil {
 		return nil, lostLayer(name, why)
 	}
-	r := &record{id: layout.NewID(), seq: s.index.next(), healed: true, dataset: t.Dataset(), template: t}
+	r := &entry{record: record{id: layout.NewID(), seq: s.index.next(), healed: true, dataset: t.Dataset()}, template: t}
 	now := time.Now().UTC()
 	r.info = snapshots.Info{Kind: snapshots.KindCommitted, Name: name, Created: now, Updated: now}
 	if err := write(ctx, r); err != nil {
@@ -155,7 +150,7 @@ func (t *template) visibleTo(namespace string) bool {
 // insertHealed adds a healed record to the index. It becomes the parent again of the
 // snapshots that lost it at the start. A snapshot that another operation is changing gets
 // its parent at the next start.
-func (s *Snapshotter) insertHealed(r *record) {
+func (s *Snapshotter) insertHealed(r *entry) {
 	children, unlock := s.keys.tryLockEach(s.index.orphansOf(r.info.Name)...)
 	defer unlock()
 	x := s.index

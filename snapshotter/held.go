@@ -74,7 +74,7 @@ func (s *Snapshotter) runtimeID(dataset string) (string, bool) {
 }
 
 // mountsOf returns the mounts of a snapshot. If they bind a held mount, it creates that.
-func (s *Snapshotter) mountsOf(ctx context.Context, r *record) ([]mount.Mount, error) {
+func (s *Snapshotter) mountsOf(ctx context.Context, r *entry) ([]mount.Mount, error) {
 	var options []string
 	if !r.remapped {
 		var err error

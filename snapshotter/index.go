@@ -12,6 +12,13 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
+// entry is a containerd snapshot in the index. It is immutable; an update replaces it.
+type entry struct {
+	record
+	// template is the template that the snapshot shows or, of an active one, the origin.
+	template *template
+}
+
 // template is an immutable file system: an image layer or an opaque commit. The index's
 // mutex guards the fields that change.
 type template struct {
@@ -52,7 +59,7 @@ type garbage struct {
 type index struct {
 	mu            sync.RWMutex
 	seq           uint64
-	records       map[string]*record   // by name or key
+	records       map[string]*entry    // by name or key
 	byDataset     recordsByDataset     // the same records, by the dataset that holds each
 	hidden        map[string]bool      // names and keys with a pending Remove, see hide
 	children      map[string]int       // number of records and running operations, by their parent's name
@@ -71,7 +78,7 @@ type index struct {
 
 func newIndex() *index {
 	return &index{
-		records:       make(map[string]*record),
+		records:       make(map[string]*entry),
 		byDataset:     make(recordsByDataset),
 		hidden:        make(map[string]bool),
 		children:      make(map[string]int),
@@ -97,13 +104,13 @@ func (x *index) next() uint64 {
 }
 
 // get returns the record of a name or key, or an error if there is none or it is hidden.
-func (x *index) get(name string) (*record, error) {
+func (x *index) get(name string) (*entry, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.getLocked(name)
 }
 
-func (x *index) getLocked(name string) (*record, error) {
+func (x *index) getLocked(name string) (*entry, error) {
 	if r := x.records[name]; r != nil && !x.hidden[name] {
 		return r, nil
 	}
@@ -167,7 +174,7 @@ func (x *index) removeChild(parent string) {
 }
 
 // add adds the record for which reserve was called, and releases its pins.
-func (x *index) add(r *record, pinned *template) {
+func (x *index) add(r *entry, pinned *template) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	pinned.pins--
@@ -182,23 +189,23 @@ func (x *index) add(r *record, pinned *template) {
 }
 
 // recordsByDataset holds records by the dataset that holds each, and by name.
-type recordsByDataset map[string]map[string]*record
+type recordsByDataset map[string]map[string]*entry
 
 // linkRecord makes r the record of its name. The caller holds the mutex.
-func (x *index) linkRecord(r *record) {
+func (x *index) linkRecord(r *entry) {
 	if old := x.records[r.info.Name]; old != nil {
 		x.unlinkRecord(old)
 	}
 	x.records[r.info.Name] = r
 	x.countStandIn(r, 1)
 	if x.byDataset[r.dataset] == nil {
-		x.byDataset[r.dataset] = make(map[string]*record)
+		x.byDataset[r.dataset] = make(map[string]*entry)
 	}
 	x.byDataset[r.dataset][r.info.Name] = r
 }
 
 // unlinkRecord removes r from the maps of records. The caller holds the mutex.
-func (x *index) unlinkRecord(r *record) {
+func (x *index) unlinkRecord(r *entry) {
 	delete(x.records, r.info.Name)
 	x.countStandIn(r, -1)
 	if delete(x.byDataset[r.dataset], r.info.Name); len(x.byDataset[r.dataset]) == 0 {
@@ -207,7 +214,7 @@ func (x *index) unlinkRecord(r *record) {
 }
 
 // insert adds a record. The caller holds the mutex and has called addChild for the parent.
-func (x *index) insert(r *record) {
+func (x *index) insert(r *entry) {
 	x.linkRecord(r)
 	if r.info.Kind != snapshots.KindActive {
 		r.template.records++
@@ -218,7 +225,7 @@ func (x *index) insert(r *record) {
 }
 
 // drop removes a record and its reference to the parent. The caller holds the mutex.
-func (x *index) drop(r *record) {
+func (x *index) drop(r *entry) {
 	x.unlinkRecord(r)
 	delete(x.samples, r.dataset)
 	delete(x.fillings, r.dataset)

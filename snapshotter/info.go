@@ -30,7 +30,7 @@ func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, err
 }
 
 // lookup returns the record of a name or key.
-func (s *Snapshotter) lookup(key string) (*record, error) {
+func (s *Snapshotter) lookup(key string) (*entry, error) {
 	if err := s.checkOpen(); err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (s *Snapshotter) NamespaceOf(source string) string {
 }
 
 // mountsSource reports whether clients mount source for the record's snapshot.
-func (r *record) mountsSource(source string) bool {
+func (r *entry) mountsSource(source string) bool {
 	switch r.info.Kind {
 	case snapshots.KindActive:
 		return r.dataset == source
@@ -95,7 +95,7 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ..
 	}
 	records := s.index.sorted()
 	if ns, ok := namespaces.Namespace(ctx); ok && s.ownTemplates(ctx) {
-		slices.SortStableFunc(records, func(a, b *record) int { return rank(b, ns) - rank(a, ns) })
+		slices.SortStableFunc(records, func(a, b *entry) int { return rank(b, ns) - rank(a, ns) })
 	}
 	for _, r := range records {
 		if err := ctx.Err(); err != nil {
@@ -112,7 +112,7 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ..
 }
 
 // rank returns 1 for a record of the namespace and 0 for others.
-func rank(r *record, namespace string) int {
+func rank(r *entry, namespace string) int {
 	if layout.Namespace(r.info.Name) == namespace {
 		return 1
 	}
@@ -120,13 +120,13 @@ func rank(r *record, namespace string) int {
 }
 
 // sorted returns all records that are not hidden, sorted by name.
-func (x *index) sorted() []*record {
+func (x *index) sorted() []*entry {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	records := slices.SortedFunc(maps.Values(x.records), func(a, b *record) int {
+	records := slices.SortedFunc(maps.Values(x.records), func(a, b *entry) int {
 		return strings.Compare(a.info.Name, b.info.Name)
 	})
-	return slices.DeleteFunc(records, func(r *record) bool { return x.hidden[r.info.Name] })
+	return slices.DeleteFunc(records, func(r *entry) bool { return x.hidden[r.info.Name] })
 }
 
 // adapt adapts an Info to containerd's filters: they match name, parent, kind and

@@ -111,7 +111,7 @@ func (c *check) parentless(d zfs.Dataset, r *record) {
 	if r.info.Kind == snapshots.KindCommitted && r.info.Parent == "" && !onEmpty && !r.healed {
 		c.fail("record %q on %s has no parent, but the template is a clone of %s", r.info.Name, d.Name, d.Origin)
 	}
-	if r.healed && (r.info.Kind != snapshots.KindCommitted || r.info.Parent != "" || !isLayerName(r.info.Name)) {
+	if r.healed && (r.info.Kind != snapshots.KindCommitted || r.info.Parent != "" || !layout.IsLayerName(r.info.Name)) {
 		c.fail("record %q on %s is marked as restored, which only the record of a layer without a parent can be", r.info.Name, d.Name)
 	}
 }
@@ -124,7 +124,7 @@ func (c *check) provenance(d zfs.Dataset) {
 	}
 	name, _ := c.base.ParseTemplate(d.Name)
 	parent, _ := c.base.ParseExtracted(d.Origin)
-	if t := (&template{Template: name, parent: &template{Template: parent}}); !t.matches(from.diffID) {
+	if !isLayerOn(name, parent, from.diffID) {
 		c.fail("template %s, a clone of %s, has the diff ID %s, which gives another chain ID", d.Name, d.Origin, from.diffID)
 	}
 }

@@ -9,13 +9,16 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // marked returns the cleanup mark of the base in the pool.
-func (s *fixture) marked() (m Mark) {
+func (s *fixture) marked() (m layout.CleanupMark) {
 	s.Helper()
-	s.pool.edit(func(state *fakeState) { m = ParseMark(state.fs[s.base.String()].props[CleanupProperty]) })
+	s.pool.edit(func(state *fakeState) {
+		m = layout.ParseCleanupMark(state.fs[s.base.String()].props[layout.CleanupProperty])
+	})
 	return m
 }
 
@@ -28,7 +31,7 @@ func (s *fixture) waitForJournal() {
 func TestMarksSurviveRoundTrip(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
-	for text, want := range map[string]Mark{
+	for text, want := range map[string]layout.CleanupMark{
 		"":                          {},
 		"2026-11-21T10:00:00Z":      {Due: now},
 		"2026-11-21T10:00:00Z abc":  {Due: now, List: "abc"},
@@ -37,14 +40,14 @@ func TestMarksSurviveRoundTrip(t *testing.T) {
 		"0001-01-01T00:00:00Z x":    {Due: time.Unix(0, 0).UTC()},
 		strings.Repeat("x ", 4000):  {Due: time.Unix(0, 0).UTC()},
 	} {
-		assert.Equal(t, want, ParseMark(text), "%.40q", text)
+		assert.Equal(t, want, layout.ParseCleanupMark(text), "%.40q", text)
 	}
-	for _, m := range []Mark{{}, {Due: now}, {Due: now, List: "abc"}} {
-		assert.Equal(t, m, ParseMark(m.String()))
+	for _, m := range []layout.CleanupMark{{}, {Due: now}, {Due: now, List: "abc"}} {
+		assert.Equal(t, m, layout.ParseCleanupMark(m.String()))
 	}
-	assert.True(t, Mark{Due: now}.IsDue(now))
-	assert.False(t, Mark{Due: now}.IsDue(now.Add(-time.Second)))
-	assert.False(t, Mark{}.IsDue(now))
+	assert.True(t, layout.CleanupMark{Due: now}.IsDue(now))
+	assert.False(t, layout.CleanupMark{Due: now}.IsDue(now.Add(-time.Second)))
+	assert.False(t, layout.CleanupMark{}.IsDue(now))
 }
 
 // The base has a cleanup mark while there is garbage or a cached template that expires. The
@@ -54,31 +57,31 @@ func TestMarkHasTheTimeOfTheNextCleanup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, keepCached(time.Hour))
 		s.waitForJournal()
-		assert.Equal(t, Mark{}, s.marked(), "a new base")
+		assert.Equal(t, layout.CleanupMark{}, s.marked(), "a new base")
 
 		name, _ := s.pull("default", "", chain("a"), "a;") // its runtime is garbage
 		garbage := time.Now()
 		s.waitForJournal()
-		assert.Equal(t, Mark{Due: garbage.UTC()}, s.marked())
+		assert.Equal(t, layout.CleanupMark{Due: garbage.UTC()}, s.marked())
 		s.cleanup()
 		s.waitForJournal()
-		assert.Equal(t, Mark{}, s.marked())
+		assert.Equal(t, layout.CleanupMark{}, s.marked())
 
 		s.remove(name)
 		cached := time.Now()
 		s.waitForJournal()
-		assert.Equal(t, Mark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "the template expires later")
+		assert.Equal(t, layout.CleanupMark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "the template expires later")
 		s.prepare("web", "")
 		s.remove("web")
 		s.waitForJournal()
 		assert.True(t, s.marked().IsDue(time.Now()), "garbage: a cleanup is due")
 		s.cleanup()
 		s.waitForJournal()
-		assert.Equal(t, Mark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "the cached template is left")
+		assert.Equal(t, layout.CleanupMark{Due: cached.Add(time.Hour).UTC()}, s.marked(), "the cached template is left")
 		time.Sleep(time.Hour)
 		s.cleanup()
 		s.waitForJournal()
-		assert.Equal(t, Mark{}, s.marked())
+		assert.Equal(t, layout.CleanupMark{}, s.marked())
 		s.requireInvariants()
 	})
 }
@@ -94,7 +97,7 @@ func TestMeasuredEmptyLayerNeedsNoCleanup(t *testing.T) {
 		assert.True(t, s.marked().IsDue(time.Now()), "it is not measured yet")
 		s.cleanup()
 		s.waitForJournal()
-		assert.Equal(t, Mark{}, s.marked())
+		assert.Equal(t, layout.CleanupMark{}, s.marked())
 	})
 }
 
@@ -115,7 +118,7 @@ func TestEvictionUpdatesTheMark(t *testing.T) {
 		synctest.Wait()
 		require.False(t, s.has(template))
 		s.waitForJournal()
-		assert.Equal(t, Mark{}, s.marked())
+		assert.Equal(t, layout.CleanupMark{}, s.marked())
 	})
 }
 
@@ -128,7 +131,7 @@ func TestStartWritesMissingMark(t *testing.T) {
 		s.remove("web")
 		require.NoError(t, s.sn.journal.flush(s.ctx))
 		s.crash()
-		require.Equal(t, Mark{}, s.marked())
+		require.Equal(t, layout.CleanupMark{}, s.marked())
 		s.waitForJournal()
 		assert.True(t, s.marked().IsDue(time.Now()))
 	})
@@ -141,13 +144,13 @@ func TestStartReplacesInvalidMark(t *testing.T) {
 		s.prepare("web", "")
 		s.remove("web")
 		require.NoError(t, s.sn.Close())
-		require.NoError(t, s.pool.Mark(s.ctx, s.base.String(), CleanupProperty, "whatever it is"))
+		require.NoError(t, s.pool.Mark(s.ctx, s.base.String(), layout.CleanupProperty, "whatever it is"))
 		s.start()
 		s.waitForJournal()
 		assert.True(t, s.marked().IsDue(time.Now()))
 		s.cleanup()
 		s.waitForJournal()
-		assert.Equal(t, Mark{}, s.marked())
+		assert.Equal(t, layout.CleanupMark{}, s.marked())
 	})
 }
 
@@ -165,7 +168,7 @@ func TestMarkIsWrittenAgainAfterFailure(t *testing.T) {
 		s.prepare("web", "")
 		s.remove("web")
 		s.waitForJournal()
-		assert.Equal(t, Mark{}, s.marked())
+		assert.Equal(t, layout.CleanupMark{}, s.marked())
 		s.pool.interrupt(nil)
 		s.prepare("web", "")
 		s.remove("web")
@@ -201,7 +204,7 @@ func TestGarbageDuringAnEvictionIsNotForgotten(t *testing.T) {
 				require.NoError(t, s.sn.Clean(s.ctx, nil)) // the runtime in which it was unpacked
 				s.remove(a)
 				time.Sleep(time.Minute)
-				require.Equal(t, Mark{}, s.marked())
+				require.Equal(t, layout.CleanupMark{}, s.marked())
 				s.resize(1100)
 				s.pool.interrupt(func(call string) error {
 					if call == "destroy" {

@@ -65,7 +65,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	if err != nil {
 		return nil, err
 	}
-	r := &record{id: layout.NewID(), seq: seq, info: info, template: t, dataset: t.Dataset()}
+	r := &entry{record: record{id: layout.NewID(), seq: seq, info: info, dataset: t.Dataset()}, template: t}
 	if p, err := s.index.get(parent); err == nil { // exists, except for a parent of ""
 		r.remapped = p.remapped
 	}
@@ -109,7 +109,7 @@ func (s *Snapshotter) namesToLock(info snapshots.Info) []string {
 }
 
 // createIn writes a new record to the pool. It creates the clone of an active one.
-func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
+func (s *Snapshotter) createIn(ctx context.Context, r *entry) error {
 	if r.info.Kind != snapshots.KindActive {
 		return createError(r, s.writeRecord(ctx, r, nil, s.apply))
 	}
@@ -125,7 +125,7 @@ func (s *Snapshotter) createIn(ctx context.Context, r *record) error {
 }
 
 // createClone creates the clone of an active record, with the record.
-func (s *Snapshotter) createClone(ctx context.Context, r *record) error {
+func (s *Snapshotter) createClone(ctx context.Context, r *entry) error {
 	r.target = target(r.info)
 	r.dataset = s.config.Base.Clone(r.info.Name, r.id)
 	quota, err := s.quota(ctx, r)
@@ -140,19 +140,19 @@ func (s *Snapshotter) createClone(ctx context.Context, r *record) error {
 	return createError(r, s.writeClone(ctx, r, ops, s.apply))
 }
 
-func createError(r *record, err error) error {
+func createError(r *entry, err error) error {
 	return poolError(fmt.Sprintf("%s of %q on %q", verbOf(r.info.Kind), r.info.Name, r.info.Parent), err)
 }
 
 // writeClone creates the clone of an active record, applies more ops and writes the
 // record.
-func (s *Snapshotter) writeClone(ctx context.Context, r *record, more []zfs.Op, apply applier) error {
+func (s *Snapshotter) writeClone(ctx context.Context, r *entry, more []zfs.Op, apply applier) error {
 	return s.writeRecord(ctx, r, append([]zfs.Op{zfs.Clone(r.template.Snapshot(), r.dataset)}, more...), apply)
 }
 
 // writeRecord applies ops and writes a new record. If the outcome is unknown, it rolls
 // back.
-func (s *Snapshotter) writeRecord(ctx context.Context, r *record, ops []zfs.Op, apply applier) error {
+func (s *Snapshotter) writeRecord(ctx context.Context, r *entry, ops []zfs.Op, apply applier) error {
 	set, err := r.set()
 	if err != nil {
 		return err
@@ -230,7 +230,7 @@ func (s *Snapshotter) layer(ctx context.Context, name, chain string) (layout.Tem
 //
 // At AlreadyExists containerd walks all snapshots and takes the first with that label and
 // parent, in any namespace. If namespaces share no templates, see findsOwnLayer.
-func (s *Snapshotter) skipLayer(ctx context.Context, r *record, ref string) error {
+func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error {
 	if s.ownTemplates(ctx) && !findsOwnLayer(ctx, r) {
 		return nil
 	}
@@ -253,9 +253,7 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *record, ref string) erro
 		return exists
 	}
 	defer s.index.unpin(t)
-	committed := &record{
-		id: layout.NewID(), seq: r.seq, info: r.info, dataset: t.Dataset(), template: t,
-	}
+	committed := &entry{record: record{id: layout.NewID(), seq: r.seq, info: r.info, dataset: t.Dataset()}, template: t}
 	committed.info.Kind = snapshots.KindCommitted
 	committed.info.Name = reusableName(r.info.Name, ref)
 	if s.index.taken(committed.info.Name) {
@@ -280,7 +278,7 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *record, ref string) erro
 // namespace, as with containerd 2, because Walk then returns that namespace first. It does
 // too if only that namespace can use the parent. So containerd 1.7, which does not send
 // the namespace, unpacks the lowest layer and reuses the others.
-func findsOwnLayer(ctx context.Context, r *record) bool {
+func findsOwnLayer(ctx context.Context, r *entry) bool {
 	own := layout.Namespace(r.info.Name)
 	if ns, ok := namespaces.Namespace(ctx); ok {
 		return ns == own
@@ -337,7 +335,7 @@ func (x *index) unpin(t *template) {
 }
 
 // addCommitted adds a record to a template. The caller has locked or pinned the template.
-func (s *Snapshotter) addCommitted(ctx context.Context, r *record) error {
+func (s *Snapshotter) addCommitted(ctx context.Context, r *entry) error {
 	if s.index.taken(r.info.Name) {
 		return fmt.Errorf("snapshot %q: %w", r.info.Name, errdefs.ErrAlreadyExists)
 	}

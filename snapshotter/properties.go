@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -172,7 +173,7 @@ func baseProperties(ctx context.Context, pool PropertyPool, root string, own map
 	if _, normalized := own["normalization"]; normalized {
 		delete(props, "utf8only") // ZFS accepts only the value that normalization implies
 	}
-	props[VersionProperty], props["canmount"], props["mountpoint"] = layoutVersion, "on", root
+	props[layout.VersionProperty], props["canmount"], props["mountpoint"] = layoutVersion, "on", root
 	maps.Copy(props, own)
 	return props, nil
 }

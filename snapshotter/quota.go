@@ -33,7 +33,7 @@ func maxSize(info snapshots.Info) (uint64, error) {
 // quota returns the refquota of a new runtime, in bytes, or zero for none. It is the size of
 // the label or of the configuration plus the bytes that the template references, so the
 // size limits what the container adds. An extraction has no quota.
-func (s *Snapshotter) quota(ctx context.Context, r *record) (uint64, error) {
+func (s *Snapshotter) quota(ctx context.Context, r *entry) (uint64, error) {
 	size, err := maxSize(r.info)
 	if err != nil {
 		return 0, err

@@ -21,12 +21,6 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// PropertyPrefix is the prefix of the names of all user properties of zfstpl.
-const PropertyPrefix = "zfstpl:"
-
-// VersionProperty is the property of a base that holds the version of its layout.
-const VersionProperty = PropertyPrefix + "version"
-
 // The user properties of zfstpl. A record is one line of JSON, stored in parts:
 //
 //	zfstpl:record:<id>      "<number of parts> <the first part>"
@@ -69,8 +63,6 @@ type record struct {
 
 	// dataset holds the record: the runtime of an active record, otherwise the template.
 	dataset string
-	// template is the template that the snapshot shows or, of an active one, the origin.
-	template *template
 	// props holds the names of the record's properties.
 	props []string
 }
@@ -192,6 +184,12 @@ func (r *record) set() ([]zfs.Op, error) {
 		ops = append(ops, zfs.Set(r.dataset, name, props[name]))
 	}
 	return ops, nil
+}
+
+// rewrite returns the ops that write a record again. They do not change r.
+func (r *record) rewrite() ([]zfs.Op, error) {
+	same := *r // set changes props, and records are immutable
+	return same.set()
 }
 
 // clear returns the ops that remove r, the first part first.

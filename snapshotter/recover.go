@@ -23,7 +23,7 @@ type recovery struct {
 	ctx context.Context
 
 	createTXG map[string]uint64 // the txg that created each dataset
-	records   []*record
+	records   []*entry
 	// partials are the datasets under storage without @extracted. An interrupted commit
 	// or InitBase leaves them.
 	partials []string
@@ -145,8 +145,7 @@ func (r *recovery) template(name layout.Template, d zfs.Dataset, st classificati
 	r.index.templates[d.Name] = t
 	for _, rec := range st.records {
 		if rec.info.Kind != snapshots.KindActive {
-			rec.template = t
-			r.records = append(r.records, rec)
+			r.records = append(r.records, &entry{record: *rec, template: t})
 		}
 	}
 }
@@ -183,8 +182,7 @@ func (r *recovery) runtime(d zfs.Dataset, st classification) {
 // the newer one is valid and the older one is removed.
 func (r *recovery) active(d zfs.Dataset, records []*record) {
 	newest := slices.MaxFunc(records, func(a, b *record) int { return cmp.Compare(a.seq, b.seq) })
-	newest.template = r.origin(d)
-	r.records = append(r.records, newest)
+	r.records = append(r.records, &entry{record: *newest, template: r.origin(d)})
 	for _, old := range records {
 		if old != newest {
 			r.repair(old.clear())
@@ -199,13 +197,6 @@ func (r *recovery) repair(ops []zfs.Op) {
 	r.journal.repairs = len(r.journal.pending)
 }
 
-// sameActive reports whether all records are of one active snapshot.
-func sameActive(records []*record) bool {
-	return !slices.ContainsFunc(records, func(r *record) bool {
-		return r.info.Kind != snapshots.KindActive || r.info.Name != records[0].info.Name
-	})
-}
-
 // origin returns the template of which a dataset is a clone, or nil.
 func (r *recovery) origin(d zfs.Dataset) *template {
 	name, ok := r.config.Base.ParseExtracted(d.Origin)
@@ -215,20 +206,11 @@ func (r *recovery) origin(d zfs.Dataset) *template {
 	return r.index.templates[name.Dataset()]
 }
 
-// lastUsed returns when a template's last record was removed, or when the template was
-// created if that is not known.
-func lastUsed(d zfs.Dataset) time.Time {
-	if t, err := time.Parse(time.RFC3339, d.Props[propLastUsed]); err == nil {
-		return t
-	}
-	return d.Created
-}
-
 // indexRecords adds the records to the index. Of two records with the same name the newer
 // one is valid: the older one was removed, and a crash came before its removal was written.
 func (r *recovery) indexRecords() {
 	x := r.index
-	slices.SortFunc(r.records, func(a, b *record) int { return cmp.Compare(b.seq, a.seq) })
+	slices.SortFunc(r.records, func(a, b *entry) int { return cmp.Compare(b.seq, a.seq) })
 	for _, rec := range r.records {
 		x.seq = max(x.seq, rec.seq)
 		if x.records[rec.info.Name] != nil {
@@ -256,13 +238,13 @@ func (r *recovery) linkParents() {
 }
 
 // supersede adds to the journal the removal of a record that a newer one replaces.
-func (r *recovery) supersede(rec *record) {
+func (r *recovery) supersede(rec *entry) {
 	ops, now := rec.clear(), time.Now()
 	if rec.info.Kind == snapshots.KindActive {
 		r.index.discard(rec.dataset, rec.template)
 	} else {
 		rec.template.idle = now
-		ops = append(ops, zfs.Set(rec.dataset, propLastUsed, stamp(now)))
+		ops = append(ops, zfs.Set(rec.dataset, propLastUsed, layout.FormatTime(now)))
 	}
 	r.journal.pending = append(r.journal.pending, ops)
 }

@@ -263,8 +263,8 @@ func TestNewRefusesInvalidBases(t *testing.T) {
 		says string
 	}{
 		"no base":            {func(s *fakeState) { delete(s.fs, "tank/z") }, "zfstpl init tank/z"},
-		"not ours":           {func(s *fakeState) { delete(s.fs["tank/z"].props, VersionProperty) }, "not a zfstpl base"},
-		"newer":              {func(s *fakeState) { s.fs["tank/z"].props[VersionProperty] = "2" }, "newer zfstpl"},
+		"not ours":           {func(s *fakeState) { delete(s.fs["tank/z"].props, layout.VersionProperty) }, "not a zfstpl base"},
+		"newer":              {func(s *fakeState) { s.fs["tank/z"].props[layout.VersionProperty] = "2" }, "newer zfstpl"},
 		"no empty template":  {func(s *fakeState) { delete(s.fs, "tank/z/storage/empty") }, "zfstpl init tank/z"},
 		"no empty snapshot":  {func(s *fakeState) { clear(s.fs["tank/z/storage/empty"].snaps) }, "zfstpl init tank/z"},
 		"no storage, at all": {func(s *fakeState) { delete(s.fs, "tank/z/storage/empty"); delete(s.fs, "tank/z/storage") }, "init"},

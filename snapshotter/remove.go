@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -96,7 +97,7 @@ func (s *Snapshotter) remove(key string) {
 		t.idle = now // it expires at once
 	default:
 		t.idle = now
-		ops = append(ops, zfs.Set(r.dataset, propLastUsed, stamp(now)))
+		ops = append(ops, zfs.Set(r.dataset, propLastUsed, layout.FormatTime(now)))
 	}
 	s.journal.add(ops)
 }

@@ -55,7 +55,7 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 		abandon()
 		return "", reclaimed, fmt.Errorf("failed to reclaim space for %q: %w", key, err)
 	}
-	r := &record{id: layout.NewID(), seq: s.index.next(), info: old.info, template: old.template, target: old.target, remapped: old.remapped, lost: old.lost}
+	r := &entry{record: record{id: layout.NewID(), seq: s.index.next(), info: old.info, target: old.target, remapped: old.remapped, lost: old.lost}, template: old.template}
 	r.dataset = s.config.Base.Clone(key, r.id)
 	if err := s.writeClone(ctx, r, nil, s.pool.Apply); err != nil {
 		abandon()
@@ -86,7 +86,7 @@ func (x *index) extraction(dataset string) (key string, err error) {
 
 // discardExtraction removes an extraction's record, so that its runtime becomes garbage.
 // The record's parent and template stay reserved until the caller calls abandon.
-func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string) (old *record, abandon func(), err error) {
+func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string) (old *entry, abandon func(), err error) {
 	x := s.index
 	if old, err = x.get(key); err != nil {
 		return nil, nil, err

@@ -115,7 +115,7 @@ func (s *Snapshotter) requestedLayer(info snapshots.Info) (chain string, mode Re
 // reuse reuses the layer that r requests if it is in the pool on r's parent: it returns
 // AlreadyExists (see skipLayer), or makes r a stand-in. The template of a stand-in is pinned
 // until r is in the index or undoReuse is called.
-func (s *Snapshotter) reuse(ctx context.Context, r *record) error {
+func (s *Snapshotter) reuse(ctx context.Context, r *entry) error {
 	chain, mode := s.requestedLayer(r.info)
 	switch mode {
 	case ReuseSkip:
@@ -130,7 +130,7 @@ func (s *Snapshotter) reuse(ctx context.Context, r *record) error {
 // a clone of the layer's own template, so ZFS keeps the template as long as the runtime
 // exists. The differ unpacks nothing into it, and its commit adds a record to the template.
 // The parent must have a chain ID: otherwise a diff ID cannot be compared with the layer.
-func (s *Snapshotter) standIn(ctx context.Context, r *record, chain string) error {
+func (s *Snapshotter) standIn(ctx context.Context, r *entry, chain string) error {
 	layer, err := s.layer(ctx, r.info.Name, chain)
 	if err != nil {
 		return err
@@ -165,7 +165,7 @@ func (x *index) pinLayer(layer layout.Template, parent *template) *template {
 // undoReuse unpins the template of a stand-in that could not be written because of err. If
 // the template is missing in the pool, undoReuse removes it from the index, makes r an
 // ordinary extraction and returns true.
-func (s *Snapshotter) undoReuse(ctx context.Context, r *record, err error) (retry bool) {
+func (s *Snapshotter) undoReuse(ctx context.Context, r *entry, err error) (retry bool) {
 	if r.standInFor == "" {
 		return false
 	}
@@ -184,7 +184,7 @@ func (s *Snapshotter) undoReuse(ctx context.Context, r *record, err error) (retr
 
 // countStandIn adds by to the stand-ins of r's template if r is a stand-in. The caller holds
 // the mutex.
-func (x *index) countStandIn(r *record, by int) {
+func (x *index) countStandIn(r *entry, by int) {
 	if r.standInFor != "" && r.template != nil {
 		r.template.standIns += by
 	}
@@ -193,7 +193,7 @@ func (x *index) countStandIn(r *record, by int) {
 // joinLayer is destination for a stand-in: the commit adds a record to the layer's template,
 // or fails. A stand-in never becomes a template, because its runtime is not a clone of its
 // parent's template. What other programs wrote into the runtime is destroyed with it.
-func (s *Snapshotter) joinLayer(ctx context.Context, r, active *record) (into layout.Template, unlock func(), err error) {
+func (s *Snapshotter) joinLayer(ctx context.Context, r, active *entry) (into layout.Template, unlock func(), err error) {
 	if !s.makesLayer(ctx, r, active) {
 		return into, nil, fmt.Errorf("commit of %q as %q: the snapshot represents layer %s, which is in the pool, and cannot be committed as another; prepare a snapshot on the committed layer to change it: %w",
 			active.info.Name, r.info.Name, active.standInFor, errdefs.ErrFailedPrecondition)
@@ -215,7 +215,7 @@ func (s *Snapshotter) joinLayer(ctx context.Context, r, active *record) (into la
 
 // standInFor returns the template that a stand-in represents. It returns FailedPrecondition
 // if that is not the layer's, or the differ read another blob.
-func (x *index) standInFor(active *record, layer layout.Template) (*template, error) {
+func (x *index) standInFor(active *entry, layer layout.Template) (*template, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if f := x.fillings[active.dataset]; f != nil && f.wrong {
@@ -242,7 +242,7 @@ func (s *Snapshotter) StandIn(runtime string) (diffID, blob digest.Digest, ok bo
 
 // standInAt returns the record of the stand-in whose runtime is given, or nil. The caller
 // holds the mutex.
-func (x *index) standInAt(runtime string) *record {
+func (x *index) standInAt(runtime string) *entry {
 	for _, r := range x.byDataset[runtime] {
 		if r.standInFor != "" && r.template != nil {
 			return r

@@ -8,7 +8,6 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // A killed command or an interrupted call may have applied all, none or the first ops of
@@ -26,7 +25,7 @@ func ambiguous(err error) bool {
 
 // rollBackCreate removes what may exist of a new record and, for an active one, of its
 // clone.
-func (s *Snapshotter) rollBackCreate(r *record) {
+func (s *Snapshotter) rollBackCreate(r *entry) {
 	if r.info.Kind == snapshots.KindActive {
 		// If the clone does not exist, the destroy has no effect.
 		s.index.mu.Lock()
@@ -38,7 +37,7 @@ func (s *Snapshotter) rollBackCreate(r *record) {
 
 // rollBackUpdate removes what may exist of an update. It writes the old record again
 // before it removes the new one.
-func (s *Snapshotter) rollBackUpdate(old, updated *record) error {
+func (s *Snapshotter) rollBackUpdate(old, updated *entry) error {
 	again, err := old.rewrite()
 	if err != nil {
 		return err
@@ -52,7 +51,7 @@ func (s *Snapshotter) rollBackUpdate(old, updated *record) error {
 // template that the commit made, without a record. The next start rolls that back. If the
 // template is still a clone of the runtime, the next commit or the removal of the active
 // snapshot does it. Until then, writes go to the active snapshot.
-func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *record) error {
+func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *entry) error {
 	if err := s.queueRestore(active); err != nil {
 		return err
 	}
@@ -62,7 +61,7 @@ func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *record) err
 }
 
 // rollBackDiscard restores the record of a runtime.
-func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *record) error {
+func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *entry) error {
 	if err := s.queueRestore(active); err != nil {
 		return err
 	}
@@ -71,7 +70,7 @@ func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *record) error
 }
 
 // queueRestore adds to the journal the restoration of an active record.
-func (s *Snapshotter) queueRestore(active *record) error {
+func (s *Snapshotter) queueRestore(active *entry) error {
 	again, err := active.rewrite()
 	if err != nil {
 		return err
@@ -98,10 +97,4 @@ func (s *Snapshotter) flushRepairs(ctx context.Context) {
 	case <-done:
 	case <-time.After(repairTimeout): // a call in the kernel ignores its context
 	}
-}
-
-// rewrite returns the ops that write a record again. They do not change r.
-func (r *record) rewrite() ([]zfs.Op, error) {
-	same := *r // set changes props, and records are immutable
-	return same.set()
 }

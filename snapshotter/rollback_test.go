@@ -363,7 +363,7 @@ func TestMarkIsWrittenAfterAmbiguousFailure(t *testing.T) {
 		})
 		s.cleanup()
 		s.waitForJournal()
-		require.Equal(t, Mark{}, s.marked(), "no cleanup is due")
+		require.Equal(t, layout.CleanupMark{}, s.marked(), "no cleanup is due")
 		s.prepare("db", "")
 		db := s.dataset("db")
 		s.mount(db)

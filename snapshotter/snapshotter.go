@@ -118,9 +118,9 @@ type Snapshotter struct {
 	keys              keyLocks // by snapshot name
 	datasets          keyLocks // by dataset
 	journal           journal
-	cleanupMark       Mark // last value written to the base, see mark.go
-	cleanupMarkUnsure bool // whether the base may have another value
-	verify            bool // list each dataset again before it is destroyed, see Resume
+	cleanupMark       layout.CleanupMark // last value written to the base, see mark.go
+	cleanupMarkUnsure bool               // whether the base may have another value
+	verify            bool               // list each dataset again before it is destroyed, see Resume
 
 	mounts viewMounts
 	held   heldMounts // nil if no runtime is held mounted

@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -111,4 +112,11 @@ func (st *classification) runtime(base layout.Base, d zfs.Dataset) {
 // add adds a problem.
 func (st *classification) add(problem string) {
 	st.problem = strings.TrimPrefix(st.problem+"; "+problem, "; ")
+}
+
+// sameActive reports whether all records are of one active snapshot.
+func sameActive(records []*record) bool {
+	return !slices.ContainsFunc(records, func(r *record) bool {
+		return r.info.Kind != snapshots.KindActive || r.info.Name != records[0].info.Name
+	})
 }

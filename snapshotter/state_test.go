@@ -35,7 +35,7 @@ const (
 
 // marked are the properties of a runtime that a release before garbage marks were dropped
 // removed.
-var marked = map[string]string{PropertyPrefix + "trash": "2026-01-02T03:04:05Z"}
+var marked = map[string]string{layout.PropertyPrefix + "trash": "2026-01-02T03:04:05Z"}
 
 // with returns properties with added records.
 func with(props map[string]string, records ...string) map[string]string {

@@ -45,7 +45,7 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 }
 
 // usage returns a record's usage if the index has it.
-func (x *index) usage(r *record) (snapshots.Usage, bool) {
+func (x *index) usage(r *entry) (snapshots.Usage, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	switch {
@@ -60,7 +60,7 @@ func (x *index) usage(r *record) (snapshots.Usage, bool) {
 	return snapshots.Usage{}, false
 }
 
-func (s *Snapshotter) usage(ctx context.Context, key string, r *record) (snapshots.Usage, error) {
+func (s *Snapshotter) usage(ctx context.Context, key string, r *entry) (snapshots.Usage, error) {
 	var err error
 	var u snapshots.Usage
 	if r.info.Kind == snapshots.KindCommitted {
@@ -96,7 +96,7 @@ func (s *Snapshotter) measureTemplate(ctx context.Context, t *template) (snapsho
 	return u, err
 }
 
-func (s *Snapshotter) measureActive(ctx context.Context, r *record) (snapshots.Usage, error) {
+func (s *Snapshotter) measureActive(ctx context.Context, r *entry) (snapshots.Usage, error) {
 	bytes, err := s.bytes(ctx, r.dataset, r.template)
 	if err != nil {
 		return snapshots.Usage{}, err
@@ -125,7 +125,7 @@ func (s *Snapshotter) measureActive(ctx context.Context, r *record) (snapshots.U
 }
 
 // lastSample returns the last measurement of an active snapshot, if there is one.
-func (x *index) lastSample(r *record) (sample, bool) {
+func (x *index) lastSample(r *entry) (sample, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	known, ok := x.samples[r.dataset]
@@ -133,7 +133,7 @@ func (x *index) lastSample(r *record) (sample, bool) {
 }
 
 // storeSample stores a measurement, unless the snapshot has been removed.
-func (x *index) storeSample(r *record, u sample) {
+func (x *index) storeSample(r *entry, u sample) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if now := x.records[r.info.Name]; now != nil && now.dataset == r.dataset {

@@ -15,6 +15,7 @@ import (
 	"github.com/zfstpl/zfstpl/plugin"
 	"github.com/zfstpl/zfstpl/plugin/control"
 	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
 func cleanupCommand() *cli.Command {
@@ -29,7 +30,7 @@ func cleanupCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dry-run", Usage: "destroy nothing: list what a cleanup would destroy, in this order, and why"},
 			&cli.BoolFlag{Name: "all", Usage: "with --dry-run: list what is destroyed when something does not fit"},
 			&cli.BoolFlag{Name: "full", Usage: "with --dry-run: do not shorten chain IDs"},
-			&cli.BoolFlag{Name: "if-needed", Usage: "do nothing unless the base says that a cleanup is due (property " + snapshotter.CleanupProperty + "); print only warnings and errors"},
+			&cli.BoolFlag{Name: "if-needed", Usage: "do nothing unless the base says that a cleanup is due (property " + layout.CleanupProperty + "); print only warnings and errors"},
 			&cli.BoolFlag{Name: "check", Usage: "destroy nothing: exit with 0 if a cleanup is due, with 1 if not, with 255 if that is not known"},
 			&cli.BoolFlag{Name: "stop", Usage: "stop the running cleanup, in the daemon or in a command; in mode background the next one starts after containerd's next garbage collection"}},
 		Action: cleanup,

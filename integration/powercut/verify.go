@@ -187,7 +187,7 @@ func datasets(ctx context.Context) ([]zfs.Dataset, layout.Base, error) {
 	if err != nil {
 		return nil, base, err
 	}
-	z, err := zfs.Open(ctx, poolName, snapshotter.PropertyPrefix, zfs.Auto)
+	z, err := zfs.Open(ctx, poolName, layout.PropertyPrefix, zfs.Auto)
 	if err != nil {
 		return nil, base, err
 	}

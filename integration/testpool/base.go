@@ -38,7 +38,7 @@ func (p *Pool) NewBase(t testing.TB) *Base {
 func (p *Pool) NewBaseWith(t testing.TB, choice zfs.Choice) *Base {
 	t.Helper()
 	ctx := context.Background()
-	client, err := zfs.Open(ctx, p.Name, snapshotter.PropertyPrefix, choice)
+	client, err := zfs.Open(ctx, p.Name, layout.PropertyPrefix, choice)
 	require.NoError(t, err)
 	id := layout.NewID().String()
 	name, err := layout.ParseBase(p.Name + "/" + id)
@@ -57,7 +57,7 @@ func (p *Pool) OpenBase(t testing.TB, id string) *Base {
 	t.Helper()
 	name, err := layout.ParseBase(p.Name + "/" + id)
 	require.NoError(t, err)
-	client, err := zfs.Open(context.Background(), p.Name, snapshotter.PropertyPrefix, ClientChoice())
+	client, err := zfs.Open(context.Background(), p.Name, layout.PropertyPrefix, ClientChoice())
 	require.NoError(t, err)
 	return &Base{Base: name, Root: filepath.Join(p.Dir, id), Client: client, Choice: ClientChoice(), pool: p}
 }

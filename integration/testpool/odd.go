@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -52,7 +51,7 @@ func (p *Pool) MadeBase(t testing.TB, name, root string) *Base {
 	t.Helper()
 	base, err := layout.ParseBase(name)
 	require.NoError(t, err)
-	client, err := zfs.Open(context.Background(), name, snapshotter.PropertyPrefix, ClientChoice())
+	client, err := zfs.Open(context.Background(), name, layout.PropertyPrefix, ClientChoice())
 	require.NoError(t, err)
 	b := &Base{Base: base, Root: root, Client: client, Choice: ClientChoice(), pool: p}
 	t.Cleanup(func() { b.close(t) })

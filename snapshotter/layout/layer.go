@@ -26,5 +26,11 @@ func ParseLayerName(name string) (namespace, chain string, ok bool) {
 	return m[1], m[3], true
 }
 
+// IsLayerName reports whether name is containerd's name of a committed image layer.
+func IsLayerName(name string) bool {
+	_, _, ok := ParseLayerName(name)
+	return ok
+}
+
 // IsOwned reports whether t is a layer of one namespace.
 func (t Template) IsOwned() bool { return strings.HasPrefix(t.Name(), ownedPrefix) }

@@ -2,54 +2,12 @@ package snapshotter
 
 import (
 	"github.com/opencontainers/go-digest"
-
-	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
-
-// provenance is the layer from which a template was unpacked. It is in properties of the
-// template, independent of records.
-type provenance struct {
-	diffID digest.Digest // of the uncompressed layer; "" if unknown
-	blob   digest.Digest // of the blob in containerd's content store; "" if unknown
-}
-
-func (p provenance) isKnown() bool { return p.diffID != "" }
-
-// set returns the ops that write p to the properties of a template.
-func (p provenance) set(dataset string) []zfs.Op {
-	var ops []zfs.Op
-	if p.diffID != "" {
-		ops = append(ops, zfs.Set(dataset, propDiffID, p.diffID.String()))
-	}
-	if p.blob != "" {
-		ops = append(ops, zfs.Set(dataset, propBlob, p.blob.String()))
-	}
-	return ops
-}
-
-// readProvenance returns the provenance in the properties of a template. It ignores a value
-// that is not a digest, and the blob if there is no diff ID.
-func readProvenance(d zfs.Dataset) provenance {
-	p := provenance{diffID: digest.Digest(d.Props[propDiffID]), blob: digest.Digest(d.Props[propBlob])}
-	if p.diffID.Validate() != nil {
-		return provenance{}
-	}
-	if p.blob.Validate() != nil {
-		p.blob = ""
-	}
-	return p
-}
 
 // matches reports whether the chain ID of a template is that of the layer diffID on the
 // template's parent. It needs no lock: name and parent of a template do not change.
 func (t *template) matches(diffID digest.Digest) bool {
-	if t.parent == nil || t.IsEmpty() {
-		return false
-	}
-	below, known := t.parent.ChainID()
-	chain, named := t.ChainID()
-	return known && named && layout.ChainID(below, diffID.String()) == chain
+	return t.parent != nil && isLayerOn(t.Template, t.parent.Template, diffID)
 }
 
 // filling records what was unpacked into a runtime.
