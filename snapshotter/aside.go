@@ -25,10 +25,10 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 		return nil
 	}
 	r := *old
-	r.id, r.seq = layout.NewID(), s.index.next()
-	r.info.Name = key + "-unknown-to-containerd-" + r.id.String()
-	r.info.Updated = time.Now().UTC()
-	ops, err := r.set()
+	r.ID, r.Seq = layout.NewID(), s.index.next()
+	r.Info.Name = key + "-unknown-to-containerd-" + r.ID.String()
+	r.Info.Updated = time.Now().UTC()
+	ops, err := r.Set()
 	if err != nil {
 		return err
 	}
@@ -36,14 +36,14 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 	if err := s.barrier(ctx); err != nil {
 		return poolError(doing, err)
 	}
-	if err := s.apply(ctx, append(ops, old.clear()...)...); err != nil {
+	if err := s.apply(ctx, append(ops, old.Clear()...)...); err != nil {
 		if ambiguous(err) {
 			err = errors.Join(err, s.rollBackUpdate(old, &r))
 		}
 		return poolError(doing, err)
 	}
 	s.index.rename(old, &r)
-	log.G(ctx).WithField("key", key).WithField("name", r.info.Name).WithField("dataset", r.dataset).
+	log.G(ctx).WithField("key", key).WithField("name", r.Info.Name).WithField("dataset", r.Dataset).
 		Warn("renamed snapshot that is unknown to containerd")
 	return nil
 }
@@ -54,7 +54,7 @@ func (x *index) renameCandidate(key string) *entry {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	r := x.records[key]
-	if r == nil || x.hidden[key] || layout.Namespace(key) == "" || r.info.Kind == snapshots.KindCommitted {
+	if r == nil || x.hidden[key] || layout.Namespace(key) == "" || r.Info.Kind == snapshots.KindCommitted {
 		return nil
 	}
 	return r

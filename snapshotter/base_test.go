@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -101,7 +102,7 @@ func TestInspectReportsStates(t *testing.T) {
 	require.NoError(t, s.sn.journal.flush(s.ctx))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/mine", nil))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/storage/"+chain("c"), nil))
-	s.pool.editFS(s.templateOf("saved"), set(propRecord+testID("9"), "what"))
+	s.pool.editFS(s.templateOf("saved"), set(record.Property+testID("9"), "what"))
 
 	entries, err := Inspect(s.ctx, s.pool, s.base)
 	require.NoError(t, err)

@@ -185,8 +185,8 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 		nodes = append(nodes, n)
 	}
 	for _, r := range x.records {
-		if r.dataset != "" && r.template != nil && r.dataset != r.template.Dataset() {
-			nodes = append(nodes, space.Node{Dataset: r.dataset, Origin: r.template.Dataset()})
+		if r.Dataset != "" && r.template != nil && r.Dataset != r.template.Dataset() {
+			nodes = append(nodes, space.Node{Dataset: r.Dataset, Origin: r.template.Dataset()})
 		}
 	}
 	return nodes

@@ -148,7 +148,7 @@ func (x *index) state() string {
 		lines = append(lines, "garbage "+dataset)
 	}
 	for _, r := range x.records {
-		lines = append(lines, fmt.Sprintf("record %s %d %s", r.id, r.seq, r.dataset))
+		lines = append(lines, fmt.Sprintf("record %s %d %s", r.ID, r.Seq, r.Dataset))
 	}
 	slices.Sort(lines)
 	sum := sha256.New()
@@ -265,7 +265,7 @@ func (s *Snapshotter) whyKeep(found []zfs.Dataset) string {
 	st := classify(s.config.Base, found[0])
 	switch {
 	case len(st.records) > 0:
-		return fmt.Sprintf("it has the record of %q", st.records[0].info.Name)
+		return fmt.Sprintf("it has the record of %q", st.records[0].Info.Name)
 	case st.problem != "":
 		return st.problem
 	case st.state == StateForeign, st.state == StateUsed:

@@ -8,8 +8,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -123,16 +126,16 @@ func TestResumeRefusesInvalidLists(t *testing.T) {
 // The cleaner checks each dataset of the list again and keeps those in use.
 func TestCleanerKeepsListedDatasetsInUse(t *testing.T) {
 	t.Parallel()
-	record := `1 {"seq":9,"kind":"committed","name":"mine"}`
+	committed := `1 {"seq":9,"kind":"committed","name":"mine"}`
 	for what, change := range map[string]struct {
 		to   func(s *fixture, dataset string)
 		says string
 	}{
 		"a record": {func(s *fixture, d string) {
-			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+testID("1")] = record })
+			s.pool.editFS(d, func(fs *fakeFS) { fs.props[record.Property+testID("1")] = committed })
 		}, `the record of \"mine\"`},
 		"an unreadable record": {func(s *fixture, d string) {
-			s.pool.editFS(d, func(fs *fakeFS) { fs.props[propRecord+testID("1")] = "x" })
+			s.pool.editFS(d, func(fs *fakeFS) { fs.props[record.Property+testID("1")] = "x" })
 		},
 			"does not begin with the number"},
 		"no template as origin": {func(s *fixture, d string) {

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -31,7 +32,7 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 }
 
 func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snapshots.Opt) error {
-	if err := checkName("name", name); err != nil {
+	if err := record.CheckName("name", name); err != nil {
 		return err
 	}
 	given, err := applyOpts(opts)
@@ -51,8 +52,8 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 		return err
 	}
 	now := time.Now().UTC()
-	r := &entry{record: record{id: layout.NewID(), from: active.id.String(), remapped: active.remapped || remaps(name, key), lost: active.lost, info: snapshots.Info{
-		Kind: snapshots.KindCommitted, Name: name, Parent: active.info.Parent,
+	r := &entry{Record: record.Record{ID: layout.NewID(), From: active.ID.String(), Remapped: active.Remapped || remaps(name, key), Lost: active.Lost, Info: snapshots.Info{
+		Kind: snapshots.KindCommitted, Name: name, Parent: active.Info.Parent,
 		Labels: given.Labels, Created: now, Updated: now,
 	}}}
 	into, unlockTemplate, err := s.destination(ctx, r, active)
@@ -80,13 +81,13 @@ func (s *Snapshotter) committable(name, key, parent string) (active, taken *entr
 	}
 	taken = x.records[name]
 	switch {
-	case active.info.Kind != snapshots.KindActive:
+	case active.Info.Kind != snapshots.KindActive:
 		return nil, nil, fmt.Errorf("snapshot %q is not active: %w", key, errdefs.ErrFailedPrecondition)
-	case taken != nil && (taken.info.Kind != snapshots.KindCommitted || x.hidden[name]):
+	case taken != nil && (taken.Info.Kind != snapshots.KindCommitted || x.hidden[name]):
 		return nil, nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
-	case parent != "" && parent != active.info.Parent:
+	case parent != "" && parent != active.Info.Parent:
 		return nil, nil, fmt.Errorf("commit of %q: it was prepared on parent %q and cannot be committed on %q: %w",
-			key, active.info.Parent, parent, errdefs.ErrInvalidArgument)
+			key, active.Info.Parent, parent, errdefs.ErrInvalidArgument)
 	}
 	return active, taken, nil
 }
@@ -95,14 +96,14 @@ func (s *Snapshotter) committable(name, key, parent string) (active, taken *entr
 // sets r.template, and the commit adds a record to it. The dataset of a layer is locked
 // until the caller calls unlock.
 func (s *Snapshotter) destination(ctx context.Context, r, active *entry) (into layout.Template, unlock func(), err error) {
-	if active.standInFor != "" {
+	if active.StandInFor != "" {
 		return s.joinLayer(ctx, r, active)
 	}
-	opaque := s.config.Base.Opaque(r.id)
+	opaque := s.config.Base.Opaque(r.ID)
 	if !s.makesLayer(ctx, r, active) {
 		return opaque, func() {}, nil
 	}
-	layer, err := s.layer(ctx, r.info.Name, active.target)
+	layer, err := s.layer(ctx, r.Info.Name, active.Target)
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
@@ -130,20 +131,20 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *entry) (into l
 // makesLayer reports whether a commit is one of the layer for which the active snapshot
 // was prepared: its name has the same chain ID.
 func (s *Snapshotter) makesLayer(ctx context.Context, r, active *entry) bool {
-	if active.target == "" || layout.ClientName(r.info.Name) != active.target {
+	if active.Target == "" || layout.ClientName(r.Info.Name) != active.Target {
 		return false
 	}
-	return !s.ownTemplates(ctx) || layout.Namespace(r.info.Name) == layout.Namespace(active.info.Name)
+	return !s.ownTemplates(ctx) || layout.Namespace(r.Info.Name) == layout.Namespace(active.Info.Name)
 }
 
 func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, active *entry) error {
 	joins := r.template != nil
 	if !joins {
 		r.template = &template{Template: into, parent: active.template}
-		r.template.from = s.index.provenanceOf(active.dataset, r.template)
+		r.template.from = s.index.provenanceOf(active.Dataset, r.template)
 	}
-	r.dataset = into.Dataset()
-	r.seq = s.index.next()
+	r.Dataset = into.Dataset()
+	r.Seq = s.index.next()
 
 	ops, err := commitOps(r, active, joins)
 	if err != nil {
@@ -152,13 +153,13 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	doing := fmt.Sprintf("commit of %q as %q", active.info.Name, r.info.Name)
+	doing := fmt.Sprintf("commit of %q as %q", active.Info.Name, r.Info.Name)
 	if err := s.barrier(ctx); err != nil {
 		return poolError(doing, err)
 	}
 	if joins {
 		if err = s.apply(ctx, ops...); s.index.dropLost(r.template, err) {
-			err = fmt.Errorf("cached template %s is missing; the next commit creates it again: %w", r.dataset, err)
+			err = fmt.Errorf("cached template %s is missing; the next commit creates it again: %w", r.Dataset, err)
 		}
 	} else {
 		err = s.withReclaim(ctx, func() error { return s.promoteWithRetry(ctx, r, active, ops) })
@@ -190,7 +191,7 @@ func (s *Snapshotter) promoteWithRetry(ctx context.Context, r, active *entry, op
 		if !s.isTransientNoSpace(ctx, err) || time.Since(began) > promoteTimeout || s.checkOpen() != nil {
 			return err
 		}
-		log.G(ctx).WithError(err).WithField("dataset", r.dataset).Debug("promote refused beside concurrent writes; retrying")
+		log.G(ctx).WithError(err).WithField("dataset", r.Dataset).Debug("promote refused beside concurrent writes; retrying")
 		select {
 		case <-time.After(promoteInterval):
 		case <-ctx.Done():
@@ -216,12 +217,12 @@ func (s *Snapshotter) promote(ctx context.Context, r, active *entry, ops []zfs.O
 	if err := s.cleanResidue(ctx, active); err != nil {
 		return err
 	}
-	if err := s.pool.Flush(ctx, active.dataset); err != nil {
+	if err := s.pool.Flush(ctx, active.Dataset); err != nil {
 		return err
 	}
 	err := s.pool.Apply(ctx, ops...)
 	if err != nil {
-		s.index.markUnknown(active.dataset, r.dataset, err)
+		s.index.markUnknown(active.Dataset, r.Dataset, err)
 	}
 	return err
 }
@@ -230,7 +231,7 @@ func (s *Snapshotter) promote(ctx context.Context, r, active *entry, ops []zfs.O
 // rolled back: the partial dataset, then the runtime's snapshot. A partial dataset that
 // was promoted has a clone and stays.
 func (s *Snapshotter) cleanResidue(ctx context.Context, active *entry) error {
-	partial, ok := s.index.residueOf(active.dataset)
+	partial, ok := s.index.residueOf(active.Dataset)
 	if !ok {
 		return nil
 	}
@@ -240,13 +241,13 @@ func (s *Snapshotter) cleanResidue(ctx context.Context, active *entry) error {
 			return err
 		}
 		if left[partial] == nil {
-			s.index.releasePartial(active.dataset, partial)
+			s.index.releasePartial(active.Dataset, partial)
 		}
 	}
-	if err := s.pool.DestroySnapshot(ctx, active.dataset+"@"+layout.Extracted); err != nil {
+	if err := s.pool.DestroySnapshot(ctx, active.Dataset+"@"+layout.Extracted); err != nil {
 		return err
 	}
-	s.index.clearUnknown(active.dataset)
+	s.index.clearUnknown(active.Dataset)
 	return nil
 }
 
@@ -303,21 +304,21 @@ func (x *index) dropResidue(runtime string) {
 // of them: only a dataset under storage with @extracted is a template, and promote and both
 // changes of records are in one transaction on every release.
 func commitOps(r, active *entry, joins bool) ([]zfs.Op, error) {
-	set, err := r.set()
+	set, err := r.Set()
 	if err != nil {
 		return nil, err
 	}
 	var ops []zfs.Op
 	if !joins {
-		content := active.dataset + "@" + layout.Extracted
+		content := active.Dataset + "@" + layout.Extracted
 		ops = append(ops,
 			zfs.Snapshot(content),
-			zfs.Clone(content, r.dataset),
-			zfs.Promote(r.dataset, active.dataset))
-		ops = append(ops, r.template.from.set(r.dataset)...)
+			zfs.Clone(content, r.Dataset),
+			zfs.Promote(r.Dataset, active.Dataset))
+		ops = append(ops, r.template.from.Set(r.Dataset)...)
 	}
 	ops = append(ops, set...)
-	return append(ops, active.clear()...), nil
+	return append(ops, active.Clear()...), nil
 }
 
 // committed updates the index after a commit.
@@ -327,16 +328,16 @@ func (s *Snapshotter) committed(r, active *entry, joined bool) {
 	defer x.mu.Unlock()
 	origin := active.template
 	if !joined {
-		x.templates[r.dataset] = r.template
+		x.templates[r.Dataset] = r.template
 		origin = r.template
 	}
-	x.addChild(r.info.Parent)
+	x.addChild(r.Info.Parent)
 	x.drop(active)
-	if taken := x.records[r.info.Name]; taken != nil {
+	if taken := x.records[r.Info.Name]; taken != nil {
 		x.drop(taken) // until it is removed from the pool, its sequence number is smaller
-		s.journal.add(taken.clear())
+		s.journal.add(taken.Clear())
 	}
 	x.insert(r)
-	x.discard(active.dataset, origin)
-	delete(x.residue, active.dataset)
+	x.discard(active.Dataset, origin)
+	delete(x.residue, active.Dataset)
 }

@@ -94,7 +94,7 @@ func TestErrorsHaveTheKindsOfTheContract(t *testing.T) {
 		"prepare: no key":              {prepare("", "base"), errdefs.ErrInvalidArgument},
 		"prepare: key has a NUL":       {prepare("a\x00b", ""), errdefs.ErrInvalidArgument},
 		"prepare: key is not UTF-8":    {prepare("\xff", ""), errdefs.ErrInvalidArgument},
-		"prepare: key is too long":     {prepare(strings.Repeat("x", maxKey+1), ""), errdefs.ErrInvalidArgument},
+		"prepare: key is too long":     {prepare(strings.Repeat("x", 4096+1), ""), errdefs.ErrInvalidArgument},
 		"view: no parent":              {view("x", "none"), errdefs.ErrNotFound},
 		"view: parent is active":       {view("x", "web"), errdefs.ErrInvalidArgument},
 		"view: key is taken":           {view("look", "base"), errdefs.ErrAlreadyExists},

@@ -179,7 +179,7 @@ var crashOperations = map[string]struct {
 				return nil // it is discarded already
 			}
 			// Discard reports no error if it cannot destroy the runtime; Cleanup does.
-			return errors.Join(s.sn.Discard(s.ctx, r.dataset), s.sn.Cleanup(s.ctx))
+			return errors.Join(s.sn.Discard(s.ctx, r.Dataset), s.sn.Cleanup(s.ctx))
 		},
 	},
 }

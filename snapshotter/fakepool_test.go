@@ -96,7 +96,7 @@ func (x *index) shows(dataset string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, r := range x.records {
-		if r.dataset == dataset {
+		if r.Dataset == dataset {
 			return true
 		}
 	}

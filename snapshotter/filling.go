@@ -2,19 +2,21 @@ package snapshotter
 
 import (
 	"github.com/opencontainers/go-digest"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 )
 
-// matches reports whether the chain ID of a template is that of the layer diffID on the
+// matches reports whether the chain ID of a template is that of the layer DiffID on the
 // template's parent. It needs no lock: name and parent of a template do not change.
 func (t *template) matches(diffID digest.Digest) bool {
-	return t.parent != nil && isLayerOn(t.Template, t.parent.Template, diffID)
+	return t.parent != nil && record.IsLayerOn(t.Template, t.parent.Template, diffID)
 }
 
 // filling records what was unpacked into a runtime.
 type filling struct {
 	attempts int
-	complete provenance // of the last attempt that succeeded
-	wrong    bool       // of a stand-in: the blob was that of another layer
+	complete record.Provenance // of the last attempt that succeeded
+	wrong    bool              // of a stand-in: the blob was that of another layer
 }
 
 // filling returns the filling of a runtime. The caller holds the mutex.
@@ -43,7 +45,7 @@ func (s *Snapshotter) Fill(runtime string) (filled func(diffID, blob digest.Dige
 	return func(diffID, blob digest.Digest) {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		f.complete = provenance{diffID: diffID, blob: blob}
+		f.complete = record.Provenance{DiffID: diffID, Blob: blob}
 	}
 }
 
@@ -51,7 +53,7 @@ func (s *Snapshotter) Fill(runtime string) (filled func(diffID, blob digest.Dige
 // the mutex.
 func (x *index) isRuntime(dataset string) bool {
 	for _, r := range x.byDataset[dataset] {
-		if r.template != nil && r.dataset != r.template.Dataset() {
+		if r.template != nil && r.Dataset != r.template.Dataset() {
 			return true
 		}
 	}
@@ -61,12 +63,12 @@ func (x *index) isRuntime(dataset string) bool {
 // provenanceOf returns the provenance of a template t that a commit of runtime creates. It
 // is known only if exactly one layer was unpacked into the runtime, completely, and the
 // layer is that of the template's name.
-func (x *index) provenanceOf(runtime string, t *template) provenance {
+func (x *index) provenanceOf(runtime string, t *template) record.Provenance {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	f := x.fillings[runtime]
-	if f == nil || f.attempts != 1 || f.complete.diffID.Validate() != nil || f.complete.blob.Validate() != nil || !t.matches(f.complete.diffID) {
-		return provenance{}
+	if f == nil || f.attempts != 1 || f.complete.DiffID.Validate() != nil || f.complete.Blob.Validate() != nil || !t.matches(f.complete.DiffID) {
+		return record.Provenance{}
 	}
 	return f.complete
 }

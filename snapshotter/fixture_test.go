@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -185,10 +186,10 @@ func (s *fixture) dataset(key string) string {
 	s.Helper()
 	r, err := s.sn.index.get(key)
 	require.NoError(s, err)
-	if r.info.Kind == snapshots.KindView {
+	if r.Info.Kind == snapshots.KindView {
 		return r.template.Snapshot()
 	}
-	return r.dataset
+	return r.Dataset
 }
 
 // templateOf returns the dataset of the template of a snapshot.
@@ -289,9 +290,9 @@ func dump(sn *Snapshotter) []string {
 		return t.Dataset()
 	}
 	for name, r := range x.records {
-		info, _ := json.Marshal(r.info)
+		info, _ := json.Marshal(r.Info)
 		lines = append(lines, fmt.Sprintf("record %q %s: seq %d target %q stand-in for %q in %s of %s, props %q, %s",
-			name, r.id, r.seq, r.target, r.standInFor, r.dataset, dataset(r.template), r.props, info))
+			name, r.ID, r.Seq, r.Target, r.StandInFor, r.Dataset, dataset(r.template), r.Props, info))
 	}
 	for name, t := range x.templates {
 		line := fmt.Sprintf("template %s on %s from %v: %d records, %d pins, %d stand-ins, held %v", name, dataset(t.parent), t.from, t.records, t.pins, t.standIns, t.held)
@@ -335,7 +336,7 @@ func (s *fixture) requireInvariants() {
 		for name, fs := range state.fs {
 			records := 0
 			for prop := range fs.props {
-				if rest, ok := strings.CutPrefix(prop, propRecord); ok && !strings.Contains(rest, ":") {
+				if rest, ok := strings.CutPrefix(prop, record.Property); ok && !strings.Contains(rest, ":") {
 					records++
 				}
 			}
@@ -367,7 +368,7 @@ func (s *fixture) requireConsistentIndex() {
 	for dataset, on := range x.byDataset {
 		require.NotEmpty(s, on, dataset)
 		for name, r := range on {
-			require.Equal(s, dataset, r.dataset)
+			require.Equal(s, dataset, r.Dataset)
 			byDataset[name] = r
 		}
 	}

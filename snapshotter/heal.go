@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -61,8 +62,8 @@ func (s *Snapshotter) restore(ctx context.Context, name string) error {
 // be the same record: containerd looks a name up in its database, can collect the
 // snapshot, and then calls Stat.
 func (s *Snapshotter) healReadOnly(ctx context.Context, r *entry) error {
-	if s.journal.hasPending(func(dataset string) bool { return dataset == r.dataset }) {
-		return fmt.Errorf("snapshot %q is being removed: %w", r.info.Name, errdefs.ErrNotFound)
+	if s.journal.hasPending(func(dataset string) bool { return dataset == r.Dataset }) {
+		return fmt.Errorf("snapshot %q is being removed: %w", r.Info.Name, errdefs.ErrNotFound)
 	}
 	return s.writeRecord(ctx, r, nil, s.pool.Apply)
 }
@@ -92,9 +93,9 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 	if t == nil {
 		return nil, lostLayer(name, why)
 	}
-	r := &entry{record: record{id: layout.NewID(), seq: s.index.next(), healed: true, dataset: t.Dataset()}, template: t}
+	r := &entry{Record: record.Record{ID: layout.NewID(), Seq: s.index.next(), Healed: true, Dataset: t.Dataset()}, template: t}
 	now := time.Now().UTC()
-	r.info = snapshots.Info{Kind: snapshots.KindCommitted, Name: name, Created: now, Updated: now}
+	r.Info = snapshots.Info{Kind: snapshots.KindCommitted, Name: name, Created: now, Updated: now}
 	if err := write(ctx, r); err != nil {
 		if s.index.dropLost(t, err) {
 			return nil, lostLayer(name, "template "+t.Dataset()+" is missing")
@@ -130,8 +131,8 @@ func (x *index) provenLayer(layer layout.Template, namespace string) (t *templat
 	switch {
 	case t == nil || !t.visibleTo(namespace):
 		return nil, fmt.Sprintf("template %s is not in the pool, or is not for this name", layer.Dataset())
-	case !t.from.isKnown() || !t.matches(t.from.diffID):
-		return nil, fmt.Sprintf("template %s has no property %s that proves which layer it is", t.Dataset(), propDiffID)
+	case !t.from.IsKnown() || !t.matches(t.from.DiffID):
+		return nil, fmt.Sprintf("template %s has no property %s that proves which layer it is", t.Dataset(), record.DiffIDProperty)
 	}
 	return t, ""
 }
@@ -151,14 +152,14 @@ func (t *template) visibleTo(namespace string) bool {
 // snapshots that lost it at the start. A snapshot that another operation is changing gets
 // its parent at the next start.
 func (s *Snapshotter) insertHealed(r *entry) {
-	children, unlock := s.keys.tryLockEach(s.index.orphansOf(r.info.Name)...)
+	children, unlock := s.keys.tryLockEach(s.index.orphansOf(r.Info.Name)...)
 	defer unlock()
 	x := s.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.insert(r)
 	for _, key := range children {
-		x.linkChild(key, r.info.Name)
+		x.linkChild(key, r.Info.Name)
 	}
 }
 
@@ -168,7 +169,7 @@ func (x *index) orphansOf(parent string) []string {
 	defer x.mu.RUnlock()
 	var keys []string
 	for key, r := range x.records {
-		if r.lost == parent {
+		if r.Lost == parent {
 			keys = append(keys, key)
 		}
 	}
@@ -178,11 +179,11 @@ func (x *index) orphansOf(parent string) []string {
 // linkChild makes parent the parent of a snapshot that lost it. The caller holds the mutex.
 func (x *index) linkChild(key, parent string) {
 	old := x.records[key]
-	if old == nil || old.lost != parent {
+	if old == nil || old.Lost != parent {
 		return
 	}
 	linked := *old
-	linked.info.Parent, linked.lost = parent, ""
+	linked.Info.Parent, linked.Lost = parent, ""
 	x.linkRecord(&linked)
 	x.addChild(parent)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -34,19 +35,19 @@ func (s *fixture) image(namespace string, contents ...string) []string {
 }
 
 // setDiffID sets the diff ID of a layer's template, in the pool and in the index. It removes
-// the property if diffID is empty.
+// the property if DiffID is empty.
 func (s *fixture) setDiffID(name string, diffID digest.Digest) {
 	s.Helper()
 	dataset := s.templateOf(name)
 	s.pool.editFS(dataset, func(fs *fakeFS) {
-		fs.props[propDiffID] = diffID.String()
+		fs.props[record.DiffIDProperty] = diffID.String()
 		if diffID == "" {
-			delete(fs.props, propDiffID)
+			delete(fs.props, record.DiffIDProperty)
 		}
 	})
 	s.sn.index.mu.Lock()
 	defer s.sn.index.mu.Unlock()
-	s.sn.index.templates[dataset].from.diffID = diffID
+	s.sn.index.templates[dataset].from.DiffID = diffID
 }
 
 // chainIDOf returns the chain ID in a layer's name.
@@ -59,7 +60,7 @@ func (s *fixture) loseRecords(names ...string) {
 	for _, name := range names {
 		r, err := s.sn.index.get(name)
 		require.NoError(s, err)
-		datasets[r.dataset] = append(datasets[r.dataset], r.props...)
+		datasets[r.Dataset] = append(datasets[r.Dataset], r.Props...)
 	}
 	require.NoError(s, s.sn.Close())
 	for dataset, props := range datasets {

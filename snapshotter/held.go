@@ -76,30 +76,30 @@ func (s *Snapshotter) runtimeID(dataset string) (string, bool) {
 // mountsOf returns the mounts of a snapshot. If they bind a held mount, it creates that.
 func (s *Snapshotter) mountsOf(ctx context.Context, r *entry) ([]mount.Mount, error) {
 	var options []string
-	if !r.remapped {
+	if !r.Remapped {
 		var err error
-		if options, err = idmapOptions(r.info); err != nil {
+		if options, err = idmapOptions(r.Info); err != nil {
 			return nil, err
 		}
 	}
-	if r.info.Kind == snapshots.KindView {
+	if r.Info.Kind == snapshots.KindView {
 		return []mount.Mount{{Type: "zfs", Source: r.template.Snapshot(), Options: append([]string{"ro"}, options...)}}, nil
 	}
 	if !s.binds(ctx) {
 		// containerd mounts an unmounted snapshot read-only to look up a user. ZFS refuses
 		// that beside a held mount.
-		if err := s.release(ctx, r.dataset); err != nil {
-			log.G(ctx).WithError(err).WithField("dataset", r.dataset).WithField("key", r.info.Name).
+		if err := s.release(ctx, r.Dataset); err != nil {
+			log.G(ctx).WithError(err).WithField("dataset", r.Dataset).WithField("key", r.Info.Name).
 				Warn("failed to unmount held mount of snapshot that the client mounts itself")
 		}
-		return []mount.Mount{{Type: "zfs", Source: r.dataset, Options: options}}, nil
+		return []mount.Mount{{Type: "zfs", Source: r.Dataset, Options: options}}, nil
 	}
-	path, err := s.hold(ctx, r.dataset)
+	path, err := s.hold(ctx, r.Dataset)
 	if err == nil {
-		err = s.checkVisible(ctx, r.dataset, path)
+		err = s.checkVisible(ctx, r.Dataset, path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("mount of %q: %w", r.info.Name, err)
+		return nil, fmt.Errorf("mount of %q: %w", r.Info.Name, err)
 	}
 	return []mount.Mount{{Type: "bind", Source: path, Options: append([]string{"rbind", "rw"}, options...)}}, nil
 }
@@ -208,11 +208,11 @@ func (x *index) runtime(id string, idOf func(dataset string) (string, bool)) (st
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, r := range x.records {
-		if r.info.Kind != snapshots.KindActive {
+		if r.Info.Kind != snapshots.KindActive {
 			continue
 		}
-		if other, ok := idOf(r.dataset); ok && other == id {
-			return r.dataset, true
+		if other, ok := idOf(r.Dataset); ok && other == id {
+			return r.Dataset, true
 		}
 	}
 	return "", false

@@ -9,12 +9,13 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
 // entry is a containerd snapshot in the index. It is immutable; an update replaces it.
 type entry struct {
-	record
+	record.Record
 	// template is the template that the snapshot shows or, of an active one, the origin.
 	template *template
 }
@@ -29,7 +30,7 @@ type template struct {
 	views    int // view records among them
 	pins     int // operations that use it
 	standIns int // active records of stand-ins that represent it
-	from     provenance
+	from     record.Provenance
 	held     bool      // has a problem, for example an unreadable record: never destroyed
 	idle     time.Time // when its last record was removed
 
@@ -140,7 +141,7 @@ func (x *index) reserve(key, parent string, empty *template) (t *template, seq u
 		if err != nil {
 			return nil, 0, nil, fmt.Errorf("parent of %q: %w", key, err)
 		}
-		if p.info.Kind != snapshots.KindCommitted {
+		if p.Info.Kind != snapshots.KindCommitted {
 			return nil, 0, nil, fmt.Errorf("parent %q of %q is not committed: %w", parent, key, errdefs.ErrInvalidArgument)
 		}
 		t = p.template
@@ -182,9 +183,9 @@ func (x *index) add(r *entry, pinned *template) {
 		r.template.pins-- // the layer that it represents, see reuse
 	}
 	x.insert(r)
-	if r.info.Kind == snapshots.KindActive {
+	if r.Info.Kind == snapshots.KindActive {
 		// A new clone has the same objects as its origin: nothing to count yet.
-		x.samples[r.dataset] = sample{counted: time.Now()}
+		x.samples[r.Dataset] = sample{counted: time.Now()}
 	}
 }
 
@@ -193,33 +194,33 @@ type recordsByDataset map[string]map[string]*entry
 
 // linkRecord makes r the record of its name. The caller holds the mutex.
 func (x *index) linkRecord(r *entry) {
-	if old := x.records[r.info.Name]; old != nil {
+	if old := x.records[r.Info.Name]; old != nil {
 		x.unlinkRecord(old)
 	}
-	x.records[r.info.Name] = r
+	x.records[r.Info.Name] = r
 	x.countStandIn(r, 1)
-	if x.byDataset[r.dataset] == nil {
-		x.byDataset[r.dataset] = make(map[string]*entry)
+	if x.byDataset[r.Dataset] == nil {
+		x.byDataset[r.Dataset] = make(map[string]*entry)
 	}
-	x.byDataset[r.dataset][r.info.Name] = r
+	x.byDataset[r.Dataset][r.Info.Name] = r
 }
 
 // unlinkRecord removes r from the maps of records. The caller holds the mutex.
 func (x *index) unlinkRecord(r *entry) {
-	delete(x.records, r.info.Name)
+	delete(x.records, r.Info.Name)
 	x.countStandIn(r, -1)
-	if delete(x.byDataset[r.dataset], r.info.Name); len(x.byDataset[r.dataset]) == 0 {
-		delete(x.byDataset, r.dataset)
+	if delete(x.byDataset[r.Dataset], r.Info.Name); len(x.byDataset[r.Dataset]) == 0 {
+		delete(x.byDataset, r.Dataset)
 	}
 }
 
 // insert adds a record. The caller holds the mutex and has called addChild for the parent.
 func (x *index) insert(r *entry) {
 	x.linkRecord(r)
-	if r.info.Kind != snapshots.KindActive {
+	if r.Info.Kind != snapshots.KindActive {
 		r.template.records++
 	}
-	if r.info.Kind == snapshots.KindView {
+	if r.Info.Kind == snapshots.KindView {
 		r.template.views++
 	}
 }
@@ -227,13 +228,13 @@ func (x *index) insert(r *entry) {
 // drop removes a record and its reference to the parent. The caller holds the mutex.
 func (x *index) drop(r *entry) {
 	x.unlinkRecord(r)
-	delete(x.samples, r.dataset)
-	delete(x.fillings, r.dataset)
-	x.removeChild(r.info.Parent)
-	if r.info.Kind != snapshots.KindActive {
+	delete(x.samples, r.Dataset)
+	delete(x.fillings, r.Dataset)
+	x.removeChild(r.Info.Parent)
+	if r.Info.Kind != snapshots.KindActive {
 		r.template.records--
 	}
-	if r.info.Kind == snapshots.KindView {
+	if r.Info.Kind == snapshots.KindView {
 		r.template.views--
 	}
 }

@@ -26,7 +26,7 @@ func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, err
 	if err != nil {
 		return snapshots.Info{}, err
 	}
-	return r.publicInfo(), nil
+	return r.PublicInfo(), nil
 }
 
 // lookup returns the record of a name or key.
@@ -60,9 +60,9 @@ func (s *Snapshotter) NamespaceOf(source string) string {
 
 // mountsSource reports whether clients mount source for the record's snapshot.
 func (r *entry) mountsSource(source string) bool {
-	switch r.info.Kind {
+	switch r.Info.Kind {
 	case snapshots.KindActive:
-		return r.dataset == source
+		return r.Dataset == source
 	case snapshots.KindView:
 		return r.template.Snapshot() == source
 	}
@@ -76,7 +76,7 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 	if err != nil {
 		return nil, err
 	}
-	if r.info.Kind == snapshots.KindCommitted {
+	if r.Info.Kind == snapshots.KindCommitted {
 		return nil, fmt.Errorf("snapshot %q is committed and has no mounts: %w", key, errdefs.ErrFailedPrecondition)
 	}
 	return s.mountsOf(ctx, r)
@@ -101,10 +101,10 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ..
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !match.Match(adapt(r.info)) {
+		if !match.Match(adapt(r.Info)) {
 			continue
 		}
-		if err := fn(ctx, r.publicInfo()); err != nil {
+		if err := fn(ctx, r.PublicInfo()); err != nil {
 			return err
 		}
 	}
@@ -113,7 +113,7 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ..
 
 // rank returns 1 for a record of the namespace and 0 for others.
 func rank(r *entry, namespace string) int {
-	if layout.Namespace(r.info.Name) == namespace {
+	if layout.Namespace(r.Info.Name) == namespace {
 		return 1
 	}
 	return 0
@@ -124,9 +124,9 @@ func (x *index) sorted() []*entry {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	records := slices.SortedFunc(maps.Values(x.records), func(a, b *entry) int {
-		return strings.Compare(a.info.Name, b.info.Name)
+		return strings.Compare(a.Info.Name, b.Info.Name)
 	})
-	return slices.DeleteFunc(records, func(r *entry) bool { return x.hidden[r.info.Name] })
+	return slices.DeleteFunc(records, func(r *entry) bool { return x.hidden[r.Info.Name] })
 }
 
 // adapt adapts an Info to containerd's filters: they match name, parent, kind and
@@ -169,24 +169,24 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	if err != nil {
 		return snapshots.Info{}, cmp.Or(lost, err)
 	}
-	labels, err := updatedLabels(old.info, info.Labels, fields)
+	labels, err := updatedLabels(old.Info, info.Labels, fields)
 	if err != nil {
 		return snapshots.Info{}, err
 	}
 	// A new record is written before the old one is removed. After a crash in between, one
 	// of them is complete, and the one with the greater sequence number is valid.
 	r := *old
-	r.id, r.seq = layout.NewID(), s.index.next()
-	r.info.Labels = labels
-	r.info.Updated = time.Now().UTC()
-	if err := checkLabels(r.info); err != nil {
+	r.ID, r.Seq = layout.NewID(), s.index.next()
+	r.Info.Labels = labels
+	r.Info.Updated = time.Now().UTC()
+	if err := checkLabels(r.Info); err != nil {
 		return snapshots.Info{}, err
 	}
-	ops, err := r.set()
+	ops, err := r.Set()
 	if err != nil {
 		return snapshots.Info{}, err
 	}
-	ops = append(ops, old.clear()...)
+	ops = append(ops, old.Clear()...)
 	if err := ctx.Err(); err != nil {
 		return snapshots.Info{}, err
 	}
@@ -203,7 +203,7 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
 	s.index.linkRecord(&r)
-	return r.publicInfo(), nil
+	return r.PublicInfo(), nil
 }
 
 func updatedLabels(old snapshots.Info, labels map[string]string, fields []string) (map[string]string, error) {

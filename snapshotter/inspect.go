@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -83,15 +84,15 @@ func inspect(base layout.Base, d zfs.Dataset) Entry {
 	e.Foreign = foreignSnapshots(d)
 	e.Parent, _, _ = strings.Cut(d.Origin, "@")
 	for _, r := range st.records {
-		e.Records = append(e.Records, r.info)
-		e.StandInFor = r.standInFor
+		e.Records = append(e.Records, r.Info)
+		e.StandInFor = r.StandInFor
 	}
 	if _, isTemplate := base.ParseTemplate(d.Name); isTemplate {
-		from := readProvenance(d)
-		e.DiffID, e.Blob = from.diffID, from.blob
+		from := record.ReadProvenance(d)
+		e.DiffID, e.Blob = from.DiffID, from.Blob
 	}
 	if e.State == StateCached {
-		e.Since = lastUsed(d)
+		e.Since = record.LastUsed(d)
 	}
 	return e
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -20,7 +21,7 @@ func (s *fixture) recordsInPool() (n int) {
 	s.pool.edit(func(state *fakeState) {
 		for _, fs := range state.fs {
 			for prop := range fs.props {
-				if rest, ok := strings.CutPrefix(prop, propRecord); ok && !strings.Contains(rest, ":") {
+				if rest, ok := strings.CutPrefix(prop, record.Property); ok && !strings.Contains(rest, ":") {
 					n++
 				}
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -65,9 +66,9 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	if err != nil {
 		return nil, err
 	}
-	r := &entry{record: record{id: layout.NewID(), seq: seq, info: info, dataset: t.Dataset()}, template: t}
+	r := &entry{Record: record.Record{ID: layout.NewID(), Seq: seq, Info: info, Dataset: t.Dataset()}, template: t}
 	if p, err := s.index.get(parent); err == nil { // exists, except for a parent of ""
-		r.remapped = p.remapped
+		r.Remapped = p.Remapped
 	}
 	if kind == snapshots.KindView {
 		defer s.startViewMount(ctx, t)() // concurrent with the write of the record
@@ -110,7 +111,7 @@ func (s *Snapshotter) namesToLock(info snapshots.Info) []string {
 
 // createIn writes a new record to the pool. It creates the clone of an active one.
 func (s *Snapshotter) createIn(ctx context.Context, r *entry) error {
-	if r.info.Kind != snapshots.KindActive {
+	if r.Info.Kind != snapshots.KindActive {
 		return createError(r, s.writeRecord(ctx, r, nil, s.apply))
 	}
 	if err := s.reuse(ctx, r); err != nil {
@@ -126,8 +127,8 @@ func (s *Snapshotter) createIn(ctx context.Context, r *entry) error {
 
 // createClone creates the clone of an active record, with the record.
 func (s *Snapshotter) createClone(ctx context.Context, r *entry) error {
-	r.target = target(r.info)
-	r.dataset = s.config.Base.Clone(r.info.Name, r.id)
+	r.Target = target(r.Info)
+	r.Dataset = s.config.Base.Clone(r.Info.Name, r.ID)
 	quota, err := s.quota(ctx, r)
 	if err != nil {
 		return err
@@ -135,25 +136,25 @@ func (s *Snapshotter) createClone(ctx context.Context, r *entry) error {
 	var ops []zfs.Op
 	if quota > 0 {
 		// Before the record, so that a clone with a record has its quota.
-		ops = append(ops, zfs.Quota(r.dataset, quota))
+		ops = append(ops, zfs.Quota(r.Dataset, quota))
 	}
 	return createError(r, s.writeClone(ctx, r, ops, s.apply))
 }
 
 func createError(r *entry, err error) error {
-	return poolError(fmt.Sprintf("%s of %q on %q", verbOf(r.info.Kind), r.info.Name, r.info.Parent), err)
+	return poolError(fmt.Sprintf("%s of %q on %q", verbOf(r.Info.Kind), r.Info.Name, r.Info.Parent), err)
 }
 
 // writeClone creates the clone of an active record, applies more ops and writes the
 // record.
 func (s *Snapshotter) writeClone(ctx context.Context, r *entry, more []zfs.Op, apply applier) error {
-	return s.writeRecord(ctx, r, append([]zfs.Op{zfs.Clone(r.template.Snapshot(), r.dataset)}, more...), apply)
+	return s.writeRecord(ctx, r, append([]zfs.Op{zfs.Clone(r.template.Snapshot(), r.Dataset)}, more...), apply)
 }
 
 // writeRecord applies ops and writes a new record. If the outcome is unknown, it rolls
 // back.
 func (s *Snapshotter) writeRecord(ctx context.Context, r *entry, ops []zfs.Op, apply applier) error {
-	set, err := r.set()
+	set, err := r.Set()
 	if err != nil {
 		return err
 	}
@@ -175,7 +176,7 @@ func verbOf(kind snapshots.Kind) string {
 }
 
 func newInfo(kind snapshots.Kind, name, parent string, opts []snapshots.Opt) (snapshots.Info, error) {
-	if err := checkName("key", name); err != nil {
+	if err := record.CheckName("key", name); err != nil {
 		return snapshots.Info{}, err
 	}
 	info, err := applyOpts(opts)
@@ -234,7 +235,7 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error
 	if s.ownTemplates(ctx) && !findsOwnLayer(ctx, r) {
 		return nil
 	}
-	layer, err := s.layer(ctx, r.info.Name, ref)
+	layer, err := s.layer(ctx, r.Info.Name, ref)
 	if err != nil {
 		return err
 	}
@@ -244,7 +245,7 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error
 	}
 	defer unlock()
 
-	t, found := s.index.findLayer(layer, r.template, r.info.Parent, ref)
+	t, found := s.index.findLayer(layer, r.template, r.Info.Parent, ref)
 	if t == nil {
 		return nil
 	}
@@ -253,10 +254,10 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error
 		return exists
 	}
 	defer s.index.unpin(t)
-	committed := &entry{record: record{id: layout.NewID(), seq: r.seq, info: r.info, dataset: t.Dataset()}, template: t}
-	committed.info.Kind = snapshots.KindCommitted
-	committed.info.Name = reusableName(r.info.Name, ref)
-	if s.index.taken(committed.info.Name) {
+	committed := &entry{Record: record.Record{ID: layout.NewID(), Seq: r.Seq, Info: r.Info, Dataset: t.Dataset()}, template: t}
+	committed.Info.Kind = snapshots.KindCommitted
+	committed.Info.Name = reusableName(r.Info.Name, ref)
+	if s.index.taken(committed.Info.Name) {
 		// containerd's database is new and numbers from 1, and an older record has the
 		// name. containerd would not find the record after AlreadyExists. So it unpacks
 		// the layer, and the commit joins the template.
@@ -269,7 +270,7 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error
 		}
 		return err
 	}
-	log.G(ctx).WithField("key", r.info.Name).WithField("template", t.Dataset()).Debug("added record of layer in the pool")
+	log.G(ctx).WithField("key", r.Info.Name).WithField("template", t.Dataset()).Debug("added record of layer in the pool")
 	return exists
 }
 
@@ -279,11 +280,11 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error
 // too if only that namespace can use the parent. So containerd 1.7, which does not send
 // the namespace, unpacks the lowest layer and reuses the others.
 func findsOwnLayer(ctx context.Context, r *entry) bool {
-	own := layout.Namespace(r.info.Name)
+	own := layout.Namespace(r.Info.Name)
 	if ns, ok := namespaces.Namespace(ctx); ok {
 		return ns == own
 	}
-	return layout.Namespace(r.info.Parent) == own && r.template.OwnedBy(own)
+	return layout.Namespace(r.Info.Parent) == own && r.template.OwnedBy(own)
 }
 
 // reusableName returns the name of the record for a layer that was requested under an
@@ -304,7 +305,7 @@ func (x *index) findLayer(layer layout.Template, parent *template, parentName, r
 		return nil, false
 	}
 	for _, r := range x.byDataset[t.Dataset()] {
-		if r.info.Kind == snapshots.KindCommitted && !x.hidden[r.info.Name] && r.info.Parent == parentName && r.info.Labels[snapshots.LabelSnapshotRef] == ref {
+		if r.Info.Kind == snapshots.KindCommitted && !x.hidden[r.Info.Name] && r.Info.Parent == parentName && r.Info.Labels[snapshots.LabelSnapshotRef] == ref {
 			return t, true
 		}
 	}
@@ -336,10 +337,10 @@ func (x *index) unpin(t *template) {
 
 // addCommitted adds a record to a template. The caller has locked or pinned the template.
 func (s *Snapshotter) addCommitted(ctx context.Context, r *entry) error {
-	if s.index.taken(r.info.Name) {
-		return fmt.Errorf("snapshot %q: %w", r.info.Name, errdefs.ErrAlreadyExists)
+	if s.index.taken(r.Info.Name) {
+		return fmt.Errorf("snapshot %q: %w", r.Info.Name, errdefs.ErrAlreadyExists)
 	}
-	set, err := r.set()
+	set, err := r.Set()
 	if err != nil {
 		return err
 	}
@@ -350,11 +351,11 @@ func (s *Snapshotter) addCommitted(ctx context.Context, r *entry) error {
 		if ambiguous(err) {
 			s.rollBackCreate(r)
 		}
-		return poolError(fmt.Sprintf("record %q", r.info.Name), err)
+		return poolError(fmt.Sprintf("record %q", r.Info.Name), err)
 	}
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
-	s.index.addChild(r.info.Parent)
+	s.index.addChild(r.Info.Parent)
 	s.index.insert(r)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -35,13 +36,13 @@ func (s *fixture) unpack(namespace, parent, chain string, diffID, blob digest.Di
 
 // provenanceOf returns the provenance of a snapshot's template. It requires that pool and
 // index agree.
-func (s *fixture) provenanceOf(name string) provenance {
+func (s *fixture) provenanceOf(name string) record.Provenance {
 	s.Helper()
 	dataset := s.templateOf(name)
-	var inPool provenance
+	var inPool record.Provenance
 	s.pool.edit(func(state *fakeState) {
 		props := state.fs[dataset].props
-		inPool = provenance{digest.Digest(props["zfstpl:diff-id"]), digest.Digest(props["zfstpl:blob"])}
+		inPool = record.Provenance{DiffID: digest.Digest(props["zfstpl:diff-id"]), Blob: digest.Digest(props["zfstpl:blob"])}
 	})
 	require.Equal(s, inPool, s.sn.index.templates[dataset].from, "the index agrees about %s", dataset)
 	return inPool
@@ -57,8 +58,8 @@ func TestCommitWritesProvenance(t *testing.T) {
 			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
 			for range 2 {
-				assert.Equal(t, provenance{lower, lowerBlob}, s.provenanceOf(a))
-				assert.Equal(t, provenance{upper, upperBlob}, s.provenanceOf(b))
+				assert.Equal(t, record.Provenance{DiffID: lower, Blob: lowerBlob}, s.provenanceOf(a))
+				assert.Equal(t, record.Provenance{DiffID: upper, Blob: upperBlob}, s.provenanceOf(b))
 				s.requireInvariants()
 				s.restart()
 			}
@@ -66,7 +67,7 @@ func TestCommitWritesProvenance(t *testing.T) {
 			s.remove(b, a)
 			s.cleanup()
 			s.restart()
-			assert.Equal(t, provenance{upper, upperBlob}, s.sn.index.templates[dataset].from, "the template keeps it without a record")
+			assert.Equal(t, record.Provenance{DiffID: upper, Blob: upperBlob}, s.sn.index.templates[dataset].from, "the template keeps it without a record")
 			entries, err := Inspect(s.ctx, s.pool, s.base)
 			require.NoError(t, err)
 			for _, e := range entries {
@@ -120,7 +121,7 @@ func TestOnlyNewLayerGetsProvenance(t *testing.T) {
 	s.commit("default/4/"+lowerChain, first)
 	s.commit("default/5/"+lowerChain, second)
 	s.commit("default/6/builds-own", opaque)
-	assert.Equal(t, provenance{lower, digest.FromString("")}, s.provenanceOf("default/5/"+lowerChain), "it is that of the first commit")
+	assert.Equal(t, record.Provenance{DiffID: lower, Blob: digest.FromString("")}, s.provenanceOf("default/5/"+lowerChain), "it is that of the first commit")
 	assert.Empty(t, s.provenanceOf("default/6/builds-own"))
 
 	on := s.unpack("default", "default/6/builds-own", upperChain, upper, upperBlob)
@@ -141,7 +142,7 @@ func TestFillingIsDroppedWithRuntime(t *testing.T) {
 	s.sn.Fill(fresh)(lower, lowerBlob)
 	filled(upper, upperBlob)
 	s.commit("default/9/"+lowerChain, key)
-	assert.Equal(t, provenance{lower, lowerBlob}, s.provenanceOf("default/9/"+lowerChain))
+	assert.Equal(t, record.Provenance{DiffID: lower, Blob: lowerBlob}, s.provenanceOf("default/9/"+lowerChain))
 
 	s.prepare(key, "")
 	s.sn.Fill(s.dataset(key))
@@ -154,22 +155,22 @@ func TestInvalidProvenanceIsIgnored(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		diffID, blob string
-		want         provenance
+		want         record.Provenance
 	}{
-		"another layer":     {lower.String(), upperBlob.String(), provenance{}},
-		"malformed diff ID": {"sha256:12", upperBlob.String(), provenance{}},
-		"without a blob":    {upper.String(), "", provenance{upper, ""}},
-		"malformed blob":    {upper.String(), "gz", provenance{upper, ""}},
+		"another layer":     {lower.String(), upperBlob.String(), record.Provenance{}},
+		"malformed diff ID": {"sha256:12", upperBlob.String(), record.Provenance{}},
+		"without a blob":    {upper.String(), "", record.Provenance{DiffID: upper, Blob: ""}},
+		"malformed blob":    {upper.String(), "gz", record.Provenance{DiffID: upper, Blob: ""}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t)
 			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
-			s.pool.editFS(s.templateOf(b), func(fs *fakeFS) { fs.props[propDiffID], fs.props[propBlob] = c.diffID, c.blob })
+			s.pool.editFS(s.templateOf(b), func(fs *fakeFS) { fs.props[record.DiffIDProperty], fs.props[record.BlobProperty] = c.diffID, c.blob })
 			s.restart()
 			assert.Equal(t, c.want, s.sn.index.templates[s.templateOf(b)].from)
-			assert.Equal(t, c.want == provenance{}, strings.Contains(s.log.String(), "ignoring property") || strings.HasSuffix(c.diffID, ":12"))
+			assert.Equal(t, c.want == record.Provenance{}, strings.Contains(s.log.String(), "ignoring property") || strings.HasSuffix(c.diffID, ":12"))
 			list, err := s.pool.List(s.ctx, s.base.String())
 			require.NoError(t, err)
 			assert.Equal(t, what == "another layer", CheckInvariants(s.base, list) != nil)

@@ -34,11 +34,11 @@ func maxSize(info snapshots.Info) (uint64, error) {
 // the label or of the configuration plus the bytes that the template references, so the
 // size limits what the container adds. An extraction has no quota.
 func (s *Snapshotter) quota(ctx context.Context, r *entry) (uint64, error) {
-	size, err := maxSize(r.info)
+	size, err := maxSize(r.Info)
 	if err != nil {
 		return 0, err
 	}
-	if size == 0 && !isExtraction(r.info) {
+	if size == 0 && !isExtraction(r.Info) {
 		size = s.config.Quota
 	}
 	if size == 0 {
@@ -46,7 +46,7 @@ func (s *Snapshotter) quota(ctx context.Context, r *entry) (uint64, error) {
 	}
 	template, err := s.referenced(ctx, r.template)
 	if err != nil {
-		return 0, poolError(fmt.Sprintf("prepare of %q", r.info.Name), err)
+		return 0, poolError(fmt.Sprintf("prepare of %q", r.Info.Name), err)
 	}
 	return template + size, nil
 }

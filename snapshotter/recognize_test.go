@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -19,14 +20,14 @@ func TestRecognizeComparesBlobWithLayer(t *testing.T) {
 	for what, c := range map[string]struct {
 		forget       bool // the provenance is unknown
 		diffID, blob digest.Digest
-		want         provenance
+		want         record.Provenance
 		err          error
 	}{
-		"another compression":    {false, upper, other, provenance{upper, upperBlob}, nil},
-		"another layer":          {false, lower, other, provenance{upper, upperBlob}, errdefs.ErrInvalidArgument},
-		"unknown provenance":     {true, upper, other, provenance{upper, other}, nil},
-		"another layer, unknown": {true, lower, other, provenance{}, errdefs.ErrInvalidArgument},
-		"malformed blob digest":  {true, upper, "x", provenance{upper, ""}, nil},
+		"another compression":    {false, upper, other, record.Provenance{DiffID: upper, Blob: upperBlob}, nil},
+		"another layer":          {false, lower, other, record.Provenance{DiffID: upper, Blob: upperBlob}, errdefs.ErrInvalidArgument},
+		"unknown provenance":     {true, upper, other, record.Provenance{DiffID: upper, Blob: other}, nil},
+		"another layer, unknown": {true, lower, other, record.Provenance{}, errdefs.ErrInvalidArgument},
+		"malformed blob digest":  {true, upper, "x", record.Provenance{DiffID: upper, Blob: ""}, nil},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -34,7 +35,7 @@ func TestRecognizeComparesBlobWithLayer(t *testing.T) {
 			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
 			if c.forget {
-				s.pool.editFS(s.templateOf(b), func(fs *fakeFS) { delete(fs.props, propDiffID); delete(fs.props, propBlob) })
+				s.pool.editFS(s.templateOf(b), func(fs *fakeFS) { delete(fs.props, record.DiffIDProperty); delete(fs.props, record.BlobProperty) })
 				s.restart()
 			}
 			key := s.standIn("zoo", a, upperChain)
@@ -59,7 +60,7 @@ func TestFailedWriteOfProvenanceDoesNotFailPull(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
-	s.pool.editFS(s.templateOf(a), func(fs *fakeFS) { delete(fs.props, propDiffID); delete(fs.props, propBlob) })
+	s.pool.editFS(s.templateOf(a), func(fs *fakeFS) { delete(fs.props, record.DiffIDProperty); delete(fs.props, record.BlobProperty) })
 	s.restart()
 	key := s.standIn("zoo", "", lowerChain)
 	runtime := s.dataset(key)
@@ -73,7 +74,7 @@ func TestFailedWriteOfProvenanceDoesNotFailPull(t *testing.T) {
 	s.pool.interrupt(nil)
 	assert.Empty(t, s.provenanceOf(a))
 	require.NoError(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob))
-	assert.Equal(t, provenance{lower, lowerBlob}, s.provenanceOf(a))
+	assert.Equal(t, record.Provenance{DiffID: lower, Blob: lowerBlob}, s.provenanceOf(a))
 	s.remove(key)
 	require.ErrorIs(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob), errdefs.ErrNotFound)
 	_, _, ok := s.sn.StandIn(runtime)

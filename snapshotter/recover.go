@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -90,7 +91,7 @@ func (r *recovery) clearPartialRecords(list []zfs.Dataset) {
 	for _, d := range list {
 		_, dying := r.index.garbage[d.Name]
 		_, isRuntime := r.config.Base.ParseRuntime(d.Name)
-		if ops := partialRecordOps(d); len(ops) > 0 && !dying && (isRuntime || r.index.templates[d.Name] != nil) {
+		if ops := record.ClearPartial(d); len(ops) > 0 && !dying && (isRuntime || r.index.templates[d.Name] != nil) {
 			r.journal.pending = append(r.journal.pending, ops)
 		}
 	}
@@ -122,10 +123,10 @@ func (r *recovery) templates(list []zfs.Dataset) {
 		if t.parent = r.origin(d); t.parent == nil {
 			t.held = true
 		}
-		if t.from.isKnown() && !t.matches(t.from.diffID) {
-			log.G(r.ctx).WithField("dataset", d.Name).WithField("property", propDiffID).
+		if t.from.IsKnown() && !t.matches(t.from.DiffID) {
+			log.G(r.ctx).WithField("dataset", d.Name).WithField("property", record.DiffIDProperty).
 				WithField("reason", "the diff ID and the parent do not give the template's chain ID").Warn("ignoring property of template")
-			t.from = provenance{}
+			t.from = record.Provenance{}
 		}
 	}
 }
@@ -141,11 +142,11 @@ func (r *recovery) template(name layout.Template, d zfs.Dataset, st classificati
 		return
 	}
 	// A template with a problem is never destroyed: an unreadable record may name it.
-	t := &template{Template: name, idle: lastUsed(d), from: readProvenance(d), held: st.problem != ""}
+	t := &template{Template: name, idle: record.LastUsed(d), from: record.ReadProvenance(d), held: st.problem != ""}
 	r.index.templates[d.Name] = t
 	for _, rec := range st.records {
-		if rec.info.Kind != snapshots.KindActive {
-			r.records = append(r.records, &entry{record: *rec, template: t})
+		if rec.Info.Kind != snapshots.KindActive {
+			r.records = append(r.records, &entry{Record: *rec, template: t})
 		}
 	}
 }
@@ -180,12 +181,12 @@ func (r *recovery) runtime(d zfs.Dataset, st classification) {
 
 // active takes over the record of a runtime. An interrupted update leaves two records;
 // the newer one is valid and the older one is removed.
-func (r *recovery) active(d zfs.Dataset, records []*record) {
-	newest := slices.MaxFunc(records, func(a, b *record) int { return cmp.Compare(a.seq, b.seq) })
-	r.records = append(r.records, &entry{record: *newest, template: r.origin(d)})
+func (r *recovery) active(d zfs.Dataset, records []*record.Record) {
+	newest := slices.MaxFunc(records, func(a, b *record.Record) int { return cmp.Compare(a.Seq, b.Seq) })
+	r.records = append(r.records, &entry{Record: *newest, template: r.origin(d)})
 	for _, old := range records {
 		if old != newest {
-			r.repair(old.clear())
+			r.repair(old.Clear())
 		}
 	}
 }
@@ -210,10 +211,10 @@ func (r *recovery) origin(d zfs.Dataset) *template {
 // one is valid: the older one was removed, and a crash came before its removal was written.
 func (r *recovery) indexRecords() {
 	x := r.index
-	slices.SortFunc(r.records, func(a, b *entry) int { return cmp.Compare(b.seq, a.seq) })
+	slices.SortFunc(r.records, func(a, b *entry) int { return cmp.Compare(b.Seq, a.Seq) })
 	for _, rec := range r.records {
-		x.seq = max(x.seq, rec.seq)
-		if x.records[rec.info.Name] != nil {
+		x.seq = max(x.seq, rec.Seq)
+		if x.records[rec.Info.Name] != nil {
 			r.supersede(rec)
 			continue
 		}
@@ -226,25 +227,25 @@ func (r *recovery) indexRecords() {
 func (r *recovery) linkParents() {
 	x := r.index
 	for _, rec := range x.records {
-		parent := x.records[rec.info.Parent]
-		if rec.info.Parent != "" && (parent == nil || parent.info.Kind != snapshots.KindCommitted) {
-			log.G(r.ctx).WithField("snapshot", rec.info.Name).WithField("parent", rec.info.Parent).
+		parent := x.records[rec.Info.Parent]
+		if rec.Info.Parent != "" && (parent == nil || parent.Info.Kind != snapshots.KindCommitted) {
+			log.G(r.ctx).WithField("snapshot", rec.Info.Name).WithField("parent", rec.Info.Parent).
 				WithField("effect", "the snapshot is shown without a parent, so that containerd can remove it").
 				Warn("parent of snapshot is missing")
-			rec.info.Parent, rec.lost = "", rec.info.Parent
+			rec.Info.Parent, rec.Lost = "", rec.Info.Parent
 		}
-		x.addChild(rec.info.Parent)
+		x.addChild(rec.Info.Parent)
 	}
 }
 
 // supersede adds to the journal the removal of a record that a newer one replaces.
 func (r *recovery) supersede(rec *entry) {
-	ops, now := rec.clear(), time.Now()
-	if rec.info.Kind == snapshots.KindActive {
-		r.index.discard(rec.dataset, rec.template)
+	ops, now := rec.Clear(), time.Now()
+	if rec.Info.Kind == snapshots.KindActive {
+		r.index.discard(rec.Dataset, rec.template)
 	} else {
 		rec.template.idle = now
-		ops = append(ops, zfs.Set(rec.dataset, propLastUsed, layout.FormatTime(now)))
+		ops = append(ops, zfs.Set(rec.Dataset, record.LastUsedProperty, layout.FormatTime(now)))
 	}
 	r.journal.pending = append(r.journal.pending, ops)
 }
@@ -257,35 +258,35 @@ func (r *recovery) resolveCommits() error {
 	x := r.index
 	committed := make(map[string]bool) // by ID of the active record
 	for _, rec := range x.records {
-		committed[rec.from] = rec.from != ""
+		committed[rec.From] = rec.From != ""
 	}
 	for _, active := range x.sorted() {
 		t := active.template
-		if active.info.Kind != snapshots.KindActive {
+		if active.Info.Kind != snapshots.KindActive {
 			continue
 		}
-		if committed[active.id.String()] {
+		if committed[active.ID.String()] {
 			x.unlinkRecord(active)
-			r.journal.pending = append(r.journal.pending, active.clear())
-			x.discard(active.dataset, t)
+			r.journal.pending = append(r.journal.pending, active.Clear())
+			x.discard(active.Dataset, t)
 			continue
 		}
-		if t == nil || t.held || t.records > 0 || active.standInFor != "" || r.createTXG[active.dataset] >= r.createTXG[t.Dataset()] {
+		if t == nil || t.held || t.records > 0 || active.StandInFor != "" || r.createTXG[active.Dataset] >= r.createTXG[t.Dataset()] {
 			continue
 		}
-		if err := r.pool.Apply(r.ctx, zfs.Promote(active.dataset, t.Dataset())); err != nil {
+		if err := r.pool.Apply(r.ctx, zfs.Promote(active.Dataset, t.Dataset())); err != nil {
 			if errors.Is(err, zfs.ErrSuspended) || r.ctx.Err() != nil {
-				return poolError(fmt.Sprintf("roll back the commit of %q", active.info.Name), err)
+				return poolError(fmt.Sprintf("roll back the commit of %q", active.Info.Name), err)
 			}
 			t.held = true // its clone, the active snapshot, remains usable
-			log.G(r.ctx).WithError(err).WithField("snapshot", active.info.Name).WithField("dataset", t.Dataset()).
+			log.G(r.ctx).WithError(err).WithField("snapshot", active.Info.Name).WithField("dataset", t.Dataset()).
 				WithField("effect", "the active snapshot remains usable; the next start tries again").Warn("failed to roll back interrupted commit")
 			continue
 		}
 		delete(x.templates, t.Dataset())
 		active.template = t.parent
 		r.partials = append(r.partials, t.Dataset())
-		r.residue = append(r.residue, active.dataset+"@"+layout.Extracted)
+		r.residue = append(r.residue, active.Dataset+"@"+layout.Extracted)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -25,7 +26,7 @@ func set(prop, value string) func(fs *fakeFS) {
 // cannot read and shows the rest. It does not destroy a template with an unreadable record.
 func TestUnreadableRecordsKeepTheTemplate(t *testing.T) {
 	t.Parallel()
-	record := propRecord + testID("1")
+	prop := record.Property + testID("1")
 	good := `{"seq":900,"kind":"view","name":"odd","created":"2025-01-01T00:00:00Z","updated":"2025-01-01T00:00:00Z"}`
 	for what, c := range map[string]struct {
 		edit func(fs *fakeFS)
@@ -33,26 +34,26 @@ func TestUnreadableRecordsKeepTheTemplate(t *testing.T) {
 		held bool // the template is never destroyed
 		also string
 	}{
-		"no count":              {set(record, good), "number of parts", true, ""},
-		"no text":               {set(record, ""), "number of parts", true, ""},
-		"count only":            {set(record, "1"), "number of parts", true, ""},
-		"count of none":         {set(record, "0 "+good), "number of parts", true, ""},
-		"count of too many":     {set(record, "31 "+good), "number of parts", true, ""},
-		"negative count":        {set(record, "-1 "+good), "number of parts", true, ""},
-		"a part is missing":     {set(record, "2 "+good), "part 2 of 2 is missing", true, ""},
-		"no JSON":               {set(record, "1 what?"), "invalid character", true, ""},
-		"cut JSON":              {set(record, "1 "+good[:40]), "unexpected end", true, ""},
-		"JSON of another shape": {set(record, `1 ["view"]`), "cannot unmarshal", true, ""},
-		"hostile JSON":          {set(record, `1 {"seq":-1,"kind":"view","name":"x"}`), "cannot unmarshal", true, ""},
-		"no kind":               {set(record, `1 {"name":"x"}`), "kind", true, ""},
-		"odd kind":              {set(record, `1 {"kind":"hole","name":"x"}`), "kind", true, ""},
-		"no name":               {set(record, `1 {"kind":"view"}`), "name", true, ""},
-		"odd ID":                {set(propRecord+"XYZ", "1 "+good), "not the ID of a record", true, ""},
-		"no ID":                 {set(propRecord, "1 "+good), "not the ID of a record", true, ""},
-		"active on a template":  {set(record, strings.Replace("1 "+good, "view", "active", 1)), "active snapshot", true, ""},
-		"unknown fields":        {set(record, strings.Replace("1 "+good, "{", `{"color":"blue",`, 1)), "", false, "odd"},
-		"part without a first":  {set(propRecord+testID("2")+":1", "x"), "", false, ""},
-		"last used never":       {set(propLastUsed, "never"), "", false, ""},
+		"no count":              {set(prop, good), "number of parts", true, ""},
+		"no text":               {set(prop, ""), "number of parts", true, ""},
+		"count only":            {set(prop, "1"), "number of parts", true, ""},
+		"count of none":         {set(prop, "0 "+good), "number of parts", true, ""},
+		"count of too many":     {set(prop, "31 "+good), "number of parts", true, ""},
+		"negative count":        {set(prop, "-1 "+good), "number of parts", true, ""},
+		"a part is missing":     {set(prop, "2 "+good), "part 2 of 2 is missing", true, ""},
+		"no JSON":               {set(prop, "1 what?"), "invalid character", true, ""},
+		"cut JSON":              {set(prop, "1 "+good[:40]), "unexpected end", true, ""},
+		"JSON of another shape": {set(prop, `1 ["view"]`), "cannot unmarshal", true, ""},
+		"hostile JSON":          {set(prop, `1 {"seq":-1,"kind":"view","name":"x"}`), "cannot unmarshal", true, ""},
+		"no kind":               {set(prop, `1 {"name":"x"}`), "kind", true, ""},
+		"odd kind":              {set(prop, `1 {"kind":"hole","name":"x"}`), "kind", true, ""},
+		"no name":               {set(prop, `1 {"kind":"view"}`), "name", true, ""},
+		"odd ID":                {set(record.Property+"XYZ", "1 "+good), "not the ID of a record", true, ""},
+		"no ID":                 {set(record.Property, "1 "+good), "not the ID of a record", true, ""},
+		"active on a template":  {set(prop, strings.Replace("1 "+good, "view", "active", 1)), "active snapshot", true, ""},
+		"unknown fields":        {set(prop, strings.Replace("1 "+good, "{", `{"color":"blue",`, 1)), "", false, "odd"},
+		"part without a first":  {set(record.Property+testID("2")+":1", "x"), "", false, ""},
+		"last used never":       {set(record.LastUsedProperty, "never"), "", false, ""},
 		"a foreign property":    {set("foreign:record", "x"), "", false, ""},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -152,11 +153,11 @@ func TestRuntimesWithAProblemAreKept(t *testing.T) {
 	t.Parallel()
 	good := `1 {"seq":900,"kind":"active","name":"odd"}`
 	for what, edit := range map[string]func(fs *fakeFS){
-		"unreadable":  set(propRecord+testID("1"), "what"),
-		"two records": set(propRecord+testID("1"), good),
+		"unreadable":  set(record.Property+testID("1"), "what"),
+		"two records": set(record.Property+testID("1"), good),
 		"only a committed one": func(fs *fakeFS) {
 			clear(fs.props)
-			fs.props[propRecord+testID("1")] = strings.Replace(good, "active", "committed", 1)
+			fs.props[record.Property+testID("1")] = strings.Replace(good, "active", "committed", 1)
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -321,10 +322,10 @@ func TestSequenceContinuesAfterRestart(t *testing.T) {
 		s.remove("web")
 	}
 	s.prepare("web", "")
-	last := s.sn.index.records["web"].seq
+	last := s.sn.index.records["web"].Seq
 	s.restart()
 	s.prepare("db", "")
-	assert.Greater(t, s.sn.index.records["db"].seq, last)
+	assert.Greater(t, s.sn.index.records["db"].Seq, last)
 }
 
 // When recovery removes the last record of a template because a newer record has its name,
@@ -351,17 +352,17 @@ func TestPartialRecordsAreRemoved(t *testing.T) {
 	s.prepare("web", a)
 	template, runtime := s.templateOf(a), s.dataset("web")
 	require.NoError(t, s.sn.Close())
-	remains := propRecord + testID("7") + ":1"
+	remains := record.Property + testID("7") + ":1"
 	for _, dataset := range []string{template, runtime} {
 		s.pool.editFS(dataset, set(remains, "the middle of a label"))
-		s.pool.editFS(dataset, set(propRecord+"foreign:1", "foreign"))
+		s.pool.editFS(dataset, set(record.Property+"foreign:1", "foreign"))
 	}
 	s.start()
 	require.NoError(t, s.sn.Close())
 	for _, dataset := range []string{template, runtime} {
 		s.pool.editFS(dataset, func(fs *fakeFS) {
 			assert.NotContains(t, fs.props, remains)
-			assert.Contains(t, fs.props, propRecord+"foreign:1")
+			assert.Contains(t, fs.props, record.Property+"foreign:1")
 		})
 	}
 	s.start()

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -86,18 +87,18 @@ func (s *Snapshotter) remove(key string) {
 		return
 	}
 	x.drop(r)
-	ops := r.clear()
+	ops := r.Clear()
 	now := time.Now()
 	switch t := r.template; {
-	case r.info.Kind == snapshots.KindActive:
-		x.discard(r.dataset, t)
-		x.dropResidue(r.dataset)
+	case r.Info.Kind == snapshots.KindActive:
+		x.discard(r.Dataset, t)
+		x.dropResidue(r.Dataset)
 	case t.records > 0 || t.IsEmpty():
 	case t.IsOpaque():
 		t.idle = now // it expires at once
 	default:
 		t.idle = now
-		ops = append(ops, zfs.Set(r.dataset, propLastUsed, layout.FormatTime(now)))
+		ops = append(ops, zfs.Set(r.Dataset, record.LastUsedProperty, layout.FormatTime(now)))
 	}
 	s.journal.add(ops)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -55,14 +56,14 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 		abandon()
 		return "", reclaimed, fmt.Errorf("failed to reclaim space for %q: %w", key, err)
 	}
-	r := &entry{record: record{id: layout.NewID(), seq: s.index.next(), info: old.info, target: old.target, remapped: old.remapped, lost: old.lost}, template: old.template}
-	r.dataset = s.config.Base.Clone(key, r.id)
+	r := &entry{Record: record.Record{ID: layout.NewID(), Seq: s.index.next(), Info: old.Info, Target: old.Target, Remapped: old.Remapped, Lost: old.Lost}, template: old.template}
+	r.Dataset = s.config.Base.Clone(key, r.ID)
 	if err := s.writeClone(ctx, r, nil, s.pool.Apply); err != nil {
 		abandon()
 		return "", reclaimed, poolError(fmt.Sprintf("clone for %q after a reclaim (%s)", key, reclaimed), err)
 	}
 	s.index.add(r, r.template)
-	return r.dataset, reclaimed, nil
+	return r.Dataset, reclaimed, nil
 }
 
 func (x *index) isGarbage(dataset string) bool {
@@ -77,8 +78,8 @@ func (x *index) extraction(dataset string) (key string, err error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, r := range x.byDataset[dataset] {
-		if r.template != nil && r.standInFor == "" && isExtraction(r.info) {
-			return r.info.Name, nil
+		if r.template != nil && r.StandInFor == "" && isExtraction(r.Info) {
+			return r.Info.Name, nil
 		}
 	}
 	return "", fmt.Errorf("%s is not the runtime of an extraction: %w", dataset, errdefs.ErrFailedPrecondition)
@@ -91,21 +92,21 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 	if old, err = x.get(key); err != nil {
 		return nil, nil, err
 	}
-	if old.dataset != dataset {
+	if old.Dataset != dataset {
 		return nil, nil, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 	}
 	doing := fmt.Sprintf("discard of the extraction %q", key)
 	if err := s.barrier(ctx); err != nil {
 		return nil, nil, poolError(doing, err)
 	}
-	if err := s.apply(ctx, old.clear()...); err != nil {
+	if err := s.apply(ctx, old.Clear()...); err != nil {
 		if ambiguous(err) {
 			err = errors.Join(err, s.rollBackDiscard(ctx, old))
 		}
 		return nil, nil, poolError(doing, err)
 	}
 	x.mu.Lock()
-	x.addChild(old.info.Parent)
+	x.addChild(old.Info.Parent)
 	old.template.pins++
 	x.drop(old)
 	x.discard(dataset, old.template)
@@ -114,7 +115,7 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 	return old, func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.removeChild(old.info.Parent)
+		x.removeChild(old.Info.Parent)
 		old.template.pins--
 	}, nil
 }

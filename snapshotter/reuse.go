@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -116,7 +117,7 @@ func (s *Snapshotter) requestedLayer(info snapshots.Info) (chain string, mode Re
 // AlreadyExists (see skipLayer), or makes r a stand-in. The template of a stand-in is pinned
 // until r is in the index or undoReuse is called.
 func (s *Snapshotter) reuse(ctx context.Context, r *entry) error {
-	chain, mode := s.requestedLayer(r.info)
+	chain, mode := s.requestedLayer(r.Info)
 	switch mode {
 	case ReuseSkip:
 		return s.skipLayer(ctx, r, chain)
@@ -131,7 +132,7 @@ func (s *Snapshotter) reuse(ctx context.Context, r *entry) error {
 // exists. The differ unpacks nothing into it, and its commit adds a record to the template.
 // The parent must have a chain ID: otherwise a diff ID cannot be compared with the layer.
 func (s *Snapshotter) standIn(ctx context.Context, r *entry, chain string) error {
-	layer, err := s.layer(ctx, r.info.Name, chain)
+	layer, err := s.layer(ctx, r.Info.Name, chain)
 	if err != nil {
 		return err
 	}
@@ -141,7 +142,7 @@ func (s *Snapshotter) standIn(ctx context.Context, r *entry, chain string) error
 	}
 	defer unlock()
 	if t := s.index.pinLayer(layer, r.template); t != nil {
-		r.template, r.standInFor = t, chain
+		r.template, r.StandInFor = t, chain
 	}
 	return nil
 }
@@ -166,7 +167,7 @@ func (x *index) pinLayer(layer layout.Template, parent *template) *template {
 // the template is missing in the pool, undoReuse removes it from the index, makes r an
 // ordinary extraction and returns true.
 func (s *Snapshotter) undoReuse(ctx context.Context, r *entry, err error) (retry bool) {
-	if r.standInFor == "" {
+	if r.StandInFor == "" {
 		return false
 	}
 	t := r.template
@@ -178,14 +179,14 @@ func (s *Snapshotter) undoReuse(ctx context.Context, r *entry, err error) (retry
 		return false
 	}
 	log.G(ctx).WithField("template", t.Dataset()).Warn("cached template is missing; unpacking the layer again")
-	r.template, r.standInFor = t.parent, ""
+	r.template, r.StandInFor = t.parent, ""
 	return true
 }
 
 // countStandIn adds by to the stand-ins of r's template if r is a stand-in. The caller holds
 // the mutex.
 func (x *index) countStandIn(r *entry, by int) {
-	if r.standInFor != "" && r.template != nil {
+	if r.StandInFor != "" && r.template != nil {
 		r.template.standIns += by
 	}
 }
@@ -196,9 +197,9 @@ func (x *index) countStandIn(r *entry, by int) {
 func (s *Snapshotter) joinLayer(ctx context.Context, r, active *entry) (into layout.Template, unlock func(), err error) {
 	if !s.makesLayer(ctx, r, active) {
 		return into, nil, fmt.Errorf("commit of %q as %q: the snapshot represents layer %s, which is in the pool, and cannot be committed as another; prepare a snapshot on the committed layer to change it: %w",
-			active.info.Name, r.info.Name, active.standInFor, errdefs.ErrFailedPrecondition)
+			active.Info.Name, r.Info.Name, active.StandInFor, errdefs.ErrFailedPrecondition)
 	}
-	layer, err := s.layer(ctx, r.info.Name, active.standInFor)
+	layer, err := s.layer(ctx, r.Info.Name, active.StandInFor)
 	if err != nil {
 		return into, nil, err
 	}
@@ -208,23 +209,23 @@ func (s *Snapshotter) joinLayer(ctx context.Context, r, active *entry) (into lay
 	}
 	if r.template, err = s.index.standInFor(active, layer); err != nil {
 		unlock()
-		return into, nil, fmt.Errorf("commit of %q as %q: %w", active.info.Name, r.info.Name, err)
+		return into, nil, fmt.Errorf("commit of %q as %q: %w", active.Info.Name, r.Info.Name, err)
 	}
 	return layer, unlock, nil
 }
 
-// standInFor returns the template that a stand-in represents. It returns FailedPrecondition
+// StandInFor returns the template that a stand-in represents. It returns FailedPrecondition
 // if that is not the layer's, or the differ read another blob.
 func (x *index) standInFor(active *entry, layer layout.Template) (*template, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	if f := x.fillings[active.dataset]; f != nil && f.wrong {
-		return nil, fmt.Errorf("the blob is not that of layer %s, which %s represents: %w", active.standInFor, active.dataset, errdefs.ErrFailedPrecondition)
+	if f := x.fillings[active.Dataset]; f != nil && f.wrong {
+		return nil, fmt.Errorf("the blob is not that of layer %s, which %s represents: %w", active.StandInFor, active.Dataset, errdefs.ErrFailedPrecondition)
 	}
 	if t := active.template; t != nil && t == x.templates[layer.Dataset()] {
 		return t, nil
 	}
-	return nil, fmt.Errorf("%s is no longer a clone of %s; remove the snapshot and prepare it again: %w", active.dataset, layer.Snapshot(), errdefs.ErrFailedPrecondition)
+	return nil, fmt.Errorf("%s is no longer a clone of %s; remove the snapshot and prepare it again: %w", active.Dataset, layer.Snapshot(), errdefs.ErrFailedPrecondition)
 }
 
 // StandIn reports whether a runtime is a stand-in, into which nothing must be unpacked. It
@@ -237,14 +238,14 @@ func (s *Snapshotter) StandIn(runtime string) (diffID, blob digest.Digest, ok bo
 	if r == nil {
 		return "", "", false
 	}
-	return r.template.from.diffID, r.template.from.blob, true
+	return r.template.from.DiffID, r.template.from.Blob, true
 }
 
 // standInAt returns the record of the stand-in whose runtime is given, or nil. The caller
 // holds the mutex.
 func (x *index) standInAt(runtime string) *entry {
 	for _, r := range x.byDataset[runtime] {
-		if r.standInFor != "" && r.template != nil {
+		if r.StandInFor != "" && r.template != nil {
 			return r
 		}
 	}
@@ -260,11 +261,11 @@ func (s *Snapshotter) Recognize(ctx context.Context, runtime string, diffID, blo
 		if err != nil || t == nil {
 			return err
 		}
-		from := provenance{diffID: diffID, blob: blob}
+		from := record.Provenance{DiffID: diffID, Blob: blob}
 		if blob.Validate() != nil {
-			from.blob = ""
+			from.Blob = ""
 		}
-		if err := s.pool.Apply(ctx, from.set(t.Dataset())...); err != nil {
+		if err := s.pool.Apply(ctx, from.Set(t.Dataset())...); err != nil {
 			// The blob is that of the layer all the same. The next pull compares it again.
 			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("failed to write provenance of template")
 			return nil
@@ -288,9 +289,9 @@ func (x *index) recognize(runtime string, diffID digest.Digest) (unknown *templa
 	if !r.template.matches(diffID) {
 		x.filling(runtime).wrong = true
 		return nil, fmt.Errorf("the blob has the diff ID %s, which is not that of layer %s, which %s represents: %w",
-			diffID, r.standInFor, runtime, errdefs.ErrInvalidArgument)
+			diffID, r.StandInFor, runtime, errdefs.ErrInvalidArgument)
 	}
-	if r.template.from.isKnown() {
+	if r.template.from.IsKnown() {
 		return nil, nil
 	}
 	return r.template, nil

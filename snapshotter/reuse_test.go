@@ -8,6 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 )
 
 // fetchMode sets ReuseFetch.
@@ -66,7 +68,7 @@ func TestFetchedLayerIsNotUnpacked(t *testing.T) {
 				}
 				assert.Equal(t, template, s.templateOf(parent))
 				assert.Equal(t, lower.String()+";"+upper.String()+";", s.visible()[parent].Content)
-				assert.Equal(t, provenance{upper, upperBlob}, s.provenanceOf(parent))
+				assert.Equal(t, record.Provenance{DiffID: upper, Blob: upperBlob}, s.provenanceOf(parent))
 				s.requireInvariants()
 				assert.Equal(t, before, s.templates(), "no template was created")
 				assert.Equal(t, before, s.datasets(), "no runtime is left")

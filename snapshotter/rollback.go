@@ -26,23 +26,23 @@ func ambiguous(err error) bool {
 // rollBackCreate removes what may exist of a new record and, for an active one, of its
 // clone.
 func (s *Snapshotter) rollBackCreate(r *entry) {
-	if r.info.Kind == snapshots.KindActive {
+	if r.Info.Kind == snapshots.KindActive {
 		// If the clone does not exist, the destroy has no effect.
 		s.index.mu.Lock()
-		s.index.discard(r.dataset, r.template)
+		s.index.discard(r.Dataset, r.template)
 		s.index.mu.Unlock()
 	}
-	s.journal.repair(r.clear())
+	s.journal.repair(r.Clear())
 }
 
 // rollBackUpdate removes what may exist of an update. It writes the old record again
 // before it removes the new one.
 func (s *Snapshotter) rollBackUpdate(old, updated *entry) error {
-	again, err := old.rewrite()
+	again, err := old.Rewrite()
 	if err != nil {
 		return err
 	}
-	s.journal.repair(append(again, updated.clear()...))
+	s.journal.repair(append(again, updated.Clear()...))
 	return nil
 }
 
@@ -55,7 +55,7 @@ func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *entry) erro
 	if err := s.queueRestore(active); err != nil {
 		return err
 	}
-	s.journal.repair(r.clear())
+	s.journal.repair(r.Clear())
 	s.flushRepairs(ctx)
 	return nil
 }
@@ -71,7 +71,7 @@ func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *entry) error 
 
 // queueRestore adds to the journal the restoration of an active record.
 func (s *Snapshotter) queueRestore(active *entry) error {
-	again, err := active.rewrite()
+	again, err := active.Rewrite()
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -26,7 +27,7 @@ const (
 // classification describes one dataset under a base, from its listing.
 type classification struct {
 	state   State
-	records []*record // the readable ones
+	records []*record.Record // the readable ones
 	// problem describes what is wrong with a dataset that has a name of a template or
 	// runtime, or is "". A dataset with a problem is never destroyed, like a foreign one.
 	problem string
@@ -44,7 +45,7 @@ func classify(base layout.Base, d zfs.Dataset) classification {
 	if !isTemplate && !isRuntime {
 		return classification{state: StateForeign}
 	}
-	records, err := readRecords(d)
+	records, err := record.Read(d)
 	st := classification{records: records}
 	if err != nil {
 		st.problem = err.Error()
@@ -60,7 +61,7 @@ func classify(base layout.Base, d zfs.Dataset) classification {
 // template sets the state of a dataset with the name of a template.
 func (st *classification) template(base layout.Base, d zfs.Dataset) {
 	name, _ := base.ParseTemplate(d.Name)
-	named := hasRecord(d)
+	named := record.Present(d)
 	switch {
 	case !d.HasSnapshot(layout.Extracted) && named:
 		// No interrupted commit leaves this state: it writes the record after @extracted.
@@ -79,8 +80,8 @@ func (st *classification) template(base layout.Base, d zfs.Dataset) {
 		st.state = StateCached
 	}
 	for _, r := range st.records {
-		if r.info.Kind == snapshots.KindActive {
-			st.add(fmt.Sprintf("record %s on a template is of an active snapshot", r.id))
+		if r.Info.Kind == snapshots.KindActive {
+			st.add(fmt.Sprintf("record %s on a template is of an active snapshot", r.ID))
 		}
 	}
 	if _, ok := base.ParseExtracted(d.Origin); !ok && !name.IsEmpty() {
@@ -95,7 +96,7 @@ func (st *classification) template(base layout.Base, d zfs.Dataset) {
 func (st *classification) runtime(base layout.Base, d zfs.Dataset) {
 	_, cloned := base.ParseExtracted(d.Origin)
 	switch {
-	case hasRecord(d):
+	case record.Present(d):
 		st.state = StateUsed
 		if st.problem == "" && !sameActive(st.records) {
 			st.add("a runtime must have the record of one active snapshot only")
@@ -115,8 +116,8 @@ func (st *classification) add(problem string) {
 }
 
 // sameActive reports whether all records are of one active snapshot.
-func sameActive(records []*record) bool {
-	return !slices.ContainsFunc(records, func(r *record) bool {
-		return r.info.Kind != snapshots.KindActive || r.info.Name != records[0].info.Name
+func sameActive(records []*record.Record) bool {
+	return !slices.ContainsFunc(records, func(r *record.Record) bool {
+		return r.Info.Kind != snapshots.KindActive || r.Info.Name != records[0].Info.Name
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -44,7 +45,7 @@ func with(props map[string]string, records ...string) map[string]string {
 		props = make(map[string]string)
 	}
 	for i, r := range records {
-		props[propRecord+testID(fmt.Sprint(i+1))] = r
+		props[record.Property+testID(fmt.Sprint(i+1))] = r
 	}
 	return props
 }

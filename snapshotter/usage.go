@@ -49,12 +49,12 @@ func (x *index) usage(r *entry) (snapshots.Usage, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	switch {
-	case r.info.Kind == snapshots.KindView:
+	case r.Info.Kind == snapshots.KindView:
 		return snapshots.Usage{}, true // adds nothing to its parent
-	case r.info.Kind == snapshots.KindCommitted && r.template.usage != nil:
+	case r.Info.Kind == snapshots.KindCommitted && r.template.usage != nil:
 		return *r.template.usage, true
-	case r.info.Kind == snapshots.KindActive:
-		known, ok := x.samples[r.dataset]
+	case r.Info.Kind == snapshots.KindActive:
+		known, ok := x.samples[r.Dataset]
 		return known.Usage, ok && time.Since(known.at) < usageMaxAge
 	}
 	return snapshots.Usage{}, false
@@ -63,7 +63,7 @@ func (x *index) usage(r *entry) (snapshots.Usage, bool) {
 func (s *Snapshotter) usage(ctx context.Context, key string, r *entry) (snapshots.Usage, error) {
 	var err error
 	var u snapshots.Usage
-	if r.info.Kind == snapshots.KindCommitted {
+	if r.Info.Kind == snapshots.KindCommitted {
 		u, err = s.measureTemplate(ctx, r.template)
 	} else {
 		u, err = s.measureActive(ctx, r)
@@ -97,7 +97,7 @@ func (s *Snapshotter) measureTemplate(ctx context.Context, t *template) (snapsho
 }
 
 func (s *Snapshotter) measureActive(ctx context.Context, r *entry) (snapshots.Usage, error) {
-	bytes, err := s.bytes(ctx, r.dataset, r.template)
+	bytes, err := s.bytes(ctx, r.Dataset, r.template)
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
@@ -113,7 +113,7 @@ func (s *Snapshotter) measureActive(ctx context.Context, r *entry) (snapshots.Us
 		s.index.storeSample(r, sample{u, now, now})
 		return u, nil
 	}
-	objects, err := s.pool.Objects(ctx, r.dataset)
+	objects, err := s.pool.Objects(ctx, r.Dataset)
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
@@ -128,7 +128,7 @@ func (s *Snapshotter) measureActive(ctx context.Context, r *entry) (snapshots.Us
 func (x *index) lastSample(r *entry) (sample, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	known, ok := x.samples[r.dataset]
+	known, ok := x.samples[r.Dataset]
 	return known, ok
 }
 
@@ -136,8 +136,8 @@ func (x *index) lastSample(r *entry) (sample, bool) {
 func (x *index) storeSample(r *entry, u sample) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if now := x.records[r.info.Name]; now != nil && now.dataset == r.dataset {
-		x.samples[r.dataset] = u
+	if now := x.records[r.Info.Name]; now != nil && now.Dataset == r.Dataset {
+		x.samples[r.Dataset] = u
 	}
 }
 

@@ -1,4 +1,4 @@
-package snapshotter
+package record
 
 import (
 	"bytes"
@@ -26,45 +26,45 @@ import (
 //	zfstpl:record:<id>      "<number of parts> <the first part>"
 //	zfstpl:record:<id>:<n>  the part with index n, from 1
 const (
-	propRecord   = "zfstpl:record:"   // on templates and runtimes
-	propLastUsed = "zfstpl:last-used" // when a template's last record was removed, RFC 3339
-	propDiffID   = "zfstpl:diff-id"   // the digest of the uncompressed layer from which a template was unpacked
-	propBlob     = "zfstpl:blob"      // the digest of the blob from which that layer was read
+	Property         = "zfstpl:record:"   // on templates and runtimes
+	LastUsedProperty = "zfstpl:last-used" // when a template's last record was removed, RFC 3339
+	DiffIDProperty   = "zfstpl:diff-id"   // the digest of the uncompressed layer from which a template was unpacked
+	BlobProperty     = "zfstpl:blob"      // the digest of the blob from which that layer was read
 )
 
 const (
 	// maxParts limits a record to 30 properties, about 240 kB of labels.
 	maxParts = 30
-	// partSize leaves space in the first property for the number of parts.
-	partSize = zfs.MaxPropertyValue - 8
+	// PartSize leaves space in the first property for the number of parts.
+	PartSize = zfs.MaxPropertyValue - 8
 	maxKey   = 4096
 )
 
-// record is the metadata of one containerd snapshot. It is immutable; an update
+// Record is the metadata of one containerd snapshot. It is immutable; an update
 // replaces it.
-type record struct {
-	id     layout.ID
-	seq    uint64 // of two records with the same key, the one with the greater seq is valid
-	info   snapshots.Info
-	target string // active: the chain ID of the layer that is unpacked into it, or ""
-	// standInFor is the chain ID of the layer that a stand-in represents, or "". The
+type Record struct {
+	ID     layout.ID
+	Seq    uint64 // of two records with the same key, the one with the greater seq is valid
+	Info   snapshots.Info
+	Target string // active: the chain ID of the layer that is unpacked into it, or ""
+	// StandInFor is the chain ID of the layer that a stand-in represents, or "". The
 	// stand-in's dataset is a clone of that layer's template, not of the parent's.
-	standInFor string
-	from       string // committed: the ID of the active record that was committed, or ""
-	// remapped reports that the files' owners are already mapped for a user
+	StandInFor string
+	From       string // committed: the ID of the active record that was committed, or ""
+	// Remapped reports that the files' owners are already mapped for a user
 	// namespace, by containerd or in a parent snapshot.
-	remapped bool
-	// healed reports that a committed record was lost and restored. Its parent is
+	Remapped bool
+	// Healed reports that a committed record was lost and restored. Its parent is
 	// not known, although its template may be a clone of another layer.
-	healed bool
-	// lost is the parent that the record names if that does not exist. info.Parent
+	Healed bool
+	// Lost is the parent that the record names if that does not exist. Info.Parent
 	// is then empty, so that containerd can remove the snapshot.
-	lost string
+	Lost string
 
-	// dataset holds the record: the runtime of an active record, otherwise the template.
-	dataset string
-	// props holds the names of the record's properties.
-	props []string
+	// Dataset holds the record: the runtime of an active record, otherwise the template.
+	Dataset string
+	// Props holds the names of the record's properties.
+	Props []string
 }
 
 // stored is the JSON form of a record.
@@ -83,9 +83,9 @@ type stored struct {
 	Updated    time.Time         `json:"updated"`
 }
 
-// checkName returns an error if a property cannot hold a name or key. A name that it
+// CheckName returns an error if a property cannot hold a name or key. A name that it
 // accepts never becomes part of a dataset's name.
-func checkName(what, name string) error {
+func CheckName(what, name string) error {
 	reason := ""
 	switch {
 	case name == "":
@@ -105,30 +105,30 @@ func checkName(what, name string) error {
 
 // properties encodes r as properties and sets r.props. It returns an error if the
 // labels are too large for the properties of a dataset.
-func (r *record) properties() (map[string]string, error) {
+func (r *Record) properties() (map[string]string, error) {
 	var line bytes.Buffer
 	enc := json.NewEncoder(&line)
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(stored{
-		Seq: r.seq, Kind: strings.ToLower(r.info.Kind.String()), Name: r.info.Name, Parent: cmp.Or(r.info.Parent, r.lost),
-		Target: r.target, From: r.from, StandInFor: r.standInFor, Remap: r.remapped, Healed: r.healed, Labels: r.info.Labels, Created: r.info.Created, Updated: r.info.Updated,
+		Seq: r.Seq, Kind: strings.ToLower(r.Info.Kind.String()), Name: r.Info.Name, Parent: cmp.Or(r.Info.Parent, r.Lost),
+		Target: r.Target, From: r.From, StandInFor: r.StandInFor, Remap: r.Remapped, Healed: r.Healed, Labels: r.Info.Labels, Created: r.Info.Created, Updated: r.Info.Updated,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("snapshot %q: %w", r.info.Name, err)
+		return nil, fmt.Errorf("snapshot %q: %w", r.Info.Name, err)
 	}
-	for k, v := range r.info.Labels {
+	for k, v := range r.Info.Labels {
 		if !utf8.ValidString(k) || !utf8.ValidString(v) {
-			return nil, fmt.Errorf("snapshot %q: label %q is not UTF-8: %w", r.info.Name, k, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("snapshot %q: label %q is not UTF-8: %w", r.Info.Name, k, errdefs.ErrInvalidArgument)
 		}
 	}
 	text := ascii(strings.TrimSuffix(line.String(), "\n"))
-	parts := split(text, partSize)
+	parts := split(text, PartSize)
 	if len(parts) > maxParts {
 		return nil, fmt.Errorf("snapshot %q: its record takes %d bytes, more than the %d that a dataset's properties can hold; use fewer or shorter labels: %w",
-			r.info.Name, len(text), maxParts*partSize, errdefs.ErrInvalidArgument)
+			r.Info.Name, len(text), maxParts*PartSize, errdefs.ErrInvalidArgument)
 	}
 	props := make(map[string]string, len(parts))
-	first := propRecord + r.id.String()
+	first := Property + r.ID.String()
 	for i, part := range parts {
 		if i == 0 {
 			props[first] = strconv.Itoa(len(parts)) + " " + part
@@ -136,7 +136,7 @@ func (r *record) properties() (map[string]string, error) {
 			props[first+":"+strconv.Itoa(i)] = part
 		}
 	}
-	r.props = slices.Sorted(maps.Keys(props)) // the first part sorts first
+	r.Props = slices.Sorted(maps.Keys(props)) // the first part sorts first
 	return props, nil
 }
 
@@ -172,42 +172,42 @@ func split(s string, size int) []string {
 	return append(parts, s)
 }
 
-// set returns the ops that write r, or an error if r cannot be stored. They write the
+// Set returns the ops that write r, or an error if r cannot be stored. They write the
 // first part last: a partially written record has no first part and is ignored.
-func (r *record) set() ([]zfs.Op, error) {
+func (r *Record) Set() ([]zfs.Op, error) {
 	props, err := r.properties()
 	if err != nil {
 		return nil, err
 	}
 	ops := make([]zfs.Op, 0, len(props))
-	for _, name := range slices.Backward(r.props) {
-		ops = append(ops, zfs.Set(r.dataset, name, props[name]))
+	for _, name := range slices.Backward(r.Props) {
+		ops = append(ops, zfs.Set(r.Dataset, name, props[name]))
 	}
 	return ops, nil
 }
 
-// rewrite returns the ops that write a record again. They do not change r.
-func (r *record) rewrite() ([]zfs.Op, error) {
+// Rewrite returns the ops that write a record again. They do not change r.
+func (r *Record) Rewrite() ([]zfs.Op, error) {
 	same := *r // set changes props, and records are immutable
-	return same.set()
+	return same.Set()
 }
 
-// clear returns the ops that remove r, the first part first.
-func (r *record) clear() []zfs.Op {
-	ops := make([]zfs.Op, 0, len(r.props))
-	for _, name := range r.props {
-		ops = append(ops, zfs.Inherit(r.dataset, name))
+// Clear returns the ops that remove r, the first part first.
+func (r *Record) Clear() []zfs.Op {
+	ops := make([]zfs.Op, 0, len(r.Props))
+	for _, name := range r.Props {
+		ops = append(ops, zfs.Inherit(r.Dataset, name))
 	}
 	return ops
 }
 
-// readRecords decodes the records in a dataset's properties. If some are corrupt, it
+// Read decodes the records in a dataset's properties. If some are corrupt, it
 // returns an error and the records that it can read.
-func readRecords(d zfs.Dataset) ([]*record, error) {
-	var records []*record
+func Read(d zfs.Dataset) ([]*Record, error) {
+	var records []*Record
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(d.Props)) {
-		rest, ok := strings.CutPrefix(name, propRecord)
+		rest, ok := strings.CutPrefix(name, Property)
 		if !ok || strings.Contains(rest, ":") {
 			continue
 		}
@@ -221,23 +221,23 @@ func readRecords(d zfs.Dataset) ([]*record, error) {
 	return records, errors.Join(errs...)
 }
 
-// hasRecord reports whether a dataset holds a record, readable or not.
-func hasRecord(d zfs.Dataset) bool {
+// Present reports whether a dataset holds a record, readable or not.
+func Present(d zfs.Dataset) bool {
 	for name := range d.Props {
-		if rest, ok := strings.CutPrefix(name, propRecord); ok && !strings.Contains(rest, ":") {
+		if rest, ok := strings.CutPrefix(name, Property); ok && !strings.Contains(rest, ":") {
 			return true
 		}
 	}
 	return false
 }
 
-// partialRecordOps returns the ops that remove the parts of records without a first part.
+// ClearPartial returns the ops that remove the parts of records without a first part.
 // An interrupted write or removal of a long record leaves such parts.
-func partialRecordOps(d zfs.Dataset) []zfs.Op {
+func ClearPartial(d zfs.Dataset) []zfs.Op {
 	var ops []zfs.Op
 	for _, name := range slices.Sorted(maps.Keys(d.Props)) {
-		id, _, ok := strings.Cut(strings.TrimPrefix(name, propRecord), ":")
-		if !ok || !strings.HasPrefix(name, propRecord) || d.Props[propRecord+id] != "" {
+		id, _, ok := strings.Cut(strings.TrimPrefix(name, Property), ":")
+		if !ok || !strings.HasPrefix(name, Property) || d.Props[Property+id] != "" {
 			continue
 		}
 		if _, ok := layout.ParseID(id); ok {
@@ -247,7 +247,7 @@ func partialRecordOps(d zfs.Dataset) []zfs.Op {
 	return ops
 }
 
-func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
+func readRecord(d zfs.Dataset, name, idDigits string) (*Record, error) {
 	id, ok := layout.ParseID(idDigits)
 	if !ok {
 		return nil, errors.New("not the ID of a record")
@@ -276,16 +276,16 @@ func readRecord(d zfs.Dataset, name, idDigits string) (*record, error) {
 		return nil, fmt.Errorf("kind %q, name %q", s.Kind, s.Name)
 	}
 	slices.Sort(props)
-	return &record{
-		id: id, seq: s.Seq, target: s.Target, from: s.From, standInFor: s.StandInFor, remapped: s.Remap, healed: s.Healed, dataset: d.Name, props: props,
-		info: snapshots.Info{Kind: kind, Name: s.Name, Parent: s.Parent, Labels: s.Labels, Created: s.Created, Updated: s.Updated},
+	return &Record{
+		ID: id, Seq: s.Seq, Target: s.Target, From: s.From, StandInFor: s.StandInFor, Remapped: s.Remap, Healed: s.Healed, Dataset: d.Name, Props: props,
+		Info: snapshots.Info{Kind: kind, Name: s.Name, Parent: s.Parent, Labels: s.Labels, Created: s.Created, Updated: s.Updated},
 	}, nil
 }
 
-// publicInfo returns a copy of the record's info for a caller. The copy does not share
+// PublicInfo returns a copy of the record's info for a caller. The copy does not share
 // its labels with the record.
-func (r *record) publicInfo() snapshots.Info {
-	info := r.info
+func (r *Record) PublicInfo() snapshots.Info {
+	info := r.Info
 	info.Labels = maps.Clone(info.Labels)
 	return info
 }
