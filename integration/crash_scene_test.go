@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 )
 
 // crashSnap is what the daemon says of a snapshot, without times.
@@ -167,9 +167,9 @@ func (s *crashScene) written(names ...string) error {
 }
 
 func (s *crashScene) recorded(names []string) bool {
-	entries, err := snapshotter.Inspect(s.ctx, s.base.Client, s.base.Base)
+	entries, err := inspect.List(s.ctx, s.base.Client, s.base.Base)
 	require.NoError(s.t, err)
-	return slices.ContainsFunc(entries, func(e snapshotter.Entry) bool {
+	return slices.ContainsFunc(entries, func(e inspect.Entry) bool {
 		return slices.ContainsFunc(e.Records, func(i snapshots.Info) bool { return slices.Contains(names, i.Name) })
 	})
 }

@@ -27,7 +27,7 @@ import (
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/integration/tied"
 	"github.com/zfstpl/zfstpl/plugin/control"
-	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 )
 
 // patience bounds every wait for an event. The testbed is emulated and slow.
@@ -174,7 +174,7 @@ func (d *daemon) clean(t testing.TB) {
 // recordNames are the names of all records in the base, as the pool has them.
 func (d *daemon) recordNames(t testing.TB) (names []string) {
 	t.Helper()
-	entries, err := snapshotter.Inspect(t.Context(), d.base.Client, d.base.Base)
+	entries, err := inspect.List(t.Context(), d.base.Client, d.base.Base)
 	require.NoError(t, err)
 	for _, e := range entries {
 		for _, r := range e.Records {

@@ -25,6 +25,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
@@ -344,9 +345,9 @@ func TestWhatASweepGivesBack(t *testing.T) {
 	require.NoError(t, err)
 	d.removeAll(t)
 	require.NoError(t, d.sn.Cleanup(d.ctx))
-	entries, err := snapshotter.Inspect(d.ctx, d.base.Client, d.base.Base)
+	entries, err := inspect.List(d.ctx, d.base.Client, d.base.Base)
 	require.NoError(t, err)
-	plan := space.PlanEvictions(snapshotter.Nodes(entries), nil, space.Policy{All: true}, time.Now())
+	plan := space.PlanEvictions(inspect.Nodes(entries), nil, space.Policy{All: true}, time.Now())
 	require.Len(t, plan.Evict, 4)
 	require.NoError(t, d.sn.Close())
 	d.open(t, func(c *snapshotter.Config) { c.CacheKeep = 0 })

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -15,7 +15,7 @@ import (
 type MadeBase struct {
 	Root    string // where it is mounted
 	Changed bool   // whether InitBase changed anything
-	Harms   []snapshotter.Harm
+	Harms   []setup.Harm
 }
 
 // InitBase creates a base that is mounted at root, or completes one. An empty root is
@@ -38,10 +38,10 @@ func InitBase(ctx context.Context, base layout.Base, root string, props map[stri
 	if err != nil {
 		return made, err
 	}
-	if made.Changed, err = snapshotter.InitBase(ctx, pool, base, Mountpoint(altroot, root), props); err != nil {
+	if made.Changed, err = setup.Init(ctx, pool, base, Mountpoint(altroot, root), props); err != nil {
 		return made, err
 	}
-	if made.Harms, err = snapshotter.Harms(ctx, pool, base); err != nil {
+	if made.Harms, err = setup.Harms(ctx, pool, base); err != nil {
 		return made, err
 	}
 	at, err := pool.Properties(ctx, base.String(), "mountpoint")

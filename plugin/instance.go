@@ -13,6 +13,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -25,7 +26,7 @@ type Instance struct {
 	root *os.Root // the base's directory; a later mount does not cover it
 	lock *baseLock
 
-	harms []snapshotter.Harm // found by own
+	harms []setup.Harm // found by own
 }
 
 // Open locks the base of config for this process and returns its snapshotter. An error
@@ -183,7 +184,7 @@ func Writable(pool *zfs.Client, base layout.Base) error {
 // mountBase mounts the base unless it is mounted, and returns where. The kubelet reads
 // the free space of the image file system there.
 func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want string) (string, error) {
-	props, err := pool.Properties(ctx, base.String(), "mountpoint", layout.VersionProperty, snapshotter.KeyStatus, snapshotter.EncryptionRoot)
+	props, err := pool.Properties(ctx, base.String(), "mountpoint", layout.VersionProperty, setup.KeyStatus, setup.EncryptionRoot)
 	if errors.Is(err, zfs.ErrNotFound) {
 		return "", fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s'", base, base)
 	}
@@ -194,7 +195,7 @@ func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want str
 	if v := props[layout.VersionProperty]; v.Local {
 		version = v.Value
 	}
-	if err := snapshotter.CheckVersion(base, version); err != nil {
+	if err := setup.CheckVersion(base, version); err != nil {
 		return "", fmt.Errorf("%w: name the dataset that 'zfstpl init' made", err)
 	}
 	root := props["mountpoint"].Value
@@ -206,7 +207,7 @@ func mountBase(ctx context.Context, pool *zfs.Client, base layout.Base, want str
 			return "", err
 		}
 	}
-	if err := snapshotter.CheckKey(base.String(), props); err != nil {
+	if err := setup.CheckKey(base.String(), props); err != nil {
 		return "", err
 	}
 	mounted, err := mountedAt(base.String(), root)

@@ -11,15 +11,15 @@ import (
 	"github.com/containerd/log"
 	"github.com/moby/sys/mountinfo"
 
-	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // fixBase restores the properties that keep ZFS from mounting datasets of the base, and
 // unmounts what ZFS mounted. It returns the properties of the base that do harm.
-func fixBase(ctx context.Context, pool *zfs.Client, base layout.Base) ([]snapshotter.Harm, error) {
-	state, err := snapshotter.FixBase(ctx, pool, base)
+func fixBase(ctx context.Context, pool *zfs.Client, base layout.Base) ([]setup.Harm, error) {
+	state, err := setup.Fix(ctx, pool, base)
 	if errors.Is(err, zfs.ErrNotFound) {
 		return nil, fmt.Errorf("dataset %s is incomplete: 'zfstpl init %s' completes it (%w)", base, base, err)
 	}

@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 )
 
 // Two images share one layer and have one layer each. Cached templates, garbage and
@@ -29,22 +31,22 @@ func TestAccountsAddUp(t *testing.T) {
 		s.remove("gone")
 		s.waitForRetries()
 		require.NoError(t, s.sn.journal.flush(s.ctx))
-		entries, err := Inspect(s.ctx, s.pool, s.base)
+		entries, err := inspect.List(s.ctx, s.pool, s.base)
 		require.NoError(t, err)
-		a := Account(entries)
-		assert.Equal(t, []ImageAccount{
+		a := inspect.Account(entries)
+		assert.Equal(t, []inspect.ImageAccount{
 			{Dataset: templates[one], Namespaces: []string{"default"}, Unique: 200, Shared: 100, Containers: 1},
 			{Dataset: templates[two], Namespaces: []string{"default"}, Unique: 100, Shared: 100},
 		}, a.Images)
-		assert.Equal(t, Accounts{Images: a.Images, Templates: 400, Containers: 10, Cached: 100, Garbage: 5, Reclaimable: 105}, a)
+		assert.Equal(t, inspect.Accounts{Images: a.Images, Templates: 400, Containers: 10, Cached: 100, Garbage: 5, Reclaimable: 105}, a)
 		var total uint64
 		for _, e := range entries {
 			total += e.Used
 		}
 		assert.Equal(t, total, a.Templates+a.Containers+a.Cached+a.Garbage+a.Other)
 	})
-	empty := Account(nil)
-	assert.Equal(t, Accounts{Images: []ImageAccount{}}, empty)
-	cycle := Account([]Entry{{Dataset: "a", Parent: "b", State: StateCached}, {Dataset: "b", Parent: "a", State: StateCached}})
+	empty := inspect.Account(nil)
+	assert.Equal(t, inspect.Accounts{Images: []inspect.ImageAccount{}}, empty)
+	cycle := inspect.Account([]inspect.Entry{{Dataset: "a", Parent: "b", State: inspect.Cached}, {Dataset: "b", Parent: "a", State: inspect.Cached}})
 	assert.Zero(t, cycle.Reclaimable)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -34,13 +35,13 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 	}
 	doing := fmt.Sprintf("rename of %q, which containerd does not know", key)
 	if err := s.barrier(ctx); err != nil {
-		return poolError(doing, err)
+		return errkind.Wrap(doing, err)
 	}
 	if err := s.apply(ctx, append(ops, old.Clear()...)...); err != nil {
-		if ambiguous(err) {
+		if errkind.IsAmbiguous(err) {
 			err = errors.Join(err, s.rollBackUpdate(old, &r))
 		}
-		return poolError(doing, err)
+		return errkind.Wrap(doing, err)
 	}
 	s.index.rename(old, &r)
 	log.G(ctx).WithField("key", key).WithField("name", r.Info.Name).WithField("dataset", r.Dataset).

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -212,7 +213,7 @@ func (s *Snapshotter) explain(ctx context.Context, dataset string, err error, mo
 		var names []string
 		for _, d := range list {
 			if d.Name == dataset {
-				names = foreignSnapshots(d)
+				names = state.ForeignSnapshots(d)
 			}
 		}
 		return "snapshots", strings.Join(names, ", "), ""

@@ -10,8 +10,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -20,11 +22,11 @@ func TestInitBaseCreatesABase(t *testing.T) {
 	p := newFakePool(t)
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
-	changed, err := InitBase(t.Context(), p, base, "/srv", map[string]string{"compression": "zstd"})
+	changed, err := setup.Init(t.Context(), p, base, "/srv", map[string]string{"compression": "zstd"})
 	require.NoError(t, err)
 	assert.True(t, changed)
 	fs := p.state.fs["tank/z"]
-	assert.Equal(t, layoutVersion, fs.props[layout.VersionProperty])
+	assert.Equal(t, "1", fs.props[layout.VersionProperty])
 	assert.Equal(t, "/srv", fs.native["mountpoint"])
 	assert.Equal(t, "zstd", fs.native["compression"], "the administrator's value overrides")
 	assert.Equal(t, "posix", fs.native["acltype"])
@@ -36,13 +38,13 @@ func TestInitBaseCreatesABase(t *testing.T) {
 	assert.True(t, p.state.mounted["tank/z"])
 
 	before := p.state.clone()
-	changed, err = InitBase(t.Context(), p, base, "/elsewhere", nil)
+	changed, err = setup.Init(t.Context(), p, base, "/elsewhere", nil)
 	require.NoError(t, err)
 	assert.False(t, changed)
 	assert.Equal(t, before, p.state, "a second call changes nothing")
 }
 
-// After a crash during InitBase, another call completes the base.
+// After a crash during setup.Init, another call completes the base.
 func TestInitBaseCompletesAfterCrash(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
@@ -50,10 +52,10 @@ func TestInitBaseCompletesAfterCrash(t *testing.T) {
 	for cut := range 5 {
 		p := newFakePool(t)
 		p.crashAfter = cut
-		_, err := InitBase(t.Context(), p, base, "/srv", nil)
+		_, err := setup.Init(t.Context(), p, base, "/srv", nil)
 		require.ErrorIs(t, err, errCrashed)
 		p = p.afterCrash()
-		changed, err := InitBase(t.Context(), p, base, "/srv", nil)
+		changed, err := setup.Init(t.Context(), p, base, "/srv", nil)
 		require.NoError(t, err)
 		assert.True(t, changed)
 		sn, err := New(t.Context(), p, Config{Base: base})
@@ -62,7 +64,7 @@ func TestInitBaseCompletesAfterCrash(t *testing.T) {
 	}
 }
 
-// InitBase does not change a foreign dataset or a base with another layout version.
+// setup.Init does not change a foreign dataset or a base with another layout version.
 func TestInitBaseRefusesForeignDatasets(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
@@ -71,17 +73,17 @@ func TestInitBaseRefusesForeignDatasets(t *testing.T) {
 		p := newFakePool(t)
 		require.NoError(t, p.Create(t.Context(), "tank/z", map[string]string{layout.VersionProperty: props}))
 		before := p.state.clone()
-		_, err := InitBase(t.Context(), p, base, "/srv", nil)
+		_, err := setup.Init(t.Context(), p, base, "/srv", nil)
 		require.ErrorContains(t, err, says)
 		assert.Equal(t, before, p.state)
 	}
 	p := newFakePool(t)
 	p.before = func(string) error { return fakeError("list", "tank/z", zfs.ErrPermission) }
-	_, err = InitBase(t.Context(), p, base, "/srv", nil)
+	_, err = setup.Init(t.Context(), p, base, "/srv", nil)
 	assert.ErrorIs(t, err, zfs.ErrPermission)
 	deep, err := layout.ParseBase("tank/no/such/z")
 	require.NoError(t, err)
-	_, err = InitBase(t.Context(), newFakePool(t), deep, "/srv", nil)
+	_, err = setup.Init(t.Context(), newFakePool(t), deep, "/srv", nil)
 	assert.ErrorIs(t, err, zfs.ErrNotFound, "the parent dataset does not exist")
 }
 
@@ -104,16 +106,16 @@ func TestInspectReportsStates(t *testing.T) {
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/storage/"+chain("c"), nil))
 	s.pool.editFS(s.templateOf("saved"), set(record.Property+testID("9"), "what"))
 
-	entries, err := Inspect(s.ctx, s.pool, s.base)
+	entries, err := inspect.List(s.ctx, s.pool, s.base)
 	require.NoError(t, err)
-	got := make(map[string]Entry)
+	got := make(map[string]inspect.Entry)
 	for _, e := range entries {
 		got[e.Dataset] = e
 	}
 	layer := func(digit string) string { return "tank/z/storage/" + chain(digit) }
-	for dataset, state := range map[string]State{
-		"tank/z/storage/empty": StateUsed, layer("a"): StateUsed, layer("b"): StateCached, layer("c"): StatePartial,
-		opaque: StateGarbage, s.templateOf("saved"): StateUsed, s.dataset("web"): StateUsed, garbage: StateGarbage, "tank/z/mine": StateForeign,
+	for dataset, state := range map[string]inspect.State{
+		"tank/z/storage/empty": inspect.Used, layer("a"): inspect.Used, layer("b"): inspect.Cached, layer("c"): inspect.Partial,
+		opaque: inspect.Garbage, s.templateOf("saved"): inspect.Used, s.dataset("web"): inspect.Used, garbage: inspect.Garbage, "tank/z/mine": inspect.Foreign,
 	} {
 		assert.Equal(t, state, got[dataset].State, dataset)
 		delete(got, dataset)
@@ -141,11 +143,11 @@ func TestInspectRefusesMissingAndForeignBases(t *testing.T) {
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
 	p := newFakePool(t)
-	_, err = Inspect(t.Context(), p, base)
+	_, err = inspect.List(t.Context(), p, base)
 	require.ErrorContains(t, err, "zfstpl init tank/z")
 	require.ErrorIs(t, err, zfs.ErrNotFound)
 	require.NoError(t, p.Create(t.Context(), "tank/z", nil))
-	_, err = Inspect(t.Context(), p, base)
+	_, err = inspect.List(t.Context(), p, base)
 	require.ErrorContains(t, err, "not a zfstpl base")
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -28,7 +29,7 @@ func refusing(p *fakePool, n int) {
 	}
 }
 
-// If any step fails, InitBase leaves nothing of a new base, and the next call creates it.
+// If any step fails, setup.Init leaves nothing of a new base, and the next call creates it.
 func TestInitBaseLeavesAllOrNothing(t *testing.T) {
 	t.Parallel()
 	steps := []string{"base", "longname", "storage", "runtime", "empty", "snapshot", "mount"}
@@ -36,34 +37,34 @@ func TestInitBaseLeavesAllOrNothing(t *testing.T) {
 		p := newFakePool(t)
 		before := p.state.clone()
 		refusing(p, n+1)
-		_, err := InitBase(t.Context(), p, testBase(t), "/srv", nil)
+		_, err := setup.Init(t.Context(), p, testBase(t), "/srv", nil)
 		require.ErrorIs(t, err, zfs.ErrNoSpace, steps[n])
 		assert.NotContains(t, err.Error(), "\n")
 		assert.Equal(t, before.fs, p.state.fs, steps[n])
-		changed, err := InitBase(t.Context(), p, testBase(t), "/srv", nil)
+		changed, err := setup.Init(t.Context(), p, testBase(t), "/srv", nil)
 		require.NoError(t, err, steps[n])
 		assert.True(t, changed)
 	}
 }
 
-// If the completion of a base fails, InitBase destroys only what it added.
+// If the completion of a base fails, setup.Init destroys only what it added.
 func TestInitBaseKeepsWhatItDidNotCreate(t *testing.T) {
 	t.Parallel()
 	for n, step := range []string{"runtime", "snapshot", "mount"} {
 		p, base := newFakePool(t), testBase(t)
-		_, err := InitBase(t.Context(), p, base, "/srv", nil)
+		_, err := setup.Init(t.Context(), p, base, "/srv", nil)
 		require.NoError(t, err)
 		p.edit(func(s *fakeState) { delete(s.fs, "tank/z/runtime"); delete(s.mounted, "tank/z") })
 		p.editFS("tank/z/storage/empty", func(fs *fakeFS) { delete(fs.snaps, layout.Extracted) })
 		before := p.state.clone()
 		refusing(p, n+1)
-		_, err = InitBase(t.Context(), p, base, "/srv", nil)
+		_, err = setup.Init(t.Context(), p, base, "/srv", nil)
 		require.ErrorIs(t, err, zfs.ErrNoSpace, step)
 		assert.Equal(t, before.fs, p.state.fs, step)
 	}
 }
 
-// InitBase does not destroy a dataset that another process creates below the base meanwhile.
+// setup.Init does not destroy a dataset that another process creates below the base meanwhile.
 func TestInitBaseKeepsForeignDatasets(t *testing.T) {
 	t.Parallel()
 	p, base := newFakePool(t), testBase(t)
@@ -74,14 +75,14 @@ func TestInitBaseKeepsForeignDatasets(t *testing.T) {
 		}
 		return nil
 	}
-	_, err := InitBase(t.Context(), p, base, "/srv", nil)
+	_, err := setup.Init(t.Context(), p, base, "/srv", nil)
 	require.ErrorIs(t, err, zfs.ErrNoSpace)
 	assert.ErrorContains(t, err, "rollback of tank/z")
 	assert.Contains(t, p.state.fs, "tank/z/mine")
 	assert.NotContains(t, p.state.fs, "tank/z/storage")
 }
 
-// InitBase stops between two steps when its context is cancelled and destroys what it
+// setup.Init stops between two steps when its context is cancelled and destroys what it
 // created.
 func TestInitBaseRollsBackWhenCancelled(t *testing.T) {
 	t.Parallel()
@@ -93,7 +94,7 @@ func TestInitBaseRollsBackWhenCancelled(t *testing.T) {
 		}
 		return nil
 	}
-	_, err := InitBase(ctx, p, testBase(t), "/srv", nil)
+	_, err := setup.Init(ctx, p, testBase(t), "/srv", nil)
 	require.ErrorIs(t, err, context.Canceled)
 	assert.NotContains(t, p.state.fs, "tank/z")
 }
@@ -102,14 +103,14 @@ func TestInitBaseNamesTheKeyThatIsNotLoaded(t *testing.T) {
 	t.Parallel()
 	lock := func(p *fakePool, dataset string) {
 		p.editFS(dataset, func(fs *fakeFS) {
-			fs.native[KeyStatus], fs.native[EncryptionRoot] = "unavailable", "tank"
+			fs.native[setup.KeyStatus], fs.native[setup.EncryptionRoot] = "unavailable", "tank"
 		})
 	}
 	p, base := newFakePool(t), testBase(t)
-	_, err := InitBase(t.Context(), p, base, "/srv", nil)
+	_, err := setup.Init(t.Context(), p, base, "/srv", nil)
 	require.NoError(t, err)
 	lock(p, "tank/z")
-	_, err = InitBase(t.Context(), p, base, "/srv", nil)
+	_, err = setup.Init(t.Context(), p, base, "/srv", nil)
 	require.ErrorContains(t, err, "'zfs load-key tank'")
 
 	p = newFakePool(t)
@@ -120,11 +121,11 @@ func TestInitBaseNamesTheKeyThatIsNotLoaded(t *testing.T) {
 		}
 		return nil
 	}
-	_, err = InitBase(t.Context(), p, base, "/srv", nil)
+	_, err = setup.Init(t.Context(), p, base, "/srv", nil)
 	require.ErrorContains(t, err, "'zfs load-key tank'")
 }
 
-// Below a zoned file system, ZFS creates none with a mountpoint. InitBase sets it later.
+// Below a zoned file system, ZFS creates none with a mountpoint. setup.Init sets it later.
 func TestInitBaseWorksBelowAZonedDataset(t *testing.T) {
 	t.Parallel()
 	p := newFakePool(t)
@@ -136,7 +137,7 @@ func TestInitBaseWorksBelowAZonedDataset(t *testing.T) {
 		}
 		return nil
 	}
-	_, err := InitBase(t.Context(), p, testBase(t), "/srv", nil)
+	_, err := setup.Init(t.Context(), p, testBase(t), "/srv", nil)
 	require.NoError(t, err)
 	assert.NotContains(t, made, "mountpoint")
 	assert.NotContains(t, made, "sharenfs")

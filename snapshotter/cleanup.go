@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -20,7 +21,7 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	return detachErr(ctx, s, func(ctx context.Context) error {
 		s.background.requestCleanup()
 		if s.config.Cleanup.orDefault() != CleanupGC {
-			return poolError("cleanup", s.journal.flush(ctx))
+			return errkind.Wrap("cleanup", s.journal.flush(ctx))
 		}
 		return s.clean(ctx, cleanupOptions{})
 	})
@@ -84,10 +85,10 @@ func (s *Snapshotter) cleanWithPolicy(ctx context.Context, options cleanupOption
 	total, err := s.evict(ctx, options, policy)
 	total.templates, total.bytes = total.templates+expired.templates, total.bytes+expired.bytes
 	if err != nil {
-		return total, poolError("eviction", err)
+		return total, errkind.Wrap("eviction", err)
 	}
 	s.journal.notify() // the cleanup mark may have changed
-	return total, poolError("cleanup", s.journal.flushPaced(ctx, options.urgent))
+	return total, errkind.Wrap("cleanup", s.journal.flushPaced(ctx, options.urgent))
 }
 
 // cleanGarbage destroys garbage and expired templates, and returns the templates that it
@@ -96,17 +97,17 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context, options cleanupOptions) 
 	defer s.background.notify()
 	// In a full pool the write fails. The destruction that follows frees space, and does
 	// not touch datasets in use.
-	if err := s.journal.barrier(ctx); err != nil && !outOfSpace(err) {
-		return expired, poolError("cleanup", err)
+	if err := s.journal.barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
+		return expired, errkind.Wrap("cleanup", err)
 	}
 	if err := s.releaseViewMounts(ctx); err != nil {
 		return expired, err
 	}
 	if expired, err = s.destroyGarbage(ctx, options); err != nil {
-		return expired, poolError("cleanup", err)
+		return expired, errkind.Wrap("cleanup", err)
 	}
-	if err := s.journal.flushPaced(ctx, options.urgent); err != nil && !outOfSpace(err) {
-		return expired, poolError("cleanup", err)
+	if err := s.journal.flushPaced(ctx, options.urgent); err != nil && !errkind.IsOutOfSpace(err) {
+		return expired, errkind.Wrap("cleanup", err)
 	}
 	return expired, nil
 }
@@ -232,7 +233,7 @@ func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch
 		// The pool returns a context's error only before a program begins. A program that
 		// has begun continues after its caller gave up, and may be killed as well.
 		begun := !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
-		if begun && ambiguous(err) {
+		if begun && errkind.IsAmbiguous(err) {
 			clear(dying) // each of them may have lost its snapshot
 		}
 		s.index.finishDestroy(dying, order, func(string) bool { return true })

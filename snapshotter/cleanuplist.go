@@ -17,6 +17,8 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -183,7 +185,7 @@ func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMa
 	s.index.load(config.Base, list.Datasets)
 	// From here on the list is not valid: its datasets may be destroyed.
 	if err := s.updateMark(ctx, ""); err != nil {
-		return nil, poolError("cleanup", err)
+		return nil, errkind.Wrap("cleanup", err)
 	}
 	s.journal.start(s)
 	return &Cleaner{s}, nil
@@ -262,14 +264,14 @@ func (s *Snapshotter) whyKeep(found []zfs.Dataset) string {
 	if len(found) != 1 {
 		return "it has child datasets"
 	}
-	st := classify(s.config.Base, found[0])
+	st := state.Classify(s.config.Base, found[0])
 	switch {
-	case len(st.records) > 0:
-		return fmt.Sprintf("it has the record of %q", st.records[0].Info.Name)
-	case st.problem != "":
-		return st.problem
-	case st.state == StateForeign, st.state == StateUsed:
-		return "it is " + string(st.state)
+	case len(st.Records) > 0:
+		return fmt.Sprintf("it has the record of %q", st.Records[0].Info.Name)
+	case st.Problem != "":
+		return st.Problem
+	case st.State == state.Foreign, st.State == state.Used:
+		return "it is " + string(st.State)
 	}
 	return ""
 }

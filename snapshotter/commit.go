@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -155,7 +156,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	}
 	doing := fmt.Sprintf("commit of %q as %q", active.Info.Name, r.Info.Name)
 	if err := s.barrier(ctx); err != nil {
-		return poolError(doing, err)
+		return errkind.Wrap(doing, err)
 	}
 	if joins {
 		if err = s.apply(ctx, ops...); s.index.dropLost(r.template, err) {
@@ -164,11 +165,11 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	} else {
 		err = s.withReclaim(ctx, func() error { return s.promoteWithRetry(ctx, r, active, ops) })
 	}
-	if ambiguous(err) {
+	if errkind.IsAmbiguous(err) {
 		err = errors.Join(err, s.rollBackCommit(ctx, r, active))
 	}
 	if err != nil {
-		return poolError(doing, err)
+		return errkind.Wrap(doing, err)
 	}
 	s.committed(r, active, joins)
 	return nil
@@ -203,7 +204,7 @@ func (s *Snapshotter) promoteWithRetry(ctx context.Context, r, active *entry, op
 // isTransientNoSpace reports whether ZFS refused a promote because of concurrent writes.
 func (s *Snapshotter) isTransientNoSpace(ctx context.Context, err error) bool {
 	var refused *zfs.Error
-	if !outOfSpace(err) || ambiguous(err) || !errors.As(err, &refused) || refused.Op != "promote" {
+	if !errkind.IsOutOfSpace(err) || errkind.IsAmbiguous(err) || !errors.As(err, &refused) || refused.Op != "promote" {
 		return false
 	}
 	// Available is that of the pool and of all quotas, without concurrent writes.
@@ -258,10 +259,10 @@ func (x *index) markUnknown(runtime, template string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	exists := errors.Is(err, zfs.ErrExists)
-	if ambiguous(err) || exists {
+	if errkind.IsAmbiguous(err) || exists {
 		x.reservedNames[template] = true
 	}
-	if exists || !ambiguous(err) {
+	if exists || !errkind.IsAmbiguous(err) {
 		template = "" // not created by this commit, or rolled back
 	}
 	x.residue[runtime] = template

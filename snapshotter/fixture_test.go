@@ -21,8 +21,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 )
 
 // fixture is a test with a snapshotter on a base in a fake pool.
@@ -71,7 +73,7 @@ func newFixture(t testing.TB, options ...func(*fixture)) *fixture {
 	for _, option := range options {
 		option(s)
 	}
-	_, err = InitBase(s.ctx, s.pool, s.base, "/var/lib/zfstpl", nil)
+	_, err = setup.Init(s.ctx, s.pool, s.base, "/var/lib/zfstpl", nil)
 	require.NoError(t, err)
 	s.start()
 	return s
@@ -330,7 +332,7 @@ func (s *fixture) requireInvariants() {
 	s.requireRecoverable()
 	list, err := s.pool.List(s.ctx, s.base.String())
 	require.NoError(s, err)
-	require.NoError(s, CheckInvariants(s.base, list))
+	require.NoError(s, inspect.CheckInvariants(s.base, list))
 	s.requireConsistentIndex()
 	s.pool.edit(func(state *fakeState) {
 		for name, fs := range state.fs {

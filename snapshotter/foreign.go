@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/containerd/log"
 
@@ -69,16 +68,4 @@ func (s *Snapshotter) destroyForeign(ctx context.Context, order []string, left m
 		}
 	}
 	return again, nil
-}
-
-// foreignSnapshots returns the full names of a dataset's foreign snapshots, sorted.
-func foreignSnapshots(d zfs.Dataset) []string {
-	var names []string
-	for _, name := range d.Snapshots {
-		if name != layout.Extracted && !strings.HasPrefix(name, zfs.TemporaryPrefix) {
-			names = append(names, d.Name+"@"+name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }

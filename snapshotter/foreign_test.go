@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -49,7 +50,7 @@ func TestForeignSnapshotsAreKept(t *testing.T) {
 			}
 		}
 
-		entries, err := Inspect(s.ctx, s.pool, s.base)
+		entries, err := inspect.List(s.ctx, s.pool, s.base)
 		require.NoError(t, err)
 		shown := 0
 		for _, e := range entries {

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
@@ -100,7 +101,7 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 		if s.index.dropLost(t, err) {
 			return nil, lostLayer(name, "template "+t.Dataset()+" is missing")
 		}
-		return nil, poolError(fmt.Sprintf("restore of the record %q", name), err)
+		return nil, errkind.Wrap(fmt.Sprintf("restore of the record %q", name), err)
 	}
 	s.insertHealed(r)
 	log.G(ctx).WithField("snapshot", name).WithField("template", t.Dataset()).

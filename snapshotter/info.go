@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -192,13 +193,13 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	}
 	doing := fmt.Sprintf("update of %q", info.Name)
 	if err := s.barrier(ctx); err != nil {
-		return snapshots.Info{}, poolError(doing, err)
+		return snapshots.Info{}, errkind.Wrap(doing, err)
 	}
 	if err := s.apply(ctx, ops...); err != nil {
-		if ambiguous(err) {
+		if errkind.IsAmbiguous(err) {
 			err = errors.Join(err, s.rollBackUpdate(old, &r))
 		}
-		return snapshots.Info{}, poolError(doing, err)
+		return snapshots.Info{}, errkind.Wrap(doing, err)
 	}
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 
 	"github.com/stretchr/testify/assert"
@@ -65,7 +66,7 @@ func TestCheckInvariantsNamesTheDataset(t *testing.T) {
 			s := newFixture(t)
 			list, err := s.pool.List(s.ctx, "tank/z")
 			require.NoError(t, err)
-			err = CheckInvariants(s.base, append(list, c.dataset))
+			err = inspect.CheckInvariants(s.base, append(list, c.dataset))
 			if c.says == "" {
 				require.NoError(t, err)
 				return

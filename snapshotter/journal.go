@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -103,7 +104,7 @@ func (j *journal) barrier(ctx context.Context) error {
 func (j *journal) destroyAndSkip(ctx context.Context, urgent bool, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
 	defer j.acquire()()
 	if j.hasPending(template) {
-		if err := j.writeAll(ctx, urgent); err != nil && !outOfSpace(err) {
+		if err := j.writeAll(ctx, urgent); err != nil && !errkind.IsOutOfSpace(err) {
 			return err
 		}
 	}

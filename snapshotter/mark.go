@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -40,7 +41,7 @@ func (s *Snapshotter) readMark(ctx context.Context, list []zfs.Dataset) error {
 			s.cleanupMark = layout.ParseCleanupMark(d.Props[layout.CleanupProperty])
 		}
 	}
-	return poolError("open", s.writeMark(ctx, layout.CleanupMark{Due: s.cleanupMark.Due}))
+	return errkind.Wrap("open", s.writeMark(ctx, layout.CleanupMark{Due: s.cleanupMark.Due}))
 }
 
 // due returns the time from which a cleanup has something to destroy; zero for never.

@@ -9,7 +9,7 @@ import (
 )
 
 // resetMountpoints sets mountpoint=legacy on each template and runtime with another
-// mountpoint, where ZFS would mount it writable. FixBase runs before, so that no mountpoint
+// mountpoint, where ZFS would mount it writable. setup.Fix runs before, so that no mountpoint
 // is inherited from storage or runtime.
 func (r *recovery) resetMountpoints(list []zfs.Dataset) {
 	for _, d := range list {

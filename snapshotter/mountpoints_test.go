@@ -6,10 +6,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// 'zfs inherit -r mountpoint' removes mountpoint=legacy from storage and runtime. FixBase
+// 'zfs inherit -r mountpoint' removes mountpoint=legacy from storage and runtime. setup.Fix
 // sets it again.
 func TestFixBaseRestoresLostProperties(t *testing.T) {
 	t.Parallel()
@@ -17,14 +18,14 @@ func TestFixBaseRestoresLostProperties(t *testing.T) {
 	require.NoError(t, s.sn.Close())
 	s.pool.editFS("tank/z/storage", func(fs *fakeFS) { fs.native = map[string]string{"mountpoint": "/tank/z/storage"} })
 	s.pool.editFS("tank/z/runtime", func(fs *fakeFS) { fs.native["mountpoint"] = "/tank/z/runtime" })
-	state, err := FixBase(s.ctx, s.pool, s.base)
+	state, err := setup.Fix(s.ctx, s.pool, s.base)
 	require.NoError(t, err)
 	assert.Equal(t, "/tank/z/runtime", state.RuntimeMountpoint)
 	for _, child := range []string{"tank/z/storage", "tank/z/runtime"} {
-		assert.Equal(t, childProperties, s.pool.state.fs[child].native, child)
+		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, s.pool.state.fs[child].native, child)
 	}
 	assert.Contains(t, s.log.String(), "reset mount properties of dataset")
-	state, err = FixBase(s.ctx, s.pool, s.base)
+	state, err = setup.Fix(s.ctx, s.pool, s.base)
 	require.NoError(t, err)
 	assert.Empty(t, state.RuntimeMountpoint)
 
@@ -35,7 +36,7 @@ func TestFixBaseRestoresLostProperties(t *testing.T) {
 		}
 		return nil
 	}
-	_, err = FixBase(s.ctx, s.pool, s.base)
+	_, err = setup.Fix(s.ctx, s.pool, s.base)
 	require.NoError(t, err, "a start does not fail for that")
 	assert.Contains(t, s.log.String(), "zfs set canmount=off mountpoint=legacy tank/z/runtime")
 }

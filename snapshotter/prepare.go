@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -142,7 +143,7 @@ func (s *Snapshotter) createClone(ctx context.Context, r *entry) error {
 }
 
 func createError(r *entry, err error) error {
-	return poolError(fmt.Sprintf("%s of %q on %q", verbOf(r.Info.Kind), r.Info.Name, r.Info.Parent), err)
+	return errkind.Wrap(fmt.Sprintf("%s of %q on %q", verbOf(r.Info.Kind), r.Info.Name, r.Info.Parent), err)
 }
 
 // writeClone creates the clone of an active record, applies more ops and writes the
@@ -162,7 +163,7 @@ func (s *Snapshotter) writeRecord(ctx context.Context, r *entry, ops []zfs.Op, a
 		return err
 	}
 	err = apply(ctx, append(ops, set...)...)
-	if ambiguous(err) {
+	if errkind.IsAmbiguous(err) {
 		s.rollBackCreate(r)
 	}
 	return err
@@ -348,10 +349,10 @@ func (s *Snapshotter) addCommitted(ctx context.Context, r *entry) error {
 		return err
 	}
 	if err := s.apply(ctx, set...); err != nil {
-		if ambiguous(err) {
+		if errkind.IsAmbiguous(err) {
 			s.rollBackCreate(r)
 		}
-		return poolError(fmt.Sprintf("record %q", r.Info.Name), err)
+		return errkind.Wrap(fmt.Sprintf("record %q", r.Info.Name), err)
 	}
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
@@ -65,7 +66,7 @@ func (s *Snapshotter) evictForPressure(ctx context.Context, limits []space.Limit
 		s.eviction.logProblems(ctx, plan.Problems)
 		return nil
 	}
-	if err := s.journal.barrier(ctx); err != nil && !outOfSpace(err) {
+	if err := s.journal.barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
 		return err
 	}
 	_, err := s.evict(ctx, cleanupOptions{}, policy)

@@ -1,16 +1,13 @@
 package snapshotter
 
 import (
-	"fmt"
-	"os"
-	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -30,7 +27,7 @@ func TestInitBaseSetsOnlySupportedProperties(t *testing.T) {
 	}{
 		"2.4": {fakeAbilities{}, map[string]string{"normalization": "none", "utf8only": "off", "casesensitivity": "sensitive",
 			"snapdir": "disabled", "dnodesize": "auto", "compression": "lz4", "longname": "off", "defaultuserquota": "none", "sharenfs": "off"}, nil},
-		"2.3": {fakeAbilities{release: release23}, map[string]string{"snapdir": "disabled", "longname": "off"}, []string{"defaultuserquota"}},
+		"2.3": {fakeAbilities{release: zfs.Release{Major: 2, Minor: 3}}, map[string]string{"snapdir": "disabled", "longname": "off"}, []string{"defaultuserquota"}},
 		"2.2": {fakeAbilities{release: zfs.Release{Major: 2, Minor: 2}}, map[string]string{"snapdir": "hidden"}, []string{"longname"}},
 		"GRUB": {fakeAbilities{lacks: []string{"large_dnode", "longname"}}, map[string]string{"compression": "lz4"},
 			[]string{"dnodesize", "longname"}},
@@ -39,7 +36,7 @@ func TestInitBaseSetsOnlySupportedProperties(t *testing.T) {
 	} {
 		p := newFakePool(t)
 		p.abilities = c.abilities
-		_, err := InitBase(t.Context(), p, testBase(t), "/srv", nil)
+		_, err := setup.Init(t.Context(), p, testBase(t), "/srv", nil)
 		require.NoError(t, err, what)
 		native := p.state.fs["tank/z"].native
 		for name, value := range c.has {
@@ -55,7 +52,7 @@ func TestInitBaseSetsOnlySupportedProperties(t *testing.T) {
 func TestInitBaseLeavesUTF8OnlyToNormalization(t *testing.T) {
 	t.Parallel()
 	p := newFakePool(t)
-	_, err := InitBase(t.Context(), p, testBase(t), "/srv", map[string]string{"normalization": "formC", "snapdir": "visible"})
+	_, err := setup.Init(t.Context(), p, testBase(t), "/srv", map[string]string{"normalization": "formC", "snapdir": "visible"})
 	require.NoError(t, err)
 	native := p.state.fs["tank/z"].native
 	assert.Equal(t, "formC", native["normalization"])
@@ -66,9 +63,9 @@ func TestInitBaseLeavesUTF8OnlyToNormalization(t *testing.T) {
 func TestHarmsNameTheFix(t *testing.T) {
 	t.Parallel()
 	p, base := newFakePool(t), testBase(t)
-	_, err := InitBase(t.Context(), p, base, "/srv", nil)
+	_, err := setup.Init(t.Context(), p, base, "/srv", nil)
 	require.NoError(t, err)
-	found, err := Harms(t.Context(), p, base)
+	found, err := setup.Harms(t.Context(), p, base)
 	require.NoError(t, err)
 	assert.Empty(t, found, "a new base has no harmful property")
 
@@ -84,7 +81,7 @@ func TestHarmsNameTheFix(t *testing.T) {
 	set("tank/z/storage/empty", "utf8only", "on")
 	set("tank/z/storage/empty", "defaultuserquota", "1048576")
 	set("tank/z/storage", "defaultuserquota", "1048576")
-	found, err = Harms(t.Context(), p, base)
+	found, err = setup.Harms(t.Context(), p, base)
 	require.NoError(t, err)
 	fixes := make(map[string]string)
 	for _, h := range found {
@@ -101,45 +98,9 @@ func TestHarmsNameTheFix(t *testing.T) {
 		"defaultuserquota tank/z/storage/empty": "zfs set defaultuserquota=none tank/z/storage/empty",
 	}, fixes)
 	p.abilities.release = zfs.Release{Major: 2, Minor: 2}
-	found, err = Harms(t.Context(), p, base)
+	found, err = setup.Harms(t.Context(), p, base)
 	require.NoError(t, err)
 	for _, h := range found {
 		assert.NotEqual(t, "snapdir", h.Property, "this release supports no better value than hidden")
 	}
-}
-
-// docs/zfs.md has a row for each decision, in the same order.
-func TestDecisionsAreDocumented(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile("../docs/zfs.md")
-	require.NoError(t, err)
-	_, section, found := strings.Cut(string(text), "## Properties of a base\n")
-	require.True(t, found)
-	section, _, _ = strings.Cut(section, "\n## ")
-	got := regexp.MustCompile("(?m)^\\| `.*$").FindAllString(section, -1)
-	var want []string
-	for _, d := range decisions {
-		want = append(want, d.row())
-	}
-	assert.Equal(t, strings.Join(want, "\n"), strings.Join(got, "\n"))
-}
-
-// row returns a decision as a row of the table.
-func (d decision) row() string {
-	var values []string
-	for _, c := range d.choices {
-		value := "`" + c.value + "`"
-		if c.since != (zfs.Release{}) {
-			value += " (" + c.since.String() + ")"
-		}
-		values = append(values, value)
-	}
-	set, reported := strings.Join(values, ", else "), ""
-	if len(values) == 0 {
-		set = "–"
-	}
-	if d.harm != "" {
-		reported = d.harm
-	}
-	return fmt.Sprintf("| `%s` | %s | %s | %s |", d.property, set, d.why, reported)
 }

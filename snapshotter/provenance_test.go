@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -68,7 +69,7 @@ func TestCommitWritesProvenance(t *testing.T) {
 			s.cleanup()
 			s.restart()
 			assert.Equal(t, record.Provenance{DiffID: upper, Blob: upperBlob}, s.sn.index.templates[dataset].from, "the template keeps it without a record")
-			entries, err := Inspect(s.ctx, s.pool, s.base)
+			entries, err := inspect.List(s.ctx, s.pool, s.base)
 			require.NoError(t, err)
 			for _, e := range entries {
 				if e.Dataset == dataset {
@@ -173,7 +174,7 @@ func TestInvalidProvenanceIsIgnored(t *testing.T) {
 			assert.Equal(t, c.want == record.Provenance{}, strings.Contains(s.log.String(), "ignoring property") || strings.HasSuffix(c.diffID, ":12"))
 			list, err := s.pool.List(s.ctx, s.base.String())
 			require.NoError(t, err)
-			assert.Equal(t, what == "another layer", CheckInvariants(s.base, list) != nil)
+			assert.Equal(t, what == "another layer", inspect.CheckInvariants(s.base, list) != nil)
 		})
 	}
 }

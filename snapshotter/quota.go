@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 )
 
 // maxQuota is the largest quota, in bytes. Its sum with the referenced bytes of a template
@@ -46,7 +48,7 @@ func (s *Snapshotter) quota(ctx context.Context, r *entry) (uint64, error) {
 	}
 	template, err := s.referenced(ctx, r.template)
 	if err != nil {
-		return 0, poolError(fmt.Sprintf("prepare of %q", r.Info.Name), err)
+		return 0, errkind.Wrap(fmt.Sprintf("prepare of %q", r.Info.Name), err)
 	}
 	return template + size, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -154,7 +155,7 @@ func (s *Snapshotter) reclaimAll(ctx context.Context, cause error) (Reclaimed, e
 	gone, err := s.cleanWithPolicy(ctx, cleanupOptions{urgent: true, ignoreBackoff: true}, policy)
 	release()
 	result := Reclaimed{Templates: gone.templates, Bytes: gone.bytes}
-	if err != nil && !outOfSpace(err) { // out of space: not freed yet, and the journal writes the removals later
+	if err != nil && !errkind.IsOutOfSpace(err) { // out of space: not freed yet, and the journal writes the removals later
 		return result, err
 	}
 	waiting, cancel := context.WithTimeout(ctx, freeTimeout)
@@ -184,17 +185,12 @@ func limitsFor(limits []space.Limit, cause error) []space.Limit {
 	})
 }
 
-// outOfSpace reports whether ZFS refused an operation for lack of space.
-func outOfSpace(err error) bool {
-	return errors.Is(err, zfs.ErrNoSpace) || errors.Is(err, zfs.ErrQuota)
-}
-
 // withReclaim runs do. If do runs out of space, withReclaim reclaims space and runs do
 // once more. It does not if do may have left a part of its work: the caller rolls that
 // back.
 func (s *Snapshotter) withReclaim(ctx context.Context, do func() error) error {
 	err := do()
-	if !outOfSpace(err) || ambiguous(err) {
+	if !errkind.IsOutOfSpace(err) || errkind.IsAmbiguous(err) {
 		return err
 	}
 	log.G(ctx).WithError(err).Warn("out of space, reclaiming space and retrying")
@@ -202,7 +198,7 @@ func (s *Snapshotter) withReclaim(ctx context.Context, do func() error) error {
 	if reclaimErr != nil {
 		return fmt.Errorf("%w (failed to reclaim space: %s)", err, reclaimErr.Error())
 	}
-	if err = do(); outOfSpace(err) {
+	if err = do(); errkind.IsOutOfSpace(err) {
 		return fmt.Errorf("%w (tried twice: %s)", err, reclaimed)
 	}
 	return err

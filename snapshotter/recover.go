@@ -12,8 +12,11 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -26,7 +29,7 @@ type recovery struct {
 	createTXG map[string]uint64 // the txg that created each dataset
 	records   []*entry
 	// partials are the datasets under storage without @extracted. An interrupted commit
-	// or InitBase leaves them.
+	// or setup.Init leaves them.
 	partials []string
 	// residue are the snapshots of runtimes that an interrupted commit took. A partial
 	// is a clone of such a snapshot, so the partials are destroyed first.
@@ -38,9 +41,9 @@ type recovery struct {
 func (s *Snapshotter) recover(ctx context.Context) error {
 	list, err := s.pool.List(ctx, s.config.Base.String())
 	if err != nil {
-		return baseError(s.config.Base, err)
+		return setup.ListError(s.config.Base, err)
 	}
-	if err := CheckBase(s.config.Base, list); err != nil {
+	if err := setup.Check(s.config.Base, list); err != nil {
 		return err
 	}
 	if err := s.readMark(ctx, list); err != nil {
@@ -104,11 +107,11 @@ func (r *recovery) templates(list []zfs.Dataset) {
 		if d.Name == base.String() || d.Name == base.Storage() || d.Name == base.Runtime() {
 			continue
 		}
-		st := classify(base, d)
+		st := state.Classify(base, d)
 		switch {
-		case st.problem != "":
-			r.skip(d, st.problem)
-		case st.state == StateForeign:
+		case st.Problem != "":
+			r.skip(d, st.Problem)
+		case st.State == state.Foreign:
 			r.skip(d, "not created by zfstpl")
 		}
 		if name, ok := base.ParseTemplate(d.Name); ok {
@@ -132,9 +135,9 @@ func (r *recovery) templates(list []zfs.Dataset) {
 }
 
 // template adds one template to the index, or a partial to r.partials.
-func (r *recovery) template(name layout.Template, d zfs.Dataset, st classification) {
+func (r *recovery) template(name layout.Template, d zfs.Dataset, st state.Classification) {
 	if !d.HasSnapshot(layout.Extracted) {
-		if st.state == StatePartial {
+		if st.State == state.Partial {
 			r.partials = append(r.partials, d.Name)
 		} else {
 			r.index.reservedNames[d.Name] = true
@@ -142,9 +145,9 @@ func (r *recovery) template(name layout.Template, d zfs.Dataset, st classificati
 		return
 	}
 	// A template with a problem is never destroyed: an unreadable record may name it.
-	t := &template{Template: name, idle: record.LastUsed(d), from: record.ReadProvenance(d), held: st.problem != ""}
+	t := &template{Template: name, idle: record.LastUsed(d), from: record.ReadProvenance(d), held: st.Problem != ""}
 	r.index.templates[d.Name] = t
-	for _, rec := range st.records {
+	for _, rec := range st.Records {
 		if rec.Info.Kind != snapshots.KindActive {
 			r.records = append(r.records, &entry{Record: *rec, template: t})
 		}
@@ -157,8 +160,8 @@ func (r *recovery) runtimes(list []zfs.Dataset) {
 		if _, ok := r.config.Base.ParseRuntime(d.Name); !ok {
 			continue
 		}
-		st := classify(r.config.Base, d)
-		if st.problem != "" {
+		st := state.Classify(r.config.Base, d)
+		if st.Problem != "" {
 			continue // templates has logged it
 		}
 		if d.HasSnapshot(layout.Extracted) {
@@ -168,10 +171,10 @@ func (r *recovery) runtimes(list []zfs.Dataset) {
 	}
 }
 
-func (r *recovery) runtime(d zfs.Dataset, st classification) {
+func (r *recovery) runtime(d zfs.Dataset, st state.Classification) {
 	switch {
-	case st.state == StateUsed:
-		r.active(d, st.records)
+	case st.State == state.Used:
+		r.active(d, st.Records)
 	case r.origin(d) == nil:
 		r.skip(d, "its origin is not a template of this base")
 	default:
@@ -276,7 +279,7 @@ func (r *recovery) resolveCommits() error {
 		}
 		if err := r.pool.Apply(r.ctx, zfs.Promote(active.Dataset, t.Dataset())); err != nil {
 			if errors.Is(err, zfs.ErrSuspended) || r.ctx.Err() != nil {
-				return poolError(fmt.Sprintf("roll back the commit of %q", active.Info.Name), err)
+				return errkind.Wrap(fmt.Sprintf("roll back the commit of %q", active.Info.Name), err)
 			}
 			t.held = true // its clone, the active snapshot, remains usable
 			log.G(r.ctx).WithError(err).WithField("snapshot", active.Info.Name).WithField("dataset", t.Dataset()).
@@ -297,7 +300,7 @@ func (r *recovery) resolveCommits() error {
 func (r *recovery) rollBack() error {
 	left, err := r.pool.Destroy(r.ctx, layout.Extracted, r.partials)
 	if err != nil {
-		return poolError("roll back an interrupted commit", err)
+		return errkind.Wrap("roll back an interrupted commit", err)
 	}
 	for dataset, err := range left {
 		r.index.discard(dataset, nil)

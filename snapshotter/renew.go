@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
@@ -60,7 +61,7 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	r.Dataset = s.config.Base.Clone(key, r.ID)
 	if err := s.writeClone(ctx, r, nil, s.pool.Apply); err != nil {
 		abandon()
-		return "", reclaimed, poolError(fmt.Sprintf("clone for %q after a reclaim (%s)", key, reclaimed), err)
+		return "", reclaimed, errkind.Wrap(fmt.Sprintf("clone for %q after a reclaim (%s)", key, reclaimed), err)
 	}
 	s.index.add(r, r.template)
 	return r.Dataset, reclaimed, nil
@@ -97,13 +98,13 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 	}
 	doing := fmt.Sprintf("discard of the extraction %q", key)
 	if err := s.barrier(ctx); err != nil {
-		return nil, nil, poolError(doing, err)
+		return nil, nil, errkind.Wrap(doing, err)
 	}
 	if err := s.apply(ctx, old.Clear()...); err != nil {
-		if ambiguous(err) {
+		if errkind.IsAmbiguous(err) {
 			err = errors.Join(err, s.rollBackDiscard(ctx, old))
 		}
-		return nil, nil, poolError(doing, err)
+		return nil, nil, errkind.Wrap(doing, err)
 	}
 	x.mu.Lock()
 	x.addChild(old.Info.Parent)

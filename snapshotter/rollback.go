@@ -2,12 +2,9 @@ package snapshotter
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
-
-	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 )
 
 // A killed command or an interrupted call may have applied all, none or the first ops of
@@ -15,13 +12,6 @@ import (
 // idempotent steps: removing a property that does not exist succeeds, and so does setting
 // a property again. The steps are part of the journal, which writes them in order and
 // retries a failed write.
-
-// ambiguous reports whether the outcome of a failed list of ops is unknown: the error has
-// no known kind, or it includes a failed rollback of the first ops.
-func ambiguous(err error) bool {
-	var several interface{ Unwrap() []error }
-	return err != nil && (errkind.Of(err) == nil || errors.As(err, &several) && len(several.Unwrap()) > 1)
-}
 
 // rollBackCreate removes what may exist of a new record and, for an active one, of its
 // clone.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -222,7 +223,7 @@ func TestErrorsAreAmbiguousWithoutAKind(t *testing.T) {
 		{nil, false}, {busy, false}, {errors.Join(busy, nil), false}, {unknown, true}, {errKilled, true},
 		{errors.Join(busy, unknown), true}, {errors.Join(busy, busy), true},
 	} {
-		assert.Equal(t, c.want, ambiguous(c.err), "%v", c.err)
+		assert.Equal(t, c.want, errkind.IsAmbiguous(c.err), "%v", c.err)
 	}
 }
 

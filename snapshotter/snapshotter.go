@@ -144,7 +144,7 @@ var (
 )
 
 // New lists the pool, recovers interrupted operations and returns a Snapshotter. The base
-// must exist (see InitBase). No other snapshotter may use it: the caller holds its lock.
+// must exist (see setup.Init). No other snapshotter may use it: the caller holds its lock.
 func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	if err := config.check(); err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -37,13 +38,13 @@ func TestStandInKeepsItsLayer(t *testing.T) {
 					require.NoError(t, s.sn.journal.flush(s.ctx))
 				}
 				key := s.standIn("zoo", "", lowerChain)
-				entries, err := Inspect(s.ctx, s.pool, s.base)
+				entries, err := inspect.List(s.ctx, s.pool, s.base)
 				require.NoError(t, err)
 				for _, e := range entries {
-					if e.State == StateGarbage {
+					if e.State == inspect.Garbage {
 						continue // the runtime that was committed
 					}
-					assert.Equal(t, StateUsed, e.State, e.Dataset)
+					assert.Equal(t, inspect.Used, e.State, e.Dataset)
 					assert.Equal(t, e.Dataset == s.dataset(key), e.StandInFor == lowerChain)
 				}
 				evict(s)
@@ -159,7 +160,7 @@ func TestInvariantsDetectWrongStandIn(t *testing.T) {
 	check := func() error {
 		list, err := s.pool.List(s.ctx, s.base.String())
 		require.NoError(t, err)
-		return CheckInvariants(s.base, list)
+		return inspect.CheckInvariants(s.base, list)
 	}
 	require.NoError(t, check())
 	s.pool.editFS(runtime, func(fs *fakeFS) { fs.origin = s.base.Storage() + "/" + lowerChain + "@" + layout.Extracted })

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
@@ -21,7 +22,7 @@ type oddDataset struct {
 	origin   string // below the base, or a snapshot elsewhere, or ""
 	swapped  bool   // a template without @extracted, or a runtime with it
 	props    map[string]string
-	state    State
+	state    inspect.State
 	problem  string // part of the expected problem
 	kept     bool   // no start and no cleanup destroys it
 	pristine bool   // recovery does not change its properties
@@ -58,39 +59,39 @@ func oddDatasets() map[string]oddDataset {
 	runtime := "runtime/odd-" + testID("f")
 	layer, opaque := "storage/"+chain("9"), "storage/opaque-"+testID("e")
 	return map[string]oddDataset{
-		"a layer without a record":                       {name: layer, origin: empty, state: StateCached, kept: true},
-		"a layer with a mark":                            {name: layer, origin: empty, props: marked, state: StateCached, kept: true},
-		"a layer in use":                                 {name: layer, origin: empty, props: with(nil, committedRecord), state: StateUsed, kept: true},
-		"a layer on a foreign snapshot":                  {name: layer, origin: elsewhere, state: StateForeign, problem: "is not a template", kept: true, pristine: true},
-		"a layer without an origin":                      {name: layer, state: StateForeign, problem: "is not a template", kept: true, pristine: true},
-		"a used layer on a foreign snapshot":             {name: layer, origin: elsewhere, props: with(nil, committedRecord), state: StateUsed, problem: "is not a template", kept: true, pristine: true},
-		"a layer with a torn record":                     {name: layer, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},
-		"a layer with an active record":                  {name: layer, origin: empty, props: with(nil, activeRecord), state: StateUsed, problem: "active snapshot", kept: true, pristine: true},
-		"a layer without its snapshot":                   {name: layer, origin: empty, swapped: true, state: StatePartial},
-		"a used layer without its snapshot":              {name: layer, origin: empty, swapped: true, props: with(nil, committedRecord), state: StateUsed, problem: "was destroyed", kept: true, pristine: true},
-		"a torn layer without its snapshot":              {name: layer, origin: empty, swapped: true, props: with(nil, tornRecord), state: StateUsed, problem: "was destroyed", kept: true, pristine: true},
-		"an opaque template without a record":            {name: opaque, origin: empty, state: StateGarbage},
-		"an opaque template on a foreign snapshot":       {name: opaque, origin: elsewhere, state: StateForeign, problem: "is not a template", kept: true, pristine: true},
-		"a marked opaque template on a foreign snapshot": {name: opaque, origin: elsewhere, props: marked, state: StateForeign, problem: "is not a template", kept: true, pristine: true},
-		"a runtime in use":                               {name: runtime, origin: empty, props: with(nil, activeRecord), state: StateUsed, kept: true},
-		"a runtime in use and marked":                    {name: runtime, origin: empty, props: with(marked, activeRecord), state: StateUsed, kept: true},
-		"a runtime in use on a foreign snapshot":         {name: runtime, origin: elsewhere, props: with(nil, activeRecord), state: StateUsed, kept: true},
-		"a runtime without a record":                     {name: runtime, origin: empty, state: StateGarbage},
-		"a marked runtime":                               {name: runtime, origin: empty, props: marked, state: StateGarbage},
-		"a marked runtime on a foreign snapshot":         {name: runtime, origin: elsewhere, props: marked, state: StateForeign, problem: "not a clone of a template", kept: true, pristine: true},
-		"a runtime on a foreign snapshot":                {name: runtime, origin: elsewhere, state: StateForeign, problem: "not a clone of a template", kept: true, pristine: true},
-		"a runtime that is not a clone":                  {name: runtime, state: StateForeign, problem: "not a clone of a template", kept: true, pristine: true},
-		"a runtime with a torn record":                   {name: runtime, origin: empty, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},
-		"a marked runtime with a torn record":            {name: runtime, origin: empty, props: with(marked, tornRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},
-		"a runtime with a torn and a complete record":    {name: runtime, origin: empty, props: with(nil, tornRecord, activeRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},
-		"a torn runtime with a snapshot":                 {name: runtime, origin: empty, swapped: true, props: with(nil, tornRecord), state: StateUsed, problem: "part 2 of 2", kept: true, pristine: true},
-		"a runtime with records of two snapshots":        {name: runtime, origin: empty, props: with(nil, activeRecord, otherActive), state: StateUsed, problem: "active snapshot only", kept: true, pristine: true},
-		"a marked runtime with two records":              {name: runtime, origin: empty, props: with(marked, activeRecord, otherActive), state: StateUsed, problem: "active snapshot only", kept: true, pristine: true},
-		"a runtime with a committed record":              {name: runtime, origin: empty, props: with(nil, committedRecord), state: StateUsed, problem: "active snapshot only", kept: true, pristine: true},
-		"a runtime with the snapshot of a commit":        {name: runtime, origin: empty, swapped: true, props: with(nil, activeRecord), state: StateUsed, kept: true},
-		"a foreign dataset in storage":                   {name: "storage/mine", state: StateForeign, kept: true, pristine: true},
-		"a foreign clone of a template":                  {name: "storage/mine", origin: empty, state: StateForeign, kept: true, pristine: true},
-		"a foreign dataset with a garbage mark":          {name: "mine", props: marked, state: StateForeign, kept: true, pristine: true},
+		"a layer without a record":                       {name: layer, origin: empty, state: inspect.Cached, kept: true},
+		"a layer with a mark":                            {name: layer, origin: empty, props: marked, state: inspect.Cached, kept: true},
+		"a layer in use":                                 {name: layer, origin: empty, props: with(nil, committedRecord), state: inspect.Used, kept: true},
+		"a layer on a foreign snapshot":                  {name: layer, origin: elsewhere, state: inspect.Foreign, problem: "is not a template", kept: true, pristine: true},
+		"a layer without an origin":                      {name: layer, state: inspect.Foreign, problem: "is not a template", kept: true, pristine: true},
+		"a used layer on a foreign snapshot":             {name: layer, origin: elsewhere, props: with(nil, committedRecord), state: inspect.Used, problem: "is not a template", kept: true, pristine: true},
+		"a layer with a torn record":                     {name: layer, origin: empty, props: with(nil, tornRecord), state: inspect.Used, problem: "part 2 of 2", kept: true, pristine: true},
+		"a layer with an active record":                  {name: layer, origin: empty, props: with(nil, activeRecord), state: inspect.Used, problem: "active snapshot", kept: true, pristine: true},
+		"a layer without its snapshot":                   {name: layer, origin: empty, swapped: true, state: inspect.Partial},
+		"a used layer without its snapshot":              {name: layer, origin: empty, swapped: true, props: with(nil, committedRecord), state: inspect.Used, problem: "was destroyed", kept: true, pristine: true},
+		"a torn layer without its snapshot":              {name: layer, origin: empty, swapped: true, props: with(nil, tornRecord), state: inspect.Used, problem: "was destroyed", kept: true, pristine: true},
+		"an opaque template without a record":            {name: opaque, origin: empty, state: inspect.Garbage},
+		"an opaque template on a foreign snapshot":       {name: opaque, origin: elsewhere, state: inspect.Foreign, problem: "is not a template", kept: true, pristine: true},
+		"a marked opaque template on a foreign snapshot": {name: opaque, origin: elsewhere, props: marked, state: inspect.Foreign, problem: "is not a template", kept: true, pristine: true},
+		"a runtime in use":                               {name: runtime, origin: empty, props: with(nil, activeRecord), state: inspect.Used, kept: true},
+		"a runtime in use and marked":                    {name: runtime, origin: empty, props: with(marked, activeRecord), state: inspect.Used, kept: true},
+		"a runtime in use on a foreign snapshot":         {name: runtime, origin: elsewhere, props: with(nil, activeRecord), state: inspect.Used, kept: true},
+		"a runtime without a record":                     {name: runtime, origin: empty, state: inspect.Garbage},
+		"a marked runtime":                               {name: runtime, origin: empty, props: marked, state: inspect.Garbage},
+		"a marked runtime on a foreign snapshot":         {name: runtime, origin: elsewhere, props: marked, state: inspect.Foreign, problem: "not a clone of a template", kept: true, pristine: true},
+		"a runtime on a foreign snapshot":                {name: runtime, origin: elsewhere, state: inspect.Foreign, problem: "not a clone of a template", kept: true, pristine: true},
+		"a runtime that is not a clone":                  {name: runtime, state: inspect.Foreign, problem: "not a clone of a template", kept: true, pristine: true},
+		"a runtime with a torn record":                   {name: runtime, origin: empty, props: with(nil, tornRecord), state: inspect.Used, problem: "part 2 of 2", kept: true, pristine: true},
+		"a marked runtime with a torn record":            {name: runtime, origin: empty, props: with(marked, tornRecord), state: inspect.Used, problem: "part 2 of 2", kept: true, pristine: true},
+		"a runtime with a torn and a complete record":    {name: runtime, origin: empty, props: with(nil, tornRecord, activeRecord), state: inspect.Used, problem: "part 2 of 2", kept: true, pristine: true},
+		"a torn runtime with a snapshot":                 {name: runtime, origin: empty, swapped: true, props: with(nil, tornRecord), state: inspect.Used, problem: "part 2 of 2", kept: true, pristine: true},
+		"a runtime with records of two snapshots":        {name: runtime, origin: empty, props: with(nil, activeRecord, otherActive), state: inspect.Used, problem: "active snapshot only", kept: true, pristine: true},
+		"a marked runtime with two records":              {name: runtime, origin: empty, props: with(marked, activeRecord, otherActive), state: inspect.Used, problem: "active snapshot only", kept: true, pristine: true},
+		"a runtime with a committed record":              {name: runtime, origin: empty, props: with(nil, committedRecord), state: inspect.Used, problem: "active snapshot only", kept: true, pristine: true},
+		"a runtime with the snapshot of a commit":        {name: runtime, origin: empty, swapped: true, props: with(nil, activeRecord), state: inspect.Used, kept: true},
+		"a foreign dataset in storage":                   {name: "storage/mine", state: inspect.Foreign, kept: true, pristine: true},
+		"a foreign clone of a template":                  {name: "storage/mine", origin: empty, state: inspect.Foreign, kept: true, pristine: true},
+		"a foreign dataset with a garbage mark":          {name: "mine", props: marked, state: inspect.Foreign, kept: true, pristine: true},
 	}
 }
 
@@ -135,18 +136,20 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 			list, err := s.pool.List(s.ctx, dataset)
 			require.NoError(t, err)
 
-			entry := inspect(s.base, list[0])
+			entries, err := inspect.List(s.ctx, s.pool, s.base)
+			require.NoError(t, err)
+			entry := entries[slices.IndexFunc(entries, func(e inspect.Entry) bool { return e.Dataset == dataset })]
 			assert.Equal(t, o.state, entry.State)
 			assert.Equal(t, o.problem == "", entry.Problem == "", "%q", entry.Problem)
 			assert.Contains(t, entry.Problem, o.problem)
-			destroyed := slices.Contains([]State{StateGarbage, StatePartial}, entry.State)
+			destroyed := slices.Contains([]inspect.State{inspect.Garbage, inspect.Partial}, entry.State)
 			assert.Equal(t, o.kept, !destroyed, "shown as %s", entry.State)
-			if entry.Problem != "" || entry.State == StateForeign || entry.State == StatePartial {
-				assert.Error(t, CheckInvariants(s.base, list), "CheckInvariants reports it")
+			if entry.Problem != "" || entry.State == inspect.Foreign || entry.State == inspect.Partial {
+				assert.Error(t, inspect.CheckInvariants(s.base, list), "CheckInvariants reports it")
 			}
 
 			offline := newSnapshotter(s.pool, s.config())
-			may := destroyed || entry.State == StateCached // expires by the time in the list
+			may := destroyed || entry.State == inspect.Cached // expires by the time in the list
 			assert.Equal(t, may, offline.whyKeep(list) == "", "offline: %q", offline.whyKeep(list))
 
 			before := list[0].Props
@@ -154,8 +157,8 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 			template := s.sn.index.templates[dataset]
 			_, isGarbage := s.sn.index.garbage[dataset]
 			isGarbage = isGarbage || template != nil && template.expired(KeepForever)
-			assert.Equal(t, entry.State == StateGarbage, isGarbage, "the start: %v", dump(s.sn))
-			assert.Equal(t, entry.State == StateCached, template != nil && template.cached() && !isGarbage, "the start: %v", dump(s.sn))
+			assert.Equal(t, entry.State == inspect.Garbage, isGarbage, "the start: %v", dump(s.sn))
+			assert.Equal(t, entry.State == inspect.Cached, template != nil && template.cached() && !isGarbage, "the start: %v", dump(s.sn))
 			require.NoError(t, s.sn.Clean(s.ctx, nil))
 			require.NoError(t, s.sn.journal.flush(s.ctx))
 			assert.Equal(t, o.kept, s.has(dataset), "after a start and a cleanup\n%s", s.log)
@@ -185,10 +188,10 @@ func TestPlanContainsOnlyDestroyableDatasets(t *testing.T) {
 		s := newFixture(t, keepCached(0))
 		require.NoError(t, s.sn.Close())
 		dataset := o.create(s)
-		entries, err := Inspect(s.ctx, s.pool, s.base)
+		entries, err := inspect.List(s.ctx, s.pool, s.base)
 		require.NoError(t, err)
 		planned := false
-		for _, n := range Nodes(entries) {
+		for _, n := range inspect.Nodes(entries) {
 			planned = planned || n.Dataset == dataset && (n.Destroy || n.Cached)
 		}
 		s.start()
@@ -196,7 +199,7 @@ func TestPlanContainsOnlyDestroyableDatasets(t *testing.T) {
 		require.NoError(t, s.sn.Clean(s.ctx, nil))
 		if planned {
 			assert.False(t, s.has(dataset), what)
-		} else if o.state != StatePartial {
+		} else if o.state != inspect.Partial {
 			assert.True(t, s.has(dataset), what)
 		}
 	}

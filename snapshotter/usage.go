@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -75,7 +76,7 @@ func (s *Snapshotter) usage(ctx context.Context, key string, r *entry) (snapshot
 			return snapshots.Usage{}, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 		}
 	}
-	return u, poolError(fmt.Sprintf("usage of %q", key), err)
+	return u, errkind.Wrap(fmt.Sprintf("usage of %q", key), err)
 }
 
 func (s *Snapshotter) measureTemplate(ctx context.Context, t *template) (snapshots.Usage, error) {

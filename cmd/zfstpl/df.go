@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
@@ -29,7 +30,7 @@ func dfCommand() *cli.Command {
 }
 
 func df(c *cli.Context) error {
-	base, pool, entries, err := inspect(c)
+	base, pool, entries, err := inspectBase(c)
 	if err != nil {
 		return err
 	}
@@ -38,19 +39,19 @@ func df(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	accounts := snapshotter.Account(entries)
+	accounts := inspect.Account(entries)
 	if c.Bool("json") {
 		enc := json.NewEncoder(c.App.Writer)
 		enc.SetIndent("", "  ")
 		return enc.Encode(struct {
-			snapshotter.Accounts
+			inspect.Accounts
 			Limits []space.Limit `json:"limits"`
 		}{accounts, limits})
 	}
 	return printAccounts(c.App.Writer, accounts, limits, tree{full: c.Bool("full")}.name)
 }
 
-func printAccounts(w io.Writer, a snapshotter.Accounts, limits []space.Limit, name func(string) string) error {
+func printAccounts(w io.Writer, a inspect.Accounts, limits []space.Limit, name func(string) string) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "IMAGE\tNAMESPACES\tUNIQUE\tSHARED\tCONTAINERS")
 	for _, i := range a.Images {

@@ -9,15 +9,15 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
 func TestAccountsArePrinted(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	require.NoError(t, printAccounts(&out, snapshotter.Accounts{
-		Images: []snapshotter.ImageAccount{
+	require.NoError(t, printAccounts(&out, inspect.Accounts{
+		Images: []inspect.ImageAccount{
 			{Dataset: "tank/z/storage/" + chain("a"), Namespaces: []string{"default", "k8s.io"}, Unique: 1 << 20, Shared: 3 << 20, Containers: 2},
 			{Dataset: "tank/z/storage/opaque-1", Namespaces: []string{"a\x1b[2J"}, Unique: 100},
 		}, Templates: 4 << 20, Containers: 5, Cached: 6, Garbage: 7, Other: 8, Reclaimable: 13,

@@ -18,8 +18,8 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
-	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/diff"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -50,7 +50,7 @@ func showDiff(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	base, pool, entries, err := inspect(c)
+	base, pool, entries, err := inspectBase(c)
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func writeJSON(c *cli.Context, s *diff.Service, sides diff.Sides, w io.Writer) e
 }
 
 // sidesOf returns the two sides of the comparison of snapshots that are given by name.
-func sidesOf(base layout.Base, entries []snapshotter.Entry, name, parent string) (sides diff.Sides, err error) {
+func sidesOf(base layout.Base, entries []inspect.Entry, name, parent string) (sides diff.Sides, err error) {
 	of, err := find(entries, name)
 	if err != nil {
 		return sides, err
@@ -162,7 +162,7 @@ func sidesOf(base layout.Base, entries []snapshotter.Entry, name, parent string)
 
 // source returns what is read of a dataset: the snapshot of a template, the file system of
 // a runtime.
-func source(base layout.Base, e snapshotter.Entry) string {
+func source(base layout.Base, e inspect.Entry) string {
 	if _, ok := base.ParseRuntime(e.Dataset); ok {
 		return e.Dataset
 	}
@@ -170,7 +170,7 @@ func source(base layout.Base, e snapshotter.Entry) string {
 }
 
 // isView reports whether name is that of a view of a dataset.
-func isView(e snapshotter.Entry, name string) bool {
+func isView(e inspect.Entry, name string) bool {
 	return slices.ContainsFunc(e.Records, func(r snapshots.Info) bool {
 		return r.Kind == snapshots.KindView && (r.Name == name || layout.ClientName(r.Name) == name)
 	})
@@ -178,11 +178,11 @@ func isView(e snapshotter.Entry, name string) bool {
 
 // find returns the dataset of a snapshot. The name is that of the snapshotter, of
 // containerd's client or of ZFS or, if there is no such one, that of 'zfstpl ls'.
-func find(entries []snapshotter.Entry, name string) (snapshotter.Entry, error) {
-	var found, shown []snapshotter.Entry
+func find(entries []inspect.Entry, name string) (inspect.Entry, error) {
+	var found, shown []inspect.Entry
 	var names []string
 	for _, e := range entries {
-		ours := e.State != snapshotter.StatePartial && e.State != snapshotter.StateForeign
+		ours := e.State != inspect.Partial && e.State != inspect.Foreign
 		if e.Dataset == name && ours {
 			return e, nil
 		}
@@ -208,7 +208,7 @@ func find(entries []snapshotter.Entry, name string) (snapshotter.Entry, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return snapshotter.Entry{}, fmt.Errorf("snapshot %q: %w: 'zfstpl ls' lists the snapshots", name, zfs.ErrNotFound)
+		return inspect.Entry{}, fmt.Errorf("snapshot %q: %w: 'zfstpl ls' lists the snapshots", name, zfs.ErrNotFound)
 	}
-	return snapshotter.Entry{}, fmt.Errorf("%q is the name of several snapshots: use one of %s", name, strings.Join(names, ", "))
+	return inspect.Entry{}, fmt.Errorf("%q is the name of several snapshots: use one of %s", name, strings.Join(names, ", "))
 }

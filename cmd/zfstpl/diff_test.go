@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/diff"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -22,15 +22,15 @@ func TestSnapshotIsComparedWithItsParent(t *testing.T) {
 	const garbage = "tank/z/runtime/old-0123456789abcdef"
 	const called = "tank/z/runtime/empty-0123456789abcdef"
 	a, b := storage+chain("a"), storage+chain("b")
-	entries := []snapshotter.Entry{
-		{Dataset: a, Parent: storage + "empty", State: snapshotter.StateUsed, Records: records(
+	entries := []inspect.Entry{
+		{Dataset: a, Parent: storage + "empty", State: inspect.Used, Records: records(
 			info(snapshots.KindCommitted, "default/1/"+chain("a")))},
-		{Dataset: b, Parent: a, State: snapshotter.StateUsed, Records: records(
+		{Dataset: b, Parent: a, State: inspect.Used, Records: records(
 			info(snapshots.KindCommitted, "default/2/"+chain("b")), info(snapshots.KindView, "default/5/look"))},
-		{Dataset: run, Parent: b, State: snapshotter.StateUsed, Records: records(info(snapshots.KindActive, "default/3/web"))},
-		{Dataset: garbage, Parent: b, State: snapshotter.StateGarbage},
-		{Dataset: storage + "empty", State: snapshotter.StateUsed},
-		{Dataset: called, Parent: a, State: snapshotter.StateUsed, Records: records(info(snapshots.KindActive, "default/7/empty"))},
+		{Dataset: run, Parent: b, State: inspect.Used, Records: records(info(snapshots.KindActive, "default/3/web"))},
+		{Dataset: garbage, Parent: b, State: inspect.Garbage},
+		{Dataset: storage + "empty", State: inspect.Used},
+		{Dataset: called, Parent: a, State: inspect.Used, Records: records(info(snapshots.KindActive, "default/7/empty"))},
 	}
 	for name, want := range map[string]diff.Sides{
 		"web":                  {Lower: b + "@extracted", Upper: run},

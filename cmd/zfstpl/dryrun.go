@@ -10,12 +10,13 @@ import (
 
 	"github.com/zfstpl/zfstpl/plugin"
 	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
 // dryRun prints what a cleanup would destroy. It reads the pool and changes nothing.
 func dryRun(c *cli.Context, config plugin.Config) error {
-	base, pool, entries, err := inspect(c)
+	base, pool, entries, err := inspectBase(c)
 	if err != nil {
 		return err
 	}
@@ -24,7 +25,7 @@ func dryRun(c *cli.Context, config plugin.Config) error {
 	if err != nil {
 		return err
 	}
-	plan := space.PlanEvictions(snapshotter.Nodes(entries), limits, policyOf(config, c.Bool("all")), time.Now())
+	plan := space.PlanEvictions(inspect.Nodes(entries), limits, policyOf(config, c.Bool("all")), time.Now())
 	return printPlan(c.App.Writer, plan, tree{full: c.Bool("full")})
 }
 

@@ -22,7 +22,7 @@ func lsCommand() *cli.Command {
 }
 
 func ls(c *cli.Context) error {
-	base, pool, entries, err := inspect(c)
+	base, pool, entries, err := inspectBase(c)
 	if err != nil {
 		return err
 	}

@@ -10,10 +10,11 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
-	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -114,14 +115,14 @@ func open(c *cli.Context) (layout.Base, *zfs.Client, error) {
 	return base, pool, err
 }
 
-// inspect is open that also returns the datasets of the base. The caller closes the
+// inspectBase is open that also returns the datasets of the base. The caller closes the
 // client.
-func inspect(c *cli.Context) (layout.Base, *zfs.Client, []snapshotter.Entry, error) {
+func inspectBase(c *cli.Context) (layout.Base, *zfs.Client, []inspect.Entry, error) {
 	base, pool, err := open(c)
 	if err != nil {
 		return base, nil, nil, err
 	}
-	entries, err := snapshotter.Inspect(c.Context, pool, base)
+	entries, err := inspect.List(c.Context, pool, base)
 	if err != nil {
 		return base, nil, nil, errors.Join(err, pool.Close())
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/docker/go-units"
 
-	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -23,8 +23,8 @@ type tree struct {
 	now  func() time.Time
 }
 
-func (t tree) print(w io.Writer, base string, entries []snapshotter.Entry) error {
-	clones := make(map[string][]snapshotter.Entry)
+func (t tree) print(w io.Writer, base string, entries []inspect.Entry) error {
+	clones := make(map[string][]inspect.Entry)
 	known := make(map[string]bool)
 	for _, e := range entries {
 		known[e.Dataset] = true
@@ -45,13 +45,13 @@ func (t tree) print(w io.Writer, base string, entries []snapshotter.Entry) error
 }
 
 // stateOrder is the order in which siblings are shown.
-var stateOrder = []snapshotter.State{
-	snapshotter.StateForeign, snapshotter.StatePartial, snapshotter.StateGarbage, snapshotter.StateUsed, snapshotter.StateCached,
+var stateOrder = []inspect.State{
+	inspect.Foreign, inspect.Partial, inspect.Garbage, inspect.Used, inspect.Cached,
 }
 
-func (t tree) level(w io.Writer, clones map[string][]snapshotter.Entry, parent, indent string) {
+func (t tree) level(w io.Writer, clones map[string][]inspect.Entry, parent, indent string) {
 	entries := clones[parent]
-	slices.SortFunc(entries, func(a, b snapshotter.Entry) int {
+	slices.SortFunc(entries, func(a, b inspect.Entry) int {
 		return cmp.Or(cmp.Compare(slices.Index(stateOrder, a.State), slices.Index(stateOrder, b.State)), strings.Compare(a.Dataset, b.Dataset))
 	})
 	for i, e := range entries {
@@ -79,7 +79,7 @@ func (t tree) name(dataset string) string {
 
 // owner returns the text of column OWNER: the snapshots of a dataset, its state, or why
 // it is skipped.
-func (t tree) owner(e snapshotter.Entry) string {
+func (t tree) owner(e inspect.Entry) string {
 	if e.Problem != "" {
 		return "skipped: " + printable(strings.ReplaceAll(e.Problem, "\n", "; "), 0)
 	}
@@ -88,16 +88,16 @@ func (t tree) owner(e snapshotter.Entry) string {
 		kept = ", kept by snapshots: " + printable(strings.Join(shortNames(e.Foreign), ", "), 0)
 	}
 	switch e.State {
-	case snapshotter.StateCached:
+	case inspect.Cached:
 		return fmt.Sprintf("cached, unused for %s%s", t.since(e.Since), kept)
-	case snapshotter.StateGarbage:
+	case inspect.Garbage:
 		if kept != "" {
 			return "garbage" + kept
 		}
 		return "garbage, destroyed by the next cleanup"
-	case snapshotter.StatePartial:
+	case inspect.Partial:
 		return "partial, left by a crash"
-	case snapshotter.StateForeign:
+	case inspect.Foreign:
 		return "foreign"
 	}
 	switch {

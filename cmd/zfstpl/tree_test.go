@@ -12,14 +12,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 )
 
 var noon = time.Date(2025, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func chain(digit string) string { return "sha256:" + strings.Repeat(digit, 64) }
 
-func drawn(t *testing.T, full bool, entries []snapshotter.Entry) string {
+func drawn(t *testing.T, full bool, entries []inspect.Entry) string {
 	t.Helper()
 	var out bytes.Buffer
 	require.NoError(t, tree{full: full, now: func() time.Time { return noon }}.print(&out, "tank/z", entries))
@@ -39,25 +39,25 @@ func info(kind snapshots.Kind, name string) snapshots.Info {
 func TestTreeShowsClonesBelowTheirOrigins(t *testing.T) {
 	t.Parallel()
 	const storage, runtime = "tank/z/storage/", "tank/z/runtime/"
-	entries := []snapshotter.Entry{
-		{Dataset: runtime + "web-0123456789abcdef", Parent: storage + chain("b"), State: snapshotter.StateUsed, Used: 4096, Refer: 3 << 20,
+	entries := []inspect.Entry{
+		{Dataset: runtime + "web-0123456789abcdef", Parent: storage + chain("b"), State: inspect.Used, Used: 4096, Refer: 3 << 20,
 			Records: records(info(snapshots.KindActive, "default/9/web"))},
-		{Dataset: runtime + "old-0123456789abcde0", Parent: storage + chain("b"), State: snapshotter.StateGarbage, Used: 1024},
-		{Dataset: storage + chain("a"), Parent: storage + "empty", State: snapshotter.StateUsed, Used: 1 << 20, Refer: 1 << 20, Records: records(
+		{Dataset: runtime + "old-0123456789abcde0", Parent: storage + chain("b"), State: inspect.Garbage, Used: 1024},
+		{Dataset: storage + chain("a"), Parent: storage + "empty", State: inspect.Used, Used: 1 << 20, Refer: 1 << 20, Records: records(
 			info(snapshots.KindCommitted, "default/2/"+chain("a")), info(snapshots.KindCommitted, "default/7/"+chain("a")),
 			info(snapshots.KindCommitted, "k8s.io/4/"+chain("a")), info(snapshots.KindView, "default/8/look"))},
-		{Dataset: storage + chain("b"), Parent: storage + chain("a"), State: snapshotter.StateUsed, Used: 2 << 20, Refer: 3 << 20,
+		{Dataset: storage + chain("b"), Parent: storage + chain("a"), State: inspect.Used, Used: 2 << 20, Refer: 3 << 20,
 			Records: records(info(snapshots.KindCommitted, chain("b")))},
-		{Dataset: storage + chain("f"), Parent: storage + chain("a"), State: snapshotter.StateUsed},
-		{Dataset: runtime + "extract-ffffffffffff-0123456789abcde1", Parent: storage + chain("f"), State: snapshotter.StateUsed, StandInFor: chain("f"),
+		{Dataset: storage + chain("f"), Parent: storage + chain("a"), State: inspect.Used},
+		{Dataset: runtime + "extract-ffffffffffff-0123456789abcde1", Parent: storage + chain("f"), State: inspect.Used, StandInFor: chain("f"),
 			Records: records(info(snapshots.KindActive, "zoo/9/extract-1-x "+chain("f")))},
-		{Dataset: storage + chain("c"), Parent: storage + chain("a"), State: snapshotter.StateCached, Since: noon.Add(-26 * time.Hour), Foreign: []string{storage + chain("c") + "@nightly", storage + chain("c") + "@weekly"}},
-		{Dataset: storage + "opaque-0123456789abcdef", Parent: storage + "empty", State: snapshotter.StateUsed,
+		{Dataset: storage + chain("c"), Parent: storage + chain("a"), State: inspect.Cached, Since: noon.Add(-26 * time.Hour), Foreign: []string{storage + chain("c") + "@nightly", storage + chain("c") + "@weekly"}},
+		{Dataset: storage + "opaque-0123456789abcdef", Parent: storage + "empty", State: inspect.Used,
 			Records: records(info(snapshots.KindCommitted, "default/5/saved"), info(snapshots.KindCommitted, "plain"))},
-		{Dataset: storage + "empty", State: snapshotter.StateUsed, Used: 24576, Refer: 24576},
-		{Dataset: storage + chain("d"), Parent: "tank/elsewhere", State: snapshotter.StatePartial},
-		{Dataset: "tank/z/mine", State: snapshotter.StateForeign},
-		{Dataset: storage + chain("e"), Parent: storage + "empty", State: snapshotter.StateUsed, Problem: "part 2 of 3 is missing"},
+		{Dataset: storage + "empty", State: inspect.Used, Used: 24576, Refer: 24576},
+		{Dataset: storage + chain("d"), Parent: "tank/elsewhere", State: inspect.Partial},
+		{Dataset: "tank/z/mine", State: inspect.Foreign},
+		{Dataset: storage + chain("e"), Parent: storage + "empty", State: inspect.Used, Problem: "part 2 of 3 is missing"},
 	}
 	assert.Equal(t, `
 tank/z                                          USED      REFER  OWNER
@@ -100,14 +100,14 @@ func TestHostileNamesArePrintedSafely(t *testing.T) {
 		names = append(names, h, "default/1/"+h, h+"/1/web", h+"/1/"+chain("a"))
 	}
 	for _, name := range names {
-		for _, e := range []snapshotter.Entry{
+		for _, e := range []inspect.Entry{
 			{Records: records(info(snapshots.KindActive, name))},
 			{Records: records(info(snapshots.KindView, name))},
 			{Records: records(info(snapshots.KindCommitted, name))},
 			{Problem: "property x: " + name + "\nproperty y: " + name},
 		} {
-			e.Dataset, e.State = "tank/z/runtime/web-0123456789abcdef", snapshotter.StateUsed
-			text := drawn(t, false, []snapshotter.Entry{e})
+			e.Dataset, e.State = "tank/z/runtime/web-0123456789abcdef", inspect.Used
+			text := drawn(t, false, []inspect.Entry{e})
 			require.Equal(t, 4, strings.Count(text, "\n"), "%.60q is not one line: %.200q", name, text)
 			require.False(t, strings.ContainsFunc(strings.ReplaceAll(text, "\n", ""), unicode.IsControl),
 				"%.60q reaches the terminal: %.200q", name, text)

@@ -13,8 +13,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -44,7 +45,7 @@ func (p *Pool) NewBaseWith(t testing.TB, choice zfs.Choice) *Base {
 	name, err := layout.ParseBase(p.Name + "/" + id)
 	require.NoError(t, err)
 	b := &Base{Base: name, Root: filepath.Join(p.Dir, id), Client: client, Choice: choice, pool: p}
-	changed, err := snapshotter.InitBase(ctx, client, name, b.Root, nil)
+	changed, err := setup.Init(ctx, client, name, b.Root, nil)
 	require.NoError(t, err)
 	require.True(t, changed)
 	t.Cleanup(func() { b.close(t) })
@@ -85,7 +86,7 @@ func (b *Base) Names(t testing.TB) []string {
 // under storage is mounted but read-only snapshots.
 func (b *Base) Check(t testing.TB) {
 	t.Helper()
-	assert.NoError(t, snapshotter.CheckInvariants(b.Base, b.List(t)), "the invariants of the pool")
+	assert.NoError(t, inspect.CheckInvariants(b.Base, b.List(t)), "the invariants of the pool")
 	mounts, err := b.pool.Mounts(b.Storage())
 	assert.NoError(t, err)
 	assert.Empty(t, mounts, "nothing under storage is left mounted")

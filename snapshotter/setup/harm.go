@@ -1,4 +1,4 @@
-package snapshotter
+package setup
 
 import (
 	"context"
@@ -12,25 +12,25 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// FixPool has the operations of ZFS that FixBase and Harms need.
+// FixPool has the operations of ZFS that Fix and Harms need.
 type FixPool interface {
 	Release(ctx context.Context) (zfs.Release, error)
 	PropertiesOf(ctx context.Context, filesystems, names []string) (map[string]map[string]zfs.Property, error)
 	SetNative(ctx context.Context, filesystem string, props map[string]string) error
 }
 
-// BaseState is the result of FixBase.
-type BaseState struct {
+// State is the result of Fix.
+type State struct {
 	Harms []Harm // harmful properties
 	// RuntimeMountpoint is the mountpoint that the parent of the runtimes had, if that was
 	// not legacy: ZFS may have mounted runtimes below it.
 	RuntimeMountpoint string
 }
 
-// FixBase checks the properties of a base and of the datasets that InitBase creates below
+// Fix checks the properties of a base and of the datasets that Init creates below
 // it. It resets the properties that keep ZFS from mounting datasets, and returns the other
 // harmful ones.
-func FixBase(ctx context.Context, pool FixPool, base layout.Base) (state BaseState, err error) {
+func Fix(ctx context.Context, pool FixPool, base layout.Base) (state State, err error) {
 	values, err := readBaseValues(ctx, pool, base)
 	if err != nil {
 		return state, err

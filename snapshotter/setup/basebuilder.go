@@ -1,4 +1,4 @@
-package snapshotter
+package setup
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 // baseBuilder creates what a base lacks and records what it created.
 type baseBuilder struct {
-	pool     BasePool
+	pool     Pool
 	base     layout.Base
 	made     []string // file systems that it created, parents first
 	snapshot bool     // whether it took the snapshot of empty

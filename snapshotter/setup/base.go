@@ -1,4 +1,4 @@
-package snapshotter
+package setup
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -13,8 +14,8 @@ import (
 // layoutVersion is the value of VersionProperty that this package supports.
 const layoutVersion = "1"
 
-// BasePool has the operations of ZFS that InitBase needs.
-type BasePool interface {
+// Pool has the operations of ZFS that Init needs.
+type Pool interface {
 	PropertyPool
 	List(ctx context.Context, root string) ([]zfs.Dataset, error)
 	Create(ctx context.Context, filesystem string, props map[string]string) error
@@ -30,10 +31,10 @@ type BasePool interface {
 // templates and runtimes.
 var childProperties = map[string]string{"canmount": "off", "mountpoint": "legacy"}
 
-// InitBase creates base, mounted at root, or completes a base that it created before.
-// props are additional native properties, which override the defaults. InitBase reports
+// Init creates base, mounted at root, or completes a base that it created before.
+// props are additional native properties, which override the defaults. Init reports
 // whether it changed anything. If it fails, it destroys only what this call created.
-func InitBase(ctx context.Context, pool BasePool, base layout.Base, root string, props map[string]string) (bool, error) {
+func Init(ctx context.Context, pool Pool, base layout.Base, root string, props map[string]string) (bool, error) {
 	list, err := pool.List(ctx, base.String())
 	exists := err == nil
 	switch {
@@ -41,7 +42,7 @@ func InitBase(ctx context.Context, pool BasePool, base layout.Base, root string,
 	case err != nil:
 		return false, err
 	default:
-		if err := CheckBase(base, list); err != nil {
+		if err := Check(base, list); err != nil {
 			return false, fmt.Errorf("%w; choose a dataset that does not exist yet", err)
 		}
 		props, err := pool.Properties(ctx, base.String(), keyProperties...)
@@ -68,9 +69,9 @@ func InitBase(ctx context.Context, pool BasePool, base layout.Base, root string,
 	return false, err
 }
 
-// CheckBase returns an error if InitBase did not create the base in list, or if its layout
+// Check returns an error if Init did not create the base in list, or if its layout
 // version is not supported.
-func CheckBase(base layout.Base, list []zfs.Dataset) error {
+func Check(base layout.Base, list []zfs.Dataset) error {
 	for _, d := range list {
 		if d.Name == base.String() {
 			return CheckVersion(base, d.Props[layout.VersionProperty])
@@ -102,10 +103,10 @@ func isOlder(version, than string) bool {
 	return err == nil && otherErr == nil && a < b
 }
 
-// baseError adds to the error of a failed listing what to do about it.
-func baseError(base layout.Base, err error) error {
+// ListError adds to the error of a failed listing what to do about it.
+func ListError(base layout.Base, err error) error {
 	if errors.Is(err, zfs.ErrNotFound) {
 		return fmt.Errorf("dataset %s does not exist: make it with 'zfstpl init %s': %w", base, base, err)
 	}
-	return poolError(fmt.Sprintf("listing of %s", base), err)
+	return errkind.Wrap(fmt.Sprintf("listing of %s", base), err)
 }

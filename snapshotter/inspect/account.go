@@ -1,4 +1,4 @@
-package snapshotter
+package inspect
 
 import (
 	"slices"
@@ -68,13 +68,13 @@ func Account(entries []Entry) Accounts {
 // add adds the bytes of a dataset.
 func (a *Accounts) add(e Entry) {
 	switch {
-	case e.State == StateCached:
+	case e.State == Cached:
 		a.Cached += e.Used
-	case e.State == StateGarbage:
+	case e.State == Garbage:
 		a.Garbage += e.Used
-	case e.State == StateUsed && e.active():
+	case e.State == Used && e.active():
 		a.Containers += e.Used
-	case e.State == StateUsed:
+	case e.State == Used:
 		a.Templates += e.Used
 	default:
 		a.Other += e.Used

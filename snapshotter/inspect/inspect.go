@@ -1,4 +1,4 @@
-package snapshotter
+package inspect
 
 import (
 	"context"
@@ -9,7 +9,9 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -41,14 +43,14 @@ type Lister interface {
 	List(ctx context.Context, root string) ([]zfs.Dataset, error)
 }
 
-// Inspect lists the datasets under a base. It changes nothing. It may run while the daemon
+// List lists the datasets under a base. It changes nothing. It may run while the daemon
 // runs, and then does not see the removals in the daemon's journal.
-func Inspect(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error) {
+func List(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error) {
 	list, err := pool.List(ctx, base.String())
 	if err != nil {
-		return nil, baseError(base, err)
+		return nil, setup.ListError(base, err)
 	}
-	if err := CheckBase(base, list); err != nil {
+	if err := setup.Check(base, list); err != nil {
 		return nil, err
 	}
 	var entries []Entry
@@ -56,7 +58,7 @@ func Inspect(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error
 		if d.Name == base.String() || d.Name == base.Storage() || d.Name == base.Runtime() {
 			continue
 		}
-		entries = append(entries, inspect(base, d))
+		entries = append(entries, newEntry(base, d))
 	}
 	markUsedByStandIns(entries)
 	return entries, nil
@@ -71,19 +73,19 @@ func markUsedByStandIns(entries []Entry) {
 		}
 	}
 	for i, e := range entries {
-		if represented[e.Dataset] && e.State == StateCached {
-			entries[i].State = StateUsed
+		if represented[e.Dataset] && e.State == Cached {
+			entries[i].State = Used
 		}
 	}
 }
 
-// inspect returns the entry of one dataset.
-func inspect(base layout.Base, d zfs.Dataset) Entry {
-	st := classify(base, d)
-	e := Entry{Dataset: d.Name, State: st.state, Used: d.Used, Refer: d.Refer, Since: d.Created, Problem: st.problem}
-	e.Foreign = foreignSnapshots(d)
+// newEntry returns the entry of one dataset.
+func newEntry(base layout.Base, d zfs.Dataset) Entry {
+	st := state.Classify(base, d)
+	e := Entry{Dataset: d.Name, State: st.State, Used: d.Used, Refer: d.Refer, Since: d.Created, Problem: st.Problem}
+	e.Foreign = state.ForeignSnapshots(d)
 	e.Parent, _, _ = strings.Cut(d.Origin, "@")
-	for _, r := range st.records {
+	for _, r := range st.Records {
 		e.Records = append(e.Records, r.Info)
 		e.StandInFor = r.StandInFor
 	}
@@ -91,7 +93,7 @@ func inspect(base layout.Base, d zfs.Dataset) Entry {
 		from := record.ReadProvenance(d)
 		e.DiffID, e.Blob = from.DiffID, from.Blob
 	}
-	if e.State == StateCached {
+	if e.State == Cached {
 		e.Since = record.LastUsed(d)
 	}
 	return e
@@ -103,8 +105,8 @@ func Nodes(entries []Entry) []space.Node {
 	for _, e := range entries {
 		nodes = append(nodes, space.Node{
 			Dataset: e.Dataset, Origin: e.Parent, Bytes: e.Used,
-			Destroy: e.State == StateGarbage && len(e.Foreign) == 0,
-			Cached:  e.State == StateCached && len(e.Foreign) == 0, LastUsed: e.Since,
+			Destroy: e.State == Garbage && len(e.Foreign) == 0,
+			Cached:  e.State == Cached && len(e.Foreign) == 0, LastUsed: e.Since,
 		})
 	}
 	return nodes

@@ -1,4 +1,4 @@
-package snapshotter
+package setup
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 // dataset above it.
 type decision struct {
 	property string
-	// choices are the values that InitBase sets: the first one that the ZFS release and
+	// choices are the values that Init sets: the first one that the ZFS release and
 	// the pool support. If there are none, the administrator decides.
 	choices []choice
 	// fine are other harmless values. A start reports a value that is neither chosen nor
@@ -131,7 +131,7 @@ type PropertyPool interface {
 	Features(ctx context.Context, names ...string) (map[string]bool, error)
 }
 
-// chosen returns the properties that InitBase sets with the pool's release and features.
+// chosen returns the properties that Init sets with the pool's release and features.
 func chosen(ctx context.Context, pool PropertyPool) (map[string]string, error) {
 	release, err := pool.Release(ctx)
 	if err != nil {

@@ -1,4 +1,4 @@
-package snapshotter
+package state
 
 import (
 	"fmt"
@@ -17,38 +17,38 @@ type State string
 
 // The states of a dataset under a base.
 const (
-	StateUsed    State = "used"    // has a record
-	StateCached  State = "cached"  // a template without records
-	StateGarbage State = "garbage" // the next cleanup destroys it
-	StatePartial State = "partial" // the remains of an interrupted commit, which the next start destroys
-	StateForeign State = "foreign" // not created by zfstpl, or changed by another program
+	Used    State = "used"    // has a record
+	Cached  State = "cached"  // a template without records
+	Garbage State = "garbage" // the next cleanup destroys it
+	Partial State = "partial" // the remains of an interrupted commit, which the next start destroys
+	Foreign State = "foreign" // not created by zfstpl, or changed by another program
 )
 
-// classification describes one dataset under a base, from its listing.
-type classification struct {
-	state   State
-	records []*record.Record // the readable ones
-	// problem describes what is wrong with a dataset that has a name of a template or
+// Classification describes one dataset under a base, from its listing.
+type Classification struct {
+	State   State
+	Records []*record.Record // the readable ones
+	// Problem describes what is wrong with a dataset that has a name of a template or
 	// runtime, or is "". A dataset with a problem is never destroyed, like a foreign one.
-	problem string
+	Problem string
 }
 
-// classify returns the state of a dataset under a base. It is a pure function. Recovery,
+// Classify returns the state of a dataset under a base. It is a pure function. Recovery,
 // Inspect and the check before a dataset of a cleanup list is destroyed use it. It is not
 // called for the base, storage and runtime.
 //
 // It sees one dataset only. A commit that was interrupted between promote and its record
 // changed two datasets, and only recovery combines them.
-func classify(base layout.Base, d zfs.Dataset) classification {
+func Classify(base layout.Base, d zfs.Dataset) Classification {
 	_, isTemplate := base.ParseTemplate(d.Name)
 	_, isRuntime := base.ParseRuntime(d.Name)
 	if !isTemplate && !isRuntime {
-		return classification{state: StateForeign}
+		return Classification{State: Foreign}
 	}
 	records, err := record.Read(d)
-	st := classification{records: records}
+	st := Classification{Records: records}
 	if err != nil {
-		st.problem = err.Error()
+		st.Problem = err.Error()
 	}
 	if isTemplate {
 		st.template(base, d)
@@ -59,27 +59,27 @@ func classify(base layout.Base, d zfs.Dataset) classification {
 }
 
 // template sets the state of a dataset with the name of a template.
-func (st *classification) template(base layout.Base, d zfs.Dataset) {
+func (st *Classification) template(base layout.Base, d zfs.Dataset) {
 	name, _ := base.ParseTemplate(d.Name)
 	named := record.Present(d)
 	switch {
 	case !d.HasSnapshot(layout.Extracted) && named:
 		// No interrupted commit leaves this state: it writes the record after @extracted.
-		st.state = StateUsed
+		st.State = Used
 		st.add(fmt.Sprintf("it has records, but its snapshot @%s was destroyed; if its files were not changed since, run 'zfs snapshot %s@%s' and restart the daemon",
 			layout.Extracted, d.Name, layout.Extracted))
 		return
 	case !d.HasSnapshot(layout.Extracted):
-		st.state = StatePartial
+		st.State = Partial
 		return
 	case named || name.IsEmpty():
-		st.state = StateUsed
+		st.State = Used
 	case name.IsOpaque():
-		st.state = StateGarbage // no pull can reuse it
+		st.State = Garbage // no pull can reuse it
 	default:
-		st.state = StateCached
+		st.State = Cached
 	}
-	for _, r := range st.records {
+	for _, r := range st.Records {
 		if r.Info.Kind == snapshots.KindActive {
 			st.add(fmt.Sprintf("record %s on a template is of an active snapshot", r.ID))
 		}
@@ -87,32 +87,32 @@ func (st *classification) template(base layout.Base, d zfs.Dataset) {
 	if _, ok := base.ParseExtracted(d.Origin); !ok && !name.IsEmpty() {
 		st.add(fmt.Sprintf("its origin %q is not a template", d.Origin))
 		if !named {
-			st.state = StateForeign
+			st.State = Foreign
 		}
 	}
 }
 
 // runtime sets the state of a dataset with the name of a runtime.
-func (st *classification) runtime(base layout.Base, d zfs.Dataset) {
+func (st *Classification) runtime(base layout.Base, d zfs.Dataset) {
 	_, cloned := base.ParseExtracted(d.Origin)
 	switch {
 	case record.Present(d):
-		st.state = StateUsed
-		if st.problem == "" && !sameActive(st.records) {
+		st.State = Used
+		if st.Problem == "" && !sameActive(st.Records) {
 			st.add("a runtime must have the record of one active snapshot only")
 		}
 	case cloned:
 		// Removed, committed, or created by an operation that did not write its record.
-		st.state = StateGarbage
+		st.State = Garbage
 	default:
-		st.state = StateForeign
+		st.State = Foreign
 		st.add("it has no record and is not a clone of a template")
 	}
 }
 
 // add adds a problem.
-func (st *classification) add(problem string) {
-	st.problem = strings.TrimPrefix(st.problem+"; "+problem, "; ")
+func (st *Classification) add(problem string) {
+	st.Problem = strings.TrimPrefix(st.Problem+"; "+problem, "; ")
 }
 
 // sameActive reports whether all records are of one active snapshot.
