@@ -30,7 +30,7 @@ func TestAccountsAddUp(t *testing.T) {
 		s.write("gone", "12345")
 		s.remove("gone")
 		s.waitForRetries()
-		require.NoError(t, s.sn.journal.flush(s.ctx))
+		s.flush()
 		entries, err := inspect.List(s.ctx, s.pool, s.base)
 		require.NoError(t, err)
 		a := inspect.Account(entries)

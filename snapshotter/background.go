@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+
 	"github.com/containerd/log"
 )
 
@@ -141,9 +143,9 @@ func (b *background) requested() (since time.Time, paused bool) {
 
 func (b *background) run(ctx context.Context, s *Snapshotter) {
 	defer close(b.done)
-	timer := time.NewTimer(maxBackoff)
+	timer := time.NewTimer(backoff.Max)
 	defer timer.Stop()
-	pause := minBackoff // minimum between two cleanups
+	pause := backoff.Min // minimum between two cleanups
 	notBefore := time.Now().Add(pause)
 	for {
 		if next, ok := s.nextCleanup(time.Now()); ok {
@@ -166,9 +168,9 @@ func (b *background) run(ctx context.Context, s *Snapshotter) {
 		}
 		err := s.cleanInBackground(ctx)
 		if err == nil || ctx.Err() != nil || errors.Is(err, errStopped) || errors.Is(err, errYielded) {
-			pause = minBackoff
+			pause = backoff.Min
 		} else {
-			pause = min(2*pause, maxBackoff)
+			pause = backoff.Next(pause)
 			log.G(ctx).WithError(err).WithField("retry_in", pause).Warn("background cleanup failed")
 		}
 		notBefore = time.Now().Add(pause)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
@@ -17,14 +19,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// A stuck dataset is tried again by the next cleanup, then after minBackoff, then after
-// pauses that double up to maxBackoff. Except in mode CleanupManual, the background
+// A stuck dataset is tried again by the next cleanup, then after backoff.Min, then after
+// pauses that double up to backoff.Max. Except in mode CleanupManual, the background
 // goroutine runs these cleanups. If the reason changes, the backoff starts again.
-const (
-	minBackoff = time.Second
-	maxBackoff = 10 * time.Minute
-)
-
 // stuck is the backoff of a dataset that could not be destroyed.
 type stuck struct {
 	reason string
@@ -46,7 +43,7 @@ func (x *index) backOff(dataset, reason string, now time.Time) bool {
 		k = &stuck{reason: reason}
 		x.stuck[dataset] = k
 	} else {
-		k.pause = min(max(2*k.pause, minBackoff), maxBackoff)
+		k.pause = backoff.Next(k.pause)
 	}
 	k.next = now.Add(k.pause)
 	return isNew

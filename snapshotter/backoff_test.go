@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -160,7 +162,7 @@ func TestBusyDatasetIsRetriedByTheNextCleanup(t *testing.T) {
 		s.cleanup()
 		assert.Len(t, s.datasets(), 3, "the busy dataset keeps its origin and nothing else")
 		s.unmount(web)
-		time.Sleep(minBackoff)
+		time.Sleep(backoff.Min)
 		s.cleanup()
 		assert.Len(t, s.datasets(), 1)
 	})
@@ -200,7 +202,7 @@ func TestBusyDatasetIsLoggedWithItsHolders(t *testing.T) {
 		assert.Contains(t, text, "mounted at /run/x y by containerd-shim (pid 123, mnt:[4026]); mounted at / by sh (pid 456, mnt:[4027])")
 		assert.Contains(t, text, `nsenter -t 123 -m umount \"/run/x y\"`)
 
-		time.Sleep(maxBackoff)
+		time.Sleep(backoff.Max)
 		synctest.Wait()
 		assert.Equal(t, 1, strings.Count(s.log.String(), "containerd-shim"))
 		mu.Lock()
@@ -277,7 +279,7 @@ func TestCloseWaitsForARetry(t *testing.T) {
 		s.remove("web")
 		s.cleanup()
 		resume := s.block("destroy")
-		time.Sleep(minBackoff)
+		time.Sleep(backoff.Min)
 		synctest.Wait()
 		closed := make(chan error, 1)
 		go func() { closed <- s.sn.Close() }()

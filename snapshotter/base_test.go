@@ -101,7 +101,7 @@ func TestInspectReportsStates(t *testing.T) {
 	s.prepare("garbage", "")
 	garbage := s.dataset("garbage")
 	s.remove("garbage")
-	require.NoError(t, s.sn.journal.flush(s.ctx))
+	s.flush()
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/mine", nil))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/storage/"+chain("c"), nil))
 	s.pool.editFS(s.templateOf("saved"), set(record.Property+testID("9"), "what"))

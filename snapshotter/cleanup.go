@@ -21,7 +21,7 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	return detachErr(ctx, s, func(ctx context.Context) error {
 		s.background.requestCleanup()
 		if s.config.Cleanup.orDefault() != CleanupGC {
-			return errkind.Wrap("cleanup", s.journal.flush(ctx))
+			return errkind.Wrap("cleanup", s.journal.Flush(ctx))
 		}
 		return s.clean(ctx, cleanupOptions{})
 	})
@@ -87,8 +87,8 @@ func (s *Snapshotter) cleanWithPolicy(ctx context.Context, options cleanupOption
 	if err != nil {
 		return total, errkind.Wrap("eviction", err)
 	}
-	s.journal.notify() // the cleanup mark may have changed
-	return total, errkind.Wrap("cleanup", s.journal.flushPaced(ctx, options.urgent))
+	s.journal.Notify() // the cleanup mark may have changed
+	return total, errkind.Wrap("cleanup", s.journal.FlushPaced(ctx, options.urgent))
 }
 
 // cleanGarbage destroys garbage and expired templates, and returns the templates that it
@@ -97,7 +97,7 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context, options cleanupOptions) 
 	defer s.background.notify()
 	// In a full pool the write fails. The destruction that follows frees space, and does
 	// not touch datasets in use.
-	if err := s.journal.barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
+	if err := s.journal.Barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
 		return expired, errkind.Wrap("cleanup", err)
 	}
 	if err := s.releaseViewMounts(ctx); err != nil {
@@ -106,7 +106,7 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context, options cleanupOptions) 
 	if expired, err = s.destroyGarbage(ctx, options); err != nil {
 		return expired, errkind.Wrap("cleanup", err)
 	}
-	if err := s.journal.flushPaced(ctx, options.urgent); err != nil && !errkind.IsOutOfSpace(err) {
+	if err := s.journal.FlushPaced(ctx, options.urgent); err != nil && !errkind.IsOutOfSpace(err) {
 		return expired, errkind.Wrap("cleanup", err)
 	}
 	return expired, nil
@@ -141,14 +141,14 @@ func (s *Snapshotter) destroyGarbage(ctx context.Context, options cleanupOptions
 // the runtime removes its record too. After a crash before that, containerd finds the
 // snapshot and removes it again.
 func (s *Snapshotter) destroyAll(ctx context.Context, options cleanupOptions, order []string, may func(*template) bool) (gone []string, err error) {
-	defer s.journal.pause()()
+	defer s.journal.Pause()()
 	options.progress.expect(len(order))
 	err = s.inBatches(order, options.urgent, func(batch []string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		var destroyed []string
-		err := s.journal.destroyAndSkip(ctx, options.urgent, s.templatesIn(batch), func() (_ []string, err error) {
+		err := s.journal.DestroyAndSkip(ctx, options.urgent, s.templatesIn(batch), func() (_ []string, err error) {
 			destroyed, err = s.destroy(ctx, options, batch, may)
 			return destroyed, err
 		})
@@ -207,7 +207,7 @@ func (t *template) expired(keep time.Duration) bool {
 // another operation has locked: that operation may be waiting for this cleanup.
 func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch []string, may func(*template) bool) (gone []string, err error) {
 	// A commit of the same layer waits for this lock until the name is free again.
-	locked, unlock := s.datasets.tryLockEach(batch...)
+	locked, unlock := s.datasets.TryLockEach(batch...)
 	defer unlock()
 	dying := s.index.beginDestroy(locked, may)
 	order := slices.DeleteFunc(slices.Clone(locked), func(dataset string) bool { _, ok := dying[dataset]; return !ok })

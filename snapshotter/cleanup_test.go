@@ -187,7 +187,7 @@ func TestFailedCleanupChangesNothing(t *testing.T) {
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.prepare("web", a)
 	s.remove("web", a)
-	require.NoError(t, s.sn.journal.flush(s.ctx))
+	s.flush()
 	before, pool := dump(s.sn), s.datasets()
 	for _, call := range []string{"destroy", "apply"} {
 		s.remove("nothing")

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
@@ -122,7 +124,7 @@ func hashOf(text []byte) string {
 // list returns the cleanup list of the current index.
 func (s *Snapshotter) list() cleanupList {
 	x := s.index
-	nodes := x.nodes(0, time.Now().Add(maxBackoff)) // without the policy and backoffs
+	nodes := x.nodes(0, time.Now().Add(backoff.Max)) // without the policy and backoffs
 	origins := make(map[string]string)
 	for _, n := range nodes {
 		origins[n.Dataset] = n.Origin
@@ -187,7 +189,7 @@ func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMa
 	if err := s.updateMark(ctx, ""); err != nil {
 		return nil, errkind.Wrap("cleanup", err)
 	}
-	s.journal.start(s)
+	s.journal.Start()
 	return &Cleaner{s}, nil
 }
 

@@ -201,7 +201,7 @@ func TestCloseSavesNoListOnSuspendedPool(t *testing.T) {
 	s := newFixture(t, withList(t))
 	s.prepare("web", "")
 	s.remove("web")
-	require.NoError(t, s.sn.journal.flush(s.ctx))
+	s.flush()
 	s.pool.edit(func(state *fakeState) { state.suspended = true })
 	require.NoError(t, s.sn.Close())
 	assert.NoFileExists(t, s.listPath())

@@ -1,6 +1,10 @@
 package snapshotter
 
-import "time"
+import (
+	"time"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+)
 
 // cleanupOptions are the options of a cleanup or an eviction.
 type cleanupOptions struct {
@@ -14,7 +18,7 @@ type cleanupOptions struct {
 // pauses have ended if ignoreBackoff is set.
 func (o cleanupOptions) retryTime() time.Time {
 	if o.ignoreBackoff {
-		return time.Now().Add(maxBackoff)
+		return time.Now().Add(backoff.Max)
 	}
 	return time.Now()
 }

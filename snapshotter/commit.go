@@ -42,7 +42,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	}
 	names := []string{name, key}
 	slices.Sort(names) // the order in which all operations lock names
-	unlock, err := s.keys.lockAll(ctx, slices.Compact(names)...)
+	unlock, err := s.keys.LockAll(ctx, slices.Compact(names)...)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *entry) (into l
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
-	unlock, err = s.datasets.lock(ctx, layer.Dataset())
+	unlock, err = s.datasets.Lock(ctx, layer.Dataset())
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
@@ -336,7 +336,7 @@ func (s *Snapshotter) committed(r, active *entry, joined bool) {
 	x.drop(active)
 	if taken := x.records[r.Info.Name]; taken != nil {
 		x.drop(taken) // until it is removed from the pool, its sequence number is smaller
-		s.journal.add(taken.Clear())
+		s.journal.Append(taken.Clear())
 	}
 	x.insert(r)
 	x.discard(active.Dataset, origin)

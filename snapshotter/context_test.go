@@ -182,7 +182,7 @@ func TestReuseConcurrentWithCleanup(t *testing.T) {
 				s := newFixture(t, keepCached(0))
 				a, _ := s.pull("default", "", chain("a"), "a;")
 				s.remove(a)
-				require.NoError(t, s.sn.journal.flush(s.ctx))
+				s.flush()
 				resume := s.block(call)
 				first, then := writeOps["cleanup"], writeOps["reuse"]
 				if call == "apply" {

@@ -109,7 +109,7 @@ var crashOperations = map[string]struct {
 			s.unpack("default", "", lowerChain, lower, lowerBlob)
 			s.prepare("zoo/9/extract-1-x "+lowerChain, "", ref(lowerChain), label(ReuseLabel, "fetch"))
 		},
-		func(s *fixture) error { s.remove("zoo/9/extract-1-x " + lowerChain); return s.sn.journal.flush(s.ctx) },
+		func(s *fixture) error { s.remove("zoo/9/extract-1-x " + lowerChain); return s.sn.journal.Flush(s.ctx) },
 	},
 	"restore of a lost record": {
 		func(s *fixture) {
@@ -132,15 +132,15 @@ var crashOperations = map[string]struct {
 	},
 	"remove of an active snapshot": {
 		func(s *fixture) { s.prepare("web", ""); s.write("web", "w;") },
-		func(s *fixture) error { s.remove("web"); return s.sn.journal.flush(s.ctx) },
+		func(s *fixture) error { s.remove("web"); return s.sn.journal.Flush(s.ctx) },
 	},
 	"remove of a committed snapshot": {
 		func(s *fixture) { s.layer("base", "", "b;") },
-		func(s *fixture) error { s.remove("base"); return s.sn.journal.flush(s.ctx) },
+		func(s *fixture) error { s.remove("base"); return s.sn.journal.Flush(s.ctx) },
 	},
 	"remove of a view": {
 		func(s *fixture) { s.layer("base", "", "b;"); s.view("look", "base") },
-		func(s *fixture) error { s.remove("look"); return s.sn.journal.flush(s.ctx) },
+		func(s *fixture) error { s.remove("look"); return s.sn.journal.Flush(s.ctx) },
 	},
 	"cleanup": {
 		func(s *fixture) {
@@ -149,7 +149,7 @@ var crashOperations = map[string]struct {
 			s.prepare("web", "app")
 			s.prepare("db", "base")
 			s.remove("web", "app")
-			_ = s.sn.journal.flush(s.ctx)
+			_ = s.sn.journal.Flush(s.ctx)
 		},
 		func(s *fixture) error { return s.sn.Cleanup(s.ctx) },
 	},
@@ -188,7 +188,7 @@ var crashOperations = map[string]struct {
 func (s *fixture) cachedAndFull() {
 	name, _ := s.pull("default", "", chain("a"), hundred)
 	s.remove(name)
-	require.NoError(s, s.sn.journal.flush(s.ctx))
+	s.flush()
 	s.pool.edit(func(state *fakeState) { state.size = state.below("tank") })
 }
 

@@ -13,6 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
+
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/log"
@@ -161,7 +164,7 @@ func (s *fixture) remove(keys ...string) {
 // flush writes the journal.
 func (s *fixture) flush() {
 	s.Helper()
-	require.NoError(s, s.sn.journal.flush(s.ctx))
+	require.NoError(s, s.sn.journal.Flush(s.ctx))
 }
 
 func (s *fixture) cleanup() {
@@ -172,7 +175,7 @@ func (s *fixture) cleanup() {
 // waitForRetries waits until the backoffs of all stuck datasets are over and they have been
 // tried again. It works in a synctest bubble only.
 func (s *fixture) waitForRetries() {
-	time.Sleep(maxBackoff)
+	time.Sleep(backoff.Max)
 	synctest.Wait()
 }
 
@@ -317,10 +320,10 @@ func dump(sn *Snapshotter) []string {
 // index.
 func (s *fixture) requireRecoverable() {
 	s.Helper()
-	require.NoError(s, s.sn.journal.flush(s.ctx))
+	require.NoError(s, s.sn.journal.Flush(s.ctx))
 	fresh, err := New(s.ctx, s.pool, s.config())
 	require.NoError(s, err)
-	require.Empty(s, fresh.journal.pending, "nothing to repair")
+	require.Zero(s, fresh.journal.Len(), "nothing to repair")
 	require.Equal(s, dump(fresh), dump(s.sn), "the index of a new snapshotter is equal")
 	require.NoError(s, fresh.Close())
 }
@@ -380,10 +383,8 @@ func (s *fixture) requireConsistentIndex() {
 // heldLocks returns the locks that are held or waited for.
 func heldLocks(sn *Snapshotter) []string {
 	var names []string
-	for _, k := range []*keyLocks{&sn.keys, &sn.datasets} {
-		k.mu.Lock()
-		names = slices.AppendSeq(names, maps.Keys(k.locks))
-		k.mu.Unlock()
+	for _, k := range []*keylock.Locks{&sn.keys, &sn.datasets} {
+		names = append(names, k.Names()...)
 	}
 	return names
 }

@@ -63,7 +63,7 @@ func (s *Snapshotter) restore(ctx context.Context, name string) error {
 // be the same record: containerd looks a name up in its database, can collect the
 // snapshot, and then calls Stat.
 func (s *Snapshotter) healReadOnly(ctx context.Context, r *entry) error {
-	if s.journal.hasPending(func(dataset string) bool { return dataset == r.Dataset }) {
+	if s.journal.HasPending(func(dataset string) bool { return dataset == r.Dataset }) {
 		return fmt.Errorf("snapshot %q is being removed: %w", r.Info.Name, errdefs.ErrNotFound)
 	}
 	return s.writeRecord(ctx, r, nil, s.pool.Apply)
@@ -77,7 +77,7 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := s.keys.lock(ctx, name)
+	unlock, err := s.keys.Lock(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 	if r, err := s.index.get(name); err == nil || s.index.taken(name) {
 		return r, err // restored by another caller, or hidden
 	}
-	unlockLayer, err := s.datasets.lock(ctx, layer.Dataset()) // so that no cleanup destroys it
+	unlockLayer, err := s.datasets.Lock(ctx, layer.Dataset()) // so that no cleanup destroys it
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (t *template) visibleTo(namespace string) bool {
 // snapshots that lost it at the start. A snapshot that another operation is changing gets
 // its parent at the next start.
 func (s *Snapshotter) insertHealed(r *entry) {
-	children, unlock := s.keys.tryLockEach(s.index.orphansOf(r.Info.Name)...)
+	children, unlock := s.keys.TryLockEach(s.index.orphansOf(r.Info.Name)...)
 	defer unlock()
 	x := s.index
 	x.mu.Lock()

@@ -16,7 +16,7 @@ func TestReadDoesNotRestorePendingRemoval(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	names := s.image("default", "a;")
-	release := s.sn.journal.pause()
+	release := s.sn.journal.Pause()
 	s.remove(names...)
 	for _, how := range []string{"stat", "usage"} {
 		require.ErrorIs(t, healOps[how](s, names[0], ""), errdefs.ErrNotFound, how)
@@ -39,7 +39,7 @@ func TestRemoveDuringRestoreWins(t *testing.T) {
 		names := s.image("default", "a;")
 		template := s.templateOf(names[0])
 		s.loseRecords(names...)
-		unlock, err := s.sn.datasets.lock(s.ctx, template)
+		unlock, err := s.sn.datasets.Lock(s.ctx, template)
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() { done <- second(s.sn.Stat(s.ctx, names[0])) }()
@@ -52,14 +52,14 @@ func TestRemoveDuringRestoreWins(t *testing.T) {
 		s.requireInvariants()
 
 		s.stat(names[0])
-		unlock, err = s.sn.keys.lock(s.ctx, names[0])
+		unlock, err = s.sn.keys.Lock(s.ctx, names[0])
 		require.NoError(t, err)
 		s.remove(names[0])
 		for range 3 {
 			go func() { done <- second(s.sn.Stat(s.ctx, names[0])) }()
 		}
 		synctest.Wait() // they wait for the key
-		release := s.sn.journal.pause()
+		release := s.sn.journal.Pause()
 		unlock()
 		for range 3 {
 			require.ErrorIs(t, <-done, errdefs.ErrNotFound)
@@ -85,7 +85,7 @@ func TestRemoveOfLostRecordWritesNothing(t *testing.T) {
 	s.loseRecords(names...)
 	txg := s.txg()
 	s.remove(names...)
-	require.NoError(t, s.sn.journal.flush(s.ctx))
+	s.flush()
 	assert.Equal(t, txg, s.txg())
 	assert.Zero(t, s.restorations())
 }

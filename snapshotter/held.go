@@ -143,7 +143,7 @@ func (s *Snapshotter) hold(ctx context.Context, dataset string) (string, error) 
 	if !ok {
 		return "", fmt.Errorf("%s is not the name of a runtime: %w", dataset, errdefs.ErrFailedPrecondition)
 	}
-	unlock, err := s.mounts.locks.lock(ctx, dataset)
+	unlock, err := s.mounts.locks.Lock(ctx, dataset)
 	if err != nil {
 		return "", err
 	}
@@ -157,7 +157,7 @@ func (s *Snapshotter) release(ctx context.Context, dataset string) error {
 	if s.held == nil {
 		return nil
 	}
-	unlock, err := s.mounts.locks.lock(ctx, dataset)
+	unlock, err := s.mounts.locks.Lock(ctx, dataset)
 	if err != nil {
 		return err
 	}

@@ -161,7 +161,7 @@ func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fields ..
 
 func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []string) (snapshots.Info, error) {
 	lost := s.restore(ctx, info.Name)
-	unlock, err := s.keys.lock(ctx, info.Name)
+	unlock, err := s.keys.Lock(ctx, info.Name)
 	if err != nil {
 		return snapshots.Info{}, err
 	}

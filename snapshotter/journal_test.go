@@ -8,6 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
+
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,13 +37,13 @@ func (s *fixture) recordsInPool() (n int) {
 // ones otherwise.
 func TestRemovalsAreWrittenInBatches(t *testing.T) {
 	t.Parallel()
-	const removals = 2*largeBatch + 10
+	const removals = 2*journal.LargeBatch + 10
 	for what, c := range map[string]struct {
 		begin func(s *fixture)
 		want  int
 	}{
 		"idle":             {func(*fixture) {}, 3},
-		"during an unpack": {func(s *fixture) { s.sn.Begin(s.ctx) }, removals / smallBatch},
+		"during an unpack": {func(s *fixture) { s.sn.Begin(s.ctx) }, removals / journal.SmallBatch},
 		"at Close":         {func(s *fixture) { s.sn.Begin(s.ctx)(); assert.NoError(s, s.sn.Close()) }, 3},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -78,11 +81,11 @@ func TestPauseEndsBackgroundFlush(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
-		for i := range 10 * smallBatch {
+		for i := range 10 * journal.SmallBatch {
 			s.prepare(fmt.Sprint("web", i), "")
 		}
 		end := s.sn.Begin(s.ctx)
-		for i := range 10 * smallBatch {
+		for i := range 10 * journal.SmallBatch {
 			s.remove(fmt.Sprint("web", i))
 		}
 		writes, busy := 0, make(chan struct{})
@@ -95,10 +98,10 @@ func TestPauseEndsBackgroundFlush(t *testing.T) {
 			}
 			return nil
 		})
-		time.Sleep(2 * journalDelay)
+		time.Sleep(2 * journal.Delay)
 		synctest.Wait()
 		require.Equal(t, 2, writes)
-		release := s.sn.journal.pause() // as a cleanup does
+		release := s.sn.journal.Pause() // as a cleanup does
 		close(busy)
 		s.waitForJournal()
 		assert.Equal(t, 2, writes)
@@ -157,7 +160,7 @@ func TestRemovalsStayUntilPoolAcceptsThem(t *testing.T) {
 			return nil
 		}
 		s.remove("web", "base")
-		time.Sleep(journalDelay)
+		time.Sleep(journal.Delay)
 		synctest.Wait()
 		assert.Equal(t, 2, s.recordsInPool())
 		assert.ErrorIs(t, s.sn.Cleanup(s.ctx), errdefs.ErrUnavailable)
@@ -219,7 +222,7 @@ func TestJournalHasOneRetryAtATime(t *testing.T) {
 func TestFlushEndsBackgroundFlush(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
-	const removals = smallBatch + 2*largeBatch
+	const removals = journal.SmallBatch + 2*journal.LargeBatch
 	for i := range removals {
 		s.prepare(fmt.Sprint("web", i), "")
 	}
@@ -238,8 +241,8 @@ func TestFlushEndsBackgroundFlush(t *testing.T) {
 	}
 	<-began
 	flushed := make(chan error, 1)
-	go func() { flushed <- s.sn.journal.flushPaced(s.ctx, true) }()
-	require.Eventually(t, func() bool { return s.sn.journal.waiters.Load() == 1 }, 10*time.Second, time.Millisecond)
+	go func() { flushed <- s.sn.journal.FlushPaced(s.ctx, true) }()
+	require.Eventually(t, func() bool { return s.sn.journal.IsAwaited() }, 10*time.Second, time.Millisecond)
 	close(gate)
 	require.NoError(t, <-flushed)
 	assert.EqualValues(t, 3, writes.Load())
@@ -271,7 +274,7 @@ func TestJournalRetriesWithBackoff(t *testing.T) {
 		assert.Less(t, len(tries), 20, "%v", tries)
 		assert.Equal(t, 1, s.recordsInPool())
 		s.pool.interrupt(nil)
-		time.Sleep(maxBackoff + time.Second)
+		time.Sleep(backoff.Max + time.Second)
 		synctest.Wait()
 		assert.Zero(t, s.recordsInPool())
 		s.requireInvariants()

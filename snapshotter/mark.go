@@ -9,6 +9,13 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
+// markAfterFlush writes the cleanup mark after a flush of the journal. The time of the next
+// cleanup may have changed too.
+func (s *Snapshotter) markAfterFlush(ctx context.Context) error {
+	s.background.notify()
+	return s.updateMark(ctx, "")
+}
+
 // updateMark writes the base's cleanup mark from the index. While the journal's goroutine
 // runs, only that calls it.
 func (s *Snapshotter) updateMark(ctx context.Context, list string) error {

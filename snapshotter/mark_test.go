@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -24,7 +25,7 @@ func (s *fixture) marked() (m layout.CleanupMark) {
 
 // waitForJournal waits until the background goroutine has written the journal.
 func (s *fixture) waitForJournal() {
-	time.Sleep(2 * journalDelay)
+	time.Sleep(2 * journal.Delay)
 	synctest.Wait()
 }
 
@@ -129,7 +130,7 @@ func TestStartWritesMissingMark(t *testing.T) {
 		s := newFixture(t)
 		s.prepare("web", "")
 		s.remove("web")
-		require.NoError(t, s.sn.journal.flush(s.ctx))
+		s.flush()
 		s.crash()
 		require.Equal(t, layout.CleanupMark{}, s.marked())
 		s.waitForJournal()

@@ -14,7 +14,7 @@ const (
 	quietPeriod = time.Second
 )
 
-// mayBatch reports whether batches may be large: no operation writes, or a caller waits
+// MayBatch reports whether batches may be large: no operation writes, or a caller waits
 // for the cleanup or, if urgent is set, for the space.
 func (s *Snapshotter) mayBatch(urgent bool) bool {
 	return urgent || s.cleanup.hasWaiters() || s.activity.isQuiet(quietPeriod, time.Now())

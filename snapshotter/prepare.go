@@ -52,7 +52,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	lost := s.restore(ctx, parent)
-	unlock, err := s.keys.lockAll(ctx, s.namesToLock(info)...)
+	unlock, err := s.keys.LockAll(ctx, s.namesToLock(info)...)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +240,7 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error
 	if err != nil {
 		return err
 	}
-	unlock, err := s.datasets.lock(ctx, layer.Dataset())
+	unlock, err := s.datasets.Lock(ctx, layer.Dataset())
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func (s *Snapshotter) evictForPressure(ctx context.Context, limits []space.Limit
 		s.eviction.logProblems(ctx, plan.Problems)
 		return nil
 	}
-	if err := s.journal.barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
+	if err := s.journal.Barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
 		return err
 	}
 	_, err := s.evict(ctx, cleanupOptions{}, policy)

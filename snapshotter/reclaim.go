@@ -214,5 +214,5 @@ func (s *Snapshotter) apply(ctx context.Context, ops ...zfs.Op) error {
 
 // barrier is the journal's barrier in withReclaim.
 func (s *Snapshotter) barrier(ctx context.Context) error {
-	return s.withReclaim(ctx, func() error { return s.journal.barrier(ctx) })
+	return s.withReclaim(ctx, func() error { return s.journal.Barrier(ctx) })
 }

@@ -95,7 +95,7 @@ func (r *recovery) clearPartialRecords(list []zfs.Dataset) {
 		_, dying := r.index.garbage[d.Name]
 		_, isRuntime := r.config.Base.ParseRuntime(d.Name)
 		if ops := record.ClearPartial(d); len(ops) > 0 && !dying && (isRuntime || r.index.templates[d.Name] != nil) {
-			r.journal.pending = append(r.journal.pending, ops)
+			r.journal.Append(ops)
 		}
 	}
 }
@@ -197,8 +197,7 @@ func (r *recovery) active(d zfs.Dataset, records []*record.Record) {
 // repair adds ops to the journal as a repair: the barrier writes them before any other
 // operation changes the dataset.
 func (r *recovery) repair(ops []zfs.Op) {
-	r.journal.pending = append(r.journal.pending, ops)
-	r.journal.repairs = len(r.journal.pending)
+	r.journal.AppendRepair(ops)
 }
 
 // origin returns the template of which a dataset is a clone, or nil.
@@ -250,7 +249,7 @@ func (r *recovery) supersede(rec *entry) {
 		rec.template.idle = now
 		ops = append(ops, zfs.Set(rec.Dataset, record.LastUsedProperty, layout.FormatTime(now)))
 	}
-	r.journal.pending = append(r.journal.pending, ops)
+	r.journal.Append(ops)
 }
 
 // resolveCommits handles commits that were interrupted between promote and the removal of
@@ -270,7 +269,7 @@ func (r *recovery) resolveCommits() error {
 		}
 		if committed[active.ID.String()] {
 			x.unlinkRecord(active)
-			r.journal.pending = append(r.journal.pending, active.Clear())
+			r.journal.Append(active.Clear())
 			x.discard(active.Dataset, t)
 			continue
 		}

@@ -28,7 +28,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 		if err := s.index.hide(key); err != nil {
 			return struct{}{}, err
 		}
-		unlock, ok := s.keys.lockOrDefer(key, func() { s.remove(key) })
+		unlock, ok := s.keys.LockOrDefer(key, func() { s.remove(key) })
 		if ok {
 			s.remove(key)
 			unlock()
@@ -100,5 +100,5 @@ func (s *Snapshotter) remove(key string) {
 		t.idle = now
 		ops = append(ops, zfs.Set(r.Dataset, record.LastUsedProperty, layout.FormatTime(now)))
 	}
-	s.journal.add(ops)
+	s.journal.Append(ops)
 }

@@ -220,7 +220,7 @@ func TestLayerWithHiddenRecordIsUnpackedAgain(t *testing.T) {
 		s.prepare(id+"extract-1-x "+chain("a"), "", ref(chain("a")))
 		s.commit(id+chain("a"), id+"extract-1-x "+chain("a"), ref(chain("a")))
 		template := s.templateOf(id + chain("a"))
-		unlock, err := s.sn.datasets.lock(s.ctx, template)
+		unlock, err := s.sn.datasets.Lock(s.ctx, template)
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() { done <- second(s.sn.Prepare(s.ctx, id+"extract-2-x "+chain("a"), "", ref(chain("a")))) }()

@@ -10,10 +10,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// Remove takes effect for clients at once, and in the pool after journalDelay.
+// Remove takes effect for clients at once, and in the pool after Delay.
 func TestRemoveIsWrittenAfterJournalDelay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -23,7 +24,7 @@ func TestRemoveIsWrittenAfterJournalDelay(t *testing.T) {
 		s.remove("web", "base")
 		assert.Empty(t, s.walk())
 		assert.Equal(t, 2, s.recordsInPool())
-		time.Sleep(journalDelay)
+		time.Sleep(journal.Delay)
 		synctest.Wait()
 		assert.Zero(t, s.recordsInPool(), "without a cleanup")
 	})

@@ -33,7 +33,7 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	if err != nil {
 		return "", Reclaimed{}, err
 	}
-	unlock, err := s.keys.lock(ctx, key)
+	unlock, err := s.keys.Lock(ctx, key)
 	if err != nil {
 		return "", Reclaimed{}, err
 	}
@@ -143,7 +143,7 @@ func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
 }
 
 func (s *Snapshotter) discard(ctx context.Context, key, dataset string) error {
-	unlock, err := s.keys.lock(ctx, key)
+	unlock, err := s.keys.Lock(ctx, key)
 	if err != nil {
 		return err
 	}

@@ -136,7 +136,7 @@ func (s *Snapshotter) standIn(ctx context.Context, r *entry, chain string) error
 	if err != nil {
 		return err
 	}
-	unlock, err := s.datasets.lock(ctx, layer.Dataset()) // waits while a cleanup destroys it
+	unlock, err := s.datasets.Lock(ctx, layer.Dataset()) // waits while a cleanup destroys it
 	if err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func (s *Snapshotter) joinLayer(ctx context.Context, r, active *entry) (into lay
 	if err != nil {
 		return into, nil, err
 	}
-	unlock, err = s.datasets.lock(ctx, layer.Dataset())
+	unlock, err = s.datasets.Lock(ctx, layer.Dataset())
 	if err != nil {
 		return into, nil, err
 	}

@@ -22,7 +22,7 @@ func (s *Snapshotter) rollBackCreate(r *entry) {
 		s.index.discard(r.Dataset, r.template)
 		s.index.mu.Unlock()
 	}
-	s.journal.repair(r.Clear())
+	s.journal.AppendRepair(r.Clear())
 }
 
 // rollBackUpdate removes what may exist of an update. It writes the old record again
@@ -32,7 +32,7 @@ func (s *Snapshotter) rollBackUpdate(old, updated *entry) error {
 	if err != nil {
 		return err
 	}
-	s.journal.repair(append(again, updated.Clear()...))
+	s.journal.AppendRepair(append(again, updated.Clear()...))
 	return nil
 }
 
@@ -45,7 +45,7 @@ func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *entry) erro
 	if err := s.queueRestore(active); err != nil {
 		return err
 	}
-	s.journal.repair(r.Clear())
+	s.journal.AppendRepair(r.Clear())
 	s.flushRepairs(ctx)
 	return nil
 }
@@ -65,7 +65,7 @@ func (s *Snapshotter) queueRestore(active *entry) error {
 	if err != nil {
 		return err
 	}
-	s.journal.repair(again)
+	s.journal.AppendRepair(again)
 	return nil
 }
 
@@ -81,7 +81,7 @@ func (s *Snapshotter) flushRepairs(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = s.journal.barrier(context.WithoutCancel(ctx)) // the journal logs its own failures
+		_ = s.journal.Barrier(context.WithoutCancel(ctx)) // the journal logs its own failures
 	}()
 	select {
 	case <-done:

@@ -9,6 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
+
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -189,11 +192,11 @@ func TestBarrierWaitsForRepairAfterManyRemovals(t *testing.T) {
 
 func repairAfterManyRemovals(t *testing.T) {
 	s := newFixture(t)
-	for i := range largeBatch {
+	for i := range journal.LargeBatch {
 		s.prepare(fmt.Sprint("web", i), "")
 	}
 	s.prepare("web", "")
-	for i := range largeBatch {
+	for i := range journal.LargeBatch {
 		s.remove(fmt.Sprint("web", i))
 	}
 	s.applyThenKill(func() error {
@@ -206,7 +209,7 @@ func repairAfterManyRemovals(t *testing.T) {
 		}
 		return nil
 	}
-	require.ErrorIs(t, s.sn.journal.flush(s.ctx), zfs.ErrSuspended)
+	require.ErrorIs(t, s.sn.journal.Flush(s.ctx), zfs.ErrSuspended)
 	s.pool.before = nil
 	s.commit("saved", "web")
 	s.requireInvariants()
@@ -369,7 +372,7 @@ func TestMarkIsWrittenAfterAmbiguousFailure(t *testing.T) {
 		db := s.dataset("db")
 		s.mount(db)
 		s.remove("db")
-		time.Sleep(3 * maxBackoff)
+		time.Sleep(3 * backoff.Max)
 		synctest.Wait()
 		require.True(t, s.sn.index.isGarbage(db))
 		assert.True(t, s.marked().IsDue(time.Now()))

@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
@@ -36,7 +38,7 @@ import (
 // holder of cleanup or flushing never waits for a reclaim: it calls journal.barrier, not
 // Snapshotter.barrier or withReclaim.
 //
-// No lock is taken under the other mutexes: keyLocks.mu, cleanupLock.mu, background.mu,
+// No lock is taken under the other mutexes: Locks.mu, cleanupLock.mu, background.mu,
 // activity.mu, reclaimer.mu, evictionState.mu and viewMounts.mu.
 //
 // Exceptions:
@@ -46,13 +48,13 @@ import (
 //     or to query the pool.
 //   - A reclaim has a goroutine of its own. It takes cleanup while its callers hold
 //     closing, keys and datasets.
-//   - Out of order, but without waiting: a cleanup takes datasets with tryLockEach while
-//     it holds cleanup and flushing; insertHealed takes keys with tryLockEach; Remove
-//     takes its key with lockOrDefer.
+//   - Out of order, but without waiting: a cleanup takes datasets with TryLockEach while
+//     it holds cleanup and flushing; insertHealed takes keys with TryLockEach; Remove
+//     takes its key with LockOrDefer.
 //   - The holder of a key runs the deferred Remove before it unlocks the key. The Remove
 //     takes index.mu and journal.mu.
 //   - destination unlocks a dataset while it holds index.mu. Unlocking takes only
-//     keyLocks.mu, because nothing is deferred on a lock of datasets.
+//     Locks.mu, because nothing is deferred on a lock of datasets.
 //   - Close calls releaseAll, which holds viewMounts.mu while it unmounts. No other
 //     goroutine uses view mounts then.
 //   - New and Resume use the index and the journal without locks before they start
@@ -115,9 +117,9 @@ type Snapshotter struct {
 	pool              Pool
 	index             *index
 	empty             *template
-	keys              keyLocks // by snapshot name
-	datasets          keyLocks // by dataset
-	journal           journal
+	keys              keylock.Locks // by snapshot name
+	datasets          keylock.Locks // by dataset
+	journal           *journal.Journal
 	cleanupMark       layout.CleanupMark // last value written to the base, see mark.go
 	cleanupMarkUnsure bool               // whether the base may have another value
 	verify            bool               // list each dataset again before it is destroyed, see Resume
@@ -158,7 +160,7 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	}
 	s.releaseGarbage(ctx)
 	s.mountViews(ctx)
-	s.journal.start(s)
+	s.journal.Start()
 	s.background.start(context.WithoutCancel(ctx), s)
 	return s, nil
 }
@@ -172,8 +174,8 @@ func newSnapshotter(pool Pool, config Config) *Snapshotter {
 	}
 	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held, writes: newLimiter(), queries: newLimiter()}
 	s.mounts.open = make(map[string]io.Closer)
-	s.journal.wake = make(chan struct{}, 1)
-	s.index.onGarbage = s.journal.notify
+	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.markAfterFlush, MayBatch: s.mayBatch})
+	s.index.onGarbage = s.journal.Notify
 	s.background.wake = make(chan struct{}, 1)
 	return s
 }
@@ -190,7 +192,7 @@ func (s *Snapshotter) Close() error {
 	s.reclaimer.stop()
 	s.closing.Lock()
 	defer s.closing.Unlock()
-	err := s.journal.stop()
+	err := s.journal.Stop()
 	s.releaseGarbage(context.Background())
 	if err == nil {
 		err = s.saveCleanupList(context.Background())

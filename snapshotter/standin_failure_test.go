@@ -17,7 +17,7 @@ func TestStandInOfMissingTemplateIsUnpacked(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
 	s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
-	require.NoError(t, s.sn.journal.flush(s.ctx))
+	s.flush()
 	s.pool.edit(func(state *fakeState) { delete(state.fs, s.base.Storage()+"/"+lowerChain) })
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	assert.Contains(t, s.log.String(), "cached template is missing; unpacking the layer again")
@@ -33,7 +33,7 @@ func TestFailedStandInReleasesLayer(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t, fetchMode, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
-			require.NoError(t, s.sn.journal.flush(s.ctx))
+			s.flush()
 			failed := false
 			s.pool.interrupt(func(call string) error {
 				if call == "apply" && !failed {
@@ -61,7 +61,7 @@ func TestFailedStandInCommitCanBeRetried(t *testing.T) {
 			s := newFixture(t, fetchMode, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			key := s.standIn("default", "", lowerChain)
-			require.NoError(t, s.sn.journal.flush(s.ctx))
+			s.flush()
 			times := 2 // the commit and its retry after a reclaim
 			s.pool.interrupt(func(call string) error {
 				if call == "apply" && times > 0 {

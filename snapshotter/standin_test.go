@@ -35,7 +35,7 @@ func TestStandInKeepsItsLayer(t *testing.T) {
 				a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 				if !inUse {
 					s.remove(a)
-					require.NoError(t, s.sn.journal.flush(s.ctx))
+					s.flush()
 				}
 				key := s.standIn("zoo", "", lowerChain)
 				entries, err := inspect.List(s.ctx, s.pool, s.base)

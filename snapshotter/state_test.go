@@ -160,7 +160,7 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 			assert.Equal(t, entry.State == inspect.Garbage, isGarbage, "the start: %v", dump(s.sn))
 			assert.Equal(t, entry.State == inspect.Cached, template != nil && template.cached() && !isGarbage, "the start: %v", dump(s.sn))
 			require.NoError(t, s.sn.Clean(s.ctx, nil))
-			require.NoError(t, s.sn.journal.flush(s.ctx))
+			s.flush()
 			assert.Equal(t, o.kept, s.has(dataset), "after a start and a cleanup\n%s", s.log)
 			if o.problem != "" {
 				assert.Contains(t, s.log.String(), "skipping dataset")

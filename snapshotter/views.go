@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/containerd/log"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
 )
 
 // viewMounts keeps each template with views mounted. ZFS refuses a mount of a snapshot with
@@ -15,7 +17,7 @@ import (
 // template could fail. While there is another mount, this does not happen. The mounts are in
 // no mount namespace and end with the process.
 type viewMounts struct {
-	locks keyLocks // by dataset, held while it is mounted or unmounted; see held.go too
+	locks keylock.Locks // by dataset, held while it is mounted or unmounted; see held.go too
 
 	mu   sync.Mutex
 	open map[string]io.Closer // by dataset
@@ -34,7 +36,7 @@ func (s *Snapshotter) startViewMount(ctx context.Context, t *template) (done fun
 
 // mountView mounts a template if it is not mounted yet.
 func (s *Snapshotter) mountView(ctx context.Context, t *template) {
-	unlock, err := s.mounts.locks.lock(ctx, t.Dataset())
+	unlock, err := s.mounts.locks.Lock(ctx, t.Dataset())
 	if err != nil {
 		return
 	}
@@ -86,7 +88,7 @@ func (s *Snapshotter) releaseViewMounts(ctx context.Context) error {
 // releaseViewMount unmounts a template if it has no views. It returns an error only if ctx
 // ends. If the unmount fails, the destroy of the template reports it as busy.
 func (s *Snapshotter) releaseViewMount(ctx context.Context, dataset string) error {
-	unlock, err := s.mounts.locks.lock(ctx, dataset)
+	unlock, err := s.mounts.locks.Lock(ctx, dataset)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package snapshotter
+package journal
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
@@ -15,20 +17,20 @@ import (
 )
 
 const (
-	// journalDelay is how long the journal waits for more entries, which then share a
+	// Delay is how long the journal waits for more entries, which then share a
 	// transaction group.
-	journalDelay = 500 * time.Millisecond
-	// largeBatch is the maximum number of entries in one channel program, which holds the
+	Delay = 500 * time.Millisecond
+	// LargeBatch is the maximum number of entries in one channel program, which holds the
 	// pool's configuration lock while it runs.
-	largeBatch = 50
-	// smallBatch is that maximum while other operations write: their transactions wait
+	LargeBatch = 50
+	// SmallBatch is that maximum while other operations write: their transactions wait
 	// for the batch.
-	smallBatch = 5
+	SmallBatch = 5
 )
 
-// journal is the list of changes of records that are not yet in the pool: removals, and
-// repairs after failed operations (see rollback.go). A goroutine writes them.
-type journal struct {
+// Journal is the list of changes of records that are not yet in the pool: removals, and
+// repairs after failed operations. A goroutine writes them.
+type Journal struct {
 	mu             sync.Mutex
 	pending        [][]zfs.Op // the entries, oldest first, each of one dataset
 	repairs        int        // number of entries up to the last repair; 0 if there is none
@@ -37,73 +39,81 @@ type journal struct {
 
 	flushing sync.Mutex   // held while entries are written: children before parents
 	waiters  atomic.Int32 // number of callers that wait in acquire
-	apply    func(context.Context, ...zfs.Op) error
-	mark     func(context.Context) error // writes the cleanup mark
-	mayBatch func(urgent bool) bool      // whether to write large batches
+	hooks    Hooks
 	wake     chan struct{}
 	quit     chan struct{}
 	done     chan struct{}
 }
 
-func (j *journal) start(s *Snapshotter) {
-	j.apply = s.pool.Apply
-	j.mark = func(ctx context.Context) error {
-		s.background.notify() // the time of the next cleanup may have changed too
-		return s.updateMark(ctx, "")
-	}
-	j.mayBatch = s.mayBatch
-	j.quit, j.done = make(chan struct{}), make(chan struct{})
-	j.notify() // recovery may have added entries
+// Hooks are the functions that a journal calls.
+type Hooks struct {
+	// Apply writes ops to the pool.
+	Apply func(ctx context.Context, ops ...zfs.Op) error
+	// Mark writes the cleanup mark. The goroutine calls it after each flush.
+	Mark func(context.Context) error
+	// MayBatch reports whether batches may be large.
+	MayBatch func(urgent bool) bool
+}
+
+// New returns an empty journal whose goroutine is not started.
+func New(h Hooks) *Journal {
+	return &Journal{hooks: h, wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
+}
+
+// Start starts the goroutine, which also writes what was added before.
+func (j *Journal) Start() {
+	j.Notify()
 	go j.run()
 }
 
-// stop ends the goroutine and writes all entries.
-func (j *journal) stop() error {
+// Stop ends the goroutine and writes all entries.
+func (j *Journal) Stop() error {
 	close(j.quit)
 	<-j.done
-	return j.flushPaced(context.Background(), true)
+	return j.FlushPaced(context.Background(), true)
 }
 
-func (j *journal) add(ops []zfs.Op) {
+// Append adds an entry: ops on one dataset. It never blocks.
+func (j *Journal) Append(ops []zfs.Op) {
 	j.mu.Lock()
 	j.pending = append(j.pending, ops)
 	j.mu.Unlock()
-	j.notify()
+	j.Notify()
 }
 
-// repair is add for ops that must be in the pool before another operation changes their
-// dataset, see barrier.
-func (j *journal) repair(ops []zfs.Op) {
+// AppendRepair is Append for ops that must be in the pool before another operation changes their
+// dataset, see Barrier.
+func (j *Journal) AppendRepair(ops []zfs.Op) {
 	j.mu.Lock()
 	j.pending = append(j.pending, ops)
 	j.repairs = len(j.pending)
 	j.mu.Unlock()
-	j.notify()
+	j.Notify()
 }
 
-// barrier writes all entries if there is a repair among them. An operation calls it before
+// Barrier writes all entries if there is a repair among them. An operation calls it before
 // it changes an existing dataset. Otherwise a later write of the repair would revert the
 // change.
-func (j *journal) barrier(ctx context.Context) error {
+func (j *Journal) Barrier(ctx context.Context) error {
 	j.mu.Lock()
 	repairs := j.repairs
 	j.mu.Unlock()
 	if repairs == 0 {
 		return nil
 	}
-	return j.flushPaced(ctx, true)
+	return j.FlushPaced(ctx, true)
 }
 
-// destroyAndSkip runs destroy, during which nothing is written, and then drops the entries
+// DestroyAndSkip runs destroy, during which nothing is written, and then drops the entries
 // of the datasets that destroy returns. It drops none if there is a repair.
 //
-// If there is an entry of a dataset for which template reports true, destroyAndSkip writes
+// If there is an entry of a dataset for which template reports true, DestroyAndSkip writes
 // all entries first. A template loses its snapshot before it is destroyed. If it had a
 // record then and the machine crashed, recovery would take it for a damaged template and
 // keep it. If there is no space to write the entries, destroy runs anyway and frees space.
-func (j *journal) destroyAndSkip(ctx context.Context, urgent bool, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
+func (j *Journal) DestroyAndSkip(ctx context.Context, urgent bool, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
 	defer j.acquire()()
-	if j.hasPending(template) {
+	if j.HasPending(template) {
 		if err := j.writeAll(ctx, urgent); err != nil && !errkind.IsOutOfSpace(err) {
 			return err
 		}
@@ -121,8 +131,8 @@ func (j *journal) destroyAndSkip(ctx context.Context, urgent bool, template func
 	return err
 }
 
-// pause stops the goroutine's writes until the caller calls release.
-func (j *journal) pause() (release func()) {
+// Pause stops the goroutine's writes until the caller calls release.
+func (j *Journal) Pause() (release func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.pauses++
@@ -131,13 +141,13 @@ func (j *journal) pause() (release func()) {
 		defer j.mu.Unlock()
 		if j.pauses--; j.notifyOnResume || len(j.pending) > 0 {
 			j.notifyOnResume = false
-			j.notify()
+			j.Notify()
 		}
 	}
 }
 
 // isEnding reports whether stop was called.
-func (j *journal) isEnding() bool {
+func (j *Journal) isEnding() bool {
 	select {
 	case <-j.quit:
 		return true
@@ -146,7 +156,7 @@ func (j *journal) isEnding() bool {
 	}
 }
 
-func (j *journal) isPaused() bool {
+func (j *Journal) isPaused() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.pauses > 0
@@ -154,24 +164,24 @@ func (j *journal) isPaused() bool {
 
 // deferIfPaused reports whether the journal is paused. If so, the goroutine is notified
 // when the pause ends.
-func (j *journal) deferIfPaused() bool {
+func (j *Journal) deferIfPaused() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.notifyOnResume = j.notifyOnResume || j.pauses > 0
 	return j.pauses > 0
 }
 
-// notify wakes the goroutine. It never blocks.
-func (j *journal) notify() {
+// Notify wakes the goroutine. It never blocks.
+func (j *Journal) Notify() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
 	}
 }
 
-func (j *journal) run() {
+func (j *Journal) run() {
 	defer close(j.done)
-	retry := time.NewTimer(maxBackoff) // a single timer for all retries
+	retry := time.NewTimer(backoff.Max) // a single timer for all retries
 	defer retry.Stop()
 	retry.Stop()
 	var pause time.Duration // before the next retry
@@ -185,7 +195,7 @@ func (j *journal) run() {
 		select {
 		case <-j.quit:
 			return
-		case <-time.After(journalDelay):
+		case <-time.After(Delay):
 		}
 		err := j.flushInBackground(context.Background())
 		if err == nil && j.deferIfPaused() {
@@ -193,13 +203,13 @@ func (j *journal) run() {
 		}
 		flushed := err == nil
 		if flushed {
-			err = j.mark(context.Background())
+			err = j.hooks.Mark(context.Background())
 		}
 		if err == nil {
 			pause = 0
 			continue
 		}
-		pause = min(max(2*pause, minBackoff), maxBackoff)
+		pause = backoff.Next(pause)
 		j.logFailure(err, flushed, pause)
 		retry.Reset(pause)
 	}
@@ -207,8 +217,8 @@ func (j *journal) run() {
 
 // logFailure logs that the removals or, if they were flushed, the cleanup mark could not be
 // written.
-func (j *journal) logFailure(err error, flushed bool, pause time.Duration) {
-	entry := log.L.WithError(err).WithField("retry_in", pause).WithField("pending", j.length())
+func (j *Journal) logFailure(err error, flushed bool, pause time.Duration) {
+	entry := log.L.WithError(err).WithField("retry_in", pause).WithField("pending", j.Len())
 	if flushed {
 		entry.Warn("failed to write cleanup mark")
 	} else {
@@ -216,21 +226,22 @@ func (j *journal) logFailure(err error, flushed bool, pause time.Duration) {
 	}
 }
 
-func (j *journal) empty() bool { return j.length() == 0 }
+func (j *Journal) empty() bool { return j.Len() == 0 }
 
-func (j *journal) length() int {
+// Len returns the number of entries.
+func (j *Journal) Len() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return len(j.pending)
 }
 
-// flush writes all entries, oldest first. It drops an entry whose dataset does not exist.
+// Flush writes all entries, oldest first. It drops an entry whose dataset does not exist.
 // At any other error the batch and the entries after it stay for the next flush.
-func (j *journal) flush(ctx context.Context) error { return j.flushPaced(ctx, false) }
+func (j *Journal) Flush(ctx context.Context) error { return j.FlushPaced(ctx, false) }
 
-// flushPaced is flush. If urgent is set, it writes large batches even while other
+// FlushPaced is flush. If urgent is set, it writes large batches even while other
 // operations write.
-func (j *journal) flushPaced(ctx context.Context, urgent bool) error {
+func (j *Journal) FlushPaced(ctx context.Context, urgent bool) error {
 	if j.empty() {
 		return nil
 	}
@@ -239,24 +250,27 @@ func (j *journal) flushPaced(ctx context.Context, urgent bool) error {
 }
 
 // acquire locks flushing and returns its unlock. flushInBackground yields to it.
-func (j *journal) acquire() (release func()) {
+func (j *Journal) acquire() (release func()) {
 	j.waiters.Add(1)
 	j.flushing.Lock()
 	j.waiters.Add(-1)
 	return j.flushing.Unlock
 }
 
+// IsAwaited reports whether a caller waits in acquire.
+func (j *Journal) IsAwaited() bool { return j.waiters.Load() > 0 }
+
 // flushInBackground is flush for the goroutine. It ends early if acquire is waiting or the
 // journal is paused: the cleanup that follows may drop entries.
-func (j *journal) flushInBackground(ctx context.Context) error {
+func (j *Journal) flushInBackground(ctx context.Context) error {
 	if j.empty() || j.isPaused() {
 		return nil
 	}
 	j.flushing.Lock()
 	defer j.flushing.Unlock()
 	for !j.isPaused() && !j.isEnding() {
-		if j.waiters.Load() > 0 {
-			j.notify() // the waiter may leave entries
+		if j.IsAwaited() {
+			j.Notify() // the waiter may leave entries
 			return nil
 		}
 		if more, err := j.writeSome(ctx, false); !more || err != nil {
@@ -266,15 +280,15 @@ func (j *journal) flushInBackground(ctx context.Context) error {
 	return nil
 }
 
-// hasPending reports whether there is an entry of a dataset for which match reports true.
-func (j *journal) hasPending(match func(dataset string) bool) bool {
+// HasPending reports whether there is an entry of a dataset for which match reports true.
+func (j *Journal) HasPending(match func(dataset string) bool) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.ContainsFunc(j.pending, func(ops []zfs.Op) bool { return match(ops[0].Dataset()) })
 }
 
 // writeAll writes all entries. The caller holds flushing.
-func (j *journal) writeAll(ctx context.Context, urgent bool) error {
+func (j *Journal) writeAll(ctx context.Context, urgent bool) error {
 	for {
 		if more, err := j.writeSome(ctx, urgent); !more || err != nil {
 			return err
@@ -284,10 +298,10 @@ func (j *journal) writeAll(ctx context.Context, urgent bool) error {
 
 // writeSome writes a batch of entries and reports whether there are more. The caller holds
 // flushing.
-func (j *journal) writeSome(ctx context.Context, urgent bool) (more bool, err error) {
-	most := smallBatch
-	if j.mayBatch(urgent) {
-		most = largeBatch
+func (j *Journal) writeSome(ctx context.Context, urgent bool) (more bool, err error) {
+	most := SmallBatch
+	if j.hooks.MayBatch(urgent) {
+		most = LargeBatch
 	}
 	j.mu.Lock()
 	batch := j.pending[:min(len(j.pending), most)]
@@ -305,17 +319,17 @@ func (j *journal) writeSome(ctx context.Context, urgent bool) (more bool, err er
 	return len(j.pending) > 0, nil
 }
 
-func (j *journal) write(ctx context.Context, batch [][]zfs.Op) error {
+func (j *Journal) write(ctx context.Context, batch [][]zfs.Op) error {
 	var all []zfs.Op
 	for _, ops := range batch {
 		all = append(all, ops...)
 	}
-	if err := j.apply(ctx, all...); !errors.Is(err, zfs.ErrNotFound) {
+	if err := j.hooks.Apply(ctx, all...); !errors.Is(err, zfs.ErrNotFound) {
 		return err
 	}
 	// A dataset does not exist: apply each entry separately.
 	for _, ops := range batch {
-		if err := j.apply(ctx, ops...); err != nil && !errors.Is(err, zfs.ErrNotFound) {
+		if err := j.hooks.Apply(ctx, ops...); err != nil && !errors.Is(err, zfs.ErrNotFound) {
 			return err
 		}
 	}

@@ -1,25 +1,28 @@
-package snapshotter
+// Package keylock has mutexes by name that a caller can stop waiting for.
+package keylock
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 )
 
-// keyLocks is a set of mutexes by name. A mutex exists only while it is held or waited
+// Locks is a set of mutexes by name. A mutex exists only while it is held or waited
 // for.
-type keyLocks struct {
+type Locks struct {
 	mu    sync.Mutex
 	locks map[string]*keyLock
 }
 
 type keyLock struct {
 	held     chan struct{} // of capacity 1
-	users    int           // the holder and waiters; guarded by keyLocks.mu
-	deferred []func()      // the holder runs these before it unlocks; guarded by keyLocks.mu
+	users    int           // the holder and waiters; guarded by Locks.mu
+	deferred []func()      // the holder runs these before it unlocks; guarded by Locks.mu
 }
 
-// lock locks name. It returns the context's error if ctx ends first.
-func (k *keyLocks) lock(ctx context.Context, name string) (unlock func(), err error) {
+// Lock locks name. It returns the context's error if ctx ends first.
+func (k *Locks) Lock(ctx context.Context, name string) (unlock func(), err error) {
 	k.mu.Lock()
 	if k.locks == nil {
 		k.locks = make(map[string]*keyLock)
@@ -41,9 +44,9 @@ func (k *keyLocks) lock(ctx context.Context, name string) (unlock func(), err er
 	}
 }
 
-// lockAll locks names in the given order, or none of them. All callers must use the same
+// LockAll locks names in the given order, or none of them. All callers must use the same
 // order.
-func (k *keyLocks) lockAll(ctx context.Context, names ...string) (unlock func(), err error) {
+func (k *Locks) LockAll(ctx context.Context, names ...string) (unlock func(), err error) {
 	var unlocks []func()
 	unlock = func() {
 		for _, u := range unlocks {
@@ -51,7 +54,7 @@ func (k *keyLocks) lockAll(ctx context.Context, names ...string) (unlock func(),
 		}
 	}
 	for _, name := range names {
-		u, err := k.lock(ctx, name)
+		u, err := k.Lock(ctx, name)
 		if err != nil {
 			unlock()
 			return nil, err
@@ -61,8 +64,8 @@ func (k *keyLocks) lockAll(ctx context.Context, names ...string) (unlock func(),
 	return unlock, nil
 }
 
-// tryLockEach locks those names that are neither held nor waited for, and returns them.
-func (k *keyLocks) tryLockEach(names ...string) (locked []string, unlock func()) {
+// TryLockEach locks those names that are neither held nor waited for, and returns them.
+func (k *Locks) TryLockEach(names ...string) (locked []string, unlock func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.locks == nil {
@@ -85,9 +88,9 @@ func (k *keyLocks) tryLockEach(names ...string) (locked []string, unlock func())
 	}
 }
 
-// lockOrDefer locks name if it is not held. Otherwise it defers do: the holder runs it
+// LockOrDefer locks name if it is not held. Otherwise it defers do: the holder runs it
 // immediately before it unlocks name. It never blocks.
-func (k *keyLocks) lockOrDefer(name string, do func()) (unlock func(), ok bool) {
+func (k *Locks) LockOrDefer(name string, do func()) (unlock func(), ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.locks == nil {
@@ -108,8 +111,15 @@ func (k *keyLocks) lockOrDefer(name string, do func()) (unlock func(), ok bool) 
 	}
 }
 
+// Names returns the names that are locked or waited for.
+func (k *Locks) Names() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Sorted(maps.Keys(k.locks))
+}
+
 // release runs deferred functions and unlocks name.
-func (k *keyLocks) release(name string, l *keyLock) {
+func (k *Locks) release(name string, l *keyLock) {
 	k.mu.Lock()
 	for len(l.deferred) > 0 {
 		deferred := l.deferred
@@ -126,7 +136,7 @@ func (k *keyLocks) release(name string, l *keyLock) {
 }
 
 // unref removes a user of l, and the last one removes l.
-func (k *keyLocks) unref(name string, l *keyLock) {
+func (k *Locks) unref(name string, l *keyLock) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if l.users--; l.users == 0 {

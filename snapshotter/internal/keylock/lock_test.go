@@ -1,4 +1,4 @@
-package snapshotter
+package keylock
 
 import (
 	"context"
@@ -13,15 +13,15 @@ import (
 func TestLocksAreByName(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var k keyLocks
-		unlock, err := k.lock(t.Context(), "a")
+		var k Locks
+		unlock, err := k.Lock(t.Context(), "a")
 		require.NoError(t, err)
-		other, err := k.lock(t.Context(), "b")
+		other, err := k.Lock(t.Context(), "b")
 		require.NoError(t, err, "another name is free")
 		other()
 		got := make(chan func(), 1)
 		go func() {
-			u, _ := k.lock(context.Background(), "a")
+			u, _ := k.Lock(context.Background(), "a")
 			got <- u
 		}()
 		synctest.Wait()
@@ -36,14 +36,14 @@ func TestLocksAreByName(t *testing.T) {
 func TestCancelledLockHoldsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var k keyLocks
-		unlock, err := k.lock(t.Context(), "a")
+		var k Locks
+		unlock, err := k.Lock(t.Context(), "a")
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		results := make(chan error, 2)
 		for _, names := range [][]string{{"a"}, {"A", "a", "z"}} {
 			go func() {
-				u, err := k.lockAll(ctx, names...)
+				u, err := k.LockAll(ctx, names...)
 				assert.Nil(t, u)
 				results <- err
 			}()
@@ -52,7 +52,7 @@ func TestCancelledLockHoldsNothing(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, <-results, context.Canceled)
 		require.ErrorIs(t, <-results, context.Canceled)
-		again, err := k.lock(t.Context(), "A")
+		again, err := k.Lock(t.Context(), "A")
 		require.NoError(t, err, "the locks that it held are free")
 		again()
 		unlock()
@@ -62,13 +62,13 @@ func TestCancelledLockHoldsNothing(t *testing.T) {
 
 func TestLocksExclude(t *testing.T) {
 	t.Parallel()
-	var k keyLocks
+	var k Locks
 	var wait sync.WaitGroup
 	counts := map[string]*int{"a": new(int), "b": new(int)}
 	for range 16 {
 		wait.Go(func() {
 			for range 100 {
-				unlock, err := k.lockAll(t.Context(), "a", "b")
+				unlock, err := k.LockAll(t.Context(), "a", "b")
 				if err != nil {
 					t.Error(err)
 					return
@@ -90,22 +90,22 @@ func TestLocksExclude(t *testing.T) {
 func TestLocksRunDeferredFunctions(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var k keyLocks
-		unlock, ok := k.lockOrDefer("a", nil)
+		var k Locks
+		unlock, ok := k.LockOrDefer("a", nil)
 		require.True(t, ok, "the name is free")
 		var ran []string
-		_, ok = k.lockOrDefer("a", func() {
+		_, ok = k.LockOrDefer("a", func() {
 			ran = append(ran, "one")
-			_, ok := k.lockOrDefer("a", func() { ran = append(ran, "three") })
+			_, ok := k.LockOrDefer("a", func() { ran = append(ran, "three") })
 			assert.False(t, ok, "the name is still held")
 		})
 		require.False(t, ok)
-		_, ok = k.lockOrDefer("a", func() { ran = append(ran, "two") })
+		_, ok = k.LockOrDefer("a", func() { ran = append(ran, "two") })
 		require.False(t, ok)
 		ctx, cancel := context.WithCancel(t.Context())
 		gone, got := make(chan error, 1), make(chan func(), 1)
-		go func() { _, err := k.lock(ctx, "a"); gone <- err }()
-		go func() { u, _ := k.lock(context.Background(), "a"); got <- u }()
+		go func() { _, err := k.Lock(ctx, "a"); gone <- err }()
+		go func() { u, _ := k.Lock(context.Background(), "a"); got <- u }()
 		synctest.Wait()
 		cancel()
 		require.Error(t, <-gone)
@@ -120,7 +120,7 @@ func TestLocksRunDeferredFunctions(t *testing.T) {
 // Of concurrent calls, each function runs exactly once, in the caller or in the holder.
 func TestLocksLoseNoDeferredFunction(t *testing.T) {
 	t.Parallel()
-	var k keyLocks
+	var k Locks
 	var wait sync.WaitGroup
 	count := 0
 	for i := range 16 {
@@ -128,13 +128,13 @@ func TestLocksLoseNoDeferredFunction(t *testing.T) {
 			for range 200 {
 				add := func() { count++ } // the race detector finds a lock that does not exclude
 				if i%2 == 0 {
-					if unlock, ok := k.lockOrDefer("a", add); ok {
+					if unlock, ok := k.LockOrDefer("a", add); ok {
 						add()
 						unlock()
 					}
 					continue
 				}
-				unlock, err := k.lock(t.Context(), "a")
+				unlock, err := k.Lock(t.Context(), "a")
 				if err != nil {
 					t.Error(err)
 					return
