@@ -100,7 +100,7 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context, options cleanupOptions) 
 	if err := s.journal.Barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
 		return expired, errkind.Wrap("cleanup", err)
 	}
-	if err := s.releaseViewMounts(ctx); err != nil {
+	if err := s.mounts.ReleaseViews(ctx, s.index.hasViews); err != nil {
 		return expired, err
 	}
 	if expired, err = s.destroyGarbage(ctx, options); err != nil {
@@ -248,10 +248,10 @@ func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch
 // that are left, each with the reason. If idle is set, it uses idle I/O priority.
 func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string, idle bool) (map[string]error, error) {
 	for _, dataset := range order {
-		if err := s.releaseViewMount(ctx, dataset); err != nil {
+		if err := s.mounts.ReleaseView(ctx, dataset, s.index.hasViews); err != nil {
 			return nil, err
 		}
-		if err := s.release(ctx, dataset); err != nil {
+		if err := s.mounts.Release(ctx, dataset); err != nil {
 			if ctx.Err() != nil {
 				return nil, err
 			}

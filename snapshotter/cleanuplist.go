@@ -179,10 +179,11 @@ func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMa
 		log.G(ctx).WithError(err).Debug("no valid cleanup list; listing the pool")
 		return nil, nil
 	}
-	s := newSnapshotter(pool, config)
-	if err := s.openHeld(); err != nil {
+	holder, err := openHolder(pool, config)
+	if err != nil {
 		return nil, err
 	}
+	s := newSnapshotter(pool, config, holder)
 	s.cleanupMark, s.verify = mark, true
 	s.index.load(config.Base, list.Datasets)
 	// From here on the list is not valid: its datasets may be destroyed.

@@ -33,6 +33,8 @@ type fakePool struct {
 	torn  bool // each step is a transaction, which no release of ZFS does
 
 	abilities fakeAbilities
+	// closeAttached replaces the end of a mount that Attach made.
+	closeAttached func(name string, unmount func()) error
 
 	mu         sync.Mutex
 	state      fakeState
@@ -390,8 +392,12 @@ func (p *fakePool) Attach(_ context.Context, name string) (io.Closer, error) {
 		return nil, err
 	}
 	p.edit(func(s *fakeState) { s.attached[name]++ })
+	unmount := func() { p.edit(func(s *fakeState) { s.attached[name]-- }) }
 	return closeFunc(func() error {
-		p.edit(func(s *fakeState) { s.attached[name]-- })
+		if p.closeAttached != nil {
+			return p.closeAttached(name, unmount)
+		}
+		unmount()
 		return nil
 	}), nil
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
 )
 
-// fakeHeldMounts implements heldMounts. The mounts outlive a snapshotter, and the pool
+// fakeHeldMounts implements mounts.Holder. The mounts outlive a snapshotter, and the pool
 // refuses to destroy mounted datasets.
 type fakeHeldMounts struct {
 	pool *fakePool
@@ -66,7 +66,7 @@ func newHeldFixture(t *testing.T, with ...func(*Config)) (*fixture, *fakeHeldMou
 	t.Helper()
 	k := &fakeHeldMounts{at: make(map[string]string)}
 	s := newFixture(t, settings(func(c *Config) {
-		c.MountDir, c.held = heldDir, k
+		c.MountDir, c.holder = heldDir, k
 		for _, set := range with {
 			set(c)
 		}
@@ -76,7 +76,7 @@ func newHeldFixture(t *testing.T, with ...func(*Config)) (*fixture, *fakeHeldMou
 
 // bindMounts returns the expected mounts of an active snapshot with a held mount.
 func bindMounts(s *fixture, key string, options ...string) []mount.Mount {
-	id, _ := s.sn.runtimeID(s.dataset(key))
+	id, _ := s.sn.config.runtimeID(s.dataset(key))
 	return []mount.Mount{{Type: "bind", Source: filepath.Join(heldDir, id), Options: append([]string{"rbind", "rw"}, options...)}}
 }
 
@@ -325,7 +325,7 @@ func TestFailedUnmountKeepsOnlyItsRuntime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := stuckHeldMounts{&fakeHeldMounts{at: make(map[string]string)}, &sync.Map{}}
-		s := newFixture(t, keepCached(time.Hour), settings(func(c *Config) { c.MountDir, c.held = heldDir, k }), func(s *fixture) { k.pool = s.pool })
+		s := newFixture(t, keepCached(time.Hour), settings(func(c *Config) { c.MountDir, c.holder = heldDir, k }), func(s *fixture) { k.pool = s.pool })
 		a, _ := s.pull("default", "", chain("a"), "a;")
 		template := s.templateOf(a)
 		s.cleanup()

@@ -118,6 +118,13 @@ func (x *index) getLocked(name string) (*entry, error) {
 	return nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrNotFound)
 }
 
+// template returns the template of a dataset, or nil.
+func (x *index) template(dataset string) *template {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.templates[dataset]
+}
+
 // taken reports whether a record has a name. It counts hidden records.
 func (x *index) taken(name string) bool {
 	x.mu.RLock()

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -30,7 +31,7 @@ import (
 //     below.
 //  6. Snapshotter.cleanup: one cleanup, eviction or reclaim at a time.
 //  7. journal.flushing: one writer of the journal at a time.
-//  8. viewMounts.locks: by dataset, for view mounts and held mounts. One at a time.
+//  8. mounts.Set.locks: by dataset, for view mounts and held mounts. One at a time.
 //  9. index.mu: never held during a call to the pool.
 //  10. journal.mu.
 //
@@ -39,7 +40,7 @@ import (
 // Snapshotter.barrier or withReclaim.
 //
 // No lock is taken under the other mutexes: Locks.mu, cleanupLock.mu, background.mu,
-// activity.mu, reclaimer.mu, evictionState.mu and viewMounts.mu.
+// activity.mu, reclaimer.mu, evictionState.mu and mounts.Set.mu.
 //
 // Exceptions:
 //   - Remove has no limit, and Clean takes no slot. Stat, Walk, Mounts, NamespaceOf,
@@ -55,7 +56,7 @@ import (
 //     takes index.mu and journal.mu.
 //   - destination unlocks a dataset while it holds index.mu. Unlocking takes only
 //     Locks.mu, because nothing is deferred on a lock of datasets.
-//   - Close calls releaseAll, which holds viewMounts.mu while it unmounts. No other
+//   - Close calls mounts.Set.Close, which holds mounts.Set.mu while it unmounts. No other
 //     goroutine uses view mounts then.
 //   - New and Resume use the index and the journal without locks before they start
 //     goroutines.
@@ -106,8 +107,8 @@ type Config struct {
 	holders func(datasets ...string) map[string][]holders.Mount
 	// users finds the processes that use a file system, by its device. Tests replace it.
 	users func(device uint64) []holders.User
-	// held replaces the mounts in MountDir in tests.
-	held heldMounts
+	// holder replaces the mounts in MountDir in tests.
+	holder mounts.Holder
 }
 
 // Snapshotter implements containerd's snapshots.Snapshotter and
@@ -124,8 +125,7 @@ type Snapshotter struct {
 	cleanupMarkUnsure bool               // whether the base may have another value
 	verify            bool               // list each dataset again before it is destroyed, see Resume
 
-	mounts viewMounts
-	held   heldMounts // nil if no runtime is held mounted
+	mounts *mounts.Set
 
 	cleanup    cleanupLock
 	background background
@@ -151,29 +151,29 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	s := newSnapshotter(pool, config)
-	if err := s.openHeld(); err != nil {
+	holder, err := openHolder(pool, config)
+	if err != nil {
 		return nil, err
 	}
+	s := newSnapshotter(pool, config, holder)
 	if err := s.recover(ctx); err != nil {
 		return nil, err
 	}
-	s.releaseGarbage(ctx)
+	s.mounts.ReleaseAll(ctx, s.index.isGarbage)
 	s.mountViews(ctx)
 	s.journal.Start()
 	s.background.start(context.WithoutCancel(ctx), s)
 	return s, nil
 }
 
-func newSnapshotter(pool Pool, config Config) *Snapshotter {
+func newSnapshotter(pool Pool, config Config, holder mounts.Holder) *Snapshotter {
 	if config.holders == nil {
 		config.holders = func(datasets ...string) map[string][]holders.Mount { return holders.Find(holders.Proc, datasets...) }
 	}
 	if config.users == nil {
 		config.users = func(device uint64) []holders.User { return holders.FindOpen(holders.Proc, device) }
 	}
-	s := &Snapshotter{config: config, pool: pool, index: newIndex(), held: config.held, writes: newLimiter(), queries: newLimiter()}
-	s.mounts.open = make(map[string]io.Closer)
+	s := &Snapshotter{config: config, pool: pool, index: newIndex(), mounts: mounts.NewSet(holder, pool.Attach), writes: newLimiter(), queries: newLimiter()}
 	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.markAfterFlush, MayBatch: s.mayBatch})
 	s.index.onGarbage = s.journal.Notify
 	s.background.wake = make(chan struct{}, 1)
@@ -193,11 +193,11 @@ func (s *Snapshotter) Close() error {
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	err := s.journal.Stop()
-	s.releaseGarbage(context.Background())
+	s.mounts.ReleaseAll(context.Background(), s.index.isGarbage)
 	if err == nil {
 		err = s.saveCleanupList(context.Background())
 	}
-	return errors.Join(err, s.mounts.releaseAll())
+	return errors.Join(err, s.mounts.Close())
 }
 
 func (c Config) check() error {

@@ -148,7 +148,7 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 				assert.Error(t, inspect.CheckInvariants(s.base, list), "CheckInvariants reports it")
 			}
 
-			offline := newSnapshotter(s.pool, s.config())
+			offline := newSnapshotter(s.pool, s.config(), nil)
 			may := destroyed || entry.State == inspect.Cached // expires by the time in the list
 			assert.Equal(t, may, offline.whyKeep(list) == "", "offline: %q", offline.whyKeep(list))
 

@@ -1,0 +1,210 @@
+package mounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
+)
+
+// Holder keeps file systems mounted in a directory, where clients can bind them. *Dir
+// implements it.
+type Holder interface {
+	// Hold mounts a file system, if it is not mounted yet, and returns the path.
+	Hold(ctx context.Context, filesystem, id string) (path string, err error)
+	// Release unmounts a file system. It returns nil if it is not mounted.
+	Release(filesystem string) error
+	// Held returns the file systems that are mounted.
+	Held() []string
+	// Path returns the directory of the mounts. Each is named by its ID.
+	Path() string
+	// Visible reports whether a path that Hold returned leads to the same
+	// directory from the root directory of another process.
+	Visible(root, path string) (bool, error)
+}
+
+// Attach mounts a snapshot in no mount namespace, until the result is closed.
+type Attach func(ctx context.Context, snapshot string) (io.Closer, error)
+
+// Set has the mounts of a base: the held mounts of runtimes, and those of templates with
+// views.
+//
+// ZFS refuses a mount of a snapshot with EBUSY while the first mount of it is created or the
+// last one is unmounted, because the superblock that is not complete owns the objset.
+// Clients do not retry, so two views of one template could fail. While there is another
+// mount, this does not happen. These mounts are in no mount namespace and end with the
+// process.
+type Set struct {
+	holder Holder // nil if no runtime is held mounted
+	attach Attach
+	locks  keylock.Locks // by dataset, held while it is mounted or unmounted
+
+	mu    sync.Mutex
+	views map[string]io.Closer // by dataset
+}
+
+// NewSet returns a set without view mounts. holder may be nil.
+func NewSet(holder Holder, attach Attach) *Set {
+	return &Set{holder: holder, attach: attach, views: make(map[string]io.Closer)}
+}
+
+// AttachView mounts the snapshot of a template if it is not mounted yet. It logs a failure.
+func (m *Set) AttachView(ctx context.Context, dataset, snapshot string) {
+	unlock, err := m.locks.Lock(ctx, dataset)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if m.hasView(dataset) {
+		return
+	}
+	mount, err := m.attach(ctx, snapshot)
+	if err != nil {
+		log.G(ctx).WithError(err).WithField("template", dataset).
+			Warn("failed to mount template of view")
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.views[dataset] = mount
+}
+
+func (m *Set) hasView(dataset string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.views[dataset] != nil
+}
+
+// ReleaseViews unmounts the templates for which inUse reports false. It returns an error
+// only if ctx ends.
+func (m *Set) ReleaseViews(ctx context.Context, inUse func(dataset string) bool) error {
+	m.mu.Lock()
+	var datasets []string
+	for dataset := range m.views {
+		datasets = append(datasets, dataset)
+	}
+	m.mu.Unlock()
+	for _, dataset := range datasets {
+		if err := m.ReleaseView(ctx, dataset, inUse); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReleaseView unmounts a template unless inUse reports true. It returns an error only if ctx
+// ends. If the unmount fails, the destroy of the template reports it as busy.
+func (m *Set) ReleaseView(ctx context.Context, dataset string, inUse func(dataset string) bool) error {
+	unlock, err := m.locks.Lock(ctx, dataset)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if inUse(dataset) {
+		return nil
+	}
+	if err := m.closeView(dataset); err != nil {
+		log.G(ctx).WithError(err).WithField("template", dataset).Warn("failed to unmount template without views")
+	}
+	return nil
+}
+
+func (m *Set) closeView(dataset string) error {
+	m.mu.Lock()
+	mount := m.views[dataset]
+	delete(m.views, dataset)
+	m.mu.Unlock()
+	if mount == nil {
+		return nil
+	}
+	return mount.Close()
+}
+
+// Close unmounts all templates. Held mounts stay. No other method may run.
+func (m *Set) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for _, mount := range m.views {
+		errs = append(errs, mount.Close())
+	}
+	clear(m.views)
+	return errors.Join(errs...)
+}
+
+// Holds reports whether runtimes can be held mounted.
+func (m *Set) Holds() bool { return m.holder != nil }
+
+// Path returns the directory of the held mounts, "" if there is none.
+func (m *Set) Path() string {
+	if m.holder == nil {
+		return ""
+	}
+	return m.holder.Path()
+}
+
+// Hold creates the held mount of a runtime, if there is none, and returns its path.
+func (m *Set) Hold(ctx context.Context, dataset, id string) (string, error) {
+	unlock, err := m.locks.Lock(ctx, dataset)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	path, err := m.holder.Hold(ctx, dataset, id)
+	return path, heldError(dataset, err)
+}
+
+// Release unmounts the held mount of a runtime. It returns nil if there is none.
+func (m *Set) Release(ctx context.Context, dataset string) error {
+	if m.holder == nil {
+		return nil
+	}
+	unlock, err := m.locks.Lock(ctx, dataset)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return heldError(dataset, m.holder.Release(dataset))
+}
+
+// ReleaseAll unmounts the held mounts for which unused reports true. It logs failures.
+func (m *Set) ReleaseAll(ctx context.Context, unused func(dataset string) bool) {
+	if m.holder == nil {
+		return
+	}
+	for _, dataset := range slices.DeleteFunc(m.holder.Held(), func(dataset string) bool { return !unused(dataset) }) {
+		if err := m.Release(ctx, dataset); err != nil {
+			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("failed to unmount held mount of removed snapshot")
+		}
+	}
+}
+
+// CheckVisible fails with ErrFailedPrecondition if a process with another root directory does
+// not see the held mount at path: in another mount namespace an empty directory may be there.
+func (m *Set) CheckVisible(root, dataset, path string) error {
+	visible, err := m.holder.Visible(root, path)
+	if err != nil {
+		return fmt.Errorf("dataset %s: look for the held mount in the caller's mount namespace: %w", dataset, err)
+	}
+	if !visible {
+		return fmt.Errorf("dataset %s: the held mount %s is not visible in the caller's mount namespace: set mounts = \"auto\", or propagate the mounts in %s to that namespace: %w",
+			dataset, path, m.holder.Path(), errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// heldError adds the dataset and an errdefs kind to an error of a held mount.
+func heldError(dataset string, err error) error {
+	if errors.Is(err, ErrForeign) {
+		return fmt.Errorf("dataset %s: %w: %w", dataset, err, errdefs.ErrFailedPrecondition)
+	}
+	return errkind.Wrap("dataset "+dataset, err)
+}
