@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
@@ -47,24 +46,4 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 	log.G(ctx).WithField("key", key).WithField("name", r.Info.Name).WithField("dataset", r.Dataset).
 		Warn("renamed snapshot that is unknown to containerd")
 	return nil
-}
-
-// renameCandidate returns the record of the active snapshot or view that has key, or nil. It
-// returns nil if key does not have containerd's form.
-func (x *index) renameCandidate(key string) *entry {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	r := x.records[key]
-	if r == nil || x.hidden[key] || layout.Namespace(key) == "" || r.Info.Kind == snapshots.KindCommitted {
-		return nil
-	}
-	return r
-}
-
-// rename replaces the record old by r, which has another name.
-func (x *index) rename(old, r *entry) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.unlinkRecord(old)
-	x.linkRecord(r)
 }

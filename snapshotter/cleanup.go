@@ -159,49 +159,6 @@ func (s *Snapshotter) destroyAll(ctx context.Context, options cleanupOptions, or
 	return gone, err
 }
 
-// nodes returns the tree of clones in the index. Datasets that are in backoff at now are
-// not marked for destruction or eviction.
-func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	var nodes []space.Node
-	for dataset, t := range x.templates {
-		n := space.Node{Dataset: dataset}
-		if t.cached() && !x.stuck[dataset].isWaiting(now) {
-			n.Cached, n.Layer, n.Destroy = true, !t.IsOpaque(), t.expired(keep)
-			n.LastUsed, n.Bytes = t.idle, t.bytes
-		}
-		if t.parent != nil {
-			n.Origin = t.parent.Dataset()
-		}
-		nodes = append(nodes, n)
-	}
-	for dataset, t := range x.garbage {
-		n := space.Node{Dataset: dataset, Destroy: !x.stuck[dataset].isWaiting(now)}
-		if t.origin != nil {
-			n.Origin = t.origin.Dataset()
-		} else if x.garbage[t.runtime] != nil {
-			n.Origin = t.runtime
-		}
-		nodes = append(nodes, n)
-	}
-	for _, r := range x.records {
-		if r.Dataset != "" && r.template != nil && r.Dataset != r.template.Dataset() {
-			nodes = append(nodes, space.Node{Dataset: r.Dataset, Origin: r.template.Dataset()})
-		}
-	}
-	return nodes
-}
-
-// expired reports whether a cached template is kept no longer. An opaque template
-// expires at once, because no pull can reuse it.
-func (t *template) expired(keep time.Duration) bool {
-	if !t.cached() {
-		return false
-	}
-	return t.IsOpaque() || space.Policy{Keep: keep}.Expired(t.idle, time.Now())
-}
-
 // destroy destroys a batch of datasets, garbage and those templates for which may still
 // reports true, and returns those that it destroyed. It skips datasets that
 // another operation has locked: that operation may be waiting for this cleanup.
@@ -209,7 +166,7 @@ func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch
 	// A commit of the same layer waits for this lock until the name is free again.
 	locked, unlock := s.datasets.TryLockEach(batch...)
 	defer unlock()
-	dying := s.index.beginDestroy(locked, may)
+	dying := s.index.beginDestroy(locked, may, time.Now())
 	order := slices.DeleteFunc(slices.Clone(locked), func(dataset string) bool { _, ok := dying[dataset]; return !ok })
 	if len(order) == 0 {
 		return nil, nil
@@ -283,42 +240,5 @@ func (s *Snapshotter) templatesIn(batch []string) func(dataset string) bool {
 	return func(dataset string) bool {
 		_, ok := s.config.Base.ParseTemplate(dataset)
 		return ok && slices.Contains(batch, dataset)
-	}
-}
-
-// beginDestroy takes garbage and those templates of the batch for which may reports true
-// out of use. It returns their datasets, with the template of those that had one.
-func (x *index) beginDestroy(batch []string, may func(*template) bool) map[string]*template {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	dying := make(map[string]*template)
-	for _, dataset := range batch {
-		t := x.templates[dataset]
-		switch {
-		case t != nil && may(t):
-			delete(x.templates, dataset)
-			x.discard(dataset, t.parent)
-			dying[dataset] = t
-		case t == nil && x.garbage[dataset] != nil:
-			dying[dataset] = nil
-		}
-	}
-	return dying
-}
-
-// finishDestroy removes the destroyed datasets from the index and puts the templates
-// that are left back into use.
-func (x *index) finishDestroy(dying map[string]*template, order []string, left func(string) bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, dataset := range order {
-		if !left(dataset) {
-			delete(x.garbage, dataset)
-			delete(x.stuck, dataset)
-			delete(x.reservedNames, dataset)
-		} else if t := dying[dataset]; t != nil {
-			x.templates[dataset] = t
-			delete(x.garbage, dataset)
-		}
 	}
 }

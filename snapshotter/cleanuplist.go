@@ -11,18 +11,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
 
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -31,17 +27,7 @@ import (
 // listing the pool. The list is valid while the base's mark has its hash. A snapshotter that
 // opens the base removes the hash before it changes anything.
 type cleanupList struct {
-	// State is a hash of the records and datasets from which the list was made.
-	State    string               `json:"state"`
-	Datasets []cleanupListDataset `json:"go"`
-}
-
-type cleanupListDataset struct {
-	Dataset  string    `json:"dataset"`
-	Origin   string    `json:"origin"` // the dataset of its origin
-	Template bool      `json:"template,omitempty"`
-	Idle     time.Time `json:"idle,omitzero"` // of a template: when its last record was removed
-	Bytes    uint64    `json:"bytes,omitempty"`
+	Datasets []removable `json:"go"`
 }
 
 // cleanupListName is the name of the file with the list.
@@ -64,7 +50,7 @@ func (s *Snapshotter) saveCleanupList(ctx context.Context) error {
 	if err := removeTempFiles(s.config.CleanupDir, cleanupListName); err != nil {
 		log.G(ctx).WithError(err).Warn("failed to remove temporary files of cleanup lists")
 	}
-	list := s.list()
+	list := cleanupList{s.index.removable(time.Now())}
 	if len(list.Datasets) == 0 {
 		if err := s.config.CleanupDir.Remove(cleanupListName); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -121,47 +107,6 @@ func hashOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// list returns the cleanup list of the current index.
-func (s *Snapshotter) list() cleanupList {
-	x := s.index
-	nodes := x.nodes(0, time.Now().Add(backoff.Max)) // without the policy and backoffs
-	origins := make(map[string]string)
-	for _, n := range nodes {
-		origins[n.Dataset] = n.Origin
-	}
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	list := cleanupList{State: x.state()}
-	for _, dataset := range space.Order(nodes) {
-		entry := cleanupListDataset{Dataset: dataset, Origin: origins[dataset]}
-		if t := x.templates[dataset]; t != nil {
-			entry.Template, entry.Idle, entry.Bytes = true, t.idle, t.bytes
-		}
-		list.Datasets = append(list.Datasets, entry)
-	}
-	return list
-}
-
-// state returns a hash of all records and datasets. The caller holds the mutex.
-func (x *index) state() string {
-	var lines []string
-	for dataset := range x.templates {
-		lines = append(lines, "template "+dataset)
-	}
-	for dataset := range x.garbage {
-		lines = append(lines, "garbage "+dataset)
-	}
-	for _, r := range x.records {
-		lines = append(lines, fmt.Sprintf("record %s %d %s", r.ID, r.Seq, r.Dataset))
-	}
-	slices.Sort(lines)
-	sum := sha256.New()
-	for _, line := range lines {
-		fmt.Fprintln(sum, line)
-	}
-	return hex.EncodeToString(sum.Sum(nil))
-}
-
 // Cleaner cleans up a base while no snapshotter has it open.
 type Cleaner struct{ s *Snapshotter }
 
@@ -185,7 +130,7 @@ func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMa
 	}
 	s := newSnapshotter(pool, config, holder)
 	s.cleanupMark, s.verify = mark, true
-	s.index.load(config.Base, list.Datasets)
+	s.index.load(config.Base, list.Datasets, time.Now())
 	// From here on the list is not valid: its datasets may be destroyed.
 	if err := s.updateMark(ctx, ""); err != nil {
 		return nil, errkind.Wrap("cleanup", err)
@@ -220,25 +165,6 @@ func readList(dir *os.Root, hash string) (list cleanupList, err error) {
 		return list, fmt.Errorf("%s does not have the hash in the base's cleanup mark", cleanupListName)
 	}
 	return list, json.Unmarshal(text, &list)
-}
-
-// load fills the index from a list, in which parents follow their clones. It ignores names
-// that are not of templates or runtimes; no snapshotter writes such names.
-func (x *index) load(base layout.Base, list []cleanupListDataset) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, e := range slices.Backward(list) {
-		origin := x.templates[e.Origin]
-		name, isTemplate := base.ParseTemplate(e.Dataset)
-		if _, isRuntime := base.ParseRuntime(e.Dataset); !isTemplate && !isRuntime {
-			continue
-		}
-		if e.Template && isTemplate {
-			x.templates[e.Dataset] = &template{Template: name, parent: origin, idle: e.Idle, bytes: e.Bytes, measured: e.Bytes > 0}
-		} else {
-			x.discard(e.Dataset, origin)
-		}
-	}
 }
 
 // recheck returns those of the datasets that may still be destroyed: templates without

@@ -48,7 +48,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	}
 	defer unlock()
 
-	active, taken, err := s.committable(name, key, given.Parent)
+	active, taken, err := s.index.committable(name, key, given.Parent)
 	if err != nil {
 		return err
 	}
@@ -70,29 +70,6 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	return s.commitInto(ctx, into, r, active)
 }
 
-// committable returns the active record of key, which can be committed as name, and the
-// committed record that has that name, or nil.
-func (s *Snapshotter) committable(name, key, parent string) (active, taken *entry, err error) {
-	x := s.index
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	active, err = x.getLocked(key)
-	if err != nil {
-		return nil, nil, err
-	}
-	taken = x.records[name]
-	switch {
-	case active.Info.Kind != snapshots.KindActive:
-		return nil, nil, fmt.Errorf("snapshot %q is not active: %w", key, errdefs.ErrFailedPrecondition)
-	case taken != nil && (taken.Info.Kind != snapshots.KindCommitted || x.hidden[name]):
-		return nil, nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
-	case parent != "" && parent != active.Info.Parent:
-		return nil, nil, fmt.Errorf("commit of %q: it was prepared on parent %q and cannot be committed on %q: %w",
-			key, active.Info.Parent, parent, errdefs.ErrInvalidArgument)
-	}
-	return active, taken, nil
-}
-
 // destination returns the template that a commit creates. If it exists already, destination
 // sets r.template, and the commit adds a record to it. The dataset of a layer is locked
 // until the caller calls unlock.
@@ -112,20 +89,12 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *entry) (into l
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
-	s.index.mu.RLock()
-	defer s.index.mu.RUnlock()
-	t, whole := s.index.templates[layer.Dataset()]
-	_, dying := s.index.garbage[layer.Dataset()]
-	switch {
-	case dying, s.index.reservedNames[layer.Dataset()], whole && t.parent != active.template:
-		// Another dataset has the name: a template that could not be destroyed, or one of
-		// the same chain ID on another parent. One of these two has a wrong chain ID, so
-		// neither may be used as the other.
+	t, free := s.index.destination(layer, active.template)
+	if !free {
 		unlock()
 		return opaque, func() {}, nil
-	case whole:
-		r.template = t
 	}
+	r.template = t
 	return layer, unlock, nil
 }
 
@@ -171,7 +140,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	if err != nil {
 		return errkind.Wrap(doing, err)
 	}
-	s.committed(r, active, joins)
+	s.index.commit(r, active, joins, time.Now(), s.journal.Append)
 	return nil
 }
 
@@ -252,55 +221,6 @@ func (s *Snapshotter) cleanResidue(ctx context.Context, active *entry) error {
 	return nil
 }
 
-// markUnknown records the possible residue of a commit that failed with err: a snapshot of
-// the runtime and, if the outcome is unknown, a dataset of the template's name. It reserves
-// that name if a dataset has it or may have it.
-func (x *index) markUnknown(runtime, template string, err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	exists := errors.Is(err, zfs.ErrExists)
-	if errkind.IsAmbiguous(err) || exists {
-		x.reservedNames[template] = true
-	}
-	if exists || !errkind.IsAmbiguous(err) {
-		template = "" // not created by this commit, or rolled back
-	}
-	x.residue[runtime] = template
-}
-
-func (x *index) clearUnknown(runtime string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	delete(x.residue, runtime)
-}
-
-// releasePartial records that a partial dataset is destroyed and its name is free.
-func (x *index) releasePartial(runtime, partial string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	delete(x.reservedNames, partial)
-	x.residue[runtime] = ""
-}
-
-// residueOf returns the partial dataset of a runtime with residue, or "", and whether there
-// is residue.
-func (x *index) residueOf(runtime string) (partial string, ok bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	partial, ok = x.residue[runtime]
-	return partial, ok
-}
-
-// dropResidue makes the partial dataset of a runtime garbage, together with the runtime.
-// The caller holds the mutex.
-func (x *index) dropResidue(runtime string) {
-	if partial := x.residue[runtime]; partial != "" && x.reservedNames[partial] && x.templates[partial] == nil {
-		x.discard(partial, nil)
-		x.garbage[partial].runtime = runtime
-	}
-	delete(x.residue, runtime)
-}
-
 // commitOps returns the ops of a commit. Their order lets recovery recognize every prefix
 // of them: only a dataset under storage with @extracted is a template, and promote and both
 // changes of records are in one transaction on every release.
@@ -320,25 +240,4 @@ func commitOps(r, active *entry, joins bool) ([]zfs.Op, error) {
 	}
 	ops = append(ops, set...)
 	return append(ops, active.Clear()...), nil
-}
-
-// committed updates the index after a commit.
-func (s *Snapshotter) committed(r, active *entry, joined bool) {
-	x := s.index
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	origin := active.template
-	if !joined {
-		x.templates[r.Dataset] = r.template
-		origin = r.template
-	}
-	x.addChild(r.Info.Parent)
-	x.drop(active)
-	if taken := x.records[r.Info.Name]; taken != nil {
-		x.drop(taken) // until it is removed from the pool, its sequence number is smaller
-		s.journal.Append(taken.Clear())
-	}
-	x.insert(r)
-	x.discard(active.Dataset, origin)
-	delete(x.residue, active.Dataset)
 }

@@ -162,24 +162,9 @@ func (s *Snapshotter) measureCached(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.index.mu.Lock()
-		t.bytes, t.measured = bytes.Used, true
-		s.index.mu.Unlock()
+		s.index.setBytes(t, bytes.Used)
 	}
 	return nil
-}
-
-// unmeasured returns the cached templates that measureCached has not measured.
-func (x *index) unmeasured() []*template {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	var list []*template
-	for _, t := range x.templates {
-		if t.cached() && !t.measured {
-			list = append(list, t)
-		}
-	}
-	return list
 }
 
 // evictPlan executes a plan and returns the datasets that are left. A template that came

@@ -123,68 +123,11 @@ func healNamespace(ctx context.Context, namespace string) string {
 	return namespace
 }
 
-// provenLayer returns the template of a layer if namespace may use it and its diff ID
-// proves that it is that layer. Otherwise it returns the reason.
-func (x *index) provenLayer(layer layout.Template, namespace string) (t *template, why string) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	t = x.templates[layer.Dataset()]
-	switch {
-	case t == nil || !t.visibleTo(namespace):
-		return nil, fmt.Sprintf("template %s is not in the pool, or is not for this name", layer.Dataset())
-	case !t.from.IsKnown() || !t.matches(t.from.DiffID):
-		return nil, fmt.Sprintf("template %s has no property %s that proves which layer it is", t.Dataset(), record.DiffIDProperty)
-	}
-	return t, ""
-}
-
-// visibleTo reports whether a template and all templates below it are layers that are
-// shared or owned by namespace.
-func (t *template) visibleTo(namespace string) bool {
-	for ; t != nil && !t.IsEmpty(); t = t.parent {
-		if t.IsOpaque() || t.IsOwned() && (namespace == "" || !t.OwnedBy(namespace)) {
-			return false
-		}
-	}
-	return t != nil
-}
-
 // insertHealed adds a healed record to the index. It becomes the parent again of the
 // snapshots that lost it at the start. A snapshot that another operation is changing gets
 // its parent at the next start.
 func (s *Snapshotter) insertHealed(r *entry) {
 	children, unlock := s.keys.TryLockEach(s.index.orphansOf(r.Info.Name)...)
 	defer unlock()
-	x := s.index
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.insert(r)
-	for _, key := range children {
-		x.linkChild(key, r.Info.Name)
-	}
-}
-
-// orphansOf returns the names and keys of the snapshots that lost parent.
-func (x *index) orphansOf(parent string) []string {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	var keys []string
-	for key, r := range x.records {
-		if r.Lost == parent {
-			keys = append(keys, key)
-		}
-	}
-	return keys
-}
-
-// linkChild makes parent the parent of a snapshot that lost it. The caller holds the mutex.
-func (x *index) linkChild(key, parent string) {
-	old := x.records[key]
-	if old == nil || old.Lost != parent {
-		return
-	}
-	linked := *old
-	linked.Info.Parent, linked.Lost = parent, ""
-	x.linkRecord(&linked)
-	x.addChild(parent)
+	s.index.insertHealed(r, children)
 }

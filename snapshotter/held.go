@@ -123,18 +123,3 @@ func (s *Snapshotter) HeldAt(path string) (dataset string, ok bool) {
 	}
 	return s.index.runtime(filepath.Base(path), s.config.runtimeID)
 }
-
-// runtime returns the runtime of an active snapshot by its ID, if there is one.
-func (x *index) runtime(id string, idOf func(dataset string) (string, bool)) (string, bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	for _, r := range x.records {
-		if r.Info.Kind != snapshots.KindActive {
-			continue
-		}
-		if other, ok := idOf(r.Dataset); ok && other == id {
-			return r.Dataset, true
-		}
-	}
-	return "", false
-}

@@ -2,15 +2,14 @@ package snapshotter
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/errdefs"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // entry is a containerd snapshot in the index. It is immutable; an update replaces it.
@@ -34,7 +33,12 @@ type template struct {
 	held     bool      // has a problem, for example an unreadable record: never destroyed
 	idle     time.Time // when its last record was removed
 
-	// Measured on first use; a template never changes.
+	sizes
+}
+
+// sizes has the sizes of a template. Each is measured on first use, because a template never
+// changes.
+type sizes struct {
 	usage    *snapshots.Usage
 	objects  uint64
 	refers   uint64 // bytes
@@ -42,10 +46,9 @@ type template struct {
 	measured bool   // whether bytes is known; it is zero for an empty layer
 }
 
-// cached reports whether the template has no record and no user.
-func (t *template) cached() bool {
-	return t.records == 0 && t.pins == 0 && t.standIns == 0 && !t.held && !t.IsEmpty()
-}
+// writer takes ops that remove a record from the pool. The index calls it under its mutex, so
+// that no cleanup sees the change before: it must not block and not call the index.
+type writer func(ops []zfs.Op)
 
 // garbage is a dataset that the next cleanup destroys.
 type garbage struct {
@@ -96,158 +99,5 @@ func newIndex() *index {
 	}
 }
 
-// next returns the sequence number of a new record.
-func (x *index) next() uint64 {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.seq++
-	return x.seq
-}
-
-// get returns the record of a name or key, or an error if there is none or it is hidden.
-func (x *index) get(name string) (*entry, error) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.getLocked(name)
-}
-
-func (x *index) getLocked(name string) (*entry, error) {
-	if r := x.records[name]; r != nil && !x.hidden[name] {
-		return r, nil
-	}
-	return nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrNotFound)
-}
-
-// template returns the template of a dataset, or nil.
-func (x *index) template(dataset string) *template {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.templates[dataset]
-}
-
-// taken reports whether a record has a name. It counts hidden records.
-func (x *index) taken(name string) bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.records[name] != nil
-}
-
-// reserve prepares the creation of a child of parent. It counts the child and pins the
-// parent's template, so that neither the parent's record nor the template is removed
-// meanwhile. It returns the template and a sequence number. The caller holds the lock of
-// key. It calls x.add if the operation succeeds, otherwise release.
-func (x *index) reserve(key, parent string, empty *template) (t *template, seq uint64, release func(), err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.records[key] != nil {
-		return nil, 0, nil, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrAlreadyExists)
-	}
-	t = empty
-	if parent != "" {
-		p, err := x.getLocked(parent)
-		if err != nil {
-			return nil, 0, nil, fmt.Errorf("parent of %q: %w", key, err)
-		}
-		if p.Info.Kind != snapshots.KindCommitted {
-			return nil, 0, nil, fmt.Errorf("parent %q of %q is not committed: %w", parent, key, errdefs.ErrInvalidArgument)
-		}
-		t = p.template
-	}
-	x.addChild(parent)
-	t.pins++
-	x.seq++
-	return t, x.seq, func() {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		x.removeChild(parent)
-		t.pins--
-	}, nil
-}
-
-// addChild counts one child more of parent. The caller holds the mutex.
-func (x *index) addChild(parent string) {
-	if parent != "" {
-		x.children[parent]++
-	}
-}
-
-// removeChild counts one child less of parent. The caller holds the mutex.
-func (x *index) removeChild(parent string) {
-	if parent == "" {
-		return
-	}
-	if x.children[parent]--; x.children[parent] <= 0 {
-		delete(x.children, parent)
-	}
-}
-
-// add adds the record for which reserve was called, and releases its pins.
-func (x *index) add(r *entry, pinned *template) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	pinned.pins--
-	if r.template != pinned {
-		r.template.pins-- // the layer that it represents, see reuse
-	}
-	x.insert(r)
-	if r.Info.Kind == snapshots.KindActive {
-		// A new clone has the same objects as its origin: nothing to count yet.
-		x.samples[r.Dataset] = sample{counted: time.Now()}
-	}
-}
-
 // recordsByDataset holds records by the dataset that holds each, and by name.
 type recordsByDataset map[string]map[string]*entry
-
-// linkRecord makes r the record of its name. The caller holds the mutex.
-func (x *index) linkRecord(r *entry) {
-	if old := x.records[r.Info.Name]; old != nil {
-		x.unlinkRecord(old)
-	}
-	x.records[r.Info.Name] = r
-	x.countStandIn(r, 1)
-	if x.byDataset[r.Dataset] == nil {
-		x.byDataset[r.Dataset] = make(map[string]*entry)
-	}
-	x.byDataset[r.Dataset][r.Info.Name] = r
-}
-
-// unlinkRecord removes r from the maps of records. The caller holds the mutex.
-func (x *index) unlinkRecord(r *entry) {
-	delete(x.records, r.Info.Name)
-	x.countStandIn(r, -1)
-	if delete(x.byDataset[r.Dataset], r.Info.Name); len(x.byDataset[r.Dataset]) == 0 {
-		delete(x.byDataset, r.Dataset)
-	}
-}
-
-// insert adds a record. The caller holds the mutex and has called addChild for the parent.
-func (x *index) insert(r *entry) {
-	x.linkRecord(r)
-	if r.Info.Kind != snapshots.KindActive {
-		r.template.records++
-	}
-	if r.Info.Kind == snapshots.KindView {
-		r.template.views++
-	}
-}
-
-// drop removes a record and its reference to the parent. The caller holds the mutex.
-func (x *index) drop(r *entry) {
-	x.unlinkRecord(r)
-	delete(x.samples, r.Dataset)
-	delete(x.fillings, r.Dataset)
-	x.removeChild(r.Info.Parent)
-	if r.Info.Kind != snapshots.KindActive {
-		r.template.records--
-	}
-	if r.Info.Kind == snapshots.KindView {
-		r.template.views--
-	}
-}
-
-// discard makes a dataset garbage. The caller holds the mutex.
-func (x *index) discard(dataset string, origin *template) {
-	x.garbage[dataset] = &garbage{dataset: dataset, origin: origin, since: time.Now()}
-	x.onGarbage()
-}

@@ -41,34 +41,7 @@ func (s *Snapshotter) lookup(key string) (*entry, error) {
 // NamespaceOf returns the containerd namespace of the snapshots that mount source: a
 // runtime, or the snapshot of a template with views. It returns "" if there is none or
 // more than one.
-func (s *Snapshotter) NamespaceOf(source string) string {
-	s.index.mu.RLock()
-	defer s.index.mu.RUnlock()
-	found := ""
-	dataset, _, _ := strings.Cut(source, "@")
-	for name, r := range s.index.byDataset[dataset] {
-		if !r.mountsSource(source) {
-			continue
-		}
-		ns := layout.Namespace(name)
-		if ns == "" || found != "" && found != ns {
-			return ""
-		}
-		found = ns
-	}
-	return found
-}
-
-// mountsSource reports whether clients mount source for the record's snapshot.
-func (r *entry) mountsSource(source string) bool {
-	switch r.Info.Kind {
-	case snapshots.KindActive:
-		return r.Dataset == source
-	case snapshots.KindView:
-		return r.template.Snapshot() == source
-	}
-	return false
-}
+func (s *Snapshotter) NamespaceOf(source string) string { return s.index.namespaceOf(source) }
 
 // Mounts returns the mounts of an active snapshot or a view. If they are bind mounts (see
 // MountForm), the held mount exists when Mounts returns.
@@ -118,16 +91,6 @@ func rank(r *entry, namespace string) int {
 		return 1
 	}
 	return 0
-}
-
-// sorted returns all records that are not hidden, sorted by name.
-func (x *index) sorted() []*entry {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	records := slices.SortedFunc(maps.Values(x.records), func(a, b *entry) int {
-		return strings.Compare(a.Info.Name, b.Info.Name)
-	})
-	return slices.DeleteFunc(records, func(r *entry) bool { return x.hidden[r.Info.Name] })
 }
 
 // adapt adapts an Info to containerd's filters: they match name, parent, kind and
@@ -201,9 +164,7 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 		}
 		return snapshots.Info{}, errkind.Wrap(doing, err)
 	}
-	s.index.mu.Lock()
-	defer s.index.mu.Unlock()
-	s.index.linkRecord(&r)
+	s.index.replace(&r)
 	return r.PublicInfo(), nil
 }
 

@@ -50,32 +50,3 @@ func (s *Snapshotter) readMark(ctx context.Context, list []zfs.Dataset) error {
 	}
 	return errkind.Wrap("open", s.writeMark(ctx, layout.CleanupMark{Due: s.cleanupMark.Due}))
 }
-
-// due returns the time from which a cleanup has something to destroy; zero for never.
-func (x *index) due(keep time.Duration, maxBytes uint64, now time.Time) time.Time {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if len(x.garbage) > 0 {
-		return now
-	}
-	var first time.Time
-	var cached uint64
-	for _, t := range x.templates {
-		if maxBytes > 0 && t.cached() {
-			// A cleanup measures templates that are not measured yet.
-			if cached += t.bytes; cached > maxBytes || !t.measured {
-				return now
-			}
-		}
-		switch {
-		case t.expired(keep):
-			return now
-		case !t.cached() || keep == KeepForever:
-			continue
-		}
-		if at := t.idle.Add(keep); first.IsZero() || at.Before(first) {
-			first = at
-		}
-	}
-	return first
-}

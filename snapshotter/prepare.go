@@ -2,7 +2,6 @@ package snapshotter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -60,7 +59,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	if err := s.renameAside(ctx, key); err != nil {
 		return nil, err
 	}
-	t, seq, abandon, err := s.index.reserve(key, parent, s.empty)
+	t, seq, abandon, err := s.index.reserve(key, parent, s.config.Base.Empty())
 	if errdefs.IsNotFound(err) && lost != nil {
 		return nil, fmt.Errorf("parent of %q: %w", key, lost)
 	}
@@ -199,23 +198,6 @@ func applyOpts(opts []snapshots.Opt) (snapshots.Info, error) {
 	return info, nil
 }
 
-// target returns the chain ID for which an active snapshot was prepared: that of
-// containerd's label, otherwise that in an extraction's key. It is a hint: Commit checks
-// that its name has the same chain ID.
-func target(info snapshots.Info) string {
-	if ref := info.Labels[snapshots.LabelSnapshotRef]; layout.IsChainID(ref) {
-		return ref
-	}
-	chain, _ := layout.ExtractTarget(layout.ClientName(info.Name))
-	return chain
-}
-
-// isExtraction reports whether info is that of an extraction. Its labels are then not
-// trusted: they can be annotations of an image.
-func isExtraction(info snapshots.Info) bool {
-	return info.Kind == snapshots.KindActive && (info.Labels[snapshots.LabelSnapshotRef] != "" || target(info) != "")
-}
-
 // layer returns the template of a layer for the snapshot name: one that all namespaces
 // share, or that of name's own namespace.
 func (s *Snapshotter) layer(ctx context.Context, name, chain string) (layout.Template, error) {
@@ -295,47 +277,6 @@ func reusableName(key, chain string) string {
 	return strings.TrimSuffix(key, layout.ClientName(key)) + chain
 }
 
-// findLayer returns the template of a layer if it is a clone of parent, otherwise nil. It
-// reports whether containerd finds a record of it: a committed one with the label ref and
-// the name of the parent. If not, it pins the template.
-func (x *index) findLayer(layer layout.Template, parent *template, parentName, ref string) (t *template, found bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	t = x.templates[layer.Dataset()]
-	if t == nil || t.parent != parent {
-		return nil, false
-	}
-	for _, r := range x.byDataset[t.Dataset()] {
-		if r.Info.Kind == snapshots.KindCommitted && !x.hidden[r.Info.Name] && r.Info.Parent == parentName && r.Info.Labels[snapshots.LabelSnapshotRef] == ref {
-			return t, true
-		}
-	}
-	t.pins++
-	return t, false
-}
-
-// dropLost reports whether err means that a cached template is missing in the pool, and
-// then removes it from the index.
-func (x *index) dropLost(t *template, err error) bool {
-	var failed *zfs.Error
-	if !errors.As(err, &failed) || !errors.Is(failed, zfs.ErrNotFound) || failed.Dataset != t.Dataset() {
-		return false
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if t.records > 0 || x.templates[t.Dataset()] != t {
-		return false
-	}
-	delete(x.templates, t.Dataset())
-	return true
-}
-
-func (x *index) unpin(t *template) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	t.pins--
-}
-
 // addCommitted adds a record to a template. The caller has locked or pinned the template.
 func (s *Snapshotter) addCommitted(ctx context.Context, r *entry) error {
 	if s.index.taken(r.Info.Name) {
@@ -354,9 +295,6 @@ func (s *Snapshotter) addCommitted(ctx context.Context, r *entry) error {
 		}
 		return errkind.Wrap(fmt.Sprintf("record %q", r.Info.Name), err)
 	}
-	s.index.mu.Lock()
-	defer s.index.mu.Unlock()
-	s.index.addChild(r.Info.Parent)
-	s.index.insert(r)
+	s.index.addCommitted(r)
 	return nil
 }

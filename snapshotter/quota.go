@@ -55,18 +55,13 @@ func (s *Snapshotter) quota(ctx context.Context, r *entry) (uint64, error) {
 
 // referenced returns the bytes that a template references. It queries the pool once.
 func (s *Snapshotter) referenced(ctx context.Context, t *template) (uint64, error) {
-	s.index.mu.RLock()
-	known := t.refers
-	s.index.mu.RUnlock()
-	if known != 0 {
+	if known := s.index.sizes(t).refers; known != 0 {
 		return known, nil
 	}
 	space, err := s.pool.Space(ctx, t.Dataset())
 	if err != nil {
 		return 0, err
 	}
-	s.index.mu.Lock()
-	defer s.index.mu.Unlock()
-	t.refers = space.Referenced
-	return t.refers, nil
+	s.index.setRefers(t, space.Referenced)
+	return space.Referenced, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -67,30 +68,10 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	return r.Dataset, reclaimed, nil
 }
 
-func (x *index) isGarbage(dataset string) bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.garbage[dataset] != nil
-}
-
-// extraction returns the key of the extraction whose runtime is dataset. It returns
-// FailedPrecondition if there is none.
-func (x *index) extraction(dataset string) (key string, err error) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	for _, r := range x.byDataset[dataset] {
-		if r.template != nil && r.StandInFor == "" && isExtraction(r.Info) {
-			return r.Info.Name, nil
-		}
-	}
-	return "", fmt.Errorf("%s is not the runtime of an extraction: %w", dataset, errdefs.ErrFailedPrecondition)
-}
-
 // discardExtraction removes an extraction's record, so that its runtime becomes garbage.
 // The record's parent and template stay reserved until the caller calls abandon.
 func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string) (old *entry, abandon func(), err error) {
-	x := s.index
-	if old, err = x.get(key); err != nil {
+	if old, err = s.index.get(key); err != nil {
 		return nil, nil, err
 	}
 	if old.Dataset != dataset {
@@ -106,19 +87,7 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 		}
 		return nil, nil, errkind.Wrap(doing, err)
 	}
-	x.mu.Lock()
-	x.addChild(old.Info.Parent)
-	old.template.pins++
-	x.drop(old)
-	x.discard(dataset, old.template)
-	x.dropResidue(dataset)
-	x.mu.Unlock()
-	return old, func() {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		x.removeChild(old.Info.Parent)
-		old.template.pins--
-	}, nil
+	return old, s.index.discardRecord(old, time.Now()), nil
 }
 
 // Discard removes an extraction that does not fit, and runs a cleanup that destroys its

@@ -147,22 +147,6 @@ func (s *Snapshotter) standIn(ctx context.Context, r *entry, chain string) error
 	return nil
 }
 
-// pinLayer pins and returns the template of a layer if it is a clone of parent and parent
-// has a chain ID. Otherwise it returns nil.
-func (x *index) pinLayer(layer layout.Template, parent *template) *template {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	t := x.templates[layer.Dataset()]
-	if t == nil || t.parent != parent {
-		return nil
-	}
-	if _, ok := parent.ChainID(); !ok {
-		return nil
-	}
-	t.pins++
-	return t
-}
-
 // undoReuse unpins the template of a stand-in that could not be written because of err. If
 // the template is missing in the pool, undoReuse removes it from the index, makes r an
 // ordinary extraction and returns true.
@@ -181,14 +165,6 @@ func (s *Snapshotter) undoReuse(ctx context.Context, r *entry, err error) (retry
 	log.G(ctx).WithField("template", t.Dataset()).Warn("cached template is missing; unpacking the layer again")
 	r.template, r.StandInFor = t.parent, ""
 	return true
-}
-
-// countStandIn adds by to the stand-ins of r's template if r is a stand-in. The caller holds
-// the mutex.
-func (x *index) countStandIn(r *entry, by int) {
-	if r.StandInFor != "" && r.template != nil {
-		r.template.standIns += by
-	}
 }
 
 // joinLayer is destination for a stand-in: the commit adds a record to the layer's template,
@@ -214,42 +190,12 @@ func (s *Snapshotter) joinLayer(ctx context.Context, r, active *entry) (into lay
 	return layer, unlock, nil
 }
 
-// StandInFor returns the template that a stand-in represents. It returns FailedPrecondition
-// if that is not the layer's, or the differ read another blob.
-func (x *index) standInFor(active *entry, layer layout.Template) (*template, error) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if f := x.fillings[active.Dataset]; f != nil && f.wrong {
-		return nil, fmt.Errorf("the blob is not that of layer %s, which %s represents: %w", active.StandInFor, active.Dataset, errdefs.ErrFailedPrecondition)
-	}
-	if t := active.template; t != nil && t == x.templates[layer.Dataset()] {
-		return t, nil
-	}
-	return nil, fmt.Errorf("%s is no longer a clone of %s; remove the snapshot and prepare it again: %w", active.Dataset, layer.Snapshot(), errdefs.ErrFailedPrecondition)
-}
-
 // StandIn reports whether a runtime is a stand-in, into which nothing must be unpacked. It
 // returns the layer's diff ID and the digest of the blob from which the layer was unpacked,
 // as far as they are known.
 func (s *Snapshotter) StandIn(runtime string) (diffID, blob digest.Digest, ok bool) {
-	s.index.mu.RLock()
-	defer s.index.mu.RUnlock()
-	r := s.index.standInAt(runtime)
-	if r == nil {
-		return "", "", false
-	}
-	return r.template.from.DiffID, r.template.from.Blob, true
-}
-
-// standInAt returns the record of the stand-in whose runtime is given, or nil. The caller
-// holds the mutex.
-func (x *index) standInAt(runtime string) *entry {
-	for _, r := range x.byDataset[runtime] {
-		if r.StandInFor != "" && r.template != nil {
-			return r
-		}
-	}
-	return nil
+	from, ok := s.index.standInAtRuntime(runtime)
+	return from.DiffID, from.Blob, ok
 }
 
 // Recognize compares a blob with the layer that a stand-in represents. If the diff ID is not
@@ -270,29 +216,7 @@ func (s *Snapshotter) Recognize(ctx context.Context, runtime string, diffID, blo
 			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("failed to write provenance of template")
 			return nil
 		}
-		s.index.mu.Lock()
-		defer s.index.mu.Unlock()
-		t.from = from
+		s.index.setProvenance(t, from)
 		return nil
 	})
-}
-
-// recognize compares a diff ID with the layer that a stand-in represents. It returns the
-// layer's template if its provenance is unknown, otherwise nil.
-func (x *index) recognize(runtime string, diffID digest.Digest) (unknown *template, err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	r := x.standInAt(runtime)
-	if r == nil {
-		return nil, fmt.Errorf("runtime %s of a stand-in: %w", runtime, errdefs.ErrNotFound)
-	}
-	if !r.template.matches(diffID) {
-		x.filling(runtime).wrong = true
-		return nil, fmt.Errorf("the blob has the diff ID %s, which is not that of layer %s, which %s represents: %w",
-			diffID, r.StandInFor, runtime, errdefs.ErrInvalidArgument)
-	}
-	if r.template.from.IsKnown() {
-		return nil, nil
-	}
-	return r.template, nil
 }

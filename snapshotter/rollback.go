@@ -18,9 +18,7 @@ import (
 func (s *Snapshotter) rollBackCreate(r *entry) {
 	if r.Info.Kind == snapshots.KindActive {
 		// If the clone does not exist, the destroy has no effect.
-		s.index.mu.Lock()
-		s.index.discard(r.Dataset, r.template)
-		s.index.mu.Unlock()
+		s.index.addGarbage(r.Dataset, r.template, time.Now())
 	}
 	s.journal.AppendRepair(r.Clear())
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
+	"github.com/zfstpl/zfstpl/snapshotter/setup"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -117,7 +118,6 @@ type Snapshotter struct {
 	config            Config
 	pool              Pool
 	index             *index
-	empty             *template
 	keys              keylock.Locks // by snapshot name
 	datasets          keylock.Locks // by dataset
 	journal           *journal.Journal
@@ -173,11 +173,48 @@ func newSnapshotter(pool Pool, config Config, holder mounts.Holder) *Snapshotter
 	if config.users == nil {
 		config.users = func(device uint64) []holders.User { return holders.FindOpen(holders.Proc, device) }
 	}
-	s := &Snapshotter{config: config, pool: pool, index: newIndex(), mounts: mounts.NewSet(holder, pool.Attach), writes: newLimiter(), queries: newLimiter()}
+	s := &Snapshotter{config: config, pool: pool, mounts: mounts.NewSet(holder, pool.Attach), writes: newLimiter(), queries: newLimiter()}
 	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.markAfterFlush, MayBatch: s.mayBatch})
-	s.index.onGarbage = s.journal.Notify
+	s.setIndex(newIndex())
 	s.background.wake = make(chan struct{}, 1)
 	return s
+}
+
+// recover builds the index from one listing of the pool, and finishes or rolls back
+// interrupted commits.
+func (s *Snapshotter) recover(ctx context.Context) error {
+	base := s.config.Base
+	list, err := s.pool.List(ctx, base.String())
+	if err != nil {
+		return setup.ListError(base, err)
+	}
+	if err := setup.Check(base, list); err != nil {
+		return err
+	}
+	if err := s.readMark(ctx, list); err != nil {
+		return err
+	}
+	plan, err := planRecovery(base, list, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := plan.execute(ctx, s.pool); err != nil {
+		return err
+	}
+	s.setIndex(plan.index)
+	for _, ops := range plan.repairs {
+		s.journal.AppendRepair(ops)
+	}
+	for _, ops := range plan.removals {
+		s.journal.Append(ops)
+	}
+	return nil
+}
+
+// setIndex sets the index, before other goroutines use it.
+func (s *Snapshotter) setIndex(x *index) {
+	s.index = x
+	x.onGarbage = s.journal.Notify
 }
 
 // Close stops cleanups, evictions and reclaims, also those for which callers wait. It

@@ -21,13 +21,6 @@ const usageMaxAge = 5 * time.Second
 // count needs a mount. An empty file can be created without a change of the bytes.
 const countMaxAge = time.Minute
 
-// sample is a measurement of an active snapshot's usage.
-type sample struct {
-	snapshots.Usage
-	at      time.Time
-	counted time.Time // of the objects
-}
-
 // Usage returns what a snapshot adds to its parents. It does not walk the files. Size is
 // as ZFS accounts it: compressed, and some seconds old. Inodes is the number of objects
 // minus that of the parent, and zero if the snapshot deletes more than it adds. A committed
@@ -43,22 +36,6 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 		return known, nil
 	}
 	return detachIn(ctx, s, s.queries, func(ctx context.Context) (snapshots.Usage, error) { return s.usage(ctx, key, r) })
-}
-
-// usage returns a record's usage if the index has it.
-func (x *index) usage(r *entry) (snapshots.Usage, bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	switch {
-	case r.Info.Kind == snapshots.KindView:
-		return snapshots.Usage{}, true // adds nothing to its parent
-	case r.Info.Kind == snapshots.KindCommitted && r.template.usage != nil:
-		return *r.template.usage, true
-	case r.Info.Kind == snapshots.KindActive:
-		known, ok := x.samples[r.Dataset]
-		return known.Usage, ok && time.Since(known.at) < usageMaxAge
-	}
-	return snapshots.Usage{}, false
 }
 
 func (s *Snapshotter) usage(ctx context.Context, key string, r *entry) (snapshots.Usage, error) {
@@ -90,9 +67,7 @@ func (s *Snapshotter) measureTemplate(ctx context.Context, t *template) (snapsho
 	}
 	u, err := s.delta(ctx, bytes, objects, t.parent)
 	if err == nil {
-		s.index.mu.Lock()
-		defer s.index.mu.Unlock()
-		t.usage = &u
+		s.index.setUsage(t, u)
 	}
 	return u, err
 }
@@ -125,23 +100,6 @@ func (s *Snapshotter) measureActive(ctx context.Context, r *entry) (snapshots.Us
 	return u, err
 }
 
-// lastSample returns the last measurement of an active snapshot, if there is one.
-func (x *index) lastSample(r *entry) (sample, bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	known, ok := x.samples[r.Dataset]
-	return known, ok
-}
-
-// storeSample stores a measurement, unless the snapshot has been removed.
-func (x *index) storeSample(r *entry, u sample) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if now := x.records[r.Info.Name]; now != nil && now.Dataset == r.Dataset {
-		x.samples[r.Dataset] = u
-	}
-}
-
 // bytes returns the bytes that a dataset adds to its parent. If it has no parent in the
 // index, bytes returns the dataset's whole use.
 func (s *Snapshotter) bytes(ctx context.Context, dataset string, parent *template) (uint64, error) {
@@ -167,18 +125,13 @@ func (s *Snapshotter) delta(ctx context.Context, bytes, objects uint64, parent *
 
 // objects returns the number of objects of a template. It counts them once.
 func (s *Snapshotter) objects(ctx context.Context, t *template) (uint64, error) {
-	s.index.mu.RLock()
-	known := t.objects
-	s.index.mu.RUnlock()
-	if known != 0 {
+	if known := s.index.sizes(t).objects; known != 0 {
 		return known, nil
 	}
 	n, err := s.pool.Objects(ctx, t.Snapshot())
 	if err != nil {
 		return 0, err
 	}
-	s.index.mu.Lock()
-	defer s.index.mu.Unlock()
-	t.objects = n
+	s.index.setObjects(t, n)
 	return n, nil
 }

@@ -15,17 +15,7 @@ func (s *Snapshotter) startViewMount(ctx context.Context, t *template) (done fun
 
 // mountViews mounts the templates of the views that recovery found.
 func (s *Snapshotter) mountViews(ctx context.Context) {
-	for _, t := range s.index.templates {
-		if t.views > 0 {
-			s.mounts.AttachView(ctx, t.Dataset(), t.Snapshot())
-		}
+	for _, t := range s.index.viewed() {
+		s.mounts.AttachView(ctx, t.Dataset(), t.Snapshot())
 	}
-}
-
-// hasViews reports whether a template has a view or a pin, which may be that of a new view.
-func (x *index) hasViews(dataset string) bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	t := x.templates[dataset]
-	return t != nil && (t.views > 0 || t.pins > 0)
 }

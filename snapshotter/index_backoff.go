@@ -1,0 +1,69 @@
+package snapshotter
+
+import (
+	"time"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+)
+
+// A stuck dataset is tried again by the next cleanup, then after backoff.Min, then after
+// pauses that double up to backoff.Max. Except in mode CleanupManual, the background
+// goroutine runs these cleanups. If the reason changes, the backoff starts again.
+// stuck is the backoff of a dataset that could not be destroyed.
+type stuck struct {
+	reason string
+	pause  time.Duration
+	next   time.Time // cleanups skip the dataset until then
+}
+
+// isWaiting reports whether the pause has not ended at now.
+func (k *stuck) isWaiting(now time.Time) bool { return k != nil && now.Before(k.next) }
+
+// backOff records that a dataset could not be destroyed, and reports whether the reason
+// is a new one.
+func (x *index) backOff(dataset, reason string, now time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	k := x.stuck[dataset]
+	isNew := k == nil || k.reason != reason
+	if isNew {
+		k = &stuck{reason: reason}
+		x.stuck[dataset] = k
+	} else {
+		k.pause = backoff.Next(k.pause)
+	}
+	k.next = now.Add(k.pause)
+	return isNew
+}
+
+// clearBackoff removes the backoff of a dataset that waits only for a clone of ours. The
+// clone has its own backoff.
+func (x *index) clearBackoff(dataset string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.stuck, dataset)
+}
+
+// nextRetry returns the time of the next retry, and whether there is one. It removes the
+// backoff of templates that are in use again. It skips cached templates that have not
+// expired: only an eviction destroys these.
+func (x *index) nextRetry(keep time.Duration) (next time.Time, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for dataset, k := range x.stuck {
+		if x.garbage[dataset] == nil {
+			t := x.templates[dataset]
+			if t == nil || !t.cached() {
+				delete(x.stuck, dataset)
+				continue
+			}
+			if !t.expired(keep) {
+				continue
+			}
+		}
+		if !ok || k.next.Before(next) {
+			next, ok = k.next, true
+		}
+	}
+	return next, ok
+}
