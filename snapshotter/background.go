@@ -185,7 +185,7 @@ func (s *Snapshotter) nextCleanup(now time.Time) (time.Time, bool) {
 		if paused {
 			return time.Time{}, false
 		}
-		return s.index.nextRetry(s.config.CacheKeep)
+		return s.index.nextRetry(s.config.CacheKeep, now)
 	case CleanupManual:
 		return time.Time{}, false
 	}

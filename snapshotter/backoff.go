@@ -32,7 +32,7 @@ func (s *Snapshotter) reportLeftovers(ctx context.Context, left map[string]error
 	}
 	for _, dataset := range slices.Sorted(maps.Keys(left)) {
 		err := left[dataset]
-		if errors.Is(err, zfs.ErrHasClones) && s.index.hasClone(dataset) {
+		if errors.Is(err, zfs.ErrHasClones) && s.index.hasClone(dataset, time.Now()) {
 			s.index.clearBackoff(dataset)
 			continue
 		}

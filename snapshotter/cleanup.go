@@ -115,7 +115,7 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context, options cleanupOptions) 
 // destroyGarbage destroys garbage and expired templates, and returns the templates that
 // it destroyed.
 func (s *Snapshotter) destroyGarbage(ctx context.Context, options cleanupOptions) (expired evicted, err error) {
-	may := func(t *template) bool { return t.expired(s.config.CacheKeep) }
+	may := func(t *template) bool { return t.expired(s.config.CacheKeep, time.Now()) }
 	nodes := s.index.nodes(s.config.CacheKeep, options.retryTime())
 	if slices.ContainsFunc(nodes, func(n space.Node) bool { return n.Layer && n.Destroy && n.Bytes == 0 }) {
 		// The log message about a template names its size.

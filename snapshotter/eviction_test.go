@@ -211,9 +211,7 @@ func TestEvictionKeepsTemplatesPinnedMeanwhile(t *testing.T) {
 			if call == "space" && !pinned { // before the plan is made
 				pinned = true
 				r := s.sn.index.template(c)
-				s.sn.index.mu.Lock()
-				r.pins++
-				s.sn.index.mu.Unlock()
+				s.sn.index.pin(r)
 			}
 			return nil
 		})

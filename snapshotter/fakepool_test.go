@@ -93,16 +93,11 @@ func (s fakeState) clone() fakeState {
 	return c
 }
 
-// shows reports whether a dataset has a record.
-func (x *index) shows(dataset string) bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	for _, r := range x.records {
-		if r.Dataset == dataset {
-			return true
-		}
-	}
-	return false
+// shows reports whether the index has a record on a dataset.
+func shows(x *index, dataset string) bool {
+	return slices.ContainsFunc(x.Dump(), func(line string) bool {
+		return strings.HasPrefix(line, "record ") && strings.Contains(line, " in "+dataset+" of ")
+	})
 }
 
 func newFakePool(tb testing.TB) *fakePool {

@@ -183,7 +183,7 @@ func (s *fakeState) destroyTemplate(p *fakePool, own, name string) error {
 			return err
 		}
 	}
-	if sn := p.owner.Load(); sn != nil && sn.index.shows(name) {
+	if sn := p.owner.Load(); sn != nil && shows(sn.index, name) {
 		p.tb.Errorf("%s is destroyed although it has a record", name)
 	}
 	return s.destroyOne(name)

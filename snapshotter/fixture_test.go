@@ -3,8 +3,6 @@ package snapshotter
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -283,38 +281,7 @@ func (s *fixture) templates() []string {
 }
 
 // dump returns the content of the index as sorted lines.
-func dump(sn *Snapshotter) []string {
-	x := sn.index
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	var lines []string
-	dataset := func(t *template) string {
-		if t == nil {
-			return "nothing"
-		}
-		return t.Dataset()
-	}
-	for name, r := range x.records {
-		info, _ := json.Marshal(r.Info)
-		lines = append(lines, fmt.Sprintf("record %q %s: seq %d target %q stand-in for %q in %s of %s, props %q, %s",
-			name, r.ID, r.Seq, r.Target, r.StandInFor, r.Dataset, dataset(r.template), r.Props, info))
-	}
-	for name, t := range x.templates {
-		line := fmt.Sprintf("template %s on %s from %v: %d records, %d pins, %d stand-ins, held %v", name, dataset(t.parent), t.from, t.records, t.pins, t.standIns, t.held)
-		if t.cached() && !t.IsOpaque() {
-			line += ", idle since " + layout.FormatTime(t.idle)
-		}
-		lines = append(lines, line)
-	}
-	for name, t := range x.garbage {
-		lines = append(lines, fmt.Sprintf("garbage %s of %s", name, dataset(t.origin)))
-	}
-	for name, n := range x.children {
-		lines = append(lines, fmt.Sprintf("%q has %d children", name, n))
-	}
-	slices.Sort(lines)
-	return lines
-}
+func dump(sn *Snapshotter) []string { return sn.index.Dump() }
 
 // requireRecoverable flushes the journal and requires that a new snapshotter has the same
 // index.
@@ -336,7 +303,7 @@ func (s *fixture) requireInvariants() {
 	list, err := s.pool.List(s.ctx, s.base.String())
 	require.NoError(s, err)
 	require.NoError(s, inspect.CheckInvariants(s.base, list))
-	s.requireConsistentIndex()
+	require.NoError(s, s.sn.index.Check())
 	s.pool.edit(func(state *fakeState) {
 		for name, fs := range state.fs {
 			records := 0
@@ -361,23 +328,6 @@ func (s *fixture) requireInvariants() {
 			assert.Equal(s, snapshots.KindCommitted, s.stat(i.Parent).Kind, "the parent of %q", name)
 		}
 	}
-}
-
-// requireConsistentIndex requires that both maps of records have the same content.
-func (s *fixture) requireConsistentIndex() {
-	s.Helper()
-	x := s.sn.index
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	byDataset := make(map[string]*entry)
-	for dataset, on := range x.byDataset {
-		require.NotEmpty(s, on, dataset)
-		for name, r := range on {
-			require.Equal(s, dataset, r.Dataset)
-			byDataset[name] = r
-		}
-	}
-	require.Equal(s, x.records, byDataset)
 }
 
 // heldLocks returns the locks that are held or waited for.

@@ -45,9 +45,10 @@ func (s *fixture) setDiffID(name string, diffID digest.Digest) {
 			delete(fs.props, record.DiffIDProperty)
 		}
 	})
-	s.sn.index.mu.Lock()
-	defer s.sn.index.mu.Unlock()
-	s.sn.index.templates[dataset].from.DiffID = diffID
+	t := s.sn.index.template(dataset)
+	from := t.from
+	from.DiffID = diffID
+	s.sn.index.setProvenance(t, from)
 }
 
 // chainIDOf returns the chain ID in a layer's name.

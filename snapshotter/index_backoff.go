@@ -47,7 +47,7 @@ func (x *index) clearBackoff(dataset string) {
 // nextRetry returns the time of the next retry, and whether there is one. It removes the
 // backoff of templates that are in use again. It skips cached templates that have not
 // expired: only an eviction destroys these.
-func (x *index) nextRetry(keep time.Duration) (next time.Time, ok bool) {
+func (x *index) nextRetry(keep time.Duration, now time.Time) (next time.Time, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for dataset, k := range x.stuck {
@@ -57,7 +57,7 @@ func (x *index) nextRetry(keep time.Duration) (next time.Time, ok bool) {
 				delete(x.stuck, dataset)
 				continue
 			}
-			if !t.expired(keep) {
+			if !t.expired(keep, now) {
 				continue
 			}
 		}

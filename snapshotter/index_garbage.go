@@ -37,7 +37,7 @@ func (x *index) nextDestroy(keep time.Duration, now time.Time) (next time.Time, 
 		case !t.cached():
 		case t.IsOpaque():
 			consider(dataset, t.idle)
-		case keep != KeepForever:
+		case keep != space.Forever:
 			consider(dataset, t.idle.Add(keep))
 		}
 	}
@@ -47,11 +47,11 @@ func (x *index) nextDestroy(keep time.Duration, now time.Time) (next time.Time, 
 // hasClone reports whether a dataset has a clone of ours. It also reports true for the
 // partial dataset of a runtime that is garbage: if the killed commit promoted it, the
 // runtime is its clone.
-func (x *index) hasClone(dataset string) bool {
+func (x *index) hasClone(dataset string, now time.Time) bool {
 	if x.isPartialOfGarbage(dataset) {
 		return true
 	}
-	return slices.ContainsFunc(x.nodes(KeepForever, time.Now()), func(n space.Node) bool { return n.Origin == dataset })
+	return slices.ContainsFunc(x.nodes(space.Forever, now), func(n space.Node) bool { return n.Origin == dataset })
 }
 
 func (x *index) isPartialOfGarbage(dataset string) bool {
@@ -70,7 +70,7 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 	for dataset, t := range x.templates {
 		n := space.Node{Dataset: dataset}
 		if t.cached() && !x.stuck[dataset].isWaiting(now) {
-			n.Cached, n.Layer, n.Destroy = true, !t.IsOpaque(), t.expired(keep)
+			n.Cached, n.Layer, n.Destroy = true, !t.IsOpaque(), t.expired(keep, now)
 			n.LastUsed, n.Bytes = t.idle, t.bytes
 		}
 		if t.parent != nil {
@@ -176,9 +176,9 @@ func (x *index) due(keep time.Duration, maxBytes uint64, now time.Time) time.Tim
 			}
 		}
 		switch {
-		case t.expired(keep):
+		case t.expired(keep, now):
 			return now
-		case !t.cached() || keep == KeepForever:
+		case !t.cached() || keep == space.Forever:
 			continue
 		}
 		if at := t.idle.Add(keep); first.IsZero() || at.Before(first) {

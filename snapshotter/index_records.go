@@ -166,7 +166,7 @@ func (x *index) removeChild(parent string) {
 }
 
 // add adds the record for which reserve was called, and releases its pins.
-func (x *index) add(r *entry, pinned *template) {
+func (x *index) add(r *entry, pinned *template, now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	pinned.pins--
@@ -176,7 +176,7 @@ func (x *index) add(r *entry, pinned *template) {
 	x.insert(r)
 	if r.Info.Kind == snapshots.KindActive {
 		// A new clone has the same objects as its origin: nothing to count yet.
-		x.samples[r.Dataset] = sample{counted: time.Now()}
+		x.samples[r.Dataset] = sample{counted: now}
 	}
 }
 

@@ -16,11 +16,11 @@ import (
 
 // expired reports whether a cached template is kept no longer. An opaque template
 // expires at once, because no pull can reuse it.
-func (t *template) expired(keep time.Duration) bool {
+func (t *template) expired(keep time.Duration, now time.Time) bool {
 	if !t.cached() {
 		return false
 	}
-	return t.IsOpaque() || space.Policy{Keep: keep}.Expired(t.idle, time.Now())
+	return t.IsOpaque() || space.Policy{Keep: keep}.Expired(t.idle, now)
 }
 
 // unmeasured returns the cached templates that measureCached has not measured.
@@ -113,6 +113,13 @@ func (x *index) dropLost(t *template, err error) bool {
 	}
 	delete(x.templates, t.Dataset())
 	return true
+}
+
+// pin prevents that a template is destroyed, until unpin.
+func (x *index) pin(t *template) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t.pins++
 }
 
 func (x *index) unpin(t *template) {

@@ -14,7 +14,7 @@ type sample struct {
 }
 
 // usage returns a record's usage if the index has it.
-func (x *index) usage(r *entry) (snapshots.Usage, bool) {
+func (x *index) usage(r *entry, maxAge time.Duration, now time.Time) (snapshots.Usage, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	switch {
@@ -24,7 +24,7 @@ func (x *index) usage(r *entry) (snapshots.Usage, bool) {
 		return *r.template.usage, true
 	case r.Info.Kind == snapshots.KindActive:
 		known, ok := x.samples[r.Dataset]
-		return known.Usage, ok && time.Since(known.at) < usageMaxAge
+		return known.Usage, ok && now.Sub(known.at) < maxAge
 	}
 	return snapshots.Usage{}, false
 }

@@ -180,9 +180,13 @@ func TestMarkIsWrittenAgainAfterFailure(t *testing.T) {
 
 // garbage returns the number of datasets that are garbage.
 func (s *fixture) garbage() int {
-	s.sn.index.mu.RLock()
-	defer s.sn.index.mu.RUnlock()
-	return len(s.sn.index.garbage)
+	n := 0
+	for _, line := range dump(s.sn) {
+		if strings.HasPrefix(line, "garbage ") {
+			n++
+		}
+	}
+	return n
 }
 
 // A dataset that becomes garbage during an eviction is destroyed by a background cleanup or,

@@ -77,7 +77,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		abandon()
 		return nil, err
 	}
-	s.index.add(r, t)
+	s.index.add(r, t, time.Now())
 	mounts, err := s.mountsOf(ctx, r)
 	if err != nil {
 		s.remove(key) // for the caller the snapshot does not exist

@@ -323,10 +323,13 @@ func TestSequenceContinuesAfterRestart(t *testing.T) {
 		s.remove("web")
 	}
 	s.prepare("web", "")
-	last := s.sn.index.records["web"].Seq
+	web, err := s.sn.index.get("web")
+	require.NoError(t, err)
 	s.restart()
 	s.prepare("db", "")
-	assert.Greater(t, s.sn.index.records["db"].Seq, last)
+	db, err := s.sn.index.get("db")
+	require.NoError(t, err)
+	assert.Greater(t, db.Seq, web.Seq)
 }
 
 // When recovery removes the last record of a template because a newer record has its name,

@@ -64,7 +64,7 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 		abandon()
 		return "", reclaimed, errkind.Wrap(fmt.Sprintf("clone for %q after a reclaim (%s)", key, reclaimed), err)
 	}
-	s.index.add(r, r.template)
+	s.index.add(r, r.template, time.Now())
 	return r.Dataset, reclaimed, nil
 }
 

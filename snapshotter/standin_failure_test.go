@@ -21,7 +21,7 @@ func TestStandInOfMissingTemplateIsUnpacked(t *testing.T) {
 	s.pool.edit(func(state *fakeState) { delete(state.fs, s.base.Storage()+"/"+lowerChain) })
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	assert.Contains(t, s.log.String(), "cached template is missing; unpacking the layer again")
-	assert.Empty(t, s.sn.index.residue)
+	assert.Empty(t, s.sn.index.DumpTransient())
 	s.requireInvariants()
 }
 

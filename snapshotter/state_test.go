@@ -154,9 +154,8 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 
 			before := list[0].Props
 			s.start()
-			template := s.sn.index.templates[dataset]
-			_, isGarbage := s.sn.index.garbage[dataset]
-			isGarbage = isGarbage || template != nil && template.expired(KeepForever)
+			template := s.sn.index.template(dataset)
+			isGarbage := s.sn.index.isGarbage(dataset) || template != nil && template.expired(KeepForever, time.Now())
 			assert.Equal(t, entry.State == inspect.Garbage, isGarbage, "the start: %v", dump(s.sn))
 			assert.Equal(t, entry.State == inspect.Cached, template != nil && template.cached() && !isGarbage, "the start: %v", dump(s.sn))
 			require.NoError(t, s.sn.Clean(s.ctx, nil))

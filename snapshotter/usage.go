@@ -32,7 +32,7 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
-	if known, ok := s.index.usage(r); ok {
+	if known, ok := s.index.usage(r, usageMaxAge, time.Now()); ok {
 		return known, nil
 	}
 	return detachIn(ctx, s, s.queries, func(ctx context.Context) (snapshots.Usage, error) { return s.usage(ctx, key, r) })
