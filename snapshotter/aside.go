@@ -20,12 +20,12 @@ import (
 //
 // The caller holds the lock of key.
 func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
-	old := s.index.renameCandidate(key)
+	old := s.index.RenameCandidate(key)
 	if old == nil {
 		return nil
 	}
 	r := *old
-	r.ID, r.Seq = layout.NewID(), s.index.next()
+	r.ID, r.Seq = layout.NewID(), s.index.Next()
 	r.Info.Name = key + "-unknown-to-containerd-" + r.ID.String()
 	r.Info.Updated = time.Now().UTC()
 	ops, err := r.Set()
@@ -42,7 +42,7 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 		}
 		return errkind.Wrap(doing, err)
 	}
-	s.index.rename(old, &r)
+	s.index.Rename(old, &r)
 	log.G(ctx).WithField("key", key).WithField("name", r.Info.Name).WithField("dataset", r.Dataset).
 		Warn("renamed snapshot that is unknown to containerd")
 	return nil

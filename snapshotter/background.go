@@ -185,11 +185,11 @@ func (s *Snapshotter) nextCleanup(now time.Time) (time.Time, bool) {
 		if paused {
 			return time.Time{}, false
 		}
-		return s.index.nextRetry(s.config.CacheKeep, now)
+		return s.index.NextRetry(s.config.CacheKeep, now)
 	case CleanupManual:
 		return time.Time{}, false
 	}
-	if garbage, ok := s.index.nextDestroy(s.config.CacheKeep, now); ok {
+	if garbage, ok := s.index.NextDestroy(s.config.CacheKeep, now); ok {
 		since = earlier(since, garbage)
 	}
 	if since.IsZero() || paused {

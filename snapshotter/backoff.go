@@ -32,12 +32,12 @@ func (s *Snapshotter) reportLeftovers(ctx context.Context, left map[string]error
 	}
 	for _, dataset := range slices.Sorted(maps.Keys(left)) {
 		err := left[dataset]
-		if errors.Is(err, zfs.ErrHasClones) && s.index.hasClone(dataset, time.Now()) {
-			s.index.clearBackoff(dataset)
+		if errors.Is(err, zfs.ErrHasClones) && s.index.HasClone(dataset, time.Now()) {
+			s.index.ClearBackoff(dataset)
 			continue
 		}
 		field, value, fix := s.explain(ctx, dataset, err, found[dataset])
-		if s.index.backOff(dataset, err.Error()+value, time.Now()) {
+		if s.index.BackOff(dataset, err.Error()+value, time.Now()) {
 			entry := log.G(ctx).WithError(err).WithField("dataset", dataset)
 			if value != "" {
 				entry = entry.WithField(field, value)

@@ -338,7 +338,7 @@ func TestTemplateOfAStuckCloneIsRetriedWithIt(t *testing.T) {
 		assert.Positive(t, tried)
 		assert.Less(t, tried, int64(30), "in an hour")
 		s.pool.interrupt(nil)
-		next, ok := s.sn.index.nextRetry(0, time.Now())
+		next, ok := s.sn.index.NextRetry(0, time.Now())
 		assert.True(t, ok)
 		assert.True(t, next.After(time.Now()), "no retry is due: %s", time.Until(next))
 		s.unmount(clone)

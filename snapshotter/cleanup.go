@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -100,7 +101,7 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context, options cleanupOptions) 
 	if err := s.journal.Barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
 		return expired, errkind.Wrap("cleanup", err)
 	}
-	if err := s.mounts.ReleaseViews(ctx, s.index.hasViews); err != nil {
+	if err := s.mounts.ReleaseViews(ctx, s.index.HasViews); err != nil {
 		return expired, err
 	}
 	if expired, err = s.destroyGarbage(ctx, options); err != nil {
@@ -115,14 +116,14 @@ func (s *Snapshotter) cleanGarbage(ctx context.Context, options cleanupOptions) 
 // destroyGarbage destroys garbage and expired templates, and returns the templates that
 // it destroyed.
 func (s *Snapshotter) destroyGarbage(ctx context.Context, options cleanupOptions) (expired evicted, err error) {
-	may := func(t *template) bool { return t.expired(s.config.CacheKeep, time.Now()) }
-	nodes := s.index.nodes(s.config.CacheKeep, options.retryTime())
+	may := func(t *index.Template) bool { return t.Expired(s.config.CacheKeep, time.Now()) }
+	nodes := s.index.Nodes(s.config.CacheKeep, options.retryTime())
 	if slices.ContainsFunc(nodes, func(n space.Node) bool { return n.Layer && n.Destroy && n.Bytes == 0 }) {
 		// The log message about a template names its size.
 		if err := s.measureCached(ctx); err != nil {
 			return expired, err
 		}
-		nodes = s.index.nodes(s.config.CacheKeep, options.retryTime())
+		nodes = s.index.Nodes(s.config.CacheKeep, options.retryTime())
 	}
 	gone, err := s.destroyAll(ctx, options, space.Order(nodes), may)
 	if len(gone) > 0 {
@@ -140,7 +141,7 @@ func (s *Snapshotter) destroyGarbage(ctx context.Context, options cleanupOptions
 // those that it destroyed. The pending removal of a runtime is not written: destroying
 // the runtime removes its record too. After a crash before that, containerd finds the
 // snapshot and removes it again.
-func (s *Snapshotter) destroyAll(ctx context.Context, options cleanupOptions, order []string, may func(*template) bool) (gone []string, err error) {
+func (s *Snapshotter) destroyAll(ctx context.Context, options cleanupOptions, order []string, may func(*index.Template) bool) (gone []string, err error) {
 	defer s.journal.Pause()()
 	options.progress.expect(len(order))
 	err = s.inBatches(order, options.urgent, func(batch []string) error {
@@ -162,11 +163,11 @@ func (s *Snapshotter) destroyAll(ctx context.Context, options cleanupOptions, or
 // destroy destroys a batch of datasets, garbage and those templates for which may still
 // reports true, and returns those that it destroyed. It skips datasets that
 // another operation has locked: that operation may be waiting for this cleanup.
-func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch []string, may func(*template) bool) (gone []string, err error) {
+func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch []string, may func(*index.Template) bool) (gone []string, err error) {
 	// A commit of the same layer waits for this lock until the name is free again.
 	locked, unlock := s.datasets.TryLockEach(batch...)
 	defer unlock()
-	dying := s.index.beginDestroy(locked, may, time.Now())
+	dying := s.index.BeginDestroy(locked, may, time.Now())
 	order := slices.DeleteFunc(slices.Clone(locked), func(dataset string) bool { _, ok := dying[dataset]; return !ok })
 	if len(order) == 0 {
 		return nil, nil
@@ -174,10 +175,10 @@ func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch
 	if s.verify {
 		still, err := s.recheck(ctx, order)
 		if err != nil {
-			s.index.finishDestroy(dying, order, func(string) bool { return true })
+			s.index.FinishDestroy(dying, order, func(string) bool { return true })
 			return nil, err
 		}
-		s.index.finishDestroy(nil, order, func(dataset string) bool { return slices.Contains(still, dataset) })
+		s.index.FinishDestroy(nil, order, func(dataset string) bool { return slices.Contains(still, dataset) })
 		order = still
 	}
 	left, err := s.destroyDatasets(ctx, order, options.idle)
@@ -193,10 +194,10 @@ func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch
 		if begun && errkind.IsAmbiguous(err) {
 			clear(dying) // each of them may have lost its snapshot
 		}
-		s.index.finishDestroy(dying, order, func(string) bool { return true })
+		s.index.FinishDestroy(dying, order, func(string) bool { return true })
 		return nil, err
 	}
-	s.index.finishDestroy(dying, order, func(dataset string) bool { return left[dataset] != nil })
+	s.index.FinishDestroy(dying, order, func(dataset string) bool { return left[dataset] != nil })
 	s.reportLeftovers(ctx, left)
 	return slices.DeleteFunc(order, func(dataset string) bool { return left[dataset] != nil }), nil
 }
@@ -205,7 +206,7 @@ func (s *Snapshotter) destroy(ctx context.Context, options cleanupOptions, batch
 // that are left, each with the reason. If idle is set, it uses idle I/O priority.
 func (s *Snapshotter) destroyDatasets(ctx context.Context, order []string, idle bool) (map[string]error, error) {
 	for _, dataset := range order {
-		if err := s.mounts.ReleaseView(ctx, dataset, s.index.hasViews); err != nil {
+		if err := s.mounts.ReleaseView(ctx, dataset, s.index.HasViews); err != nil {
 			return nil, err
 		}
 		if err := s.mounts.Release(ctx, dataset); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -27,7 +28,7 @@ import (
 // listing the pool. The list is valid while the base's mark has its hash. A snapshotter that
 // opens the base removes the hash before it changes anything.
 type cleanupList struct {
-	Datasets []removable `json:"go"`
+	Datasets []index.Removable `json:"go"`
 }
 
 // cleanupListName is the name of the file with the list.
@@ -50,7 +51,7 @@ func (s *Snapshotter) saveCleanupList(ctx context.Context) error {
 	if err := removeTempFiles(s.config.CleanupDir, cleanupListName); err != nil {
 		log.G(ctx).WithError(err).Warn("failed to remove temporary files of cleanup lists")
 	}
-	list := cleanupList{s.index.removable(time.Now())}
+	list := cleanupList{s.index.Removable(time.Now())}
 	if len(list.Datasets) == 0 {
 		if err := s.config.CleanupDir.Remove(cleanupListName); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -130,7 +131,7 @@ func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMa
 	}
 	s := newSnapshotter(pool, config, holder)
 	s.cleanupMark, s.verify = mark, true
-	s.index.load(config.Base, list.Datasets, time.Now())
+	s.index.Load(config.Base, list.Datasets, time.Now())
 	// From here on the list is not valid: its datasets may be destroyed.
 	if err := s.updateMark(ctx, ""); err != nil {
 		return nil, errkind.Wrap("cleanup", err)

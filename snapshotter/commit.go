@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -48,12 +49,12 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	}
 	defer unlock()
 
-	active, taken, err := s.index.committable(name, key, given.Parent)
+	active, taken, err := s.index.Committable(name, key, given.Parent)
 	if err != nil {
 		return err
 	}
 	now := time.Now().UTC()
-	r := &entry{Record: record.Record{ID: layout.NewID(), From: active.ID.String(), Remapped: active.Remapped || remaps(name, key), Lost: active.Lost, Info: snapshots.Info{
+	r := &index.Entry{Record: record.Record{ID: layout.NewID(), From: active.ID.String(), Remapped: active.Remapped || remaps(name, key), Lost: active.Lost, Info: snapshots.Info{
 		Kind: snapshots.KindCommitted, Name: name, Parent: active.Info.Parent,
 		Labels: given.Labels, Created: now, Updated: now,
 	}}}
@@ -64,7 +65,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	defer unlockTemplate()
 	// containerd numbers its names. If its database is new, a name can have a record that
 	// the old database made. The new record replaces it if both are of one template.
-	if taken != nil && (r.template == nil || taken.template != r.template) {
+	if taken != nil && (r.Template == nil || taken.Template != r.Template) {
 		return fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
 	}
 	return s.commitInto(ctx, into, r, active)
@@ -73,7 +74,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 // destination returns the template that a commit creates. If it exists already, destination
 // sets r.template, and the commit adds a record to it. The dataset of a layer is locked
 // until the caller calls unlock.
-func (s *Snapshotter) destination(ctx context.Context, r, active *entry) (into layout.Template, unlock func(), err error) {
+func (s *Snapshotter) destination(ctx context.Context, r, active *index.Entry) (into layout.Template, unlock func(), err error) {
 	if active.StandInFor != "" {
 		return s.joinLayer(ctx, r, active)
 	}
@@ -89,32 +90,32 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *entry) (into l
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
-	t, free := s.index.destination(layer, active.template)
+	t, free := s.index.Destination(layer, active.Template)
 	if !free {
 		unlock()
 		return opaque, func() {}, nil
 	}
-	r.template = t
+	r.Template = t
 	return layer, unlock, nil
 }
 
 // makesLayer reports whether a commit is one of the layer for which the active snapshot
 // was prepared: its name has the same chain ID.
-func (s *Snapshotter) makesLayer(ctx context.Context, r, active *entry) bool {
+func (s *Snapshotter) makesLayer(ctx context.Context, r, active *index.Entry) bool {
 	if active.Target == "" || layout.ClientName(r.Info.Name) != active.Target {
 		return false
 	}
 	return !s.ownTemplates(ctx) || layout.Namespace(r.Info.Name) == layout.Namespace(active.Info.Name)
 }
 
-func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, active *entry) error {
-	joins := r.template != nil
+func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, active *index.Entry) error {
+	joins := r.Template != nil
 	if !joins {
-		r.template = &template{Template: into, parent: active.template}
-		r.template.from = s.index.provenanceOf(active.Dataset, r.template)
+		r.Template = &index.Template{Template: into, Parent: active.Template}
+		r.Template.From = s.index.ProvenanceOf(active.Dataset, r.Template)
 	}
 	r.Dataset = into.Dataset()
-	r.Seq = s.index.next()
+	r.Seq = s.index.Next()
 
 	ops, err := commitOps(r, active, joins)
 	if err != nil {
@@ -128,7 +129,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		return errkind.Wrap(doing, err)
 	}
 	if joins {
-		if err = s.apply(ctx, ops...); s.index.dropLost(r.template, err) {
+		if err = s.apply(ctx, ops...); s.index.DropLost(r.Template, err) {
 			err = fmt.Errorf("cached template %s is missing; the next commit creates it again: %w", r.Dataset, err)
 		}
 	} else {
@@ -140,7 +141,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	if err != nil {
 		return errkind.Wrap(doing, err)
 	}
-	s.index.commit(r, active, joins, time.Now(), s.journal.Append)
+	s.index.Commit(r, active, joins, time.Now(), s.journal.Append)
 	return nil
 }
 
@@ -155,7 +156,7 @@ const (
 // promote writes no data, but ZFS counts concurrent writes at 24 times their size
 // (spa_asize_inflation), the most that they could occupy. So a single block in the open
 // transaction group can exceed the space that is left, until it is on the disk.
-func (s *Snapshotter) promoteWithRetry(ctx context.Context, r, active *entry, ops []zfs.Op) error {
+func (s *Snapshotter) promoteWithRetry(ctx context.Context, r, active *index.Entry, ops []zfs.Op) error {
 	for began := time.Now(); ; {
 		err := s.promote(ctx, r, active, ops)
 		if !s.isTransientNoSpace(ctx, err) || time.Since(began) > promoteTimeout || s.checkOpen() != nil {
@@ -183,7 +184,7 @@ func (s *Snapshotter) isTransientNoSpace(ctx context.Context, err error) bool {
 
 // promote executes a commit that creates a template. It flushes the runtime first, because
 // programs may have written to it through mmap.
-func (s *Snapshotter) promote(ctx context.Context, r, active *entry, ops []zfs.Op) error {
+func (s *Snapshotter) promote(ctx context.Context, r, active *index.Entry, ops []zfs.Op) error {
 	if err := s.cleanResidue(ctx, active); err != nil {
 		return err
 	}
@@ -192,7 +193,7 @@ func (s *Snapshotter) promote(ctx context.Context, r, active *entry, ops []zfs.O
 	}
 	err := s.pool.Apply(ctx, ops...)
 	if err != nil {
-		s.index.markUnknown(active.Dataset, r.Dataset, err)
+		s.index.MarkUnknown(active.Dataset, r.Dataset, err)
 	}
 	return err
 }
@@ -200,8 +201,8 @@ func (s *Snapshotter) promote(ctx context.Context, r, active *entry, ops []zfs.O
 // cleanResidue destroys the residue of an earlier commit that failed and could not be
 // rolled back: the partial dataset, then the runtime's snapshot. A partial dataset that
 // was promoted has a clone and stays.
-func (s *Snapshotter) cleanResidue(ctx context.Context, active *entry) error {
-	partial, ok := s.index.residueOf(active.Dataset)
+func (s *Snapshotter) cleanResidue(ctx context.Context, active *index.Entry) error {
+	partial, ok := s.index.ResidueOf(active.Dataset)
 	if !ok {
 		return nil
 	}
@@ -211,20 +212,20 @@ func (s *Snapshotter) cleanResidue(ctx context.Context, active *entry) error {
 			return err
 		}
 		if left[partial] == nil {
-			s.index.releasePartial(active.Dataset, partial)
+			s.index.ReleasePartial(active.Dataset, partial)
 		}
 	}
 	if err := s.pool.DestroySnapshot(ctx, active.Dataset+"@"+layout.Extracted); err != nil {
 		return err
 	}
-	s.index.clearUnknown(active.Dataset)
+	s.index.ClearUnknown(active.Dataset)
 	return nil
 }
 
 // commitOps returns the ops of a commit. Their order lets recovery recognize every prefix
 // of them: only a dataset under storage with @extracted is a template, and promote and both
 // changes of records are in one transaction on every release.
-func commitOps(r, active *entry, joins bool) ([]zfs.Op, error) {
+func commitOps(r, active *index.Entry, joins bool) ([]zfs.Op, error) {
 	set, err := r.Set()
 	if err != nil {
 		return nil, err
@@ -236,7 +237,7 @@ func commitOps(r, active *entry, joins bool) ([]zfs.Op, error) {
 			zfs.Snapshot(content),
 			zfs.Clone(content, r.Dataset),
 			zfs.Promote(r.Dataset, active.Dataset))
-		ops = append(ops, r.template.from.Set(r.Dataset)...)
+		ops = append(ops, r.Template.From.Set(r.Dataset)...)
 	}
 	ops = append(ops, set...)
 	return append(ops, active.Clear()...), nil

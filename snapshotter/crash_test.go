@@ -174,7 +174,7 @@ var crashOperations = map[string]struct {
 			s.write("default/8/extract-1-x "+chain("b"), "partial;")
 		},
 		func(s *fixture) error {
-			r, err := s.sn.index.get("default/8/extract-1-x " + chain("b"))
+			r, err := s.sn.index.Get("default/8/extract-1-x " + chain("b"))
 			if err != nil {
 				return nil // it is discarded already
 			}

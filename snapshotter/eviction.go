@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -129,7 +130,7 @@ func (s *Snapshotter) evict(ctx context.Context, options cleanupOptions, policy 
 // nodesExcept returns the tree of clones in the index, in which the datasets in stay are
 // neither destroyed nor evicted.
 func (s *Snapshotter) nodesExcept(stay map[string]bool, now time.Time) []space.Node {
-	nodes := s.index.nodes(s.config.CacheKeep, now)
+	nodes := s.index.Nodes(s.config.CacheKeep, now)
 	for i, n := range nodes {
 		if stay[n.Dataset] {
 			nodes[i].Cached, nodes[i].Destroy = false, false
@@ -154,7 +155,7 @@ func (e *evictionState) logProblems(ctx context.Context, problems []string) {
 // measureCached measures the space that each cached template would free. It measures a
 // template once, because a template never changes.
 func (s *Snapshotter) measureCached(ctx context.Context) error {
-	for _, t := range s.index.unmeasured() {
+	for _, t := range s.index.Unmeasured() {
 		bytes, err := s.pool.Space(ctx, t.Dataset())
 		if errors.Is(err, zfs.ErrNotFound) {
 			continue
@@ -162,7 +163,7 @@ func (s *Snapshotter) measureCached(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.index.setBytes(t, bytes.Used)
+		s.index.SetBytes(t, bytes.Used)
 	}
 	return nil
 }
@@ -174,7 +175,7 @@ func (s *Snapshotter) evictPlan(ctx context.Context, options cleanupOptions, pla
 	for _, e := range plan.Evict {
 		names = append(names, e.Dataset)
 	}
-	list, err := s.destroyAll(ctx, options, names, (*template).cached)
+	list, err := s.destroyAll(ctx, options, names, (*index.Template).Cached)
 	gone := make(map[string]bool, len(list))
 	for _, name := range list {
 		gone[name] = true

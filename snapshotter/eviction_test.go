@@ -210,8 +210,8 @@ func TestEvictionKeepsTemplatesPinnedMeanwhile(t *testing.T) {
 		s.pool.interrupt(func(call string) error {
 			if call == "space" && !pinned { // before the plan is made
 				pinned = true
-				r := s.sn.index.template(c)
-				s.sn.index.pin(r)
+				r := s.sn.index.Template(c)
+				s.sn.index.Pin(r)
 			}
 			return nil
 		})
@@ -219,7 +219,7 @@ func TestEvictionKeepsTemplatesPinnedMeanwhile(t *testing.T) {
 		s.pool.interrupt(nil)
 		assert.True(t, s.has(c), "an operation is about to use it")
 		assert.False(t, s.has(a) || s.has(b))
-		s.sn.index.unpin(s.sn.index.template(c))
+		s.sn.index.Unpin(s.sn.index.Template(c))
 		s.requireInvariants()
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -94,7 +95,7 @@ func (s fakeState) clone() fakeState {
 }
 
 // shows reports whether the index has a record on a dataset.
-func shows(x *index, dataset string) bool {
+func shows(x *index.Index, dataset string) bool {
 	return slices.ContainsFunc(x.Dump(), func(line string) bool {
 		return strings.HasPrefix(line, "record ") && strings.Contains(line, " in "+dataset+" of ")
 	})

@@ -9,5 +9,5 @@ import (
 // commit of the runtime then writes them to the template. They are in memory only, so they
 // are lost if the daemon is restarted before the commit.
 func (s *Snapshotter) Fill(runtime string) (filled func(diffID, blob digest.Digest)) {
-	return s.index.fill(runtime)
+	return s.index.Fill(runtime)
 }

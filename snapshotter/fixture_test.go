@@ -187,10 +187,10 @@ func (s *fixture) stat(key string) snapshots.Info {
 // dataset returns the dataset or snapshot that an active snapshot or a view mounts.
 func (s *fixture) dataset(key string) string {
 	s.Helper()
-	r, err := s.sn.index.get(key)
+	r, err := s.sn.index.Get(key)
 	require.NoError(s, err)
 	if r.Info.Kind == snapshots.KindView {
-		return r.template.Snapshot()
+		return r.Template.Snapshot()
 	}
 	return r.Dataset
 }
@@ -198,9 +198,9 @@ func (s *fixture) dataset(key string) string {
 // templateOf returns the dataset of the template of a snapshot.
 func (s *fixture) templateOf(name string) string {
 	s.Helper()
-	r, err := s.sn.index.get(name)
+	r, err := s.sn.index.Get(name)
 	require.NoError(s, err)
-	return r.template.Dataset()
+	return r.Template.Dataset()
 }
 
 // write appends content to an active snapshot.

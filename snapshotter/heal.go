@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
@@ -29,12 +30,12 @@ const pullAgain = `remove the containers and images that use this layer, and pul
 
 // find returns the record of a name, for a method that only reads. It restores the record
 // of a lost layer.
-func (s *Snapshotter) find(ctx context.Context, name string) (*entry, error) {
+func (s *Snapshotter) find(ctx context.Context, name string) (*index.Entry, error) {
 	r, err := s.lookup(name)
 	if !errdefs.IsNotFound(err) || !layout.IsLayerName(name) {
 		return r, err
 	}
-	return detach(ctx, s, func(ctx context.Context) (*entry, error) {
+	return detach(ctx, s, func(ctx context.Context) (*index.Entry, error) {
 		r, err := s.heal(ctx, name, s.healReadOnly)
 		if err == nil || errdefs.IsNotFound(err) || ctx.Err() != nil {
 			return r, err
@@ -49,10 +50,10 @@ func (s *Snapshotter) find(ctx context.Context, name string) (*entry, error) {
 // writes to the pool anyway. The caller holds no lock. The error is the reason why there is
 // no record.
 func (s *Snapshotter) restore(ctx context.Context, name string) error {
-	if _, err := s.index.get(name); err == nil || !layout.IsLayerName(name) {
+	if _, err := s.index.Get(name); err == nil || !layout.IsLayerName(name) {
 		return err
 	}
-	_, err := s.heal(ctx, name, func(ctx context.Context, r *entry) error {
+	_, err := s.heal(ctx, name, func(ctx context.Context, r *index.Entry) error {
 		return s.writeRecord(ctx, r, nil, s.apply)
 	})
 	return err
@@ -62,7 +63,7 @@ func (s *Snapshotter) restore(ctx context.Context, name string) error {
 // It returns NotFound if the journal has a removal of a record on that template, which may
 // be the same record: containerd looks a name up in its database, can collect the
 // snapshot, and then calls Stat.
-func (s *Snapshotter) healReadOnly(ctx context.Context, r *entry) error {
+func (s *Snapshotter) healReadOnly(ctx context.Context, r *index.Entry) error {
 	if s.journal.HasPending(func(dataset string) bool { return dataset == r.Dataset }) {
 		return fmt.Errorf("snapshot %q is being removed: %w", r.Info.Name, errdefs.ErrNotFound)
 	}
@@ -71,7 +72,7 @@ func (s *Snapshotter) healReadOnly(ctx context.Context, r *entry) error {
 
 // heal returns the record of a layer's name. If it is lost, heal restores it with write.
 // One of several concurrent callers writes it.
-func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.Context, *entry) error) (*entry, error) {
+func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.Context, *index.Entry) error) (*index.Entry, error) {
 	namespace, chain, _ := layout.ParseLayerName(name)
 	layer, err := s.layer(ctx, name, chain)
 	if err != nil {
@@ -82,7 +83,7 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 		return nil, err
 	}
 	defer unlock()
-	if r, err := s.index.get(name); err == nil || s.index.taken(name) {
+	if r, err := s.index.Get(name); err == nil || s.index.Taken(name) {
 		return r, err // restored by another caller, or hidden
 	}
 	unlockLayer, err := s.datasets.Lock(ctx, layer.Dataset()) // so that no cleanup destroys it
@@ -90,15 +91,15 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 		return nil, err
 	}
 	defer unlockLayer()
-	t, why := s.index.provenLayer(layer, healNamespace(ctx, namespace))
+	t, why := s.index.ProvenLayer(layer, healNamespace(ctx, namespace))
 	if t == nil {
 		return nil, lostLayer(name, why)
 	}
-	r := &entry{Record: record.Record{ID: layout.NewID(), Seq: s.index.next(), Healed: true, Dataset: t.Dataset()}, template: t}
+	r := &index.Entry{Record: record.Record{ID: layout.NewID(), Seq: s.index.Next(), Healed: true, Dataset: t.Dataset()}, Template: t}
 	now := time.Now().UTC()
 	r.Info = snapshots.Info{Kind: snapshots.KindCommitted, Name: name, Created: now, Updated: now}
 	if err := write(ctx, r); err != nil {
-		if s.index.dropLost(t, err) {
+		if s.index.DropLost(t, err) {
 			return nil, lostLayer(name, "template "+t.Dataset()+" is missing")
 		}
 		return nil, errkind.Wrap(fmt.Sprintf("restore of the record %q", name), err)
@@ -123,11 +124,11 @@ func healNamespace(ctx context.Context, namespace string) string {
 	return namespace
 }
 
-// insertHealed adds a healed record to the index. It becomes the parent again of the
+// InsertHealed adds a healed record to the index. It becomes the parent again of the
 // snapshots that lost it at the start. A snapshot that another operation is changing gets
 // its parent at the next start.
-func (s *Snapshotter) insertHealed(r *entry) {
-	children, unlock := s.keys.TryLockEach(s.index.orphansOf(r.Info.Name)...)
+func (s *Snapshotter) insertHealed(r *index.Entry) {
+	children, unlock := s.keys.TryLockEach(s.index.OrphansOf(r.Info.Name)...)
 	defer unlock()
-	s.index.insertHealed(r, children)
+	s.index.InsertHealed(r, children)
 }

@@ -72,7 +72,7 @@ func TestRemoveDuringRestoreWins(t *testing.T) {
 		s.remove("default/80/prepare")
 		s.remove(names[0])
 		s.requireInvariants()
-		assert.True(t, s.sn.index.template(template).cached())
+		assert.True(t, s.sn.index.Template(template).Cached())
 	})
 }
 

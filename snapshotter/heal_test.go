@@ -45,10 +45,10 @@ func (s *fixture) setDiffID(name string, diffID digest.Digest) {
 			delete(fs.props, record.DiffIDProperty)
 		}
 	})
-	t := s.sn.index.template(dataset)
-	from := t.from
+	t := s.sn.index.Template(dataset)
+	from := t.From
 	from.DiffID = diffID
-	s.sn.index.setProvenance(t, from)
+	s.sn.index.SetProvenance(t, from)
 }
 
 // chainIDOf returns the chain ID in a layer's name.
@@ -59,7 +59,7 @@ func (s *fixture) loseRecords(names ...string) {
 	s.Helper()
 	datasets := make(map[string][]string) // with the properties to remove
 	for _, name := range names {
-		r, err := s.sn.index.get(name)
+		r, err := s.sn.index.Get(name)
 		require.NoError(s, err)
 		datasets[r.Dataset] = append(datasets[r.Dataset], r.Props...)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
 )
 
@@ -53,7 +54,7 @@ func (c Config) runtimeID(dataset string) (string, bool) {
 }
 
 // mountsOf returns the mounts of a snapshot. If they bind a held mount, it creates that.
-func (s *Snapshotter) mountsOf(ctx context.Context, r *entry) ([]mount.Mount, error) {
+func (s *Snapshotter) mountsOf(ctx context.Context, r *index.Entry) ([]mount.Mount, error) {
 	var options []string
 	if !r.Remapped {
 		var err error
@@ -62,7 +63,7 @@ func (s *Snapshotter) mountsOf(ctx context.Context, r *entry) ([]mount.Mount, er
 		}
 	}
 	if r.Info.Kind == snapshots.KindView {
-		return []mount.Mount{{Type: "zfs", Source: r.template.Snapshot(), Options: append([]string{"ro"}, options...)}}, nil
+		return []mount.Mount{{Type: "zfs", Source: r.Template.Snapshot(), Options: append([]string{"ro"}, options...)}}, nil
 	}
 	if !s.binds(ctx) {
 		// containerd mounts an unmounted snapshot read-only to look up a user. ZFS refuses
@@ -121,5 +122,5 @@ func (s *Snapshotter) HeldAt(path string) (dataset string, ok bool) {
 	if !s.mounts.Holds() || filepath.Dir(path) != s.mounts.Path() {
 		return "", false
 	}
-	return s.index.runtime(filepath.Base(path), s.config.runtimeID)
+	return s.index.Runtime(filepath.Base(path), s.config.runtimeID)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -27,7 +28,7 @@ type idRange struct{ inside, outside, count uint64 }
 // directory, so no owner on it changes: root's files in the template are root's in the
 // container. It ignores the labels of an extraction, which come from the image.
 func idmapOptions(info snapshots.Info) ([]string, error) {
-	if info.Kind == snapshots.KindCommitted || isExtraction(info) {
+	if info.Kind == snapshots.KindCommitted || record.IsExtraction(info) {
 		return nil, nil
 	}
 	uids, gids := info.Labels[snapshots.LabelSnapshotUIDMapping], info.Labels[snapshots.LabelSnapshotGIDMapping]

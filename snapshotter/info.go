@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -31,17 +32,17 @@ func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, err
 }
 
 // lookup returns the record of a name or key.
-func (s *Snapshotter) lookup(key string) (*entry, error) {
+func (s *Snapshotter) lookup(key string) (*index.Entry, error) {
 	if err := s.checkOpen(); err != nil {
 		return nil, err
 	}
-	return s.index.get(key)
+	return s.index.Get(key)
 }
 
 // NamespaceOf returns the containerd namespace of the snapshots that mount source: a
 // runtime, or the snapshot of a template with views. It returns "" if there is none or
 // more than one.
-func (s *Snapshotter) NamespaceOf(source string) string { return s.index.namespaceOf(source) }
+func (s *Snapshotter) NamespaceOf(source string) string { return s.index.NamespaceOf(source) }
 
 // Mounts returns the mounts of an active snapshot or a view. If they are bind mounts (see
 // MountForm), the held mount exists when Mounts returns.
@@ -67,9 +68,9 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ..
 	if err != nil {
 		return err
 	}
-	records := s.index.sorted()
+	records := s.index.Sorted()
 	if ns, ok := namespaces.Namespace(ctx); ok && s.ownTemplates(ctx) {
-		slices.SortStableFunc(records, func(a, b *entry) int { return rank(b, ns) - rank(a, ns) })
+		slices.SortStableFunc(records, func(a, b *index.Entry) int { return rank(b, ns) - rank(a, ns) })
 	}
 	for _, r := range records {
 		if err := ctx.Err(); err != nil {
@@ -86,7 +87,7 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ..
 }
 
 // rank returns 1 for a record of the namespace and 0 for others.
-func rank(r *entry, namespace string) int {
+func rank(r *index.Entry, namespace string) int {
 	if layout.Namespace(r.Info.Name) == namespace {
 		return 1
 	}
@@ -129,7 +130,7 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 		return snapshots.Info{}, err
 	}
 	defer unlock()
-	old, err := s.index.get(info.Name)
+	old, err := s.index.Get(info.Name)
 	if err != nil {
 		return snapshots.Info{}, cmp.Or(lost, err)
 	}
@@ -140,7 +141,7 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	// A new record is written before the old one is removed. After a crash in between, one
 	// of them is complete, and the one with the greater sequence number is valid.
 	r := *old
-	r.ID, r.Seq = layout.NewID(), s.index.next()
+	r.ID, r.Seq = layout.NewID(), s.index.Next()
 	r.Info.Labels = labels
 	r.Info.Updated = time.Now().UTC()
 	if err := checkLabels(r.Info); err != nil {
@@ -164,7 +165,7 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 		}
 		return snapshots.Info{}, errkind.Wrap(doing, err)
 	}
-	s.index.replace(&r)
+	s.index.Replace(&r)
 	return r.PublicInfo(), nil
 }
 

@@ -20,7 +20,7 @@ func (s *Snapshotter) markAfterFlush(ctx context.Context) error {
 // runs, only that calls it.
 func (s *Snapshotter) updateMark(ctx context.Context, list string) error {
 	now := time.Now()
-	next := layout.CleanupMark{Due: s.index.due(s.config.CacheKeep, s.config.CacheMaxBytes, now), List: list}
+	next := layout.CleanupMark{Due: s.index.Due(s.config.CacheKeep, s.config.CacheMaxBytes, now), List: list}
 	if s.cleanupMark.IsDue(now) && next.IsDue(now) {
 		next.Due = s.cleanupMark.Due // saves a write: a time in the past has no meaning
 	}

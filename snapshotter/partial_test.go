@@ -88,7 +88,7 @@ func TestKilledCommitCanBeRepeated(t *testing.T) {
 		s.pool.killAfter = -1
 		require.ErrorIs(t, err, errKilled, "killed at %d", kill)
 		assert.NoError(t, s.sn.Commit(s.ctx, "saved", "web"), "killed at %d", kill)
-		if s.sn.index.taken("web") {
+		if s.sn.index.Taken("web") {
 			s.remove("web")
 			s.cleanup()
 			assert.Len(t, s.datasets(), 1, "removed and cleaned up, killed at %d", kill)

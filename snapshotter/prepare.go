@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -59,15 +60,15 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	if err := s.renameAside(ctx, key); err != nil {
 		return nil, err
 	}
-	t, seq, abandon, err := s.index.reserve(key, parent, s.config.Base.Empty())
+	t, seq, abandon, err := s.index.Reserve(key, parent, s.config.Base.Empty())
 	if errdefs.IsNotFound(err) && lost != nil {
 		return nil, fmt.Errorf("parent of %q: %w", key, lost)
 	}
 	if err != nil {
 		return nil, err
 	}
-	r := &entry{Record: record.Record{ID: layout.NewID(), Seq: seq, Info: info, Dataset: t.Dataset()}, template: t}
-	if p, err := s.index.get(parent); err == nil { // exists, except for a parent of ""
+	r := &index.Entry{Record: record.Record{ID: layout.NewID(), Seq: seq, Info: info, Dataset: t.Dataset()}, Template: t}
+	if p, err := s.index.Get(parent); err == nil { // exists, except for a parent of ""
 		r.Remapped = p.Remapped
 	}
 	if kind == snapshots.KindView {
@@ -77,7 +78,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		abandon()
 		return nil, err
 	}
-	s.index.add(r, t, time.Now())
+	s.index.Add(r, t, time.Now())
 	mounts, err := s.mountsOf(ctx, r)
 	if err != nil {
 		s.remove(key) // for the caller the snapshot does not exist
@@ -110,7 +111,7 @@ func (s *Snapshotter) namesToLock(info snapshots.Info) []string {
 }
 
 // createIn writes a new record to the pool. It creates the clone of an active one.
-func (s *Snapshotter) createIn(ctx context.Context, r *entry) error {
+func (s *Snapshotter) createIn(ctx context.Context, r *index.Entry) error {
 	if r.Info.Kind != snapshots.KindActive {
 		return createError(r, s.writeRecord(ctx, r, nil, s.apply))
 	}
@@ -126,8 +127,8 @@ func (s *Snapshotter) createIn(ctx context.Context, r *entry) error {
 }
 
 // createClone creates the clone of an active record, with the record.
-func (s *Snapshotter) createClone(ctx context.Context, r *entry) error {
-	r.Target = target(r.Info)
+func (s *Snapshotter) createClone(ctx context.Context, r *index.Entry) error {
+	r.Target = record.TargetOf(r.Info)
 	r.Dataset = s.config.Base.Clone(r.Info.Name, r.ID)
 	quota, err := s.quota(ctx, r)
 	if err != nil {
@@ -141,19 +142,19 @@ func (s *Snapshotter) createClone(ctx context.Context, r *entry) error {
 	return createError(r, s.writeClone(ctx, r, ops, s.apply))
 }
 
-func createError(r *entry, err error) error {
+func createError(r *index.Entry, err error) error {
 	return errkind.Wrap(fmt.Sprintf("%s of %q on %q", verbOf(r.Info.Kind), r.Info.Name, r.Info.Parent), err)
 }
 
 // writeClone creates the clone of an active record, applies more ops and writes the
 // record.
-func (s *Snapshotter) writeClone(ctx context.Context, r *entry, more []zfs.Op, apply applier) error {
-	return s.writeRecord(ctx, r, append([]zfs.Op{zfs.Clone(r.template.Snapshot(), r.Dataset)}, more...), apply)
+func (s *Snapshotter) writeClone(ctx context.Context, r *index.Entry, more []zfs.Op, apply applier) error {
+	return s.writeRecord(ctx, r, append([]zfs.Op{zfs.Clone(r.Template.Snapshot(), r.Dataset)}, more...), apply)
 }
 
 // writeRecord applies ops and writes a new record. If the outcome is unknown, it rolls
 // back.
-func (s *Snapshotter) writeRecord(ctx context.Context, r *entry, ops []zfs.Op, apply applier) error {
+func (s *Snapshotter) writeRecord(ctx context.Context, r *index.Entry, ops []zfs.Op, apply applier) error {
 	set, err := r.Set()
 	if err != nil {
 		return err
@@ -214,7 +215,7 @@ func (s *Snapshotter) layer(ctx context.Context, name, chain string) (layout.Tem
 //
 // At AlreadyExists containerd walks all snapshots and takes the first with that label and
 // parent, in any namespace. If namespaces share no templates, see findsOwnLayer.
-func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error {
+func (s *Snapshotter) skipLayer(ctx context.Context, r *index.Entry, ref string) error {
 	if s.ownTemplates(ctx) && !findsOwnLayer(ctx, r) {
 		return nil
 	}
@@ -228,7 +229,7 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error
 	}
 	defer unlock()
 
-	t, found := s.index.findLayer(layer, r.template, r.Info.Parent, ref)
+	t, found := s.index.FindLayer(layer, r.Template, r.Info.Parent, ref)
 	if t == nil {
 		return nil
 	}
@@ -236,18 +237,18 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error
 	if found {
 		return exists
 	}
-	defer s.index.unpin(t)
-	committed := &entry{Record: record.Record{ID: layout.NewID(), Seq: r.Seq, Info: r.Info, Dataset: t.Dataset()}, template: t}
+	defer s.index.Unpin(t)
+	committed := &index.Entry{Record: record.Record{ID: layout.NewID(), Seq: r.Seq, Info: r.Info, Dataset: t.Dataset()}, Template: t}
 	committed.Info.Kind = snapshots.KindCommitted
 	committed.Info.Name = reusableName(r.Info.Name, ref)
-	if s.index.taken(committed.Info.Name) {
+	if s.index.Taken(committed.Info.Name) {
 		// containerd's database is new and numbers from 1, and an older record has the
 		// name. containerd would not find the record after AlreadyExists. So it unpacks
 		// the layer, and the commit joins the template.
 		return nil
 	}
 	if err := s.addCommitted(ctx, committed); err != nil {
-		if s.index.dropLost(t, err) {
+		if s.index.DropLost(t, err) {
 			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("cached template is missing; unpacking the layer again")
 			return nil
 		}
@@ -262,12 +263,12 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *entry, ref string) error
 // namespace, as with containerd 2, because Walk then returns that namespace first. It does
 // too if only that namespace can use the parent. So containerd 1.7, which does not send
 // the namespace, unpacks the lowest layer and reuses the others.
-func findsOwnLayer(ctx context.Context, r *entry) bool {
+func findsOwnLayer(ctx context.Context, r *index.Entry) bool {
 	own := layout.Namespace(r.Info.Name)
 	if ns, ok := namespaces.Namespace(ctx); ok {
 		return ns == own
 	}
-	return layout.Namespace(r.Info.Parent) == own && r.template.OwnedBy(own)
+	return layout.Namespace(r.Info.Parent) == own && r.Template.OwnedBy(own)
 }
 
 // reusableName returns the name of the record for a layer that was requested under an
@@ -277,9 +278,9 @@ func reusableName(key, chain string) string {
 	return strings.TrimSuffix(key, layout.ClientName(key)) + chain
 }
 
-// addCommitted adds a record to a template. The caller has locked or pinned the template.
-func (s *Snapshotter) addCommitted(ctx context.Context, r *entry) error {
-	if s.index.taken(r.Info.Name) {
+// AddCommitted adds a record to a template. The caller has locked or pinned the template.
+func (s *Snapshotter) addCommitted(ctx context.Context, r *index.Entry) error {
+	if s.index.Taken(r.Info.Name) {
 		return fmt.Errorf("snapshot %q: %w", r.Info.Name, errdefs.ErrAlreadyExists)
 	}
 	set, err := r.Set()
@@ -295,6 +296,6 @@ func (s *Snapshotter) addCommitted(ctx context.Context, r *entry) error {
 		}
 		return errkind.Wrap(fmt.Sprintf("record %q", r.Info.Name), err)
 	}
-	s.index.addCommitted(r)
+	s.index.AddCommitted(r)
 	return nil
 }

@@ -35,7 +35,7 @@ func (s *fixture) unpack(namespace, parent, chain string, diffID, blob digest.Di
 	return name
 }
 
-// provenanceOf returns the provenance of a snapshot's template. It requires that pool and
+// ProvenanceOf returns the provenance of a snapshot's template. It requires that pool and
 // index agree.
 func (s *fixture) provenanceOf(name string) record.Provenance {
 	s.Helper()
@@ -45,7 +45,7 @@ func (s *fixture) provenanceOf(name string) record.Provenance {
 		props := state.fs[dataset].props
 		inPool = record.Provenance{DiffID: digest.Digest(props["zfstpl:diff-id"]), Blob: digest.Digest(props["zfstpl:blob"])}
 	})
-	require.Equal(s, inPool, s.sn.index.template(dataset).from, "the index agrees about %s", dataset)
+	require.Equal(s, inPool, s.sn.index.Template(dataset).From, "the index agrees about %s", dataset)
 	return inPool
 }
 
@@ -68,7 +68,7 @@ func TestCommitWritesProvenance(t *testing.T) {
 			s.remove(b, a)
 			s.cleanup()
 			s.restart()
-			assert.Equal(t, record.Provenance{DiffID: upper, Blob: upperBlob}, s.sn.index.template(dataset).from, "the template keeps it without a record")
+			assert.Equal(t, record.Provenance{DiffID: upper, Blob: upperBlob}, s.sn.index.Template(dataset).From, "the template keeps it without a record")
 			entries, err := inspect.List(s.ctx, s.pool, s.base)
 			require.NoError(t, err)
 			for _, e := range entries {
@@ -170,7 +170,7 @@ func TestInvalidProvenanceIsIgnored(t *testing.T) {
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
 			s.pool.editFS(s.templateOf(b), func(fs *fakeFS) { fs.props[record.DiffIDProperty], fs.props[record.BlobProperty] = c.diffID, c.blob })
 			s.restart()
-			assert.Equal(t, c.want, s.sn.index.template(s.templateOf(b)).from)
+			assert.Equal(t, c.want, s.sn.index.Template(s.templateOf(b)).From)
 			assert.Equal(t, c.want == record.Provenance{}, strings.Contains(s.log.String(), "ignoring property") || strings.HasSuffix(c.diffID, ":12"))
 			list, err := s.pool.List(s.ctx, s.base.String())
 			require.NoError(t, err)

@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 )
 
 // maxQuota is the largest quota, in bytes. Its sum with the referenced bytes of a template
@@ -21,7 +23,7 @@ const maxQuota = math.MaxInt64
 // which comes from the image.
 func maxSize(info snapshots.Info) (uint64, error) {
 	text, given := info.Labels[snapshots.LabelSnapshotMaxSize]
-	if !given || info.Kind != snapshots.KindActive || isExtraction(info) {
+	if !given || info.Kind != snapshots.KindActive || record.IsExtraction(info) {
 		return 0, nil
 	}
 	size, err := strconv.ParseUint(text, 10, 63)
@@ -35,18 +37,18 @@ func maxSize(info snapshots.Info) (uint64, error) {
 // quota returns the refquota of a new runtime, in bytes, or zero for none. It is the size of
 // the label or of the configuration plus the bytes that the template references, so the
 // size limits what the container adds. An extraction has no quota.
-func (s *Snapshotter) quota(ctx context.Context, r *entry) (uint64, error) {
+func (s *Snapshotter) quota(ctx context.Context, r *index.Entry) (uint64, error) {
 	size, err := maxSize(r.Info)
 	if err != nil {
 		return 0, err
 	}
-	if size == 0 && !isExtraction(r.Info) {
+	if size == 0 && !record.IsExtraction(r.Info) {
 		size = s.config.Quota
 	}
 	if size == 0 {
 		return 0, nil
 	}
-	template, err := s.referenced(ctx, r.template)
+	template, err := s.referenced(ctx, r.Template)
 	if err != nil {
 		return 0, errkind.Wrap(fmt.Sprintf("prepare of %q", r.Info.Name), err)
 	}
@@ -54,14 +56,14 @@ func (s *Snapshotter) quota(ctx context.Context, r *entry) (uint64, error) {
 }
 
 // referenced returns the bytes that a template references. It queries the pool once.
-func (s *Snapshotter) referenced(ctx context.Context, t *template) (uint64, error) {
-	if known := s.index.sizes(t).refers; known != 0 {
+func (s *Snapshotter) referenced(ctx context.Context, t *index.Template) (uint64, error) {
+	if known := s.index.Sizes(t).Refers; known != 0 {
 		return known, nil
 	}
 	space, err := s.pool.Space(ctx, t.Dataset())
 	if err != nil {
 		return 0, err
 	}
-	s.index.setRefers(t, space.Referenced)
+	s.index.SetRefers(t, space.Referenced)
 	return space.Referenced, nil
 }

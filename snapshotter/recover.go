@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -76,18 +77,18 @@ func resetMountpoint(ctx context.Context, pool recoveryPool, d zfs.Dataset) {
 
 // promote undoes the promote of an interrupted commit. If ZFS refuses it, the active
 // snapshot remains usable as a clone of the template, which is then never destroyed.
-func (p *recoveryPlan) promote(ctx context.Context, pool recoveryPool, active *entry) error {
-	t := active.template
+func (p *recoveryPlan) promote(ctx context.Context, pool recoveryPool, active *index.Entry) error {
+	t := active.Template
 	if err := pool.Apply(ctx, zfs.Promote(active.Dataset, t.Dataset())); err != nil {
 		if errors.Is(err, zfs.ErrSuspended) || ctx.Err() != nil {
 			return errkind.Wrap(fmt.Sprintf("roll back the commit of %q", active.Info.Name), err)
 		}
-		t.held = true
+		t.Held = true
 		log.G(ctx).WithError(err).WithField("snapshot", active.Info.Name).WithField("dataset", t.Dataset()).
 			WithField("effect", "the active snapshot remains usable; the next start tries again").Warn("failed to roll back interrupted commit")
 		return nil
 	}
-	p.index.undoPromote(active)
+	p.index.UndoPromote(active)
 	p.partials = append(p.partials, t.Dataset())
 	p.residue = append(p.residue, active.Dataset+"@"+layout.Extracted)
 	return nil
@@ -102,13 +103,13 @@ func (p *recoveryPlan) rollBack(ctx context.Context, pool recoveryPool) error {
 		return errkind.Wrap("roll back an interrupted commit", err)
 	}
 	for dataset, err := range left {
-		p.index.addGarbage(dataset, nil, time.Now())
+		p.index.AddGarbage(dataset, nil, time.Now())
 		log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("failed to destroy residue of interrupted commit")
 	}
 	for _, snapshot := range p.residue {
 		if err := pool.DestroySnapshot(ctx, snapshot); err != nil {
 			runtime, _, _ := strings.Cut(snapshot, "@")
-			p.index.addResidue(runtime)
+			p.index.AddResidue(runtime)
 			log.G(ctx).WithError(err).WithField("snapshot", snapshot).Warn("failed to destroy residue of interrupted commit")
 		}
 	}

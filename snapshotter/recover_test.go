@@ -323,11 +323,11 @@ func TestSequenceContinuesAfterRestart(t *testing.T) {
 		s.remove("web")
 	}
 	s.prepare("web", "")
-	web, err := s.sn.index.get("web")
+	web, err := s.sn.index.Get("web")
 	require.NoError(t, err)
 	s.restart()
 	s.prepare("db", "")
-	db, err := s.sn.index.get("db")
+	db, err := s.sn.index.Get("db")
 	require.NoError(t, err)
 	assert.Greater(t, db.Seq, web.Seq)
 }

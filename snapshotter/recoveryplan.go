@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
@@ -18,14 +19,14 @@ import (
 // recoveryPlan is the index of a base and what a start changes in the pool. Nothing in it
 // destroys a dataset with a record.
 type recoveryPlan struct {
-	index *index
+	index *index.Index
 
 	// mountpoints are the templates and runtimes with a mountpoint where ZFS would mount
 	// them writable.
 	mountpoints []zfs.Dataset
 	// promotes are the active records whose runtimes a commit made clones of a template
 	// without a record. The commit is rolled back: the runtime is promoted.
-	promotes []*entry
+	promotes []*index.Entry
 	// partials are the datasets under storage without @extracted. An interrupted commit or
 	// setup.Init leaves them.
 	partials []string
@@ -38,8 +39,8 @@ type recoveryPlan struct {
 	removals, repairs [][]zfs.Op
 
 	skipped []skippedDataset
-	ignored []string // templates whose provenance contradicts their chain ID
-	orphans []*entry // records whose parent is missing
+	ignored []string       // templates whose provenance contradicts their chain ID
+	orphans []*index.Entry // records whose parent is missing
 }
 
 // skippedDataset is a dataset that recovery does not use or change.
@@ -48,19 +49,19 @@ type skippedDataset struct{ dataset, reason string }
 // planRecovery returns the plan for a listing. It is a pure function of its arguments.
 func planRecovery(base layout.Base, list []zfs.Dataset, now time.Time) (*recoveryPlan, error) {
 	list = slices.SortedFunc(slices.Values(list), func(a, b zfs.Dataset) int { return cmp.Compare(a.CreateTXG, b.CreateTXG) })
-	p := &planner{recoveryPlan: recoveryPlan{index: newIndex()}, base: base, now: now, createTXG: make(map[string]uint64)}
+	p := &planner{recoveryPlan: recoveryPlan{index: index.New()}, base: base, now: now, createTXG: make(map[string]uint64)}
 	for _, d := range list {
 		p.createTXG[d.Name] = d.CreateTXG
 		p.checkMountpoint(d)
 	}
 	p.templates(list)
-	if p.index.template(base.Empty().Dataset()) == nil {
+	if p.index.Template(base.Empty().Dataset()) == nil {
 		return nil, fmt.Errorf("%s is missing: run 'zfstpl init %s', which completes a base", base.Empty().Snapshot(), base)
 	}
 	p.runtimes(list)
 	p.indexRecords()
 	p.resolveCommits()
-	p.orphans = p.index.linkParents()
+	p.orphans = p.index.LinkParents()
 	p.clearPartialRecords(list)
 	p.findTemporarySnapshots(list)
 	return &p.recoveryPlan, nil
@@ -72,7 +73,7 @@ type planner struct {
 	base      layout.Base
 	now       time.Time
 	createTXG map[string]uint64 // the txg that created each dataset
-	records   []*entry
+	records   []*index.Entry
 }
 
 // checkMountpoint plans to reset the mountpoint of a template or runtime. setup.Fix runs
@@ -100,7 +101,7 @@ func (p *planner) findTemporarySnapshots(list []zfs.Dataset) {
 func (p *planner) clearPartialRecords(list []zfs.Dataset) {
 	for _, d := range list {
 		_, isRuntime := p.base.ParseRuntime(d.Name)
-		if ops := record.ClearPartial(d); len(ops) > 0 && !p.index.isGarbage(d.Name) && (isRuntime || p.index.template(d.Name) != nil) {
+		if ops := record.ClearPartial(d); len(ops) > 0 && !p.index.IsGarbage(d.Name) && (isRuntime || p.index.Template(d.Name) != nil) {
 			p.removals = append(p.removals, ops)
 		}
 	}
@@ -124,16 +125,16 @@ func (p *planner) templates(list []zfs.Dataset) {
 		}
 	}
 	for _, d := range list {
-		t := p.index.template(d.Name)
+		t := p.index.Template(d.Name)
 		if t == nil || t.IsEmpty() {
 			continue
 		}
-		if t.parent = p.origin(d); t.parent == nil {
-			t.held = true
+		if t.Parent = p.origin(d); t.Parent == nil {
+			t.Held = true
 		}
-		if t.from.IsKnown() && !t.matches(t.from.DiffID) {
+		if t.From.IsKnown() && !t.Matches(t.From.DiffID) {
 			p.ignored = append(p.ignored, d.Name)
-			t.from = record.Provenance{}
+			t.From = record.Provenance{}
 		}
 	}
 }
@@ -144,16 +145,16 @@ func (p *planner) template(name layout.Template, d zfs.Dataset, st state.Classif
 		if st.State == state.Partial {
 			p.partials = append(p.partials, d.Name)
 		} else {
-			p.index.reserveName(d.Name)
+			p.index.ReserveName(d.Name)
 		}
 		return
 	}
 	// A template with a problem is never destroyed: an unreadable record may name it.
-	t := &template{Template: name, idle: record.LastUsed(d), from: record.ReadProvenance(d), held: st.Problem != ""}
-	p.index.addTemplate(t)
+	t := &index.Template{Template: name, Idle: record.LastUsed(d), From: record.ReadProvenance(d), Held: st.Problem != ""}
+	p.index.AddTemplate(t)
 	for _, rec := range st.Records {
 		if rec.Info.Kind != snapshots.KindActive {
-			p.records = append(p.records, &entry{Record: *rec, template: t})
+			p.records = append(p.records, &index.Entry{Record: *rec, Template: t})
 		}
 	}
 }
@@ -177,7 +178,7 @@ func (p *planner) runtimes(list []zfs.Dataset) {
 		case p.origin(d) == nil:
 			p.skip(d, "its origin is not a template of this base")
 		default:
-			p.index.addGarbage(d.Name, p.origin(d), p.now)
+			p.index.AddGarbage(d.Name, p.origin(d), p.now)
 		}
 	}
 }
@@ -186,7 +187,7 @@ func (p *planner) runtimes(list []zfs.Dataset) {
 // the newer one is valid and the older one is removed.
 func (p *planner) active(d zfs.Dataset, records []*record.Record) {
 	newest := slices.MaxFunc(records, func(a, b *record.Record) int { return cmp.Compare(a.Seq, b.Seq) })
-	p.records = append(p.records, &entry{Record: *newest, template: p.origin(d)})
+	p.records = append(p.records, &index.Entry{Record: *newest, Template: p.origin(d)})
 	for _, old := range records {
 		if old != newest {
 			p.repairs = append(p.repairs, old.Clear())
@@ -195,32 +196,32 @@ func (p *planner) active(d zfs.Dataset, records []*record.Record) {
 }
 
 // origin returns the template of which a dataset is a clone, or nil.
-func (p *planner) origin(d zfs.Dataset) *template {
+func (p *planner) origin(d zfs.Dataset) *index.Template {
 	name, ok := p.base.ParseExtracted(d.Origin)
 	if !ok {
 		return nil
 	}
-	return p.index.template(name.Dataset())
+	return p.index.Template(name.Dataset())
 }
 
 // indexRecords adds the records to the index. Of two records with the same name the newer
 // one is valid: the older one was removed, and a crash came before its removal was written.
 func (p *planner) indexRecords() {
-	slices.SortFunc(p.records, func(a, b *entry) int { return cmp.Compare(b.Seq, a.Seq) })
+	slices.SortFunc(p.records, func(a, b *index.Entry) int { return cmp.Compare(b.Seq, a.Seq) })
 	for _, r := range p.records {
-		if !p.index.addRecovered(r) {
+		if !p.index.AddRecovered(r) {
 			p.supersede(r)
 		}
 	}
 }
 
 // supersede plans the removal of a record that a newer one replaces.
-func (p *planner) supersede(r *entry) {
+func (p *planner) supersede(r *index.Entry) {
 	ops := r.Clear()
 	if r.Info.Kind == snapshots.KindActive {
-		p.index.addGarbage(r.Dataset, r.template, p.now)
+		p.index.AddGarbage(r.Dataset, r.Template, p.now)
 	} else {
-		r.template.idle = p.now
+		r.Template.Idle = p.now
 		ops = append(ops, zfs.Set(r.Dataset, record.LastUsedProperty, layout.FormatTime(p.now)))
 	}
 	p.removals = append(p.removals, ops)
@@ -231,19 +232,19 @@ func (p *planner) supersede(r *entry) {
 // commit without a record by a promote of the runtime, which is older than the template that
 // is its origin. Only a commit of the runtime makes it a clone of a newer dataset.
 func (p *planner) resolveCommits() {
-	records := p.index.sorted()
+	records := p.index.Sorted()
 	committed := make(map[string]bool) // by ID of the active record
 	for _, r := range records {
 		committed[r.From] = r.From != ""
 	}
 	for _, active := range records {
-		t := active.template
+		t := active.Template
 		switch {
 		case active.Info.Kind != snapshots.KindActive:
 		case committed[active.ID.String()]:
-			p.index.completeCommit(active, p.now)
+			p.index.CompleteCommit(active, p.now)
 			p.removals = append(p.removals, active.Clear())
-		case t != nil && !t.held && t.records == 0 && active.StandInFor == "" && p.createTXG[active.Dataset] < p.createTXG[t.Dataset()]:
+		case t != nil && !t.Held && t.Records == 0 && active.StandInFor == "" && p.createTXG[active.Dataset] < p.createTXG[t.Dataset()]:
 			p.promotes = append(p.promotes, active)
 		}
 	}

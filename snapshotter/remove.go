@@ -17,7 +17,7 @@ import (
 // garbage collection removes it.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	_, err := detachIn(ctx, s, limiter{}, func(context.Context) (struct{}, error) {
-		if err := s.index.hide(key); err != nil {
+		if err := s.index.Hide(key); err != nil {
 			return struct{}{}, err
 		}
 		unlock, ok := s.keys.LockOrDefer(key, func() { s.remove(key) })
@@ -32,4 +32,4 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 
 // remove removes the record of key, if there is one. The caller holds the lock of key and
 // has hidden the record, so it has no children.
-func (s *Snapshotter) remove(key string) { s.index.remove(key, time.Now(), s.journal.Append) }
+func (s *Snapshotter) remove(key string) { s.index.Remove(key, time.Now(), s.journal.Append) }

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
@@ -30,7 +31,7 @@ func (s *Snapshotter) Renew(ctx context.Context, dataset string, cause error) (f
 }
 
 func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (string, Reclaimed, error) {
-	key, err := s.index.extraction(dataset)
+	key, err := s.index.Extraction(dataset)
 	if err != nil {
 		return "", Reclaimed{}, err
 	}
@@ -39,7 +40,7 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 		return "", Reclaimed{}, err
 	}
 	defer unlock()
-	ctx, stop := s.index.untilRemoved(ctx, key)
+	ctx, stop := s.index.UntilRemoved(ctx, key)
 	defer stop()
 	old, abandon, err := s.discardExtraction(ctx, key, dataset)
 	if err != nil {
@@ -48,7 +49,7 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	// No clone is made if the caller gave up or the key was removed meanwhile: the
 	// operation then ends as a Remove.
 	reclaimed, err := s.reclaimSpace(ctx, cause)
-	if err == nil && s.index.isGarbage(dataset) {
+	if err == nil && s.index.IsGarbage(dataset) {
 		reclaimed, err = s.reclaimSpace(ctx, cause) // the first reclaim began before the runtime was garbage
 	}
 	if ctx.Err() != nil {
@@ -58,20 +59,20 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 		abandon()
 		return "", reclaimed, fmt.Errorf("failed to reclaim space for %q: %w", key, err)
 	}
-	r := &entry{Record: record.Record{ID: layout.NewID(), Seq: s.index.next(), Info: old.Info, Target: old.Target, Remapped: old.Remapped, Lost: old.Lost}, template: old.template}
+	r := &index.Entry{Record: record.Record{ID: layout.NewID(), Seq: s.index.Next(), Info: old.Info, Target: old.Target, Remapped: old.Remapped, Lost: old.Lost}, Template: old.Template}
 	r.Dataset = s.config.Base.Clone(key, r.ID)
 	if err := s.writeClone(ctx, r, nil, s.pool.Apply); err != nil {
 		abandon()
 		return "", reclaimed, errkind.Wrap(fmt.Sprintf("clone for %q after a reclaim (%s)", key, reclaimed), err)
 	}
-	s.index.add(r, r.template, time.Now())
+	s.index.Add(r, r.Template, time.Now())
 	return r.Dataset, reclaimed, nil
 }
 
 // discardExtraction removes an extraction's record, so that its runtime becomes garbage.
 // The record's parent and template stay reserved until the caller calls abandon.
-func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string) (old *entry, abandon func(), err error) {
-	if old, err = s.index.get(key); err != nil {
+func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string) (old *index.Entry, abandon func(), err error) {
+	if old, err = s.index.Get(key); err != nil {
 		return nil, nil, err
 	}
 	if old.Dataset != dataset {
@@ -87,14 +88,14 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 		}
 		return nil, nil, errkind.Wrap(doing, err)
 	}
-	return old, s.index.discardRecord(old, time.Now()), nil
+	return old, s.index.DiscardRecord(old, time.Now()), nil
 }
 
 // Discard removes an extraction that does not fit, and runs a cleanup that destroys its
 // runtime. It does nothing if dataset is not the runtime of an extraction.
 func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
 	return detachErr(ctx, s, func(ctx context.Context) error {
-		key, err := s.index.extraction(dataset)
+		key, err := s.index.Extraction(dataset)
 		if errdefs.IsFailedPrecondition(err) {
 			return nil // removed already, or not an extraction
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -116,7 +117,7 @@ func (s *Snapshotter) requestedLayer(info snapshots.Info) (chain string, mode Re
 // reuse reuses the layer that r requests if it is in the pool on r's parent: it returns
 // AlreadyExists (see skipLayer), or makes r a stand-in. The template of a stand-in is pinned
 // until r is in the index or undoReuse is called.
-func (s *Snapshotter) reuse(ctx context.Context, r *entry) error {
+func (s *Snapshotter) reuse(ctx context.Context, r *index.Entry) error {
 	chain, mode := s.requestedLayer(r.Info)
 	switch mode {
 	case ReuseSkip:
@@ -131,7 +132,7 @@ func (s *Snapshotter) reuse(ctx context.Context, r *entry) error {
 // a clone of the layer's own template, so ZFS keeps the template as long as the runtime
 // exists. The differ unpacks nothing into it, and its commit adds a record to the template.
 // The parent must have a chain ID: otherwise a diff ID cannot be compared with the layer.
-func (s *Snapshotter) standIn(ctx context.Context, r *entry, chain string) error {
+func (s *Snapshotter) standIn(ctx context.Context, r *index.Entry, chain string) error {
 	layer, err := s.layer(ctx, r.Info.Name, chain)
 	if err != nil {
 		return err
@@ -141,8 +142,8 @@ func (s *Snapshotter) standIn(ctx context.Context, r *entry, chain string) error
 		return err
 	}
 	defer unlock()
-	if t := s.index.pinLayer(layer, r.template); t != nil {
-		r.template, r.StandInFor = t, chain
+	if t := s.index.PinLayer(layer, r.Template); t != nil {
+		r.Template, r.StandInFor = t, chain
 	}
 	return nil
 }
@@ -150,27 +151,27 @@ func (s *Snapshotter) standIn(ctx context.Context, r *entry, chain string) error
 // undoReuse unpins the template of a stand-in that could not be written because of err. If
 // the template is missing in the pool, undoReuse removes it from the index, makes r an
 // ordinary extraction and returns true.
-func (s *Snapshotter) undoReuse(ctx context.Context, r *entry, err error) (retry bool) {
+func (s *Snapshotter) undoReuse(ctx context.Context, r *index.Entry, err error) (retry bool) {
 	if r.StandInFor == "" {
 		return false
 	}
-	t := r.template
-	s.index.unpin(t)
+	t := r.Template
+	s.index.Unpin(t)
 	if !errors.Is(err, zfs.ErrNotFound) {
 		return false
 	}
-	if _, gone := s.pool.Space(ctx, t.Dataset()); !s.index.dropLost(t, gone) {
+	if _, gone := s.pool.Space(ctx, t.Dataset()); !s.index.DropLost(t, gone) {
 		return false
 	}
 	log.G(ctx).WithField("template", t.Dataset()).Warn("cached template is missing; unpacking the layer again")
-	r.template, r.StandInFor = t.parent, ""
+	r.Template, r.StandInFor = t.Parent, ""
 	return true
 }
 
 // joinLayer is destination for a stand-in: the commit adds a record to the layer's template,
 // or fails. A stand-in never becomes a template, because its runtime is not a clone of its
 // parent's template. What other programs wrote into the runtime is destroyed with it.
-func (s *Snapshotter) joinLayer(ctx context.Context, r, active *entry) (into layout.Template, unlock func(), err error) {
+func (s *Snapshotter) joinLayer(ctx context.Context, r, active *index.Entry) (into layout.Template, unlock func(), err error) {
 	if !s.makesLayer(ctx, r, active) {
 		return into, nil, fmt.Errorf("commit of %q as %q: the snapshot represents layer %s, which is in the pool, and cannot be committed as another; prepare a snapshot on the committed layer to change it: %w",
 			active.Info.Name, r.Info.Name, active.StandInFor, errdefs.ErrFailedPrecondition)
@@ -183,7 +184,7 @@ func (s *Snapshotter) joinLayer(ctx context.Context, r, active *entry) (into lay
 	if err != nil {
 		return into, nil, err
 	}
-	if r.template, err = s.index.standInFor(active, layer); err != nil {
+	if r.Template, err = s.index.StandInFor(active, layer); err != nil {
 		unlock()
 		return into, nil, fmt.Errorf("commit of %q as %q: %w", active.Info.Name, r.Info.Name, err)
 	}
@@ -194,7 +195,7 @@ func (s *Snapshotter) joinLayer(ctx context.Context, r, active *entry) (into lay
 // returns the layer's diff ID and the digest of the blob from which the layer was unpacked,
 // as far as they are known.
 func (s *Snapshotter) StandIn(runtime string) (diffID, blob digest.Digest, ok bool) {
-	from, ok := s.index.standInAtRuntime(runtime)
+	from, ok := s.index.StandInAtRuntime(runtime)
 	return from.DiffID, from.Blob, ok
 }
 
@@ -203,7 +204,7 @@ func (s *Snapshotter) StandIn(runtime string) (diffID, blob digest.Digest, ok bo
 // If the provenance of the template is unknown, Recognize writes it.
 func (s *Snapshotter) Recognize(ctx context.Context, runtime string, diffID, blob digest.Digest) error {
 	return detachErr(ctx, s, func(ctx context.Context) error {
-		t, err := s.index.recognize(runtime, diffID)
+		t, err := s.index.Recognize(runtime, diffID)
 		if err != nil || t == nil {
 			return err
 		}
@@ -216,7 +217,7 @@ func (s *Snapshotter) Recognize(ctx context.Context, runtime string, diffID, blo
 			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("failed to write provenance of template")
 			return nil
 		}
-		s.index.setProvenance(t, from)
+		s.index.SetProvenance(t, from)
 		return nil
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 )
 
 // A killed command or an interrupted call may have applied all, none or the first ops of
@@ -15,17 +17,17 @@ import (
 
 // rollBackCreate removes what may exist of a new record and, for an active one, of its
 // clone.
-func (s *Snapshotter) rollBackCreate(r *entry) {
+func (s *Snapshotter) rollBackCreate(r *index.Entry) {
 	if r.Info.Kind == snapshots.KindActive {
 		// If the clone does not exist, the destroy has no effect.
-		s.index.addGarbage(r.Dataset, r.template, time.Now())
+		s.index.AddGarbage(r.Dataset, r.Template, time.Now())
 	}
 	s.journal.AppendRepair(r.Clear())
 }
 
 // rollBackUpdate removes what may exist of an update. It writes the old record again
 // before it removes the new one.
-func (s *Snapshotter) rollBackUpdate(old, updated *entry) error {
+func (s *Snapshotter) rollBackUpdate(old, updated *index.Entry) error {
 	again, err := old.Rewrite()
 	if err != nil {
 		return err
@@ -39,7 +41,7 @@ func (s *Snapshotter) rollBackUpdate(old, updated *entry) error {
 // template that the commit made, without a record. The next start rolls that back. If the
 // template is still a clone of the runtime, the next commit or the removal of the active
 // snapshot does it. Until then, writes go to the active snapshot.
-func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *entry) error {
+func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *index.Entry) error {
 	if err := s.queueRestore(active); err != nil {
 		return err
 	}
@@ -49,7 +51,7 @@ func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *entry) erro
 }
 
 // rollBackDiscard restores the record of a runtime.
-func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *entry) error {
+func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *index.Entry) error {
 	if err := s.queueRestore(active); err != nil {
 		return err
 	}
@@ -58,7 +60,7 @@ func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *entry) error 
 }
 
 // queueRestore adds to the journal the restoration of an active record.
-func (s *Snapshotter) queueRestore(active *entry) error {
+func (s *Snapshotter) queueRestore(active *index.Entry) error {
 	again, err := active.Rewrite()
 	if err != nil {
 		return err

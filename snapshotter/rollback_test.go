@@ -374,7 +374,7 @@ func TestMarkIsWrittenAfterAmbiguousFailure(t *testing.T) {
 		s.remove("db")
 		time.Sleep(3 * backoff.Max)
 		synctest.Wait()
-		require.True(t, s.sn.index.isGarbage(db))
+		require.True(t, s.sn.index.IsGarbage(db))
 		assert.True(t, s.marked().IsDue(time.Now()))
 	})
 }

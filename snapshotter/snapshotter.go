@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
 
@@ -51,7 +52,7 @@ import (
 //   - A reclaim has a goroutine of its own. It takes cleanup while its callers hold
 //     closing, keys and datasets.
 //   - Out of order, but without waiting: a cleanup takes datasets with TryLockEach while
-//     it holds cleanup and flushing; insertHealed takes keys with TryLockEach; Remove
+//     it holds cleanup and flushing; InsertHealed takes keys with TryLockEach; Remove
 //     takes its key with LockOrDefer.
 //   - The holder of a key runs the deferred Remove before it unlocks the key. The Remove
 //     takes index.mu and journal.mu.
@@ -117,7 +118,7 @@ type Config struct {
 type Snapshotter struct {
 	config            Config
 	pool              Pool
-	index             *index
+	index             *index.Index
 	keys              keylock.Locks // by snapshot name
 	datasets          keylock.Locks // by dataset
 	journal           *journal.Journal
@@ -159,7 +160,7 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	if err := s.recover(ctx); err != nil {
 		return nil, err
 	}
-	s.mounts.ReleaseAll(ctx, s.index.isGarbage)
+	s.mounts.ReleaseAll(ctx, s.index.IsGarbage)
 	s.mountViews(ctx)
 	s.journal.Start()
 	s.background.start(context.WithoutCancel(ctx), s)
@@ -175,7 +176,7 @@ func newSnapshotter(pool Pool, config Config, holder mounts.Holder) *Snapshotter
 	}
 	s := &Snapshotter{config: config, pool: pool, mounts: mounts.NewSet(holder, pool.Attach), writes: newLimiter(), queries: newLimiter()}
 	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.markAfterFlush, MayBatch: s.mayBatch})
-	s.setIndex(newIndex())
+	s.setIndex(index.New())
 	s.background.wake = make(chan struct{}, 1)
 	return s
 }
@@ -212,9 +213,9 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 }
 
 // setIndex sets the index, before other goroutines use it.
-func (s *Snapshotter) setIndex(x *index) {
+func (s *Snapshotter) setIndex(x *index.Index) {
 	s.index = x
-	x.onGarbage = s.journal.Notify
+	x.OnGarbage = s.journal.Notify
 }
 
 // Close stops cleanups, evictions and reclaims, also those for which callers wait. It
@@ -230,7 +231,7 @@ func (s *Snapshotter) Close() error {
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	err := s.journal.Stop()
-	s.mounts.ReleaseAll(context.Background(), s.index.isGarbage)
+	s.mounts.ReleaseAll(context.Background(), s.index.IsGarbage)
 	if err == nil {
 		err = s.saveCleanupList(context.Background())
 	}

@@ -49,7 +49,7 @@ func TestStandInKeepsItsLayer(t *testing.T) {
 				}
 				evict(s)
 				s.cleanup()
-				assert.Zero(t, s.sn.index.due(0, 1, time.Now()), "no cleanup is due")
+				assert.Zero(t, s.sn.index.Due(0, 1, time.Now()), "no cleanup is due")
 				_, _, ok := s.sn.StandIn(s.dataset(key))
 				require.True(t, ok)
 				name := s.backend("zoo", lowerChain)

@@ -154,10 +154,10 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 
 			before := list[0].Props
 			s.start()
-			template := s.sn.index.template(dataset)
-			isGarbage := s.sn.index.isGarbage(dataset) || template != nil && template.expired(KeepForever, time.Now())
+			template := s.sn.index.Template(dataset)
+			isGarbage := s.sn.index.IsGarbage(dataset) || template != nil && template.Expired(KeepForever, time.Now())
 			assert.Equal(t, entry.State == inspect.Garbage, isGarbage, "the start: %v", dump(s.sn))
-			assert.Equal(t, entry.State == inspect.Cached, template != nil && template.cached() && !isGarbage, "the start: %v", dump(s.sn))
+			assert.Equal(t, entry.State == inspect.Cached, template != nil && template.Cached() && !isGarbage, "the start: %v", dump(s.sn))
 			require.NoError(t, s.sn.Clean(s.ctx, nil))
 			s.flush()
 			assert.Equal(t, o.kept, s.has(dataset), "after a start and a cleanup\n%s", s.log)

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -32,32 +33,32 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
-	if known, ok := s.index.usage(r, usageMaxAge, time.Now()); ok {
+	if known, ok := s.index.Usage(r, usageMaxAge, time.Now()); ok {
 		return known, nil
 	}
 	return detachIn(ctx, s, s.queries, func(ctx context.Context) (snapshots.Usage, error) { return s.usage(ctx, key, r) })
 }
 
-func (s *Snapshotter) usage(ctx context.Context, key string, r *entry) (snapshots.Usage, error) {
+func (s *Snapshotter) usage(ctx context.Context, key string, r *index.Entry) (snapshots.Usage, error) {
 	var err error
 	var u snapshots.Usage
 	if r.Info.Kind == snapshots.KindCommitted {
-		u, err = s.measureTemplate(ctx, r.template)
+		u, err = s.measureTemplate(ctx, r.Template)
 	} else {
 		u, err = s.measureActive(ctx, r)
 	}
 	if errors.Is(err, zfs.ErrNotFound) {
 		// The snapshot was committed or removed meanwhile, or another program destroyed
 		// its dataset. Only the latter is an error of the pool.
-		if now, getErr := s.index.get(key); getErr != nil || now != r {
+		if now, getErr := s.index.Get(key); getErr != nil || now != r {
 			return snapshots.Usage{}, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 		}
 	}
 	return u, errkind.Wrap(fmt.Sprintf("usage of %q", key), err)
 }
 
-func (s *Snapshotter) measureTemplate(ctx context.Context, t *template) (snapshots.Usage, error) {
-	bytes, err := s.bytes(ctx, t.Dataset(), t.parent)
+func (s *Snapshotter) measureTemplate(ctx context.Context, t *index.Template) (snapshots.Usage, error) {
+	bytes, err := s.bytes(ctx, t.Dataset(), t.Parent)
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
@@ -65,44 +66,44 @@ func (s *Snapshotter) measureTemplate(ctx context.Context, t *template) (snapsho
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
-	u, err := s.delta(ctx, bytes, objects, t.parent)
+	u, err := s.delta(ctx, bytes, objects, t.Parent)
 	if err == nil {
-		s.index.setUsage(t, u)
+		s.index.SetUsage(t, u)
 	}
 	return u, err
 }
 
-func (s *Snapshotter) measureActive(ctx context.Context, r *entry) (snapshots.Usage, error) {
-	bytes, err := s.bytes(ctx, r.Dataset, r.template)
+func (s *Snapshotter) measureActive(ctx context.Context, r *index.Entry) (snapshots.Usage, error) {
+	bytes, err := s.bytes(ctx, r.Dataset, r.Template)
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
 	now := time.Now()
-	last, known := s.index.lastSample(r)
-	if known && last.Size == int64(bytes) && now.Sub(last.counted) < countMaxAge {
-		s.index.storeSample(r, sample{last.Usage, now, last.counted})
+	last, known := s.index.LastSample(r)
+	if known && last.Size == int64(bytes) && now.Sub(last.Counted) < countMaxAge {
+		s.index.StoreSample(r, index.Sample{Usage: last.Usage, At: now, Counted: last.Counted})
 		return last.Usage, nil
 	}
 	if !s.binds(ctx) {
 		// To count needs a mount, beside which ZFS can refuse a client's mount.
 		u := snapshots.Usage{Size: int64(bytes), Inodes: last.Inodes}
-		s.index.storeSample(r, sample{u, now, now})
+		s.index.StoreSample(r, index.Sample{Usage: u, At: now, Counted: now})
 		return u, nil
 	}
 	objects, err := s.pool.Objects(ctx, r.Dataset)
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
-	u, err := s.delta(ctx, bytes, objects, r.template)
+	u, err := s.delta(ctx, bytes, objects, r.Template)
 	if err == nil {
-		s.index.storeSample(r, sample{u, now, now})
+		s.index.StoreSample(r, index.Sample{Usage: u, At: now, Counted: now})
 	}
 	return u, err
 }
 
 // bytes returns the bytes that a dataset adds to its parent. If it has no parent in the
 // index, bytes returns the dataset's whole use.
-func (s *Snapshotter) bytes(ctx context.Context, dataset string, parent *template) (uint64, error) {
+func (s *Snapshotter) bytes(ctx context.Context, dataset string, parent *index.Template) (uint64, error) {
 	if parent != nil {
 		return s.pool.Written(ctx, dataset, parent.Snapshot())
 	}
@@ -112,7 +113,7 @@ func (s *Snapshotter) bytes(ctx context.Context, dataset string, parent *templat
 
 // delta returns the usage of a dataset with bytes written and objects in total: it
 // subtracts the objects of the parent.
-func (s *Snapshotter) delta(ctx context.Context, bytes, objects uint64, parent *template) (snapshots.Usage, error) {
+func (s *Snapshotter) delta(ctx context.Context, bytes, objects uint64, parent *index.Template) (snapshots.Usage, error) {
 	if parent != nil {
 		below, err := s.objects(ctx, parent)
 		if err != nil {
@@ -124,14 +125,14 @@ func (s *Snapshotter) delta(ctx context.Context, bytes, objects uint64, parent *
 }
 
 // objects returns the number of objects of a template. It counts them once.
-func (s *Snapshotter) objects(ctx context.Context, t *template) (uint64, error) {
-	if known := s.index.sizes(t).objects; known != 0 {
+func (s *Snapshotter) objects(ctx context.Context, t *index.Template) (uint64, error) {
+	if known := s.index.Sizes(t).Objects; known != 0 {
 		return known, nil
 	}
 	n, err := s.pool.Objects(ctx, t.Snapshot())
 	if err != nil {
 		return 0, err
 	}
-	s.index.setObjects(t, n)
+	s.index.SetObjects(t, n)
 	return n, nil
 }

@@ -1,4 +1,4 @@
-package snapshotter
+package index
 
 import (
 	"time"
@@ -19,9 +19,9 @@ type stuck struct {
 // isWaiting reports whether the pause has not ended at now.
 func (k *stuck) isWaiting(now time.Time) bool { return k != nil && now.Before(k.next) }
 
-// backOff records that a dataset could not be destroyed, and reports whether the reason
+// BackOff records that a dataset could not be destroyed, and reports whether the reason
 // is a new one.
-func (x *index) backOff(dataset, reason string, now time.Time) bool {
+func (x *Index) BackOff(dataset, reason string, now time.Time) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	k := x.stuck[dataset]
@@ -36,28 +36,28 @@ func (x *index) backOff(dataset, reason string, now time.Time) bool {
 	return isNew
 }
 
-// clearBackoff removes the backoff of a dataset that waits only for a clone of ours. The
+// ClearBackoff removes the backoff of a dataset that waits only for a clone of ours. The
 // clone has its own backoff.
-func (x *index) clearBackoff(dataset string) {
+func (x *Index) ClearBackoff(dataset string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.stuck, dataset)
 }
 
-// nextRetry returns the time of the next retry, and whether there is one. It removes the
+// NextRetry returns the time of the next retry, and whether there is one. It removes the
 // backoff of templates that are in use again. It skips cached templates that have not
 // expired: only an eviction destroys these.
-func (x *index) nextRetry(keep time.Duration, now time.Time) (next time.Time, ok bool) {
+func (x *Index) NextRetry(keep time.Duration, now time.Time) (next time.Time, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for dataset, k := range x.stuck {
 		if x.garbage[dataset] == nil {
 			t := x.templates[dataset]
-			if t == nil || !t.cached() {
+			if t == nil || !t.Cached() {
 				delete(x.stuck, dataset)
 				continue
 			}
-			if !t.expired(keep, now) {
+			if !t.Expired(keep, now) {
 				continue
 			}
 		}

@@ -1,4 +1,4 @@
-package snapshotter
+package index
 
 import (
 	"errors"
@@ -8,10 +8,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// markUnknown records the possible residue of a commit that failed with err: a snapshot of
+// MarkUnknown records the possible residue of a commit that failed with err: a snapshot of
 // the runtime and, if the outcome is unknown, a dataset of the template's name. It reserves
 // that name if a dataset has it or may have it.
-func (x *index) markUnknown(runtime, template string, err error) {
+func (x *Index) MarkUnknown(runtime, template string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	exists := errors.Is(err, zfs.ErrExists)
@@ -24,23 +24,23 @@ func (x *index) markUnknown(runtime, template string, err error) {
 	x.residue[runtime] = template
 }
 
-func (x *index) clearUnknown(runtime string) {
+func (x *Index) ClearUnknown(runtime string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.residue, runtime)
 }
 
-// releasePartial records that a partial dataset is destroyed and its name is free.
-func (x *index) releasePartial(runtime, partial string) {
+// ReleasePartial records that a partial dataset is destroyed and its name is free.
+func (x *Index) ReleasePartial(runtime, partial string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.reservedNames, partial)
 	x.residue[runtime] = ""
 }
 
-// residueOf returns the partial dataset of a runtime with residue, or "", and whether there
+// ResidueOf returns the partial dataset of a runtime with residue, or "", and whether there
 // is residue.
-func (x *index) residueOf(runtime string) (partial string, ok bool) {
+func (x *Index) ResidueOf(runtime string) (partial string, ok bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	partial, ok = x.residue[runtime]
@@ -49,7 +49,7 @@ func (x *index) residueOf(runtime string) (partial string, ok bool) {
 
 // dropResidue makes the partial dataset of a runtime garbage, together with the runtime.
 // The caller holds the mutex.
-func (x *index) dropResidue(runtime string, now time.Time) {
+func (x *Index) dropResidue(runtime string, now time.Time) {
 	if partial := x.residue[runtime]; partial != "" && x.reservedNames[partial] && x.templates[partial] == nil {
 		x.discard(partial, nil, now)
 		x.garbage[partial].runtime = runtime

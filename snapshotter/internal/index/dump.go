@@ -1,4 +1,4 @@
-package snapshotter
+package index
 
 import (
 	"encoding/json"
@@ -11,20 +11,20 @@ import (
 
 // Dump describes the records, templates and garbage, one in a line, sorted. A new index of
 // the same pool has the same dump.
-func (x *index) Dump() []string {
+func (x *Index) Dump() []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var lines []string
 	for name, r := range x.records {
 		info, _ := json.Marshal(r.Info)
 		lines = append(lines, fmt.Sprintf("record %q %s: seq %d target %q stand-in for %q in %s of %s, props %q, %s",
-			name, r.ID, r.Seq, r.Target, r.StandInFor, r.Dataset, nameOf(r.template), r.Props, info))
+			name, r.ID, r.Seq, r.Target, r.StandInFor, r.Dataset, nameOf(r.Template), r.Props, info))
 	}
 	for name, t := range x.templates {
 		line := fmt.Sprintf("template %s on %s from %v: %d records, %d pins, %d stand-ins, held %v",
-			name, nameOf(t.parent), t.from, t.records, t.pins, t.standIns, t.held)
-		if t.cached() && !t.IsOpaque() {
-			line += ", idle since " + layout.FormatTime(t.idle)
+			name, nameOf(t.Parent), t.From, t.Records, t.pins, t.standIns, t.Held)
+		if t.Cached() && !t.IsOpaque() {
+			line += ", idle since " + layout.FormatTime(t.Idle)
 		}
 		lines = append(lines, line)
 	}
@@ -38,7 +38,7 @@ func (x *index) Dump() []string {
 	return lines
 }
 
-func nameOf(t *template) string {
+func nameOf(t *Template) string {
 	if t == nil {
 		return "nothing"
 	}
@@ -47,7 +47,7 @@ func nameOf(t *template) string {
 
 // DumpTransient describes what a new index of the same pool lacks: removals and operations
 // under way, and what is known of runtimes. The lines are sorted.
-func (x *index) DumpTransient() []string {
+func (x *Index) DumpTransient() []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var lines []string
@@ -68,7 +68,7 @@ func (x *index) DumpTransient() []string {
 }
 
 // Check returns an error if the two maps of records differ.
-func (x *index) Check() error {
+func (x *Index) Check() error {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var errs []error

@@ -1,4 +1,4 @@
-package snapshotter
+package index
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// renameCandidate returns the record of the active snapshot or view that has key, or nil. It
+// RenameCandidate returns the record of the active snapshot or view that has key, or nil. It
 // returns nil if key does not have containerd's form.
-func (x *index) renameCandidate(key string) *entry {
+func (x *Index) RenameCandidate(key string) *Entry {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	r := x.records[key]
@@ -28,8 +28,8 @@ func (x *index) renameCandidate(key string) *entry {
 	return r
 }
 
-// rename replaces the record old by r, which has another name.
-func (x *index) rename(old, r *entry) {
+// Rename replaces the record old by r, which has another name.
+func (x *Index) Rename(old, r *Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.unlinkRecord(old)
@@ -38,17 +38,17 @@ func (x *index) rename(old, r *entry) {
 
 // isRuntime reports whether a dataset is the runtime of an active snapshot. The caller holds
 // the mutex.
-func (x *index) isRuntime(dataset string) bool {
+func (x *Index) isRuntime(dataset string) bool {
 	for _, r := range x.byDataset[dataset] {
-		if r.template != nil && r.Dataset != r.template.Dataset() {
+		if r.Template != nil && r.Dataset != r.Template.Dataset() {
 			return true
 		}
 	}
 	return false
 }
 
-// orphansOf returns the names and keys of the snapshots that lost parent.
-func (x *index) orphansOf(parent string) []string {
+// OrphansOf returns the names and keys of the snapshots that lost parent.
+func (x *Index) OrphansOf(parent string) []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var keys []string
@@ -61,7 +61,7 @@ func (x *index) orphansOf(parent string) []string {
 }
 
 // linkChild makes parent the parent of a snapshot that lost it. The caller holds the mutex.
-func (x *index) linkChild(key, parent string) {
+func (x *Index) linkChild(key, parent string) {
 	old := x.records[key]
 	if old == nil || old.Lost != parent {
 		return
@@ -72,8 +72,8 @@ func (x *index) linkChild(key, parent string) {
 	x.addChild(parent)
 }
 
-// runtime returns the runtime of an active snapshot by its ID, if there is one.
-func (x *index) runtime(id string, idOf func(dataset string) (string, bool)) (string, bool) {
+// Runtime returns the runtime of an active snapshot by its ID, if there is one.
+func (x *Index) Runtime(id string, idOf func(dataset string) (string, bool)) (string, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, r := range x.records {
@@ -87,40 +87,40 @@ func (x *index) runtime(id string, idOf func(dataset string) (string, bool)) (st
 	return "", false
 }
 
-// next returns the sequence number of a new record.
-func (x *index) next() uint64 {
+// Next returns the sequence number of a new record.
+func (x *Index) Next() uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.seq++
 	return x.seq
 }
 
-// get returns the record of a name or key, or an error if there is none or it is hidden.
-func (x *index) get(name string) (*entry, error) {
+// Get returns the record of a name or key, or an error if there is none or it is hidden.
+func (x *Index) Get(name string) (*Entry, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.getLocked(name)
 }
 
-func (x *index) getLocked(name string) (*entry, error) {
+func (x *Index) getLocked(name string) (*Entry, error) {
 	if r := x.records[name]; r != nil && !x.hidden[name] {
 		return r, nil
 	}
 	return nil, fmt.Errorf("snapshot %q: %w", name, errdefs.ErrNotFound)
 }
 
-// taken reports whether a record has a name. It counts hidden records.
-func (x *index) taken(name string) bool {
+// Taken reports whether a record has a name. It counts hidden records.
+func (x *Index) Taken(name string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.records[name] != nil
 }
 
-// reserve prepares the creation of a child of parent. It counts the child and pins the
+// Reserve prepares the creation of a child of parent. It counts the child and pins the
 // parent's template, so that neither the parent's record nor the template is removed
 // meanwhile. It returns the template and a sequence number. The caller holds the lock of
 // key. It calls x.add if the operation succeeds, otherwise release.
-func (x *index) reserve(key, parent string, empty layout.Template) (t *template, seq uint64, release func(), err error) {
+func (x *Index) Reserve(key, parent string, empty layout.Template) (t *Template, seq uint64, release func(), err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.records[key] != nil {
@@ -135,7 +135,7 @@ func (x *index) reserve(key, parent string, empty layout.Template) (t *template,
 		if p.Info.Kind != snapshots.KindCommitted {
 			return nil, 0, nil, fmt.Errorf("parent %q of %q is not committed: %w", parent, key, errdefs.ErrInvalidArgument)
 		}
-		t = p.template
+		t = p.Template
 	}
 	x.addChild(parent)
 	t.pins++
@@ -149,14 +149,14 @@ func (x *index) reserve(key, parent string, empty layout.Template) (t *template,
 }
 
 // addChild counts one child more of parent. The caller holds the mutex.
-func (x *index) addChild(parent string) {
+func (x *Index) addChild(parent string) {
 	if parent != "" {
 		x.children[parent]++
 	}
 }
 
 // removeChild counts one child less of parent. The caller holds the mutex.
-func (x *index) removeChild(parent string) {
+func (x *Index) removeChild(parent string) {
 	if parent == "" {
 		return
 	}
@@ -165,36 +165,36 @@ func (x *index) removeChild(parent string) {
 	}
 }
 
-// add adds the record for which reserve was called, and releases its pins.
-func (x *index) add(r *entry, pinned *template, now time.Time) {
+// Add adds the record for which reserve was called, and releases its pins.
+func (x *Index) Add(r *Entry, pinned *Template, now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	pinned.pins--
-	if r.template != pinned {
-		r.template.pins-- // the layer that it represents, see reuse
+	if r.Template != pinned {
+		r.Template.pins-- // the layer that it represents, see reuse
 	}
 	x.insert(r)
 	if r.Info.Kind == snapshots.KindActive {
 		// A new clone has the same objects as its origin: nothing to count yet.
-		x.samples[r.Dataset] = sample{counted: now}
+		x.samples[r.Dataset] = Sample{Counted: now}
 	}
 }
 
 // linkRecord makes r the record of its name. The caller holds the mutex.
-func (x *index) linkRecord(r *entry) {
+func (x *Index) linkRecord(r *Entry) {
 	if old := x.records[r.Info.Name]; old != nil {
 		x.unlinkRecord(old)
 	}
 	x.records[r.Info.Name] = r
 	x.countStandIn(r, 1)
 	if x.byDataset[r.Dataset] == nil {
-		x.byDataset[r.Dataset] = make(map[string]*entry)
+		x.byDataset[r.Dataset] = make(map[string]*Entry)
 	}
 	x.byDataset[r.Dataset][r.Info.Name] = r
 }
 
 // unlinkRecord removes r from the maps of records. The caller holds the mutex.
-func (x *index) unlinkRecord(r *entry) {
+func (x *Index) unlinkRecord(r *Entry) {
 	delete(x.records, r.Info.Name)
 	x.countStandIn(r, -1)
 	if delete(x.byDataset[r.Dataset], r.Info.Name); len(x.byDataset[r.Dataset]) == 0 {
@@ -203,58 +203,58 @@ func (x *index) unlinkRecord(r *entry) {
 }
 
 // insert adds a record. The caller holds the mutex and has called addChild for the parent.
-func (x *index) insert(r *entry) {
+func (x *Index) insert(r *Entry) {
 	x.linkRecord(r)
 	if r.Info.Kind != snapshots.KindActive {
-		r.template.records++
+		r.Template.Records++
 	}
 	if r.Info.Kind == snapshots.KindView {
-		r.template.views++
+		r.Template.views++
 	}
 }
 
 // drop removes a record and its reference to the parent. The caller holds the mutex.
-func (x *index) drop(r *entry) {
+func (x *Index) drop(r *Entry) {
 	x.unlinkRecord(r)
 	delete(x.samples, r.Dataset)
 	delete(x.fillings, r.Dataset)
 	x.removeChild(r.Info.Parent)
 	if r.Info.Kind != snapshots.KindActive {
-		r.template.records--
+		r.Template.Records--
 	}
 	if r.Info.Kind == snapshots.KindView {
-		r.template.views--
+		r.Template.views--
 	}
 }
 
 // mountsSource reports whether clients mount source for the record's snapshot.
-func (r *entry) mountsSource(source string) bool {
+func (r *Entry) mountsSource(source string) bool {
 	switch r.Info.Kind {
 	case snapshots.KindActive:
 		return r.Dataset == source
 	case snapshots.KindView:
-		return r.template.Snapshot() == source
+		return r.Template.Snapshot() == source
 	}
 	return false
 }
 
-// sorted returns all records that are not hidden, sorted by name.
-func (x *index) sorted() []*entry {
+// Sorted returns all records that are not hidden, sorted by name.
+func (x *Index) Sorted() []*Entry {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	records := slices.SortedFunc(maps.Values(x.records), func(a, b *entry) int {
+	records := slices.SortedFunc(maps.Values(x.records), func(a, b *Entry) int {
 		return strings.Compare(a.Info.Name, b.Info.Name)
 	})
-	return slices.DeleteFunc(records, func(r *entry) bool { return x.hidden[r.Info.Name] })
+	return slices.DeleteFunc(records, func(r *Entry) bool { return x.hidden[r.Info.Name] })
 }
 
 // errRemoved cancels an operation on a snapshot that a Remove removes.
 var errRemoved = fmt.Errorf("the snapshot was removed during the operation: %w", errdefs.ErrNotFound)
 
-// hide hides the record of key until remove removes it: it is not visible and cannot become
-// a parent. It cancels an operation in untilRemoved. It returns FailedPrecondition if the
+// Hide hides the record of key until remove removes it: it is not visible and cannot become
+// a parent. It cancels an operation in UntilRemoved. It returns FailedPrecondition if the
 // record has children.
-func (x *index) hide(key string) error {
+func (x *Index) Hide(key string) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if n := x.children[key]; n > 0 && x.records[key] != nil {
@@ -267,9 +267,9 @@ func (x *index) hide(key string) error {
 	return nil
 }
 
-// untilRemoved returns a context that a Remove of key cancels with errRemoved. The caller
+// UntilRemoved returns a context that a Remove of key cancels with errRemoved. The caller
 // holds the lock of key and calls stop before it unlocks it.
-func (x *index) untilRemoved(ctx context.Context, key string) (_ context.Context, stop func()) {
+func (x *Index) UntilRemoved(ctx context.Context, key string) (_ context.Context, stop func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -285,22 +285,22 @@ func (x *index) untilRemoved(ctx context.Context, key string) (_ context.Context
 	}
 }
 
-// extraction returns the key of the extraction whose runtime is dataset. It returns
+// Extraction returns the key of the extraction whose runtime is dataset. It returns
 // FailedPrecondition if there is none.
-func (x *index) extraction(dataset string) (key string, err error) {
+func (x *Index) Extraction(dataset string) (key string, err error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, r := range x.byDataset[dataset] {
-		if r.template != nil && r.StandInFor == "" && isExtraction(r.Info) {
+		if r.Template != nil && r.StandInFor == "" && record.IsExtraction(r.Info) {
 			return r.Info.Name, nil
 		}
 	}
 	return "", fmt.Errorf("%s is not the runtime of an extraction: %w", dataset, errdefs.ErrFailedPrecondition)
 }
 
-// committable returns the active record of key, which can be committed as name, and the
+// Committable returns the active record of key, which can be committed as name, and the
 // committed record that has that name, or nil.
-func (x *index) committable(name, key, parent string) (active, taken *entry, err error) {
+func (x *Index) Committable(name, key, parent string) (active, taken *Entry, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	active, err = x.getLocked(key)
@@ -320,15 +320,15 @@ func (x *index) committable(name, key, parent string) (active, taken *entry, err
 	return active, taken, nil
 }
 
-// commit replaces an active record by the committed record r. If the commit did not join an
+// Commit replaces an active record by the committed record r. If the commit did not join an
 // existing template, it adds r's. It calls write with the removal of a record that r replaces.
-func (x *index) commit(r, active *entry, joined bool, now time.Time, write writer) {
+func (x *Index) Commit(r, active *Entry, joined bool, now time.Time, write Writer) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	origin := active.template
+	origin := active.Template
 	if !joined {
-		x.templates[r.Dataset] = r.template
-		origin = r.template
+		x.templates[r.Dataset] = r.Template
+		origin = r.Template
 	}
 	x.addChild(r.Info.Parent)
 	x.drop(active)
@@ -341,10 +341,10 @@ func (x *index) commit(r, active *entry, joined bool, now time.Time, write write
 	delete(x.residue, active.Dataset)
 }
 
-// remove removes the record of key, if there is one, and calls write with the ops that remove
+// Remove removes the record of key, if there is one, and calls write with the ops that remove
 // it from the pool. The caller holds the lock of key and has called hide, so the record has no
 // children.
-func (x *index) remove(key string, now time.Time, write writer) {
+func (x *Index) Remove(key string, now time.Time, write Writer) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.hidden, key)
@@ -354,56 +354,56 @@ func (x *index) remove(key string, now time.Time, write writer) {
 	}
 	x.drop(r)
 	ops := r.Clear()
-	switch t := r.template; {
+	switch t := r.Template; {
 	case r.Info.Kind == snapshots.KindActive:
 		x.discard(r.Dataset, t, now)
 		x.dropResidue(r.Dataset, now)
-	case t.records > 0 || t.IsEmpty():
+	case t.Records > 0 || t.IsEmpty():
 	case t.IsOpaque():
-		t.idle = now // it expires at once
+		t.Idle = now // it expires at once
 	default:
-		t.idle = now
+		t.Idle = now
 		ops = append(ops, zfs.Set(r.Dataset, record.LastUsedProperty, layout.FormatTime(now)))
 	}
 	write(ops)
 }
 
-// discardRecord removes the record of an active snapshot, so that its runtime becomes garbage.
+// DiscardRecord removes the record of an active snapshot, so that its runtime becomes garbage.
 // The record's parent and template stay reserved until the caller calls release.
-func (x *index) discardRecord(old *entry, now time.Time) (release func()) {
+func (x *Index) DiscardRecord(old *Entry, now time.Time) (release func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.addChild(old.Info.Parent)
-	old.template.pins++
+	old.Template.pins++
 	x.drop(old)
-	x.discard(old.Dataset, old.template, now)
+	x.discard(old.Dataset, old.Template, now)
 	x.dropResidue(old.Dataset, now)
 	return func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.removeChild(old.Info.Parent)
-		old.template.pins--
+		old.Template.pins--
 	}
 }
 
-// addCommitted adds a record to a template.
-func (x *index) addCommitted(r *entry) {
+// AddCommitted adds a record to a template.
+func (x *Index) AddCommitted(r *Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.addChild(r.Info.Parent)
 	x.insert(r)
 }
 
-// replace replaces the record of a name by an updated one.
-func (x *index) replace(r *entry) {
+// Replace replaces the record of a name by an updated one.
+func (x *Index) Replace(r *Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.linkRecord(r)
 }
 
-// insertHealed adds a healed record. It becomes the parent again of those of children that
+// InsertHealed adds a healed record. It becomes the parent again of those of children that
 // lost it. The caller holds the locks of children.
-func (x *index) insertHealed(r *entry, children []string) {
+func (x *Index) InsertHealed(r *Entry, children []string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.insert(r)
@@ -412,9 +412,9 @@ func (x *index) insertHealed(r *entry, children []string) {
 	}
 }
 
-// namespaceOf returns the containerd namespace of the snapshots that mount source, or "" if
+// NamespaceOf returns the containerd namespace of the snapshots that mount source, or "" if
 // there is none or more than one.
-func (x *index) namespaceOf(source string) string {
+func (x *Index) NamespaceOf(source string) string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	found := ""

@@ -1,4 +1,4 @@
-package snapshotter
+package index
 
 import (
 	"slices"
@@ -9,11 +9,11 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
-// nextDestroy returns the time from which a cleanup can destroy a dataset, which may be
+// NextDestroy returns the time from which a cleanup can destroy a dataset, which may be
 // in the past, and whether there is such a dataset.
-func (x *index) nextDestroy(keep time.Duration, now time.Time) (next time.Time, ok bool) {
+func (x *Index) NextDestroy(keep time.Duration, now time.Time) (next time.Time, ok bool) {
 	can := make(map[string]bool) // can be destroyed now: has no clone that stays
-	for _, dataset := range space.Order(x.nodes(keep, now)) {
+	for _, dataset := range space.Order(x.Nodes(keep, now)) {
 		can[dataset] = true
 	}
 	x.mu.RLock()
@@ -34,47 +34,47 @@ func (x *index) nextDestroy(keep time.Duration, now time.Time) (next time.Time, 
 	}
 	for dataset, t := range x.templates {
 		switch {
-		case !t.cached():
+		case !t.Cached():
 		case t.IsOpaque():
-			consider(dataset, t.idle)
+			consider(dataset, t.Idle)
 		case keep != space.Forever:
-			consider(dataset, t.idle.Add(keep))
+			consider(dataset, t.Idle.Add(keep))
 		}
 	}
 	return next, ok
 }
 
-// hasClone reports whether a dataset has a clone of ours. It also reports true for the
+// HasClone reports whether a dataset has a clone of ours. It also reports true for the
 // partial dataset of a runtime that is garbage: if the killed commit promoted it, the
 // runtime is its clone.
-func (x *index) hasClone(dataset string, now time.Time) bool {
+func (x *Index) HasClone(dataset string, now time.Time) bool {
 	if x.isPartialOfGarbage(dataset) {
 		return true
 	}
-	return slices.ContainsFunc(x.nodes(space.Forever, now), func(n space.Node) bool { return n.Origin == dataset })
+	return slices.ContainsFunc(x.Nodes(space.Forever, now), func(n space.Node) bool { return n.Origin == dataset })
 }
 
-func (x *index) isPartialOfGarbage(dataset string) bool {
+func (x *Index) isPartialOfGarbage(dataset string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	t := x.garbage[dataset]
 	return t != nil && x.garbage[t.runtime] != nil
 }
 
-// nodes returns the tree of clones in the index. Datasets that are in backoff at now are
+// Nodes returns the tree of clones in the index. Datasets that are in backoff at now are
 // not marked for destruction or eviction.
-func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
+func (x *Index) Nodes(keep time.Duration, now time.Time) []space.Node {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var nodes []space.Node
 	for dataset, t := range x.templates {
 		n := space.Node{Dataset: dataset}
-		if t.cached() && !x.stuck[dataset].isWaiting(now) {
-			n.Cached, n.Layer, n.Destroy = true, !t.IsOpaque(), t.expired(keep, now)
-			n.LastUsed, n.Bytes = t.idle, t.bytes
+		if t.Cached() && !x.stuck[dataset].isWaiting(now) {
+			n.Cached, n.Layer, n.Destroy = true, !t.IsOpaque(), t.Expired(keep, now)
+			n.LastUsed, n.Bytes = t.Idle, t.sizes.bytes
 		}
-		if t.parent != nil {
-			n.Origin = t.parent.Dataset()
+		if t.Parent != nil {
+			n.Origin = t.Parent.Dataset()
 		}
 		nodes = append(nodes, n)
 	}
@@ -88,25 +88,25 @@ func (x *index) nodes(keep time.Duration, now time.Time) []space.Node {
 		nodes = append(nodes, n)
 	}
 	for _, r := range x.records {
-		if r.Dataset != "" && r.template != nil && r.Dataset != r.template.Dataset() {
-			nodes = append(nodes, space.Node{Dataset: r.Dataset, Origin: r.template.Dataset()})
+		if r.Dataset != "" && r.Template != nil && r.Dataset != r.Template.Dataset() {
+			nodes = append(nodes, space.Node{Dataset: r.Dataset, Origin: r.Template.Dataset()})
 		}
 	}
 	return nodes
 }
 
-// beginDestroy takes garbage and those templates of the batch for which may reports true
+// BeginDestroy takes garbage and those templates of the batch for which may reports true
 // out of use. It returns their datasets, with the template of those that had one.
-func (x *index) beginDestroy(batch []string, may func(*template) bool, now time.Time) map[string]*template {
+func (x *Index) BeginDestroy(batch []string, may func(*Template) bool, now time.Time) map[string]*Template {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	dying := make(map[string]*template)
+	dying := make(map[string]*Template)
 	for _, dataset := range batch {
 		t := x.templates[dataset]
 		switch {
 		case t != nil && may(t):
 			delete(x.templates, dataset)
-			x.discard(dataset, t.parent, now)
+			x.discard(dataset, t.Parent, now)
 			dying[dataset] = t
 		case t == nil && x.garbage[dataset] != nil:
 			dying[dataset] = nil
@@ -115,9 +115,9 @@ func (x *index) beginDestroy(batch []string, may func(*template) bool, now time.
 	return dying
 }
 
-// finishDestroy removes the destroyed datasets from the index and puts the templates
+// FinishDestroy removes the destroyed datasets from the index and puts the templates
 // that are left back into use.
-func (x *index) finishDestroy(dying map[string]*template, order []string, left func(string) bool) {
+func (x *Index) FinishDestroy(dying map[string]*Template, order []string, left func(string) bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, dataset := range order {
@@ -132,21 +132,21 @@ func (x *index) finishDestroy(dying map[string]*template, order []string, left f
 	}
 }
 
-// removable returns the datasets that a cleanup without a policy and backoffs destroys,
+// Removable returns the datasets that a cleanup without a policy and backoffs destroys,
 // leaf first.
-func (x *index) removable(now time.Time) []removable {
-	nodes := x.nodes(0, now.Add(backoff.Max))
+func (x *Index) Removable(now time.Time) []Removable {
+	nodes := x.Nodes(0, now.Add(backoff.Max))
 	origins := make(map[string]string)
 	for _, n := range nodes {
 		origins[n.Dataset] = n.Origin
 	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	var list []removable
+	var list []Removable
 	for _, dataset := range space.Order(nodes) {
-		r := removable{Dataset: dataset, Origin: origins[dataset]}
+		r := Removable{Dataset: dataset, Origin: origins[dataset]}
 		if t := x.templates[dataset]; t != nil {
-			r.Template, r.Idle, r.Bytes = true, t.idle, t.bytes
+			r.Template, r.Idle, r.Bytes = true, t.Idle, t.sizes.bytes
 		}
 		list = append(list, r)
 	}
@@ -154,13 +154,13 @@ func (x *index) removable(now time.Time) []removable {
 }
 
 // discard makes a dataset garbage. The caller holds the mutex.
-func (x *index) discard(dataset string, origin *template, now time.Time) {
+func (x *Index) discard(dataset string, origin *Template, now time.Time) {
 	x.garbage[dataset] = &garbage{dataset: dataset, origin: origin, since: now}
-	x.onGarbage()
+	x.OnGarbage()
 }
 
-// due returns the time from which a cleanup has something to destroy; zero for never.
-func (x *index) due(keep time.Duration, maxBytes uint64, now time.Time) time.Time {
+// Due returns the time from which a cleanup has something to destroy; zero for never.
+func (x *Index) Due(keep time.Duration, maxBytes uint64, now time.Time) time.Time {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if len(x.garbage) > 0 {
@@ -169,33 +169,33 @@ func (x *index) due(keep time.Duration, maxBytes uint64, now time.Time) time.Tim
 	var first time.Time
 	var cached uint64
 	for _, t := range x.templates {
-		if maxBytes > 0 && t.cached() {
+		if maxBytes > 0 && t.Cached() {
 			// A cleanup measures templates that are not measured yet.
-			if cached += t.bytes; cached > maxBytes || !t.measured {
+			if cached += t.sizes.bytes; cached > maxBytes || !t.sizes.measured {
 				return now
 			}
 		}
 		switch {
-		case t.expired(keep, now):
+		case t.Expired(keep, now):
 			return now
-		case !t.cached() || keep == space.Forever:
+		case !t.Cached() || keep == space.Forever:
 			continue
 		}
-		if at := t.idle.Add(keep); first.IsZero() || at.Before(first) {
+		if at := t.Idle.Add(keep); first.IsZero() || at.Before(first) {
 			first = at
 		}
 	}
 	return first
 }
 
-func (x *index) isGarbage(dataset string) bool {
+func (x *Index) IsGarbage(dataset string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.garbage[dataset] != nil
 }
 
-// addGarbage makes a dataset garbage. origin is the template of which it is a clone, or nil.
-func (x *index) addGarbage(dataset string, origin *template, now time.Time) {
+// AddGarbage makes a dataset garbage. origin is the template of which it is a clone, or nil.
+func (x *Index) AddGarbage(dataset string, origin *Template, now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.discard(dataset, origin, now)

@@ -1,4 +1,4 @@
-package snapshotter
+package record
 
 import (
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -6,10 +6,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
-// target returns the chain ID for which an active snapshot was prepared: that of
+// TargetOf returns the chain ID for which an active snapshot was prepared: that of
 // containerd's label, otherwise that in an extraction's key. It is a hint: Commit checks
 // that its name has the same chain ID.
-func target(info snapshots.Info) string {
+func TargetOf(info snapshots.Info) string {
 	if ref := info.Labels[snapshots.LabelSnapshotRef]; layout.IsChainID(ref) {
 		return ref
 	}
@@ -17,8 +17,8 @@ func target(info snapshots.Info) string {
 	return chain
 }
 
-// isExtraction reports whether info is that of an extraction. Its labels are then not
+// IsExtraction reports whether info is that of an extraction. Its labels are then not
 // trusted: they can be annotations of an image.
-func isExtraction(info snapshots.Info) bool {
-	return info.Kind == snapshots.KindActive && (info.Labels[snapshots.LabelSnapshotRef] != "" || target(info) != "")
+func IsExtraction(info snapshots.Info) bool {
+	return info.Kind == snapshots.KindActive && (info.Labels[snapshots.LabelSnapshotRef] != "" || TargetOf(info) != "")
 }

@@ -1,4 +1,4 @@
-package snapshotter
+package index
 
 import (
 	"github.com/opencontainers/go-digest"
@@ -14,7 +14,7 @@ type filling struct {
 }
 
 // filling returns the filling of a runtime. The caller holds the mutex.
-func (x *index) filling(runtime string) *filling {
+func (x *Index) filling(runtime string) *filling {
 	f := x.fillings[runtime]
 	if f == nil {
 		f = &filling{}
@@ -23,22 +23,22 @@ func (x *index) filling(runtime string) *filling {
 	return f
 }
 
-// provenanceOf returns the provenance of a template t that a commit of runtime creates. It
+// ProvenanceOf returns the provenance of a template t that a commit of runtime creates. It
 // is known only if exactly one layer was unpacked into the runtime, completely, and the
 // layer is that of the template's name.
-func (x *index) provenanceOf(runtime string, t *template) record.Provenance {
+func (x *Index) ProvenanceOf(runtime string, t *Template) record.Provenance {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	f := x.fillings[runtime]
-	if f == nil || f.attempts != 1 || f.complete.DiffID.Validate() != nil || f.complete.Blob.Validate() != nil || !t.matches(f.complete.DiffID) {
+	if f == nil || f.attempts != 1 || f.complete.DiffID.Validate() != nil || f.complete.Blob.Validate() != nil || !t.Matches(f.complete.DiffID) {
 		return record.Provenance{}
 	}
 	return f.complete
 }
 
-// fill records that an unpack of a layer into a runtime begins. filled records that it has
+// Fill records that an unpack of a layer into a runtime begins. filled records that it has
 // succeeded. It does nothing if there is no such runtime.
-func (x *index) fill(runtime string) (filled func(diffID, blob digest.Digest)) {
+func (x *Index) Fill(runtime string) (filled func(diffID, blob digest.Digest)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !x.isRuntime(runtime) {
