@@ -11,6 +11,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/recovery"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -195,18 +196,18 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 	if err := s.readMark(ctx, list); err != nil {
 		return err
 	}
-	plan, err := planRecovery(base, list, time.Now())
+	plan, err := recovery.NewPlan(base, list, time.Now())
 	if err != nil {
 		return err
 	}
-	if err := plan.execute(ctx, s.pool); err != nil {
+	if err := plan.Execute(ctx, s.pool); err != nil {
 		return err
 	}
-	s.setIndex(plan.index)
-	for _, ops := range plan.repairs {
+	s.setIndex(plan.Index)
+	for _, ops := range plan.Repairs {
 		s.journal.AppendRepair(ops)
 	}
-	for _, ops := range plan.removals {
+	for _, ops := range plan.Removals {
 		s.journal.Append(ops)
 	}
 	return nil

@@ -188,6 +188,7 @@ func (x *Index) Due(keep time.Duration, maxBytes uint64, now time.Time) time.Tim
 	return first
 }
 
+// IsGarbage reports whether the next cleanup destroys a dataset.
 func (x *Index) IsGarbage(dataset string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

@@ -24,6 +24,7 @@ func (x *Index) MarkUnknown(runtime, template string, err error) {
 	x.residue[runtime] = template
 }
 
+// ClearUnknown records that a runtime has no residue.
 func (x *Index) ClearUnknown(runtime string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -122,6 +122,7 @@ func (x *Index) Pin(t *Template) {
 	t.pins++
 }
 
+// Unpin undoes Pin and the pins of other methods.
 func (x *Index) Unpin(t *Template) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

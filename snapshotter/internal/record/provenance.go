@@ -16,6 +16,7 @@ type Provenance struct {
 	Blob   digest.Digest // of the blob in containerd's content store; "" if unknown
 }
 
+// IsKnown reports whether the layer is known.
 func (p Provenance) IsKnown() bool { return p.DiffID != "" }
 
 // Set returns the ops that write p to the properties of a template.

@@ -1,4 +1,4 @@
-package snapshotter
+package recovery
 
 import (
 	"context"
@@ -16,18 +16,18 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// recoveryPool has the operations of ZFS that recovery needs.
-type recoveryPool interface {
+// Pool has the operations of ZFS that recovery needs.
+type Pool interface {
 	Apply(ctx context.Context, ops ...zfs.Op) error
 	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)
 	DestroySnapshot(ctx context.Context, snapshot string) error
 	SetNative(ctx context.Context, filesystem string, props map[string]string) error
 }
 
-// execute changes the pool as planned, and the index where the pool refuses a change. The
-// caller writes p.removals and p.repairs. It fails if the pool is suspended or ctx ends; the
+// Execute changes the pool as planned, and the index where the pool refuses a change. The
+// caller writes p.Removals and p.Repairs. It fails if the pool is suspended or ctx ends; the
 // next start then plans again.
-func (p *recoveryPlan) execute(ctx context.Context, pool recoveryPool) error {
+func (p *Plan) Execute(ctx context.Context, pool Pool) error {
 	p.logFindings(ctx)
 	for _, d := range p.mountpoints {
 		resetMountpoint(ctx, pool, d)
@@ -50,7 +50,7 @@ func (p *recoveryPlan) execute(ctx context.Context, pool recoveryPool) error {
 	return nil
 }
 
-func (p *recoveryPlan) logFindings(ctx context.Context) {
+func (p *Plan) logFindings(ctx context.Context) {
 	for _, s := range p.skipped {
 		log.G(ctx).WithField("dataset", s.dataset).WithField("reason", s.reason).Warn("skipping dataset")
 	}
@@ -65,7 +65,7 @@ func (p *recoveryPlan) logFindings(ctx context.Context) {
 	}
 }
 
-func resetMountpoint(ctx context.Context, pool recoveryPool, d zfs.Dataset) {
+func resetMountpoint(ctx context.Context, pool Pool, d zfs.Dataset) {
 	entry := log.G(ctx).WithField("dataset", d.Name).WithField("mountpoint", d.Mountpoint)
 	if err := pool.SetNative(ctx, d.Name, map[string]string{"mountpoint": "legacy"}); err != nil {
 		entry.WithError(err).WithField("fix", fmt.Sprintf("zfs set mountpoint=legacy %s", d.Name)).
@@ -77,7 +77,7 @@ func resetMountpoint(ctx context.Context, pool recoveryPool, d zfs.Dataset) {
 
 // promote undoes the promote of an interrupted commit. If ZFS refuses it, the active
 // snapshot remains usable as a clone of the template, which is then never destroyed.
-func (p *recoveryPlan) promote(ctx context.Context, pool recoveryPool, active *index.Entry) error {
+func (p *Plan) promote(ctx context.Context, pool Pool, active *index.Entry) error {
 	t := active.Template
 	if err := pool.Apply(ctx, zfs.Promote(active.Dataset, t.Dataset())); err != nil {
 		if errors.Is(err, zfs.ErrSuspended) || ctx.Err() != nil {
@@ -88,7 +88,7 @@ func (p *recoveryPlan) promote(ctx context.Context, pool recoveryPool, active *i
 			WithField("effect", "the active snapshot remains usable; the next start tries again").Warn("failed to roll back interrupted commit")
 		return nil
 	}
-	p.index.UndoPromote(active)
+	p.Index.UndoPromote(active)
 	p.partials = append(p.partials, t.Dataset())
 	p.residue = append(p.residue, active.Dataset+"@"+layout.Extracted)
 	return nil
@@ -97,19 +97,19 @@ func (p *recoveryPlan) promote(ctx context.Context, pool recoveryPool, active *i
 // rollBack rolls back commits that were interrupted before promote: it destroys the
 // partials and the snapshots of the runtimes. What it cannot destroy becomes garbage or
 // residue.
-func (p *recoveryPlan) rollBack(ctx context.Context, pool recoveryPool) error {
+func (p *Plan) rollBack(ctx context.Context, pool Pool) error {
 	left, err := pool.Destroy(ctx, layout.Extracted, p.partials)
 	if err != nil {
 		return errkind.Wrap("roll back an interrupted commit", err)
 	}
 	for dataset, err := range left {
-		p.index.AddGarbage(dataset, nil, time.Now())
+		p.Index.AddGarbage(dataset, nil, time.Now())
 		log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("failed to destroy residue of interrupted commit")
 	}
 	for _, snapshot := range p.residue {
 		if err := pool.DestroySnapshot(ctx, snapshot); err != nil {
 			runtime, _, _ := strings.Cut(snapshot, "@")
-			p.index.AddResidue(runtime)
+			p.Index.AddResidue(runtime)
 			log.G(ctx).WithError(err).WithField("snapshot", snapshot).Warn("failed to destroy residue of interrupted commit")
 		}
 	}

@@ -1,4 +1,4 @@
-package snapshotter
+package recovery
 
 import (
 	"cmp"
@@ -16,10 +16,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// recoveryPlan is the index of a base and what a start changes in the pool. Nothing in it
+// Plan is the index of a base and what a start changes in the pool. Nothing in it
 // destroys a dataset with a record.
-type recoveryPlan struct {
-	index *index.Index
+type Plan struct {
+	Index *index.Index
 
 	// mountpoints are the templates and runtimes with a mountpoint where ZFS would mount
 	// them writable.
@@ -35,8 +35,8 @@ type recoveryPlan struct {
 	residue []string
 	// temporary are the snapshots of killed comparisons.
 	temporary []string
-	// removals and repairs are entries for the journal.
-	removals, repairs [][]zfs.Op
+	// Removals and Repairs are entries for the journal.
+	Removals, Repairs [][]zfs.Op
 
 	skipped []skippedDataset
 	ignored []string       // templates whose provenance contradicts their chain ID
@@ -46,30 +46,30 @@ type recoveryPlan struct {
 // skippedDataset is a dataset that recovery does not use or change.
 type skippedDataset struct{ dataset, reason string }
 
-// planRecovery returns the plan for a listing. It is a pure function of its arguments.
-func planRecovery(base layout.Base, list []zfs.Dataset, now time.Time) (*recoveryPlan, error) {
+// NewPlan returns the plan for a listing. It is a pure function of its arguments.
+func NewPlan(base layout.Base, list []zfs.Dataset, now time.Time) (*Plan, error) {
 	list = slices.SortedFunc(slices.Values(list), func(a, b zfs.Dataset) int { return cmp.Compare(a.CreateTXG, b.CreateTXG) })
-	p := &planner{recoveryPlan: recoveryPlan{index: index.New()}, base: base, now: now, createTXG: make(map[string]uint64)}
+	p := &planner{Plan: Plan{Index: index.New()}, base: base, now: now, createTXG: make(map[string]uint64)}
 	for _, d := range list {
 		p.createTXG[d.Name] = d.CreateTXG
 		p.checkMountpoint(d)
 	}
 	p.templates(list)
-	if p.index.Template(base.Empty().Dataset()) == nil {
+	if p.Index.Template(base.Empty().Dataset()) == nil {
 		return nil, fmt.Errorf("%s is missing: run 'zfstpl init %s', which completes a base", base.Empty().Snapshot(), base)
 	}
 	p.runtimes(list)
 	p.indexRecords()
 	p.resolveCommits()
-	p.orphans = p.index.LinkParents()
+	p.orphans = p.Index.LinkParents()
 	p.clearPartialRecords(list)
 	p.findTemporarySnapshots(list)
-	return &p.recoveryPlan, nil
+	return &p.Plan, nil
 }
 
 // planner makes a plan.
 type planner struct {
-	recoveryPlan
+	Plan
 	base      layout.Base
 	now       time.Time
 	createTXG map[string]uint64 // the txg that created each dataset
@@ -101,8 +101,8 @@ func (p *planner) findTemporarySnapshots(list []zfs.Dataset) {
 func (p *planner) clearPartialRecords(list []zfs.Dataset) {
 	for _, d := range list {
 		_, isRuntime := p.base.ParseRuntime(d.Name)
-		if ops := record.ClearPartial(d); len(ops) > 0 && !p.index.IsGarbage(d.Name) && (isRuntime || p.index.Template(d.Name) != nil) {
-			p.removals = append(p.removals, ops)
+		if ops := record.ClearPartial(d); len(ops) > 0 && !p.Index.IsGarbage(d.Name) && (isRuntime || p.Index.Template(d.Name) != nil) {
+			p.Removals = append(p.Removals, ops)
 		}
 	}
 }
@@ -125,7 +125,7 @@ func (p *planner) templates(list []zfs.Dataset) {
 		}
 	}
 	for _, d := range list {
-		t := p.index.Template(d.Name)
+		t := p.Index.Template(d.Name)
 		if t == nil || t.IsEmpty() {
 			continue
 		}
@@ -145,13 +145,13 @@ func (p *planner) template(name layout.Template, d zfs.Dataset, st state.Classif
 		if st.State == state.Partial {
 			p.partials = append(p.partials, d.Name)
 		} else {
-			p.index.ReserveName(d.Name)
+			p.Index.ReserveName(d.Name)
 		}
 		return
 	}
 	// A template with a problem is never destroyed: an unreadable record may name it.
 	t := &index.Template{Template: name, Idle: record.LastUsed(d), From: record.ReadProvenance(d), Held: st.Problem != ""}
-	p.index.AddTemplate(t)
+	p.Index.AddTemplate(t)
 	for _, rec := range st.Records {
 		if rec.Info.Kind != snapshots.KindActive {
 			p.records = append(p.records, &index.Entry{Record: *rec, Template: t})
@@ -178,7 +178,7 @@ func (p *planner) runtimes(list []zfs.Dataset) {
 		case p.origin(d) == nil:
 			p.skip(d, "its origin is not a template of this base")
 		default:
-			p.index.AddGarbage(d.Name, p.origin(d), p.now)
+			p.Index.AddGarbage(d.Name, p.origin(d), p.now)
 		}
 	}
 }
@@ -190,7 +190,7 @@ func (p *planner) active(d zfs.Dataset, records []*record.Record) {
 	p.records = append(p.records, &index.Entry{Record: *newest, Template: p.origin(d)})
 	for _, old := range records {
 		if old != newest {
-			p.repairs = append(p.repairs, old.Clear())
+			p.Repairs = append(p.Repairs, old.Clear())
 		}
 	}
 }
@@ -201,7 +201,7 @@ func (p *planner) origin(d zfs.Dataset) *index.Template {
 	if !ok {
 		return nil
 	}
-	return p.index.Template(name.Dataset())
+	return p.Index.Template(name.Dataset())
 }
 
 // indexRecords adds the records to the index. Of two records with the same name the newer
@@ -209,7 +209,7 @@ func (p *planner) origin(d zfs.Dataset) *index.Template {
 func (p *planner) indexRecords() {
 	slices.SortFunc(p.records, func(a, b *index.Entry) int { return cmp.Compare(b.Seq, a.Seq) })
 	for _, r := range p.records {
-		if !p.index.AddRecovered(r) {
+		if !p.Index.AddRecovered(r) {
 			p.supersede(r)
 		}
 	}
@@ -219,12 +219,12 @@ func (p *planner) indexRecords() {
 func (p *planner) supersede(r *index.Entry) {
 	ops := r.Clear()
 	if r.Info.Kind == snapshots.KindActive {
-		p.index.AddGarbage(r.Dataset, r.Template, p.now)
+		p.Index.AddGarbage(r.Dataset, r.Template, p.now)
 	} else {
 		r.Template.Idle = p.now
 		ops = append(ops, zfs.Set(r.Dataset, record.LastUsedProperty, layout.FormatTime(p.now)))
 	}
-	p.removals = append(p.removals, ops)
+	p.Removals = append(p.Removals, ops)
 }
 
 // resolveCommits handles commits that were interrupted between promote and the removal of
@@ -232,7 +232,7 @@ func (p *planner) supersede(r *index.Entry) {
 // commit without a record by a promote of the runtime, which is older than the template that
 // is its origin. Only a commit of the runtime makes it a clone of a newer dataset.
 func (p *planner) resolveCommits() {
-	records := p.index.Sorted()
+	records := p.Index.Sorted()
 	committed := make(map[string]bool) // by ID of the active record
 	for _, r := range records {
 		committed[r.From] = r.From != ""
@@ -242,8 +242,8 @@ func (p *planner) resolveCommits() {
 		switch {
 		case active.Info.Kind != snapshots.KindActive:
 		case committed[active.ID.String()]:
-			p.index.CompleteCommit(active, p.now)
-			p.removals = append(p.removals, active.Clear())
+			p.Index.CompleteCommit(active, p.now)
+			p.Removals = append(p.Removals, active.Clear())
 		case t != nil && !t.Held && t.Records == 0 && active.StandInFor == "" && p.createTXG[active.Dataset] < p.createTXG[t.Dataset()]:
 			p.promotes = append(p.promotes, active)
 		}
