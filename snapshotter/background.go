@@ -67,11 +67,11 @@ type background struct {
 }
 
 // start starts the goroutine. ctx carries the logger.
-func (b *background) start(ctx context.Context, s *Snapshotter) {
+func (b *background) start(ctx context.Context, r *reaper) {
 	ctx, b.quit = context.WithCancel(ctx)
 	b.done = make(chan struct{})
-	s.activity.begin()() // counts the start itself as activity
-	go b.run(ctx, s)
+	r.activity.begin()() // counts the start itself as activity
+	go b.run(ctx, r)
 }
 
 // stop cancels the goroutine with its cleanup, and waits until it has ended.
@@ -141,14 +141,14 @@ func (b *background) requested() (since time.Time, paused bool) {
 	return b.requestedAt, b.paused
 }
 
-func (b *background) run(ctx context.Context, s *Snapshotter) {
+func (b *background) run(ctx context.Context, r *reaper) {
 	defer close(b.done)
 	timer := time.NewTimer(backoff.Max)
 	defer timer.Stop()
 	pause := backoff.Min // minimum between two cleanups
 	notBefore := time.Now().Add(pause)
 	for {
-		if next, ok := s.nextCleanup(time.Now()); ok {
+		if next, ok := r.nextCleanup(time.Now()); ok {
 			timer.Reset(max(time.Until(next), time.Until(notBefore)))
 		} else {
 			timer.Stop()
@@ -158,15 +158,15 @@ func (b *background) run(ctx context.Context, s *Snapshotter) {
 			return
 		case <-b.wake:
 			if b.takePressureCheck() {
-				s.relievePressure(ctx)
+				r.relievePressure(ctx)
 			}
 			continue
 		case <-timer.C:
 		}
-		if next, ok := s.nextCleanup(time.Now()); !ok || time.Until(next) > 0 {
+		if next, ok := r.nextCleanup(time.Now()); !ok || time.Until(next) > 0 {
 			continue
 		}
-		err := s.cleanInBackground(ctx)
+		err := r.cleanInBackground(ctx)
 		if err == nil || ctx.Err() != nil || errors.Is(err, errStopped) || errors.Is(err, errYielded) {
 			pause = backoff.Min
 		} else {
@@ -178,24 +178,24 @@ func (b *background) run(ctx context.Context, s *Snapshotter) {
 }
 
 // nextCleanup returns the time of the next background cleanup, and whether there is one.
-func (s *Snapshotter) nextCleanup(now time.Time) (time.Time, bool) {
-	since, paused := s.background.requested()
-	switch s.config.Cleanup.orDefault() {
+func (r *reaper) nextCleanup(now time.Time) (time.Time, bool) {
+	since, paused := r.background.requested()
+	switch r.config.Cleanup.orDefault() {
 	case CleanupGC:
 		if paused {
 			return time.Time{}, false
 		}
-		return s.index.NextRetry(s.config.CacheKeep, now)
+		return r.Index.NextRetry(r.config.CacheKeep, now)
 	case CleanupManual:
 		return time.Time{}, false
 	}
-	if garbage, ok := s.index.NextDestroy(s.config.CacheKeep, now); ok {
+	if garbage, ok := r.Index.NextDestroy(r.config.CacheKeep, now); ok {
 		since = earlier(since, garbage)
 	}
 	if since.IsZero() || paused {
 		return time.Time{}, false
 	}
-	when := earlier(s.activity.quietAt(backgroundQuiet, now), since.Add(backgroundPatience))
+	when := earlier(r.activity.quietAt(backgroundQuiet, now), since.Add(backgroundPatience))
 	if when.Before(since) {
 		when = since
 	}
@@ -211,22 +211,22 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // cleanInBackground runs a cleanup that yields to those of callers.
-func (s *Snapshotter) cleanInBackground(ctx context.Context) error {
-	options := cleanupOptions{idle: s.config.Cleanup == CleanupBackground}
-	return s.runInBackground(ctx, func(ctx context.Context) error { return s.cleanLocked(ctx, options) })
+func (r *reaper) cleanInBackground(ctx context.Context) error {
+	options := cleanupOptions{idle: r.config.Cleanup == CleanupBackground}
+	return r.runInBackground(ctx, func(ctx context.Context) error { return r.cleanLocked(ctx, options) })
 }
 
-// runInBackground runs do under s.cleanup, with a context that stop and waiters cancel. It
+// runInBackground runs do under r.cleanup, with a context that stop and waiters cancel. It
 // does nothing if another cleanup is running. It returns errStopped or errYielded if do
 // failed after that.
-func (s *Snapshotter) runInBackground(ctx context.Context, do func(context.Context) error) error {
-	release, ok := s.cleanup.tryAcquire()
+func (r *reaper) runInBackground(ctx context.Context, do func(context.Context) error) error {
+	release, ok := r.cleanup.tryAcquire()
 	if !ok {
 		return nil
 	}
 	defer release()
-	ctx = s.cleanup.cancelable(ctx, true)
-	if _, paused := s.background.requested(); paused { // since nextCleanup
+	ctx = r.cleanup.cancelable(ctx, true)
+	if _, paused := r.background.requested(); paused { // since nextCleanup
 		return errStopped
 	}
 	return endReason(ctx, do(ctx))

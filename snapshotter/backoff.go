@@ -19,7 +19,7 @@ import (
 // reportLeftovers backs off datasets that could not be destroyed, and logs the reason and
 // a fix, once for each reason. It logs nothing about the origin of a clone of ours that
 // could not be destroyed: the message about the clone is enough.
-func (s *Snapshotter) reportLeftovers(ctx context.Context, left map[string]error) {
+func (r *reaper) reportLeftovers(ctx context.Context, left map[string]error) {
 	var busy []string
 	for dataset, err := range left {
 		if errors.Is(err, zfs.ErrBusy) {
@@ -28,16 +28,16 @@ func (s *Snapshotter) reportLeftovers(ctx context.Context, left map[string]error
 	}
 	var found map[string][]holders.Mount
 	if len(busy) > 0 {
-		found = s.config.holders(busy...)
+		found = r.config.Holders(busy...)
 	}
 	for _, dataset := range slices.Sorted(maps.Keys(left)) {
 		err := left[dataset]
-		if errors.Is(err, zfs.ErrHasClones) && s.index.HasClone(dataset, time.Now()) {
-			s.index.ClearBackoff(dataset)
+		if errors.Is(err, zfs.ErrHasClones) && r.Index.HasClone(dataset, time.Now()) {
+			r.Index.ClearBackoff(dataset)
 			continue
 		}
-		field, value, fix := s.explain(ctx, dataset, err, found[dataset])
-		if s.index.BackOff(dataset, err.Error()+value, time.Now()) {
+		field, value, fix := r.explain(ctx, dataset, err, found[dataset])
+		if r.Index.BackOff(dataset, err.Error()+value, time.Now()) {
 			entry := log.G(ctx).WithError(err).WithField("dataset", dataset)
 			if value != "" {
 				entry = entry.WithField(field, value)
@@ -52,13 +52,13 @@ func (s *Snapshotter) reportLeftovers(ctx context.Context, left map[string]error
 
 // describeUsers describes the processes that use a file system without a mount point. It
 // returns "" if it finds none.
-func (s *Snapshotter) describeUsers(ctx context.Context, dataset string) string {
-	device, err := s.pool.Device(ctx, dataset)
+func (r *reaper) describeUsers(ctx context.Context, dataset string) string {
+	device, err := r.pool.Device(ctx, dataset)
 	if err != nil {
 		return ""
 	}
 	var words []string
-	for _, u := range s.config.users(device) {
+	for _, u := range r.config.Users(device) {
 		words = append(words, u.String())
 	}
 	return strings.Join(words, "; ")
@@ -67,11 +67,11 @@ func (s *Snapshotter) describeUsers(ctx context.Context, dataset string) string 
 // explain returns what keeps a dataset from being destroyed, its processes, mounts or
 // snapshots, as a log field with its value, and a fix for the administrator. Each may be
 // empty.
-func (s *Snapshotter) explain(ctx context.Context, dataset string, err error, mounts []holders.Mount) (field, value, fix string) {
+func (r *reaper) explain(ctx context.Context, dataset string, err error, mounts []holders.Mount) (field, value, fix string) {
 	switch {
 	case errors.Is(err, zfs.ErrBusy) && len(mounts) == 0:
 		const fix = "end the program that uses the dataset"
-		if users := s.describeUsers(ctx, dataset); users != "" {
+		if users := r.describeUsers(ctx, dataset); users != "" {
 			return "holders", users, fix
 		}
 		return "holders", "no inspected process has the dataset mounted; a file may be open since a lazy unmount, or a snapshot may be held", fix
@@ -86,7 +86,7 @@ func (s *Snapshotter) explain(ctx context.Context, dataset string, err error, mo
 	case errors.Is(err, zfs.ErrHasClones):
 		return "", "", fmt.Sprintf("destroy or promote the foreign clones of its snapshots, which 'zfs list -r -t snapshot -o name,clones %s' lists", dataset)
 	case errors.Is(err, zfs.ErrForeign):
-		list, listErr := s.pool.List(ctx, dataset)
+		list, listErr := r.pool.List(ctx, dataset)
 		if listErr != nil {
 			return "", "", ""
 		}

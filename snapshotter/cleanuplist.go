@@ -16,10 +16,8 @@ import (
 
 	"github.com/containerd/log"
 
-	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
-	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -38,35 +36,35 @@ const cleanupListName = "cleanup.json"
 const maxCleanupList = 128 << 20
 
 // saveCleanupList saves the list and writes its hash to the base's mark.
-func (s *Snapshotter) saveCleanupList(ctx context.Context) error {
-	if s.config.CleanupDir == nil {
-		return s.updateMark(ctx, "")
+func (r *reaper) saveCleanupList(ctx context.Context) error {
+	if r.config.CleanupDir == nil {
+		return r.updateMark(ctx, "")
 	}
 	// The file is in the pool. A write to a suspended pool blocks and cannot be
 	// interrupted.
-	if state, err := s.pool.State(ctx); err != nil || state.Suspended {
+	if state, err := r.pool.State(ctx); err != nil || state.Suspended {
 		log.G(ctx).WithError(err).WithField("suspended", state.Suspended).Warn("not saving cleanup list; the next cleanup lists the pool")
-		return s.updateMark(ctx, "")
+		return r.updateMark(ctx, "")
 	}
-	if err := removeTempFiles(s.config.CleanupDir, cleanupListName); err != nil {
+	if err := removeTempFiles(r.config.CleanupDir, cleanupListName); err != nil {
 		log.G(ctx).WithError(err).Warn("failed to remove temporary files of cleanup lists")
 	}
-	list := cleanupList{s.index.Removable(time.Now())}
+	list := cleanupList{r.Index.Removable(time.Now())}
 	if len(list.Datasets) == 0 {
-		if err := s.config.CleanupDir.Remove(cleanupListName); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := r.config.CleanupDir.Remove(cleanupListName); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		return s.updateMark(ctx, "")
+		return r.updateMark(ctx, "")
 	}
 	text, err := json.Marshal(list)
 	if err == nil {
-		err = writeAtomic(s.config.CleanupDir, cleanupListName, text)
+		err = writeAtomic(r.config.CleanupDir, cleanupListName, text)
 	}
 	if err != nil {
 		log.G(ctx).WithError(err).Warn("failed to save cleanup list; the next cleanup lists the pool")
-		return s.updateMark(ctx, "")
+		return r.updateMark(ctx, "")
 	}
-	return s.updateMark(ctx, hashOf(text))
+	return r.updateMark(ctx, hashOf(text))
 }
 
 // writeAtomic replaces a file atomically.
@@ -108,46 +106,6 @@ func hashOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Cleaner cleans up a base while no snapshotter has it open.
-type Cleaner struct{ s *Snapshotter }
-
-// Resume returns a cleaner that uses the cleanup list of the base, or nil if there is no
-// valid list: then the caller uses New. mark is the base's mark. The caller holds the
-// base's lock.
-//
-// The cleaner checks every dataset again before it destroys it.
-func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMark) (*Cleaner, error) {
-	if err := config.check(); err != nil {
-		return nil, err
-	}
-	list, err := readList(config.CleanupDir, mark.List)
-	if err != nil {
-		log.G(ctx).WithError(err).Debug("no valid cleanup list; listing the pool")
-		return nil, nil
-	}
-	holder, err := openHolder(pool, config)
-	if err != nil {
-		return nil, err
-	}
-	s := newSnapshotter(pool, config, holder)
-	s.cleanupMark, s.verify = mark, true
-	s.index.Load(config.Base, list.Datasets, time.Now())
-	// From here on the list is not valid: its datasets may be destroyed.
-	if err := s.updateMark(ctx, ""); err != nil {
-		return nil, errkind.Wrap("cleanup", err)
-	}
-	s.journal.Start()
-	return &Cleaner{s}, nil
-}
-
-// Clean runs a cleanup like Snapshotter.Clean.
-func (c *Cleaner) Clean(ctx context.Context, report func(Progress)) error {
-	return c.s.Clean(ctx, report)
-}
-
-// Close saves a cleanup list of the datasets that are left.
-func (c *Cleaner) Close() error { return c.s.Close() }
-
 // readList reads the list with a hash. It returns an error if there is none.
 func readList(dir *os.Root, hash string) (list cleanupList, err error) {
 	if dir == nil || hash == "" {
@@ -170,9 +128,9 @@ func readList(dir *os.Root, hash string) (list cleanupList, err error) {
 
 // recheck returns those of the datasets that may still be destroyed: templates without
 // records, and garbage. It logs the others.
-func (s *Snapshotter) recheck(ctx context.Context, order []string) (still []string, err error) {
+func (r *reaper) recheck(ctx context.Context, order []string) (still []string, err error) {
 	for _, name := range order {
-		found, err := s.pool.List(ctx, name)
+		found, err := r.pool.List(ctx, name)
 		if errors.Is(err, zfs.ErrNotFound) {
 			still = append(still, name) // does not exist: the destroy succeeds
 			continue
@@ -180,7 +138,7 @@ func (s *Snapshotter) recheck(ctx context.Context, order []string) (still []stri
 		if err != nil {
 			return nil, err
 		}
-		if reason := s.whyKeep(found); reason != "" {
+		if reason := r.whyKeep(found); reason != "" {
 			log.G(ctx).WithField("dataset", name).WithField("reason", reason).Warn("keeping dataset of cleanup list")
 			continue
 		}
@@ -190,11 +148,11 @@ func (s *Snapshotter) recheck(ctx context.Context, order []string) (still []stri
 }
 
 // whyKeep returns the reason why a listed dataset must not be destroyed, or "".
-func (s *Snapshotter) whyKeep(found []zfs.Dataset) string {
+func (r *reaper) whyKeep(found []zfs.Dataset) string {
 	if len(found) != 1 {
 		return "it has child datasets"
 	}
-	st := state.Classify(s.config.Base, found[0])
+	st := state.Classify(r.config.Base, found[0])
 	switch {
 	case len(st.Records) > 0:
 		return fmt.Sprintf("it has the record of %q", st.Records[0].Info.Name)

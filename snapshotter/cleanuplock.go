@@ -22,6 +22,7 @@ type cleanupLock struct {
 
 	mu      sync.Mutex
 	waiting int
+	closed  bool
 	cancel  context.CancelCauseFunc // of the holder; nil if it cannot be cancelled
 	yields  bool                    // whether the holder yields to waiters
 }
@@ -101,6 +102,24 @@ func (l *cleanupLock) stop(cause error, onlyYielding bool) bool {
 	}
 	l.cancel(cause)
 	return true
+}
+
+// close stops the holder. checkOpen then returns an error.
+func (l *cleanupLock) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.stop(errStopped, false)
+}
+
+// checkOpen returns an error after close.
+func (l *cleanupLock) checkOpen() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return errClosed
+	}
+	return nil
 }
 
 // endReason returns errStopped or errYielded in place of err if that is the cause of ctx.

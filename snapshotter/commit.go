@@ -28,7 +28,7 @@ import (
 // Commit adds a record to it instead.
 func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
 	return detachErr(ctx, s, func(ctx context.Context) error {
-		defer s.activity.begin()()
+		defer s.reaper.activity.begin()()
 		return s.commit(ctx, name, key, opts)
 	})
 }
@@ -133,7 +133,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 			err = fmt.Errorf("cached template %s is missing; the next commit creates it again: %w", r.Dataset, err)
 		}
 	} else {
-		err = s.withReclaim(ctx, func() error { return s.promoteWithRetry(ctx, r, active, ops) })
+		err = s.reaper.withReclaim(ctx, func() error { return s.promoteWithRetry(ctx, r, active, ops) })
 	}
 	if errkind.IsAmbiguous(err) {
 		err = errors.Join(err, s.rollBackCommit(ctx, r, active))

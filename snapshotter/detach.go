@@ -3,11 +3,7 @@ package snapshotter
 import (
 	"context"
 	"fmt"
-
-	"github.com/containerd/errdefs"
 )
-
-var errClosed = fmt.Errorf("the snapshotter is closed: %w", errdefs.ErrUnavailable)
 
 // checkOpen returns an error if the snapshotter is closed.
 func (s *Snapshotter) checkOpen() error {

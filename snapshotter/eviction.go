@@ -17,11 +17,6 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// policy returns the configured policy of the cache.
-func (c Config) policy() space.Policy {
-	return space.Policy{Keep: c.CacheKeep, MaxBytes: c.CacheMaxBytes, Pressure: c.Pressure}
-}
-
 // evictionState is kept between evictions.
 type evictionState struct {
 	lastCheck atomic.Int64 // last pressure check for a Prepare or Apply; Unix nanoseconds
@@ -30,92 +25,41 @@ type evictionState struct {
 	problems string // that were logged last
 }
 
-// Gauge reports the use of datasets and of a pool. *zfs.Client implements it.
-type Gauge interface {
-	Space(ctx context.Context, filesystem string) (zfs.Space, error)
-	State(ctx context.Context) (zfs.PoolState, error)
-}
-
-// Limits returns the limits of a base: its pool, and the quotas on the base, in it and
-// on its ancestors. The pool's total excludes the space that ZFS reserves, so at 100
-// percent writes fail.
-func Limits(ctx context.Context, pool Gauge, base layout.Base) ([]space.Limit, error) {
-	state, err := pool.State(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var limits []space.Limit
-	for _, name := range append([]string{base.Storage(), base.Runtime()}, ancestors(base.String())...) {
-		s, err := pool.Space(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		if s.Quota > 0 {
-			l := space.Limit{Of: "the quota of " + name, Used: s.Used, Total: s.Quota}
-			if name == base.Runtime() {
-				l.Blocked = "cached templates are in " + base.Storage() + ", which this quota does not bound"
-			}
-			limits = append(limits, l)
-		}
-		if name == base.Pool() {
-			l := space.Limit{Of: "pool " + name, Pool: true, Used: s.Used, Total: s.Used + s.Available, Freeing: state.Freeing}
-			if state.Checkpoint {
-				l.Blocked = "the pool has a checkpoint, which keeps destroyed data ('zpool checkpoint -d " + name + "' discards it)"
-			}
-			limits = append(limits, l)
-		}
-	}
-	return limits, nil
-}
-
-// ancestors returns a dataset and its ancestors, up to the pool's root dataset.
-func ancestors(name string) []string {
-	names := []string{name}
-	for {
-		i := strings.LastIndexByte(name, '/')
-		if i < 0 {
-			return names
-		}
-		name = name[:i]
-		names = append(names, name)
-	}
-}
-
 // evicted is the result of an eviction or a cleanup.
 type evicted struct {
 	templates int    // destroyed cached templates
 	bytes     uint64 // that they freed
 }
 
-// evict evicts cached templates by policy. The caller holds s.cleanup.
-func (s *Snapshotter) evict(ctx context.Context, options cleanupOptions, policy space.Policy) (evicted, error) {
+// evict evicts cached templates by policy. The caller holds r.cleanup.
+func (r *reaper) evict(ctx context.Context, options cleanupOptions, policy space.Policy) (evicted, error) {
 	var limits []space.Limit
 	if policy.Pressure > 0 {
 		var err error
-		if limits, err = Limits(ctx, s.pool, s.config.Base); err != nil {
+		if limits, err = Limits(ctx, r.pool, r.config.Base); err != nil {
 			return evicted{}, err
 		}
 	}
 	over := slices.ContainsFunc(limits, func(l space.Limit) bool { return l.Over(policy.Pressure) })
 	if !policy.All && policy.MaxBytes == 0 && !over {
-		s.eviction.logProblems(ctx, nil)
+		r.eviction.logProblems(ctx, nil)
 		return evicted{}, nil
 	}
-	if err := s.measureCached(ctx); err != nil {
+	if err := r.measureCached(ctx); err != nil {
 		return evicted{}, err
 	}
 	// Where a template cannot be destroyed, another is evicted in its place.
 	left := make(map[string]bool)
 	var total evicted
 	for {
-		plan := space.PlanEvictions(s.nodesExcept(left, options.retryTime()), limits, policy, time.Now())
-		done, stays, err := s.evictPlan(ctx, options, plan)
+		plan := space.PlanEvictions(r.nodesExcept(left, options.retryTime()), limits, policy, time.Now())
+		done, stays, err := r.evictPlan(ctx, options, plan)
 		total.templates, total.bytes = total.templates+done.templates, total.bytes+done.bytes
 		if err != nil {
 			return total, err
 		}
 		if len(stays) == 0 {
-			s.eviction.logProblems(ctx, plan.Problems)
+			r.eviction.logProblems(ctx, plan.Problems)
 			return total, nil
 		}
 		for _, dataset := range stays {
@@ -129,8 +73,8 @@ func (s *Snapshotter) evict(ctx context.Context, options cleanupOptions, policy 
 
 // nodesExcept returns the tree of clones in the index, in which the datasets in stay are
 // neither destroyed nor evicted.
-func (s *Snapshotter) nodesExcept(stay map[string]bool, now time.Time) []space.Node {
-	nodes := s.index.Nodes(s.config.CacheKeep, now)
+func (r *reaper) nodesExcept(stay map[string]bool, now time.Time) []space.Node {
+	nodes := r.Index.Nodes(r.config.CacheKeep, now)
 	for i, n := range nodes {
 		if stay[n.Dataset] {
 			nodes[i].Cached, nodes[i].Destroy = false, false
@@ -154,28 +98,28 @@ func (e *evictionState) logProblems(ctx context.Context, problems []string) {
 
 // measureCached measures the space that each cached template would free. It measures a
 // template once, because a template never changes.
-func (s *Snapshotter) measureCached(ctx context.Context) error {
-	for _, t := range s.index.Unmeasured() {
-		bytes, err := s.pool.Space(ctx, t.Dataset())
+func (r *reaper) measureCached(ctx context.Context) error {
+	for _, t := range r.Index.Unmeasured() {
+		bytes, err := r.pool.Space(ctx, t.Dataset())
 		if errors.Is(err, zfs.ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		s.index.SetBytes(t, bytes.Used)
+		r.Index.SetBytes(t, bytes.Used)
 	}
 	return nil
 }
 
 // evictPlan executes a plan and returns the datasets that are left. A template that came
 // into use in the meantime stays, and so does its origin.
-func (s *Snapshotter) evictPlan(ctx context.Context, options cleanupOptions, plan space.Plan) (total evicted, stays []string, err error) {
+func (r *reaper) evictPlan(ctx context.Context, options cleanupOptions, plan space.Plan) (total evicted, stays []string, err error) {
 	var names []string
 	for _, e := range plan.Evict {
 		names = append(names, e.Dataset)
 	}
-	list, err := s.destroyAll(ctx, options, names, (*index.Template).Cached)
+	list, err := r.destroyAll(ctx, options, names, (*index.Template).Cached)
 	gone := make(map[string]bool, len(list))
 	for _, name := range list {
 		gone[name] = true

@@ -36,8 +36,8 @@ func (p ForeignPolicy) Check() error {
 // destroyForeign destroys the foreign snapshots that kept datasets of a batch from being
 // destroyed, if that is the policy, and then tries these datasets again. It returns the
 // datasets that are left, each with the reason.
-func (s *Snapshotter) destroyForeign(ctx context.Context, order []string, left map[string]error) (map[string]error, error) {
-	if s.config.Foreign != DestroyForeign {
+func (r *reaper) destroyForeign(ctx context.Context, order []string, left map[string]error) (map[string]error, error) {
+	if r.config.Foreign != DestroyForeign {
 		return left, nil
 	}
 	freed := false
@@ -45,7 +45,7 @@ func (s *Snapshotter) destroyForeign(ctx context.Context, order []string, left m
 		if !errors.Is(left[dataset], zfs.ErrForeign) {
 			continue
 		}
-		if err := s.pool.DestroyForeign(ctx, layout.Extracted, dataset); err != nil {
+		if err := r.pool.DestroyForeign(ctx, layout.Extracted, dataset); err != nil {
 			// The reason stays ErrForeign, whatever kept the snapshot.
 			left[dataset] = fmt.Errorf("%w: %s", zfs.ErrForeign, err.Error())
 			continue
@@ -58,7 +58,7 @@ func (s *Snapshotter) destroyForeign(ctx context.Context, order []string, left m
 	}
 	// Leaf first, as before: the origin of a destroyed dataset may be destroyable now.
 	rest := slices.DeleteFunc(slices.Clone(order), func(dataset string) bool { return left[dataset] == nil })
-	again, err := s.pool.Destroy(ctx, layout.Extracted, rest)
+	again, err := r.pool.Destroy(ctx, layout.Extracted, rest)
 	if err != nil {
 		return left, err
 	}

@@ -11,42 +11,42 @@ import (
 
 // markAfterFlush writes the cleanup mark after a flush of the journal. The time of the next
 // cleanup may have changed too.
-func (s *Snapshotter) markAfterFlush(ctx context.Context) error {
-	s.background.notify()
-	return s.updateMark(ctx, "")
+func (r *reaper) markAfterFlush(ctx context.Context) error {
+	r.background.notify()
+	return r.updateMark(ctx, "")
 }
 
 // updateMark writes the base's cleanup mark from the index. While the journal's goroutine
 // runs, only that calls it.
-func (s *Snapshotter) updateMark(ctx context.Context, list string) error {
+func (r *reaper) updateMark(ctx context.Context, list string) error {
 	now := time.Now()
-	next := layout.CleanupMark{Due: s.index.Due(s.config.CacheKeep, s.config.CacheMaxBytes, now), List: list}
-	if s.cleanupMark.IsDue(now) && next.IsDue(now) {
-		next.Due = s.cleanupMark.Due // saves a write: a time in the past has no meaning
+	next := layout.CleanupMark{Due: r.Index.Due(r.config.CacheKeep, r.config.CacheMaxBytes, now), List: list}
+	if r.cleanupMark.IsDue(now) && next.IsDue(now) {
+		next.Due = r.cleanupMark.Due // saves a write: a time in the past has no meaning
 	}
-	return s.writeMark(ctx, next)
+	return r.writeMark(ctx, next)
 }
 
 // writeMark writes a mark unless the base has it already.
-func (s *Snapshotter) writeMark(ctx context.Context, next layout.CleanupMark) error {
-	if s.cleanupMark.String() == next.String() && !s.cleanupMarkUnsure {
+func (r *reaper) writeMark(ctx context.Context, next layout.CleanupMark) error {
+	if r.cleanupMark.String() == next.String() && !r.cleanupMarkUnsure {
 		return nil
 	}
-	s.cleanupMarkUnsure = true // a failed call may have written it
-	if err := s.pool.Mark(ctx, s.config.Base.String(), layout.CleanupProperty, next.String()); err != nil {
+	r.cleanupMarkUnsure = true // a failed call may have written it
+	if err := r.pool.Mark(ctx, r.config.Base.String(), layout.CleanupProperty, next.String()); err != nil {
 		return err
 	}
-	s.cleanupMark, s.cleanupMarkUnsure = next, false
+	r.cleanupMark, r.cleanupMarkUnsure = next, false
 	return nil
 }
 
 // readMark reads the base's mark from a listing. Then it removes the list's hash from the
 // mark: the saved cleanup list becomes invalid before anything else is changed.
-func (s *Snapshotter) readMark(ctx context.Context, list []zfs.Dataset) error {
+func (r *reaper) readMark(ctx context.Context, list []zfs.Dataset) error {
 	for _, d := range list {
-		if d.Name == s.config.Base.String() {
-			s.cleanupMark = layout.ParseCleanupMark(d.Props[layout.CleanupProperty])
+		if d.Name == r.config.Base.String() {
+			r.cleanupMark = layout.ParseCleanupMark(d.Props[layout.CleanupProperty])
 		}
 	}
-	return errkind.Wrap("open", s.writeMark(ctx, layout.CleanupMark{Due: s.cleanupMark.Due}))
+	return errkind.Wrap("open", r.writeMark(ctx, layout.CleanupMark{Due: r.cleanupMark.Due}))
 }

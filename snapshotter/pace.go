@@ -16,15 +16,15 @@ const (
 
 // MayBatch reports whether batches may be large: no operation writes, or a caller waits
 // for the cleanup or, if urgent is set, for the space.
-func (s *Snapshotter) mayBatch(urgent bool) bool {
-	return urgent || s.cleanup.hasWaiters() || s.activity.isQuiet(quietPeriod, time.Now())
+func (r *reaper) mayBatch(urgent bool) bool {
+	return urgent || r.cleanup.hasWaiters() || r.activity.isQuiet(quietPeriod, time.Now())
 }
 
 // inBatches calls do with batches of order, until do returns an error.
-func (s *Snapshotter) inBatches(order []string, urgent bool, do func(batch []string) error) error {
+func (r *reaper) inBatches(order []string, urgent bool, do func(batch []string) error) error {
 	for len(order) > 0 {
 		n := 1
-		if s.mayBatch(urgent) {
+		if r.mayBatch(urgent) {
 			n = min(quietBatch, len(order))
 		}
 		if err := do(order[:n]); err != nil {

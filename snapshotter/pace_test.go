@@ -14,14 +14,15 @@ import (
 func TestBatchesAreSmallBesideOperations(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newFixture(t)
+		r := newReaper(nil, reaperConfig{})
+		r.activity.begin()() // the start
 		order := make([]string, 2*quietBatch+1)
 		for i := range order {
 			order[i] = fmt.Sprint(i)
 		}
 		batches := func(urgent bool) (sizes []int) {
 			var done []string
-			assert.NoError(t, s.sn.inBatches(order, urgent, func(batch []string) error {
+			assert.NoError(t, r.inBatches(order, urgent, func(batch []string) error {
 				sizes, done = append(sizes, len(batch)), append(done, batch...)
 				return nil
 			}))
@@ -32,12 +33,12 @@ func TestBatchesAreSmallBesideOperations(t *testing.T) {
 		assert.Len(t, batches(false), len(order), "just started")
 		time.Sleep(quietPeriod)
 		assert.Equal(t, many, batches(false), "no operation yet")
-		s.prepare("web", "")
+		r.activity.begin()()
 		assert.Len(t, batches(false), len(order), "just after an operation")
 		assert.Equal(t, many, batches(true), "a caller waits")
 		time.Sleep(quietPeriod)
 		assert.Equal(t, many, batches(false))
-		end := s.sn.Begin(s.ctx)
+		end := r.activity.begin()
 		time.Sleep(quietPeriod)
 		assert.Len(t, batches(false), len(order), "a layer is being unpacked")
 		end()

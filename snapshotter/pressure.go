@@ -16,21 +16,12 @@ import (
 // up to that old.
 const pressureInterval = 5 * time.Second
 
-// Begin announces writes into a snapshot. The caller calls end after the writes. In mode
-// CleanupBackground, cleanups wait meanwhile, for at most backgroundPatience. Under
-// pressure, the background goroutine evicts cached templates.
-func (s *Snapshotter) Begin(context.Context) (end func()) {
-	end = s.activity.begin()
-	s.relievePressureIfDue()
-	return end
-}
-
 // relievePressureIfDue makes the background goroutine check for pressure, at most once per
 // pressureInterval. It does not wait for evictions: there is space left, and an operation
 // that runs out of it waits in reclaimSpace.
-func (s *Snapshotter) relievePressureIfDue() {
-	if s.config.Pressure > 0 && s.checkOpen() == nil && s.eviction.due(time.Now()) {
-		s.background.requestPressureCheck()
+func (r *reaper) relievePressureIfDue() {
+	if r.config.Pressure > 0 && r.cleanup.checkOpen() == nil && r.eviction.due(time.Now()) {
+		r.background.requestPressureCheck()
 	}
 }
 
@@ -44,10 +35,10 @@ func (e *evictionState) due(now time.Time) bool {
 // cleanup mode. The background goroutine calls it. It yields to a cleanup for which a
 // caller waits, and which evicts too. It ends after the current batch if StopCleanup or
 // Close stops it.
-func (s *Snapshotter) relievePressure(ctx context.Context) {
-	limits, err := Limits(ctx, s.pool, s.config.Base)
-	if err == nil && slices.ContainsFunc(limits, func(l space.Limit) bool { return l.Over(s.config.Pressure) }) {
-		err = s.runInBackground(ctx, func(ctx context.Context) error { return s.evictForPressure(ctx, limits) })
+func (r *reaper) relievePressure(ctx context.Context) {
+	limits, err := Limits(ctx, r.pool, r.config.Base)
+	if err == nil && slices.ContainsFunc(limits, func(l space.Limit) bool { return l.Over(r.config.Pressure) }) {
+		err = r.runInBackground(ctx, func(ctx context.Context) error { return r.evictForPressure(ctx, limits) })
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errStopped) && !errors.Is(err, errYielded) {
 		log.G(ctx).WithError(err).Warn("failed to evict cached templates under pressure")
@@ -55,20 +46,20 @@ func (s *Snapshotter) relievePressure(ctx context.Context) {
 }
 
 // evictForPressure evicts cached templates by the configured policy. It leaves garbage to
-// the cleanups of the configured mode. The caller holds s.cleanup.
-func (s *Snapshotter) evictForPressure(ctx context.Context, limits []space.Limit) error {
-	if err := s.measureCached(ctx); err != nil {
+// the cleanups of the configured mode. The caller holds r.cleanup.
+func (r *reaper) evictForPressure(ctx context.Context, limits []space.Limit) error {
+	if err := r.measureCached(ctx); err != nil {
 		return err
 	}
-	policy := s.config.policy()
+	policy := r.config.policy()
 	policy.CachedOnly = true
-	if plan := space.PlanEvictions(s.nodesExcept(nil, time.Now()), limits, policy, time.Now()); !plan.EvictsCached() {
-		s.eviction.logProblems(ctx, plan.Problems)
+	if plan := space.PlanEvictions(r.nodesExcept(nil, time.Now()), limits, policy, time.Now()); !plan.EvictsCached() {
+		r.eviction.logProblems(ctx, plan.Problems)
 		return nil
 	}
-	if err := s.journal.Barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
+	if err := r.Journal.Barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
 		return err
 	}
-	_, err := s.evict(ctx, cleanupOptions{}, policy)
+	_, err := r.evict(ctx, cleanupOptions{}, policy)
 	return err
 }

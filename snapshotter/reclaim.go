@@ -66,8 +66,8 @@ var errNoCaller = fmt.Errorf("no caller waits for the reclaim any more: %w", con
 // waits at most freeTimeout until ZFS has freed them. cause is the error of the operation
 // that ran out of space. Callers share a running reclaim. It ends after the current batch
 // when its last caller gave up, or when the snapshotter is closed.
-func (s *Snapshotter) reclaimSpace(ctx context.Context, cause error) (Reclaimed, error) {
-	c, err := s.reclaimer.join(ctx, func(ctx context.Context) (Reclaimed, error) { return s.reclaimAll(ctx, cause) })
+func (r *reaper) reclaimSpace(ctx context.Context, cause error) (Reclaimed, error) {
+	c, err := r.reclaimer.join(ctx, func(ctx context.Context) (Reclaimed, error) { return r.reclaimAll(ctx, cause) })
 	if err != nil {
 		return Reclaimed{}, err
 	}
@@ -75,7 +75,7 @@ func (s *Snapshotter) reclaimSpace(ctx context.Context, cause error) (Reclaimed,
 	case <-c.done:
 		return c.result, c.err
 	case <-ctx.Done():
-		s.reclaimer.leave(c)
+		r.reclaimer.leave(c)
 		return Reclaimed{}, ctx.Err()
 	}
 }
@@ -140,19 +140,19 @@ func (r *reclaimer) stop() {
 }
 
 // reclaimAll runs a reclaim for an operation that failed with cause.
-func (s *Snapshotter) reclaimAll(ctx context.Context, cause error) (Reclaimed, error) {
-	before, err := Limits(ctx, s.pool, s.config.Base)
+func (r *reaper) reclaimAll(ctx context.Context, cause error) (Reclaimed, error) {
+	before, err := Limits(ctx, r.pool, r.config.Base)
 	if err != nil {
 		return Reclaimed{}, err
 	}
-	policy := s.config.policy()
+	policy := r.config.policy()
 	// Evicting templates is useless if it frees nothing.
 	policy.All = space.Tightest(limitsFor(before, cause)).Blocked == ""
-	release, err := s.cleanup.acquire(ctx)
+	release, err := r.cleanup.acquire(ctx)
 	if err != nil {
 		return Reclaimed{}, err
 	}
-	gone, err := s.cleanWithPolicy(ctx, cleanupOptions{urgent: true, ignoreBackoff: true}, policy)
+	gone, err := r.cleanWithPolicy(ctx, cleanupOptions{urgent: true, ignoreBackoff: true}, policy)
 	release()
 	result := Reclaimed{Templates: gone.templates, Bytes: gone.bytes}
 	if err != nil && !errkind.IsOutOfSpace(err) { // out of space: not freed yet, and the journal writes the removals later
@@ -160,10 +160,10 @@ func (s *Snapshotter) reclaimAll(ctx context.Context, cause error) (Reclaimed, e
 	}
 	waiting, cancel := context.WithTimeout(ctx, freeTimeout)
 	defer cancel()
-	if err := s.pool.WaitFreed(waiting); err != nil && ctx.Err() == nil {
+	if err := r.pool.WaitFreed(waiting); err != nil && ctx.Err() == nil {
 		log.G(ctx).WithError(err).Warn("destroyed datasets are not freed yet")
 	}
-	limits, err := Limits(ctx, s.pool, s.config.Base)
+	limits, err := Limits(ctx, r.pool, r.config.Base)
 	if err != nil {
 		return result, err
 	}
@@ -188,13 +188,13 @@ func limitsFor(limits []space.Limit, cause error) []space.Limit {
 // withReclaim runs do. If do runs out of space, withReclaim reclaims space and runs do
 // once more. It does not if do may have left a part of its work: the caller rolls that
 // back.
-func (s *Snapshotter) withReclaim(ctx context.Context, do func() error) error {
+func (r *reaper) withReclaim(ctx context.Context, do func() error) error {
 	err := do()
 	if !errkind.IsOutOfSpace(err) || errkind.IsAmbiguous(err) {
 		return err
 	}
 	log.G(ctx).WithError(err).Warn("out of space, reclaiming space and retrying")
-	reclaimed, reclaimErr := s.reclaimSpace(ctx, err)
+	reclaimed, reclaimErr := r.reclaimSpace(ctx, err)
 	if reclaimErr != nil {
 		return fmt.Errorf("%w (failed to reclaim space: %s)", err, reclaimErr.Error())
 	}
@@ -202,17 +202,4 @@ func (s *Snapshotter) withReclaim(ctx context.Context, do func() error) error {
 		return fmt.Errorf("%w (tried twice: %s)", err, reclaimed)
 	}
 	return err
-}
-
-// applier applies ops to the pool.
-type applier func(ctx context.Context, ops ...zfs.Op) error
-
-// apply is the pool's Apply in withReclaim.
-func (s *Snapshotter) apply(ctx context.Context, ops ...zfs.Op) error {
-	return s.withReclaim(ctx, func() error { return s.pool.Apply(ctx, ops...) })
-}
-
-// barrier is the journal's barrier in withReclaim.
-func (s *Snapshotter) barrier(ctx context.Context) error {
-	return s.withReclaim(ctx, func() error { return s.journal.Barrier(ctx) })
 }

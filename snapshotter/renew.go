@@ -48,9 +48,9 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	}
 	// No clone is made if the caller gave up or the key was removed meanwhile: the
 	// operation then ends as a Remove.
-	reclaimed, err := s.reclaimSpace(ctx, cause)
+	reclaimed, err := s.reaper.reclaimSpace(ctx, cause)
 	if err == nil && s.index.IsGarbage(dataset) {
-		reclaimed, err = s.reclaimSpace(ctx, cause) // the first reclaim began before the runtime was garbage
+		reclaimed, err = s.reaper.reclaimSpace(ctx, cause) // the first reclaim began before the runtime was garbage
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -105,7 +105,7 @@ func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
 		if err := s.discard(ctx, key, dataset); err != nil {
 			return err
 		}
-		if err := s.clean(context.WithoutCancel(ctx), cleanupOptions{}); err != nil {
+		if err := s.reaper.clean(context.WithoutCancel(ctx), cleanupOptions{}); err != nil {
 			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("failed to destroy discarded extraction")
 		}
 		return nil

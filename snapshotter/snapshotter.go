@@ -117,23 +117,16 @@ type Config struct {
 // Snapshotter implements containerd's snapshots.Snapshotter and
 // snapshots.Cleaner.
 type Snapshotter struct {
-	config            Config
-	pool              Pool
-	index             *index.Index
-	keys              keylock.Locks // by snapshot name
-	datasets          keylock.Locks // by dataset
-	journal           *journal.Journal
-	cleanupMark       layout.CleanupMark // last value written to the base, see mark.go
-	cleanupMarkUnsure bool               // whether the base may have another value
-	verify            bool               // list each dataset again before it is destroyed, see Resume
+	config   Config
+	pool     Pool
+	index    *index.Index
+	keys     keylock.Locks // by snapshot name
+	datasets keylock.Locks // by dataset
+	journal  *journal.Journal
 
 	mounts *mounts.Set
 
-	cleanup    cleanupLock
-	background background
-	activity   activity
-	eviction   evictionState
-	reclaimer  reclaimer
+	reaper *reaper
 
 	writes  limiter // operations that write, except Remove, which never blocks
 	queries limiter // operations that only query the pool
@@ -164,7 +157,7 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	s.mounts.ReleaseAll(ctx, s.index.IsGarbage)
 	s.mountViews(ctx)
 	s.journal.Start()
-	s.background.start(context.WithoutCancel(ctx), s)
+	s.reaper.start(context.WithoutCancel(ctx))
 	return s, nil
 }
 
@@ -176,9 +169,9 @@ func newSnapshotter(pool Pool, config Config, holder mounts.Holder) *Snapshotter
 		config.users = func(device uint64) []holders.User { return holders.FindOpen(holders.Proc, device) }
 	}
 	s := &Snapshotter{config: config, pool: pool, mounts: mounts.NewSet(holder, pool.Attach), writes: newLimiter(), queries: newLimiter()}
-	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.markAfterFlush, MayBatch: s.mayBatch})
+	s.reaper = newReaper(pool, config.reaper())
+	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.reaper.markAfterFlush, MayBatch: s.reaper.mayBatch})
 	s.setIndex(index.New())
-	s.background.wake = make(chan struct{}, 1)
 	return s
 }
 
@@ -193,7 +186,7 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 	if err := setup.Check(base, list); err != nil {
 		return err
 	}
-	if err := s.readMark(ctx, list); err != nil {
+	if err := s.reaper.readMark(ctx, list); err != nil {
 		return err
 	}
 	plan, err := recovery.NewPlan(base, list, time.Now())
@@ -217,6 +210,7 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 func (s *Snapshotter) setIndex(x *index.Index) {
 	s.index = x
 	x.OnGarbage = s.journal.Notify
+	s.reaper.reaperParts = reaperParts{Index: x, Journal: s.journal, Mounts: s.mounts, Datasets: &s.datasets}
 }
 
 // Close stops cleanups, evictions and reclaims, also those for which callers wait. It
@@ -226,15 +220,13 @@ func (s *Snapshotter) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	s.background.stop()
-	s.cleanup.stop(errStopped, false)
-	s.reclaimer.stop()
+	s.reaper.stop()
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	err := s.journal.Stop()
 	s.mounts.ReleaseAll(context.Background(), s.index.IsGarbage)
 	if err == nil {
-		err = s.saveCleanupList(context.Background())
+		err = s.reaper.saveCleanupList(context.Background())
 	}
 	return errors.Join(err, s.mounts.Close())
 }
@@ -259,4 +251,12 @@ func (c Config) check() error {
 		return fmt.Errorf("foreign snapshots: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return nil
+}
+
+// reaper returns the configuration of the reaper.
+func (c Config) reaper() reaperConfig {
+	return reaperConfig{
+		Base: c.Base, CacheKeep: c.CacheKeep, CacheMaxBytes: c.CacheMaxBytes, Pressure: c.Pressure,
+		Cleanup: c.Cleanup, Foreign: c.Foreign, CleanupDir: c.CleanupDir, Holders: c.holders, Users: c.users,
+	}
 }

@@ -150,7 +150,7 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 
 			offline := newSnapshotter(s.pool, s.config(), nil)
 			may := destroyed || entry.State == inspect.Cached // expires by the time in the list
-			assert.Equal(t, may, offline.whyKeep(list) == "", "offline: %q", offline.whyKeep(list))
+			assert.Equal(t, may, offline.reaper.whyKeep(list) == "", "offline: %q", offline.reaper.whyKeep(list))
 
 			before := list[0].Props
 			s.start()

@@ -1,0 +1,128 @@
+package snapshotter
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/zfstpl/zfstpl/snapshotter/holders"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+// errClosed is the error of operations after Stop.
+var errClosed = fmt.Errorf("the snapshotter is closed: %w", errdefs.ErrUnavailable)
+
+// reaperConfig is the configuration of a reaper. snapshotter.Config documents the fields.
+type reaperConfig struct {
+	Base          layout.Base
+	CacheKeep     time.Duration
+	CacheMaxBytes uint64
+	Pressure      int
+	Cleanup       CleanupMode
+	Foreign       ForeignPolicy
+	CleanupDir    *os.Root
+	// Holders finds the processes that have datasets mounted.
+	Holders func(datasets ...string) map[string][]holders.Mount
+	// Users finds the processes that use a file system, by its device.
+	Users func(device uint64) []holders.User
+}
+
+// policy returns the configured policy of the cache.
+func (c reaperConfig) policy() space.Policy {
+	return space.Policy{Keep: c.CacheKeep, MaxBytes: c.CacheMaxBytes, Pressure: c.Pressure}
+}
+
+// reaperPool has the operations of ZFS that a reaper needs.
+type reaperPool interface {
+	List(ctx context.Context, root string) ([]zfs.Dataset, error)
+	Mark(ctx context.Context, filesystem, prop, value string) error
+	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)
+	DestroyForeign(ctx context.Context, own, filesystem string) error
+	Space(ctx context.Context, filesystem string) (zfs.Space, error)
+	State(ctx context.Context) (zfs.PoolState, error)
+	WaitFreed(ctx context.Context) error
+	Device(ctx context.Context, filesystem string) (uint64, error)
+}
+
+// reaperParts are the parts of a snapshotter that a reaper shares.
+type reaperParts struct {
+	Index    *index.Index
+	Journal  *journal.Journal
+	Mounts   *mounts.Set
+	Datasets *keylock.Locks // a dataset that an operation has locked is not destroyed
+}
+
+// reaper destroys garbage, expired templates and, under pressure, cached templates. It keeps
+// the base's cleanup mark and its cleanup list.
+type reaper struct {
+	config reaperConfig
+	pool   reaperPool
+	reaperParts
+
+	verify            bool // list each dataset again before it is destroyed
+	cleanupMark       layout.CleanupMark
+	cleanupMarkUnsure bool // whether the base may have another value than cleanupMark
+
+	cleanup    cleanupLock
+	background background
+	activity   activity
+	eviction   evictionState
+	reclaimer  reclaimer
+}
+
+// newReaper returns a reaper that is not started and has no parts yet.
+func newReaper(pool reaperPool, config reaperConfig) *reaper {
+	r := &reaper{config: config, pool: pool}
+	r.background.wake = make(chan struct{}, 1)
+	return r
+}
+
+// start starts the goroutine for cleanups in the background. ctx carries the logger.
+func (r *reaper) start(ctx context.Context) { r.background.start(ctx, r) }
+
+// stop stops cleanups, evictions and reclaims, also those for which callers wait. Later ones
+// return an error.
+func (r *reaper) stop() {
+	r.cleanup.close()
+	r.background.stop()
+	r.reclaimer.stop()
+}
+
+// requestedCleanup runs a cleanup that containerd requests. In the modes in which cleanups
+// run at other times, it only flushes the journal.
+func (r *reaper) requestedCleanup(ctx context.Context) error {
+	r.background.requestCleanup()
+	if r.config.Cleanup.orDefault() != CleanupGC {
+		return r.flush(ctx)
+	}
+	return r.clean(ctx, cleanupOptions{})
+}
+
+// explicitCleanup runs a cleanup in every mode, and ignores backoffs.
+func (r *reaper) explicitCleanup(ctx context.Context, report func(Progress)) error {
+	r.background.requestCleanup()
+	return r.clean(ctx, cleanupOptions{ignoreBackoff: true, progress: newProgressReporter(report)})
+}
+
+// stopCleanup stops the running cleanup, and reports whether there was one. Until the next
+// request for a cleanup, none begins in the background.
+func (r *reaper) stopCleanup() bool {
+	r.background.pause()
+	return r.cleanup.stop(errStopped, false)
+}
+
+// resume prepares the reaper for the datasets of a cleanup list: it lists each again before
+// it destroys it. From here on the list in the base is not valid.
+func (r *reaper) resume(ctx context.Context, mark layout.CleanupMark) error {
+	r.cleanupMark, r.verify = mark, true
+	return r.updateMark(ctx, "")
+}
