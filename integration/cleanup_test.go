@@ -117,10 +117,10 @@ func TestCleanupByADaemon(t *testing.T) {
 	d := startDaemon(t, base, "--cleanup-mode", "manual")
 	sn := d.snapshotter(t)
 	began, over := make(chan struct{}), make(chan error, 1)
-	var last snapshotter.Progress
+	var last snapshotter.CleanupProgress
 	conn := d.dial(t)
 	go func() {
-		over <- control.Clean(ctx, conn, base.String(), func(p snapshotter.Progress) {
+		over <- control.Clean(ctx, conn, base.String(), func(p snapshotter.CleanupProgress) {
 			if last.Of == 0 {
 				close(began)
 			}
@@ -131,7 +131,7 @@ func TestCleanupByADaemon(t *testing.T) {
 	_, err := sn.Prepare(ctx, "web", "")
 	require.NoError(t, err)
 	require.NoError(t, <-over)
-	assert.Equal(t, snapshotter.Progress{Looked: 20, Of: 20, Destroyed: 20}, last)
+	assert.Equal(t, snapshotter.CleanupProgress{Looked: 20, Of: 20, Destroyed: 20}, last)
 	assert.Len(t, base.Names(t), 4+1)
 	require.NoError(t, sn.Remove(ctx, "web"))
 	stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d)...)
@@ -196,7 +196,7 @@ func TestACleanupIsStopped(t *testing.T) {
 			over, conn := make(chan error, 1), d.dial(t)
 			var once sync.Once
 			go func() {
-				over <- control.Clean(ctx, conn, "", func(snapshotter.Progress) {
+				over <- control.Clean(ctx, conn, "", func(snapshotter.CleanupProgress) {
 					once.Do(func() {
 						_, err := control.Stop(ctx, conn, "") // with most batches still to come
 						assert.NoError(t, err)

@@ -20,7 +20,7 @@ import (
 
 // Cleaner cleans up a base while no daemon serves it.
 type Cleaner interface {
-	Clean(ctx context.Context, report func(snapshotter.Progress)) error
+	Clean(ctx context.Context, report func(snapshotter.CleanupProgress)) error
 	io.Closer
 }
 

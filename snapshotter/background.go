@@ -12,32 +12,32 @@ import (
 	"github.com/containerd/log"
 )
 
-// CleanupMode selects when cleanups run. An operation that runs out of space reclaims it
+// Mode selects when cleanups run. An operation that runs out of space reclaims it
 // in every mode.
-type CleanupMode string
+type Mode string
 
 const (
-	// CleanupGC runs a cleanup in Cleanup, which containerd calls after each garbage
+	// ModeGC runs a cleanup in Cleanup, which containerd calls after each garbage
 	// collection.
-	CleanupGC CleanupMode = "gc"
-	// CleanupBackground runs cleanups while no operation writes.
-	CleanupBackground CleanupMode = "background"
-	// CleanupManual runs cleanups only in Clean.
-	CleanupManual CleanupMode = "manual"
+	ModeGC Mode = "gc"
+	// ModeBackground runs cleanups while no operation writes.
+	ModeBackground Mode = "background"
+	// ModeManual runs cleanups only in Clean.
+	ModeManual Mode = "manual"
 )
 
 // Check returns an error if m is not a mode.
-func (m CleanupMode) Check() error {
+func (m Mode) Check() error {
 	switch m.orDefault() {
-	case CleanupGC, CleanupBackground, CleanupManual:
+	case ModeGC, ModeBackground, ModeManual:
 		return nil
 	}
-	return fmt.Errorf("%q is not one of %s, %s, %s", string(m), CleanupGC, CleanupBackground, CleanupManual)
+	return fmt.Errorf("%q is not one of %s, %s, %s", string(m), ModeGC, ModeBackground, ModeManual)
 }
 
-func (m CleanupMode) orDefault() CleanupMode {
+func (m Mode) orDefault() Mode {
 	if m == "" {
-		return CleanupGC
+		return ModeGC
 	}
 	return m
 }
@@ -52,8 +52,8 @@ const (
 )
 
 // background is the goroutine that runs cleanups for which no caller waits. In mode
-// CleanupGC it retries stuck datasets, so that their space is freed without waiting for
-// containerd's next garbage collection. In mode CleanupBackground it runs all cleanups.
+// ModeGC it retries stuck datasets, so that their space is freed without waiting for
+// containerd's next garbage collection. In mode ModeBackground it runs all cleanups.
 // In every mode it evicts under pressure.
 type background struct {
 	wake chan struct{} // of capacity 1; receives when nextCleanup may have changed
@@ -180,13 +180,13 @@ func (b *background) run(ctx context.Context, r *reaper) {
 // nextCleanup returns the time of the next background cleanup, and whether there is one.
 func (r *reaper) nextCleanup(now time.Time) (time.Time, bool) {
 	since, paused := r.background.requested()
-	switch r.config.Cleanup.orDefault() {
-	case CleanupGC:
+	switch r.config.Mode.orDefault() {
+	case ModeGC:
 		if paused {
 			return time.Time{}, false
 		}
 		return r.Index.NextRetry(r.config.CacheKeep, now)
-	case CleanupManual:
+	case ModeManual:
 		return time.Time{}, false
 	}
 	if garbage, ok := r.Index.NextDestroy(r.config.CacheKeep, now); ok {
@@ -212,7 +212,7 @@ func earlier(a, b time.Time) time.Time {
 
 // cleanInBackground runs a cleanup that yields to those of callers.
 func (r *reaper) cleanInBackground(ctx context.Context) error {
-	options := cleanupOptions{idle: r.config.Cleanup == CleanupBackground}
+	options := cleanupOptions{idle: r.config.Mode == ModeBackground}
 	return r.runInBackground(ctx, func(ctx context.Context) error { return r.cleanLocked(ctx, options) })
 }
 

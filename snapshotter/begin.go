@@ -6,7 +6,7 @@ import "context"
 // CleanupBackground, cleanups wait meanwhile, for at most backgroundPatience. Under
 // pressure, the background goroutine evicts cached templates.
 func (s *Snapshotter) Begin(context.Context) (end func()) {
-	end = s.reaper.activity.begin()
+	end = s.reaper.beginWrite()
 	s.reaper.relievePressureIfDue()
 	return end
 }

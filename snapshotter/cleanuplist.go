@@ -138,28 +138,11 @@ func (r *reaper) recheck(ctx context.Context, order []string) (still []string, e
 		if err != nil {
 			return nil, err
 		}
-		if reason := r.whyKeep(found); reason != "" {
+		if reason := state.WhyKeep(r.config.Base, found); reason != "" {
 			log.G(ctx).WithField("dataset", name).WithField("reason", reason).Warn("keeping dataset of cleanup list")
 			continue
 		}
 		still = append(still, name)
 	}
 	return still, nil
-}
-
-// whyKeep returns the reason why a listed dataset must not be destroyed, or "".
-func (r *reaper) whyKeep(found []zfs.Dataset) string {
-	if len(found) != 1 {
-		return "it has child datasets"
-	}
-	st := state.Classify(r.config.Base, found[0])
-	switch {
-	case len(st.Records) > 0:
-		return fmt.Sprintf("it has the record of %q", st.Records[0].Info.Name)
-	case st.Problem != "":
-		return st.Problem
-	case st.State == state.Foreign, st.State == state.Used:
-		return "it is " + string(st.State)
-	}
-	return ""
 }

@@ -85,7 +85,7 @@ func TestCloseStopsWaitingCleanup(t *testing.T) {
 	for range 2 {
 		go func() { _ = s.sn.Clean(s.ctx, nil) }() // its error is not the subject
 	}
-	require.Eventually(t, func() bool { return destroys.Load() == 1 && s.sn.reaper.cleanup.hasWaiters() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return destroys.Load() == 1 && s.sn.reaper.hasWaiters() }, 10*time.Second, time.Millisecond)
 	done := make(chan error, 1)
 	go func() { done <- s.sn.Close() }()
 	require.Eventually(t, func() bool { return s.sn.checkOpen() != nil }, 10*time.Second, time.Millisecond)

@@ -28,7 +28,7 @@ import (
 // Commit adds a record to it instead.
 func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
 	return detachErr(ctx, s, func(ctx context.Context) error {
-		defer s.reaper.activity.begin()()
+		defer s.reaper.beginWrite()()
 		return s.commit(ctx, name, key, opts)
 	})
 }

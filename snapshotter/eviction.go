@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
@@ -36,7 +37,7 @@ func (r *reaper) evict(ctx context.Context, options cleanupOptions, policy space
 	var limits []space.Limit
 	if policy.Pressure > 0 {
 		var err error
-		if limits, err = Limits(ctx, r.pool, r.config.Base); err != nil {
+		if limits, err = inspect.Limits(ctx, r.pool, r.config.Base); err != nil {
 			return evicted{}, err
 		}
 	}

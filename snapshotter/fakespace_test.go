@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -38,7 +39,7 @@ func (p *fakePool) Space(_ context.Context, name string) (space zfs.Space, err e
 			}
 			space = zfs.Space{Used: s.below(name), Referenced: uint64(len(content)), Available: size - min(size, s.below("tank"))}
 			space.Quota, _ = strconv.ParseUint(fs.native["quota"], 10, 64)
-			for _, above := range ancestors(name) { // like ZFS
+			for _, above := range inspect.Ancestors(name) { // like ZFS
 				if quota, err := strconv.ParseUint(s.fs[above].native["quota"], 10, 64); err == nil {
 					space.Available = min(space.Available, quota-min(quota, s.below(above)))
 				}

@@ -13,31 +13,31 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// ForeignPolicy selects what a cleanup does with foreign snapshots, such as those of
+// Foreign selects what a cleanup does with foreign snapshots, such as those of
 // sanoid or zfs-auto-snapshot, of the datasets that it destroys.
-type ForeignPolicy string
+type Foreign string
 
 const (
-	// KeepForeign keeps the snapshots, and with them their dataset.
-	KeepForeign ForeignPolicy = "keep"
-	// DestroyForeign destroys them together with their dataset.
-	DestroyForeign ForeignPolicy = "destroy"
+	// ForeignKeep keeps the snapshots, and with them their dataset.
+	ForeignKeep Foreign = "keep"
+	// ForeignDestroy destroys them together with their dataset.
+	ForeignDestroy Foreign = "destroy"
 )
 
 // Check returns an error if p is not a policy.
-func (p ForeignPolicy) Check() error {
+func (p Foreign) Check() error {
 	switch p {
-	case "", KeepForeign, DestroyForeign:
+	case "", ForeignKeep, ForeignDestroy:
 		return nil
 	}
-	return fmt.Errorf("%q is not one of %s, %s", string(p), KeepForeign, DestroyForeign)
+	return fmt.Errorf("%q is not one of %s, %s", string(p), ForeignKeep, ForeignDestroy)
 }
 
 // destroyForeign destroys the foreign snapshots that kept datasets of a batch from being
 // destroyed, if that is the policy, and then tries these datasets again. It returns the
 // datasets that are left, each with the reason.
 func (r *reaper) destroyForeign(ctx context.Context, order []string, left map[string]error) (map[string]error, error) {
-	if r.config.Foreign != DestroyForeign {
+	if r.config.Foreign != ForeignDestroy {
 		return left, nil
 	}
 	freed := false

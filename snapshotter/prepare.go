@@ -30,7 +30,7 @@ import (
 // nothing, and Commit adds a record to the template.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return detach(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
-		defer s.reaper.activity.begin()()
+		defer s.reaper.beginWrite()()
 		return s.create(ctx, snapshots.KindActive, key, parent, opts)
 	})
 }
@@ -38,7 +38,7 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 // View creates a record on the parent's template. Clients mount the template's snapshot.
 func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return detach(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
-		defer s.reaper.activity.begin()()
+		defer s.reaper.beginWrite()()
 		return s.create(ctx, snapshots.KindView, key, parent, opts)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
@@ -36,7 +37,7 @@ func (e *evictionState) due(now time.Time) bool {
 // caller waits, and which evicts too. It ends after the current batch if StopCleanup or
 // Close stops it.
 func (r *reaper) relievePressure(ctx context.Context) {
-	limits, err := Limits(ctx, r.pool, r.config.Base)
+	limits, err := inspect.Limits(ctx, r.pool, r.config.Base)
 	if err == nil && slices.ContainsFunc(limits, func(l space.Limit) bool { return l.Over(r.config.Pressure) }) {
 		err = r.runInBackground(ctx, func(ctx context.Context) error { return r.evictForPressure(ctx, limits) })
 	}

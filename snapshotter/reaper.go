@@ -27,8 +27,8 @@ type reaperConfig struct {
 	CacheKeep     time.Duration
 	CacheMaxBytes uint64
 	Pressure      int
-	Cleanup       CleanupMode
-	Foreign       ForeignPolicy
+	Mode          Mode
+	Foreign       Foreign
 	CleanupDir    *os.Root
 	// Holders finds the processes that have datasets mounted.
 	Holders func(datasets ...string) map[string][]holders.Mount
@@ -86,22 +86,28 @@ func newReaper(pool reaperPool, config reaperConfig) *reaper {
 	return r
 }
 
-// start starts the goroutine for cleanups in the background. ctx carries the logger.
-func (r *reaper) start(ctx context.Context) { r.background.start(ctx, r) }
+// startUp starts the goroutine for cleanups in the background. ctx carries the logger.
+func (r *reaper) startUp(ctx context.Context) { r.background.start(ctx, r) }
 
-// stop stops cleanups, evictions and reclaims, also those for which callers wait. Later ones
+// shutDown stops cleanups, evictions and reclaims, also those for which callers wait. Later ones
 // return an error.
-func (r *reaper) stop() {
+func (r *reaper) shutDown() {
 	r.cleanup.close()
 	r.background.stop()
 	r.reclaimer.stop()
 }
 
+// beginWrite records that an operation writes, until end. Batches are small meanwhile.
+func (r *reaper) beginWrite() (end func()) { return r.activity.begin() }
+
+// hasWaiters reports whether a caller waits for the end of a cleanup.
+func (r *reaper) hasWaiters() bool { return r.cleanup.hasWaiters() }
+
 // requestedCleanup runs a cleanup that containerd requests. In the modes in which cleanups
 // run at other times, it only flushes the journal.
 func (r *reaper) requestedCleanup(ctx context.Context) error {
 	r.background.requestCleanup()
-	if r.config.Cleanup.orDefault() != CleanupGC {
+	if r.config.Mode.orDefault() != ModeGC {
 		return r.flush(ctx)
 	}
 	return r.clean(ctx, cleanupOptions{})

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -141,7 +142,7 @@ func (r *reclaimer) stop() {
 
 // reclaimAll runs a reclaim for an operation that failed with cause.
 func (r *reaper) reclaimAll(ctx context.Context, cause error) (Reclaimed, error) {
-	before, err := Limits(ctx, r.pool, r.config.Base)
+	before, err := inspect.Limits(ctx, r.pool, r.config.Base)
 	if err != nil {
 		return Reclaimed{}, err
 	}
@@ -163,7 +164,7 @@ func (r *reaper) reclaimAll(ctx context.Context, cause error) (Reclaimed, error)
 	if err := r.pool.WaitFreed(waiting); err != nil && ctx.Err() == nil {
 		log.G(ctx).WithError(err).Warn("destroyed datasets are not freed yet")
 	}
-	limits, err := Limits(ctx, r.pool, r.config.Base)
+	limits, err := inspect.Limits(ctx, r.pool, r.config.Base)
 	if err != nil {
 		return result, err
 	}

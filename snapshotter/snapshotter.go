@@ -157,7 +157,7 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	s.mounts.ReleaseAll(ctx, s.index.IsGarbage)
 	s.mountViews(ctx)
 	s.journal.Start()
-	s.reaper.start(context.WithoutCancel(ctx))
+	s.reaper.startUp(context.WithoutCancel(ctx))
 	return s, nil
 }
 
@@ -220,7 +220,7 @@ func (s *Snapshotter) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	s.reaper.stop()
+	s.reaper.shutDown()
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	err := s.journal.Stop()
@@ -257,6 +257,6 @@ func (c Config) check() error {
 func (c Config) reaper() reaperConfig {
 	return reaperConfig{
 		Base: c.Base, CacheKeep: c.CacheKeep, CacheMaxBytes: c.CacheMaxBytes, Pressure: c.Pressure,
-		Cleanup: c.Cleanup, Foreign: c.Foreign, CleanupDir: c.CleanupDir, Holders: c.holders, Users: c.users,
+		Mode: c.Cleanup, Foreign: c.Foreign, CleanupDir: c.CleanupDir, Holders: c.holders, Users: c.users,
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -148,9 +150,8 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 				assert.Error(t, inspect.CheckInvariants(s.base, list), "CheckInvariants reports it")
 			}
 
-			offline := newSnapshotter(s.pool, s.config(), nil)
 			may := destroyed || entry.State == inspect.Cached // expires by the time in the list
-			assert.Equal(t, may, offline.reaper.whyKeep(list) == "", "offline: %q", offline.reaper.whyKeep(list))
+			assert.Equal(t, may, state.WhyKeep(s.base, list) == "", "offline: %q", state.WhyKeep(s.base, list))
 
 			before := list[0].Props
 			s.start()

@@ -135,7 +135,7 @@ func unixUmask(t *testing.T, mask int) int {
 	return syscall.Umask(mask)
 }
 
-func (s *stub) Clean(context.Context, func(snapshotter.Progress)) error { return s.failure() }
+func (s *stub) Clean(context.Context, func(snapshotter.CleanupProgress)) error { return s.failure() }
 
 func (s *stub) StopCleanup() bool {
 	s.mu.Lock()

@@ -139,7 +139,7 @@ func cleanNow(c *cli.Context, config plugin.Config) error {
 
 // cleanByDaemonOrAlone runs a cleanup in the daemon that serves the base or, if there is
 // none, in this process.
-func cleanByDaemonOrAlone(ctx context.Context, config plugin.Config, report func(snapshotter.Progress)) error {
+func cleanByDaemonOrAlone(ctx context.Context, config plugin.Config, report func(snapshotter.CleanupProgress)) error {
 	err := cleanByDaemon(ctx, config.Address, config.Dataset, report)
 	if !notServed(err) {
 		return err
@@ -182,7 +182,7 @@ func dialDaemon(address string) (*grpc.ClientConn, error) {
 	return grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
-func cleanByDaemon(ctx context.Context, address, base string, report func(snapshotter.Progress)) error {
+func cleanByDaemon(ctx context.Context, address, base string, report func(snapshotter.CleanupProgress)) error {
 	conn, err := dialDaemon(address)
 	if err != nil {
 		return err
@@ -195,7 +195,7 @@ func cleanByDaemon(ctx context.Context, address, base string, report func(snapsh
 }
 
 // cleanAlone runs a cleanup in this process.
-func cleanAlone(ctx context.Context, config plugin.Config, report func(snapshotter.Progress)) error {
+func cleanAlone(ctx context.Context, config plugin.Config, report func(snapshotter.CleanupProgress)) error {
 	cleaner, err := plugin.OpenCleaner(ctx, config)
 	if err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
-	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
@@ -21,7 +20,7 @@ func dryRun(c *cli.Context, config plugin.Config) error {
 		return err
 	}
 	defer pool.Close()
-	limits, err := snapshotter.Limits(c.Context, pool, base)
+	limits, err := inspect.Limits(c.Context, pool, base)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	silent   bool
-	now      snapshotter.Progress
+	now      snapshotter.CleanupProgress
 	printed  time.Time // when the last line was written
 	began    time.Time
 }
@@ -36,7 +36,7 @@ func newProgress(w io.Writer, silent bool) *progress {
 	return &progress{w: w, silent: silent, terminal: ok && term.IsTerminal(int(file.Fd())), began: now, printed: now}
 }
 
-func (p *progress) report(now snapshotter.Progress) {
+func (p *progress) report(now snapshotter.CleanupProgress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now = now

@@ -11,7 +11,7 @@ import (
 
 func TestProgressIsABarOrLines(t *testing.T) {
 	t.Parallel()
-	steps := []snapshotter.Progress{{Of: 0}, {Of: 60}, {Looked: 30, Of: 60, Destroyed: 29}, {Looked: 60, Of: 60, Destroyed: 59}}
+	steps := []snapshotter.CleanupProgress{{Of: 0}, {Of: 60}, {Looked: 30, Of: 60, Destroyed: 29}, {Looked: 60, Of: 60, Destroyed: 59}}
 	for what, c := range map[string]struct {
 		p    *progress
 		want string

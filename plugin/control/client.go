@@ -17,7 +17,7 @@ import (
 // which may be nil, with the progress. The error is ErrAborted if the cleanup was
 // stopped, and ErrNotImplemented if the daemon serves another base. The cleanup ends
 // when ctx does.
-func Clean(ctx context.Context, conn grpc.ClientConnInterface, base string, report func(snapshotter.Progress)) error {
+func Clean(ctx context.Context, conn grpc.ClientConnInterface, base string, report func(snapshotter.CleanupProgress)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := conn.NewStream(ctx, &runStream, "/"+ServiceName+"/Run")
@@ -30,7 +30,7 @@ func Clean(ctx context.Context, conn grpc.ClientConnInterface, base string, repo
 	for err == nil {
 		var p structpb.Struct
 		if err = stream.RecvMsg(&p); err == nil && report != nil {
-			report(snapshotter.Progress{Looked: number(&p, "looked"), Of: number(&p, "of"), Destroyed: number(&p, "destroyed")})
+			report(snapshotter.CleanupProgress{Looked: number(&p, "looked"), Of: number(&p, "of"), Destroyed: number(&p, "destroyed")})
 		}
 	}
 	if errors.Is(err, io.EOF) {

@@ -21,7 +21,7 @@ const ServiceName = "zfstpl.v1.Cleanup"
 
 // Cleaner runs and stops cleanups. *snapshotter.Snapshotter implements it.
 type Cleaner interface {
-	Clean(ctx context.Context, report func(snapshotter.Progress)) error
+	Clean(ctx context.Context, report func(snapshotter.CleanupProgress)) error
 	StopCleanup() bool
 }
 
@@ -29,7 +29,7 @@ var (
 	runStream = grpc.StreamDesc{StreamName: "Run", ServerStreams: true, Handler: run}
 	// The messages are protobuf's well-known types. The request of both methods is a
 	// struct that names the base. Run returns a stream of structs with the numbers of a
-	// snapshotter.Progress, Stop a bool: whether there was a cleanup.
+	// snapshotter.CleanupProgress, Stop a bool: whether there was a cleanup.
 	service = grpc.ServiceDesc{
 		ServiceName: ServiceName,
 		HandlerType: (*server)(nil),
@@ -91,11 +91,11 @@ type sender struct {
 	pending chan struct{} // last is to be sent; closed at the end
 
 	mu    sync.Mutex
-	last  snapshotter.Progress
+	last  snapshotter.CleanupProgress
 	ended bool
 }
 
-func (s *sender) report(p snapshotter.Progress) {
+func (s *sender) report(p snapshotter.CleanupProgress) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -117,7 +117,7 @@ func (s *sender) run() {
 	}
 }
 
-func (s *sender) send(p snapshotter.Progress) {
+func (s *sender) send(p snapshotter.CleanupProgress) {
 	// The error is ignored: if the client is gone, the context ends the cleanup.
 	_ = s.stream.SendMsg(&structpb.Struct{Fields: map[string]*structpb.Value{
 		"looked":    structpb.NewNumberValue(float64(p.Looked)),

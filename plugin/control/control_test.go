@@ -19,11 +19,11 @@ import (
 
 // cleaner calls clean, and closes stopped when it is stopped.
 type cleaner struct {
-	clean   func(ctx context.Context, report func(snapshotter.Progress)) error
+	clean   func(ctx context.Context, report func(snapshotter.CleanupProgress)) error
 	stopped chan struct{}
 }
 
-func (c *cleaner) Clean(ctx context.Context, report func(snapshotter.Progress)) error {
+func (c *cleaner) Clean(ctx context.Context, report func(snapshotter.CleanupProgress)) error {
 	return c.clean(ctx, report)
 }
 
@@ -50,15 +50,15 @@ func serve(t *testing.T, c control.Cleaner) *grpc.ClientConn {
 
 func TestCleanReportsProgress(t *testing.T) {
 	t.Parallel()
-	steps := []snapshotter.Progress{{Of: 70}, {Looked: 50, Of: 70, Destroyed: 49}, {Looked: 70, Of: 70, Destroyed: 69}}
-	conn := serve(t, &cleaner{clean: func(_ context.Context, report func(snapshotter.Progress)) error {
+	steps := []snapshotter.CleanupProgress{{Of: 70}, {Looked: 50, Of: 70, Destroyed: 49}, {Looked: 70, Of: 70, Destroyed: 69}}
+	conn := serve(t, &cleaner{clean: func(_ context.Context, report func(snapshotter.CleanupProgress)) error {
 		for _, p := range steps {
 			report(p)
 		}
 		return nil
 	}})
-	var received []snapshotter.Progress
-	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", func(p snapshotter.Progress) { received = append(received, p) }))
+	var received []snapshotter.CleanupProgress
+	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", func(p snapshotter.CleanupProgress) { received = append(received, p) }))
 	require.NotEmpty(t, received)
 	assert.Subset(t, steps, received, "some may be skipped")
 	assert.Equal(t, steps[2], received[len(received)-1], "the last one is never skipped")
@@ -70,19 +70,19 @@ func TestCleanReportsProgress(t *testing.T) {
 func TestCleanDoesNotWaitForASlowCaller(t *testing.T) {
 	t.Parallel()
 	done := make(chan struct{})
-	conn := serve(t, &cleaner{clean: func(_ context.Context, report func(snapshotter.Progress)) error {
+	conn := serve(t, &cleaner{clean: func(_ context.Context, report func(snapshotter.CleanupProgress)) error {
 		for i := range 200_000 { // more than the buffers of the connection hold
-			report(snapshotter.Progress{Looked: i, Of: 200_000})
+			report(snapshotter.CleanupProgress{Looked: i, Of: 200_000})
 		}
 		close(done)
 		return nil
 	}})
-	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", func(snapshotter.Progress) { <-done }))
+	require.NoError(t, control.Clean(t.Context(), conn, "tank/x", func(snapshotter.CleanupProgress) { <-done }))
 }
 
 func TestCleanReturnsTheKindOfAnError(t *testing.T) {
 	t.Parallel()
-	conn := serve(t, &cleaner{clean: func(context.Context, func(snapshotter.Progress)) error {
+	conn := serve(t, &cleaner{clean: func(context.Context, func(snapshotter.CleanupProgress)) error {
 		return fmt.Errorf("tank/x: %w", errdefs.ErrUnavailable)
 	}})
 	err := control.Clean(t.Context(), conn, "tank/x", nil)
@@ -94,14 +94,14 @@ func TestCleanReturnsTheKindOfAnError(t *testing.T) {
 func TestStopEndsACleanup(t *testing.T) {
 	t.Parallel()
 	stopped := make(chan struct{})
-	conn := serve(t, &cleaner{stopped: stopped, clean: func(_ context.Context, report func(snapshotter.Progress)) error {
-		report(snapshotter.Progress{Of: 1})
+	conn := serve(t, &cleaner{stopped: stopped, clean: func(_ context.Context, report func(snapshotter.CleanupProgress)) error {
+		report(snapshotter.CleanupProgress{Of: 1})
 		<-stopped
 		return fmt.Errorf("stopped: %w", errdefs.ErrAborted)
 	}})
 	began, result := make(chan struct{}), make(chan error, 1)
 	go func() {
-		result <- control.Clean(t.Context(), conn, "tank/x", func(snapshotter.Progress) { close(began) })
+		result <- control.Clean(t.Context(), conn, "tank/x", func(snapshotter.CleanupProgress) { close(began) })
 	}()
 	<-began
 	was, err := control.Stop(t.Context(), conn, "tank/x")
@@ -115,17 +115,17 @@ func TestStopEndsACleanup(t *testing.T) {
 func TestCancelledCallerEndsTheCleanup(t *testing.T) {
 	t.Parallel()
 	over := make(chan error, 1)
-	conn := serve(t, &cleaner{clean: func(ctx context.Context, report func(snapshotter.Progress)) error {
-		report(snapshotter.Progress{Of: 2})
+	conn := serve(t, &cleaner{clean: func(ctx context.Context, report func(snapshotter.CleanupProgress)) error {
+		report(snapshotter.CleanupProgress{Of: 2})
 		<-ctx.Done()
 		for range 1000 {
-			report(snapshotter.Progress{Looked: 1, Of: 2})
+			report(snapshotter.CleanupProgress{Looked: 1, Of: 2})
 		}
 		over <- ctx.Err()
 		return ctx.Err()
 	}})
 	ctx, cancel := context.WithCancel(t.Context())
-	err := control.Clean(ctx, conn, "tank/x", func(snapshotter.Progress) { cancel() })
+	err := control.Clean(ctx, conn, "tank/x", func(snapshotter.CleanupProgress) { cancel() })
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, <-over, context.Canceled)
 }
@@ -134,7 +134,7 @@ func TestCancelledCallerEndsTheCleanup(t *testing.T) {
 func TestRequestForAnotherBaseIsRefused(t *testing.T) {
 	t.Parallel()
 	cleaned := 0
-	conn := serve(t, &cleaner{clean: func(context.Context, func(snapshotter.Progress)) error { cleaned++; return nil }})
+	conn := serve(t, &cleaner{clean: func(context.Context, func(snapshotter.CleanupProgress)) error { cleaned++; return nil }})
 	err := control.Clean(t.Context(), conn, "tank/y", nil)
 	require.ErrorIs(t, err, errdefs.ErrNotImplemented)
 	require.ErrorContains(t, err, "serves dataset tank/x, not tank/y")
