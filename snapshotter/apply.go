@@ -9,12 +9,12 @@ import (
 // applier applies ops to the pool.
 type applier func(ctx context.Context, ops ...zfs.Op) error
 
-// apply is the pool's Apply in withReclaim.
+// apply is the pool's Apply in WithReclaim.
 func (s *Snapshotter) apply(ctx context.Context, ops ...zfs.Op) error {
-	return s.reaper.withReclaim(ctx, func() error { return s.pool.Apply(ctx, ops...) })
+	return s.reaper.WithReclaim(ctx, func() error { return s.pool.Apply(ctx, ops...) })
 }
 
-// barrier is the journal's barrier in withReclaim.
+// barrier is the journal's barrier in WithReclaim.
 func (s *Snapshotter) barrier(ctx context.Context) error {
-	return s.reaper.withReclaim(ctx, func() error { return s.journal.Barrier(ctx) })
+	return s.reaper.WithReclaim(ctx, func() error { return s.journal.Barrier(ctx) })
 }

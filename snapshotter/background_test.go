@@ -10,10 +10,12 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 )
 
 // In mode CleanupBackground a cleanup begins when no operation has written for a while, and
-// at the latest after backgroundPatience. In mode CleanupManual it begins only in Clean.
+// at the latest after BackgroundPatience. In mode CleanupManual it begins only in Clean.
 func TestCleanupModes(t *testing.T) {
 	t.Parallel()
 	background := settings(func(c *Config) { c.Cleanup = CleanupBackground })
@@ -28,7 +30,7 @@ func TestCleanupModes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newFixture(t, background)
 			garbage(s)
-			time.Sleep(backgroundQuiet - time.Second)
+			time.Sleep(reaper.BackgroundQuiet - time.Second)
 			assert.False(t, gone(s))
 			time.Sleep(2 * time.Second)
 			assert.True(t, gone(s))
@@ -40,10 +42,10 @@ func TestCleanupModes(t *testing.T) {
 			s := newFixture(t, background)
 			end := s.sn.Begin(s.ctx)
 			garbage(s)
-			time.Sleep(backgroundPatience - time.Second)
+			time.Sleep(reaper.BackgroundPatience - time.Second)
 			assert.False(t, gone(s))
 			end()
-			time.Sleep(backgroundQuiet + time.Second)
+			time.Sleep(reaper.BackgroundQuiet + time.Second)
 			assert.True(t, gone(s))
 		})
 	})
@@ -53,7 +55,7 @@ func TestCleanupModes(t *testing.T) {
 			s := newFixture(t, background)
 			defer s.sn.Begin(s.ctx)()
 			garbage(s)
-			time.Sleep(backgroundPatience + 2*time.Second)
+			time.Sleep(reaper.BackgroundPatience + 2*time.Second)
 			assert.True(t, gone(s))
 		})
 	})
@@ -75,7 +77,7 @@ func TestCleanupModes(t *testing.T) {
 			s := newFixture(t, background)
 			garbage(s)
 			resume := s.block("destroy")
-			time.Sleep(backgroundQuiet + time.Second)
+			time.Sleep(reaper.BackgroundQuiet + time.Second)
 			synctest.Wait()
 			assert.True(t, s.sn.StopCleanup())
 			resume()
@@ -87,7 +89,7 @@ func TestCleanupModes(t *testing.T) {
 			assert.False(t, gone(s), "paused until the next request")
 			assert.False(t, s.sn.StopCleanup(), "no cleanup is running")
 			require.NoError(t, s.sn.Cleanup(s.ctx))
-			time.Sleep(backgroundQuiet + time.Second)
+			time.Sleep(reaper.BackgroundQuiet + time.Second)
 			assert.True(t, gone(s))
 		})
 	})
@@ -116,12 +118,12 @@ func TestBackgroundCleanupYieldsToCallers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, settings(func(c *Config) { c.Cleanup = CleanupBackground }))
-		for i := range 2 * quietBatch {
+		for i := range 2 * reaper.QuietBatch {
 			s.prepare(fmt.Sprint(i), "")
 			s.remove(fmt.Sprint(i))
 		}
 		resume := s.block("destroy")
-		time.Sleep(backgroundQuiet + time.Second)
+		time.Sleep(reaper.BackgroundQuiet + time.Second)
 		synctest.Wait()
 		result := make(chan error, 1)
 		go func() { result <- s.sn.Clean(s.ctx, nil) }()
@@ -149,11 +151,11 @@ func TestStoppedCleanupEndsAfterItsBatch(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newFixture(t)
-				for i := range 2 * quietBatch {
+				for i := range 2 * reaper.QuietBatch {
 					s.prepare(fmt.Sprint(i), "")
 					s.remove(fmt.Sprint(i))
 				}
-				time.Sleep(2 * quietPeriod)
+				time.Sleep(2 * reaper.QuietPeriod)
 				resume := s.block("destroy")
 				ctx, cancel := context.WithCancel(s.ctx)
 				result := make(chan error, 1)
@@ -163,7 +165,7 @@ func TestStoppedCleanupEndsAfterItsBatch(t *testing.T) {
 				resume()
 				s.pool.interrupt(nil)
 				require.ErrorIs(t, <-result, c.want)
-				assert.Len(t, s.datasets(), 1+quietBatch)
+				assert.Len(t, s.datasets(), 1+reaper.QuietBatch)
 				s.requireInvariants()
 				s.cleanup()
 				assert.Len(t, s.datasets(), 1)

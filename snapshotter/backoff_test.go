@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -118,9 +119,9 @@ func TestCleanIgnoresBackoff(t *testing.T) {
 			s.waitForRetries()
 		}
 		s.unmount(web)
-		var last Progress
-		require.NoError(t, s.sn.Clean(s.ctx, func(p Progress) { last = p }))
-		assert.Equal(t, Progress{Looked: 1, Of: 1, Destroyed: 1}, last)
+		var last reaper.Progress
+		require.NoError(t, s.sn.Clean(s.ctx, func(p reaper.Progress) { last = p }))
+		assert.Equal(t, reaper.Progress{Looked: 1, Of: 1, Destroyed: 1}, last)
 		assert.False(t, s.has(web))
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -14,8 +15,8 @@ import (
 // collection. In mode CleanupGC it runs a cleanup. In the other modes it writes pending
 // removals and notifies the background goroutine.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
-	return detachErr(ctx, s, func(ctx context.Context) error {
-		return s.reaper.requestedCleanup(ctx)
+	return detachErr(ctx, s.gate, func(ctx context.Context) error {
+		return s.reaper.Requested(ctx)
 	})
 }
 
@@ -27,20 +28,20 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 // One cleanup runs at a time. If ctx is cancelled, Clean returns after the current batch
 // of datasets. If StopCleanup is called, it does so with ErrAborted. The next cleanup
 // destroys the rest. If report is not nil, Clean calls it with its progress.
-func (s *Snapshotter) Clean(ctx context.Context, report func(Progress)) error {
-	s.closing.RLock()
-	defer s.closing.RUnlock()
-	if err := s.checkOpen(); err != nil {
+func (s *Snapshotter) Clean(ctx context.Context, report func(reaper.Progress)) error {
+	s.gate.closing.RLock()
+	defer s.gate.closing.RUnlock()
+	if err := s.gate.checkOpen(); err != nil {
 		return err
 	}
-	return s.reaper.explicitCleanup(ctx, report)
+	return s.reaper.Explicit(ctx, report)
 }
 
 // StopCleanup stops the running cleanup and reports whether there was one. Until the
 // next request for a cleanup, no background cleanup begins and nothing is evicted under
 // pressure. StopCleanup does not stop a reclaim, because callers wait for it.
 func (s *Snapshotter) StopCleanup() bool {
-	return s.reaper.stopCleanup()
+	return s.reaper.StopCleanup()
 }
 
 // Cleaner cleans up a base while no snapshotter has it open.
@@ -55,7 +56,7 @@ func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMa
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	list, err := readList(config.CleanupDir, mark.List)
+	list, err := reaper.ReadList(config.CleanupDir, mark.List)
 	if err != nil {
 		log.G(ctx).WithError(err).Debug("no valid cleanup list; listing the pool")
 		return nil, nil
@@ -66,7 +67,7 @@ func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMa
 	}
 	s := newSnapshotter(pool, config, holder)
 	s.index.Load(config.Base, list.Datasets, time.Now())
-	if err := s.reaper.resume(ctx, mark); err != nil {
+	if err := s.reaper.Resume(ctx, mark); err != nil {
 		return nil, errkind.Wrap("cleanup", err)
 	}
 	s.journal.Start()
@@ -74,7 +75,7 @@ func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMa
 }
 
 // Clean runs a cleanup like Snapshotter.Clean.
-func (c *Cleaner) Clean(ctx context.Context, report func(Progress)) error {
+func (c *Cleaner) Clean(ctx context.Context, report func(reaper.Progress)) error {
 	return c.s.Clean(ctx, report)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -80,13 +81,13 @@ func TestCleanupDestroysMoreThanOneBatch(t *testing.T) {
 	s := newFixture(t, keepCached(0))
 	var names []string
 	parent := ""
-	for i := range quietBatch + 10 {
+	for i := range reaper.QuietBatch + 10 {
 		name := fmt.Sprintf("layer %d", i)
 		s.layer(name, parent, "x;")
 		names = append(names, name)
 		parent = name
 	}
-	for i := range quietBatch + 10 {
+	for i := range reaper.QuietBatch + 10 {
 		s.prepare(fmt.Sprintf("web %d", i), "")
 		s.remove(fmt.Sprintf("web %d", i))
 	}

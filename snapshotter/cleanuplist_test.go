@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 
 	"github.com/stretchr/testify/assert"
@@ -26,7 +27,7 @@ func withList(t testing.TB) func(*fixture) {
 
 // listPath returns the path of the list.
 func (s *fixture) listPath() string {
-	return filepath.Join(s.config().CleanupDir.Name(), cleanupListName)
+	return filepath.Join(s.config().CleanupDir.Name(), reaper.ListName)
 }
 
 // resume returns the cleaner of a command that runs without a daemon.
@@ -69,9 +70,9 @@ func TestCleanerUsesTheSavedList(t *testing.T) {
 		c := s.resume()
 		require.NotNil(t, c, "the list is valid")
 		assert.Empty(t, s.marked().List, "the list is not valid any more")
-		var last Progress
-		require.NoError(t, c.Clean(s.ctx, func(p Progress) { last = p }))
-		assert.Equal(t, Progress{Looked: 5, Of: 5, Destroyed: 5}, last, "web, saved and the runtimes of three commits")
+		var last reaper.Progress
+		require.NoError(t, c.Clean(s.ctx, func(p reaper.Progress) { last = p }))
+		assert.Equal(t, reaper.Progress{Looked: 5, Of: 5, Destroyed: 5}, last, "web, saved and the runtimes of three commits")
 		require.NoError(t, c.Close())
 		assert.Zero(t, *n)
 		assert.Len(t, s.templates(), 3, "empty, a and the cached b")
@@ -172,7 +173,7 @@ func TestCrashDuringCleanupWithAListIsRecovered(t *testing.T) {
 	for cut := 0; ; cut++ {
 		require.Less(t, cut, 40)
 		s := newFixture(t, withList(t), keepCached(0))
-		for i := range quietBatch + 10 {
+		for i := range reaper.QuietBatch + 10 {
 			s.prepare(fmt.Sprint(i), "")
 			s.remove(fmt.Sprint(i))
 		}

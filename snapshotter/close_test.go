@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 )
 
 // An operation returns when its context ends, even while Close waits for another operation.
@@ -33,8 +35,8 @@ func TestCancelledCallerReturnsWhileCloseWaits(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- s.sn.Close() }()
 	// A waiting writer blocks readers, so TryRLock fails once Close has begun.
-	for s.sn.closing.TryRLock() {
-		s.sn.closing.RUnlock()
+	for s.sn.gate.closing.TryRLock() {
+		s.sn.gate.closing.RUnlock()
 		time.Sleep(time.Millisecond)
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Millisecond)
@@ -69,7 +71,7 @@ func TestBeginEvictsNothingAfterClose(t *testing.T) {
 func TestCloseStopsWaitingCleanup(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
-	for i := range 5 * quietBatch {
+	for i := range 5 * reaper.QuietBatch {
 		s.prepare(fmt.Sprint(i), "")
 		s.remove(fmt.Sprint(i))
 	}
@@ -85,13 +87,13 @@ func TestCloseStopsWaitingCleanup(t *testing.T) {
 	for range 2 {
 		go func() { _ = s.sn.Clean(s.ctx, nil) }() // its error is not the subject
 	}
-	require.Eventually(t, func() bool { return destroys.Load() == 1 && s.sn.reaper.hasWaiters() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return destroys.Load() == 1 && s.sn.reaper.HasWaiters() }, 10*time.Second, time.Millisecond)
 	done := make(chan error, 1)
 	go func() { done <- s.sn.Close() }()
-	require.Eventually(t, func() bool { return s.sn.checkOpen() != nil }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.sn.gate.checkOpen() != nil }, 10*time.Second, time.Millisecond)
 	close(gate)
 	require.NoError(t, <-done)
-	assert.Less(t, destroys.Load(), int64(quietBatch), "the cleanup ended early")
+	assert.Less(t, destroys.Load(), int64(reaper.QuietBatch), "the cleanup ended early")
 }
 
 func TestCloseWritesRemovals(t *testing.T) {
@@ -175,8 +177,8 @@ func TestCallersFailWhileCloseWaits(t *testing.T) {
 	<-reached
 	closed := make(chan error, 1)
 	go func() { closed <- s.sn.Close() }()
-	for s.sn.closing.TryRLock() { // fails once Close waits for the lock
-		s.sn.closing.RUnlock()
+	for s.sn.gate.closing.TryRLock() { // fails once Close waits for the lock
+		s.sn.gate.closing.RUnlock()
 		time.Sleep(time.Millisecond)
 	}
 	all := make(chan error, len(writeOps))

@@ -27,8 +27,8 @@ import (
 // was prepared. Otherwise the commit is opaque. If the layer's template is in the pool,
 // Commit adds a record to it instead.
 func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
-	return detachErr(ctx, s, func(ctx context.Context) error {
-		defer s.reaper.beginWrite()()
+	return detachErr(ctx, s.gate, func(ctx context.Context) error {
+		defer s.reaper.BeginWrite()()
 		return s.commit(ctx, name, key, opts)
 	})
 }
@@ -43,7 +43,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	}
 	names := []string{name, key}
 	slices.Sort(names) // the order in which all operations lock names
-	unlock, err := s.keys.LockAll(ctx, slices.Compact(names)...)
+	unlock, err := s.locks.keys.LockAll(ctx, slices.Compact(names)...)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *index.Entry) (
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
-	unlock, err = s.datasets.Lock(ctx, layer.Dataset())
+	unlock, err = s.locks.datasets.Lock(ctx, layer.Dataset())
 	if err != nil {
 		return layout.Template{}, nil, err
 	}
@@ -133,7 +133,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 			err = fmt.Errorf("cached template %s is missing; the next commit creates it again: %w", r.Dataset, err)
 		}
 	} else {
-		err = s.reaper.withReclaim(ctx, func() error { return s.promoteWithRetry(ctx, r, active, ops) })
+		err = s.reaper.WithReclaim(ctx, func() error { return s.promoteWithRetry(ctx, r, active, ops) })
 	}
 	if errkind.IsAmbiguous(err) {
 		err = errors.Join(err, s.rollBackCommit(ctx, r, active))
@@ -159,7 +159,7 @@ const (
 func (s *Snapshotter) promoteWithRetry(ctx context.Context, r, active *index.Entry, ops []zfs.Op) error {
 	for began := time.Now(); ; {
 		err := s.promote(ctx, r, active, ops)
-		if !s.isTransientNoSpace(ctx, err) || time.Since(began) > promoteTimeout || s.checkOpen() != nil {
+		if !s.isTransientNoSpace(ctx, err) || time.Since(began) > promoteTimeout || s.gate.checkOpen() != nil {
 			return err
 		}
 		log.G(ctx).WithError(err).WithField("dataset", r.Dataset).Debug("promote refused beside concurrent writes; retrying")

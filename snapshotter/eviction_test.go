@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -103,7 +104,7 @@ func TestCacheMaxBytesIsEnforced(t *testing.T) {
 	})
 }
 
-// A Prepare under pressure causes an eviction, at most once per pressureInterval, and
+// A Prepare under pressure causes an eviction, at most once per PressureInterval, and
 // never if Pressure is 0.
 func TestPrepareUnderPressureEvicts(t *testing.T) {
 	t.Parallel()
@@ -126,7 +127,7 @@ func TestPrepareUnderPressureEvicts(t *testing.T) {
 		s.prepare("two", "")
 		synctest.Wait()
 		assert.Equal(t, before, checks, "checked just before")
-		time.Sleep(pressureInterval)
+		time.Sleep(reaper.PressureInterval)
 		s.view("look", "")
 		synctest.Wait()
 		assert.Equal(t, before, checks, "a view writes nothing")
@@ -139,7 +140,7 @@ func TestPrepareUnderPressureEvicts(t *testing.T) {
 			}
 			return nil
 		})
-		time.Sleep(pressureInterval)
+		time.Sleep(reaper.PressureInterval)
 		s.prepare("four", "")
 		synctest.Wait()
 		assert.Contains(t, s.log.String(), "failed to evict cached templates")
@@ -159,7 +160,7 @@ func TestPressureThatCannotBeRelievedEvictsNothing(t *testing.T) {
 		s.remove("old")
 		s.write("web", strings.Repeat(hundred, 50))
 		s.resize(6000)
-		time.Sleep(pressureInterval)
+		time.Sleep(reaper.PressureInterval)
 		s.prepare("new", "")
 		synctest.Wait()
 		assert.True(t, s.has(a) && s.has(b) && s.has(c) && s.has(old))
@@ -309,7 +310,7 @@ func TestPrepareUnderPressureKeepsItsLayer(t *testing.T) {
 		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		_, _, c := threeCached(s)
 		s.resize(1100)
-		time.Sleep(pressureInterval)
+		time.Sleep(reaper.PressureInterval)
 		_, unpacked := s.pull("default", "", chain("c"), hundred)
 		assert.False(t, unpacked, "the layer was in the pool: %s", s.log)
 		synctest.Wait()

@@ -333,7 +333,7 @@ func (s *fixture) requireInvariants() {
 // heldLocks returns the locks that are held or waited for.
 func heldLocks(sn *Snapshotter) []string {
 	var names []string
-	for _, k := range []*keylock.Locks{&sn.keys, &sn.datasets} {
+	for _, k := range []*keylock.Locks{&sn.locks.keys, &sn.locks.datasets} {
 		names = append(names, k.Names()...)
 	}
 	return names

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -140,7 +141,7 @@ func TestTemplateWithoutItsSnapshotStaysGarbageInASecondAttempt(t *testing.T) {
 		s.remove(name, "web")
 		s.mount(template)
 		s.pool.edit(func(state *fakeState) { state.full = true })
-		time.Sleep(2 * quietPeriod) // makes both one batch
+		time.Sleep(2 * reaper.QuietPeriod) // makes both one batch
 		s.cleanup()
 		s.pool.edit(func(state *fakeState) { state.full = false })
 		require.True(t, s.has(template), "it is mounted")

@@ -35,7 +35,7 @@ func (s *Snapshotter) find(ctx context.Context, name string) (*index.Entry, erro
 	if !errdefs.IsNotFound(err) || !layout.IsLayerName(name) {
 		return r, err
 	}
-	return detach(ctx, s, func(ctx context.Context) (*index.Entry, error) {
+	return detach(ctx, s.gate, func(ctx context.Context) (*index.Entry, error) {
 		r, err := s.heal(ctx, name, s.healReadOnly)
 		if err == nil || errdefs.IsNotFound(err) || ctx.Err() != nil {
 			return r, err
@@ -78,7 +78,7 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := s.keys.Lock(ctx, name)
+	unlock, err := s.locks.keys.Lock(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 	if r, err := s.index.Get(name); err == nil || s.index.Taken(name) {
 		return r, err // restored by another caller, or hidden
 	}
-	unlockLayer, err := s.datasets.Lock(ctx, layer.Dataset()) // so that no cleanup destroys it
+	unlockLayer, err := s.locks.datasets.Lock(ctx, layer.Dataset()) // so that no cleanup destroys it
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func healNamespace(ctx context.Context, namespace string) string {
 // snapshots that lost it at the start. A snapshot that another operation is changing gets
 // its parent at the next start.
 func (s *Snapshotter) insertHealed(r *index.Entry) {
-	children, unlock := s.keys.TryLockEach(s.index.OrphansOf(r.Info.Name)...)
+	children, unlock := s.locks.keys.TryLockEach(s.index.OrphansOf(r.Info.Name)...)
 	defer unlock()
 	s.index.InsertHealed(r, children)
 }

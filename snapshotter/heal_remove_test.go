@@ -39,7 +39,7 @@ func TestRemoveDuringRestoreWins(t *testing.T) {
 		names := s.image("default", "a;")
 		template := s.templateOf(names[0])
 		s.loseRecords(names...)
-		unlock, err := s.sn.datasets.Lock(s.ctx, template)
+		unlock, err := s.sn.locks.datasets.Lock(s.ctx, template)
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() { done <- second(s.sn.Stat(s.ctx, names[0])) }()
@@ -52,7 +52,7 @@ func TestRemoveDuringRestoreWins(t *testing.T) {
 		s.requireInvariants()
 
 		s.stat(names[0])
-		unlock, err = s.sn.keys.Lock(s.ctx, names[0])
+		unlock, err = s.sn.locks.keys.Lock(s.ctx, names[0])
 		require.NoError(t, err)
 		s.remove(names[0])
 		for range 3 {

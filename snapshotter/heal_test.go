@@ -247,7 +247,7 @@ func TestLockedChildGetsRestoredParentAtNextStart(t *testing.T) {
 	names := s.image("default", "a;")
 	s.prepare("default/80/web", names[0])
 	s.loseRecords(names[0])
-	unlock, err := s.sn.keys.Lock(s.ctx, "default/80/web")
+	unlock, err := s.sn.locks.keys.Lock(s.ctx, "default/80/web")
 	require.NoError(t, err)
 	s.stat(names[0])
 	unlock()

@@ -33,7 +33,7 @@ func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, err
 
 // lookup returns the record of a name or key.
 func (s *Snapshotter) lookup(key string) (*index.Entry, error) {
-	if err := s.checkOpen(); err != nil {
+	if err := s.gate.checkOpen(); err != nil {
 		return nil, err
 	}
 	return s.index.Get(key)
@@ -61,7 +61,7 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 // namespaces share no templates, the caller's namespace comes first (see skipLayer). fn may
 // call any method.
 func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filter ...string) error {
-	if err := s.checkOpen(); err != nil {
+	if err := s.gate.checkOpen(); err != nil {
 		return err
 	}
 	match, err := filters.ParseAll(filter...)
@@ -118,14 +118,14 @@ func adapt(info snapshots.Info) filters.Adaptor {
 
 // Update changes the labels of a snapshot. Nothing else can be changed.
 func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fields ...string) (snapshots.Info, error) {
-	return detach(ctx, s, func(ctx context.Context) (snapshots.Info, error) {
+	return detach(ctx, s.gate, func(ctx context.Context) (snapshots.Info, error) {
 		return s.update(ctx, info, fields)
 	})
 }
 
 func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []string) (snapshots.Info, error) {
 	lost := s.restore(ctx, info.Name)
-	unlock, err := s.keys.Lock(ctx, info.Name)
+	unlock, err := s.locks.keys.Lock(ctx, info.Name)
 	if err != nil {
 		return snapshots.Info{}, err
 	}

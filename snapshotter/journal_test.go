@@ -10,6 +10,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
@@ -53,7 +54,7 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 				for i := range removals {
 					s.prepare(fmt.Sprint("web", i), "")
 				}
-				time.Sleep(quietPeriod)
+				time.Sleep(reaper.QuietPeriod)
 				transactions := 0
 				s.pool.interrupt(func(call string) error {
 					if call == "apply" {
@@ -68,7 +69,7 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 				s.waitForJournal()
 				assert.Equal(t, c.want, transactions)
 				s.pool.interrupt(nil)
-				if !s.sn.closed.Load() {
+				if !s.sn.gate.closed.Load() {
 					s.requireInvariants()
 				}
 			})

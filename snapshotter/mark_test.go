@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -114,7 +115,7 @@ func TestEvictionUpdatesTheMark(t *testing.T) {
 		s.waitForJournal()
 		require.False(t, s.marked().Due.IsZero(), "it expires after an hour")
 		s.resize(100)
-		time.Sleep(pressureInterval)
+		time.Sleep(reaper.PressureInterval)
 		s.prepare("web", "")
 		synctest.Wait()
 		require.False(t, s.has(template))

@@ -198,7 +198,7 @@ func (m *model) write(key, text string) { m.snaps[key].Content += text }
 // cleanup removes what a cleanup destroys. The journal is written by then.
 func (m *model) cleanup() { m.evict(m.keep) }
 
-// reclaimSpace removes what a reclaim destroys.
+// Reclaim removes what a reclaim destroys.
 func (m *model) reclaimSpace() { m.evict(false) }
 
 func (m *model) evict(keep bool) {

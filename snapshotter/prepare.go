@@ -29,16 +29,16 @@ import (
 // clones the layer's own template; containerd then fetches the blob, the differ unpacks
 // nothing, and Commit adds a record to the template.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	return detach(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
-		defer s.reaper.beginWrite()()
+	return detach(ctx, s.gate, func(ctx context.Context) ([]mount.Mount, error) {
+		defer s.reaper.BeginWrite()()
 		return s.create(ctx, snapshots.KindActive, key, parent, opts)
 	})
 }
 
 // View creates a record on the parent's template. Clients mount the template's snapshot.
 func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	return detach(ctx, s, func(ctx context.Context) ([]mount.Mount, error) {
-		defer s.reaper.beginWrite()()
+	return detach(ctx, s.gate, func(ctx context.Context) ([]mount.Mount, error) {
+		defer s.reaper.BeginWrite()()
 		return s.create(ctx, snapshots.KindView, key, parent, opts)
 	})
 }
@@ -52,7 +52,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	lost := s.restore(ctx, parent)
-	unlock, err := s.keys.LockAll(ctx, s.namesToLock(info)...)
+	unlock, err := s.locks.keys.LockAll(ctx, s.namesToLock(info)...)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (s *Snapshotter) createIn(ctx context.Context, r *index.Entry) error {
 	if err := s.reuse(ctx, r); err != nil {
 		return err
 	}
-	s.reaper.relievePressureIfDue() // after reuse, which has pinned the requested layer if it is in the pool
+	s.reaper.RelievePressureIfDue() // after reuse, which has pinned the requested layer if it is in the pool
 	err := s.createClone(ctx, r)
 	if err != nil && s.undoReuse(ctx, r, err) {
 		err = s.createClone(ctx, r)
@@ -223,7 +223,7 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *index.Entry, ref string)
 	if err != nil {
 		return err
 	}
-	unlock, err := s.datasets.Lock(ctx, layer.Dataset())
+	unlock, err := s.locks.datasets.Lock(ctx, layer.Dataset())
 	if err != nil {
 		return err
 	}

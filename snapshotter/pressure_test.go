@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -80,7 +81,7 @@ func TestEvictionUnderPressureIsStopped(t *testing.T) {
 				synctest.Wait()
 				assert.False(t, s.has(c))
 				assert.True(t, s.has(a) && s.has(b))
-				time.Sleep(pressureInterval)
+				time.Sleep(reaper.PressureInterval)
 				s.prepare("x", "")
 				synctest.Wait()
 				assert.True(t, s.has(b), "no eviction begins")
@@ -120,8 +121,8 @@ func TestEvictionUnderPressureYieldsToCleanup(t *testing.T) {
 		resume := s.block("destroy")
 		synctest.Wait()
 		done := make(chan error, 1)
-		var last Progress
-		go func() { done <- s.sn.Clean(s.ctx, func(p Progress) { last = p }) }()
+		var last reaper.Progress
+		go func() { done <- s.sn.Clean(s.ctx, func(p reaper.Progress) { last = p }) }()
 		synctest.Wait()
 		resume()
 		require.NoError(t, <-done)
@@ -144,7 +145,7 @@ func TestNoEvictionBesideACleanup(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- s.sn.Clean(s.ctx, nil) }()
 		synctest.Wait()
-		time.Sleep(pressureInterval)
+		time.Sleep(reaper.PressureInterval)
 		s.prepare("x", "")
 		synctest.Wait()
 		resume()
@@ -182,7 +183,7 @@ func TestReclaimEndsWithItsLastCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
-		const templates = 3 * quietBatch
+		const templates = 3 * reaper.QuietBatch
 		for i := range templates {
 			name, _ := s.pull("default", "", longChain(i), hundred)
 			s.remove(name)
@@ -207,7 +208,7 @@ func TestReclaimEndsWithItsLastCaller(t *testing.T) {
 		s.pool.interrupt(nil)
 		require.ErrorIs(t, <-errs, context.Canceled)
 		synctest.Wait()
-		assert.Len(t, s.templates(), before-quietBatch, "only the current batch was destroyed")
+		assert.Len(t, s.templates(), before-reaper.QuietBatch, "only the current batch was destroyed")
 		s.remove("x", "y") // the operations may have succeeded
 		synctest.Wait()
 		s.requireInvariants()
@@ -250,7 +251,7 @@ func TestCloseEndsReclaim(t *testing.T) {
 			s := newFixture(t)
 			key := s.backend("default", "extract-9-x "+chain("f"))
 			require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
-			const templates = 3 * quietBatch
+			const templates = 3 * reaper.QuietBatch
 			for i := range templates {
 				name, _ := s.pull("default", "", longChain(i), hundred)
 				s.remove(name)
@@ -281,7 +282,7 @@ func TestCloseEndsReclaim(t *testing.T) {
 			require.NoError(t, <-closed)
 			assert.Equal(t, began, time.Now())
 			if call == "destroy" {
-				assert.GreaterOrEqual(t, len(s.templates()), before-quietBatch)
+				assert.GreaterOrEqual(t, len(s.templates()), before-reaper.QuietBatch)
 			}
 			s.pool.interrupt(nil)
 			s.start()

@@ -16,11 +16,11 @@ import (
 // After a crash before the journal is written the snapshot exists again. containerd's next
 // garbage collection removes it.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
-	_, err := detachIn(ctx, s, limiter{}, func(context.Context) (struct{}, error) {
+	_, err := detachIn(ctx, s.gate, limiter{}, func(context.Context) (struct{}, error) {
 		if err := s.index.Hide(key); err != nil {
 			return struct{}{}, err
 		}
-		unlock, ok := s.keys.LockOrDefer(key, func() { s.remove(key) })
+		unlock, ok := s.locks.keys.LockOrDefer(key, func() { s.remove(key) })
 		if ok {
 			s.remove(key)
 			unlock()

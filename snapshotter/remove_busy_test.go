@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -141,7 +142,7 @@ func TestRemoveCancelsRenew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
-		const templates = 3 * quietBatch
+		const templates = 3 * reaper.QuietBatch
 		for i := range templates {
 			name, _ := s.pull("default", "", longChain(i), hundred)
 			s.remove(name)
@@ -159,7 +160,7 @@ func TestRemoveCancelsRenew(t *testing.T) {
 		resume()
 		s.pool.interrupt(nil)
 		synctest.Wait()
-		assert.GreaterOrEqual(t, len(s.templates()), before-quietBatch, "only the current batch was destroyed")
+		assert.GreaterOrEqual(t, len(s.templates()), before-reaper.QuietBatch, "only the current batch was destroyed")
 		s.requireInvariants()
 	})
 }
@@ -219,7 +220,7 @@ func TestLayerWithHiddenRecordIsUnpackedAgain(t *testing.T) {
 		s.prepare(id+"extract-1-x "+chain("a"), "", ref(chain("a")))
 		s.commit(id+chain("a"), id+"extract-1-x "+chain("a"), ref(chain("a")))
 		template := s.templateOf(id + chain("a"))
-		unlock, err := s.sn.datasets.Lock(s.ctx, template)
+		unlock, err := s.sn.locks.datasets.Lock(s.ctx, template)
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() { done <- second(s.sn.Prepare(s.ctx, id+"extract-2-x "+chain("a"), "", ref(chain("a")))) }()

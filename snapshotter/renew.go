@@ -11,6 +11,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
@@ -23,34 +24,34 @@ import (
 // Renew returns FailedPrecondition, and changes nothing, if dataset is not the runtime of
 // an extraction: any other runtime may hold the only copy of its contents.
 func (s *Snapshotter) Renew(ctx context.Context, dataset string, cause error) (fresh, reclaimed string, err error) {
-	result, err := detach(ctx, s, func(ctx context.Context) ([2]string, error) {
+	result, err := detach(ctx, s.gate, func(ctx context.Context) ([2]string, error) {
 		fresh, reclaimed, err := s.renew(ctx, dataset, cause)
 		return [2]string{fresh, reclaimed.String()}, err
 	})
 	return result[0], result[1], err
 }
 
-func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (string, Reclaimed, error) {
+func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (string, reaper.Reclaimed, error) {
 	key, err := s.index.Extraction(dataset)
 	if err != nil {
-		return "", Reclaimed{}, err
+		return "", reaper.Reclaimed{}, err
 	}
-	unlock, err := s.keys.Lock(ctx, key)
+	unlock, err := s.locks.keys.Lock(ctx, key)
 	if err != nil {
-		return "", Reclaimed{}, err
+		return "", reaper.Reclaimed{}, err
 	}
 	defer unlock()
 	ctx, stop := s.index.UntilRemoved(ctx, key)
 	defer stop()
 	old, abandon, err := s.discardExtraction(ctx, key, dataset)
 	if err != nil {
-		return "", Reclaimed{}, err
+		return "", reaper.Reclaimed{}, err
 	}
 	// No clone is made if the caller gave up or the key was removed meanwhile: the
 	// operation then ends as a Remove.
-	reclaimed, err := s.reaper.reclaimSpace(ctx, cause)
+	reclaimed, err := s.reaper.Reclaim(ctx, cause)
 	if err == nil && s.index.IsGarbage(dataset) {
-		reclaimed, err = s.reaper.reclaimSpace(ctx, cause) // the first reclaim began before the runtime was garbage
+		reclaimed, err = s.reaper.Reclaim(ctx, cause) // the first reclaim began before the runtime was garbage
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -94,7 +95,7 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 // Discard removes an extraction that does not fit, and runs a cleanup that destroys its
 // runtime. It does nothing if dataset is not the runtime of an extraction.
 func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
-	return detachErr(ctx, s, func(ctx context.Context) error {
+	return detachErr(ctx, s.gate, func(ctx context.Context) error {
 		key, err := s.index.Extraction(dataset)
 		if errdefs.IsFailedPrecondition(err) {
 			return nil // removed already, or not an extraction
@@ -105,7 +106,7 @@ func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
 		if err := s.discard(ctx, key, dataset); err != nil {
 			return err
 		}
-		if err := s.reaper.clean(context.WithoutCancel(ctx), cleanupOptions{}); err != nil {
+		if err := s.reaper.Clean(context.WithoutCancel(ctx), reaper.Options{}); err != nil {
 			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("failed to destroy discarded extraction")
 		}
 		return nil
@@ -113,7 +114,7 @@ func (s *Snapshotter) Discard(ctx context.Context, dataset string) error {
 }
 
 func (s *Snapshotter) discard(ctx context.Context, key, dataset string) error {
-	unlock, err := s.keys.Lock(ctx, key)
+	unlock, err := s.locks.keys.Lock(ctx, key)
 	if err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func (s *Snapshotter) standIn(ctx context.Context, r *index.Entry, chain string)
 	if err != nil {
 		return err
 	}
-	unlock, err := s.datasets.Lock(ctx, layer.Dataset()) // waits while a cleanup destroys it
+	unlock, err := s.locks.datasets.Lock(ctx, layer.Dataset()) // waits while a cleanup destroys it
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (s *Snapshotter) joinLayer(ctx context.Context, r, active *index.Entry) (in
 	if err != nil {
 		return into, nil, err
 	}
-	unlock, err = s.datasets.Lock(ctx, layer.Dataset())
+	unlock, err = s.locks.datasets.Lock(ctx, layer.Dataset())
 	if err != nil {
 		return into, nil, err
 	}
@@ -203,7 +203,7 @@ func (s *Snapshotter) StandIn(runtime string) (diffID, blob digest.Digest, ok bo
 // that of the layer, it returns InvalidArgument, and the stand-in can no longer be committed.
 // If the provenance of the template is unknown, Recognize writes it.
 func (s *Snapshotter) Recognize(ctx context.Context, runtime string, diffID, blob digest.Digest) error {
-	return detachErr(ctx, s, func(ctx context.Context) error {
+	return detachErr(ctx, s.gate, func(ctx context.Context) error {
 		t, err := s.index.Recognize(runtime, diffID)
 		if err != nil || t == nil {
 			return err

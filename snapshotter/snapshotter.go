@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/recovery"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
 
@@ -19,52 +18,9 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
-	"github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
-
-// The locks of this package, in the order in which they are taken:
-//
-//  1. Snapshotter.writes, queries: limiters, one slot for each operation.
-//  2. Snapshotter.closing: for reading by each operation, for writing by Close.
-//  3. Snapshotter.keys: by snapshot name. An operation takes several in sorted order.
-//  4. Snapshotter.datasets: by dataset. An operation takes at most one.
-//  5. reclaim.done: not a lock; an operation waits for a reclaim, which takes the locks
-//     below.
-//  6. Snapshotter.cleanup: one cleanup, eviction or reclaim at a time.
-//  7. journal.flushing: one writer of the journal at a time.
-//  8. mounts.Set.locks: by dataset, for view mounts and held mounts. One at a time.
-//  9. index.mu: never held during a call to the pool.
-//  10. journal.mu.
-//
-// A goroutine that holds one of these takes none with a smaller number. In particular the
-// holder of cleanup or flushing never waits for a reclaim: it calls journal.barrier, not
-// Snapshotter.barrier or withReclaim.
-//
-// No lock is taken under the other mutexes: Locks.mu, cleanupLock.mu, background.mu,
-// activity.mu, reclaimer.mu, evictionState.mu and mounts.Set.mu.
-//
-// Exceptions:
-//   - Remove has no limit, and Clean takes no slot. Stat, Walk, Mounts, NamespaceOf,
-//     HeldAt, StandIn, Fill, Begin and StopCleanup take neither a slot nor closing,
-//     except that Stat does to restore a record. Usage takes them only to restore a record
-//     or to query the pool.
-//   - A reclaim has a goroutine of its own. It takes cleanup while its callers hold
-//     closing, keys and datasets.
-//   - Out of order, but without waiting: a cleanup takes datasets with TryLockEach while
-//     it holds cleanup and flushing; InsertHealed takes keys with TryLockEach; Remove
-//     takes its key with LockOrDefer.
-//   - The holder of a key runs the deferred Remove before it unlocks the key. The Remove
-//     takes index.mu and journal.mu.
-//   - destination unlocks a dataset while it holds index.mu. Unlocking takes only
-//     Locks.mu, because nothing is deferred on a lock of datasets.
-//   - Close calls mounts.Set.Close, which holds mounts.Set.mu while it unmounts. No other
-//     goroutine uses view mounts then.
-//   - New and Resume use the index and the journal without locks before they start
-//     goroutines.
-//   - Snapshotter.cleanupMark has no lock. New and Resume use it before the goroutine of
-//     the journal starts, then only that goroutine and, after it has ended, Close.
 
 // KeepForever as Config.CacheKeep never evicts a template for its age.
 const KeepForever = space.Forever
@@ -117,22 +73,14 @@ type Config struct {
 // Snapshotter implements containerd's snapshots.Snapshotter and
 // snapshots.Cleaner.
 type Snapshotter struct {
-	config   Config
-	pool     Pool
-	index    *index.Index
-	keys     keylock.Locks // by snapshot name
-	datasets keylock.Locks // by dataset
-	journal  *journal.Journal
-
-	mounts *mounts.Set
-
-	reaper *reaper
-
-	writes  limiter // operations that write, except Remove, which never blocks
-	queries limiter // operations that only query the pool
-
-	closing sync.RWMutex // see the lock order above
-	closed  atomic.Bool
+	config  Config
+	pool    Pool
+	gate    *gate
+	locks   locks
+	index   *index.Index
+	journal *journal.Journal
+	mounts  *mounts.Set
+	reaper  *reaper.Reaper
 }
 
 var (
@@ -157,7 +105,7 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	s.mounts.ReleaseAll(ctx, s.index.IsGarbage)
 	s.mountViews(ctx)
 	s.journal.Start()
-	s.reaper.startUp(context.WithoutCancel(ctx))
+	s.reaper.Start(context.WithoutCancel(ctx))
 	return s, nil
 }
 
@@ -168,9 +116,9 @@ func newSnapshotter(pool Pool, config Config, holder mounts.Holder) *Snapshotter
 	if config.users == nil {
 		config.users = func(device uint64) []holders.User { return holders.FindOpen(holders.Proc, device) }
 	}
-	s := &Snapshotter{config: config, pool: pool, mounts: mounts.NewSet(holder, pool.Attach), writes: newLimiter(), queries: newLimiter()}
-	s.reaper = newReaper(pool, config.reaper())
-	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.reaper.markAfterFlush, MayBatch: s.reaper.mayBatch})
+	s := &Snapshotter{config: config, pool: pool, mounts: mounts.NewSet(holder, pool.Attach), gate: newGate()}
+	s.reaper = reaper.New(pool, config.reaper())
+	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.reaper.MarkAfterFlush, MayBatch: s.reaper.MayBatch})
 	s.setIndex(index.New())
 	return s
 }
@@ -186,7 +134,7 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 	if err := setup.Check(base, list); err != nil {
 		return err
 	}
-	if err := s.reaper.readMark(ctx, list); err != nil {
+	if err := s.reaper.ReadMark(ctx, list); err != nil {
 		return err
 	}
 	plan, err := recovery.NewPlan(base, list, time.Now())
@@ -210,23 +158,23 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 func (s *Snapshotter) setIndex(x *index.Index) {
 	s.index = x
 	x.OnGarbage = s.journal.Notify
-	s.reaper.reaperParts = reaperParts{Index: x, Journal: s.journal, Mounts: s.mounts, Datasets: &s.datasets}
+	s.reaper.Parts = reaper.Parts{Index: x, Journal: s.journal, Mounts: s.mounts, Datasets: &s.locks.datasets}
 }
 
 // Close stops cleanups, evictions and reclaims, also those for which callers wait. It
 // waits for running operations, writes the journal to the pool and saves the cleanup
 // list. Every later call except Close returns an error.
 func (s *Snapshotter) Close() error {
-	if s.closed.Swap(true) {
+	if s.gate.closed.Swap(true) {
 		return nil
 	}
-	s.reaper.shutDown()
-	s.closing.Lock()
-	defer s.closing.Unlock()
+	s.reaper.Stop()
+	s.gate.closing.Lock()
+	defer s.gate.closing.Unlock()
 	err := s.journal.Stop()
 	s.mounts.ReleaseAll(context.Background(), s.index.IsGarbage)
 	if err == nil {
-		err = s.reaper.saveCleanupList(context.Background())
+		err = s.reaper.SaveList(context.Background())
 	}
 	return errors.Join(err, s.mounts.Close())
 }
@@ -254,8 +202,8 @@ func (c Config) check() error {
 }
 
 // reaper returns the configuration of the reaper.
-func (c Config) reaper() reaperConfig {
-	return reaperConfig{
+func (c Config) reaper() reaper.Config {
+	return reaper.Config{
 		Base: c.Base, CacheKeep: c.CacheKeep, CacheMaxBytes: c.CacheMaxBytes, Pressure: c.Pressure,
 		Mode: c.Cleanup, Foreign: c.Foreign, CleanupDir: c.CleanupDir, Holders: c.holders, Users: c.users,
 	}

@@ -60,7 +60,7 @@ func TestBlockedOperationsAreLimited(t *testing.T) {
 		s.pool.interrupt(nil)
 		s.prepare("more", "base")
 		s.requireInvariants()
-		assert.Empty(t, s.sn.writes.slots)
-		assert.Empty(t, s.sn.queries.slots)
+		assert.Empty(t, s.sn.gate.writes.slots)
+		assert.Empty(t, s.sn.gate.queries.slots)
 	})
 }

@@ -36,7 +36,7 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 	if known, ok := s.index.Usage(r, usageMaxAge, time.Now()); ok {
 		return known, nil
 	}
-	return detachIn(ctx, s, s.queries, func(ctx context.Context) (snapshots.Usage, error) { return s.usage(ctx, key, r) })
+	return detachIn(ctx, s.gate, s.gate.queries, func(ctx context.Context) (snapshots.Usage, error) { return s.usage(ctx, key, r) })
 }
 
 func (s *Snapshotter) usage(ctx context.Context, key string, r *index.Entry) (snapshots.Usage, error) {

@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -36,7 +36,7 @@ func (p Foreign) Check() error {
 // destroyForeign destroys the foreign snapshots that kept datasets of a batch from being
 // destroyed, if that is the policy, and then tries these datasets again. It returns the
 // datasets that are left, each with the reason.
-func (r *reaper) destroyForeign(ctx context.Context, order []string, left map[string]error) (map[string]error, error) {
+func (r *Reaper) destroyForeign(ctx context.Context, order []string, left map[string]error) (map[string]error, error) {
 	if r.config.Foreign != ForeignDestroy {
 		return left, nil
 	}

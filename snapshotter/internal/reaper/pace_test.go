@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"fmt"
@@ -14,9 +14,9 @@ import (
 func TestBatchesAreSmallBesideOperations(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newReaper(nil, reaperConfig{})
+		r := New(nil, Config{})
 		r.activity.begin()() // the start
-		order := make([]string, 2*quietBatch+1)
+		order := make([]string, 2*QuietBatch+1)
 		for i := range order {
 			order[i] = fmt.Sprint(i)
 		}
@@ -29,17 +29,17 @@ func TestBatchesAreSmallBesideOperations(t *testing.T) {
 			assert.Equal(t, order, done)
 			return sizes
 		}
-		many := []int{quietBatch, quietBatch, 1}
+		many := []int{QuietBatch, QuietBatch, 1}
 		assert.Len(t, batches(false), len(order), "just started")
-		time.Sleep(quietPeriod)
+		time.Sleep(QuietPeriod)
 		assert.Equal(t, many, batches(false), "no operation yet")
 		r.activity.begin()()
 		assert.Len(t, batches(false), len(order), "just after an operation")
 		assert.Equal(t, many, batches(true), "a caller waits")
-		time.Sleep(quietPeriod)
+		time.Sleep(QuietPeriod)
 		assert.Equal(t, many, batches(false))
 		end := r.activity.begin()
-		time.Sleep(quietPeriod)
+		time.Sleep(QuietPeriod)
 		assert.Len(t, batches(false), len(order), "a layer is being unpacked")
 		end()
 	})

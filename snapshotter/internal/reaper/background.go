@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -43,12 +43,12 @@ func (m Mode) orDefault() Mode {
 }
 
 const (
-	// backgroundQuiet is how long no operation may have written before a background
+	// BackgroundQuiet is how long no operation may have written before a background
 	// cleanup begins. It is longer than the pauses between the layers of a pull.
-	backgroundQuiet = 10 * time.Second
-	// backgroundPatience is how long a background cleanup waits at most for
-	// backgroundQuiet.
-	backgroundPatience = 10 * time.Minute
+	BackgroundQuiet = 10 * time.Second
+	// BackgroundPatience is how long a background cleanup waits at most for
+	// BackgroundQuiet.
+	BackgroundPatience = 10 * time.Minute
 )
 
 // background is the goroutine that runs cleanups for which no caller waits. In mode
@@ -67,7 +67,7 @@ type background struct {
 }
 
 // start starts the goroutine. ctx carries the logger.
-func (b *background) start(ctx context.Context, r *reaper) {
+func (b *background) start(ctx context.Context, r *Reaper) {
 	ctx, b.quit = context.WithCancel(ctx)
 	b.done = make(chan struct{})
 	r.activity.begin()() // counts the start itself as activity
@@ -141,7 +141,7 @@ func (b *background) requested() (since time.Time, paused bool) {
 	return b.requestedAt, b.paused
 }
 
-func (b *background) run(ctx context.Context, r *reaper) {
+func (b *background) run(ctx context.Context, r *Reaper) {
 	defer close(b.done)
 	timer := time.NewTimer(backoff.Max)
 	defer timer.Stop()
@@ -178,7 +178,7 @@ func (b *background) run(ctx context.Context, r *reaper) {
 }
 
 // nextCleanup returns the time of the next background cleanup, and whether there is one.
-func (r *reaper) nextCleanup(now time.Time) (time.Time, bool) {
+func (r *Reaper) nextCleanup(now time.Time) (time.Time, bool) {
 	since, paused := r.background.requested()
 	switch r.config.Mode.orDefault() {
 	case ModeGC:
@@ -195,7 +195,7 @@ func (r *reaper) nextCleanup(now time.Time) (time.Time, bool) {
 	if since.IsZero() || paused {
 		return time.Time{}, false
 	}
-	when := earlier(r.activity.quietAt(backgroundQuiet, now), since.Add(backgroundPatience))
+	when := earlier(r.activity.quietAt(BackgroundQuiet, now), since.Add(BackgroundPatience))
 	if when.Before(since) {
 		when = since
 	}
@@ -211,15 +211,15 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // cleanInBackground runs a cleanup that yields to those of callers.
-func (r *reaper) cleanInBackground(ctx context.Context) error {
-	options := cleanupOptions{idle: r.config.Mode == ModeBackground}
+func (r *Reaper) cleanInBackground(ctx context.Context) error {
+	options := Options{idle: r.config.Mode == ModeBackground}
 	return r.runInBackground(ctx, func(ctx context.Context) error { return r.cleanLocked(ctx, options) })
 }
 
 // runInBackground runs do under r.cleanup, with a context that stop and waiters cancel. It
 // does nothing if another cleanup is running. It returns errStopped or errYielded if do
 // failed after that.
-func (r *reaper) runInBackground(ctx context.Context, do func(context.Context) error) error {
+func (r *Reaper) runInBackground(ctx context.Context, do func(context.Context) error) error {
 	release, ok := r.cleanup.tryAcquire()
 	if !ok {
 		return nil

@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -16,11 +16,11 @@ import (
 )
 
 // flush writes the journal.
-func (r *reaper) flush(ctx context.Context) error {
+func (r *Reaper) flush(ctx context.Context) error {
 	return errkind.Wrap("cleanup", r.Journal.Flush(ctx))
 }
 
-func (r *reaper) clean(ctx context.Context, options cleanupOptions) error {
+func (r *Reaper) Clean(ctx context.Context, options Options) error {
 	release, err := r.cleanup.acquire(ctx)
 	if err != nil {
 		return err
@@ -31,7 +31,7 @@ func (r *reaper) clean(ctx context.Context, options cleanupOptions) error {
 
 // cleanLocked runs a cleanup. The caller holds r.cleanup, and ctx comes from its
 // cancelable.
-func (r *reaper) cleanLocked(ctx context.Context, options cleanupOptions) error {
+func (r *Reaper) cleanLocked(ctx context.Context, options Options) error {
 	if err := r.cleanup.checkOpen(); err != nil { // may have changed while the caller waited for the lock
 		return err
 	}
@@ -44,7 +44,7 @@ func (r *reaper) cleanLocked(ctx context.Context, options cleanupOptions) error 
 
 // cleanWithPolicy destroys garbage and expired templates, then evicts by policy. The
 // caller holds r.cleanup.
-func (r *reaper) cleanWithPolicy(ctx context.Context, options cleanupOptions, policy space.Policy) (evicted, error) {
+func (r *Reaper) cleanWithPolicy(ctx context.Context, options Options, policy space.Policy) (evicted, error) {
 	expired, err := r.cleanGarbage(ctx, options)
 	if err != nil {
 		return expired, err
@@ -60,7 +60,7 @@ func (r *reaper) cleanWithPolicy(ctx context.Context, options cleanupOptions, po
 
 // cleanGarbage destroys garbage and expired templates, and returns the templates that it
 // destroyed.
-func (r *reaper) cleanGarbage(ctx context.Context, options cleanupOptions) (expired evicted, err error) {
+func (r *Reaper) cleanGarbage(ctx context.Context, options Options) (expired evicted, err error) {
 	defer r.background.notify()
 	// In a full pool the write fails. The destruction that follows frees space, and does
 	// not touch datasets in use.
@@ -81,7 +81,7 @@ func (r *reaper) cleanGarbage(ctx context.Context, options cleanupOptions) (expi
 
 // destroyGarbage destroys garbage and expired templates, and returns the templates that
 // it destroyed.
-func (r *reaper) destroyGarbage(ctx context.Context, options cleanupOptions) (expired evicted, err error) {
+func (r *Reaper) destroyGarbage(ctx context.Context, options Options) (expired evicted, err error) {
 	may := func(t *index.Template) bool { return t.Expired(r.config.CacheKeep, time.Now()) }
 	nodes := r.Index.Nodes(r.config.CacheKeep, options.retryTime())
 	if slices.ContainsFunc(nodes, func(n space.Node) bool { return n.Layer && n.Destroy && n.Bytes == 0 }) {
@@ -107,7 +107,7 @@ func (r *reaper) destroyGarbage(ctx context.Context, options cleanupOptions) (ex
 // those that it destroyed. The pending removal of a runtime is not written: destroying
 // the runtime removes its record too. After a crash before that, containerd finds the
 // snapshot and removes it again.
-func (r *reaper) destroyAll(ctx context.Context, options cleanupOptions, order []string, may func(*index.Template) bool) (gone []string, err error) {
+func (r *Reaper) destroyAll(ctx context.Context, options Options, order []string, may func(*index.Template) bool) (gone []string, err error) {
 	defer r.Journal.Pause()()
 	options.progress.expect(len(order))
 	err = r.inBatches(order, options.urgent, func(batch []string) error {
@@ -129,7 +129,7 @@ func (r *reaper) destroyAll(ctx context.Context, options cleanupOptions, order [
 // destroy destroys a batch of datasets, garbage and those templates for which may still
 // reports true, and returns those that it destroyed. It skips datasets that
 // another operation has locked: that operation may be waiting for this cleanup.
-func (r *reaper) destroy(ctx context.Context, options cleanupOptions, batch []string, may func(*index.Template) bool) (gone []string, err error) {
+func (r *Reaper) destroy(ctx context.Context, options Options, batch []string, may func(*index.Template) bool) (gone []string, err error) {
 	// A commit of the same layer waits for this lock until the name is free again.
 	locked, unlock := r.Datasets.TryLockEach(batch...)
 	defer unlock()
@@ -170,7 +170,7 @@ func (r *reaper) destroy(ctx context.Context, options cleanupOptions, batch []st
 
 // destroyDatasets unmounts and destroys datasets in the given order. It returns those
 // that are left, each with the reason. If idle is set, it uses idle I/O priority.
-func (r *reaper) destroyDatasets(ctx context.Context, order []string, idle bool) (map[string]error, error) {
+func (r *Reaper) destroyDatasets(ctx context.Context, order []string, idle bool) (map[string]error, error) {
 	for _, dataset := range order {
 		if err := r.Mounts.ReleaseView(ctx, dataset, r.Index.HasViews); err != nil {
 			return nil, err
@@ -203,7 +203,7 @@ func snapshotLost(err error) bool {
 }
 
 // templatesIn returns a function that reports whether a dataset is a template in batch.
-func (r *reaper) templatesIn(batch []string) func(dataset string) bool {
+func (r *Reaper) templatesIn(batch []string) func(dataset string) bool {
 	return func(dataset string) bool {
 		_, ok := r.config.Base.ParseTemplate(dataset)
 		return ok && slices.Contains(batch, dataset)

@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -18,11 +18,11 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// errClosed is the error of operations after Stop.
-var errClosed = fmt.Errorf("the snapshotter is closed: %w", errdefs.ErrUnavailable)
+// ErrClosed is the error of operations after Stop.
+var ErrClosed = fmt.Errorf("the snapshotter is closed: %w", errdefs.ErrUnavailable)
 
-// reaperConfig is the configuration of a reaper. snapshotter.Config documents the fields.
-type reaperConfig struct {
+// Config is the configuration of a reaper. snapshotter.Config documents the fields.
+type Config struct {
 	Base          layout.Base
 	CacheKeep     time.Duration
 	CacheMaxBytes uint64
@@ -37,12 +37,12 @@ type reaperConfig struct {
 }
 
 // policy returns the configured policy of the cache.
-func (c reaperConfig) policy() space.Policy {
+func (c Config) policy() space.Policy {
 	return space.Policy{Keep: c.CacheKeep, MaxBytes: c.CacheMaxBytes, Pressure: c.Pressure}
 }
 
-// reaperPool has the operations of ZFS that a reaper needs.
-type reaperPool interface {
+// Pool has the operations of ZFS that a reaper needs.
+type Pool interface {
 	List(ctx context.Context, root string) ([]zfs.Dataset, error)
 	Mark(ctx context.Context, filesystem, prop, value string) error
 	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)
@@ -53,20 +53,20 @@ type reaperPool interface {
 	Device(ctx context.Context, filesystem string) (uint64, error)
 }
 
-// reaperParts are the parts of a snapshotter that a reaper shares.
-type reaperParts struct {
+// Parts are the parts of a snapshotter that a reaper shares.
+type Parts struct {
 	Index    *index.Index
 	Journal  *journal.Journal
 	Mounts   *mounts.Set
 	Datasets *keylock.Locks // a dataset that an operation has locked is not destroyed
 }
 
-// reaper destroys garbage, expired templates and, under pressure, cached templates. It keeps
+// Reaper destroys garbage, expired templates and, under pressure, cached templates. It keeps
 // the base's cleanup mark and its cleanup list.
-type reaper struct {
-	config reaperConfig
-	pool   reaperPool
-	reaperParts
+type Reaper struct {
+	config Config
+	pool   Pool
+	Parts
 
 	verify            bool // list each dataset again before it is destroyed
 	cleanupMark       layout.CleanupMark
@@ -79,56 +79,56 @@ type reaper struct {
 	reclaimer  reclaimer
 }
 
-// newReaper returns a reaper that is not started and has no parts yet.
-func newReaper(pool reaperPool, config reaperConfig) *reaper {
-	r := &reaper{config: config, pool: pool}
+// New returns a reaper that is not started and has no parts yet.
+func New(pool Pool, config Config) *Reaper {
+	r := &Reaper{config: config, pool: pool}
 	r.background.wake = make(chan struct{}, 1)
 	return r
 }
 
-// startUp starts the goroutine for cleanups in the background. ctx carries the logger.
-func (r *reaper) startUp(ctx context.Context) { r.background.start(ctx, r) }
+// Start starts the goroutine for cleanups in the background. ctx carries the logger.
+func (r *Reaper) Start(ctx context.Context) { r.background.start(ctx, r) }
 
-// shutDown stops cleanups, evictions and reclaims, also those for which callers wait. Later ones
+// Stop stops cleanups, evictions and reclaims, also those for which callers wait. Later ones
 // return an error.
-func (r *reaper) shutDown() {
+func (r *Reaper) Stop() {
 	r.cleanup.close()
 	r.background.stop()
 	r.reclaimer.stop()
 }
 
-// beginWrite records that an operation writes, until end. Batches are small meanwhile.
-func (r *reaper) beginWrite() (end func()) { return r.activity.begin() }
+// BeginWrite records that an operation writes, until end. Batches are small meanwhile.
+func (r *Reaper) BeginWrite() (end func()) { return r.activity.begin() }
 
-// hasWaiters reports whether a caller waits for the end of a cleanup.
-func (r *reaper) hasWaiters() bool { return r.cleanup.hasWaiters() }
+// HasWaiters reports whether a caller waits for the end of a cleanup.
+func (r *Reaper) HasWaiters() bool { return r.cleanup.HasWaiters() }
 
-// requestedCleanup runs a cleanup that containerd requests. In the modes in which cleanups
+// Requested runs a cleanup that containerd requests. In the modes in which cleanups
 // run at other times, it only flushes the journal.
-func (r *reaper) requestedCleanup(ctx context.Context) error {
+func (r *Reaper) Requested(ctx context.Context) error {
 	r.background.requestCleanup()
 	if r.config.Mode.orDefault() != ModeGC {
 		return r.flush(ctx)
 	}
-	return r.clean(ctx, cleanupOptions{})
+	return r.Clean(ctx, Options{})
 }
 
-// explicitCleanup runs a cleanup in every mode, and ignores backoffs.
-func (r *reaper) explicitCleanup(ctx context.Context, report func(Progress)) error {
+// Explicit runs a cleanup in every mode, and ignores backoffs.
+func (r *Reaper) Explicit(ctx context.Context, report func(Progress)) error {
 	r.background.requestCleanup()
-	return r.clean(ctx, cleanupOptions{ignoreBackoff: true, progress: newProgressReporter(report)})
+	return r.Clean(ctx, Options{ignoreBackoff: true, progress: newProgressReporter(report)})
 }
 
-// stopCleanup stops the running cleanup, and reports whether there was one. Until the next
+// StopCleanup stops the running cleanup, and reports whether there was one. Until the next
 // request for a cleanup, none begins in the background.
-func (r *reaper) stopCleanup() bool {
+func (r *Reaper) StopCleanup() bool {
 	r.background.pause()
 	return r.cleanup.stop(errStopped, false)
 }
 
-// resume prepares the reaper for the datasets of a cleanup list: it lists each again before
+// Resume prepares the reaper for the datasets of a cleanup list: it lists each again before
 // it destroys it. From here on the list in the base is not valid.
-func (r *reaper) resume(ctx context.Context, mark layout.CleanupMark) error {
+func (r *Reaper) Resume(ctx context.Context, mark layout.CleanupMark) error {
 	r.cleanupMark, r.verify = mark, true
 	return r.updateMark(ctx, "")
 }

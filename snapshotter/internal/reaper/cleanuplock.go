@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -61,8 +61,8 @@ func (l *cleanupLock) tryAcquire() (release func(), ok bool) {
 	}
 }
 
-// hasWaiters reports whether an acquire is waiting.
-func (l *cleanupLock) hasWaiters() bool {
+// HasWaiters reports whether an acquire is waiting.
+func (l *cleanupLock) HasWaiters() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.waiting > 0
@@ -117,7 +117,7 @@ func (l *cleanupLock) checkOpen() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return errClosed
+		return ErrClosed
 	}
 	return nil
 }

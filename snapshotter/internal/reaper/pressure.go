@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -13,14 +13,14 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
-// pressureInterval is the minimum interval between pressure checks. ZFS's own figures are
+// PressureInterval is the minimum interval between pressure checks. ZFS's own figures are
 // up to that old.
-const pressureInterval = 5 * time.Second
+const PressureInterval = 5 * time.Second
 
-// relievePressureIfDue makes the background goroutine check for pressure, at most once per
-// pressureInterval. It does not wait for evictions: there is space left, and an operation
-// that runs out of it waits in reclaimSpace.
-func (r *reaper) relievePressureIfDue() {
+// RelievePressureIfDue makes the background goroutine check for pressure, at most once per
+// PressureInterval. It does not wait for evictions: there is space left, and an operation
+// that runs out of it waits in Reclaim.
+func (r *Reaper) RelievePressureIfDue() {
 	if r.config.Pressure > 0 && r.cleanup.checkOpen() == nil && r.eviction.due(time.Now()) {
 		r.background.requestPressureCheck()
 	}
@@ -29,14 +29,14 @@ func (r *reaper) relievePressureIfDue() {
 // due reports whether a pressure check is due, and records it.
 func (e *evictionState) due(now time.Time) bool {
 	last := e.lastCheck.Load()
-	return now.Sub(time.Unix(0, last)) >= pressureInterval && e.lastCheck.CompareAndSwap(last, now.UnixNano())
+	return now.Sub(time.Unix(0, last)) >= PressureInterval && e.lastCheck.CompareAndSwap(last, now.UnixNano())
 }
 
 // relievePressure evicts cached templates if a limit is above Config.Pressure, in every
 // cleanup mode. The background goroutine calls it. It yields to a cleanup for which a
 // caller waits, and which evicts too. It ends after the current batch if StopCleanup or
 // Close stops it.
-func (r *reaper) relievePressure(ctx context.Context) {
+func (r *Reaper) relievePressure(ctx context.Context) {
 	limits, err := inspect.Limits(ctx, r.pool, r.config.Base)
 	if err == nil && slices.ContainsFunc(limits, func(l space.Limit) bool { return l.Over(r.config.Pressure) }) {
 		err = r.runInBackground(ctx, func(ctx context.Context) error { return r.evictForPressure(ctx, limits) })
@@ -48,7 +48,7 @@ func (r *reaper) relievePressure(ctx context.Context) {
 
 // evictForPressure evicts cached templates by the configured policy. It leaves garbage to
 // the cleanups of the configured mode. The caller holds r.cleanup.
-func (r *reaper) evictForPressure(ctx context.Context, limits []space.Limit) error {
+func (r *Reaper) evictForPressure(ctx context.Context, limits []space.Limit) error {
 	if err := r.measureCached(ctx); err != nil {
 		return err
 	}
@@ -61,6 +61,6 @@ func (r *reaper) evictForPressure(ctx context.Context, limits []space.Limit) err
 	if err := r.Journal.Barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
 		return err
 	}
-	_, err := r.evict(ctx, cleanupOptions{}, policy)
+	_, err := r.evict(ctx, Options{}, policy)
 	return err
 }

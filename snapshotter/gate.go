@@ -3,12 +3,26 @@ package snapshotter
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 )
 
-// checkOpen returns an error if the snapshotter is closed.
-func (s *Snapshotter) checkOpen() error {
-	if s.closed.Load() {
-		return errClosed
+// gate admits operations, and waits in Close until they have ended.
+type gate struct {
+	writes  limiter // operations that write, except Remove, which never blocks
+	queries limiter // operations that only query the pool
+	closing sync.RWMutex
+	closed  atomic.Bool
+}
+
+func newGate() *gate { return &gate{writes: newLimiter(), queries: newLimiter()} }
+
+// checkOpen returns an error if the gate is closed.
+func (g *gate) checkOpen() error {
+	if g.closed.Load() {
+		return reaper.ErrClosed
 	}
 	return nil
 }
@@ -40,12 +54,12 @@ func (l limiter) enter(ctx context.Context) (leave func(), err error) {
 // detach runs an operation that writes, in a goroutine of its own. If ctx ends first,
 // detach returns its error at once and the operation continues. So fn must check ctx
 // before its first change, and not after.
-func detach[T any](ctx context.Context, s *Snapshotter, fn func(context.Context) (T, error)) (T, error) {
-	return detachIn(ctx, s, s.writes, fn)
+func detach[T any](ctx context.Context, g *gate, fn func(context.Context) (T, error)) (T, error) {
+	return detachIn(ctx, g, g.writes, fn)
 }
 
 // detachIn is detach with another limiter.
-func detachIn[T any](ctx context.Context, s *Snapshotter, l limiter, fn func(context.Context) (T, error)) (T, error) {
+func detachIn[T any](ctx context.Context, g *gate, l limiter, fn func(context.Context) (T, error)) (T, error) {
 	type outcome struct {
 		value T
 		err   error
@@ -54,7 +68,7 @@ func detachIn[T any](ctx context.Context, s *Snapshotter, l limiter, fn func(con
 	if err := ctx.Err(); err != nil {
 		return none, err
 	}
-	if err := s.checkOpen(); err != nil { // a running Close does not block callers
+	if err := g.checkOpen(); err != nil { // a running Close does not block callers
 		return none, err
 	}
 	leave, err := l.enter(ctx)
@@ -64,9 +78,9 @@ func detachIn[T any](ctx context.Context, s *Snapshotter, l limiter, fn func(con
 	done := make(chan outcome, 1)
 	go func() {
 		defer leave()
-		s.closing.RLock()
-		defer s.closing.RUnlock()
-		if err := s.checkOpen(); err != nil {
+		g.closing.RLock()
+		defer g.closing.RUnlock()
+		if err := g.checkOpen(); err != nil {
 			done <- outcome{err: err}
 			return
 		}
@@ -82,7 +96,7 @@ func detachIn[T any](ctx context.Context, s *Snapshotter, l limiter, fn func(con
 }
 
 // detachErr is detach for an operation without a result.
-func detachErr(ctx context.Context, s *Snapshotter, fn func(context.Context) error) error {
-	_, err := detach(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
+func detachErr(ctx context.Context, g *gate, fn func(context.Context) error) error {
+	_, err := detach(ctx, g, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
 	return err
 }

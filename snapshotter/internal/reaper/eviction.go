@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -33,7 +33,7 @@ type evicted struct {
 }
 
 // evict evicts cached templates by policy. The caller holds r.cleanup.
-func (r *reaper) evict(ctx context.Context, options cleanupOptions, policy space.Policy) (evicted, error) {
+func (r *Reaper) evict(ctx context.Context, options Options, policy space.Policy) (evicted, error) {
 	var limits []space.Limit
 	if policy.Pressure > 0 {
 		var err error
@@ -74,7 +74,7 @@ func (r *reaper) evict(ctx context.Context, options cleanupOptions, policy space
 
 // nodesExcept returns the tree of clones in the index, in which the datasets in stay are
 // neither destroyed nor evicted.
-func (r *reaper) nodesExcept(stay map[string]bool, now time.Time) []space.Node {
+func (r *Reaper) nodesExcept(stay map[string]bool, now time.Time) []space.Node {
 	nodes := r.Index.Nodes(r.config.CacheKeep, now)
 	for i, n := range nodes {
 		if stay[n.Dataset] {
@@ -99,7 +99,7 @@ func (e *evictionState) logProblems(ctx context.Context, problems []string) {
 
 // measureCached measures the space that each cached template would free. It measures a
 // template once, because a template never changes.
-func (r *reaper) measureCached(ctx context.Context) error {
+func (r *Reaper) measureCached(ctx context.Context) error {
 	for _, t := range r.Index.Unmeasured() {
 		bytes, err := r.pool.Space(ctx, t.Dataset())
 		if errors.Is(err, zfs.ErrNotFound) {
@@ -115,7 +115,7 @@ func (r *reaper) measureCached(ctx context.Context) error {
 
 // evictPlan executes a plan and returns the datasets that are left. A template that came
 // into use in the meantime stays, and so does its origin.
-func (r *reaper) evictPlan(ctx context.Context, options cleanupOptions, plan space.Plan) (total evicted, stays []string, err error) {
+func (r *Reaper) evictPlan(ctx context.Context, options Options, plan space.Plan) (total evicted, stays []string, err error) {
 	var names []string
 	for _, e := range plan.Evict {
 		names = append(names, e.Dataset)

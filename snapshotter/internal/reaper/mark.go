@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -9,16 +9,16 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// markAfterFlush writes the cleanup mark after a flush of the journal. The time of the next
+// MarkAfterFlush writes the cleanup mark after a flush of the journal. The time of the next
 // cleanup may have changed too.
-func (r *reaper) markAfterFlush(ctx context.Context) error {
+func (r *Reaper) MarkAfterFlush(ctx context.Context) error {
 	r.background.notify()
 	return r.updateMark(ctx, "")
 }
 
 // updateMark writes the base's cleanup mark from the index. While the journal's goroutine
 // runs, only that calls it.
-func (r *reaper) updateMark(ctx context.Context, list string) error {
+func (r *Reaper) updateMark(ctx context.Context, list string) error {
 	now := time.Now()
 	next := layout.CleanupMark{Due: r.Index.Due(r.config.CacheKeep, r.config.CacheMaxBytes, now), List: list}
 	if r.cleanupMark.IsDue(now) && next.IsDue(now) {
@@ -28,7 +28,7 @@ func (r *reaper) updateMark(ctx context.Context, list string) error {
 }
 
 // writeMark writes a mark unless the base has it already.
-func (r *reaper) writeMark(ctx context.Context, next layout.CleanupMark) error {
+func (r *Reaper) writeMark(ctx context.Context, next layout.CleanupMark) error {
 	if r.cleanupMark.String() == next.String() && !r.cleanupMarkUnsure {
 		return nil
 	}
@@ -40,9 +40,9 @@ func (r *reaper) writeMark(ctx context.Context, next layout.CleanupMark) error {
 	return nil
 }
 
-// readMark reads the base's mark from a listing. Then it removes the list's hash from the
+// ReadMark reads the base's mark from a listing. Then it removes the list's hash from the
 // mark: the saved cleanup list becomes invalid before anything else is changed.
-func (r *reaper) readMark(ctx context.Context, list []zfs.Dataset) error {
+func (r *Reaper) ReadMark(ctx context.Context, list []zfs.Dataset) error {
 	for _, d := range list {
 		if d.Name == r.config.Base.String() {
 			r.cleanupMark = layout.ParseCleanupMark(d.Props[layout.CleanupProperty])

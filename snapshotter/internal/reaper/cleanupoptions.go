@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"time"
@@ -6,8 +6,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
 )
 
-// cleanupOptions are the options of a cleanup or an eviction.
-type cleanupOptions struct {
+// Options are the options of a cleanup or an eviction.
+type Options struct {
 	urgent        bool              // use large batches, because a caller waits for the space
 	idle          bool              // destroy with idle I/O priority
 	ignoreBackoff bool              // retry stuck datasets before their pauses end
@@ -16,7 +16,7 @@ type cleanupOptions struct {
 
 // retryTime returns the time at which a cleanup evaluates backoffs. It is so late that all
 // pauses have ended if ignoreBackoff is set.
-func (o cleanupOptions) retryTime() time.Time {
+func (o Options) retryTime() time.Time {
 	if o.ignoreBackoff {
 		return time.Now().Add(backoff.Max)
 	}

@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 // reportLeftovers backs off datasets that could not be destroyed, and logs the reason and
 // a fix, once for each reason. It logs nothing about the origin of a clone of ours that
 // could not be destroyed: the message about the clone is enough.
-func (r *reaper) reportLeftovers(ctx context.Context, left map[string]error) {
+func (r *Reaper) reportLeftovers(ctx context.Context, left map[string]error) {
 	var busy []string
 	for dataset, err := range left {
 		if errors.Is(err, zfs.ErrBusy) {
@@ -52,7 +52,7 @@ func (r *reaper) reportLeftovers(ctx context.Context, left map[string]error) {
 
 // describeUsers describes the processes that use a file system without a mount point. It
 // returns "" if it finds none.
-func (r *reaper) describeUsers(ctx context.Context, dataset string) string {
+func (r *Reaper) describeUsers(ctx context.Context, dataset string) string {
 	device, err := r.pool.Device(ctx, dataset)
 	if err != nil {
 		return ""
@@ -67,7 +67,7 @@ func (r *reaper) describeUsers(ctx context.Context, dataset string) string {
 // explain returns what keeps a dataset from being destroyed, its processes, mounts or
 // snapshots, as a log field with its value, and a fix for the administrator. Each may be
 // empty.
-func (r *reaper) explain(ctx context.Context, dataset string, err error, mounts []holders.Mount) (field, value, fix string) {
+func (r *Reaper) explain(ctx context.Context, dataset string, err error, mounts []holders.Mount) (field, value, fix string) {
 	switch {
 	case errors.Is(err, zfs.ErrBusy) && len(mounts) == 0:
 		const fix = "end the program that uses the dataset"

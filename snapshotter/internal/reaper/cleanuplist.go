@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -29,14 +29,14 @@ type cleanupList struct {
 	Datasets []index.Removable `json:"go"`
 }
 
-// cleanupListName is the name of the file with the list.
-const cleanupListName = "cleanup.json"
+// ListName is the name of the file with the list.
+const ListName = "cleanup.json"
 
 // maxCleanupList limits the bytes that are read: about 100 for each of a million datasets.
 const maxCleanupList = 128 << 20
 
-// saveCleanupList saves the list and writes its hash to the base's mark.
-func (r *reaper) saveCleanupList(ctx context.Context) error {
+// SaveList saves the list and writes its hash to the base's mark.
+func (r *Reaper) SaveList(ctx context.Context) error {
 	if r.config.CleanupDir == nil {
 		return r.updateMark(ctx, "")
 	}
@@ -46,19 +46,19 @@ func (r *reaper) saveCleanupList(ctx context.Context) error {
 		log.G(ctx).WithError(err).WithField("suspended", state.Suspended).Warn("not saving cleanup list; the next cleanup lists the pool")
 		return r.updateMark(ctx, "")
 	}
-	if err := removeTempFiles(r.config.CleanupDir, cleanupListName); err != nil {
+	if err := removeTempFiles(r.config.CleanupDir, ListName); err != nil {
 		log.G(ctx).WithError(err).Warn("failed to remove temporary files of cleanup lists")
 	}
 	list := cleanupList{r.Index.Removable(time.Now())}
 	if len(list.Datasets) == 0 {
-		if err := r.config.CleanupDir.Remove(cleanupListName); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := r.config.CleanupDir.Remove(ListName); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return r.updateMark(ctx, "")
 	}
 	text, err := json.Marshal(list)
 	if err == nil {
-		err = writeAtomic(r.config.CleanupDir, cleanupListName, text)
+		err = writeAtomic(r.config.CleanupDir, ListName, text)
 	}
 	if err != nil {
 		log.G(ctx).WithError(err).Warn("failed to save cleanup list; the next cleanup lists the pool")
@@ -106,12 +106,12 @@ func hashOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// readList reads the list with a hash. It returns an error if there is none.
-func readList(dir *os.Root, hash string) (list cleanupList, err error) {
+// ReadList reads the list with a hash. It returns an error if there is none.
+func ReadList(dir *os.Root, hash string) (list cleanupList, err error) {
 	if dir == nil || hash == "" {
 		return list, errors.New("no cleanup list was saved")
 	}
-	file, err := dir.Open(cleanupListName)
+	file, err := dir.Open(ListName)
 	if err != nil {
 		return list, err
 	}
@@ -121,14 +121,14 @@ func readList(dir *os.Root, hash string) (list cleanupList, err error) {
 		return list, err
 	}
 	if hashOf(text) != hash {
-		return list, fmt.Errorf("%s does not have the hash in the base's cleanup mark", cleanupListName)
+		return list, fmt.Errorf("%s does not have the hash in the base's cleanup mark", ListName)
 	}
 	return list, json.Unmarshal(text, &list)
 }
 
 // recheck returns those of the datasets that may still be destroyed: templates without
 // records, and garbage. It logs the others.
-func (r *reaper) recheck(ctx context.Context, order []string) (still []string, err error) {
+func (r *Reaper) recheck(ctx context.Context, order []string) (still []string, err error) {
 	for _, name := range order {
 		found, err := r.pool.List(ctx, name)
 		if errors.Is(err, zfs.ErrNotFound) {

@@ -1,4 +1,4 @@
-package snapshotter
+package reaper
 
 import (
 	"context"
@@ -63,11 +63,11 @@ type reclaim struct {
 // errNoCaller cancels a reclaim for which no caller waits.
 var errNoCaller = fmt.Errorf("no caller waits for the reclaim any more: %w", context.Canceled)
 
-// reclaimSpace destroys all garbage and all cached templates that can be destroyed, and
+// Reclaim destroys all garbage and all cached templates that can be destroyed, and
 // waits at most freeTimeout until ZFS has freed them. cause is the error of the operation
 // that ran out of space. Callers share a running reclaim. It ends after the current batch
 // when its last caller gave up, or when the snapshotter is closed.
-func (r *reaper) reclaimSpace(ctx context.Context, cause error) (Reclaimed, error) {
+func (r *Reaper) Reclaim(ctx context.Context, cause error) (Reclaimed, error) {
 	c, err := r.reclaimer.join(ctx, func(ctx context.Context) (Reclaimed, error) { return r.reclaimAll(ctx, cause) })
 	if err != nil {
 		return Reclaimed{}, err
@@ -86,7 +86,7 @@ func (r *reclaimer) join(ctx context.Context, do func(context.Context) (Reclaime
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil, errClosed
+		return nil, ErrClosed
 	}
 	if r.current == nil {
 		r.begin(context.WithoutCancel(ctx), do)
@@ -134,14 +134,14 @@ func (r *reclaimer) stop() {
 	r.mu.Lock()
 	r.closed = true
 	if r.current != nil {
-		r.current.cancel(errClosed)
+		r.current.cancel(ErrClosed)
 	}
 	r.mu.Unlock()
 	r.all.Wait()
 }
 
 // reclaimAll runs a reclaim for an operation that failed with cause.
-func (r *reaper) reclaimAll(ctx context.Context, cause error) (Reclaimed, error) {
+func (r *Reaper) reclaimAll(ctx context.Context, cause error) (Reclaimed, error) {
 	before, err := inspect.Limits(ctx, r.pool, r.config.Base)
 	if err != nil {
 		return Reclaimed{}, err
@@ -153,7 +153,7 @@ func (r *reaper) reclaimAll(ctx context.Context, cause error) (Reclaimed, error)
 	if err != nil {
 		return Reclaimed{}, err
 	}
-	gone, err := r.cleanWithPolicy(ctx, cleanupOptions{urgent: true, ignoreBackoff: true}, policy)
+	gone, err := r.cleanWithPolicy(ctx, Options{urgent: true, ignoreBackoff: true}, policy)
 	release()
 	result := Reclaimed{Templates: gone.templates, Bytes: gone.bytes}
 	if err != nil && !errkind.IsOutOfSpace(err) { // out of space: not freed yet, and the journal writes the removals later
@@ -186,16 +186,16 @@ func limitsFor(limits []space.Limit, cause error) []space.Limit {
 	})
 }
 
-// withReclaim runs do. If do runs out of space, withReclaim reclaims space and runs do
+// WithReclaim runs do. If do runs out of space, WithReclaim reclaims space and runs do
 // once more. It does not if do may have left a part of its work: the caller rolls that
 // back.
-func (r *reaper) withReclaim(ctx context.Context, do func() error) error {
+func (r *Reaper) WithReclaim(ctx context.Context, do func() error) error {
 	err := do()
 	if !errkind.IsOutOfSpace(err) || errkind.IsAmbiguous(err) {
 		return err
 	}
 	log.G(ctx).WithError(err).Warn("out of space, reclaiming space and retrying")
-	reclaimed, reclaimErr := r.reclaimSpace(ctx, err)
+	reclaimed, reclaimErr := r.Reclaim(ctx, err)
 	if reclaimErr != nil {
 		return fmt.Errorf("%w (failed to reclaim space: %s)", err, reclaimErr.Error())
 	}
