@@ -106,7 +106,7 @@ func (b *bench) add(ctx context.Context, c *contender.Contender) error {
 	// Once for nothing: what is first pays for what is not in memory yet.
 	b.warming = true
 	defer func() { b.warming = false }()
-	return errors.Join(b.operate(ctx, e, 0), b.runContainer(ctx, e, 0))
+	return errors.Join(b.operate(ctx, e, 0), b.mountAll(ctx, e, 0), b.runContainer(ctx, e, 0))
 }
 
 // turns calls f for each entrant, beginning with another one each round, as

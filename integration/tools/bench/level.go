@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/mount"
 	"golang.org/x/sys/unix"
 
 	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/contender"
@@ -29,6 +30,7 @@ func (b *bench) measureLevel(ctx context.Context, level int) error {
 		f      func(context.Context, *entrant, int) error
 	}{
 		{"operations", b.rounds, b.operate},
+		{"mounts", b.mountRounds, b.mountAll},
 		{"containers", when(b.containers == level, b.containerRounds), b.runContainer},
 		{"prepares at once", when(slices.Contains(b.bursts, level), b.burstRounds), b.burst},
 		{"removal", when(b.removal == level, b.removalRounds), b.removeAll},
@@ -165,6 +167,36 @@ func (b *bench) burst(ctx context.Context, e *entrant, level int) error {
 	return e.Remove(ctx, keys...)
 }
 
+// mountAll is one turn: some cycles of what a client does with a snapshot that it
+// mounts and unmounts.
+func (b *bench) mountAll(ctx context.Context, e *entrant, level int) error {
+	if b.mountRounds == 0 {
+		return nil
+	}
+	for range b.cycles {
+		key := b.key()
+		err := b.timed(e, report.PrepareMount, level, 1, func() error {
+			if err := e.Prepare(ctx, key); err != nil {
+				return err
+			}
+			mounts, err := e.Mounts(ctx, key)
+			if err != nil {
+				return err
+			}
+			return b.timed(e, report.Mount, level, 1, func() error {
+				return mount.WithTempMount(ctx, mounts, func(string) error { return nil })
+			})
+		})
+		if err != nil {
+			return err
+		}
+		if err := e.Remove(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // runContainer runs a container from its beginning to its end.
 func (b *bench) runContainer(ctx context.Context, e *entrant, level int) error {
 	if e.RunContainer == nil {
@@ -187,6 +219,12 @@ func (b *bench) measureImports(ctx context.Context) error {
 		err := b.turns(ctx, "imports", 0, func(ctx context.Context, e *entrant) error {
 			if err := e.RemoveImages(ctx); err != nil {
 				return err
+			}
+			// What ZFS frees in the background is no part of the import.
+			if e.Reclaimed != nil {
+				if err := until(ctx, e.Reclaimed); err != nil {
+					return err
+				}
 			}
 			unix.Sync()
 			return b.timed(e, report.Import, 0, 1, func() error { return e.Import(ctx, b.archive) })

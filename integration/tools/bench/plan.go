@@ -32,6 +32,9 @@ type plan struct {
 	starts      []int
 	startRounds int
 	idle        time.Duration // before the memory is looked at
+	// mountRounds is how often each contender has its turn at preparing and
+	// mounting; cycles apply to it too.
+	mountRounds int
 	// archive is an image that is imported so many times, after everything else.
 	archive string
 	imports int
@@ -78,18 +81,19 @@ var quickScale = plan{
 	patience: 20 * time.Second,
 }
 
-// held and quickHeld compare held mounts with mounts of datasets.
+// held and quickHeld compare held mounts with mounts of datasets. The rounds of held
+// are multiples of its three contenders, so that each begins equally often.
 var held = plan{
 	name: "full", prefix: report.HeldPrefix, only: []string{report.Native, report.ZFSMounts, report.OverlayZFS},
-	levels: []int{10}, rounds: 6, cycles: 3,
-	containers: 10, containerRounds: 15,
-	imports:  5,
-	patience: 5 * time.Minute,
+	levels: []int{10}, rounds: 6, mountRounds: 12, cycles: 3,
+	containers: 10, containerRounds: 30,
+	imports:  6,
+	patience: 30 * time.Minute,
 }
 
 var quickHeld = plan{
 	name: "quick", prefix: report.HeldPrefix, only: held.only,
-	levels: []int{10}, rounds: 1, cycles: 2,
+	levels: []int{10}, rounds: 1, mountRounds: 1, cycles: 2,
 	containers: 10, containerRounds: 2,
 	imports:  1,
 	patience: 20 * time.Second,

@@ -60,6 +60,10 @@ const (
 	// HeldPrefix makes of an operation's name that of the same in the run that
 	// compares held mounts with mounts of datasets.
 	HeldPrefix = "Held"
+	// Mount is a mount of an active snapshot with its unmount, PrepareMount both
+	// after a Prepare and a call of Mounts.
+	Mount        = "Mount"
+	PrepareMount = "PrepareMount"
 
 	// Cleaning is a Prepare while what is removed is destroyed.
 	Cleaning = "PrepareDuringCleanup"
@@ -95,6 +99,14 @@ var operations = []struct{ name, title string }{
 	{RemoveAll, "Remove all, until freed"},
 	{Container, "ctr run --rm"},
 }
+
+// held are the operations of the run that compares held mounts with mounts of
+// datasets.
+var held = slices.Concat(operations, []struct{ name, title string }{
+	{Mount, "mount and unmount by the client"},
+	{PrepareMount, "Prepare, Mounts, mount and unmount"},
+	{Import, "Import of the demo's image"},
+})
 
 // layers are the operations of the second half: clones then are files.
 var layers = []struct{ name, title string }{

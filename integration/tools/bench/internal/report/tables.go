@@ -138,10 +138,9 @@ func scaleTable(s *result.Set) string {
 // heldTable returns the medians in ms with held mounts and without, and the ratio of each
 // to that with held mounts.
 func heldTable(s *result.Set) string {
-	titles := append(slices.Clone(operations), layers[0])
 	t := table{text: 1, head: []string{"operation"}}
 	var names []string
-	for _, o := range titles {
+	for _, o := range held {
 		for _, name := range present(rows(s, HeldPrefix+o.name)) {
 			if !slices.Contains(names, name) {
 				names = append(names, name)
@@ -151,7 +150,7 @@ func heldTable(s *result.Set) string {
 	for _, name := range names {
 		t.head = append(t.head, contenderTitle(name))
 	}
-	for _, o := range titles {
+	for _, o := range held {
 		for _, r := range rows(s, HeldPrefix+o.name) {
 			ours, ok := r.cells[Native]
 			if !ok {
