@@ -6,6 +6,9 @@
 // serves reads from it. Usage also queries the pool, and Stat and Usage write the record of
 // a lost layer again. New rebuilds the index from one listing of the pool.
 //
+// The parts are packages below internal: the index in memory, the journal of changes that
+// are written later, recovery at the start, the reaper that destroys, and mounts.
+//
 // The package knows containerd's snapshot interface, its labels and the form of its keys,
 // the layout of a base (package layout), and ZFS through the interface Pool (package zfs).
 // It must not know containerd's other services, its content store, media types and leases,
