@@ -10,6 +10,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,17 +22,17 @@ import (
 
 // mount mounts a dataset or snapshot without the snapshotter.
 func (s *fixture) mount(name string) {
-	s.pool.edit(func(state *fakeState) { state.mounted[name] = true })
+	s.pool.Edit(func(state *zfsfake.State) { state.Mounted[name] = true })
 }
 
 func (s *fixture) unmount(name string) {
-	s.pool.edit(func(state *fakeState) { delete(state.mounted, name) })
+	s.pool.Edit(func(state *zfsfake.State) { delete(state.Mounted, name) })
 }
 
 // destroys counts the pool's later destroys.
 func (s *fixture) destroys() *atomic.Int64 {
 	var n atomic.Int64
-	s.pool.interrupt(func(call string) error {
+	s.pool.Interrupt(func(call string) error {
 		if call == "destroy" {
 			n.Add(1)
 		}
@@ -89,9 +90,9 @@ func TestMountedTemplateWithoutItsSnapshotIsGarbage(t *testing.T) {
 		template := s.templateOf(name)
 		s.remove(name)
 		s.mount(template)
-		s.pool.edit(func(state *fakeState) { state.full = true })
+		s.pool.Edit(func(state *zfsfake.State) { state.Full = true })
 		s.cleanup()
-		s.pool.edit(func(state *fakeState) { state.full = false })
+		s.pool.Edit(func(state *zfsfake.State) { state.Full = false })
 		require.True(t, s.has(template), "it is mounted")
 
 		name, unpacked := s.pull("default", "", a, "x;")
@@ -250,18 +251,18 @@ func TestBackgroundCleanupsOfAFailingPoolBackOff(t *testing.T) {
 		s.remove("web")
 		s.cleanup()
 		var n atomic.Int64
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			n.Add(1)
-			return fakeError(call, "x", zfs.ErrSuspended)
+			return zfsfake.Error(call, "x", zfs.ErrSuspended)
 		})
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		assert.Less(t, n.Load(), int64(30))
 		assert.Contains(t, s.log.String(), "background cleanup failed")
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		s.waitForRetries()
-		s.pool.edit(func(state *fakeState) {
-			assert.NotEmpty(t, state.fs["tank/z"].props[layout.CleanupProperty], "the mark is retried")
+		s.pool.Edit(func(state *zfsfake.State) {
+			assert.NotEmpty(t, state.FS["tank/z"].Props[layout.CleanupProperty], "the mark is retried")
 		})
 		require.NoError(t, s.sn.Close())
 		before := time.Now()
@@ -299,7 +300,7 @@ func TestForeignWritesIntoATemplateAreNeverCloned(t *testing.T) {
 		s.cleanup()
 		template := s.templateOf(name)
 		s.mount(template)
-		s.pool.editFS(template, func(fs *fakeFS) { fs.content += "foreign;" })
+		s.pool.EditFS(template, func(fs *zfsfake.FS) { fs.Content += "foreign;" })
 		s.prepare("db", name)
 		require.Equal(t, "a;", s.visible()["db"].Content)
 		s.remove("db", name)
@@ -328,17 +329,17 @@ func TestTemplateOfAStuckCloneIsRetriedWithIt(t *testing.T) {
 			}
 		}
 		s.mount(clone)
-		s.pool.editFS(template, func(fs *fakeFS) { fs.snaps["daily"] = fakeSnap{} })
+		s.pool.EditFS(template, func(fs *zfsfake.FS) { fs.Snaps["daily"] = zfsfake.Snap{} })
 		s.remove(name)
 		s.cleanup()
-		s.pool.editFS(template, func(fs *fakeFS) { delete(fs.snaps, "daily") })
+		s.pool.EditFS(template, func(fs *zfsfake.FS) { delete(fs.Snaps, "daily") })
 		n := s.destroys()
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		tried := n.Load()
 		assert.Positive(t, tried)
 		assert.Less(t, tried, int64(30), "in an hour")
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		next, ok := s.sn.index.NextRetry(0, time.Now())
 		assert.True(t, ok)
 		assert.True(t, next.After(time.Now()), "no retry is due: %s", time.Until(next))

@@ -15,33 +15,34 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 func TestInitBaseCreatesABase(t *testing.T) {
 	t.Parallel()
-	p := newFakePool(t)
+	p := zfsfake.New(t)
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
 	changed, err := setup.Init(t.Context(), p, base, "/srv", map[string]string{"compression": "zstd"})
 	require.NoError(t, err)
 	assert.True(t, changed)
-	fs := p.state.fs["tank/z"]
-	assert.Equal(t, "1", fs.props[layout.VersionProperty])
-	assert.Equal(t, "/srv", fs.native["mountpoint"])
-	assert.Equal(t, "zstd", fs.native["compression"], "the administrator's value overrides")
-	assert.Equal(t, "posix", fs.native["acltype"])
+	fs := p.Current.FS["tank/z"]
+	assert.Equal(t, "1", fs.Props[layout.VersionProperty])
+	assert.Equal(t, "/srv", fs.Native["mountpoint"])
+	assert.Equal(t, "zstd", fs.Native["compression"], "the administrator's value overrides")
+	assert.Equal(t, "posix", fs.Native["acltype"])
 	for _, child := range []string{"tank/z/storage", "tank/z/runtime"} {
-		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, p.state.fs[child].native, child)
+		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, p.Current.FS[child].Native, child)
 	}
-	assert.Empty(t, p.state.fs["tank/z/storage/empty"].native, "inherits all native properties")
-	assert.Contains(t, p.state.fs["tank/z/storage/empty"].snaps, layout.Extracted)
-	assert.True(t, p.state.mounted["tank/z"])
+	assert.Empty(t, p.Current.FS["tank/z/storage/empty"].Native, "inherits all native properties")
+	assert.Contains(t, p.Current.FS["tank/z/storage/empty"].Snaps, layout.Extracted)
+	assert.True(t, p.Current.Mounted["tank/z"])
 
-	before := p.state.clone()
+	before := p.Current.Clone()
 	changed, err = setup.Init(t.Context(), p, base, "/elsewhere", nil)
 	require.NoError(t, err)
 	assert.False(t, changed)
-	assert.Equal(t, before, p.state, "a second call changes nothing")
+	assert.Equal(t, before, p.Current, "a second call changes nothing")
 }
 
 // After a crash during setup.Init, another call completes the base.
@@ -50,11 +51,11 @@ func TestInitBaseCompletesAfterCrash(t *testing.T) {
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
 	for cut := range 5 {
-		p := newFakePool(t)
-		p.crashAfter = cut
+		p := zfsfake.New(t)
+		p.CrashAfter = cut
 		_, err := setup.Init(t.Context(), p, base, "/srv", nil)
-		require.ErrorIs(t, err, errCrashed)
-		p = p.afterCrash()
+		require.ErrorIs(t, err, zfsfake.ErrCrashed)
+		p = p.AfterCrash()
 		changed, err := setup.Init(t.Context(), p, base, "/srv", nil)
 		require.NoError(t, err)
 		assert.True(t, changed)
@@ -70,20 +71,20 @@ func TestInitBaseRefusesForeignDatasets(t *testing.T) {
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
 	for props, says := range map[string]string{"": "choose a dataset that does not exist yet", "99": "newer zfstpl", "0": "the release of zfstpl that made it"} {
-		p := newFakePool(t)
+		p := zfsfake.New(t)
 		require.NoError(t, p.Create(t.Context(), "tank/z", map[string]string{layout.VersionProperty: props}))
-		before := p.state.clone()
+		before := p.Current.Clone()
 		_, err := setup.Init(t.Context(), p, base, "/srv", nil)
 		require.ErrorContains(t, err, says)
-		assert.Equal(t, before, p.state)
+		assert.Equal(t, before, p.Current)
 	}
-	p := newFakePool(t)
-	p.before = func(string) error { return fakeError("list", "tank/z", zfs.ErrPermission) }
+	p := zfsfake.New(t)
+	p.Before = func(string) error { return zfsfake.Error("list", "tank/z", zfs.ErrPermission) }
 	_, err = setup.Init(t.Context(), p, base, "/srv", nil)
 	assert.ErrorIs(t, err, zfs.ErrPermission)
 	deep, err := layout.ParseBase("tank/no/such/z")
 	require.NoError(t, err)
-	_, err = setup.Init(t.Context(), newFakePool(t), deep, "/srv", nil)
+	_, err = setup.Init(t.Context(), zfsfake.New(t), deep, "/srv", nil)
 	assert.ErrorIs(t, err, zfs.ErrNotFound, "the parent dataset does not exist")
 }
 
@@ -104,7 +105,7 @@ func TestInspectReportsStates(t *testing.T) {
 	s.flush()
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/mine", nil))
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/storage/"+chain("c"), nil))
-	s.pool.editFS(s.templateOf("saved"), set(record.Property+testID("9"), "what"))
+	s.pool.EditFS(s.templateOf("saved"), set(record.Property+testID("9"), "what"))
 
 	entries, err := inspect.List(s.ctx, s.pool, s.base)
 	require.NoError(t, err)
@@ -142,7 +143,7 @@ func TestInspectRefusesMissingAndForeignBases(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
-	p := newFakePool(t)
+	p := zfsfake.New(t)
 	_, err = inspect.List(t.Context(), p, base)
 	require.ErrorContains(t, err, "zfstpl init tank/z")
 	require.ErrorIs(t, err, zfs.ErrNotFound)
@@ -169,7 +170,7 @@ func usageIsThatOfTheSnapshotAlone(t *testing.T) {
 	}
 	// A container that deletes files has fewer objects than its image. Its usage is 0,
 	// because containerd converts the value to unsigned.
-	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.content = "" })
+	s.pool.EditFS(s.dataset("web"), func(fs *zfsfake.FS) { fs.Content = "" })
 	got, err := s.sn.Usage(s.ctx, "web")
 	require.NoError(t, err)
 	assert.Equal(t, int64(6), got.Size, "from memory while it is fresh")
@@ -180,16 +181,16 @@ func usageIsThatOfTheSnapshotAlone(t *testing.T) {
 
 	// A template never changes: it is measured once.
 	calls := 0
-	s.pool.before = func(string) error { calls++; return nil }
+	s.pool.Before = func(string) error { calls++; return nil }
 	_, err = s.sn.Usage(s.ctx, "base")
 	require.NoError(t, err)
 	assert.Zero(t, calls)
 
 	time.Sleep(countMaxAge)
 	for _, call := range []string{"written", "objects"} {
-		s.pool.before = func(c string) error {
+		s.pool.Before = func(c string) error {
 			if c == call {
-				return fakeError(c, "x", zfs.ErrSuspended)
+				return zfsfake.Error(c, "x", zfs.ErrSuspended)
 			}
 			return nil
 		}
@@ -197,11 +198,11 @@ func usageIsThatOfTheSnapshotAlone(t *testing.T) {
 		assert.ErrorIs(t, err, errdefs.ErrUnavailable, call)
 	}
 	// It is removed while it is measured.
-	s.pool.before = func(c string) error {
+	s.pool.Before = func(c string) error {
 		if c == "written" {
-			s.pool.before = nil
+			s.pool.Before = nil
 			s.remove("web")
-			return fakeError(c, "x", zfs.ErrNotFound)
+			return zfsfake.Error(c, "x", zfs.ErrNotFound)
 		}
 		return nil
 	}
@@ -218,7 +219,7 @@ func TestUsageCountsObjectsOnlyAfterChanges(t *testing.T) {
 		s.layer("base", "", "one;")
 		s.prepare("web", "base")
 		counted := 0
-		s.pool.before = func(call string) error {
+		s.pool.Before = func(call string) error {
 			if call == "objects" {
 				counted++
 			}
@@ -238,7 +239,7 @@ func TestUsageCountsObjectsOnlyAfterChanges(t *testing.T) {
 		usage(snapshots.Usage{Size: 4, Inodes: 1}, 2) // the snapshot and, once, its parent
 		time.Sleep(usageMaxAge)
 		usage(snapshots.Usage{Size: 4, Inodes: 1}, 2)
-		s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.content = "one;a;b;" }) // as many bytes
+		s.pool.EditFS(s.dataset("web"), func(fs *zfsfake.FS) { fs.Content = "one;a;b;" }) // as many bytes
 		time.Sleep(countMaxAge)
 		usage(snapshots.Usage{Size: 4, Inodes: 2}, 3)
 	})

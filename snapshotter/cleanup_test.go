@@ -15,6 +15,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // A cached layer is kept for CacheKeep. An opaque template is destroyed at once, because
@@ -103,8 +104,8 @@ func TestDatasetsInUseAreKept(t *testing.T) {
 	t.Parallel()
 	for what, hold := range map[string]func(s *fixture, dataset string) (release func()){
 		"mounted": func(s *fixture, dataset string) func() {
-			s.pool.edit(func(state *fakeState) { state.mounted[dataset] = true })
-			return func() { s.pool.edit(func(state *fakeState) { delete(state.mounted, dataset) }) }
+			s.pool.Edit(func(state *zfsfake.State) { state.Mounted[dataset] = true })
+			return func() { s.pool.Edit(func(state *zfsfake.State) { delete(state.Mounted, dataset) }) }
 		},
 		"foreign snapshot": func(s *fixture, dataset string) func() {
 			require.NoError(s, s.pool.Apply(s.ctx, zfs.Snapshot(dataset+"@daily")))
@@ -112,7 +113,7 @@ func TestDatasetsInUseAreKept(t *testing.T) {
 		},
 		"foreign child": func(s *fixture, dataset string) func() {
 			require.NoError(s, s.pool.Create(s.ctx, dataset+"/child", nil))
-			return func() { s.pool.edit(func(state *fakeState) { delete(state.fs, dataset+"/child") }) }
+			return func() { s.pool.Edit(func(state *zfsfake.State) { delete(state.FS, dataset+"/child") }) }
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -170,12 +171,12 @@ func TestBusyTemplateIsReused(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, keepCached(0))
 	a, _ := s.pull("default", "", chain("a"), "a;")
-	s.pool.edit(func(state *fakeState) { state.mounted[s.templateOf(a)+"@extracted"] = true })
+	s.pool.Edit(func(state *zfsfake.State) { state.Mounted[s.templateOf(a)+"@extracted"] = true })
 	s.remove(a)
 	s.cleanup()
 	a, unpacked := s.pull("default", "", chain("a"), "")
 	assert.False(t, unpacked)
-	s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+	s.pool.Edit(func(state *zfsfake.State) { clear(state.Mounted) })
 	s.cleanup()
 	assert.Equal(t, "a;", s.visible()[a].Content)
 	s.requireInvariants()
@@ -192,9 +193,9 @@ func TestFailedCleanupChangesNothing(t *testing.T) {
 	before, pool := dump(s.sn), s.datasets()
 	for _, call := range []string{"destroy", "apply"} {
 		s.remove("nothing")
-		s.pool.before = func(c string) error {
+		s.pool.Before = func(c string) error {
 			if c == call {
-				return fakeError(c, "x", zfs.ErrSuspended)
+				return zfsfake.Error(c, "x", zfs.ErrSuspended)
 			}
 			return nil
 		}
@@ -207,7 +208,7 @@ func TestFailedCleanupChangesNothing(t *testing.T) {
 			assert.NoError(t, err, "nothing was pending")
 		}
 	}
-	s.pool.before = nil
+	s.pool.Before = nil
 	s.requireInvariants()
 	assert.Len(t, s.datasets(), 1)
 }
@@ -248,7 +249,7 @@ func TestFailedTransactionChangesNothing(t *testing.T) {
 		s.cleanup()
 		before, pool := dump(s.sn), s.datasets()
 		for what, do := range operations {
-			s.pool.before = func(call string) error {
+			s.pool.Before = func(call string) error {
 				if call == "apply" || call == "destroy" { // a reclaim would destroy cached templates
 					return fmt.Errorf("%s: %w", what, c.pool)
 				}
@@ -261,13 +262,13 @@ func TestFailedTransactionChangesNothing(t *testing.T) {
 			}
 			assert.NotErrorIs(t, err, errdefs.ErrAlreadyExists, what)
 			if c.client == nil { // the outcome is unknown, and is rolled back
-				s.pool.before = nil
+				s.pool.Before = nil
 				s.cleanup()
 			}
 			assert.Equal(t, before, dump(s.sn), what)
 			assert.Equal(t, pool, s.datasets(), what)
 		}
-		s.pool.before = nil
+		s.pool.Before = nil
 		s.requireInvariants()
 		require.NoError(t, operations["commit"](s), "succeeds when the pool works again")
 	}
@@ -283,7 +284,7 @@ func TestFullPoolCanBeEmptied(t *testing.T) {
 			s.layer("base", "", "b;")
 			s.prepare("web", "base")
 			s.cleanup()
-			s.pool.edit(func(state *fakeState) { state.full = true })
+			s.pool.Edit(func(state *zfsfake.State) { state.Full = true })
 			before := dump(s.sn)
 			assert.ErrorIs(t, second(s.sn.Prepare(s.ctx, "x", "base")), errdefs.ErrResourceExhausted)
 			assert.ErrorIs(t, s.sn.Commit(s.ctx, "x", "web"), errdefs.ErrResourceExhausted)
@@ -301,16 +302,16 @@ func TestCommitFlushes(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")
-	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.dirty = "mmap;" })
-	s.pool.before = func(call string) error {
+	s.pool.EditFS(s.dataset("web"), func(fs *zfsfake.FS) { fs.Dirty = "mmap;" })
+	s.pool.Before = func(call string) error {
 		if call == "flush" {
-			return fakeError("flush", "x", zfs.ErrSuspended)
+			return zfsfake.Error("flush", "x", zfs.ErrSuspended)
 		}
 		return nil
 	}
 	assert.ErrorIs(t, s.sn.Commit(s.ctx, "base", "web"), errdefs.ErrUnavailable)
 	assert.Equal(t, []string{"web"}, s.names())
-	s.pool.before = nil
+	s.pool.Before = nil
 	s.commit("base", "web")
 	s.requireInvariants()
 	s.crash()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -33,7 +34,7 @@ func (s *fixture) listPath() string {
 // resume returns the cleaner of a command that runs without a daemon.
 func (s *fixture) resume() *Cleaner {
 	s.Helper()
-	s.pool.owner.Store(nil)
+	s.pool.Keeps.Store(nil)
 	c, err := Resume(s.ctx, s.pool, s.config(), s.marked())
 	require.NoError(s, err)
 	return c
@@ -42,7 +43,7 @@ func (s *fixture) resume() *Cleaner {
 // listings counts the listings of the whole base from now on.
 func (s *fixture) listings() *int {
 	n := new(int)
-	s.pool.listed = func(root string) {
+	s.pool.Listed = func(root string) {
 		if root == s.base.String() {
 			*n++
 		}
@@ -133,17 +134,17 @@ func TestCleanerKeepsListedDatasetsInUse(t *testing.T) {
 		says string
 	}{
 		"a record": {func(s *fixture, d string) {
-			s.pool.editFS(d, func(fs *fakeFS) { fs.props[record.Property+testID("1")] = committed })
+			s.pool.EditFS(d, func(fs *zfsfake.FS) { fs.Props[record.Property+testID("1")] = committed })
 		}, `the record of \"mine\"`},
 		"an unreadable record": {func(s *fixture, d string) {
-			s.pool.editFS(d, func(fs *fakeFS) { fs.props[record.Property+testID("1")] = "x" })
+			s.pool.EditFS(d, func(fs *zfsfake.FS) { fs.Props[record.Property+testID("1")] = "x" })
 		},
 			"does not begin with the number"},
 		"no template as origin": {func(s *fixture, d string) {
-			s.pool.editFS(d, func(fs *fakeFS) { fs.origin = "" })
+			s.pool.EditFS(d, func(fs *zfsfake.FS) { fs.Origin = "" })
 		}, "not a clone of a template"},
 		"a child dataset": {func(s *fixture, d string) {
-			s.pool.edit(func(state *fakeState) { state.create(d+"/mine", nil) })
+			s.pool.Edit(func(state *zfsfake.State) { state.Create(d+"/mine", nil) })
 		}, "child datasets"},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -181,11 +182,11 @@ func TestCrashDuringCleanupWithAListIsRecovered(t *testing.T) {
 		require.NoError(t, s.sn.Close())
 		c := s.resume()
 		require.NotNil(t, c)
-		s.pool.crashAfter = cut
+		s.pool.CrashAfter = cut
 		err := c.Clean(s.ctx, nil)
-		done := !s.pool.crashed
+		done := !s.pool.Crashed
 		s.crash()
-		s.pool.crashAfter = -1
+		s.pool.CrashAfter = -1
 		assert.Equal(t, []string{"kept"}, s.names())
 		s.requireInvariants()
 		if done {
@@ -203,7 +204,7 @@ func TestCloseSavesNoListOnSuspendedPool(t *testing.T) {
 	s.prepare("web", "")
 	s.remove("web")
 	s.flush()
-	s.pool.edit(func(state *fakeState) { state.suspended = true })
+	s.pool.Edit(func(state *zfsfake.State) { state.Suspended = true })
 	require.NoError(t, s.sn.Close())
 	assert.NoFileExists(t, s.listPath())
 }

@@ -23,7 +23,7 @@ func TestCancelledCallerReturnsWhileCloseWaits(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	reached, gate := make(chan struct{}), make(chan struct{})
-	s.pool.before = func(call string) error {
+	s.pool.Before = func(call string) error {
 		if call == "apply" {
 			close(reached)
 			<-gate
@@ -77,7 +77,7 @@ func TestCloseStopsWaitingCleanup(t *testing.T) {
 	}
 	var destroys atomic.Int64
 	gate := make(chan struct{})
-	s.pool.interrupt(func(call string) error {
+	s.pool.Interrupt(func(call string) error {
 		if call == "destroy" {
 			destroys.Add(1)
 			<-gate
@@ -116,7 +116,7 @@ func TestCloseReportsFailedWrite(t *testing.T) {
 	s.prepare("web", "")
 	s.remove("web")
 	stuck := errors.New("stuck")
-	s.pool.before = func(string) error { return stuck }
+	s.pool.Before = func(string) error { return stuck }
 	assert.ErrorIs(t, s.sn.Close(), stuck)
 	s.crash()
 	assert.Equal(t, []string{"web"}, s.names())
@@ -166,7 +166,7 @@ func TestCallersFailWhileCloseWaits(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	reached, gate := make(chan struct{}), make(chan struct{})
-	s.pool.interrupt(func(call string) error {
+	s.pool.Interrupt(func(call string) error {
 		if call == "apply" {
 			close(reached)
 			<-gate

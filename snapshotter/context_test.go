@@ -13,7 +13,7 @@ import (
 // block makes calls of one kind to the pool wait until resume is called.
 func (s *fixture) block(call string) (resume func()) {
 	gate := make(chan struct{})
-	s.pool.interrupt(func(c string) error {
+	s.pool.Interrupt(func(c string) error {
 		if c == call {
 			<-gate
 		}
@@ -54,7 +54,7 @@ func TestCancelledContextChangesNothing(t *testing.T) {
 		s := newWriteFixture(t)
 		before := dump(s.sn)
 		calls := 0
-		s.pool.before = func(string) error { calls++; return nil }
+		s.pool.Before = func(string) error { calls++; return nil }
 		ctx, cancel := context.WithCancel(s.ctx)
 		cancel()
 		assert.ErrorIs(t, do(ctx, s), context.Canceled, what)

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // crashOperations are the operations that the crash tests interrupt, and their
@@ -189,7 +190,7 @@ func (s *fixture) cachedAndFull() {
 	name, _ := s.pull("default", "", chain("a"), hundred)
 	s.remove(name)
 	s.flush()
-	s.pool.edit(func(state *fakeState) { state.size = state.below("tank") })
+	s.pool.Edit(func(state *zfsfake.State) { state.Size = state.Below("tank") })
 }
 
 // After a crash during Renew, the extraction has its old content or none, or it does not
@@ -197,7 +198,7 @@ func (s *fixture) cachedAndFull() {
 func TestCrashDuringRenewLeavesOldNewOrNothing(t *testing.T) {
 	t.Parallel()
 	key := "default/8/extract-1-x " + chain("b")
-	for mode, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": func(s *fixture) { s.pool.torn = true }} {
+	for mode, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": func(s *fixture) { s.pool.Torn = true }} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			for cut := 0; ; cut++ {
@@ -207,11 +208,11 @@ func TestCrashDuringRenewLeavesOldNewOrNothing(t *testing.T) {
 				s.write(key, "partial;")
 				s.cachedAndFull()
 				old := s.dataset(key)
-				s.pool.crashAfter = cut
+				s.pool.CrashAfter = cut
 				_, _, err := s.sn.Renew(s.ctx, old, errors.New("full"))
-				done := !s.pool.crashed
+				done := !s.pool.Crashed
 				s.crash()
-				s.pool.crashAfter = -1
+				s.pool.CrashAfter = -1
 				content := "missing"
 				if now, ok := s.visible()[key]; ok {
 					content = now.Content
@@ -235,7 +236,7 @@ func TestCrashDuringRenewLeavesOldNewOrNothing(t *testing.T) {
 func TestCrashLeavesStateBeforeOrAfter(t *testing.T) {
 	t.Parallel()
 	for what, c := range crashOperations {
-		modes := map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": func(s *fixture) { s.pool.torn = true }}
+		modes := map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": func(s *fixture) { s.pool.Torn = true }}
 		for mode, option := range modes {
 			t.Run(what+" "+mode, func(t *testing.T) {
 				t.Parallel()
@@ -260,21 +261,21 @@ func crashOnce(t *testing.T, option func(*fixture), cut int, prepare func(*fixtu
 	for recovery := 0; ; recovery++ {
 		s := newFixture(t, option, keepCached(0))
 		prepare(s)
-		s.pool.crashAfter = cut
+		s.pool.CrashAfter = cut
 		err := do(s)
-		if !s.pool.crashed {
+		if !s.pool.Crashed {
 			require.NoError(t, err)
 			return false
 		}
-		require.ErrorIs(t, err, errCrashed)
-		s.pool = s.pool.afterCrash()
-		s.pool.crashAfter = recovery
-		crashedAgain := s.tryStart() != nil || s.sn.Cleanup(s.ctx) != nil || s.pool.crashed // a recovery ignores failures of steps that can wait
+		require.ErrorIs(t, err, zfsfake.ErrCrashed)
+		s.pool = s.pool.AfterCrash()
+		s.pool.CrashAfter = recovery
+		crashedAgain := s.tryStart() != nil || s.sn.Cleanup(s.ctx) != nil || s.pool.Crashed // a recovery ignores failures of steps that can wait
 		if crashedAgain {
-			require.True(t, s.pool.crashed, "only a crash keeps the snapshotter from starting")
+			require.True(t, s.pool.Crashed, "only a crash keeps the snapshotter from starting")
 			s.crash()
 		}
-		s.pool.crashAfter = -1
+		s.pool.CrashAfter = -1
 		got := s.visible()
 		if !assert.ObjectsAreEqual(before, got) {
 			require.Equal(t, after, got, "cut %d, recovery cut %d: neither before nor after", cut, recovery)
@@ -299,7 +300,7 @@ func TestKilledCommandLeavesStateBeforeOrAfter(t *testing.T) {
 	for what, c := range crashOperations {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			torn := func(s *fixture) { s.pool.torn = true; s.keep = 0 }
+			torn := func(s *fixture) { s.pool.Torn = true; s.keep = 0 }
 			whole := newFixture(t, torn)
 			c.before(whole)
 			before := whole.visible()
@@ -310,13 +311,13 @@ func TestKilledCommandLeavesStateBeforeOrAfter(t *testing.T) {
 				require.Less(t, kill, 30)
 				s := newFixture(t, torn)
 				c.before(s)
-				s.pool.killAfter = kill
+				s.pool.KillAfter = kill
 				err := c.do(s)
-				s.pool.killAfter = -1
+				s.pool.KillAfter = -1
 				if err == nil {
 					return
 				}
-				require.ErrorIs(t, err, errKilled)
+				require.ErrorIs(t, err, zfsfake.ErrKilled)
 				if removes { // done in memory; the journal tries it again
 					before = after
 				}
@@ -346,14 +347,14 @@ func TestKilledCommandLeavesStateBeforeOrAfter(t *testing.T) {
 func TestLayerCanBeCommittedAfterKilledCommit(t *testing.T) {
 	t.Parallel()
 	for kill := range tornCommitSteps {
-		s := newFixture(t, func(s *fixture) { s.pool.torn = true })
+		s := newFixture(t, func(s *fixture) { s.pool.Torn = true })
 		key := "default/8/extract-1-x " + chain("a")
 		s.prepare(key, "", ref(chain("a")))
 		s.write(key, "a;")
-		s.pool.killAfter = kill
+		s.pool.KillAfter = kill
 		err := s.sn.Commit(s.ctx, "default/9/"+chain("a"), key, ref(chain("a")))
-		s.pool.killAfter = -1
-		require.ErrorIs(t, err, errKilled, "killed at %d", kill)
+		s.pool.KillAfter = -1
+		require.ErrorIs(t, err, zfsfake.ErrKilled, "killed at %d", kill)
 
 		again := "default/10/extract-2-y " + chain("a")
 		_, err = s.sn.Prepare(s.ctx, again, "", ref(chain("a")))
@@ -378,18 +379,18 @@ func busyPartialDatasetIsDestroyedLater(t *testing.T) {
 	s := newFixture(t, inSteps)
 	s.prepare("web", "")
 	s.write("web", "w;")
-	s.pool.crashAfter = 3 // flush, snapshot, clone
-	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), errCrashed)
-	s.pool = s.pool.afterCrash()
+	s.pool.CrashAfter = 3 // flush, snapshot, clone
+	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), zfsfake.ErrCrashed)
+	s.pool = s.pool.AfterCrash()
 	partial := s.templates()[1]
-	s.pool.edit(func(state *fakeState) { state.mounted[partial] = true })
+	s.pool.Edit(func(state *zfsfake.State) { state.Mounted[partial] = true })
 	s.start()
 	assert.Contains(t, s.log.String(), "failed to destroy residue of interrupted commit")
 	assert.Equal(t, []string{"web"}, s.names())
 	s.cleanup()
 	assert.Contains(t, s.datasets(), partial)
 
-	s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+	s.pool.Edit(func(state *zfsfake.State) { clear(state.Mounted) })
 	s.waitForRetries()
 	assert.NotContains(t, s.datasets(), partial)
 	s.commit("saved", "web")

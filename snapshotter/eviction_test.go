@@ -12,6 +12,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // hundred is the content of a layer of a hundred bytes.
@@ -36,11 +37,11 @@ func threeCached(s *fixture) (a, b, c string) {
 
 func (s *fixture) has(dataset string) bool {
 	ok := false
-	s.pool.edit(func(state *fakeState) { _, ok = state.fs[dataset] })
+	s.pool.Edit(func(state *zfsfake.State) { _, ok = state.FS[dataset] })
 	return ok
 }
 
-func (s *fixture) resize(size uint64) { s.pool.edit(func(state *fakeState) { state.size = size }) }
+func (s *fixture) resize(size uint64) { s.pool.Edit(func(state *zfsfake.State) { state.Size = size }) }
 
 // Above the threshold the least recently used templates are evicted, until the limit is
 // below it by the margin.
@@ -64,7 +65,7 @@ func TestPressureEvictsLeastRecentlyUsed(t *testing.T) {
 		"a quota in the base": {func(s *fixture) { s.quota("tank/z/storage", "370") }, "c", "the quota of tank/z/storage"},
 		"a checkpoint": {func(s *fixture) {
 			s.resize(1100)
-			s.pool.edit(func(state *fakeState) { state.checkpoint = true })
+			s.pool.Edit(func(state *zfsfake.State) { state.Checkpoint = true })
 		}, "", "the pool has a checkpoint"},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -89,7 +90,7 @@ func TestPressureEvictsLeastRecentlyUsed(t *testing.T) {
 }
 
 func (s *fixture) quota(dataset, size string) {
-	s.pool.editFS(dataset, func(fs *fakeFS) { fs.native["quota"] = size })
+	s.pool.EditFS(dataset, func(fs *zfsfake.FS) { fs.Native["quota"] = size })
 }
 
 // CacheMaxBytes limits the total size of the cached templates.
@@ -113,7 +114,7 @@ func TestPrepareUnderPressureEvicts(t *testing.T) {
 		a, b, c := threeCached(s)
 		s.resize(1100)
 		checks := 0
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if call == "state" {
 				checks++
 			}
@@ -134,9 +135,9 @@ func TestPrepareUnderPressureEvicts(t *testing.T) {
 		s.prepare("three", "")
 		synctest.Wait()
 		assert.Greater(t, checks, before)
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if call == "state" {
-				return fakeError("state", "tank", zfs.ErrPermission)
+				return zfsfake.Error("state", "tank", zfs.ErrPermission)
 			}
 			return nil
 		})
@@ -144,7 +145,7 @@ func TestPrepareUnderPressureEvicts(t *testing.T) {
 		s.prepare("four", "")
 		synctest.Wait()
 		assert.Contains(t, s.log.String(), "failed to evict cached templates")
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		s.requireInvariants()
 	})
 }
@@ -180,7 +181,7 @@ func TestMissingCachedTemplateIsUnpackedAgain(t *testing.T) {
 	gone := s.templateOf(a)
 	s.remove(a)
 	s.cleanup()
-	s.pool.edit(func(state *fakeState) { delete(state.fs, gone) })
+	s.pool.Edit(func(state *zfsfake.State) { delete(state.FS, gone) })
 	name, unpacked := s.pull("default", "", chain("a"), "a;")
 	assert.True(t, unpacked)
 	assert.Contains(t, s.log.String(), "cached template is missing; unpacking the layer again")
@@ -190,7 +191,7 @@ func TestMissingCachedTemplateIsUnpackedAgain(t *testing.T) {
 	s.prepare(joining, "")
 	s.remove(name)
 	s.cleanup()
-	s.pool.edit(func(state *fakeState) { delete(state.fs, gone) })
+	s.pool.Edit(func(state *zfsfake.State) { delete(state.FS, gone) })
 	joined := s.backend("default", chain("a"))
 	err := s.sn.Commit(s.ctx, joined, joining)
 	require.ErrorIs(t, err, errdefs.ErrNotFound)
@@ -208,7 +209,7 @@ func TestEvictionKeepsTemplatesPinnedMeanwhile(t *testing.T) {
 		a, b, c := threeCached(s)
 		s.resize(1000)
 		pinned := false
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if call == "space" && !pinned { // before the plan is made
 				pinned = true
 				r := s.sn.index.Template(c)
@@ -217,7 +218,7 @@ func TestEvictionKeepsTemplatesPinnedMeanwhile(t *testing.T) {
 			return nil
 		})
 		s.cleanup()
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		assert.True(t, s.has(c), "an operation is about to use it")
 		assert.False(t, s.has(a) || s.has(b))
 		s.sn.index.Unpin(s.sn.index.Template(c))
@@ -231,7 +232,7 @@ func TestEvictionSkipsBusyTemplates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		a, b, c := threeCached(s)
-		s.pool.edit(func(state *fakeState) { state.mounted[c] = true })
+		s.pool.Edit(func(state *zfsfake.State) { state.Mounted[c] = true })
 		s.resize(1100)
 		s.cleanup()
 		s.waitForRetries()
@@ -239,7 +240,7 @@ func TestEvictionSkipsBusyTemplates(t *testing.T) {
 		assert.True(t, s.has(c) && s.has(a))
 		assert.False(t, s.has(b), "evicted in its place")
 		assert.Equal(t, 1, strings.Count(s.log.String(), "failed to destroy dataset"), s.log.String())
-		s.pool.edit(func(state *fakeState) { delete(state.mounted, c) })
+		s.pool.Edit(func(state *zfsfake.State) { delete(state.Mounted, c) })
 		s.requireInvariants()
 	})
 }
@@ -250,13 +251,13 @@ func TestPressureWithOnlyBusyTemplatesIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		_, b, c := threeCached(s)
-		s.pool.edit(func(state *fakeState) { state.mounted[b], state.mounted[c] = true, true })
+		s.pool.Edit(func(state *zfsfake.State) { state.Mounted[b], state.Mounted[c] = true, true })
 		s.resize(1000)
 		for range 3 {
 			s.cleanup()
 		}
 		assert.Equal(t, 1, strings.Count(s.log.String(), "not evicting cached templates under pressure"), s.log.String())
-		s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+		s.pool.Edit(func(state *zfsfake.State) { clear(state.Mounted) })
 		s.waitForRetries()
 		s.requireInvariants()
 	})
@@ -291,9 +292,9 @@ func TestQuotaOnRuntimesEvictsNothing(t *testing.T) {
 			s := newFixture(t)
 			a, b, c := threeCached(s)
 			s.quota("tank/z/runtime", "600")
-			s.pool.interrupt(func(call string) error {
+			s.pool.Interrupt(func(call string) error {
 				if call == "apply" {
-					return fakeError("clone", "tank/z/runtime/x", zfs.ErrQuota)
+					return zfsfake.Error("clone", "tank/z/runtime/x", zfs.ErrQuota)
 				}
 				return nil
 			})

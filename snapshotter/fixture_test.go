@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -32,7 +34,7 @@ import (
 type fixture struct {
 	testing.TB
 	ctx  context.Context
-	pool *fakePool
+	pool *zfsfake.Pool
 	base layout.Base
 	keep time.Duration
 	with func(*Config) // changes the configuration; may be nil
@@ -63,7 +65,7 @@ func (l *logbook) String() string {
 // options change the fixture before its snapshotter starts.
 func newFixture(t testing.TB, options ...func(*fixture)) *fixture {
 	t.Helper()
-	s := &fixture{TB: t, pool: newFakePool(t), keep: KeepForever, log: &logbook{}}
+	s := &fixture{TB: t, pool: zfsfake.New(t), keep: KeepForever, log: &logbook{}}
 	logger := logrus.New()
 	logger.SetOutput(s.log)
 	logger.SetLevel(logrus.DebugLevel)
@@ -81,7 +83,7 @@ func newFixture(t testing.TB, options ...func(*fixture)) *fixture {
 }
 
 func keepCached(d time.Duration) func(*fixture) { return func(s *fixture) { s.keep = d } }
-func inSteps(s *fixture)                        { s.pool.steps = true }
+func inSteps(s *fixture)                        { s.pool.Steps = true }
 
 func (s *fixture) start() {
 	s.Helper()
@@ -101,10 +103,11 @@ func (s *fixture) config() Config {
 }
 
 func (s *fixture) tryStart() error {
-	s.pool.owner.Store(nil)
+	s.pool.Keeps.Store(nil)
 	sn, err := New(s.ctx, s.pool, s.config())
 	if err == nil {
-		s.pool.owner.Store(sn)
+		hasRecord := func(dataset string) bool { return shows(sn.index, dataset) }
+		s.pool.Keeps.Store(&hasRecord)
 		s.sn = sn
 		s.Cleanup(func() { sn.Close() })
 	}
@@ -121,7 +124,7 @@ func (s *fixture) restart() {
 // crash simulates a crash of the machine and starts the snapshotter after the next boot.
 func (s *fixture) crash() {
 	s.Helper()
-	s.pool = s.pool.afterCrash()
+	s.pool = s.pool.AfterCrash()
 	s.start()
 }
 
@@ -206,7 +209,7 @@ func (s *fixture) templateOf(name string) string {
 // write appends content to an active snapshot.
 func (s *fixture) write(key, content string) {
 	s.Helper()
-	s.pool.editFS(s.dataset(key), func(fs *fakeFS) { fs.content += content })
+	s.pool.EditFS(s.dataset(key), func(fs *zfsfake.FS) { fs.Content += content })
 }
 
 // walk returns the snapshots that Walk shows and checks that they are sorted.
@@ -249,9 +252,9 @@ func (s *fixture) visible() map[string]seen {
 			source = s.dataset(info.Name)
 		}
 		var content string
-		s.pool.edit(func(state *fakeState) {
+		s.pool.Edit(func(state *zfsfake.State) {
 			var ok bool
-			content, ok = state.contentOf(source)
+			content, ok = state.ContentOf(source)
 			require.True(s, ok, "%s of %q is not in the pool", source, info.Name)
 		})
 		if len(info.Labels) == 0 {
@@ -265,8 +268,8 @@ func (s *fixture) visible() map[string]seen {
 // datasets returns the datasets of the pool below storage and runtime.
 func (s *fixture) datasets() []string {
 	names := []string{}
-	s.pool.edit(func(state *fakeState) {
-		for _, name := range slices.Sorted(maps.Keys(state.fs)) {
+	s.pool.Edit(func(state *zfsfake.State) {
+		for _, name := range slices.Sorted(maps.Keys(state.FS)) {
 			if strings.Count(name, "/") > 2 {
 				names = append(names, name)
 			}
@@ -304,22 +307,22 @@ func (s *fixture) requireInvariants() {
 	require.NoError(s, err)
 	require.NoError(s, inspect.CheckInvariants(s.base, list))
 	require.NoError(s, s.sn.index.Check())
-	s.pool.edit(func(state *fakeState) {
-		for name, fs := range state.fs {
+	s.pool.Edit(func(state *zfsfake.State) {
+		for name, fs := range state.FS {
 			records := 0
-			for prop := range fs.props {
+			for prop := range fs.Props {
 				if rest, ok := strings.CutPrefix(prop, record.Property); ok && !strings.Contains(rest, ":") {
 					records++
 				}
 			}
-			_, extracted := fs.snaps[layout.Extracted]
+			_, extracted := fs.Snaps[layout.Extracted]
 			switch {
 			case strings.HasPrefix(name, s.base.Runtime()+"/"):
 				assert.Equal(s, 1, records, "%s has exactly one active record", name)
 				assert.False(s, extracted, "%s has no residue of a commit", name)
 			case strings.HasPrefix(name, s.base.Storage()+"/"):
 				assert.True(s, extracted, "%s has its snapshot", name)
-				assert.Equal(s, fs.snaps[layout.Extracted].content, fs.content, "%s is unchanged", name)
+				assert.Equal(s, fs.Snaps[layout.Extracted].Content, fs.Content, "%s is unchanged", name)
 			}
 		}
 	})
@@ -337,4 +340,11 @@ func heldLocks(sn *Snapshotter) []string {
 		names = append(names, k.Names()...)
 	}
 	return names
+}
+
+// shows reports whether the index has a record on a dataset.
+func shows(x *index.Index, dataset string) bool {
+	return slices.ContainsFunc(x.Dump(), func(line string) bool {
+		return strings.HasPrefix(line, "record ") && strings.Contains(line, " in "+dataset+" of ")
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 func destroyForeign(c *Config) { c.Foreign = DestroyForeign }
@@ -71,8 +72,8 @@ func TestForeignSnapshotsAreDestroyed(t *testing.T) {
 	require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(used+"@daily")))
 	s.cleanup()
 	assert.Equal(t, []string{s.base.Empty().Dataset(), used}, s.datasets())
-	s.pool.edit(func(state *fakeState) {
-		assert.Contains(t, state.fs[used].snaps, "daily", "datasets in use are not touched")
+	s.pool.Edit(func(state *zfsfake.State) {
+		assert.Contains(t, state.FS[used].Snaps, "daily", "datasets in use are not touched")
 	})
 	s.requireInvariants()
 }
@@ -91,7 +92,7 @@ func TestForeignSnapshotWithAForeignCloneIsRetried(t *testing.T) {
 		assert.Contains(t, s.datasets(), web)
 		assert.Equal(t, 1, strings.Count(s.log.String(), "level=warning"), s.log)
 		assert.Contains(t, s.log.String(), "zfs destroy "+web+"@daily: has clones")
-		s.pool.edit(func(state *fakeState) { delete(state.fs, "tank/mine") })
+		s.pool.Edit(func(state *zfsfake.State) { delete(state.FS, "tank/mine") })
 		s.waitForRetries()
 		assert.NotContains(t, s.datasets(), web)
 	})
@@ -102,17 +103,17 @@ func TestFailureAfterDestroyingForeignSnapshotsIsRecoverable(t *testing.T) {
 	t.Parallel()
 	s := foreignStory(t, settings(destroyForeign))
 	destroys := 0
-	s.pool.before = func(call string) error {
+	s.pool.Before = func(call string) error {
 		if call == "destroy" {
 			destroys++
 		}
 		if destroys == 2 {
-			return fakeError("destroy", "x", zfs.ErrSuspended)
+			return zfsfake.Error("destroy", "x", zfs.ErrSuspended)
 		}
 		return nil
 	}
 	assert.ErrorIs(t, s.sn.Cleanup(s.ctx), zfs.ErrSuspended)
-	s.pool.before = nil
+	s.pool.Before = nil
 	s.requireRecoverable()
 	s.cleanup()
 	assert.Len(t, s.datasets(), 1)
@@ -140,10 +141,10 @@ func TestTemplateWithoutItsSnapshotStaysGarbageInASecondAttempt(t *testing.T) {
 		require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(web+"@daily")))
 		s.remove(name, "web")
 		s.mount(template)
-		s.pool.edit(func(state *fakeState) { state.full = true })
+		s.pool.Edit(func(state *zfsfake.State) { state.Full = true })
 		time.Sleep(2 * reaper.QuietPeriod) // makes both one batch
 		s.cleanup()
-		s.pool.edit(func(state *fakeState) { state.full = false })
+		s.pool.Edit(func(state *zfsfake.State) { state.Full = false })
 		require.True(t, s.has(template), "it is mounted")
 		require.False(t, s.has(web))
 

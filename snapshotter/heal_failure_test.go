@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // If the record cannot be written, methods that only read return NotFound with the reason, so
@@ -22,7 +23,7 @@ func TestFailedRestoreIsNotFoundForReads(t *testing.T) {
 	s := newFixture(t)
 	names := s.image("default", "a;")
 	s.loseRecords(names...)
-	s.pool.interrupt(func(call string) error {
+	s.pool.Interrupt(func(call string) error {
 		if call == "apply" {
 			return refusal
 		}
@@ -38,7 +39,7 @@ func TestFailedRestoreIsNotFoundForReads(t *testing.T) {
 		}
 		assert.ErrorContains(t, err, "suspended", how)
 	}
-	s.pool.interrupt(nil)
+	s.pool.Interrupt(nil)
 	s.stat(names[0])
 	assert.Equal(t, 1, s.restorations())
 	s.requireInvariants()
@@ -53,7 +54,7 @@ func TestOnlyWritesReclaimSpaceForRestoredRecord(t *testing.T) {
 	s.remove(cached)
 	s.loseRecords(names...)
 	var hasSpace atomic.Bool
-	s.pool.interrupt(func(call string) error {
+	s.pool.Interrupt(func(call string) error {
 		switch {
 		case call == "destroy":
 			hasSpace.Store(true)
@@ -66,7 +67,7 @@ func TestOnlyWritesReclaimSpaceForRestoredRecord(t *testing.T) {
 	assert.Len(t, s.templates(), 3)
 	s.prepare("default/80/web", names[0])
 	assert.Len(t, s.templates(), 2, "the cached template is evicted")
-	s.pool.interrupt(nil)
+	s.pool.Interrupt(nil)
 	s.requireInvariants()
 }
 
@@ -97,8 +98,8 @@ func TestRecordOfMissingTemplateIsNotRestored(t *testing.T) {
 	names := s.image("default", "a;")
 	dataset := s.templateOf(names[0])
 	s.loseRecords(names...)
-	s.pool.edit(func(state *fakeState) {
-		maps.DeleteFunc(state.fs, func(name string, _ fakeFS) bool { return name == dataset })
+	s.pool.Edit(func(state *zfsfake.State) {
+		maps.DeleteFunc(state.FS, func(name string, _ zfsfake.FS) bool { return name == dataset })
 	})
 	for range 2 {
 		_, err := s.sn.View(s.ctx, "default/80/look", names[0])

@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // backend is the fixture's current snapshotter. It outlives restarts of the snapshotter.
@@ -95,7 +96,7 @@ func (m *metadataStore) unpack(parent, content string) (chain string, err error)
 	if err != nil {
 		return "", err
 	}
-	m.pool.editFS(mounts[0].Source, func(fs *fakeFS) { fs.content += content })
+	m.pool.EditFS(mounts[0].Source, func(fs *zfsfake.FS) { fs.Content += content })
 	m.fixture.sn.Fill(mounts[0].Source)(diffID, diffID)
 	return chain, m.sn.Commit(m.ctx, chain, key, ref(chain), gcRoot)
 }

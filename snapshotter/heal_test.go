@@ -13,6 +13,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // restoredMessage is the log message for each restored record.
@@ -39,10 +40,10 @@ func (s *fixture) image(namespace string, contents ...string) []string {
 func (s *fixture) setDiffID(name string, diffID digest.Digest) {
 	s.Helper()
 	dataset := s.templateOf(name)
-	s.pool.editFS(dataset, func(fs *fakeFS) {
-		fs.props[record.DiffIDProperty] = diffID.String()
+	s.pool.EditFS(dataset, func(fs *zfsfake.FS) {
+		fs.Props[record.DiffIDProperty] = diffID.String()
 		if diffID == "" {
-			delete(fs.props, record.DiffIDProperty)
+			delete(fs.Props, record.DiffIDProperty)
 		}
 	})
 	t := s.sn.index.Template(dataset)
@@ -65,10 +66,10 @@ func (s *fixture) loseRecords(names ...string) {
 	}
 	require.NoError(s, s.sn.Close())
 	for dataset, props := range datasets {
-		s.pool.editFS(dataset, func(fs *fakeFS) {
+		s.pool.EditFS(dataset, func(fs *zfsfake.FS) {
 			for _, prop := range props {
-				require.Contains(s, fs.props, prop)
-				delete(fs.props, prop)
+				require.Contains(s, fs.Props, prop)
+				delete(fs.Props, prop)
 			}
 		})
 	}
@@ -199,7 +200,7 @@ func TestConcurrentCallersRestoreRecordOnce(t *testing.T) {
 // txg returns the number of the last transaction group of the pool.
 func (s *fixture) txg() uint64 {
 	var txg uint64
-	s.pool.edit(func(state *fakeState) { txg = state.txg })
+	s.pool.Edit(func(state *zfsfake.State) { txg = state.TXG })
 	return txg
 }
 

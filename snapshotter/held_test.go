@@ -19,12 +19,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // fakeHeldMounts implements mounts.Holder. The mounts outlive a snapshotter, and the pool
 // refuses to destroy mounted datasets.
 type fakeHeldMounts struct {
-	pool *fakePool
+	pool *zfsfake.Pool
 	at   map[string]string // paths by dataset
 	fail error
 
@@ -49,7 +50,7 @@ func (k *fakeHeldMounts) Hold(ctx context.Context, dataset, id string) (string, 
 		if err := k.pool.MountAt(ctx, dataset, path); err != nil {
 			return "", err
 		}
-		k.pool.edit(func(s *fakeState) { s.mounted[dataset] = true })
+		k.pool.Edit(func(s *zfsfake.State) { s.Mounted[dataset] = true })
 	}
 	k.at[dataset] = path
 	return path, nil
@@ -57,7 +58,7 @@ func (k *fakeHeldMounts) Hold(ctx context.Context, dataset, id string) (string, 
 
 func (k *fakeHeldMounts) Release(dataset string) error {
 	delete(k.at, dataset)
-	k.pool.edit(func(s *fakeState) { delete(s.mounted, dataset) })
+	k.pool.Edit(func(s *zfsfake.State) { delete(s.Mounted, dataset) })
 	return nil
 }
 
@@ -224,7 +225,7 @@ func TestUsageCountsNoObjectsIfClientsMountDataset(t *testing.T) {
 		s.prepare("web", "")
 		s.write("web", "a;")
 		time.Sleep(usageMaxAge)
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			assert.NotEqual(t, "objects", call)
 			return nil
 		})

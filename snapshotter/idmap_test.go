@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // idmapLabels sets the labels of a container in a user namespace.
@@ -68,7 +70,7 @@ func TestMalformedIDMappingIsRejected(t *testing.T) {
 	s.cleanup()
 	before, pool := dump(s.sn), s.datasets()
 	calls := 0
-	s.pool.before = func(string) error { calls++; return nil }
+	s.pool.Before = func(string) error { calls++; return nil }
 	const good = "0:100000:65536"
 	many := good
 	for i := range maxRanges {
@@ -105,9 +107,9 @@ func TestCorruptIDMappingIsNotMounted(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "", idmapLabels("0:100000:1", "0:100000:1"))
-	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) {
-		for prop, value := range fs.props {
-			fs.props[prop] = strings.ReplaceAll(value, "0:100000:1", "0:0:0")
+	s.pool.EditFS(s.dataset("web"), func(fs *zfsfake.FS) {
+		for prop, value := range fs.Props {
+			fs.Props[prop] = strings.ReplaceAll(value, "0:100000:1", "0:0:0")
 		}
 	})
 	s.restart()

@@ -11,6 +11,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
@@ -22,9 +23,9 @@ import (
 
 // recordsInPool returns the number of records in the pool.
 func (s *fixture) recordsInPool() (n int) {
-	s.pool.edit(func(state *fakeState) {
-		for _, fs := range state.fs {
-			for prop := range fs.props {
+	s.pool.Edit(func(state *zfsfake.State) {
+		for _, fs := range state.FS {
+			for prop := range fs.Props {
 				if rest, ok := strings.CutPrefix(prop, record.Property); ok && !strings.Contains(rest, ":") {
 					n++
 				}
@@ -56,7 +57,7 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 				}
 				time.Sleep(reaper.QuietPeriod)
 				transactions := 0
-				s.pool.interrupt(func(call string) error {
+				s.pool.Interrupt(func(call string) error {
 					if call == "apply" {
 						transactions++
 					}
@@ -68,7 +69,7 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 				c.begin(s)
 				s.waitForJournal()
 				assert.Equal(t, c.want, transactions)
-				s.pool.interrupt(nil)
+				s.pool.Interrupt(nil)
 				if !s.sn.gate.closed.Load() {
 					s.requireInvariants()
 				}
@@ -90,7 +91,7 @@ func TestPauseEndsBackgroundFlush(t *testing.T) {
 			s.remove(fmt.Sprint("web", i))
 		}
 		writes, busy := 0, make(chan struct{})
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if call != "apply" {
 				return nil
 			}
@@ -110,7 +111,7 @@ func TestPauseEndsBackgroundFlush(t *testing.T) {
 		s.waitForJournal()
 		assert.Equal(t, 10, writes, "the rest is written")
 		end()
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		s.requireInvariants()
 	})
 }
@@ -126,9 +127,9 @@ func TestCleanupSkipsRemovalsOfDestroyedDatasets(t *testing.T) {
 			s.prepare(key, "base")
 		}
 		busy := s.dataset("busy")
-		s.pool.edit(func(state *fakeState) { state.mounted[busy] = true })
+		s.pool.Edit(func(state *zfsfake.State) { state.Mounted[busy] = true })
 		writes := 0
-		s.pool.before = func(call string) error {
+		s.pool.Before = func(call string) error {
 			if call == "apply" {
 				writes++
 			}
@@ -141,7 +142,7 @@ func TestCleanupSkipsRemovalsOfDestroyedDatasets(t *testing.T) {
 		require.NoError(t, s.sn.Cleanup(s.ctx))
 		assert.Equal(t, 1, writes, "the runtime is busy, and its removal is written")
 		assert.Equal(t, 1, s.recordsInPool())
-		s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+		s.pool.Edit(func(state *zfsfake.State) { clear(state.Mounted) })
 	})
 }
 
@@ -153,8 +154,8 @@ func TestRemovalsStayUntilPoolAcceptsThem(t *testing.T) {
 		s.layer("base", "", "")
 		s.prepare("web", "base")
 		var broken error // of the interface, to be nil later
-		broken = fakeError("set", "x", zfs.ErrSuspended)
-		s.pool.before = func(call string) error {
+		broken = zfsfake.Error("set", "x", zfs.ErrSuspended)
+		s.pool.Before = func(call string) error {
 			if call == "apply" || call == "destroy" {
 				return broken
 			}
@@ -182,7 +183,7 @@ func TestRemovalOfMissingDatasetIsDropped(t *testing.T) {
 		s.prepare(key, "")
 	}
 	gone := s.dataset("b")
-	s.pool.edit(func(state *fakeState) { delete(state.fs, gone) })
+	s.pool.Edit(func(state *zfsfake.State) { delete(state.FS, gone) })
 	s.remove("a", "b", "c")
 	s.cleanup()
 	assert.Zero(t, s.recordsInPool())
@@ -201,11 +202,11 @@ func TestJournalHasOneRetryAtATime(t *testing.T) {
 		}
 		s.waitForJournal()
 		var applies atomic.Int64
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if call == "apply" {
 				applies.Add(1)
 			}
-			return fakeError(call, "x", zfs.ErrSuspended)
+			return zfsfake.Error(call, "x", zfs.ErrSuspended)
 		})
 		for i := range 50 {
 			s.remove(fmt.Sprint(i))
@@ -215,7 +216,7 @@ func TestJournalHasOneRetryAtATime(t *testing.T) {
 		applies.Store(0)
 		time.Sleep(time.Hour)
 		assert.LessOrEqual(t, applies.Load(), int64(10), "attempts in an hour without a removal")
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 	})
 }
 
@@ -230,7 +231,7 @@ func TestFlushEndsBackgroundFlush(t *testing.T) {
 	defer s.sn.Begin(s.ctx)()
 	var writes atomic.Int64
 	began, gate := make(chan struct{}), make(chan struct{})
-	s.pool.interrupt(func(call string) error {
+	s.pool.Interrupt(func(call string) error {
 		if call == "apply" && writes.Add(1) == 1 {
 			close(began)
 			<-gate
@@ -247,7 +248,7 @@ func TestFlushEndsBackgroundFlush(t *testing.T) {
 	close(gate)
 	require.NoError(t, <-flushed)
 	assert.EqualValues(t, 3, writes.Load())
-	s.pool.interrupt(nil)
+	s.pool.Interrupt(nil)
 	s.requireInvariants()
 }
 
@@ -260,12 +261,12 @@ func TestJournalRetriesWithBackoff(t *testing.T) {
 		s.prepare("web", "")
 		var tries []time.Duration
 		began := time.Now()
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if call != "apply" {
 				return nil
 			}
 			tries = append(tries, time.Since(began).Round(time.Second))
-			return fakeError("apply", "x", zfs.ErrNoSpace)
+			return zfsfake.Error("apply", "x", zfs.ErrNoSpace)
 		})
 		s.remove("web")
 		time.Sleep(time.Hour)
@@ -274,7 +275,7 @@ func TestJournalRetriesWithBackoff(t *testing.T) {
 		assert.LessOrEqual(t, tries[3], 20*time.Second, "%v", tries)
 		assert.Less(t, len(tries), 20, "%v", tries)
 		assert.Equal(t, 1, s.recordsInPool())
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		time.Sleep(backoff.Max + time.Second)
 		synctest.Wait()
 		assert.Zero(t, s.recordsInPool())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // Labels whose record takes about 190 kB are stored. Labels that do not fit into a
@@ -64,7 +65,7 @@ func TestUpdateRemovesPartsOfOldRecord(t *testing.T) {
 		require.NoError(t, err)
 		s.requireInvariants()
 		n := 0
-		s.pool.edit(func(state *fakeState) { n = len(state.fs[s.dataset("web")].props) })
+		s.pool.Edit(func(state *zfsfake.State) { n = len(state.FS[s.dataset("web")].Props) })
 		assert.Equal(t, 1+size/record.PartSize, n, "properties for %d bytes", size)
 	}
 }

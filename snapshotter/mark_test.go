@@ -13,13 +13,14 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // marked returns the cleanup mark of the base in the pool.
 func (s *fixture) marked() (m layout.CleanupMark) {
 	s.Helper()
-	s.pool.edit(func(state *fakeState) {
-		m = layout.ParseCleanupMark(state.fs[s.base.String()].props[layout.CleanupProperty])
+	s.pool.Edit(func(state *zfsfake.State) {
+		m = layout.ParseCleanupMark(state.FS[s.base.String()].Props[layout.CleanupProperty])
 	})
 	return m
 }
@@ -161,9 +162,9 @@ func TestMarkIsWrittenAgainAfterFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, withList(t))
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if call == "mark" {
-				return fakeError(call, s.base.String(), zfs.ErrSuspended)
+				return zfsfake.Error(call, s.base.String(), zfs.ErrSuspended)
 			}
 			return nil
 		})
@@ -171,7 +172,7 @@ func TestMarkIsWrittenAgainAfterFailure(t *testing.T) {
 		s.remove("web")
 		s.waitForJournal()
 		assert.Equal(t, layout.CleanupMark{}, s.marked())
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		s.prepare("web", "")
 		s.remove("web")
 		s.waitForJournal()
@@ -212,7 +213,7 @@ func TestGarbageDuringAnEvictionIsNotForgotten(t *testing.T) {
 				time.Sleep(time.Minute)
 				require.Equal(t, layout.CleanupMark{}, s.marked())
 				s.resize(1100)
-				s.pool.interrupt(func(call string) error {
+				s.pool.Interrupt(func(call string) error {
 					if call == "destroy" {
 						time.Sleep(2 * time.Second) // a disk that is busy
 					}
@@ -224,7 +225,7 @@ func TestGarbageDuringAnEvictionIsNotForgotten(t *testing.T) {
 				s.commit("saved", "web") // its runtime becomes garbage
 				require.NoError(t, <-done)
 				time.Sleep(5 * time.Second) // the eviction ends
-				s.pool.interrupt(nil)
+				s.pool.Interrupt(nil)
 				require.Equal(t, 1, s.garbage())
 				time.Sleep(time.Hour)
 				synctest.Wait()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // 'zfs inherit -r mountpoint' removes mountpoint=legacy from storage and runtime. setup.Fix
@@ -16,23 +17,23 @@ func TestFixBaseRestoresLostProperties(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	require.NoError(t, s.sn.Close())
-	s.pool.editFS("tank/z/storage", func(fs *fakeFS) { fs.native = map[string]string{"mountpoint": "/tank/z/storage"} })
-	s.pool.editFS("tank/z/runtime", func(fs *fakeFS) { fs.native["mountpoint"] = "/tank/z/runtime" })
+	s.pool.EditFS("tank/z/storage", func(fs *zfsfake.FS) { fs.Native = map[string]string{"mountpoint": "/tank/z/storage"} })
+	s.pool.EditFS("tank/z/runtime", func(fs *zfsfake.FS) { fs.Native["mountpoint"] = "/tank/z/runtime" })
 	state, err := setup.Fix(s.ctx, s.pool, s.base)
 	require.NoError(t, err)
 	assert.Equal(t, "/tank/z/runtime", state.RuntimeMountpoint)
 	for _, child := range []string{"tank/z/storage", "tank/z/runtime"} {
-		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, s.pool.state.fs[child].native, child)
+		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, s.pool.Current.FS[child].Native, child)
 	}
 	assert.Contains(t, s.log.String(), "reset mount properties of dataset")
 	state, err = setup.Fix(s.ctx, s.pool, s.base)
 	require.NoError(t, err)
 	assert.Empty(t, state.RuntimeMountpoint)
 
-	s.pool.editFS("tank/z/runtime", func(fs *fakeFS) { fs.native["canmount"] = "on" })
-	s.pool.before = func(call string) error {
+	s.pool.EditFS("tank/z/runtime", func(fs *zfsfake.FS) { fs.Native["canmount"] = "on" })
+	s.pool.Before = func(call string) error {
 		if call == "setnative" {
-			return fakeError("set", "tank/z/runtime", zfs.ErrBusy)
+			return zfsfake.Error("set", "tank/z/runtime", zfs.ErrBusy)
 		}
 		return nil
 	}
@@ -50,11 +51,11 @@ func TestMountpointsOfDatasetsAreReset(t *testing.T) {
 	require.NoError(t, s.sn.Close())
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/mine", map[string]string{"mountpoint": "/mine"}))
 	for _, name := range []string{template, runtime} {
-		s.pool.editFS(name, func(fs *fakeFS) { fs.native["mountpoint"] = "/somewhere" })
+		s.pool.EditFS(name, func(fs *zfsfake.FS) { fs.Native["mountpoint"] = "/somewhere" })
 	}
 	s.start()
 	for _, name := range []string{template, runtime} {
-		assert.Equal(t, "legacy", s.pool.state.fs[name].native["mountpoint"])
+		assert.Equal(t, "legacy", s.pool.Current.FS[name].Native["mountpoint"])
 	}
-	assert.Equal(t, "/mine", s.pool.state.fs["tank/z/mine"].native["mountpoint"], "foreign datasets are not changed")
+	assert.Equal(t, "/mine", s.pool.Current.FS["tank/z/mine"].Native["mountpoint"], "foreign datasets are not changed")
 }

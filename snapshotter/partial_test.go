@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // tornCommitSteps is the number of calls to the pool in a commit on a pool that is torn:
@@ -22,10 +23,10 @@ func (s *fixture) partialCommit() (key, partial string) {
 	key = "default/8/extract-1-x"
 	s.prepare(key, "", ref(chain("a")))
 	s.write(key, "x;")
-	s.pool.killAfter = 3 // flush, snapshot, clone
+	s.pool.KillAfter = 3 // flush, snapshot, clone
 	err := s.sn.Commit(s.ctx, "default/9/"+chain("a"), key)
-	s.pool.killAfter = -1
-	require.ErrorIs(s, err, errKilled)
+	s.pool.KillAfter = -1
+	require.ErrorIs(s, err, zfsfake.ErrKilled)
 	return key, "tank/z/storage/" + chain("a")
 }
 
@@ -41,15 +42,15 @@ func TestTemplateWithNameOfAPartialIsKept(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t, torn)
 			key, partial := s.partialCommit()
-			s.pool.interrupt(func(call string) error {
+			s.pool.Interrupt(func(call string) error {
 				if call == "destroysnapshot" {
-					return fakeError(call, "x", zfs.ErrBusy)
+					return zfsfake.Error(call, "x", zfs.ErrBusy)
 				}
 				return nil
 			})
 			require.ErrorIs(t, s.sn.Commit(s.ctx, "default/9/"+chain("a"), key), errdefs.ErrFailedPrecondition)
 			require.False(t, s.has(partial))
-			s.pool.interrupt(nil)
+			s.pool.Interrupt(nil)
 			name, _ := s.pull("default", "", chain("a"), "x;")
 			require.Equal(t, partial, s.templateOf(name))
 			s.cleanup()
@@ -83,10 +84,10 @@ func TestKilledCommitCanBeRepeated(t *testing.T) {
 		s := newFixture(t, torn)
 		s.prepare("web", "")
 		s.write("web", "w;")
-		s.pool.killAfter = kill
+		s.pool.KillAfter = kill
 		err := s.sn.Commit(s.ctx, "saved", "web")
-		s.pool.killAfter = -1
-		require.ErrorIs(t, err, errKilled, "killed at %d", kill)
+		s.pool.KillAfter = -1
+		require.ErrorIs(t, err, zfsfake.ErrKilled, "killed at %d", kill)
 		assert.NoError(t, s.sn.Commit(s.ctx, "saved", "web"), "killed at %d", kill)
 		if s.sn.index.Taken("web") {
 			s.remove("web")
@@ -103,10 +104,10 @@ func TestResidueOfKilledCommitIsRemoved(t *testing.T) {
 			s := newFixture(t, torn)
 			s.prepare("web", "")
 			s.write("web", "w;")
-			s.pool.killAfter = kill
+			s.pool.KillAfter = kill
 			err := s.sn.Commit(s.ctx, "saved", "web")
-			s.pool.killAfter = -1
-			require.ErrorIs(t, err, errKilled, "killed at %d", kill)
+			s.pool.KillAfter = -1
+			require.ErrorIs(t, err, zfsfake.ErrKilled, "killed at %d", kill)
 			s.remove("web")
 			s.cleanup()
 			s.waitForRetries()

@@ -9,6 +9,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 func testBase(t testing.TB) layout.Base {
@@ -21,24 +22,24 @@ func testBase(t testing.TB) layout.Base {
 func TestInitBaseSetsOnlySupportedProperties(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		abilities fakeAbilities
+		abilities zfsfake.Abilities
 		has       map[string]string
 		lacks     []string
 	}{
-		"2.4": {fakeAbilities{}, map[string]string{"normalization": "none", "utf8only": "off", "casesensitivity": "sensitive",
+		"2.4": {zfsfake.Abilities{}, map[string]string{"normalization": "none", "utf8only": "off", "casesensitivity": "sensitive",
 			"snapdir": "disabled", "dnodesize": "auto", "compression": "lz4", "longname": "off", "defaultuserquota": "none", "sharenfs": "off"}, nil},
-		"2.3": {fakeAbilities{release: zfs.Release{Major: 2, Minor: 3}}, map[string]string{"snapdir": "disabled", "longname": "off"}, []string{"defaultuserquota"}},
-		"2.2": {fakeAbilities{release: zfs.Release{Major: 2, Minor: 2}}, map[string]string{"snapdir": "hidden"}, []string{"longname"}},
-		"GRUB": {fakeAbilities{lacks: []string{"large_dnode", "longname"}}, map[string]string{"compression": "lz4"},
+		"2.3": {zfsfake.Abilities{Release: zfs.Release{Major: 2, Minor: 3}}, map[string]string{"snapdir": "disabled", "longname": "off"}, []string{"defaultuserquota"}},
+		"2.2": {zfsfake.Abilities{Release: zfs.Release{Major: 2, Minor: 2}}, map[string]string{"snapdir": "hidden"}, []string{"longname"}},
+		"GRUB": {zfsfake.Abilities{Lacks: []string{"large_dnode", "longname"}}, map[string]string{"compression": "lz4"},
 			[]string{"dnodesize", "longname"}},
-		"no features": {fakeAbilities{lacks: []string{"large_dnode", "longname", "lz4_compress"}}, map[string]string{"compression": "on"},
+		"no features": {zfsfake.Abilities{Lacks: []string{"large_dnode", "longname", "lz4_compress"}}, map[string]string{"compression": "on"},
 			[]string{"dnodesize", "longname"}},
 	} {
-		p := newFakePool(t)
-		p.abilities = c.abilities
+		p := zfsfake.New(t)
+		p.Abilities = c.abilities
 		_, err := setup.Init(t.Context(), p, testBase(t), "/srv", nil)
 		require.NoError(t, err, what)
-		native := p.state.fs["tank/z"].native
+		native := p.Current.FS["tank/z"].Native
 		for name, value := range c.has {
 			assert.Equal(t, value, native[name], "%s: %s", what, name)
 		}
@@ -51,10 +52,10 @@ func TestInitBaseSetsOnlySupportedProperties(t *testing.T) {
 // ZFS accepts normalization only with utf8only=on or without utf8only.
 func TestInitBaseLeavesUTF8OnlyToNormalization(t *testing.T) {
 	t.Parallel()
-	p := newFakePool(t)
+	p := zfsfake.New(t)
 	_, err := setup.Init(t.Context(), p, testBase(t), "/srv", map[string]string{"normalization": "formC", "snapdir": "visible"})
 	require.NoError(t, err)
-	native := p.state.fs["tank/z"].native
+	native := p.Current.FS["tank/z"].Native
 	assert.Equal(t, "formC", native["normalization"])
 	assert.NotContains(t, native, "utf8only")
 	assert.Equal(t, "visible", native["snapdir"])
@@ -62,7 +63,7 @@ func TestInitBaseLeavesUTF8OnlyToNormalization(t *testing.T) {
 
 func TestHarmsNameTheFix(t *testing.T) {
 	t.Parallel()
-	p, base := newFakePool(t), testBase(t)
+	p, base := zfsfake.New(t), testBase(t)
 	_, err := setup.Init(t.Context(), p, base, "/srv", nil)
 	require.NoError(t, err)
 	found, err := setup.Harms(t.Context(), p, base)
@@ -70,7 +71,7 @@ func TestHarmsNameTheFix(t *testing.T) {
 	assert.Empty(t, found, "a new base has no harmful property")
 
 	set := func(dataset, property, value string) {
-		p.editFS(dataset, func(fs *fakeFS) { fs.native[property] = value })
+		p.EditFS(dataset, func(fs *zfsfake.FS) { fs.Native[property] = value })
 	}
 	set("tank/z", "sharenfs", "rw=@10.0.0.0/8")
 	set("tank/z", "snapdir", "hidden")
@@ -97,7 +98,7 @@ func TestHarmsNameTheFix(t *testing.T) {
 		"exec tank/z/runtime":                   "zfs inherit exec tank/z/runtime",
 		"defaultuserquota tank/z/storage/empty": "zfs set defaultuserquota=none tank/z/storage/empty",
 	}, fixes)
-	p.abilities.release = zfs.Release{Major: 2, Minor: 2}
+	p.Abilities.Release = zfs.Release{Major: 2, Minor: 2}
 	found, err = setup.Harms(t.Context(), p, base)
 	require.NoError(t, err)
 	for _, h := range found {

@@ -12,6 +12,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // Two layers: their diff IDs, the digests of their blobs, and their chain IDs.
@@ -41,8 +42,8 @@ func (s *fixture) provenanceOf(name string) record.Provenance {
 	s.Helper()
 	dataset := s.templateOf(name)
 	var inPool record.Provenance
-	s.pool.edit(func(state *fakeState) {
-		props := state.fs[dataset].props
+	s.pool.Edit(func(state *zfsfake.State) {
+		props := state.FS[dataset].Props
 		inPool = record.Provenance{DiffID: digest.Digest(props["zfstpl:diff-id"]), Blob: digest.Digest(props["zfstpl:blob"])}
 	})
 	require.Equal(s, inPool, s.sn.index.Template(dataset).From, "the index agrees about %s", dataset)
@@ -168,7 +169,9 @@ func TestInvalidProvenanceIsIgnored(t *testing.T) {
 			s := newFixture(t)
 			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
-			s.pool.editFS(s.templateOf(b), func(fs *fakeFS) { fs.props[record.DiffIDProperty], fs.props[record.BlobProperty] = c.diffID, c.blob })
+			s.pool.EditFS(s.templateOf(b), func(fs *zfsfake.FS) {
+				fs.Props[record.DiffIDProperty], fs.Props[record.BlobProperty] = c.diffID, c.blob
+			})
 			s.restart()
 			assert.Equal(t, c.want, s.sn.index.Template(s.templateOf(b)).From)
 			assert.Equal(t, c.want == record.Provenance{}, strings.Contains(s.log.String(), "ignoring property") || strings.HasSuffix(c.diffID, ":12"))

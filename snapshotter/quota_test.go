@@ -11,13 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 func maxSizeLabel(v string) snapshots.Opt { return label(snapshots.LabelSnapshotMaxSize, v) }
 
 // refquota returns the refquota of a dataset, or "".
 func (s *fixture) refquota(dataset string) (quota string) {
-	s.pool.editFS(dataset, func(fs *fakeFS) { quota = fs.native["refquota"] })
+	s.pool.EditFS(dataset, func(fs *zfsfake.FS) { quota = fs.Native["refquota"] })
 	return quota
 }
 
@@ -68,7 +69,7 @@ func TestMalformedSizeIsRejected(t *testing.T) {
 	s.cleanup()
 	before, pool := dump(s.sn), s.datasets()
 	calls := 0
-	s.pool.before = func(string) error { calls++; return nil }
+	s.pool.Before = func(string) error { calls++; return nil }
 	for _, size := range []string{
 		"", "0", "-1", "+1", " 1", "1 ", "1k", "10GiB", "1e9", "0x10", "1_000", "1.5", "lots", "\x00", "١",
 		"9223372036854775808", "18446744073709551615", "99999999999999999999999999", strings.Repeat("9", 10_000),
@@ -117,12 +118,12 @@ func TestTemplateIsMeasuredOnceForQuota(t *testing.T) {
 	s.cleanup()
 	before := dump(s.sn)
 	measured := 0
-	s.pool.before = func(call string) error {
+	s.pool.Before = func(call string) error {
 		if call != "space" {
 			return nil
 		}
 		if measured++; measured == 1 {
-			return fakeError("space", "x", zfs.ErrSuspended)
+			return zfsfake.Error("space", "x", zfs.ErrSuspended)
 		}
 		return nil
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // run performs random operations on a snapshotter and on its model.
@@ -178,16 +179,16 @@ func (x *run) both(what string, do, model func() error) string {
 	}
 	failed, once := 0, x.r.IntN(2) == 0
 	if x.r.IntN(10) == 0 {
-		x.pool.before = func(call string) error {
+		x.pool.Before = func(call string) error {
 			if once && (call != "apply" || failed > 0) || call != "apply" && call != "destroy" {
 				return nil
 			}
 			failed++
-			return fakeError(call, "x", zfs.ErrNoSpace)
+			return zfsfake.Error(call, "x", zfs.ErrNoSpace)
 		}
 	}
 	got := do()
-	x.pool.before = nil
+	x.pool.Before = nil
 	var want error = errdefs.ErrResourceExhausted
 	if failed == 0 || once {
 		want = model()
@@ -312,13 +313,13 @@ func (s *fixture) stepTogether(all []*run, r *rand.Rand, n int) {
 	}
 	if fails := r.IntN(3); fails > 0 {
 		var calls atomic.Int64
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if call == "apply" && calls.Add(1)%int64(1+fails) == 0 {
-				return fakeError(call, "x", zfs.ErrPermission)
+				return zfsfake.Error(call, "x", zfs.ErrPermission)
 			}
 			return nil
 		})
-		defer s.pool.interrupt(nil)
+		defer s.pool.Interrupt(nil)
 	}
 	var together sync.WaitGroup
 	for _, x := range all {

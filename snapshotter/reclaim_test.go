@@ -16,13 +16,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // counted counts the pool's calls by name.
 func (s *fixture) counted() func(call string) int {
 	var mu sync.Mutex
 	calls := make(map[string]int)
-	s.pool.interrupt(func(call string) error {
+	s.pool.Interrupt(func(call string) error {
 		mu.Lock()
 		defer mu.Unlock()
 		calls[call]++
@@ -55,7 +56,7 @@ func TestOutOfSpaceIsRetriedOnceAfterReclaim(t *testing.T) {
 				assert.False(t, s.has(a) || s.has(b) || s.has(c), what)
 				assert.Equal(t, 1, calls("wait"), "the reclaim waits until ZFS has freed the datasets")
 				assert.Equal(t, 3, strings.Count(s.log.String(), "evicted cached template"))
-				s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+				s.pool.Edit(func(state *zfsfake.State) { clear(state.Mounted) })
 				s.requireInvariants()
 			})
 			synctest.Test(t, func(t *testing.T) {
@@ -72,7 +73,7 @@ func TestOutOfSpaceIsRetriedOnceAfterReclaim(t *testing.T) {
 				err = do(s)
 				assert.ErrorContains(t, err, "no cached template could be evicted")
 				s.resize(0)
-				s.pool.edit(func(state *fakeState) { clear(state.mounted) })
+				s.pool.Edit(func(state *zfsfake.State) { clear(state.Mounted) })
 				s.requireInvariants()
 				require.NoError(t, do(s), "succeeds when there is space")
 			})
@@ -93,7 +94,7 @@ func TestCheckpointPreventsEvictionForThePoolOnly(t *testing.T) {
 			if quota {
 				s.quota("tank/z", "899")
 			}
-			s.pool.edit(func(state *fakeState) { state.checkpoint = true })
+			s.pool.Edit(func(state *zfsfake.State) { state.Checkpoint = true })
 			err := second(s.sn.Prepare(s.ctx, "x", "base"))
 			if quota {
 				require.NoError(t, err) // the fake pool frees destroyed datasets in spite of a checkpoint
@@ -116,12 +117,12 @@ func TestOutOfSpaceWithUnknownOutcomeIsRolledBack(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	done := false
-	s.pool.after = func(call string) error {
+	s.pool.After = func(call string) error {
 		if call != "apply" || done {
 			return nil
 		}
 		done = true
-		return errors.Join(fakeError("clone", "x", zfs.ErrNoSpace), errors.New("the rollback failed"))
+		return errors.Join(zfsfake.Error("clone", "x", zfs.ErrNoSpace), errors.New("the rollback failed"))
 	}
 	err := second(s.sn.Prepare(s.ctx, "web", ""))
 	require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
@@ -135,7 +136,7 @@ func TestOutOfSpaceWithUnknownOutcomeIsRolledBack(t *testing.T) {
 // commitMounted commits a mounted snapshot.
 func (s *fixture) commitMounted(name, key string) error {
 	dataset := s.dataset(key)
-	s.pool.edit(func(state *fakeState) { state.mounted[dataset] = true })
+	s.pool.Edit(func(state *zfsfake.State) { state.Mounted[dataset] = true })
 	return s.sn.Commit(s.ctx, name, key)
 }
 
@@ -149,7 +150,7 @@ func TestConcurrentOperationsShareAReclaim(t *testing.T) {
 		const callers = 8
 		var failed, waits atomic.Int32
 		all := make(chan struct{})
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			switch call {
 			case "apply":
 				if failed.Add(1) == callers {
@@ -168,7 +169,7 @@ func TestConcurrentOperationsShareAReclaim(t *testing.T) {
 			each.Go(func() { assert.NoError(t, second(s.sn.Prepare(s.ctx, fmt.Sprint(i), ""))) })
 		}
 		each.Wait()
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		assert.EqualValues(t, 1, waits.Load())
 		s.requireInvariants()
 	})
@@ -190,7 +191,7 @@ func TestConcurrentRenewalsShareAReclaim(t *testing.T) {
 			s.write(key, hundred)
 		}
 		var waits atomic.Int32
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			switch call {
 			case "destroy":
 				time.Sleep(time.Second) // until each of them waits for the reclaim
@@ -207,7 +208,7 @@ func TestConcurrentRenewalsShareAReclaim(t *testing.T) {
 			})
 		}
 		each.Wait()
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		assert.LessOrEqual(t, waits.Load(), int32(2), "the first, and one for the callers that joined while it destroyed")
 		for _, partial := range partials {
 			assert.False(t, s.has(partial))
@@ -226,16 +227,16 @@ func TestReclaimForACommitDuringACleanup(t *testing.T) {
 		require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
 		s.remove(name) // the template is cached, and a cleanup may destroy it
 		failed := false
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if call == "apply" && !failed {
 				failed = true
 				assert.NoError(t, s.sn.Cleanup(s.ctx))
-				return fakeError("apply", "x", zfs.ErrNoSpace)
+				return zfsfake.Error("apply", "x", zfs.ErrNoSpace)
 			}
 			return nil
 		})
 		require.NoError(t, s.sn.Commit(s.ctx, s.backend("k8s.io", chain("a")), key))
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		s.requireInvariants()
 	})
 }
@@ -334,7 +335,7 @@ func TestWaitingForAReclaimCanBeCancelled(t *testing.T) {
 		a, _, _ := threeCached(s)
 		s.resize(900)
 		ctx, cancel := context.WithCancel(s.ctx)
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if call == "wait" {
 				cancel()
 				time.Sleep(time.Second)
@@ -342,7 +343,7 @@ func TestWaitingForAReclaimCanBeCancelled(t *testing.T) {
 			return nil
 		})
 		assert.ErrorIs(t, second(s.sn.Prepare(ctx, "x", "")), context.Canceled)
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		time.Sleep(time.Minute)
 		assert.False(t, s.has(a))
 		s.remove("x") // the operation may have succeeded
@@ -362,11 +363,11 @@ func TestEveryKthCallRunsOutOfSpace(t *testing.T) {
 				cached, _ := s.pull("default", "", chain("a"), hundred)
 				s.remove(cached)
 				n := 0
-				s.pool.interrupt(func(call string) error {
+				s.pool.Interrupt(func(call string) error {
 					switch call {
 					case "apply", "destroy", "mark":
 						if n++; n%k == 0 {
-							return fakeError(call, "tank/z", kind)
+							return zfsfake.Error(call, "tank/z", kind)
 						}
 					}
 					return nil
@@ -382,7 +383,7 @@ func TestEveryKthCallRunsOutOfSpace(t *testing.T) {
 						}
 					}
 				}
-				s.pool.interrupt(nil)
+				s.pool.Interrupt(nil)
 				for _, info := range s.walk() {
 					s.remove(info.Name)
 				}
@@ -420,9 +421,9 @@ func TestCommitRetriesPromoteBesideWriters(t *testing.T) {
 					s.resize(900)
 				}
 				left := c.refusals
-				s.pool.interrupt(func(call string) error {
+				s.pool.Interrupt(func(call string) error {
 					if left--; call == "apply" && left >= 0 {
-						return fakeError("promote", "tank/z", zfs.ErrNoSpace)
+						return zfsfake.Error("promote", "tank/z", zfs.ErrNoSpace)
 					}
 					return nil
 				})
@@ -435,7 +436,7 @@ func TestCommitRetriesPromoteBesideWriters(t *testing.T) {
 				assert.Equal(t, c.keeps, s.has(a) && s.has(b) && s.has(d))
 				assert.Less(t, time.Since(began), time.Minute)
 				assert.Equal(t, c.waits, time.Since(began) > 0, "%s", time.Since(began))
-				s.pool.interrupt(nil)
+				s.pool.Interrupt(nil)
 				s.resize(0)
 				s.requireInvariants()
 			})
@@ -451,11 +452,11 @@ func TestCommitIntoAFullQuotaReclaimsAtOnce(t *testing.T) {
 		threeCached(s)
 		s.quota("tank/z/storage", "300") // as much as is in it
 		attempts, reclaimed := 0, false
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			reclaimed = reclaimed || call == "destroy"
 			if call == "apply" && !reclaimed {
 				attempts++
-				return fakeError("promote", "tank/z/storage/x", zfs.ErrQuota)
+				return zfsfake.Error("promote", "tank/z/storage/x", zfs.ErrQuota)
 			}
 			return nil
 		})
@@ -478,14 +479,14 @@ func TestReclaimSucceedsAlthoughRemovalsCannotBeWritten(t *testing.T) {
 		s.cleanup()
 		s.remove("gone")
 		freed := false
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if freed = freed || call == "wait"; !freed && call == "apply" {
-				return fakeError("set", "x", zfs.ErrNoSpace)
+				return zfsfake.Error("set", "x", zfs.ErrNoSpace)
 			}
 			return nil
 		})
 		require.NoError(t, second(s.sn.Prepare(s.ctx, "x", "")))
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		s.requireInvariants()
 	})
 }

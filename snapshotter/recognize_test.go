@@ -10,6 +10,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // Recognize identifies a blob from which the template was not unpacked by its diff ID. If the
@@ -35,7 +36,7 @@ func TestRecognizeComparesBlobWithLayer(t *testing.T) {
 			a := s.unpack("default", "", lowerChain, lower, lowerBlob)
 			b := s.unpack("default", a, upperChain, upper, upperBlob)
 			if c.forget {
-				s.pool.editFS(s.templateOf(b), func(fs *fakeFS) { delete(fs.props, record.DiffIDProperty); delete(fs.props, record.BlobProperty) })
+				s.pool.EditFS(s.templateOf(b), func(fs *zfsfake.FS) { delete(fs.Props, record.DiffIDProperty); delete(fs.Props, record.BlobProperty) })
 				s.restart()
 			}
 			key := s.standIn("zoo", a, upperChain)
@@ -60,18 +61,18 @@ func TestFailedWriteOfProvenanceDoesNotFailPull(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, fetchMode)
 	a := s.unpack("default", "", lowerChain, lower, lowerBlob)
-	s.pool.editFS(s.templateOf(a), func(fs *fakeFS) { delete(fs.props, record.DiffIDProperty); delete(fs.props, record.BlobProperty) })
+	s.pool.EditFS(s.templateOf(a), func(fs *zfsfake.FS) { delete(fs.Props, record.DiffIDProperty); delete(fs.Props, record.BlobProperty) })
 	s.restart()
 	key := s.standIn("zoo", "", lowerChain)
 	runtime := s.dataset(key)
-	s.pool.interrupt(func(call string) error {
+	s.pool.Interrupt(func(call string) error {
 		if call == "apply" {
-			return fakeError("set", a, zfs.ErrNoSpace)
+			return zfsfake.Error("set", a, zfs.ErrNoSpace)
 		}
 		return nil
 	})
 	require.NoError(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob))
-	s.pool.interrupt(nil)
+	s.pool.Interrupt(nil)
 	assert.Empty(t, s.provenanceOf(a))
 	require.NoError(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob))
 	assert.Equal(t, record.Provenance{DiffID: lower, Blob: lowerBlob}, s.provenanceOf(a))

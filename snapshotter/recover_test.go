@@ -14,13 +14,14 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // testID returns the record ID with the number n.
 func testID(n string) string { return strings.Repeat("0", 16-len(n)) + n }
 
-func set(prop, value string) func(fs *fakeFS) {
-	return func(fs *fakeFS) { fs.props[prop] = value }
+func set(prop, value string) func(fs *zfsfake.FS) {
+	return func(fs *zfsfake.FS) { fs.Props[prop] = value }
 }
 
 // With any value in the properties of a template, the snapshotter starts, logs what it
@@ -30,7 +31,7 @@ func TestUnreadableRecordsKeepTheTemplate(t *testing.T) {
 	prop := record.Property + testID("1")
 	good := `{"seq":900,"kind":"view","name":"odd","created":"2025-01-01T00:00:00Z","updated":"2025-01-01T00:00:00Z"}`
 	for what, c := range map[string]struct {
-		edit func(fs *fakeFS)
+		edit func(fs *zfsfake.FS)
 		log  string
 		held bool // the template is never destroyed
 		also string
@@ -65,7 +66,7 @@ func TestUnreadableRecordsKeepTheTemplate(t *testing.T) {
 			s.cleanup()
 			template := s.templateOf(a)
 			require.NoError(t, s.sn.Close())
-			s.pool.editFS(template, c.edit)
+			s.pool.EditFS(template, c.edit)
 			s.keep = 0
 			s.start()
 			if c.log != "" {
@@ -102,8 +103,8 @@ func TestTemplateWithoutSnapshotIsKeptAndHidden(t *testing.T) {
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	template := s.templateOf(a)
 	require.NoError(t, s.sn.Close())
-	var snapshot fakeSnap
-	s.pool.editFS(template, func(fs *fakeFS) { snapshot = fs.snaps[layout.Extracted]; delete(fs.snaps, layout.Extracted) })
+	var snapshot zfsfake.Snap
+	s.pool.EditFS(template, func(fs *zfsfake.FS) { snapshot = fs.Snaps[layout.Extracted]; delete(fs.Snaps, layout.Extracted) })
 	s.start()
 	assert.Contains(t, s.log.String(), "'zfs snapshot "+template+"@extracted' and restart the daemon")
 	assert.Empty(t, s.names())
@@ -114,7 +115,7 @@ func TestTemplateWithoutSnapshotIsKeptAndHidden(t *testing.T) {
 	assert.NotEqual(t, template, s.templateOf(b), "a pull makes another template")
 
 	require.NoError(t, s.sn.Close())
-	s.pool.editFS(template, func(fs *fakeFS) { fs.snaps[layout.Extracted] = snapshot })
+	s.pool.EditFS(template, func(fs *zfsfake.FS) { fs.Snaps[layout.Extracted] = snapshot })
 	s.start()
 	assert.Equal(t, template, s.templateOf(a))
 	s.requireInvariants()
@@ -131,9 +132,9 @@ func TestStartSucceedsWhenRollbackOfACommitFails(t *testing.T) {
 	require.NoError(t, s.sn.Close())
 	partial := s.base.Opaque(layout.NewID()).Dataset()
 	require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(runtime+"@extracted"), zfs.Clone(runtime+"@extracted", partial), zfs.Promote(partial, runtime)))
-	s.pool.interrupt(func(call string) error {
+	s.pool.Interrupt(func(call string) error {
 		if call == "apply" { // nothing else is applied at this start
-			return fakeError("promote", partial, zfs.ErrQuota)
+			return zfsfake.Error("promote", partial, zfs.ErrQuota)
 		}
 		return nil
 	})
@@ -143,7 +144,7 @@ func TestStartSucceedsWhenRollbackOfACommitFails(t *testing.T) {
 	assert.Equal(t, runtime, s.dataset("web"))
 	s.cleanup()
 	assert.True(t, s.has(partial), "web is a clone of it")
-	s.pool.interrupt(nil)
+	s.pool.Interrupt(nil)
 	s.restart()
 	s.cleanup()
 	assert.False(t, s.has(partial))
@@ -153,12 +154,12 @@ func TestStartSucceedsWhenRollbackOfACommitFails(t *testing.T) {
 func TestRuntimesWithAProblemAreKept(t *testing.T) {
 	t.Parallel()
 	good := `1 {"seq":900,"kind":"active","name":"odd"}`
-	for what, edit := range map[string]func(fs *fakeFS){
+	for what, edit := range map[string]func(fs *zfsfake.FS){
 		"unreadable":  set(record.Property+testID("1"), "what"),
 		"two records": set(record.Property+testID("1"), good),
-		"only a committed one": func(fs *fakeFS) {
-			clear(fs.props)
-			fs.props[record.Property+testID("1")] = strings.Replace(good, "active", "committed", 1)
+		"only a committed one": func(fs *zfsfake.FS) {
+			clear(fs.Props)
+			fs.Props[record.Property+testID("1")] = strings.Replace(good, "active", "committed", 1)
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -169,7 +170,7 @@ func TestRuntimesWithAProblemAreKept(t *testing.T) {
 			s.cleanup()
 			runtime := s.dataset("web")
 			require.NoError(t, s.sn.Close())
-			s.pool.editFS(runtime, edit)
+			s.pool.EditFS(runtime, edit)
 			s.start()
 			assert.Contains(t, s.log.String(), runtime)
 			assert.Equal(t, []string{"base"}, s.names())
@@ -221,7 +222,7 @@ func TestBusyRuntimeWithoutRecordIsGarbageAfterRestart(t *testing.T) {
 	s := newFixture(t)
 	s.prepare("web", "")
 	runtime := s.dataset("web")
-	s.pool.edit(func(state *fakeState) { state.mounted[runtime] = true })
+	s.pool.Edit(func(state *zfsfake.State) { state.Mounted[runtime] = true })
 	s.commit("saved", "web")
 	s.restart()
 	s.cleanup()
@@ -229,7 +230,7 @@ func TestBusyRuntimeWithoutRecordIsGarbageAfterRestart(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, inspect.CheckInvariants(s.base, list))
 	assert.Contains(t, s.datasets(), runtime)
-	s.pool.edit(func(state *fakeState) { delete(state.mounted, runtime) })
+	s.pool.Edit(func(state *zfsfake.State) { delete(state.Mounted, runtime) })
 	s.restart()
 	s.requireInvariants()
 	assert.NotContains(t, s.datasets(), runtime)
@@ -244,7 +245,7 @@ func TestActiveSnapshotWithForeignOriginWorks(t *testing.T) {
 	s.write("web", "w;")
 	require.NoError(t, s.pool.Create(s.ctx, "tank/mine", nil))
 	require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot("tank/mine@x")))
-	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.origin = "tank/mine@x" })
+	s.pool.EditFS(s.dataset("web"), func(fs *zfsfake.FS) { fs.Origin = "tank/mine@x" })
 	s.restart()
 	usage, err := s.sn.Usage(s.ctx, "web")
 	require.NoError(t, err)
@@ -261,28 +262,28 @@ func TestActiveSnapshotWithForeignOriginWorks(t *testing.T) {
 func TestNewRefusesInvalidBases(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		edit func(s *fakeState)
+		edit func(s *zfsfake.State)
 		says string
 	}{
-		"no base":            {func(s *fakeState) { delete(s.fs, "tank/z") }, "zfstpl init tank/z"},
-		"not ours":           {func(s *fakeState) { delete(s.fs["tank/z"].props, layout.VersionProperty) }, "not a zfstpl base"},
-		"newer":              {func(s *fakeState) { s.fs["tank/z"].props[layout.VersionProperty] = "2" }, "newer zfstpl"},
-		"no empty template":  {func(s *fakeState) { delete(s.fs, "tank/z/storage/empty") }, "zfstpl init tank/z"},
-		"no empty snapshot":  {func(s *fakeState) { clear(s.fs["tank/z/storage/empty"].snaps) }, "zfstpl init tank/z"},
-		"no storage, at all": {func(s *fakeState) { delete(s.fs, "tank/z/storage/empty"); delete(s.fs, "tank/z/storage") }, "init"},
+		"no base":            {func(s *zfsfake.State) { delete(s.FS, "tank/z") }, "zfstpl init tank/z"},
+		"not ours":           {func(s *zfsfake.State) { delete(s.FS["tank/z"].Props, layout.VersionProperty) }, "not a zfstpl base"},
+		"newer":              {func(s *zfsfake.State) { s.FS["tank/z"].Props[layout.VersionProperty] = "2" }, "newer zfstpl"},
+		"no empty template":  {func(s *zfsfake.State) { delete(s.FS, "tank/z/storage/empty") }, "zfstpl init tank/z"},
+		"no empty snapshot":  {func(s *zfsfake.State) { clear(s.FS["tank/z/storage/empty"].Snaps) }, "zfstpl init tank/z"},
+		"no storage, at all": {func(s *zfsfake.State) { delete(s.FS, "tank/z/storage/empty"); delete(s.FS, "tank/z/storage") }, "init"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t)
 			require.NoError(t, s.sn.Close())
-			s.pool.edit(c.edit)
+			s.pool.Edit(c.edit)
 			before := s.datasets()
 			require.ErrorContains(t, s.tryStart(), c.says)
 			assert.Equal(t, before, s.datasets(), "nothing is changed")
 		})
 	}
 	s := newFixture(t)
-	s.pool.before = func(string) error { return fakeError("list", "tank/z", zfs.ErrSuspended) }
+	s.pool.Before = func(string) error { return zfsfake.Error("list", "tank/z", zfs.ErrSuspended) }
 	assert.ErrorIs(t, s.tryStart(), zfs.ErrSuspended)
 }
 
@@ -296,10 +297,10 @@ func TestSnapshotWithUnreadableParentIsShownWithoutParent(t *testing.T) {
 	s.prepare("web", "app")
 	s.view("look", "base")
 	template := s.templateOf("base")
-	s.pool.editFS(template, func(fs *fakeFS) {
-		for prop, value := range fs.props {
+	s.pool.EditFS(template, func(fs *zfsfake.FS) {
+		for prop, value := range fs.Props {
 			if strings.Contains(value, `"base"`) && strings.Contains(value, "committed") {
-				fs.props[prop] = "what"
+				fs.Props[prop] = "what"
 			}
 		}
 	})
@@ -339,7 +340,7 @@ func TestTemplateOfSupersededRecordIsCachedFromNow(t *testing.T) {
 	s := newFixture(t, keepCached(time.Hour))
 	a, _ := s.pull("default", "", chain("a"), "a;")
 	s.cleanup()
-	s.pool.editFS(s.templateOf(a), func(fs *fakeFS) { fs.born = time.Now().Add(-24 * time.Hour) })
+	s.pool.EditFS(s.templateOf(a), func(fs *zfsfake.FS) { fs.Born = time.Now().Add(-24 * time.Hour) })
 	s.remove(a)
 	s.prepare(a, "")
 	s.crash()
@@ -358,15 +359,15 @@ func TestPartialRecordsAreRemoved(t *testing.T) {
 	require.NoError(t, s.sn.Close())
 	remains := record.Property + testID("7") + ":1"
 	for _, dataset := range []string{template, runtime} {
-		s.pool.editFS(dataset, set(remains, "the middle of a label"))
-		s.pool.editFS(dataset, set(record.Property+"foreign:1", "foreign"))
+		s.pool.EditFS(dataset, set(remains, "the middle of a label"))
+		s.pool.EditFS(dataset, set(record.Property+"foreign:1", "foreign"))
 	}
 	s.start()
 	require.NoError(t, s.sn.Close())
 	for _, dataset := range []string{template, runtime} {
-		s.pool.editFS(dataset, func(fs *fakeFS) {
-			assert.NotContains(t, fs.props, remains)
-			assert.Contains(t, fs.props, record.Property+"foreign:1")
+		s.pool.EditFS(dataset, func(fs *zfsfake.FS) {
+			assert.NotContains(t, fs.Props, remains)
+			assert.Contains(t, fs.Props, record.Property+"foreign:1")
 		})
 	}
 	s.start()
@@ -382,13 +383,13 @@ func TestTemporarySnapshotsAreDestroyed(t *testing.T) {
 	s.prepare("web", a)
 	left := zfs.TemporaryPrefix + "LEFT"
 	for _, dataset := range []string{s.templateOf(a), s.dataset("web")} {
-		s.pool.editFS(dataset, func(fs *fakeFS) { fs.snaps[left] = fakeSnap{} })
+		s.pool.EditFS(dataset, func(fs *zfsfake.FS) { fs.Snaps[left] = zfsfake.Snap{} })
 	}
 	s.restart()
 	for _, dataset := range []string{s.templateOf(a), s.dataset("web")} {
-		s.pool.editFS(dataset, func(fs *fakeFS) { assert.NotContains(t, fs.snaps, left) })
+		s.pool.EditFS(dataset, func(fs *zfsfake.FS) { assert.NotContains(t, fs.Snaps, left) })
 	}
-	s.pool.editFS(s.dataset("web"), func(fs *fakeFS) { fs.snaps[left] = fakeSnap{} })
+	s.pool.EditFS(s.dataset("web"), func(fs *zfsfake.FS) { fs.Snaps[left] = zfsfake.Snap{} })
 	s.remove("web", a)
 	s.cleanup()
 	assert.NotContains(t, s.log.String(), "foreign")
@@ -403,9 +404,9 @@ func TestCommitAfterInterruptedUpdateIsFinal(t *testing.T) {
 		s := newFixture(t, torn)
 		s.prepare("web", "")
 		s.write("web", "w;")
-		s.pool.crashAfter = 1 // the new record is written and the old one not removed
+		s.pool.CrashAfter = 1 // the new record is written and the old one not removed
 		_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}})
-		require.ErrorIs(t, err, errCrashed)
+		require.ErrorIs(t, err, zfsfake.ErrCrashed)
 		s.crash()
 		s.commit("saved", "web")
 		s.crash()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // blockedOps are operations that block at a call to the pool, each with the key that it
@@ -80,13 +81,13 @@ func TestRemoveNeverWaits(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newBlockedFixture(t)
 					gate := make(chan struct{})
-					s.pool.interrupt(func(call string) error {
+					s.pool.Interrupt(func(call string) error {
 						if call != c.call {
 							return nil
 						}
 						<-gate
 						if fails {
-							return fakeError(call, "x", zfs.ErrPermission)
+							return zfsfake.Error(call, "x", zfs.ErrPermission)
 						}
 						return nil
 					})
@@ -116,7 +117,7 @@ func TestRemoveNeverWaits(t *testing.T) {
 						assert.False(t, fails && err == nil, "%s: %v", what, err)
 					}
 					synctest.Wait()
-					s.pool.interrupt(nil)
+					s.pool.Interrupt(nil)
 					s.resize(0)
 					requireHidden()
 					if c.makes != "" && !fails && !cancelled {
@@ -158,7 +159,7 @@ func TestRemoveCancelsRenew(t *testing.T) {
 		s.remove(key)
 		require.ErrorIs(t, <-done, errdefs.ErrNotFound)
 		resume()
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		synctest.Wait()
 		assert.GreaterOrEqual(t, len(s.templates()), before-reaper.QuietBatch, "only the current batch was destroyed")
 		s.requireInvariants()
@@ -182,7 +183,7 @@ func TestRemoveOfParentIsRefusedDuringOperation(t *testing.T) {
 		resume()
 		require.NoError(t, <-done)
 		require.NoError(t, <-done)
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		assert.Equal(t, "b", s.stat("base").Labels["a"])
 		s.requireInvariants()
 	})
@@ -204,7 +205,7 @@ func TestHiddenSnapshotCannotBecomeParent(t *testing.T) {
 		require.ErrorIs(t, second(s.sn.Prepare(s.ctx, "new", "base")), errdefs.ErrNotFound)
 		resume()
 		require.NoError(t, <-done)
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		assert.Empty(t, s.names())
 		s.requireInvariants()
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // Remove takes effect for clients at once, and in the pool after Delay.
@@ -122,22 +123,22 @@ func TestTemplateWithoutSnapshotIsDestroyedAfterCrash(t *testing.T) {
 	t.Parallel()
 	for what, dies := range map[string]func(s *fixture, template string){
 		"killed in the program": func(s *fixture, template string) {
-			s.pool.interrupt(func(call string) error {
+			s.pool.Interrupt(func(call string) error {
 				if call != "destroy" {
 					return nil
 				}
-				s.pool.interrupt(nil)
-				s.pool.editFS(template, func(fs *fakeFS) { delete(fs.snaps, layout.Extracted) })
-				s.pool.edit(func(*fakeState) { s.pool.crashAfter = 0 })
-				return errKilled
+				s.pool.Interrupt(nil)
+				s.pool.EditFS(template, func(fs *zfsfake.FS) { delete(fs.Snaps, layout.Extracted) })
+				s.pool.Edit(func(*zfsfake.State) { s.pool.CrashAfter = 0 })
+				return zfsfake.ErrKilled
 			})
 		},
 		"crash, mounted, in a full pool": func(s *fixture, template string) {
 			s.mount(template)
-			s.pool.edit(func(state *fakeState) { state.full = true })
-			s.pool.interrupt(func(call string) error {
+			s.pool.Edit(func(state *zfsfake.State) { state.Full = true })
+			s.pool.Interrupt(func(call string) error {
 				if call == "destroy" {
-					s.pool.edit(func(*fakeState) { s.pool.crashAfter = 1 })
+					s.pool.Edit(func(*zfsfake.State) { s.pool.CrashAfter = 1 })
 				}
 				return nil
 			})
@@ -154,9 +155,9 @@ func TestTemplateWithoutSnapshotIsDestroyedAfterCrash(t *testing.T) {
 				s.remove("built", "base")
 				dies(s, template)
 				_ = s.sn.Cleanup(s.ctx)
-				s.pool.interrupt(nil)
+				s.pool.Interrupt(nil)
 				s.crash()
-				s.pool.crashAfter = -1
+				s.pool.CrashAfter = -1
 				for range 3 { // containerd's next collections, and starts
 					s.remove("built", "base")
 					s.cleanup()

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // fetchMode sets ReuseFetch.
@@ -147,7 +148,7 @@ func TestPullsDuringEvictions(t *testing.T) {
 			if _, _, ok := s.sn.StandIn(mounts[0].Source); ok {
 				reused++
 			} else {
-				s.pool.editFS(mounts[0].Source, func(fs *fakeFS) { fs.content += content })
+				s.pool.EditFS(mounts[0].Source, func(fs *zfsfake.FS) { fs.Content += content })
 			}
 			assert.NoError(t, s.sn.Commit(s.ctx, name, key, ref(lowerChain)))
 		})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/stretchr/testify/assert"
@@ -21,21 +22,21 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// applyThenKill runs do. The next apply of the pool succeeds but returns errKilled.
+// applyThenKill runs do. The next apply of the pool succeeds but returns ErrKilled.
 func (s *fixture) applyThenKill(do func() error) {
 	s.Helper()
-	s.pool.after = func(call string) error {
+	s.pool.After = func(call string) error {
 		if call != "apply" {
 			return nil
 		}
-		s.pool.after = nil
-		return errKilled
+		s.pool.After = nil
+		return zfsfake.ErrKilled
 	}
-	require.ErrorIs(s, do(), errKilled)
-	s.pool.after = nil
+	require.ErrorIs(s, do(), zfsfake.ErrKilled)
+	s.pool.After = nil
 }
 
-func torn(s *fixture) { s.pool.torn = true }
+func torn(s *fixture) { s.pool.Torn = true }
 
 // A killed command may have applied its list in part or in whole. The operation has failed
 // for the caller, and it is rolled back in the pool by the next cleanup at the latest. The
@@ -102,20 +103,20 @@ func TestOperationOfKilledCommandIsRolledBack(t *testing.T) {
 	}
 }
 
-// killedOrDone kills do after n transactions. If do has fewer, its apply returns errKilled
+// killedOrDone kills do after n transactions. If do has fewer, its apply returns ErrKilled
 // after it has succeeded.
 func (s *fixture) killedOrDone(n int, do func(s *fixture) error) {
 	s.Helper()
-	s.pool.killAfter = n
-	s.pool.after = func(call string) error {
-		if call == "apply" && s.pool.killAfter >= 0 {
-			s.pool.killAfter, s.pool.after = -1, nil
-			return errKilled
+	s.pool.KillAfter = n
+	s.pool.After = func(call string) error {
+		if call == "apply" && s.pool.KillAfter >= 0 {
+			s.pool.KillAfter, s.pool.After = -1, nil
+			return zfsfake.ErrKilled
 		}
 		return nil
 	}
-	require.ErrorIs(s, do(s), errKilled)
-	s.pool.killAfter, s.pool.after = -1, nil
+	require.ErrorIs(s, do(s), zfsfake.ErrKilled)
+	s.pool.KillAfter, s.pool.After = -1, nil
 }
 
 // The write of a record for a cached layer is killed. The next pull reuses the layer and
@@ -146,10 +147,10 @@ func TestOperationsFailWhileRollbackFails(t *testing.T) {
 		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	}
 	s.applyThenKill(update)
-	s.pool.before = func(call string) error { return fakeError(call, "x", zfs.ErrSuspended) }
+	s.pool.Before = func(call string) error { return zfsfake.Error(call, "x", zfs.ErrSuspended) }
 	require.ErrorIs(t, update(), zfs.ErrSuspended)
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), zfs.ErrSuspended)
-	s.pool.before = nil
+	s.pool.Before = nil
 	assert.Empty(t, s.stat("web").Labels)
 	require.NoError(t, update())
 	assert.Equal(t, "b", s.stat("web").Labels["a"])
@@ -168,15 +169,15 @@ func TestCleanupFreesSpaceForRollback(t *testing.T) {
 			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 		})
 		reclaimed := false
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			if reclaimed = reclaimed || call == "destroy"; !reclaimed && call == "apply" {
-				return fakeError("set", "x", zfs.ErrNoSpace)
+				return zfsfake.Error("set", "x", zfs.ErrNoSpace)
 			}
 			return nil
 		})
 		s.cleanup()
 		assert.True(t, reclaimed)
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		s.requireInvariants()
 		s.crash()
 		assert.Empty(t, s.stat("web").Labels)
@@ -203,14 +204,14 @@ func repairAfterManyRemovals(t *testing.T) {
 		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	})
 	applies := 0
-	s.pool.before = func(call string) error {
+	s.pool.Before = func(call string) error {
 		if applies++; applies > 1 {
-			return fakeError(call, "x", zfs.ErrSuspended)
+			return zfsfake.Error(call, "x", zfs.ErrSuspended)
 		}
 		return nil
 	}
 	require.ErrorIs(t, s.sn.journal.Flush(s.ctx), zfs.ErrSuspended)
-	s.pool.before = nil
+	s.pool.Before = nil
 	s.commit("saved", "web")
 	s.requireInvariants()
 	assert.Empty(t, s.stat("saved").Labels)
@@ -218,12 +219,12 @@ func repairAfterManyRemovals(t *testing.T) {
 
 func TestErrorsAreAmbiguousWithoutAKind(t *testing.T) {
 	t.Parallel()
-	busy, unknown := fakeError("set", "x", zfs.ErrBusy), fakeError("set", "x", nil)
+	busy, unknown := zfsfake.Error("set", "x", zfs.ErrBusy), zfsfake.Error("set", "x", nil)
 	for _, c := range []struct {
 		err  error
 		want bool
 	}{
-		{nil, false}, {busy, false}, {errors.Join(busy, nil), false}, {unknown, true}, {errKilled, true},
+		{nil, false}, {busy, false}, {errors.Join(busy, nil), false}, {unknown, true}, {zfsfake.ErrKilled, true},
 		{errors.Join(busy, unknown), true}, {errors.Join(busy, busy), true},
 	} {
 		assert.Equal(t, c.want, errkind.IsAmbiguous(c.err), "%v", c.err)
@@ -304,16 +305,16 @@ func TestLayerIsUnpackedAgainAfterKilledDestroy(t *testing.T) {
 				s.remove(name)
 				ctx, cancel := context.WithCancel(s.ctx)
 				defer cancel()
-				s.pool.interrupt(func(call string) error {
+				s.pool.Interrupt(func(call string) error {
 					if call != "destroy" {
 						return nil
 					}
-					s.pool.interrupt(nil)
+					s.pool.Interrupt(nil)
 					if cancelled {
 						cancel()
 					}
-					s.pool.editFS(template, func(fs *fakeFS) { delete(fs.snaps, layout.Extracted) })
-					return errKilled
+					s.pool.EditFS(template, func(fs *zfsfake.FS) { delete(fs.Snaps, layout.Extracted) })
+					return zfsfake.ErrKilled
 				})
 				require.Error(t, s.sn.Cleanup(ctx))
 				synctest.Wait() // for the operation that continues after the cancellation
@@ -356,13 +357,13 @@ func TestMarkIsWrittenAfterAmbiguousFailure(t *testing.T) {
 		s.remove("web")
 		s.waitForJournal()
 		require.True(t, s.marked().IsDue(time.Now()))
-		s.pool.edit(func(*fakeState) {
-			s.pool.after = func(call string) error {
+		s.pool.Edit(func(*zfsfake.State) {
+			s.pool.After = func(call string) error {
 				if call != "mark" {
 					return nil
 				}
-				s.pool.edit(func(*fakeState) { s.pool.after = nil })
-				return errKilled
+				s.pool.Edit(func(*zfsfake.State) { s.pool.After = nil })
+				return zfsfake.ErrKilled
 			}
 		})
 		s.cleanup()
@@ -399,15 +400,15 @@ func TestReclaimWorksWhileJournalCannotBeWritten(t *testing.T) {
 				s.cleanup()
 				queued(s) // there is no garbage
 				reclaimed := false
-				s.pool.interrupt(func(call string) error {
+				s.pool.Interrupt(func(call string) error {
 					if reclaimed = reclaimed || call == "destroy"; !reclaimed && call == "apply" {
-						return fakeError("set", "x", zfs.ErrNoSpace)
+						return zfsfake.Error("set", "x", zfs.ErrNoSpace)
 					}
 					return nil
 				})
 				assert.NoError(t, second(s.sn.Prepare(s.ctx, "x", "")))
 				assert.False(t, s.has(a) || s.has(b) || s.has(c), "cached templates are destroyed: %v", reclaimed)
-				s.pool.interrupt(nil)
+				s.pool.Interrupt(nil)
 			})
 		})
 	}
@@ -437,15 +438,15 @@ func TestBarrierReclaimsSpace(t *testing.T) {
 					return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 				})
 				reclaimed := false
-				s.pool.interrupt(func(call string) error {
+				s.pool.Interrupt(func(call string) error {
 					if reclaimed = reclaimed || call == "destroy"; !reclaimed && call == "apply" {
-						return fakeError("set", "x", zfs.ErrNoSpace)
+						return zfsfake.Error("set", "x", zfs.ErrNoSpace)
 					}
 					return nil
 				})
 				assert.NoError(t, do(s))
 				assert.True(t, reclaimed, "space was reclaimed")
-				s.pool.interrupt(nil)
+				s.pool.Interrupt(nil)
 			})
 		})
 	}
@@ -458,19 +459,19 @@ func TestKilledCommitReturnsWhilePoolBlocks(t *testing.T) {
 	s.prepare("web", "")
 	var calls atomic.Int64
 	gate := make(chan struct{})
-	s.pool.interrupt(func(call string) error {
+	s.pool.Interrupt(func(call string) error {
 		switch {
 		case call != "apply":
 		case calls.Add(1) == 1:
-			return errKilled
+			return zfsfake.ErrKilled
 		default:
 			<-gate
 		}
 		return nil
 	})
-	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), errKilled)
+	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), zfsfake.ErrKilled)
 	close(gate)
-	s.pool.interrupt(nil)
+	s.pool.Interrupt(nil)
 	s.requireInvariants()
 	assert.Equal(t, []string{"web"}, s.names())
 }

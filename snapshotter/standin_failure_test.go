@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // If another program destroyed the cached template, the layer is unpacked again.
@@ -18,7 +19,7 @@ func TestStandInOfMissingTemplateIsUnpacked(t *testing.T) {
 	s := newFixture(t, fetchMode)
 	s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 	s.flush()
-	s.pool.edit(func(state *fakeState) { delete(state.fs, s.base.Storage()+"/"+lowerChain) })
+	s.pool.Edit(func(state *zfsfake.State) { delete(state.FS, s.base.Storage()+"/"+lowerChain) })
 	s.unpack("default", "", lowerChain, lower, lowerBlob)
 	assert.Contains(t, s.log.String(), "cached template is missing; unpacking the layer again")
 	assert.Empty(t, s.sn.index.DumpTransient())
@@ -28,14 +29,14 @@ func TestStandInOfMissingTemplateIsUnpacked(t *testing.T) {
 // A Prepare that fails to create a stand-in leaves no pin on the layer.
 func TestFailedStandInReleasesLayer(t *testing.T) {
 	t.Parallel()
-	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "suspended": zfs.ErrSuspended, "killed": errKilled} {
+	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "suspended": zfs.ErrSuspended, "killed": zfsfake.ErrKilled} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t, fetchMode, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			s.flush()
 			failed := false
-			s.pool.interrupt(func(call string) error {
+			s.pool.Interrupt(func(call string) error {
 				if call == "apply" && !failed {
 					failed = !errors.Is(why, zfs.ErrNoSpace)
 					return why
@@ -44,7 +45,7 @@ func TestFailedStandInReleasesLayer(t *testing.T) {
 			})
 			_, err := s.sn.Prepare(s.ctx, "default/98/extract-1-x "+lowerChain, "", ref(lowerChain))
 			require.Error(t, err)
-			s.pool.interrupt(nil)
+			s.pool.Interrupt(nil)
 			assert.Empty(t, s.walk())
 			s.requireInvariants()
 			assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "the layer is evicted")
@@ -55,7 +56,7 @@ func TestFailedStandInReleasesLayer(t *testing.T) {
 // If the commit of a stand-in is killed or runs out of space, it can be retried.
 func TestFailedStandInCommitCanBeRetried(t *testing.T) {
 	t.Parallel()
-	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "killed": errKilled} {
+	for what, why := range map[string]error{"full": zfs.ErrNoSpace, "killed": zfsfake.ErrKilled} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t, fetchMode, keepCached(0))
@@ -63,7 +64,7 @@ func TestFailedStandInCommitCanBeRetried(t *testing.T) {
 			key := s.standIn("default", "", lowerChain)
 			s.flush()
 			times := 2 // the commit and its retry after a reclaim
-			s.pool.interrupt(func(call string) error {
+			s.pool.Interrupt(func(call string) error {
 				if call == "apply" && times > 0 {
 					times--
 					return why
@@ -71,7 +72,7 @@ func TestFailedStandInCommitCanBeRetried(t *testing.T) {
 				return nil
 			})
 			require.Error(t, s.sn.Commit(s.ctx, "default/99/"+lowerChain, key))
-			s.pool.interrupt(nil)
+			s.pool.Interrupt(nil)
 			s.cleanup()
 			s.restart()
 			s.commit("default/99/"+lowerChain, key)

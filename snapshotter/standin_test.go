@@ -12,6 +12,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // A layer is not evicted while there is a stand-in of it.
@@ -20,10 +21,10 @@ func TestStandInKeepsItsLayer(t *testing.T) {
 	for what, evict := range map[string]func(*fixture){
 		"after it expired": (*fixture).cleanup,
 		"in a full pool": func(s *fixture) {
-			s.pool.edit(func(state *fakeState) { state.size = state.below("tank") })
+			s.pool.Edit(func(state *zfsfake.State) { state.Size = state.Below("tank") })
 			_, err := s.sn.Prepare(s.ctx, "web", "")
 			require.ErrorIs(s, err, errdefs.ErrResourceExhausted)
-			s.pool.edit(func(state *fakeState) { state.size = 0 })
+			s.pool.Edit(func(state *zfsfake.State) { state.Size = 0 })
 		},
 		"after a restart": func(s *fixture) { s.restart(); s.cleanup() },
 		"after a crash":   func(s *fixture) { s.crash(); s.cleanup() },
@@ -163,7 +164,7 @@ func TestInvariantsDetectWrongStandIn(t *testing.T) {
 		return inspect.CheckInvariants(s.base, list)
 	}
 	require.NoError(t, check())
-	s.pool.editFS(runtime, func(fs *fakeFS) { fs.origin = s.base.Storage() + "/" + lowerChain + "@" + layout.Extracted })
+	s.pool.EditFS(runtime, func(fs *zfsfake.FS) { fs.Origin = s.base.Storage() + "/" + lowerChain + "@" + layout.Extracted })
 	require.ErrorContains(t, check(), "stand-in for")
 	s.restart()
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "zoo/99/"+upperChain, key), errdefs.ErrFailedPrecondition, "it cannot be committed")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -100,26 +101,26 @@ func oddDatasets() map[string]oddDataset {
 // create creates the dataset in the pool of a fixture.
 func (o oddDataset) create(s *fixture) (dataset string) {
 	dataset = s.base.String() + "/" + o.name
-	s.pool.edit(func(state *fakeState) {
-		state.txg++
-		state.create("tank/mine", nil)
-		state.create(dataset, nil)
-		fs := state.fs[dataset]
-		fs.origin, fs.props = o.origin, maps.Clone(o.props)
-		if fs.props == nil {
-			fs.props = make(map[string]string)
+	s.pool.Edit(func(state *zfsfake.State) {
+		state.TXG++
+		state.Create("tank/mine", nil)
+		state.Create(dataset, nil)
+		fs := state.FS[dataset]
+		fs.Origin, fs.Props = o.origin, maps.Clone(o.props)
+		if fs.Props == nil {
+			fs.Props = make(map[string]string)
 		}
 		if strings.HasPrefix(o.origin, "storage/") {
-			fs.origin = s.base.String() + "/" + o.origin
+			fs.Origin = s.base.String() + "/" + o.origin
 		}
 		_, isTemplate := s.base.ParseTemplate(dataset)
 		if isTemplate != o.swapped {
-			fs.snaps[layout.Extracted] = fakeSnap{txg: state.txg}
+			fs.Snaps[layout.Extracted] = zfsfake.Snap{TXG: state.TXG}
 		}
-		state.fs[dataset] = fs
-		mine := state.fs["tank/mine"]
-		mine.snaps["backup"] = fakeSnap{txg: state.txg}
-		state.fs["tank/mine"] = mine
+		state.FS[dataset] = fs
+		mine := state.FS["tank/mine"]
+		mine.Snaps["backup"] = zfsfake.Snap{TXG: state.TXG}
+		state.FS["tank/mine"] = mine
 	})
 	return dataset
 }

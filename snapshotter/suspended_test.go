@@ -23,7 +23,7 @@ func TestBlockedOperationsAreLimited(t *testing.T) {
 		s.prepare("web", "base")
 		gate := make(chan struct{})
 		var writes, queries atomic.Int64
-		s.pool.interrupt(func(call string) error {
+		s.pool.Interrupt(func(call string) error {
 			switch call {
 			case "apply":
 				writes.Add(1)
@@ -57,7 +57,7 @@ func TestBlockedOperationsAreLimited(t *testing.T) {
 		close(gate)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		s.pool.interrupt(nil)
+		s.pool.Interrupt(nil)
 		s.prepare("more", "base")
 		s.requireInvariants()
 		assert.Empty(t, s.sn.gate.writes.slots)

@@ -9,13 +9,15 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // isMounted waits for all goroutines and reports whether a template has a view mount.
 func (s *fixture) isMounted(template string) bool {
 	synctest.Wait()
 	n := 0
-	s.pool.edit(func(state *fakeState) { n = state.attached[template+"@extracted"] })
+	s.pool.Edit(func(state *zfsfake.State) { n = state.Attached[template+"@extracted"] })
 	assert.LessOrEqual(s, n, 1, "one mount is enough")
 	return n == 1
 }
@@ -75,7 +77,7 @@ func TestFailedUnmountKeepsOnlyItsTemplate(t *testing.T) {
 			b, _ := s.pull("default", "", chain("b"), "b;")
 			one, other := s.templateOf(a), s.templateOf(b)
 			s.cleanup()
-			s.pool.closeAttached = func(name string, unmount func()) error {
+			s.pool.CloseAttached = func(name string, unmount func()) error {
 				if strings.HasPrefix(name, one+"@") {
 					if !busy {
 						unmount()
@@ -94,7 +96,7 @@ func TestFailedUnmountKeepsOnlyItsTemplate(t *testing.T) {
 			assert.Equal(t, busy, s.has(one))
 			assert.False(t, s.has(other))
 			assert.Contains(t, s.log.String(), "failed to unmount template without views")
-			s.pool.edit(func(state *fakeState) { clear(state.attached) })
+			s.pool.Edit(func(state *zfsfake.State) { clear(state.Attached) })
 			s.waitForRetries()
 			assert.False(t, s.has(one))
 			s.requireInvariants()

@@ -1,4 +1,4 @@
-package snapshotter
+package zfsfake
 
 import (
 	"context"
@@ -8,52 +8,52 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// fakeAbilities is the release and the missing features of a fake pool. The zero value is
+// Abilities is the release and the missing features of a fake pool. The zero value is
 // the latest release with all features.
-type fakeAbilities struct {
-	release zfs.Release
-	lacks   []string // features
+type Abilities struct {
+	Release zfs.Release
+	Lacks   []string // features
 }
 
-func (p *fakePool) Release(context.Context) (zfs.Release, error) {
-	if p.abilities.release == (zfs.Release{}) {
+func (p *Pool) Release(context.Context) (zfs.Release, error) {
+	if p.Abilities.Release == (zfs.Release{}) {
 		return zfs.Release{Major: 2, Minor: 4}, nil
 	}
-	return p.abilities.release, nil
+	return p.Abilities.Release, nil
 }
 
-func (p *fakePool) Features(_ context.Context, names ...string) (map[string]bool, error) {
+func (p *Pool) Features(_ context.Context, names ...string) (map[string]bool, error) {
 	enabled := make(map[string]bool)
 	for _, name := range names {
 		enabled[name] = true
 	}
-	for _, name := range p.abilities.lacks {
+	for _, name := range p.Abilities.Lacks {
 		enabled[name] = false
 	}
 	return enabled, nil
 }
 
-func (p *fakePool) Mount(_ context.Context, name string) error {
+func (p *Pool) Mount(_ context.Context, name string) error {
 	return p.call("mount", func() error {
-		p.edit(func(s *fakeState) { s.mounted[name] = true })
+		p.Edit(func(s *State) { s.Mounted[name] = true })
 		return nil
 	})
 }
 
-func (p *fakePool) SetNative(_ context.Context, name string, props map[string]string) error {
+func (p *Pool) SetNative(_ context.Context, name string, props map[string]string) error {
 	return p.call("setnative", func() error {
-		return p.transact(func(s *fakeState) error {
-			fs, ok := s.fs[name]
+		return p.transact(func(s *State) error {
+			fs, ok := s.FS[name]
 			if !ok {
-				return fakeError("set", name, zfs.ErrNotFound)
+				return Error("set", name, zfs.ErrNotFound)
 			}
-			maps.Copy(fs.native, props)
+			maps.Copy(fs.Native, props)
 			return nil
 		})
 	})
 }
 
-func (p *fakePool) PropertiesOf(ctx context.Context, filesystems, names []string) (map[string]map[string]zfs.Property, error) {
+func (p *Pool) PropertiesOf(ctx context.Context, filesystems, names []string) (map[string]map[string]zfs.Property, error) {
 	found := make(map[string]map[string]zfs.Property)
 	for _, name := range filesystems {
 		props, err := p.Properties(ctx, name, names...)
@@ -66,11 +66,11 @@ func (p *fakePool) PropertiesOf(ctx context.Context, filesystems, names []string
 }
 
 // Properties leaves out unknown properties.
-func (p *fakePool) Properties(_ context.Context, name string, names ...string) (map[string]zfs.Property, error) {
+func (p *Pool) Properties(_ context.Context, name string, names ...string) (map[string]zfs.Property, error) {
 	found := make(map[string]zfs.Property)
-	err := p.read(func(s *fakeState) error {
-		if _, ok := s.fs[name]; !ok {
-			return fakeError("get", name, zfs.ErrNotFound)
+	err := p.read(func(s *State) error {
+		if _, ok := s.FS[name]; !ok {
+			return Error("get", name, zfs.ErrNotFound)
 		}
 		for _, property := range names {
 			if value, here, ok := s.property(name, property); ok {
@@ -84,18 +84,18 @@ func (p *fakePool) Properties(_ context.Context, name string, names ...string) (
 
 // property returns the local or inherited value of a property. here reports whether it is
 // local.
-func (s *fakeState) property(name, property string) (value string, here, ok bool) {
+func (s *State) property(name, property string) (value string, here, ok bool) {
 	if property == "mounted" {
-		if s.mounted[name] {
+		if s.Mounted[name] {
 			return "yes", false, true
 		}
 		return "no", false, true
 	}
 	for from := name; from != ""; from = parentOf(from) {
-		fs := s.fs[from]
-		value, ok := fs.native[property]
+		fs := s.FS[from]
+		value, ok := fs.Native[property]
 		if strings.Contains(property, ":") {
-			value, ok = fs.props[property]
+			value, ok = fs.Props[property]
 		}
 		if ok {
 			return value, from == name, true
