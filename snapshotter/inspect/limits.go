@@ -24,7 +24,7 @@ func Limits(ctx context.Context, pool Gauge, base layout.Base) ([]space.Limit, e
 		return nil, err
 	}
 	var limits []space.Limit
-	for _, name := range append([]string{base.Storage(), base.Runtime()}, Ancestors(base.String())...) {
+	for _, name := range append([]string{base.Storage(), base.Runtime()}, ancestors(base.String())...) {
 		s, err := pool.Space(ctx, name)
 		if err != nil {
 			return nil, err
@@ -47,8 +47,8 @@ func Limits(ctx context.Context, pool Gauge, base layout.Base) ([]space.Limit, e
 	return limits, nil
 }
 
-// Ancestors returns a dataset and its ancestors, up to the pool's root dataset.
-func Ancestors(name string) []string {
+// ancestors returns a dataset and its ancestors, up to the pool's root dataset.
+func ancestors(name string) []string {
 	names := []string{name}
 	for {
 		i := strings.LastIndexByte(name, '/')

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -39,7 +38,7 @@ func (p *Pool) Space(_ context.Context, name string) (space zfs.Space, err error
 			}
 			space = zfs.Space{Used: s.Below(name), Referenced: uint64(len(content)), Available: size - min(size, s.Below("tank"))}
 			space.Quota, _ = strconv.ParseUint(fs.Native["quota"], 10, 64)
-			for _, above := range inspect.Ancestors(name) { // like ZFS
+			for _, above := range ancestors(name) { // like ZFS
 				if quota, err := strconv.ParseUint(s.FS[above].Native["quota"], 10, 64); err == nil {
 					space.Available = min(space.Available, quota-min(quota, s.Below(above)))
 				}
@@ -62,4 +61,14 @@ func (p *Pool) State(context.Context) (state zfs.PoolState, err error) {
 
 func (p *Pool) WaitFreed(context.Context) error {
 	return p.call("wait", func() error { return p.read(func(*State) error { return nil }) })
+}
+
+// ancestors returns a dataset and its ancestors, up to the pool's root dataset.
+func ancestors(name string) []string {
+	names := []string{name}
+	for i := strings.LastIndexByte(name, '/'); i >= 0; i = strings.LastIndexByte(name, '/') {
+		name = name[:i]
+		names = append(names, name)
+	}
+	return names
 }

@@ -1,4 +1,4 @@
-package snapshotter
+package setup
 
 import (
 	"testing"
@@ -7,7 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
@@ -19,7 +18,7 @@ func testBase(t testing.TB) layout.Base {
 	return base
 }
 
-func TestInitBaseSetsOnlySupportedProperties(t *testing.T) {
+func TestInitSetsOnlySupportedProperties(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		abilities zfsfake.Abilities
@@ -37,7 +36,7 @@ func TestInitBaseSetsOnlySupportedProperties(t *testing.T) {
 	} {
 		p := zfsfake.New(t)
 		p.Abilities = c.abilities
-		_, err := setup.Init(t.Context(), p, testBase(t), "/srv", nil)
+		_, err := Init(t.Context(), p, testBase(t), "/srv", nil)
 		require.NoError(t, err, what)
 		native := p.Current.FS["tank/z"].Native
 		for name, value := range c.has {
@@ -50,10 +49,10 @@ func TestInitBaseSetsOnlySupportedProperties(t *testing.T) {
 }
 
 // ZFS accepts normalization only with utf8only=on or without utf8only.
-func TestInitBaseLeavesUTF8OnlyToNormalization(t *testing.T) {
+func TestInitLeavesUTF8OnlyToNormalization(t *testing.T) {
 	t.Parallel()
 	p := zfsfake.New(t)
-	_, err := setup.Init(t.Context(), p, testBase(t), "/srv", map[string]string{"normalization": "formC", "snapdir": "visible"})
+	_, err := Init(t.Context(), p, testBase(t), "/srv", map[string]string{"normalization": "formC", "snapdir": "visible"})
 	require.NoError(t, err)
 	native := p.Current.FS["tank/z"].Native
 	assert.Equal(t, "formC", native["normalization"])
@@ -64,9 +63,9 @@ func TestInitBaseLeavesUTF8OnlyToNormalization(t *testing.T) {
 func TestHarmsNameTheFix(t *testing.T) {
 	t.Parallel()
 	p, base := zfsfake.New(t), testBase(t)
-	_, err := setup.Init(t.Context(), p, base, "/srv", nil)
+	_, err := Init(t.Context(), p, base, "/srv", nil)
 	require.NoError(t, err)
-	found, err := setup.Harms(t.Context(), p, base)
+	found, err := Harms(t.Context(), p, base)
 	require.NoError(t, err)
 	assert.Empty(t, found, "a new base has no harmful property")
 
@@ -82,7 +81,7 @@ func TestHarmsNameTheFix(t *testing.T) {
 	set("tank/z/storage/empty", "utf8only", "on")
 	set("tank/z/storage/empty", "defaultuserquota", "1048576")
 	set("tank/z/storage", "defaultuserquota", "1048576")
-	found, err = setup.Harms(t.Context(), p, base)
+	found, err = Harms(t.Context(), p, base)
 	require.NoError(t, err)
 	fixes := make(map[string]string)
 	for _, h := range found {
@@ -99,7 +98,7 @@ func TestHarmsNameTheFix(t *testing.T) {
 		"defaultuserquota tank/z/storage/empty": "zfs set defaultuserquota=none tank/z/storage/empty",
 	}, fixes)
 	p.Abilities.Release = zfs.Release{Major: 2, Minor: 2}
-	found, err = setup.Harms(t.Context(), p, base)
+	found, err = Harms(t.Context(), p, base)
 	require.NoError(t, err)
 	for _, h := range found {
 		assert.NotEqual(t, "snapdir", h.Property, "this release supports no better value than hidden")

@@ -1,4 +1,4 @@
-package snapshotter
+package setup
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
@@ -31,42 +30,42 @@ func refusing(p *zfsfake.Pool, n int) {
 }
 
 // If any step fails, setup.Init leaves nothing of a new base, and the next call creates it.
-func TestInitBaseLeavesAllOrNothing(t *testing.T) {
+func TestInitLeavesAllOrNothing(t *testing.T) {
 	t.Parallel()
 	steps := []string{"base", "longname", "storage", "runtime", "empty", "snapshot", "mount"}
 	for n := range steps {
 		p := zfsfake.New(t)
 		before := p.Current.Clone()
 		refusing(p, n+1)
-		_, err := setup.Init(t.Context(), p, testBase(t), "/srv", nil)
+		_, err := Init(t.Context(), p, testBase(t), "/srv", nil)
 		require.ErrorIs(t, err, zfs.ErrNoSpace, steps[n])
 		assert.NotContains(t, err.Error(), "\n")
 		assert.Equal(t, before.FS, p.Current.FS, steps[n])
-		changed, err := setup.Init(t.Context(), p, testBase(t), "/srv", nil)
+		changed, err := Init(t.Context(), p, testBase(t), "/srv", nil)
 		require.NoError(t, err, steps[n])
 		assert.True(t, changed)
 	}
 }
 
 // If the completion of a base fails, setup.Init destroys only what it added.
-func TestInitBaseKeepsWhatItDidNotCreate(t *testing.T) {
+func TestInitKeepsWhatItDidNotCreate(t *testing.T) {
 	t.Parallel()
 	for n, step := range []string{"runtime", "snapshot", "mount"} {
 		p, base := zfsfake.New(t), testBase(t)
-		_, err := setup.Init(t.Context(), p, base, "/srv", nil)
+		_, err := Init(t.Context(), p, base, "/srv", nil)
 		require.NoError(t, err)
 		p.Edit(func(s *zfsfake.State) { delete(s.FS, "tank/z/runtime"); delete(s.Mounted, "tank/z") })
 		p.EditFS("tank/z/storage/empty", func(fs *zfsfake.FS) { delete(fs.Snaps, layout.Extracted) })
 		before := p.Current.Clone()
 		refusing(p, n+1)
-		_, err = setup.Init(t.Context(), p, base, "/srv", nil)
+		_, err = Init(t.Context(), p, base, "/srv", nil)
 		require.ErrorIs(t, err, zfs.ErrNoSpace, step)
 		assert.Equal(t, before.FS, p.Current.FS, step)
 	}
 }
 
 // setup.Init does not destroy a dataset that another process creates below the base meanwhile.
-func TestInitBaseKeepsForeignDatasets(t *testing.T) {
+func TestInitKeepsForeignDatasets(t *testing.T) {
 	t.Parallel()
 	p, base := zfsfake.New(t), testBase(t)
 	p.After = func(call string) error {
@@ -76,7 +75,7 @@ func TestInitBaseKeepsForeignDatasets(t *testing.T) {
 		}
 		return nil
 	}
-	_, err := setup.Init(t.Context(), p, base, "/srv", nil)
+	_, err := Init(t.Context(), p, base, "/srv", nil)
 	require.ErrorIs(t, err, zfs.ErrNoSpace)
 	assert.ErrorContains(t, err, "rollback of tank/z")
 	assert.Contains(t, p.Current.FS, "tank/z/mine")
@@ -85,7 +84,7 @@ func TestInitBaseKeepsForeignDatasets(t *testing.T) {
 
 // setup.Init stops between two steps when its context is cancelled and destroys what it
 // created.
-func TestInitBaseRollsBackWhenCancelled(t *testing.T) {
+func TestInitRollsBackWhenCancelled(t *testing.T) {
 	t.Parallel()
 	p := zfsfake.New(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -95,23 +94,23 @@ func TestInitBaseRollsBackWhenCancelled(t *testing.T) {
 		}
 		return nil
 	}
-	_, err := setup.Init(ctx, p, testBase(t), "/srv", nil)
+	_, err := Init(ctx, p, testBase(t), "/srv", nil)
 	require.ErrorIs(t, err, context.Canceled)
 	assert.NotContains(t, p.Current.FS, "tank/z")
 }
 
-func TestInitBaseNamesTheKeyThatIsNotLoaded(t *testing.T) {
+func TestInitNamesTheKeyThatIsNotLoaded(t *testing.T) {
 	t.Parallel()
 	lock := func(p *zfsfake.Pool, dataset string) {
 		p.EditFS(dataset, func(fs *zfsfake.FS) {
-			fs.Native[setup.KeyStatus], fs.Native[setup.EncryptionRoot] = "unavailable", "tank"
+			fs.Native[KeyStatus], fs.Native[EncryptionRoot] = "unavailable", "tank"
 		})
 	}
 	p, base := zfsfake.New(t), testBase(t)
-	_, err := setup.Init(t.Context(), p, base, "/srv", nil)
+	_, err := Init(t.Context(), p, base, "/srv", nil)
 	require.NoError(t, err)
 	lock(p, "tank/z")
-	_, err = setup.Init(t.Context(), p, base, "/srv", nil)
+	_, err = Init(t.Context(), p, base, "/srv", nil)
 	require.ErrorContains(t, err, "'zfs load-key tank'")
 
 	p = zfsfake.New(t)
@@ -122,12 +121,12 @@ func TestInitBaseNamesTheKeyThatIsNotLoaded(t *testing.T) {
 		}
 		return nil
 	}
-	_, err = setup.Init(t.Context(), p, base, "/srv", nil)
+	_, err = Init(t.Context(), p, base, "/srv", nil)
 	require.ErrorContains(t, err, "'zfs load-key tank'")
 }
 
 // Below a zoned file system, ZFS creates none with a mountpoint. setup.Init sets it later.
-func TestInitBaseWorksBelowAZonedDataset(t *testing.T) {
+func TestInitWorksBelowAZonedDataset(t *testing.T) {
 	t.Parallel()
 	p := zfsfake.New(t)
 	p.EditFS("tank", func(fs *zfsfake.FS) { fs.Native["zoned"] = "on" })
@@ -138,7 +137,7 @@ func TestInitBaseWorksBelowAZonedDataset(t *testing.T) {
 		}
 		return nil
 	}
-	_, err := setup.Init(t.Context(), p, testBase(t), "/srv", nil)
+	_, err := Init(t.Context(), p, testBase(t), "/srv", nil)
 	require.NoError(t, err)
 	assert.NotContains(t, made, "mountpoint")
 	assert.NotContains(t, made, "sharenfs")
