@@ -37,7 +37,7 @@ import (
 
 var (
 	diffSeed   = flag.Uint64("diff.seed", rand.Uint64(), "of the random trees that layers are made of")
-	diffRounds = flag.Int("diff.rounds", 160, "how many random trees layers are made of; 'make test' does so on two releases")
+	diffRounds = flag.Int("diff.rounds", 100, "how many random trees layers are made of; 'make test' does so on two releases")
 )
 
 func tarNames(t testing.TB, layer []byte) (names []string) {
