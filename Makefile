@@ -38,6 +38,7 @@ test: build integration-test testbed-test lint-tool ## all checks, with one summ
 .PHONY: test-long
 test-long: build integration-test testbed-test lint-tool ## make test, and the checks that take too long for it
 	@CGO_ENABLED=0 go test -c -trimpath -o $(BIN)/ioctl.test ./snapshotter/zfs/ioctl
+	@CGO_ENABLED=1 go build -race -tags failpoint -o $(BIN)/containerd-zfstpl-grpc-failpoint-race ./cmd/containerd-zfstpl-grpc
 	@$(ON_HOST) $(BIN)/suite -bin $(BIN) -lint $(LINT) -long
 
 .PHONY: unit

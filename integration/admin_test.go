@@ -38,7 +38,7 @@ func TestInitIsIdempotentAndCompletesWhatACrashLeft(t *testing.T) {
 	startDaemon(t, base)
 }
 
-func TestInitRefusesADatasetOfSomebodyElse(t *testing.T) {
+func TestInitRefusesAForeignDataset(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
 	_, stderr, err := runCommand(t, "zfstpl", "init", base.Storage())
@@ -46,7 +46,7 @@ func TestInitRefusesADatasetOfSomebodyElse(t *testing.T) {
 	assert.Contains(t, stderr, "is not a zfstpl base")
 }
 
-func TestLsShowsWhatBelongsToWhat(t *testing.T) {
+func TestLsShowsOwners(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)

@@ -21,7 +21,7 @@ const builtImage = "docker.io/zfstpl/built:1"
 // BuildKit builds on a containerd whose snapshots and layers are ours. What it
 // built runs here and on overlayfs, and what it has built it does not build
 // again. When it forgets its cache, nothing is left.
-func TestBuildKit(t *testing.T) {
+func TestBuildKitBuildsRunHereAndOnOverlayfs(t *testing.T) {
 	onlyOnce(t, olderReleases, aClient)
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)

@@ -29,7 +29,7 @@ func (s storesOf) ContentStore() content.Store { return s.Store }
 
 // A containerd that imports package plugin has the snapshotter and the differ built
 // in: it makes them, in the order that they ask for, and they work together.
-func TestBuiltIntoContainerd(t *testing.T) {
+func TestContainerdRunsWithThePluginBuiltIn(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
 	contents := newContents(t)

@@ -27,7 +27,7 @@ func eventually(t testing.TB, what string, cond func() bool) {
 // no other process sees it. The container is removed: that succeeds, the log names the
 // process and its namespace, and when it has ended the space comes back without
 // another garbage collection.
-func TestBusyNamesTheHolderAndGoesByItself(t *testing.T) {
+func TestBusyDatasetNamesItsHolderAndIsDestroyedAfterIt(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)

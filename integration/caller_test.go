@@ -129,7 +129,7 @@ func TestNothingIsRemovedBeforeContainerdListens(t *testing.T) {
 // containerd's database is lost with all that it knows: the next one is another process
 // with another UUID, is served, starts everything at the first try, and collects what the
 // old one left.
-func TestAContainerdWithANewDatabase(t *testing.T) {
+func TestContainerdWithANewDatabaseStartsEverything(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	run := func(t *testing.T, c *containerd) {

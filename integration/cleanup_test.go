@@ -60,7 +60,7 @@ func litter(t testing.TB, base *testpool.Base, n int) {
 // With cleanup.mode "manual" a removal is one property and nothing else, until
 // a flag says otherwise. The base itself says that there is something to do, and
 // a command does it without any daemon, from the list that the daemon left.
-func TestCleanupWithoutADaemon(t *testing.T) {
+func TestCleanupWithoutADaemonUsesTheSavedList(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
@@ -86,7 +86,7 @@ func TestCleanupWithoutADaemon(t *testing.T) {
 	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--if-needed")...)
 	require.NoError(t, err, stderr)
 	assert.Empty(t, stdout, "not a word")
-	assert.Len(t, base.Names(t), 4, "the base, its two halves and the empty template")
+	assert.Len(t, base.Names(t), 4, "the base, storage, runtime and the empty template")
 	assert.Equal(t, layout.CleanupMark{}, markOf(t, base))
 	assert.NoFileExists(t, list)
 
@@ -109,7 +109,7 @@ func TestCleanupWithoutADaemon(t *testing.T) {
 
 // A daemon that runs does the work, whatever its mode, and reports progress; while it
 // is at it containers begin.
-func TestCleanupByADaemon(t *testing.T) {
+func TestDaemonCleansUpForTheCommandInEveryMode(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
@@ -186,7 +186,7 @@ func TestCleanupByTheDaemonThatHasTheBase(t *testing.T) {
 
 // A cleanup is stopped from anywhere, in a daemon or without one, loses nothing,
 // and the next one does the rest.
-func TestACleanupIsStopped(t *testing.T) {
+func TestStoppedCleanupLosesNothing(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	const many = 40 // five batches
@@ -259,7 +259,7 @@ func stoppedAlone(t *testing.T, d *daemon, more ...string) (said string, err err
 
 // In mode background garbage is destroyed some time after the last
 // container began.
-func TestCleanupInTheBackground(t *testing.T) {
+func TestBackgroundModeDestroysGarbageByItself(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
@@ -276,7 +276,7 @@ func TestCleanupInTheBackground(t *testing.T) {
 
 // A cleanup that is killed, in a daemon or alone, is one that was stopped: the process that
 // comes next finds out what there is.
-func TestACleanupIsKilled(t *testing.T) {
+func TestKilledCleanupLosesNothing(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
 	d := newDaemon(t, base, "--cleanup-mode", "manual")

@@ -84,7 +84,7 @@ func runtimeOf(base *testpool.Base, name string) string {
 }
 
 // Two snapshots of one file system do not fit into a txg.
-func TestTwoSnapshotsInOneList(t *testing.T) {
+func TestListWithTwoSnapshotsOfOneFileSystemFails(t *testing.T) {
 	eachClient(t, func(t *testing.T, base *testpool.Base) {
 		ctx, c := context.Background(), base.Client
 		run := runtimeOf(base, "a")
@@ -111,7 +111,7 @@ func propertiesOf(t *testing.T, base *testpool.Base, name string) map[string]str
 	return nil
 }
 
-func TestDestroyAndForeignSnapshots(t *testing.T) {
+func TestDestroyKeepsForeignSnapshots(t *testing.T) {
 	eachClient(t, func(t *testing.T, base *testpool.Base) {
 		ctx, c := context.Background(), base.Client
 		tpl, run := runtimeOf(base, "tpl"), runtimeOf(base, "run")
@@ -266,7 +266,7 @@ func TestClientsAgree(t *testing.T) {
 }
 
 // A quota bounds what a clone adds, and bounds no other clone.
-func TestQuotaOfAClone(t *testing.T) {
+func TestQuotaBoundsOneCloneOnly(t *testing.T) {
 	eachClient(t, func(t *testing.T, base *testpool.Base) {
 		ctx, c := context.Background(), base.Client
 		small, free := runtimeOf(base, "small"), runtimeOf(base, "free")

@@ -61,7 +61,7 @@ func inNamespace(t testing.TB, base *testpool.Base, script string) string {
 // Another mount covers the base: with a daemon that runs already, and before one starts;
 // on the base's root, and above it. There is no second daemon and no cleanup beside the
 // first, and nothing is written into what covers it.
-func TestACoveredBase(t *testing.T) {
+func TestDaemonRefusesACoveredBase(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	above := filepath.Dir(base.Root)
@@ -92,7 +92,7 @@ func TestACoveredBase(t *testing.T) {
 
 // Two daemons meet whichever mount of the base they see: in a mount namespace of its own,
 // with the base mounted a second time, or mounted by the second one.
-func TestTheLockIsTheFileSystems(t *testing.T) {
+func TestLockBelongsToTheFileSystem(t *testing.T) {
 	base := pool.NewBase(t)
 	startDaemon(t, base)
 	elsewhere := t.TempDir()

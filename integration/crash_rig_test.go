@@ -45,7 +45,7 @@ func newCrashRig(t testing.TB, client zfs.Choice) *crashRig {
 	base := pool.NewBase(t)
 	d := newDaemon(t, base, "--zfs-client", string(client), "--cache-pressure-percent", "0", // no looks in between
 		"--foreign-snapshots", "destroy", "--reuse-layers", "skip")
-	d.cmd.Path = binary(t, "containerd-zfstpl-grpc-failpoint")
+	d.cmd.Path = binary(t, *crashDaemon)
 	dir := filepath.Dir(d.address)
 	r := &crashRig{base: base, d: d, log: filepath.Join(dir, "points"), order: filepath.Join(dir, "order")}
 	t.Cleanup(func() {
@@ -65,7 +65,8 @@ func (r *crashRig) launch(t testing.TB) bool {
 	ready := notifySocket(t, filepath.Dir(d.address))
 	cmd := exec.Command(d.cmd.Path, d.cmd.Args[1:]...)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path,
-		"ZFSTPL_FAILPOINT_LOG="+r.log, "ZFSTPL_FAILPOINT_KILL="+r.order)
+		"ZFSTPL_FAILPOINT_LOG="+r.log, "ZFSTPL_FAILPOINT_KILL="+r.order,
+		"GORACE=halt_on_error=1") // ends a daemon with the race detector, which is then not killed as ordered
 	log, exited := &programLog{}, make(chan struct{})
 	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
 	d.cmd, d.log, d.exited = cmd, log, exited

@@ -17,8 +17,9 @@ import (
 )
 
 var (
-	crashSeed  = flag.Uint64("crash.seed", 0, "repeat the choices that were printed with this `SEED`; 0 chooses one")
-	crashTries = flag.Int("crash.tries", 0, "die so many `TIMES` within each call; 0 leaves it to -short")
+	crashSeed   = flag.Uint64("crash.seed", 0, "repeat the choices that were printed with this `SEED`; 0 chooses one")
+	crashDaemon = flag.String("crash.daemon", "containerd-zfstpl-grpc-failpoint", "the `PROGRAM` that dies, a daemon with failure points")
+	crashTries  = flag.Int("crash.tries", 0, "die so many `TIMES` within each call; 0 leaves it to -short")
 )
 
 // The daemon dies by SIGKILL before and after every call to ZFS of every

@@ -24,7 +24,7 @@ import (
 
 // A container that runs is made an image of, as nerdctl commit does, by what
 // containerd is configured with; the image runs on overlayfs as well.
-func TestARunningContainerBecomesAnImage(t *testing.T) {
+func TestRunningContainerCanBeCommittedToAnImage(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	c := startContainerd(t, d)

@@ -52,7 +52,7 @@ func crowded(i int) string { return fmt.Sprintf("file%07d", i) }
 // Of a directory with very many names, a layer says what has changed and nothing
 // else. ZFS is asked for little: to find the name of an object it may read the
 // whole directory.
-func TestLayersOfALargeDirectory(t *testing.T) {
+func TestLayerOfALargeDirectoryHasItsChangesOnly(t *testing.T) {
 	t.Parallel()
 	d := newDiffer(t, pool.NewBase(t))
 	files := sized(100_000, 2_000)
@@ -144,7 +144,7 @@ func (d *differ) pushed(t testing.TB, mediaType string, write func(w io.Writer))
 // A layer that is a thousandth of what it unpacks to fills the quota of its
 // runtime and no more: that is an error, nothing is left of the attempt, and
 // its neighbours have space.
-func TestABombAgainstAQuota(t *testing.T) {
+func TestLayerThatFillsItsQuotaFailsAlone(t *testing.T) {
 	onlyOnce(t, newerReleases, aQuota)
 	t.Parallel()
 	const quota, unpacked = 6 * mib, 256 * mib
@@ -204,7 +204,7 @@ func bomb(t testing.TB, w io.Writer, size int) {
 // bounded here.
 //
 // It does not run beside other tests, whose memory would be counted.
-func TestALayerOfAMillionEntries(t *testing.T) {
+func TestLayerOfAMillionEntriesTakesLittleMemory(t *testing.T) {
 	const perDir, files = 1000, 20
 	dirs := sized(200, 20)
 	d := newDiffer(t, pool.NewBase(t))

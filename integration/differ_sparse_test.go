@@ -41,7 +41,7 @@ func sparseFile(t testing.TB, name string, size int64, data ...int64) {
 // A file of zeros that takes no space is as long in a layer as it says. One that is
 // longer than Apply takes is refused at once, by its name; one that is equal on both
 // sides costs nothing, however long it is.
-func TestLayersOfSparseFiles(t *testing.T) {
+func TestSparseFilesAreLimitedAndCostNothingIfEqual(t *testing.T) {
 	t.Parallel()
 	const tebibyte, size = 1 << 40, 24 * mib
 	d := newDiffer(t, pool.NewBase(t))

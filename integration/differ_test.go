@@ -60,7 +60,7 @@ const treesAtOnce = 20
 // Whatever programs do to many trees, the layer of it makes the same of what was
 // before, while the trees are still mounted; and the layer is the same, to the
 // byte, whether ZFS says what changed or everything is compared.
-func TestLayersOfRandomTrees(t *testing.T) {
+func TestLayersOfRandomTreesReproduceThem(t *testing.T) {
 	t.Parallel()
 	t.Logf("-diff.seed %d", *diffSeed)
 	d := newDiffer(t, pool.NewBase(t))
@@ -74,7 +74,7 @@ func TestLayersOfRandomTrees(t *testing.T) {
 
 // The same for few changes in a tree that is large beside them, where it is
 // looked at nothing else.
-func TestLayersOfFewChanges(t *testing.T) {
+func TestLayersOfFewChangesReproduceThem(t *testing.T) {
 	t.Parallel()
 	t.Logf("-diff.seed %d", *diffSeed)
 	d := newDiffer(t, pool.NewBase(t))
@@ -113,7 +113,7 @@ func TestLayersOfFewChanges(t *testing.T) {
 
 // The same where attributes are objects of their own, as ZFS keeps them without
 // xattr=sa: a change to one is a change to an object that no directory names.
-func TestLayersOfAttributesInDirectories(t *testing.T) {
+func TestLayersHaveAttributesOfDirectories(t *testing.T) {
 	t.Parallel()
 	t.Logf("-diff.seed %d", *diffSeed)
 	d := newDiffer(t, pool.NewBase(t))
@@ -184,7 +184,7 @@ func readTree(t testing.TB, root string) map[string]string {
 }
 
 // containerd's own tests of differs.
-func TestContainerdsDifferSuite(t *testing.T) {
+func TestDifferPassesContainerdsSuite(t *testing.T) {
 	eachClient(t, func(t *testing.T, base *testpool.Base) {
 		if testing.Short() && base.Choice == zfs.Command {
 			t.Skip("with the command client in 'make test-long' only")
@@ -254,7 +254,7 @@ func TestCompareStoresALayer(t *testing.T) {
 
 // Mounts that are not ours and unknown media types are for the next
 // differ that containerd has.
-func TestWhatTheDifferLeavesToOthers(t *testing.T) {
+func TestDifferLeavesUnknownMountsAndTypesToOthers(t *testing.T) {
 	t.Parallel()
 	d := newDiffer(t, pool.NewBase(t))
 	_, ours := d.prepare(t, "")
@@ -289,7 +289,7 @@ func TestWhatTheDifferLeavesToOthers(t *testing.T) {
 
 // Nothing at all is a lower side too; and what is no ancestor is compared as
 // well, if not as fast.
-func TestLowerSides(t *testing.T) {
+func TestAnyLowerSideCanBeCompared(t *testing.T) {
 	t.Parallel()
 	d := newDiffer(t, pool.NewBase(t))
 	write := func(names ...string) func(root string) {
@@ -311,7 +311,7 @@ func TestLowerSides(t *testing.T) {
 }
 
 // What programs wrote through memory is in the layer, without their end.
-func TestLayerOfMappedMemory(t *testing.T) {
+func TestLayerHasWritesThroughMmap(t *testing.T) {
 	t.Parallel()
 	d := newDiffer(t, pool.NewBase(t))
 	_, mounts := d.prepare(t, "")
@@ -331,7 +331,7 @@ func TestLayerOfMappedMemory(t *testing.T) {
 
 // Names that no layer can hold end a comparison, which then leaves nothing; so
 // does its caller's end, soon.
-func TestComparisonsThatFail(t *testing.T) {
+func TestFailedComparisonsLeaveNothing(t *testing.T) {
 	t.Parallel()
 	d := newDiffer(t, pool.NewBase(t))
 	view := d.viewed(t, "")
@@ -356,7 +356,7 @@ func TestComparisonsThatFail(t *testing.T) {
 }
 
 // zfstpl diff shows a person what a container changed, while it runs.
-func TestDiffCommand(t *testing.T) {
+func TestDiffCommandShowsChangesOfARunningContainer(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
 	d := newDiffer(t, base)
@@ -413,7 +413,7 @@ func TestDiffCommand(t *testing.T) {
 
 // The reader of a diff may stop early or hang up: nothing is left on the
 // container.
-func TestNobodyReadsADiff(t *testing.T) {
+func TestDiffWithoutAReaderLeavesNothing(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
 	d := newDiffer(t, base)
@@ -448,7 +448,7 @@ func TestNobodyReadsADiff(t *testing.T) {
 
 // A comparison of a container that is killed leaves a snapshot. The next start
 // takes it away, and so does the end of its container.
-func TestAKilledComparison(t *testing.T) {
+func TestKilledComparisonIsRemovedByTheNextStart(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
 	d := newDiffer(t, base)

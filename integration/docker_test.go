@@ -16,7 +16,7 @@ import (
 // Docker keeps its images and containers in a containerd whose snapshots and layers
 // are ours. What follows are its stories, on one daemon; when all of it is removed,
 // nothing is left.
-func TestDocker(t *testing.T) {
+func TestDockerWorksOnZfstpl(t *testing.T) {
 	onlyOnce(t, newerReleases, aClient)
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)

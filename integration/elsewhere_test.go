@@ -24,7 +24,7 @@ func configFor(t testing.TB, d *daemon) string {
 // containerd is not where containerd_address says, as with k3s: its next differ unpacks
 // layers and makes them. Its transfer service asks only one, and what a person sees of that
 // is containerd's; the log names the setting. Then another containerd serves that address: the error to the first one says what is wrong.
-func TestAContainerdElsewhere(t *testing.T) {
+func TestContainerdAtAnotherAddressUsesItsNextDiffer(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	c := startSecondContainerd(t, d)

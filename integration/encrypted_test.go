@@ -26,7 +26,7 @@ func encryption(t *testing.T, option string) []string {
 
 // A base may have a key of its own or that of a dataset above. The native client needs
 // no key but the base's.
-func TestEncryptedBases(t *testing.T) {
+func TestEncryptedBasesWork(t *testing.T) {
 	t.Parallel()
 	p := oddPool(t, encryption(t, "-O")...)
 	own := initBase(t, p, p.Name+"/own", encryption(t, "-o")...)

@@ -41,7 +41,7 @@ func TestFrozenSnapshotsGoBesideCommands(t *testing.T) {
 
 // A container is committed while it is compared, but for a moment when nothing
 // has the look's snapshot mounted: promote takes it along, and it goes all the same.
-func TestAFrozenSnapshotIsFollowed(t *testing.T) {
+func TestFrozenSnapshotIsFollowedThroughAPromote(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
 	ctx := context.Background()

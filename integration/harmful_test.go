@@ -59,7 +59,7 @@ var hardNames = []string{"e\u0301", "\u00e9", "caf\xe9", "README", "readme", "zf
 
 // A base below a dataset with every harmful value is like any other: all names survive,
 // programs run, as any user, and .zfs is not there.
-func TestABaseBelowAHarmfulParent(t *testing.T) {
+func TestBaseBelowAHarmfulParentIsLikeAnyOther(t *testing.T) {
 	t.Parallel()
 	p := oddPool(t)
 	base := initBase(t, p, harmfulParent(t, p)+"/z")

@@ -125,7 +125,7 @@ func writeTallImage(t testing.TB) string {
 
 // containerd's database names layers whose records the pool has lost. containerd runs,
 // pulls, unpacks and collects as if nothing had happened.
-func TestContainerdAndLostRecords(t *testing.T) {
+func TestContainerdWorksWithLostRecords(t *testing.T) {
 	for what, lose := range map[string]func(t testing.TB, base *testpool.Base, ref string) int{
 		"the bottom layer's": func(t testing.TB, base *testpool.Base, _ string) int {
 			return loseRecords(t, base, func(template string) bool { return !isBottom(t, base, template) })
@@ -198,7 +198,7 @@ func isTop(t testing.TB, base *testpool.Base, template string) bool {
 // The pool is rewound to a checkpoint, and containerd's database is elsewhere. An image
 // whose layers are in the pool runs. For one that was pulled later ctr says which
 // commands bring it back, and they do.
-func TestARewoundPool(t *testing.T) {
+func TestRewoundPoolServesItsLayersAndNamesTheFix(t *testing.T) {
 	p, err := testpool.Create(512 * mib)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, p.Close(context.Background())) })
@@ -245,7 +245,7 @@ func TestARewoundPool(t *testing.T) {
 // The pool was restored without the layers of an image. Whichever client containerd has,
 // the error says which command brings the image back, and it does. What uses the image
 // has to go before.
-func TestTheWayOutOfLostLayers(t *testing.T) {
+func TestErrorOfALostLayerNamesTheFix(t *testing.T) {
 	t.Run("ctr", func(t *testing.T) {
 		base := pool.NewBase(t)
 		d := startDaemon(t, base)

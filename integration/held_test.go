@@ -123,7 +123,7 @@ func TestAHeldMountIsTheSnapshotOrNothing(t *testing.T) {
 
 // What a client mounts in its bind appears nowhere else, and what the daemon unmounts
 // goes in other mount namespaces too.
-func TestHeldMountsAndPropagation(t *testing.T) {
+func TestHeldMountsPropagateUnmountsOnly(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
@@ -208,7 +208,7 @@ func writeUserImage(t testing.TB) string {
 // name up in the container's own file system. Before the upgrade the container's root
 // was mounted from the dataset; behind it, and where the setting is changed while
 // containers run, both kinds go on.
-func TestExecByUserNameAndAChangeOfTheMounts(t *testing.T) {
+func TestExecByUserNameWorksWithBothFormsOfMounts(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base, "--mounts", "zfs")
 	c := startContainerd(t, d)

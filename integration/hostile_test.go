@@ -12,7 +12,7 @@ import (
 
 // The differ's own tests of hostile and damaged archives and of odd names run on
 // whatever holds the temporary directory. Here that is ZFS.
-func TestHostileArchivesOnZFS(t *testing.T) {
+func TestHostileArchivesAreRefusedOnZFS(t *testing.T) {
 	onlyOnce(t, newerReleases, onlyFiles)
 	t.Parallel()
 	d := newDiffer(t, pool.NewBase(t))

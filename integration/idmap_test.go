@@ -52,7 +52,7 @@ func plain(mounts []mount.Mount) []mount.Mount {
 
 // The kernel maps the mount: what root owns on disk, the container's root owns,
 // in an image of several megabytes as in an empty one, and no file is changed.
-func TestIDMappedMounts(t *testing.T) {
+func TestIDMappedMountChangesNoFile(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
@@ -73,7 +73,7 @@ func TestIDMappedMounts(t *testing.T) {
 		assert.Equal(t, owners(mappedRoot), owner(t, root))
 		assert.Equal(t, owners(mappedRoot), owner(t, filepath.Join(root, "of-root")))
 		assert.Equal(t, owners(mappedRoot+1000), owner(t, filepath.Join(root, "of-1000")))
-		assert.ErrorIs(t, touch(root, "by-the-host"), syscall.EOVERFLOW, "the host's root is nobody there")
+		assert.ErrorIs(t, touch(root, "by-the-host"), syscall.EOVERFLOW, "the host's root has no ID there")
 	})
 	mounted(t, plain(mounts), func(root string) {
 		assert.Equal(t, owners(0), owner(t, root))
@@ -92,7 +92,7 @@ func TestIDMappedMounts(t *testing.T) {
 // An empty snapshot's root directory is root's on disk, and so the container's
 // root's. To change its owner to the mapped one, as overlayfs must do for the
 // directory it writes to, would make it unowned.
-func TestIDMappedEmptySnapshot(t *testing.T) {
+func TestIDMappedEmptySnapshotBelongsToItsRoot(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)

@@ -33,7 +33,7 @@ const (
 // does not fit is thrown away, room is made for it and it is unpacked once more.
 // Then the snapshot is there, or is not, never in part; nothing stays of it that is
 // not garbage; and the layer can be pulled.
-func TestKilledWhileRoomIsMade(t *testing.T) {
+func TestKilledReclaimLeavesTheLayerOrNothing(t *testing.T) {
 	onlyOnce(t, olderReleases, aQuota)
 	t.Parallel()
 	seed := rand.Uint64()
@@ -109,7 +109,7 @@ func runChild(t *testing.T, base *testpool.Base, point int, size int64) (string,
 	return out.String() + "\n" + string(count), err
 }
 
-// TestChildUnpacks is no test but what TestKilledWhileRoomIsMade runs as a process of
+// TestChildUnpacks is no test but what TestKilledReclaimLeavesTheLayerOrNothing runs as a process of
 // its own: the one that is killed.
 func TestChildUnpacks(t *testing.T) {
 	if os.Getenv(childBase) == "" {

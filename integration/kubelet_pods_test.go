@@ -49,7 +49,7 @@ func (n *node) end(t testing.TB, d *daemon, base *testpool.Base, pods ...string)
 // A kubelet runs a pod of ordinary containers: its probes run programs in them, what
 // fails is restarted on the image as it was, a user that is not root works on a root
 // that is read-only, and what a container writes is accounted.
-func TestKubelet(t *testing.T) {
+func TestKubeletRunsOrdinaryPods(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	n := startNode(t, startDefaultContainerd(t, d, forPods(t, serveNodeImages(t))), nil)
@@ -95,7 +95,7 @@ func TestKubelet(t *testing.T) {
 
 // A pod with hostUsers: false has a user namespace, in which its root file system is
 // its root's, without a copy of the image.
-func TestKubeletUserNamespace(t *testing.T) {
+func TestKubeletRunsAPodInAUserNamespace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes two minutes more; TestContainerInAUserNamespace does the same without a kubelet")
 	}

@@ -73,7 +73,7 @@ func limitTo(t testing.TB, base *testpool.Base, percent uint64) {
 // so, collects the images that no pod uses, evicts the pod that fills the node and takes
 // no other; that makes room although zfstpl keeps the templates of collected images for
 // the next pull. Then the pressure ends and the node takes pods again.
-func TestKubeletUnderPressure(t *testing.T) {
+func TestKubeletEndsDiskPressure(t *testing.T) {
 	onlyOnce(t, newerReleases, aClient)
 	base := pool.NewBase(t)
 	d := startDaemon(t, base, keepTemplates)

@@ -23,7 +23,7 @@ import (
 // What a kubelet asks of containerd for a pod, from the pull to the last collection,
 // with containerd's default configuration and what zfstpl prints. The images of the pod and of its sandbox
 // are the same layers: the second moves none.
-func TestKubernetes(t *testing.T) {
+func TestPodOfAKubeletLeavesNothing(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	archive := writeTestImage(t)

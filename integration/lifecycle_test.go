@@ -124,7 +124,7 @@ func findByRef(t testing.TB, sn snapshots.Snapshotter, chain, parent string) []s
 
 // An image that was removed and is pulled again is still there: no layer is
 // unpacked a second time.
-func TestWarmTemplatesAreRevived(t *testing.T) {
+func TestCachedTemplatesAreReused(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
@@ -232,7 +232,7 @@ func TestUsageCountsWhatASnapshotAdds(t *testing.T) {
 
 // What a crash leaves of a commit where it is not one transaction (below 2.4)
 // is taken back at the next start; the snapshot is active as before.
-func TestACommitThatWasCutOffIsTakenBack(t *testing.T) {
+func TestInterruptedCommitIsRolledBack(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)

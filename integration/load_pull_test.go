@@ -56,8 +56,8 @@ func (w *loadWorker) pullLayer(parent, chain, below, text string) error {
 		maps.DeleteFunc(w.adopted, func(_, name string) bool { return name == parent })
 		return nil
 	case errdefs.IsAlreadyExists(err) && revives:
-		revived := strings.TrimSuffix(key, layout.ClientName(key)) + chain
-		return w.adopt(chain, revived, loadSnap{snapshots.KindCommitted, parent, labels, below + text, true})
+		reused := strings.TrimSuffix(key, layout.ClientName(key)) + chain
+		return w.adopt(chain, reused, loadSnap{snapshots.KindCommitted, parent, labels, below + text, true})
 	case err != nil:
 		return err
 	}
@@ -76,7 +76,7 @@ func (w *loadWorker) pullLayer(parent, chain, below, text string) error {
 
 // adopt finds a layer as containerd does: under the name that was just made for
 // us, or under another worker's. It may be gone again.
-func (w *loadWorker) adopt(chain, revived string, s loadSnap) error {
+func (w *loadWorker) adopt(chain, reused string, s loadSnap) error {
 	var found []string
 	filter := fmt.Sprintf("labels.%q==%s,parent==%q", snapshots.LabelSnapshotRef, chain, s.parent)
 	err := w.sn.Walk(context.Background(), func(_ context.Context, info snapshots.Info) error {
@@ -86,8 +86,8 @@ func (w *loadWorker) adopt(chain, revived string, s loadSnap) error {
 		return nil
 	}, filter)
 	switch {
-	case slices.Contains(found, revived):
-		w.own[revived] = s
+	case slices.Contains(found, reused):
+		w.own[reused] = s
 	case len(found) > 0:
 		w.adopted[chain] = found[0]
 	}

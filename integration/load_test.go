@@ -25,7 +25,7 @@ var loadSeed = flag.Uint64("load.seed", 0, "repeat the load that was printed wit
 
 // Not parallel to other tests: what the load leaves behind is counted in the
 // whole process.
-func TestLoadInProcess(t *testing.T) {
+func TestRandomLoadKeepsTheModelInProcess(t *testing.T) {
 	base := pool.NewBase(t)
 	before := takeCensus(t, os.Getpid())
 	sn, err := snapshotter.New(context.Background(), base.Client, snapshotter.Config{Base: base.Base, ReuseLayers: snapshotter.ReuseSkip})
@@ -36,7 +36,7 @@ func TestLoadInProcess(t *testing.T) {
 	requireGoroutines(t, before.goroutines)
 }
 
-func TestLoadOverTheSocket(t *testing.T) {
+func TestRandomLoadKeepsTheModelOverTheSocket(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base, "--reuse-layers", "skip")
 	sn := d.snapshotter(t)

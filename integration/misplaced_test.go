@@ -17,7 +17,7 @@ import (
 // 'zfs inherit -r mountpoint' makes ZFS mount every template and runtime, writable. The
 // next start puts that right. What is busy stays mounted, and so does what a container
 // has mounted.
-func TestLostMountpointsArePutRight(t *testing.T) {
+func TestLostMountpointsAreReset(t *testing.T) {
 	t.Parallel()
 	for _, choice := range testpool.Clients() {
 		t.Run(string(choice), func(t *testing.T) {

@@ -82,7 +82,7 @@ const (
 // A containerd in a mount namespace of its own, as in a container, does not see the
 // daemon's mounts. It mounts datasets itself, and nothing stays mounted or in the pool.
 // A PID namespace of its own makes no difference.
-func TestContainerdInNamespacesOfItsOwn(t *testing.T) {
+func TestContainerdInNamespacesOfItsOwnWorks(t *testing.T) {
 	for name, in := range map[string]isolation{"private mounts": privateMounts, "slave mounts": slaveMounts, "mounts and PIDs": ownPIDs} {
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() && name == "slave mounts" {
@@ -172,7 +172,7 @@ func TestASecondContainerdInAPIDNamespaceIsRefused(t *testing.T) {
 // The setting forces binds on a containerd in another mount namespace. If the held mounts
 // do not propagate to it, the call fails with the reason, and containerd does not bind an
 // empty directory.
-func TestForcedBindInAnotherMountNamespace(t *testing.T) {
+func TestForcedBindInAnotherMountNamespaceFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		in      isolation
 		visible bool
@@ -217,7 +217,7 @@ func TestForcedBindInAnotherMountNamespace(t *testing.T) {
 // A containerd moves to the daemon's mount namespace and back. Mounts returns the form for
 // the namespace of the moment, and a running container keeps its root. With binds a program
 // can be started in it by the name of a user.
-func TestContainerdMovesToTheDaemonsMountNamespace(t *testing.T) {
+func TestContainerdMayChangeItsMountNamespace(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	e := newElsewhere(t, d)

@@ -65,7 +65,7 @@ func useBase(t *testing.T, d *daemon) {
 }
 
 // What a pool lacks a feature for is left out, and everything works.
-func TestPoolsThatLackFeatures(t *testing.T) {
+func TestPoolsThatLackFeaturesWork(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		args []string
@@ -87,7 +87,7 @@ func TestPoolsThatLackFeatures(t *testing.T) {
 
 // In a pool that is imported below an altroot a base is mounted there, whether root says
 // so or not.
-func TestAltroot(t *testing.T) {
+func TestBaseBelowAnAltrootIsMountedThere(t *testing.T) {
 	t.Parallel()
 	alt := t.TempDir()
 	p := oddPool(t, "-R", alt)
@@ -141,7 +141,7 @@ func TestInitIsAllOrNothing(t *testing.T) {
 }
 
 // A pool that is imported read-only can be looked at, with either client.
-func TestReadOnlyImport(t *testing.T) {
+func TestReadOnlyPoolCanBeInspected(t *testing.T) {
 	t.Parallel()
 	p := oddPool(t)
 	base := initBase(t, p, p.Name+"/z")

@@ -32,7 +32,7 @@ var staying = []string{"base-files", "base-passwd", "coreutils", "dash", "diffut
 // packages. The layer of each makes the same of what was before, and has the
 // names that the layer of containerd's own differ has, which walks through two
 // directories, whatever file system is mounted there.
-func TestLayersOfPackages(t *testing.T) {
+func TestLayersOfPackagesMatchContainerds(t *testing.T) {
 	onlyOnce(t, olderReleases, onlyFiles)
 	t.Parallel()
 	installed := dpkgRecords(t)

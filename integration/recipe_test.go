@@ -34,7 +34,7 @@ trap end EXIT
 `
 
 // The recipe of docs/zfs.md does what the document says, typed as written.
-func TestTheRecipe(t *testing.T) {
+func TestRecipeOfTheDocumentWorks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute; the tests of space do the same")
 	}

@@ -108,7 +108,7 @@ func TestRepullFetchesAndUnpacksNothing(t *testing.T) {
 }
 
 // In the namespace of Kubernetes nothing is fetched, unless the configuration says so.
-func TestRepullInKubernetes(t *testing.T) {
+func TestRepullInKubernetesFetchesNothing(t *testing.T) {
 	for mode, fetched := range map[string]int{"auto": 0, "fetch": testLayers} {
 		t.Run(mode, func(t *testing.T) {
 			base := pool.NewBase(t)
@@ -192,7 +192,7 @@ func serveStalling(t testing.TB, archive string) (*stalling, string) {
 
 // A pull that is cancelled during the download leaves the layer in the pool as it was,
 // and nothing else. The next one reuses it.
-func TestAPullThatIsCancelledWhileItFetches(t *testing.T) {
+func TestCancelledPullKeepsTheLayer(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
@@ -227,7 +227,7 @@ func TestAPullThatIsCancelledWhileItFetches(t *testing.T) {
 // The daemon is killed between Apply and Commit of a layer that is reused, and what
 // else used the layer goes: it is committed all the same, by a daemon that unpacked
 // nothing. Compare, Usage and Mounts know it as what it is.
-func TestAStandInOutlivesTheDaemon(t *testing.T) {
+func TestStandInIsCommittedByANewDaemon(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base) // nothing is kept that nothing uses
 	c := startContainerd(t, d)
@@ -279,7 +279,7 @@ func TestAStandInOutlivesTheDaemon(t *testing.T) {
 // An image is removed while a container of it stays, and pulled again: containerd has
 // the snapshots still, and does not ask for the layers. What the README names fetches
 // them.
-func TestWhatContainerdDoesNotAskFor(t *testing.T) {
+func TestDocumentedCommandsFetchMissingBlobs(t *testing.T) {
 	base := pool.NewBase(t)
 	d := startDaemon(t, base)
 	c := startContainerd(t, d)

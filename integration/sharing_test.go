@@ -83,14 +83,14 @@ func shareNothing(t *testing.T, d *daemon, c *containerd, mode string) {
 		"containerd.io/gc.root":    "stays", // or it would be collected with the image
 	})))
 
-	again, revived, reused := 0, testLayers, 0
+	again, recorded, reused := 0, testLayers, 0
 	switch {
 	case mode == "fetch":
-		again, revived, reused = testLayers, 0, testLayers
+		again, recorded, reused = testLayers, 0, testLayers
 	case containerd17(t):
 		// It does not name the caller's namespace, so the bottom layer could be of any. With
 		// the first layer it unpacks it fetches those above, too.
-		again, revived = testLayers, testLayers-1
+		again, recorded = testLayers, testLayers-1
 	}
 	for _, fetched := range []int{testLayers, again} {
 		c.pullByClient(t, "default", ref)
@@ -99,7 +99,7 @@ func shareNothing(t *testing.T, d *daemon, c *containerd, mode string) {
 		assert.Len(t, identities(t, base), 1+testLayers+1)
 		c.forget(t, d, "default", ref)
 	}
-	assert.Equal(t, revived, strings.Count(d.log.String(), "added record of layer in the pool"))
+	assert.Equal(t, recorded, strings.Count(d.log.String(), "added record of layer in the pool"))
 	assert.Equal(t, reused, strings.Count(d.log.String(), notUnpacked))
 	for name := range identities(t, base) {
 		if name != base.Empty().Dataset() {

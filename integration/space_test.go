@@ -191,7 +191,7 @@ func (d *differ) hasTemplate(t testing.TB, chain string) bool {
 
 // The first attempt finds no space, a cached template goes, the second succeeds, and
 // the new template is there: in one run, in every place with little room.
-func TestALayerFitsAfterASweep(t *testing.T) {
+func TestLayerFitsAfterAnEviction(t *testing.T) {
 	t.Parallel()
 	for what, place := range narrowPlaces {
 		t.Run(what, func(t *testing.T) {
@@ -236,7 +236,7 @@ func requireNoise(t testing.TB, root string, seed byte, size int64) {
 
 // Where nothing can be evicted the second attempt is the last, and nothing is left
 // of it.
-func TestALayerThatFitsNowhere(t *testing.T) {
+func TestLayerThatFitsNowhereLeavesNothing(t *testing.T) {
 	t.Parallel()
 	for what, place := range narrowPlaces {
 		t.Run(what, func(t *testing.T) {
@@ -298,7 +298,7 @@ func (r stalledReader) ReadAt(p []byte, at int64) (int, error) {
 //
 // It runs beside no other test: near a bound ZFS ends a txg for every few blocks,
 // and beside others each takes seconds. The test distinguishes slow from never.
-func TestASpaceErrorWaitsForNobody(t *testing.T) {
+func TestSpaceErrorDoesNotWaitForTheStore(t *testing.T) {
 	for what, place := range narrowPlaces {
 		t.Run(what, func(t *testing.T) {
 			shortOf(t, what)
@@ -323,7 +323,7 @@ func TestASpaceErrorWaitsForNobody(t *testing.T) {
 }
 
 // What a plan says comes back is what ZFS then says has come back.
-func TestWhatASweepGivesBack(t *testing.T) {
+func TestEvictionFreesWhatItsPlanSays(t *testing.T) {
 	t.Parallel()
 	d := newDiffer(t, pool.NewBase(t))
 	parent, err := d.pull(t, chainID(1), d.noise(t, 1, 3*mib))
@@ -361,7 +361,7 @@ func TestWhatASweepGivesBack(t *testing.T) {
 
 // Layers that are unpacked at once, in a place that has room for half of them,
 // each end in success or for want of space, and never at the cost of what is in use.
-func TestManyLayersAndRoomForHalf(t *testing.T) {
+func TestConcurrentLayersInSpaceForHalfSucceedOrFail(t *testing.T) {
 	t.Parallel()
 	workers, rounds := []int{8}, 1
 	if !testing.Short() {
@@ -431,7 +431,7 @@ func manyLayers(t *testing.T, n int) {
 
 // Where nothing can be written any more a daemon starts all the same, and the
 // command cleans up: who makes room there must be able to begin.
-func TestAStartWithoutRoom(t *testing.T) {
+func TestDaemonStartsAndCleansUpWithoutSpace(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
 	d := startDaemon(t, base, "--cleanup-mode", "manual")

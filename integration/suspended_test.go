@@ -59,7 +59,7 @@ func (d thinDisk) heal(t *testing.T, p *testpool.Pool) {
 
 // A pool that loses its disk is suspended: no caller hangs, errors and the health
 // check say so, and when the disk is back everything goes on where it was.
-func TestASuspendedPool(t *testing.T) {
+func TestNoCallerHangsOnASuspendedPool(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	disk := newThinDisk(t, 96*mib)
@@ -112,7 +112,7 @@ func TestASuspendedPool(t *testing.T) {
 // While a checkpoint keeps everything that is destroyed nothing is evicted for
 // pressure in the pool, and it is said why; a layer that does not fit ends in an
 // error all the same. When the checkpoint is gone they go.
-func TestACheckpoint(t *testing.T) {
+func TestNothingIsEvictedForAPoolWithACheckpoint(t *testing.T) {
 	t.Parallel()
 	p := smallPool(t, 96*mib)
 	base := p.NewBase(t)

@@ -340,7 +340,7 @@ func TestTemplateOfAStuckCloneIsRetriedWithIt(t *testing.T) {
 		assert.Positive(t, tried)
 		assert.Less(t, tried, int64(30), "in an hour")
 		s.pool.Interrupt(nil)
-		next, ok := s.sn.index.NextRetry(0, time.Now())
+		next, ok := s.sn.index.NextDestroy(0, time.Now(), true)
 		assert.True(t, ok)
 		assert.True(t, next.After(time.Now()), "no retry is due: %s", time.Until(next))
 		s.unmount(clone)

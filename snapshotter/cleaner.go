@@ -53,6 +53,7 @@ type Cleaner struct{ s *Snapshotter }
 //
 // The cleaner checks every dataset again before it destroys it.
 func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMark) (*Cleaner, error) {
+	config = config.withDefaults()
 	if err := config.check(); err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ const (
 // Check returns an error if f is not a form.
 func (f MountForm) Check() error {
 	switch f {
-	case "", MountAuto, MountBind, MountZFS:
+	case MountAuto, MountBind, MountZFS:
 		return nil
 	}
 	return fmt.Errorf("%q is not one of %s, %s, %s", string(f), MountAuto, MountBind, MountZFS)

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Remove removes a record from the index, and adds the removal from the pool to the
-// journal. A cleanup destroys the dataset. Remove returns nil for a snapshot that does not
-// exist, and FailedPrecondition for one that has children.
+// Remove removes a record from the index. It adds an entry to the journal, which later removes
+// the record from the pool. A cleanup destroys the dataset. Remove returns nil for a snapshot
+// that does not exist, and FailedPrecondition for one that has children.
 //
-// Remove never waits. If another operation uses the snapshot, Remove hides the record, and
-// that operation removes it before it unlocks the key, whether it succeeds or not. Callers
-// no longer see the snapshot.
+// Remove never waits. If another operation uses the snapshot, Remove only hides the record.
+// The operation removes the hidden record before it unlocks the key, whether the operation
+// succeeds or fails. In both cases callers do not see the snapshot after Remove returns.
 //
 // After a crash before the journal is written the snapshot exists again. containerd's next
 // garbage collection removes it.

@@ -44,7 +44,7 @@ const ReuseLabel = "containerd.io/snapshot/zfstpl.reuse-layers"
 // Check returns an error if m is not a mode.
 func (m ReuseMode) Check() error {
 	switch m {
-	case "", ReuseAuto, ReuseFetch, ReuseSkip, ReuseOff:
+	case ReuseAuto, ReuseFetch, ReuseSkip, ReuseOff:
 		return nil
 	}
 	return fmt.Errorf("%q is not one of %s, %s, %s, %s", string(m), ReuseAuto, ReuseFetch, ReuseSkip, ReuseOff)
@@ -52,7 +52,7 @@ func (m ReuseMode) Check() error {
 
 // in returns the mode of a namespace, with ReuseAuto resolved.
 func (m ReuseMode) in(namespace string) ReuseMode {
-	if m != ReuseAuto && m != "" {
+	if m != ReuseAuto {
 		return m
 	}
 	if namespace == kubernetesNamespace {

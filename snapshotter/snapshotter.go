@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,6 +92,7 @@ var (
 // New lists the pool, recovers interrupted operations and returns a Snapshotter. The base
 // must exist (see setup.Init). No other snapshotter may use it: the caller holds its lock.
 func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
+	config = config.withDefaults()
 	if err := config.check(); err != nil {
 		return nil, err
 	}
@@ -110,12 +112,6 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 }
 
 func newSnapshotter(pool Pool, config Config, holder mounts.Holder) *Snapshotter {
-	if config.holders == nil {
-		config.holders = func(datasets ...string) map[string][]holders.Mount { return holders.Find(holders.Proc, datasets...) }
-	}
-	if config.users == nil {
-		config.users = func(device uint64) []holders.User { return holders.FindOpen(holders.Proc, device) }
-	}
 	s := &Snapshotter{config: config, pool: pool, mounts: mounts.NewSet(holder, pool.Attach), gate: newGate()}
 	s.reaper = reaper.New(pool, config.reaper())
 	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.reaper.MarkAfterFlush, MayBatch: s.reaper.MayBatch})
@@ -177,6 +173,21 @@ func (s *Snapshotter) Close() error {
 		err = s.reaper.SaveList(context.Background())
 	}
 	return errors.Join(err, s.mounts.Close())
+}
+
+// withDefaults returns c with the defaults of its empty fields.
+func (c Config) withDefaults() Config {
+	c.ReuseLayers = cmp.Or(c.ReuseLayers, ReuseAuto)
+	c.Foreign = cmp.Or(c.Foreign, KeepForeign)
+	c.Cleanup = cmp.Or(c.Cleanup, CleanupGC)
+	c.Mounts = cmp.Or(c.Mounts, MountAuto)
+	if c.holders == nil {
+		c.holders = func(datasets ...string) map[string][]holders.Mount { return holders.Find(holders.Proc, datasets...) }
+	}
+	if c.users == nil {
+		c.users = func(device uint64) []holders.User { return holders.FindOpen(holders.Proc, device) }
+	}
+	return c
 }
 
 func (c Config) check() error {

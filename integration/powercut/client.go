@@ -37,7 +37,7 @@ func (c *client) request(n ledger.Note, call func() error) error {
 	}
 	c.cutter.request()
 	err = call()
-	if noteErr := c.notes.Say(ledger.Note{Note: ledger.Answered, ID: id, Op: n.Op, Failed: kindOf(err)}); noteErr != nil {
+	if noteErr := c.notes.Say(ledger.Note{Note: ledger.Returned, ID: id, Op: n.Op, Failed: kindOf(err)}); noteErr != nil {
 		return noteErr
 	}
 	if err != nil {
@@ -59,11 +59,11 @@ func kindOf(err error) string {
 }
 
 // prepare asks for an active snapshot. If layer is a chain ID, the result may
-// be that the layer is there, as revived or as another name.
-func (c *client) prepare(ctx context.Context, key, parent string, labels map[string]string, layer, revived string) ([]mount.Mount, ledger.Snap, error) {
+// be that the layer is there, as reused or as another name.
+func (c *client) prepare(ctx context.Context, key, parent string, labels map[string]string, layer, reused string) ([]mount.Mount, ledger.Snap, error) {
 	snap := ledger.Snap{Kind: ledger.Active, Parent: parent, Labels: digestOf(labels)}
 	var mounts []mount.Mount
-	n := ledger.Note{Op: ledger.Prepare, Key: key, Name: revived, Layer: layer, Snap: &snap}
+	n := ledger.Note{Op: ledger.Prepare, Key: key, Name: reused, Layer: layer, Snap: &snap}
 	err := c.request(n, func() (err error) {
 		mounts, err = c.sn.Prepare(ctx, key, parent, snapshots.WithLabels(labels))
 		return err

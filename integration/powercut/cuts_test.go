@@ -100,8 +100,8 @@ func (d *drive) boot(t *testing.T, cycle int) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	err = tied.Run(cmd)
 	require.NoError(t, errors.Join(notes.Err, file.Close()))
-	t.Logf("%s: %s; %d requests, %d answered; %s in all", notes.Plan,
-		cmp.Or(notes.Verified, "cut before everything was looked at"), notes.Asked, notes.Answered,
+	t.Logf("%s: %s; %d requests, %d returned; %s in all", notes.Plan,
+		cmp.Or(notes.Verified, "cut before everything was looked at"), notes.Asked, notes.Returned,
 		time.Since(began).Round(time.Second/10))
 
 	if last := cycle == *cutsFlag; last {

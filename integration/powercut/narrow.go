@@ -57,9 +57,9 @@ func (w *worker) pullNarrowly(ctx context.Context, all map[string]ocispec.Descri
 		return w.drop(ctx, name)
 	}
 	x := w.extraction(chain, "")
-	mounts, snap, err := w.prepare(ctx, x.key, x.parent, x.labels, x.asked(), x.revived)
+	mounts, snap, err := w.prepare(ctx, x.key, x.parent, x.labels, x.asked(), x.reused)
 	switch {
-	case errdefs.IsAlreadyExists(err) && x.revived != "":
+	case errdefs.IsAlreadyExists(err) && x.reused != "":
 		return w.adopt(ctx, x, snap)
 	case err != nil:
 		return err

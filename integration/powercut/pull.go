@@ -19,11 +19,11 @@ import (
 
 // extraction is one layer on its way into the pool.
 type extraction struct {
-	chain   string
-	parent  string
-	key     string
-	revived string // the name the layer gets if it is there already
-	labels  map[string]string
+	chain  string
+	parent string
+	key    string
+	reused string // the name the layer gets if it is there already
+	labels map[string]string
 }
 
 // pullLayer does for the next layer of some image what containerd does.
@@ -32,11 +32,11 @@ func (w *worker) pullLayer(ctx context.Context) error {
 	if !ok {
 		return nil // the image is complete
 	}
-	mounts, snap, err := w.prepare(ctx, x.key, x.parent, x.labels, x.asked(), x.revived)
+	mounts, snap, err := w.prepare(ctx, x.key, x.parent, x.labels, x.asked(), x.reused)
 	switch {
 	case w.gone(x.parent, err):
 		return nil
-	case errdefs.IsAlreadyExists(err) && x.revived != "":
+	case errdefs.IsAlreadyExists(err) && x.reused != "":
 		return w.adopt(ctx, x, snap)
 	case err != nil:
 		return err
@@ -65,7 +65,7 @@ func (w *worker) extraction(chain, parent string) extraction {
 	x.key = w.name(fmt.Sprintf("extract-%d-Ab_1 %s", w.number, x.chain))
 	if w.r.IntN(4) > 0 { // as all but the oldest ways to pull do
 		x.labels[snapshots.LabelSnapshotRef] = x.chain
-		x.revived = strings.TrimSuffix(x.key, layout.ClientName(x.key)) + x.chain
+		x.reused = strings.TrimSuffix(x.key, layout.ClientName(x.key)) + x.chain
 	}
 	return x
 }
@@ -87,11 +87,11 @@ func (w *worker) adopt(ctx context.Context, x extraction, asked ledger.Snap) err
 	if err != nil {
 		return err
 	}
-	n := ledger.Note{Note: ledger.Sees, Name: x.revived}
-	if slices.Contains(found, x.revived) {
+	n := ledger.Note{Note: ledger.Sees, Name: x.reused}
+	if slices.Contains(found, x.reused) {
 		asked.Kind, asked.Hash = ledger.Committed, w.hashes.of(x.chain)
 		n.Snap = &asked
-		w.own[x.revived] = asked
+		w.own[x.reused] = asked
 	} else if len(found) > 0 {
 		w.adopted[x.chain] = found[0]
 	}

@@ -57,7 +57,7 @@ func (b *Book) Take(n Note) error {
 		clear(b.seen)
 	case Asks:
 		return b.ask(n)
-	case Answered:
+	case Returned:
 		return b.result(n)
 	case Sees:
 		return b.see(n)
@@ -105,7 +105,7 @@ func (b *Book) result(n Note) error {
 		// The layer has a record: under the name that was foretold, or
 		// another worker's. The load looks, and says what it sees.
 		s := b.state(asked.Name)
-		s.may, s.absent = append(s.may, b.revived(asked)), true
+		s.may, s.absent = append(s.may, b.reused(asked)), true
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func (b *Book) cutOff(n Note) {
 		s.may = append(s.may, *n.Snap)
 		if n.Name != "" {
 			other := b.state(n.Name)
-			other.may, other.absent = append(other.may, b.revived(n)), true
+			other.may, other.absent = append(other.may, b.reused(n)), true
 			b.pairs = append(b.pairs, pair{Prepare, n.Key, *n.Snap, n.Name, false})
 		}
 	case View, Update:
@@ -174,8 +174,8 @@ func (b *Book) cutOff(n Note) {
 	}
 }
 
-// revived is the record that a prepare makes of a layer that is there.
-func (b *Book) revived(n Note) Snap {
+// reused is the record that a prepare makes of a layer that is there.
+func (b *Book) reused(n Note) Snap {
 	return Snap{Kind: Committed, Parent: n.Snap.Parent, Labels: n.Snap.Labels, Hash: b.layers[n.Layer]}
 }
 

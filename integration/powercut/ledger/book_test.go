@@ -27,7 +27,7 @@ func written(t *testing.T, notes ...Note) *Book {
 			id, err := w.Ask(n)
 			require.NoError(t, err)
 			ids[n.Op+n.Key] = id
-		case Answered:
+		case Returned:
 			n.ID = ids[n.Op+n.Key]
 			fallthrough
 		default:
@@ -47,9 +47,9 @@ func asks(op, key string, snap *Snap) Note {
 	return n
 }
 
-func answered(op, key string) Note { return Note{Note: Answered, Op: op, Key: key} }
+func returned(op, key string) Note { return Note{Note: Returned, Op: op, Key: key} }
 
-func done(op, key string, snap *Snap) []Note { return []Note{asks(op, key, snap), answered(op, key)} }
+func done(op, key string, snap *Snap) []Note { return []Note{asks(op, key, snap), returned(op, key)} }
 
 func life(parts ...[]Note) []Note {
 	all := []Note{{Note: Begins}}
@@ -65,7 +65,7 @@ func TestWhatMayBeFound(t *testing.T) {
 	one := func(n Note) []Note { return []Note{n} }
 	prepared := done(Prepare, "key", &g1)
 	again := done(Prepare, "key", &g2)
-	full := Note{Note: Answered, Op: Unpack, Key: "key", Failed: "no room"}
+	full := Note{Note: Returned, Op: Unpack, Key: "key", Failed: "no room"}
 	removed := done(Remove, "key", nil)
 	for name, c := range map[string]struct {
 		notes []Note
@@ -78,7 +78,7 @@ func TestWhatMayBeFound(t *testing.T) {
 		"remove cut off":                         {life(prepared, one(asks(Remove, "key", nil))), []string{"none", "g1"}},
 		"removed":                                {life(prepared, removed), []string{"none", "g1"}},
 		"removed and cleaned up":                 {life(prepared, removed, done(Cleanup, "", nil)), []string{"none"}},
-		"removed while a cleanup runs":           {life(prepared, one(asks(Cleanup, "", nil)), removed, one(answered(Cleanup, ""))), []string{"none", "g1"}},
+		"removed while a cleanup runs":           {life(prepared, one(asks(Cleanup, "", nil)), removed, one(returned(Cleanup, ""))), []string{"none", "g1"}},
 		"removed and prepared again":             {life(prepared, removed, again), []string{"g2"}},
 		"prepare again cut off":                  {life(prepared, removed, one(asks(Prepare, "key", &g2))), []string{"none", "g1", "g2"}},
 		"prepared again and committed":           {life(prepared, removed, again, done(Commit, "key", &image)), []string{"image", "g1+image"}},
@@ -138,9 +138,9 @@ func parse(what string) map[string]Snap {
 func TestALayerThatIsThereIsRevivedOrPrepared(t *testing.T) {
 	layer := asks(Commit, "key", &image)
 	layer.Layer = "sha256:1"
-	ask := Note{Note: Asks, Op: Prepare, Key: "again", Name: "revived", Layer: "sha256:1", Snap: &g2}
-	revived := Snap{Kind: Committed, Labels: "2"}
-	start := append(append([]Note{{Note: Begins}}, done(Prepare, "key", &g1)...), layer, answered(Commit, "key"), ask)
+	ask := Note{Note: Asks, Op: Prepare, Key: "again", Name: "reused", Layer: "sha256:1", Snap: &g2}
+	reused := Snap{Kind: Committed, Labels: "2"}
+	start := append(append([]Note{{Note: Begins}}, done(Prepare, "key", &g1)...), layer, returned(Commit, "key"), ask)
 
 	cut := written(t, append(start, Note{Note: Begins})...)
 	for what, c := range map[string]struct {
@@ -149,24 +149,24 @@ func TestALayerThatIsThereIsRevivedOrPrepared(t *testing.T) {
 	}{
 		"neither":  {map[string]Snap{"image": image}, true},
 		"prepared": {map[string]Snap{"image": image, "again": g2}, true},
-		"revived":  {map[string]Snap{"image": image, "revived": revived}, true},
-		"both":     {map[string]Snap{"image": image, "again": g2, "revived": revived}, false},
+		"reused":   {map[string]Snap{"image": image, "reused": reused}, true},
+		"both":     {map[string]Snap{"image": image, "again": g2, "reused": reused}, false},
 	} {
 		matched, wrong := cut.Match(c.found)
 		assert.Equal(t, c.ok, len(wrong) == 0, "%s: %q", what, wrong)
 		happened, not := cut.CutOff(c.found)
 		assert.Equal(t, 1, happened+not)
 		assert.Equal(t, what == "neither", not == 1, what)
-		if what == "revived" {
-			assert.Equal(t, "h", matched["revived"].Hash)
+		if what == "reused" {
+			assert.Equal(t, "h", matched["reused"].Hash)
 		}
 	}
 
-	exists := Note{Note: Answered, Op: Prepare, Key: "again", Failed: Exists}
-	saw := written(t, append(start, exists, Note{Note: Sees, Name: "revived", Snap: &Snap{Kind: Committed, Labels: "2", Hash: "h"}}, Note{Note: Begins})...)
+	exists := Note{Note: Returned, Op: Prepare, Key: "again", Failed: Exists}
+	saw := written(t, append(start, exists, Note{Note: Sees, Name: "reused", Snap: &Snap{Kind: Committed, Labels: "2", Hash: "h"}}, Note{Note: Begins})...)
 	_, wrong := saw.Match(map[string]Snap{"image": image})
 	assert.Len(t, wrong, 1, "what was seen is there: %q", wrong)
-	_, wrong = saw.Match(map[string]Snap{"image": image, "revived": revived})
+	_, wrong = saw.Match(map[string]Snap{"image": image, "reused": reused})
 	assert.Empty(t, wrong)
 }
 

@@ -15,7 +15,7 @@ import (
 const (
 	Begins   = "begins"   // a machine has started: what was asked before and has no result never gets one
 	Asks     = "asks"     // an operation is about to be asked for
-	Answered = "answered" // it has a result
+	Returned = "returned" // it has a result
 	Sees     = "sees"     // what stands under a name for certain
 	Settled  = "settled"  // all names that were not seen since Begins stand for nothing
 	Verified = "verified" // the machine has checked everything; Text has numbers

@@ -12,7 +12,7 @@ import (
 // wants to know.
 type Recorder struct {
 	Plan, Verified  string
-	Asked, Answered int
+	Asked, Returned int
 	Err             error // the first; nothing is written after it
 
 	to      io.Writer
@@ -47,8 +47,8 @@ func (r *Recorder) take(line []byte) error {
 		r.Verified = n.Text
 	case Asks:
 		r.Asked++
-	case Answered:
-		r.Answered++
+	case Returned:
+		r.Returned++
 	}
 	_, err := fmt.Fprintf(r.to, "%s\n", line)
 	return err

@@ -23,12 +23,12 @@ func checkHealth(ctx context.Context, socket string) (err error) {
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	answer, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+	reply, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 	if err != nil {
 		return fmt.Errorf("checking the health of %s: %w", socket, err)
 	}
-	if answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
-		return fmt.Errorf("%s is %s", socket, answer.GetStatus())
+	if reply.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
+		return fmt.Errorf("%s is %s", socket, reply.GetStatus())
 	}
 	return nil
 }

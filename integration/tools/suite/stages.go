@@ -85,8 +85,8 @@ func machineStage(opts options) stage {
 		newer, older = hostSteps(opts), nil
 	}
 	if opts.long {
-		newer = append(newer, critestStep(opts, "2.4", "2.4"), nativeStep(opts, "2.4"))
-		older = append(older, critestStep(opts, "2.3", "1.7"), nativeStep(opts, "2.3"))
+		newer = append(newer, critestStep(opts, "2.4", "2.4"), nativeStep(opts, "2.4"), raceStep(opts, "2.4", "2.4", "native"))
+		older = append(older, critestStep(opts, "2.3", "1.7"), nativeStep(opts, "2.3"), raceStep(opts, "2.3", "1.7", "command"))
 	}
 	return stage{newer, older}
 }
@@ -124,6 +124,15 @@ func critestStep(opts options, zfs, containerd string) step {
 	const limit = 3 * time.Hour
 	args := []string{guestTests, "-test.v=test2json", "-test.timeout=" + limit.String(), "-test.run=" + critest}
 	return step{name: "critest, ZFS " + zfs + ", containerd " + containerd, verbose: true, args: inGuest(opts, zfs, containerd, limit, args)}
+}
+
+// raceStep runs the short crash tests, all operations with one client, with a daemon that
+// has the race detector.
+func raceStep(opts options, zfs, containerd, client string) step {
+	const limit = time.Hour
+	args := []string{"env", testpool.ClientVariable + "=" + client, guestTests, "-test.v=test2json", "-test.timeout=" + limit.String(),
+		"-test.short", "-test.run=^TestCrash$", "-crash.daemon=containerd-zfstpl-grpc-failpoint-race"}
+	return step{name: "crashes with the race detector, ZFS " + zfs + ", client " + client, verbose: true, args: inGuest(opts, zfs, containerd, limit, args)}
 }
 
 // inGuest returns the command that boots a machine and runs a program of the tests in it.

@@ -7,8 +7,9 @@ import (
 )
 
 // A stuck dataset is tried again by the next cleanup, then after backoff.Min, then after
-// pauses that double up to backoff.Max. Except in mode CleanupManual, the background
+// pauses that double up to backoff.Max. Except in mode manual, the background
 // goroutine runs these cleanups. If the reason changes, the backoff starts again.
+
 // stuck is the backoff of a dataset that could not be destroyed.
 type stuck struct {
 	reason string
@@ -42,28 +43,4 @@ func (x *Index) ClearBackoff(dataset string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.stuck, dataset)
-}
-
-// NextRetry returns the time of the next retry, and whether there is one. It removes the
-// backoff of templates that are in use again. It skips cached templates that have not
-// expired: only an eviction destroys these.
-func (x *Index) NextRetry(keep time.Duration, now time.Time) (next time.Time, ok bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for dataset, k := range x.stuck {
-		if x.garbage[dataset] == nil {
-			t := x.templates[dataset]
-			if t == nil || !t.Cached() {
-				delete(x.stuck, dataset)
-				continue
-			}
-			if !t.Expired(keep, now) {
-				continue
-			}
-		}
-		if !ok || k.next.Before(next) {
-			next, ok = k.next, true
-		}
-	}
-	return next, ok
 }

@@ -9,9 +9,12 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
-// NextDestroy returns the time from which a cleanup can destroy a dataset, which may be
-// in the past, and whether there is such a dataset.
-func (x *Index) NextDestroy(keep time.Duration, now time.Time) (next time.Time, ok bool) {
+// NextDestroy returns the earliest time at which a cleanup can destroy a dataset. The time may
+// be in the past. It returns false if there is no such dataset. A cached template counts from
+// when it expires, which is keep after its last use; an eviction can destroy it earlier. If
+// retry is set, only datasets count that an earlier cleanup failed to destroy. A dataset that
+// has a clone is left out, unless the clone is destroyed too.
+func (x *Index) NextDestroy(keep time.Duration, now time.Time, retry bool) (next time.Time, ok bool) {
 	can := make(map[string]bool) // can be destroyed now: has no clone that stays
 	for _, dataset := range space.Order(x.Nodes(keep, now)) {
 		can[dataset] = true
@@ -19,7 +22,11 @@ func (x *Index) NextDestroy(keep time.Duration, now time.Time) (next time.Time, 
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	consider := func(dataset string, since time.Time) {
-		if k := x.stuck[dataset]; k != nil && k.next.After(since) {
+		k := x.stuck[dataset]
+		if k == nil && retry {
+			return
+		}
+		if k != nil && k.next.After(since) {
 			since = k.next
 		}
 		if !since.After(now) && !can[dataset] {

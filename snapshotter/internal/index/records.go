@@ -116,10 +116,13 @@ func (x *Index) Taken(name string) bool {
 	return x.records[name] != nil
 }
 
-// Reserve prepares the creation of a child of parent. It counts the child and pins the
-// parent's template, so that neither the parent's record nor the template is removed
-// meanwhile. It returns the template and a sequence number. The caller holds the lock of
-// key. It calls x.add if the operation succeeds, otherwise release.
+// Reserve prepares the creation of the snapshot key as a child of parent. It counts the child,
+// so that parent is not removed, and pins the template of parent, so that no cleanup destroys
+// it. It returns that template and the sequence number for the new record. If parent is "",
+// the template is empty.
+//
+// The caller holds the lock of key. If the operation succeeds, the caller calls Add, which
+// also unpins the template. Otherwise it calls release.
 func (x *Index) Reserve(key, parent string, empty layout.Template) (t *Template, seq uint64, release func(), err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -207,6 +210,7 @@ func (x *Index) insert(r *Entry) {
 	x.linkRecord(r)
 	if r.Info.Kind != snapshots.KindActive {
 		r.Template.Records++
+		delete(x.stuck, r.Dataset) // in use again
 	}
 	if r.Info.Kind == snapshots.KindView {
 		r.Template.views++

@@ -153,10 +153,12 @@ func (x *Index) HasViews(dataset string) bool {
 	return t != nil && (t.views > 0 || t.pins > 0)
 }
 
-// Destination returns the template of a layer on parent if it exists, otherwise nil, and
-// whether the layer's name can be used. It cannot if another dataset has the name: a
-// template that could not be destroyed, or one of the same chain ID on another parent. One of
-// these two has a wrong chain ID, so neither may be used as the other.
+// Destination returns the template of a layer on parent, or nil if it does not exist, and
+// whether a commit may use the dataset name of the layer. It may not if another dataset has
+// the name, and then makes an opaque template. There are two such datasets:
+//   - a template that an earlier cleanup could not destroy completely;
+//   - a template of the same chain ID on another parent. One of the two chain IDs is wrong, and
+//     which one is not known.
 func (x *Index) Destination(layer layout.Template, parent *Template) (t *Template, free bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

@@ -91,9 +91,10 @@ func (j *Journal) AppendRepair(ops []zfs.Op) {
 	j.Notify()
 }
 
-// Barrier writes all entries if there is a repair among them. An operation calls it before
-// it changes an existing dataset. Otherwise a later write of the repair would revert the
-// change.
+// Barrier writes all entries if the journal has a repair, because entries are written in
+// order. Otherwise it does nothing. An operation calls it before it changes an existing
+// dataset. Without it, the journal could write an older repair after that change, and revert
+// it. If Barrier fails, the operation must not change the dataset.
 func (j *Journal) Barrier(ctx context.Context) error {
 	j.mu.Lock()
 	repairs := j.repairs
@@ -104,13 +105,16 @@ func (j *Journal) Barrier(ctx context.Context) error {
 	return j.FlushPaced(ctx, true)
 }
 
-// DestroyAndSkip runs destroy, during which nothing is written, and then drops the entries
-// of the datasets that destroy returns. It drops none if there is a repair.
+// DestroyAndSkip runs destroy, and then drops the entries of the datasets in gone, also if
+// destroy fails. It drops no entry if the journal has a repair. The journal writes nothing
+// while destroy runs.
 //
-// If there is an entry of a dataset for which template reports true, DestroyAndSkip writes
-// all entries first. A template loses its snapshot before it is destroyed. If it had a
-// record then and the machine crashed, recovery would take it for a damaged template and
-// keep it. If there is no space to write the entries, destroy runs anyway and frees space.
+// template reports whether destroy may destroy a dataset that is a template. If such a
+// dataset has an entry, DestroyAndSkip writes all entries first, in large batches if urgent
+// is set. The reason is that ZFS destroys the template's @extracted before the template. After
+// a crash in between, a template with a record and without @extracted counts as damaged, and
+// recovery keeps it. If the pool has no space for the entries, destroy runs anyway, because it
+// frees space. Any other error of the write is returned, and destroy does not run.
 func (j *Journal) DestroyAndSkip(ctx context.Context, urgent bool, template func(dataset string) bool, destroy func() (gone []string, err error)) error {
 	defer j.acquire()()
 	if j.HasPending(template) {

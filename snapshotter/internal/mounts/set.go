@@ -34,14 +34,16 @@ type Holder interface {
 // Attach mounts a snapshot in no mount namespace, until the result is closed.
 type Attach func(ctx context.Context, snapshot string) (io.Closer, error)
 
-// Set has the mounts of a base: the held mounts of runtimes, and those of templates with
-// views.
+// Set has the mounts that a snapshotter makes for its clients, of two kinds.
 //
-// ZFS refuses a mount of a snapshot with EBUSY while the first mount of it is created or the
-// last one is unmounted, because the superblock that is not complete owns the objset.
-// Clients do not retry, so two views of one template could fail. While there is another
-// mount, this does not happen. These mounts are in no mount namespace and end with the
-// process.
+// A held mount is that of a runtime. It is in the directory of a Holder, and clients bind it.
+// It outlives the process.
+//
+// A view mount is that of a template's @extracted. Set keeps it while the template has views,
+// so that clients can mount @extracted concurrently: ZFS refuses a mount with EBUSY while the
+// first mount is created or the last one is unmounted, because an incomplete superblock owns
+// the objset then, and clients do not retry. A view mount is in no mount namespace and ends
+// with the process.
 type Set struct {
 	holder Holder // nil if no runtime is held mounted
 	attach Attach

@@ -28,18 +28,11 @@ const (
 
 // Check returns an error if m is not a mode.
 func (m Mode) Check() error {
-	switch m.orDefault() {
+	switch m {
 	case ModeGC, ModeBackground, ModeManual:
 		return nil
 	}
 	return fmt.Errorf("%q is not one of %s, %s, %s", string(m), ModeGC, ModeBackground, ModeManual)
-}
-
-func (m Mode) orDefault() Mode {
-	if m == "" {
-		return ModeGC
-	}
-	return m
 }
 
 const (
@@ -180,16 +173,16 @@ func (b *background) run(ctx context.Context, r *Reaper) {
 // nextCleanup returns the time of the next background cleanup, and whether there is one.
 func (r *Reaper) nextCleanup(now time.Time) (time.Time, bool) {
 	since, paused := r.background.requested()
-	switch r.config.Mode.orDefault() {
+	switch r.config.Mode {
 	case ModeGC:
 		if paused {
 			return time.Time{}, false
 		}
-		return r.Index.NextRetry(r.config.CacheKeep, now)
+		return r.Index.NextDestroy(r.config.CacheKeep, now, true)
 	case ModeManual:
 		return time.Time{}, false
 	}
-	if garbage, ok := r.Index.NextDestroy(r.config.CacheKeep, now); ok {
+	if garbage, ok := r.Index.NextDestroy(r.config.CacheKeep, now, false); ok {
 		since = earlier(since, garbage)
 	}
 	if since.IsZero() || paused {

@@ -103,10 +103,13 @@ func (r *Reaper) destroyGarbage(ctx context.Context, options Options) (expired e
 	return expired, err
 }
 
-// destroyAll destroys datasets in batches, in the given order, leaf first, and returns
-// those that it destroyed. The pending removal of a runtime is not written: destroying
-// the runtime removes its record too. After a crash before that, containerd finds the
-// snapshot and removes it again.
+// destroyAll destroys the datasets of order in batches. In order every clone precedes its
+// origin. may reports whether a template may still be destroyed. destroyAll returns the
+// datasets that it destroyed, also if it fails.
+//
+// The journal does not write the removal of a runtime's record before, because the record is a
+// property of the runtime and is destroyed with it. If the machine crashes before the destroy,
+// the snapshot exists again, and containerd's next garbage collection removes it.
 func (r *Reaper) destroyAll(ctx context.Context, options Options, order []string, may func(*index.Template) bool) (gone []string, err error) {
 	defer r.Journal.Pause()()
 	options.progress.expect(len(order))

@@ -27,7 +27,7 @@ const (
 // Check returns an error if p is not a policy.
 func (p Foreign) Check() error {
 	switch p {
-	case "", ForeignKeep, ForeignDestroy:
+	case ForeignKeep, ForeignDestroy:
 		return nil
 	}
 	return fmt.Errorf("%q is not one of %s, %s", string(p), ForeignKeep, ForeignDestroy)

@@ -107,7 +107,7 @@ func (r *Reaper) HasWaiters() bool { return r.cleanup.HasWaiters() }
 // run at other times, it only flushes the journal.
 func (r *Reaper) Requested(ctx context.Context) error {
 	r.background.requestCleanup()
-	if r.config.Mode.orDefault() != ModeGC {
+	if r.config.Mode != ModeGC {
 		return r.flush(ctx)
 	}
 	return r.Clean(ctx, Options{})

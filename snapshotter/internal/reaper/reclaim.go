@@ -186,9 +186,9 @@ func limitsFor(limits []space.Limit, cause error) []space.Limit {
 	})
 }
 
-// WithReclaim runs do. If do runs out of space, WithReclaim reclaims space and runs do
-// once more. It does not if do may have left a part of its work: the caller rolls that
-// back.
+// WithReclaim runs do. If do runs out of space, WithReclaim reclaims space and runs do once
+// more. If the error of do is ambiguous (see errkind.IsAmbiguous), do may have left a part of
+// its work. WithReclaim then returns that error at once, and the caller rolls back.
 func (r *Reaper) WithReclaim(ctx context.Context, do func() error) error {
 	err := do()
 	if !errkind.IsOutOfSpace(err) || errkind.IsAmbiguous(err) {

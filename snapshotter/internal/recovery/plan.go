@@ -227,10 +227,13 @@ func (p *planner) supersede(r *index.Entry) {
 	p.Removals = append(p.Removals, ops)
 }
 
-// resolveCommits handles commits that were interrupted between promote and the removal of
-// the active record. It finishes a commit whose record was written. It plans to roll back a
-// commit without a record by a promote of the runtime, which is older than the template that
-// is its origin. Only a commit of the runtime makes it a clone of a newer dataset.
+// resolveCommits plans what to do about commits that were interrupted between the promote and
+// the removal of the active record. If the committed record exists, it completes the commit.
+// Otherwise it plans to promote the runtime, which undoes the commit.
+//
+// Such a commit is recognized by the age of the runtime. A clone is younger than its origin. A
+// commit creates a template and makes it the origin of the runtime, which is older. No other
+// operation does that.
 func (p *planner) resolveCommits() {
 	records := p.Index.Sorted()
 	committed := make(map[string]bool) // by ID of the active record

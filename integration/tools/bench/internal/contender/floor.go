@@ -159,12 +159,12 @@ func (f *Floor) Held(ctx context.Context) (int, error) {
 
 // run runs a program that returns an errno.
 func (f *Floor) run(ctx context.Context, source string, args ...string) error {
-	answer, err := f.ZFS.Run(ctx, f.Pool, ioctl.Program{Source: source, Args: args})
+	result, err := f.ZFS.Run(ctx, f.Pool, ioctl.Program{Source: source, Args: args})
 	if err != nil {
 		return err
 	}
-	if errno, ok := answer.(int64); !ok || errno != 0 {
-		return fmt.Errorf("a program on %s returned %v: %w", args[0], answer, syscall.Errno(errno))
+	if errno, ok := result.(int64); !ok || errno != 0 {
+		return fmt.Errorf("a program on %s returned %v: %w", args[0], result, syscall.Errno(errno))
 	}
 	return nil
 }
@@ -176,13 +176,13 @@ for _, name in ipairs((...)["argv"]) do
     for child in zfs.list.children(name) do n = n + 1 end
 end
 return n`
-	answer, err := zfs.Run(ctx, pool, ioctl.Program{Source: count, Args: datasets, ReadOnly: true})
+	result, err := zfs.Run(ctx, pool, ioctl.Program{Source: count, Args: datasets, ReadOnly: true})
 	if err != nil {
 		return 0, err
 	}
-	n, ok := answer.(int64)
+	n, ok := result.(int64)
 	if !ok {
-		return 0, fmt.Errorf("counting datasets: the program returned %v", answer)
+		return 0, fmt.Errorf("counting datasets: the program returned %v", result)
 	}
 	return int(n), nil
 }

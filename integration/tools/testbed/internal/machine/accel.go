@@ -47,8 +47,8 @@ func ChooseAccel(ctx context.Context, config *Config, dir string) error {
 	if err != nil {
 		return err
 	}
-	answer := filepath.Join(dir, "accel-"+key)
-	if known, err := os.ReadFile(answer); err == nil {
+	file := filepath.Join(dir, "accel-"+key)
+	if known, err := os.ReadFile(file); err == nil {
 		config.Accel = strings.TrimSpace(string(known))
 		return nil
 	}
@@ -56,8 +56,8 @@ func ChooseAccel(ctx context.Context, config *Config, dir string) error {
 	if config.Accel, err = proveKVM(ctx, config); err != nil {
 		return err
 	}
-	config.Say("the guests will run with %s; remove %s to have it tried again", config.Accel, answer)
-	return writeAtomically(answer, config.Accel+"\n")
+	config.Say("the guests will run with %s; remove %s to have it tried again", config.Accel, file)
+	return writeAtomically(file, config.Accel+"\n")
 }
 
 // proveKVM boots the guest itself, as only that shows that it can.
