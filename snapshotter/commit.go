@@ -53,6 +53,9 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	if err != nil {
 		return err
 	}
+	if err := s.resolve(ctx, active); err != nil {
+		return fmt.Errorf("commit of %q as %q: %w", key, name, err)
+	}
 	now := time.Now().UTC()
 	r := &index.Entry{Record: record.Record{ID: layout.NewID(), From: active.ID.String(), Remapped: active.Remapped || remaps(name, key), Lost: active.Lost, Info: snapshots.Info{
 		Kind: snapshots.KindCommitted, Name: name, Parent: active.Info.Parent,
@@ -136,7 +139,13 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		err = s.reaper.WithReclaim(ctx, func() error { return s.promoteWithRetry(ctx, r, active, ops) })
 	}
 	if errkind.IsAmbiguous(err) {
-		err = errors.Join(err, s.rollBackCommit(ctx, r, active))
+		committed, settleErr := s.settle(ctx, index.Unresolved{Runtime: active.Dataset, Active: active, Commit: r, Joined: joins})
+		if committed {
+			s.index.Commit(r, active, joins, time.Now(), s.journal.Append)
+			s.journal.Append(active.Clear()) // the command may not have got to it
+			return nil
+		}
+		err = errors.Join(err, settleErr)
 	}
 	if err != nil {
 		return errkind.Wrap(doing, err)
@@ -185,41 +194,14 @@ func (s *Snapshotter) isTransientNoSpace(ctx context.Context, err error) bool {
 // promote executes a commit that creates a template. It flushes the runtime first, because
 // programs may have written to it through mmap.
 func (s *Snapshotter) promote(ctx context.Context, r, active *index.Entry, ops []zfs.Op) error {
-	if err := s.cleanResidue(ctx, active); err != nil {
-		return err
-	}
 	if err := s.pool.Flush(ctx, active.Dataset); err != nil {
 		return err
 	}
 	err := s.pool.Apply(ctx, ops...)
-	if err != nil {
-		s.index.MarkUnknown(active.Dataset, r.Dataset, err)
+	if errors.Is(err, zfs.ErrExists) {
+		s.index.ReserveName(r.Dataset) // of another dataset: the next commit is opaque
 	}
 	return err
-}
-
-// cleanResidue destroys the residue of an earlier commit that failed and could not be
-// rolled back: the partial dataset, then the runtime's snapshot. A partial dataset that
-// was promoted has a clone and stays.
-func (s *Snapshotter) cleanResidue(ctx context.Context, active *index.Entry) error {
-	partial, ok := s.index.ResidueOf(active.Dataset)
-	if !ok {
-		return nil
-	}
-	if partial != "" {
-		left, err := s.pool.Destroy(ctx, layout.Extracted, []string{partial})
-		if err != nil {
-			return err
-		}
-		if left[partial] == nil {
-			s.index.ReleasePartial(active.Dataset, partial)
-		}
-	}
-	if err := s.pool.DestroySnapshot(ctx, active.Dataset+"@"+layout.Extracted); err != nil {
-		return err
-	}
-	s.index.ClearUnknown(active.Dataset)
-	return nil
 }
 
 // commitOps returns the ops of a commit. Their order lets recovery recognize every prefix

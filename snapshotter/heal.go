@@ -31,7 +31,7 @@ const pullAgain = `remove the containers and images that use this layer, and pul
 // find returns the record of a name, for a method that only reads. It restores the record
 // of a lost layer.
 func (s *Snapshotter) find(ctx context.Context, name string) (*index.Entry, error) {
-	r, err := s.lookup(name)
+	r, err := s.lookup(ctx, name)
 	if !errdefs.IsNotFound(err) || !layout.IsLayerName(name) {
 		return r, err
 	}

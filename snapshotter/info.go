@@ -32,8 +32,11 @@ func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, err
 }
 
 // lookup returns the record of a name or key.
-func (s *Snapshotter) lookup(key string) (*index.Entry, error) {
+func (s *Snapshotter) lookup(ctx context.Context, key string) (*index.Entry, error) {
 	if err := s.gate.checkOpen(); err != nil {
+		return nil, err
+	}
+	if err := s.resolveKey(ctx, key); err != nil {
 		return nil, err
 	}
 	return s.index.Get(key)
@@ -47,7 +50,7 @@ func (s *Snapshotter) NamespaceOf(source string) string { return s.index.Namespa
 // Mounts returns the mounts of an active snapshot or a view. If they are bind mounts (see
 // MountForm), the held mount exists when Mounts returns.
 func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
-	r, err := s.lookup(key)
+	r, err := s.lookup(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +136,9 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	old, err := s.index.Get(info.Name)
 	if err != nil {
 		return snapshots.Info{}, cmp.Or(lost, err)
+	}
+	if err := s.resolve(ctx, old); err != nil {
+		return snapshots.Info{}, fmt.Errorf("snapshot %q: %w", info.Name, err)
 	}
 	labels, err := updatedLabels(old.Info, info.Labels, fields)
 	if err != nil {

@@ -79,6 +79,9 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 	if old.Dataset != dataset {
 		return nil, nil, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 	}
+	if err := s.resolve(ctx, old); err != nil {
+		return nil, nil, fmt.Errorf("snapshot %q: %w", key, err)
+	}
 	doing := fmt.Sprintf("discard of the extraction %q", key)
 	if err := s.barrier(ctx); err != nil {
 		return nil, nil, errkind.Wrap(doing, err)

@@ -36,20 +36,6 @@ func (s *Snapshotter) rollBackUpdate(old, updated *index.Entry) error {
 	return nil
 }
 
-// rollBackCommit removes what may exist of a commit. It restores the active record before
-// it removes the committed one, so that one of them exists at any time. It leaves a
-// template that the commit made, without a record. The next start rolls that back. If the
-// template is still a clone of the runtime, the next commit or the removal of the active
-// snapshot does it. Until then, writes go to the active snapshot.
-func (s *Snapshotter) rollBackCommit(ctx context.Context, r, active *index.Entry) error {
-	if err := s.queueRestore(active); err != nil {
-		return err
-	}
-	s.journal.AppendRepair(r.Clear())
-	s.flushRepairs(ctx)
-	return nil
-}
-
 // rollBackDiscard restores the record of a runtime.
 func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *index.Entry) error {
 	if err := s.queueRestore(active); err != nil {

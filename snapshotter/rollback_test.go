@@ -14,6 +14,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -22,9 +23,23 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// applyThenKill runs do. The next apply of the pool succeeds but returns ErrKilled.
+// unlisted makes the pool refuse listings until restore is called, so that no operation finds
+// out what a killed command has done.
+func (s *fixture) unlisted() (restore func()) {
+	s.pool.Before = func(call string) error {
+		if call == "list" {
+			return zfsfake.Error(call, "x", zfs.ErrSuspended)
+		}
+		return nil
+	}
+	return func() { s.pool.Before = nil }
+}
+
+// applyThenKill runs do. The next apply of the pool succeeds but returns ErrKilled, and the
+// pool refuses listings.
 func (s *fixture) applyThenKill(do func() error) {
 	s.Helper()
+	defer s.unlisted()()
 	s.pool.After = func(call string) error {
 		if call != "apply" {
 			return nil
@@ -88,6 +103,8 @@ func TestOperationOfKilledCommandIsRolledBack(t *testing.T) {
 					} else {
 						s.applyThenKill(func() error { return c.do(s) })
 					}
+					_, err := s.sn.Stat(s.ctx, key) // after a commit whose outcome is not known
+					require.NoError(t, err)
 					if cleanup {
 						s.requireInvariants()
 					}
@@ -104,9 +121,10 @@ func TestOperationOfKilledCommandIsRolledBack(t *testing.T) {
 }
 
 // killedOrDone kills do after n transactions. If do has fewer, its apply returns ErrKilled
-// after it has succeeded.
+// after it has succeeded. The pool refuses listings.
 func (s *fixture) killedOrDone(n int, do func(s *fixture) error) {
 	s.Helper()
+	defer s.unlisted()()
 	s.pool.KillAfter = n
 	s.pool.After = func(call string) error {
 		if call == "apply" && s.pool.KillAfter >= 0 {
@@ -250,6 +268,7 @@ func TestWritesAfterKilledCommitAreKept(t *testing.T) {
 			s.applyThenKill(func() error { return s.sn.Commit(s.ctx, "saved", "web") })
 			assert.Equal(t, []string{"base", "web"}, s.names(), "as before")
 			s.write("web", "after;")
+			assert.Empty(t, s.stat("web").Labels, "the snapshot is available when the pool responds")
 			then(s)
 			s.cleanup()
 
@@ -263,8 +282,8 @@ func TestWritesAfterKilledCommitAreKept(t *testing.T) {
 	}
 }
 
-// The command of a commit is killed after it has applied everything. The commit fails, and
-// the active snapshot survives a crash directly after that.
+// The command of a commit is killed after it has applied everything, and the pool does not
+// say so. The commit fails. The active snapshot, once it is available, survives a crash.
 func TestActiveSnapshotSurvivesCrashAfterKilledCommit(t *testing.T) {
 	t.Parallel()
 	const key = "default/9/extract-1-x"
@@ -280,6 +299,7 @@ func TestActiveSnapshotSurvivesCrashAfterKilledCommit(t *testing.T) {
 				left = append(left, name)
 			}
 			s.applyThenKill(func() error { return s.sn.Commit(s.ctx, "default/8/"+chain("a"), key) })
+			s.stat(key)
 
 			s.crash()
 			assert.ElementsMatch(t, left, s.names())
@@ -288,6 +308,62 @@ func TestActiveSnapshotSurvivesCrashAfterKilledCommit(t *testing.T) {
 			s.requireInvariants()
 		})
 	}
+}
+
+// The command of a commit is killed after it has applied everything. The pool shows that, and
+// the commit succeeds.
+func TestKilledCommitThatTookEffectSucceeds(t *testing.T) {
+	t.Parallel()
+	const key, name = "default/9/extract-1-x", "default/8/"
+	for what, joins := range map[string]bool{"new template": false, "existing template": true} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newFixture(t)
+			s.prepare(key, "", ref(chain("a")))
+			s.write(key, "x;")
+			left := []string{name + chain("a")}
+			if joins {
+				other, _ := s.pull("default", "", chain("a"), "x;")
+				left = append(left, other)
+			}
+			s.pool.After = func(call string) error {
+				if call != "apply" {
+					return nil
+				}
+				s.pool.After = nil
+				return zfsfake.ErrKilled
+			}
+			s.commit(name+chain("a"), key)
+			s.crash()
+			assert.ElementsMatch(t, left, s.names())
+			assert.Equal(t, "x;", s.visible()[name+chain("a")].Content)
+			s.requireInvariants()
+		})
+	}
+}
+
+// While the outcome of a commit is not known, its snapshot is unavailable, and others are not.
+func TestSnapshotIsUnavailableWhileItsCommitIsUnknown(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.prepare("web", "")
+	s.prepare("db", "")
+	s.applyThenKill(func() error { return s.sn.Commit(s.ctx, "saved", "web") })
+	restore := s.unlisted()
+	for what, do := range map[string]func(key string) error{
+		"stat":   func(key string) error { return second(s.sn.Stat(s.ctx, key)) },
+		"mounts": func(key string) error { return second(s.sn.Mounts(s.ctx, key)) },
+		"usage":  func(key string) error { return second(s.sn.Usage(s.ctx, key)) },
+		"update": func(key string) error { return second(s.sn.Update(s.ctx, snapshots.Info{Name: key})) },
+	} {
+		require.ErrorIs(t, do("web"), errdefs.ErrUnavailable, what)
+		require.NoError(t, do("db"), what)
+	}
+	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved again", "web"), errdefs.ErrUnavailable)
+	restore()
+	s.commit("saved again", "web")
+	assert.Equal(t, []string{"db", "saved again"}, s.names())
+	s.requireInvariants()
 }
 
 // The command that destroys a template is killed after it has destroyed @extracted. The next

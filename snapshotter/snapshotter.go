@@ -167,6 +167,7 @@ func (s *Snapshotter) Close() error {
 	s.reaper.Stop()
 	s.gate.closing.Lock()
 	defer s.gate.closing.Unlock()
+	s.resolveAll(context.Background())
 	err := s.journal.Stop()
 	s.mounts.ReleaseAll(context.Background(), s.index.IsGarbage)
 	if err == nil {

@@ -16,10 +16,11 @@ import (
 func (x *Index) AddTemplate(t *Template) { x.templates[t.Dataset()] = t }
 
 // ReserveName prevents the creation of a template with a name that another dataset has.
-func (x *Index) ReserveName(dataset string) { x.reservedNames[dataset] = true }
-
-// AddResidue records that a runtime has the @extracted of a failed commit.
-func (x *Index) AddResidue(runtime string) { x.residue[runtime] = "" }
+func (x *Index) ReserveName(dataset string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.reservedNames[dataset] = true
+}
 
 // AddRecovered adds a record, and reports false if a record has its name. It does not count
 // the record as a child of its parent, see LinkParents.

@@ -60,8 +60,8 @@ func (x *Index) DumpTransient() []string {
 	for dataset := range x.fillings {
 		lines = append(lines, "filling "+dataset)
 	}
-	for dataset := range x.residue {
-		lines = append(lines, "residue "+dataset)
+	for dataset := range x.unresolved {
+		lines = append(lines, "unresolved "+dataset)
 	}
 	slices.Sort(lines)
 	return lines

@@ -54,7 +54,7 @@ type Writer func(ops []zfs.Op)
 type garbage struct {
 	dataset string
 	origin  *Template // the template of which it is a clone; nil if there is none in the index
-	runtime string    // of a partial: the runtime whose commit left it, see dropResidue
+	runtime string    // of a partial: the runtime whose commit left it, see dropUnresolved
 	since   time.Time
 }
 
@@ -63,17 +63,17 @@ type garbage struct {
 type Index struct {
 	mu            sync.RWMutex
 	seq           uint64
-	records       map[string]*Entry    // by name or key
-	byDataset     recordsByDataset     // the same records, by the dataset that holds each
-	hidden        map[string]bool      // names and keys with a pending Remove, see Hide
-	children      map[string]int       // number of records and running operations, by their parent's name
-	templates     map[string]*Template // by dataset; without partials
-	garbage       map[string]*garbage  // by dataset
-	stuck         map[string]*stuck    // datasets that could not be destroyed
-	reservedNames map[string]bool      // template names whose state in the pool is unknown
-	residue       map[string]string    // runtimes that may have the @extracted of a failed commit, and its partial or ""
-	samples       map[string]Sample    // usage of active snapshots, by dataset
-	fillings      map[string]*filling  // what was unpacked into runtimes, by dataset
+	records       map[string]*Entry     // by name or key
+	byDataset     recordsByDataset      // the same records, by the dataset that holds each
+	hidden        map[string]bool       // names and keys with a pending Remove, see Hide
+	children      map[string]int        // number of records and running operations, by their parent's name
+	templates     map[string]*Template  // by dataset; without partials
+	garbage       map[string]*garbage   // by dataset
+	stuck         map[string]*stuck     // datasets that could not be destroyed
+	reservedNames map[string]bool       // template names whose state in the pool is unknown
+	unresolved    map[string]Unresolved // commits whose outcome is not known, by runtime
+	samples       map[string]Sample     // usage of active snapshots, by dataset
+	fillings      map[string]*filling   // what was unpacked into runtimes, by dataset
 
 	interrupts map[string]context.CancelCauseFunc // cancel the operations that a Remove interrupts, by key
 
@@ -91,7 +91,7 @@ func New() *Index {
 		garbage:       make(map[string]*garbage),
 		stuck:         make(map[string]*stuck),
 		reservedNames: make(map[string]bool),
-		residue:       make(map[string]string),
+		unresolved:    make(map[string]Unresolved),
 		samples:       make(map[string]Sample),
 		fillings:      make(map[string]*filling),
 		OnGarbage:     func() {},

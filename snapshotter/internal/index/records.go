@@ -342,7 +342,7 @@ func (x *Index) Commit(r, active *Entry, joined bool, now time.Time, write Write
 	}
 	x.insert(r)
 	x.discard(active.Dataset, origin, now)
-	delete(x.residue, active.Dataset)
+	delete(x.unresolved, active.Dataset)
 }
 
 // Remove removes the record of key, if there is one, and calls write with the ops that remove
@@ -361,7 +361,10 @@ func (x *Index) Remove(key string, now time.Time, write Writer) {
 	switch t := r.Template; {
 	case r.Info.Kind == snapshots.KindActive:
 		x.discard(r.Dataset, t, now)
-		x.dropResidue(r.Dataset, now)
+		if u := x.unresolved[r.Dataset]; u.Joined {
+			write(u.Commit.Clear()) // may be on the template
+		}
+		x.dropUnresolved(r.Dataset, now)
 	case t.Records > 0 || t.IsEmpty():
 	case t.IsOpaque():
 		t.Idle = now // it expires at once
@@ -381,7 +384,7 @@ func (x *Index) DiscardRecord(old *Entry, now time.Time) (release func()) {
 	old.Template.pins++
 	x.drop(old)
 	x.discard(old.Dataset, old.Template, now)
-	x.dropResidue(old.Dataset, now)
+	x.dropUnresolved(old.Dataset, now)
 	return func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
