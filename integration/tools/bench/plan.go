@@ -86,8 +86,8 @@ var quickScale = plan{
 var held = plan{
 	name: "full", prefix: report.HeldPrefix, only: []string{report.Native, report.ZFSMounts, report.OverlayZFS},
 	levels: []int{10}, rounds: 6, mountRounds: 12, cycles: 3,
-	containers: 10, containerRounds: 30,
-	imports:  6,
+	containers: 10, containerRounds: 18,
+	imports:  3,
 	patience: 30 * time.Minute,
 }
 
