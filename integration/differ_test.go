@@ -75,6 +75,7 @@ func TestLayersOfRandomTreesReproduceThem(t *testing.T) {
 // The same for few changes in a tree that is large beside them, where it is
 // looked at nothing else.
 func TestLayersOfFewChangesReproduceThem(t *testing.T) {
+	onlyOnce(t, newerReleases, onlyFiles)
 	t.Parallel()
 	t.Logf("-diff.seed %d", *diffSeed)
 	d := newDiffer(t, pool.NewBase(t))
