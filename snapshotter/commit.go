@@ -53,7 +53,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	if err != nil {
 		return err
 	}
-	if err := s.resolve(ctx, active); err != nil {
+	if err := s.resolveWhole(ctx, active); err != nil {
 		return fmt.Errorf("commit of %q as %q: %w", key, name, err)
 	}
 	now := time.Now().UTC()

@@ -69,6 +69,8 @@ func TestTemplateWithNameOfAPartialIsKept(t *testing.T) {
 			})
 			require.ErrorIs(t, s.sn.Commit(s.ctx, "default/9/"+chain("a"), key), errdefs.ErrUnavailable)
 			require.False(t, s.has(partial))
+			s.stat(key)
+			assert.NoError(t, second(s.sn.Mounts(s.ctx, key)), "only a commit needs what cannot be destroyed")
 			s.pool.Interrupt(nil)
 			name, _ := s.pull("default", "", chain("a"), "x;")
 			require.Equal(t, partial, s.templateOf(name))

@@ -20,9 +20,19 @@ func (s *Snapshotter) settle(ctx context.Context, u index.Unresolved) (committed
 	return r.Committed, err
 }
 
-// resolve undoes the last commit of an active snapshot if its outcome is not known. The
-// caller holds the lock of the key.
+// resolve undoes the last commit of an active snapshot if its outcome is not known. It
+// ignores what the commit left and cannot be destroyed. The caller holds the lock of the key.
 func (s *Snapshotter) resolve(ctx context.Context, active *index.Entry) error {
+	if u, ok := s.index.UnresolvedOf(active.Dataset); ok && !u.Undone {
+		if r, err := s.resolveOne(ctx, u, true); err != nil && !r.Undone {
+			return err
+		}
+	}
+	return nil
+}
+
+// resolveWhole is resolve before another commit. It fails if anything is left.
+func (s *Snapshotter) resolveWhole(ctx context.Context, active *index.Entry) error {
 	u, ok := s.index.UnresolvedOf(active.Dataset)
 	if !ok {
 		return nil
@@ -44,7 +54,10 @@ func (s *Snapshotter) resolveOne(ctx context.Context, u index.Unresolved, late b
 		return r, nil
 	case r.Freed:
 		s.index.Resolved(u, false)
-		s.index.Suspend(index.Unresolved{Runtime: u.Runtime})
+		s.index.Suspend(index.Unresolved{Runtime: u.Runtime, Undone: true})
+	case r.Undone:
+		u.Undone = true
+		s.index.Suspend(u)
 	}
 	return r, fmt.Errorf("a commit of %s was interrupted, and its outcome is not known or not undone; try again when the pool responds: %w: %w",
 		u.Runtime, errdefs.ErrUnavailable, err)

@@ -13,6 +13,10 @@ type Unresolved struct {
 	// snapshot of a commit may be left on the runtime.
 	Active, Commit *Entry
 	Joined         bool // whether the commit adds a record to an existing template
+	// Undone reports that the records in the pool are those before the commit, and that only
+	// datasets or snapshots of the commit are left. The snapshot is then available, but cannot
+	// be committed before these are destroyed.
+	Undone bool
 }
 
 // makes returns the dataset that the commit may have created, or "".
@@ -68,8 +72,8 @@ func (x *Index) IsUnresolved(key string) bool {
 	if r == nil {
 		return false
 	}
-	_, ok := x.unresolved[r.Dataset]
-	return ok
+	u, ok := x.unresolved[r.Dataset]
+	return ok && !u.Undone
 }
 
 // dropUnresolved makes the template that a commit of a runtime may have made garbage,

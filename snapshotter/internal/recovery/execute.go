@@ -109,7 +109,7 @@ func (p *Plan) rollBack(ctx context.Context, pool Pool) error {
 	for _, snapshot := range p.residue {
 		if err := pool.DestroySnapshot(ctx, snapshot); err != nil {
 			runtime, _, _ := strings.Cut(snapshot, "@")
-			p.Index.Suspend(index.Unresolved{Runtime: runtime})
+			p.Index.Suspend(index.Unresolved{Runtime: runtime, Undone: true})
 			log.G(ctx).WithError(err).WithField("snapshot", snapshot).Warn("failed to destroy residue of interrupted commit")
 		}
 	}

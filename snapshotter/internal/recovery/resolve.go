@@ -25,6 +25,9 @@ type Resolution struct {
 	Committed bool
 	// Taken reports that another dataset has the name of the commit's template.
 	Taken bool
+	// Undone reports that the records in the pool are those before the commit, also if a later
+	// step failed.
+	Undone bool
 	// Freed reports that no dataset has that name, also if a later step failed.
 	Freed bool
 
@@ -122,11 +125,15 @@ func hasRecord(d zfs.Dataset, id layout.ID) bool {
 
 // execute undoes a commit.
 func (r *Resolution) execute(ctx context.Context, pool Pool, u index.Unresolved) error {
+	if r.Committed {
+		return nil
+	}
 	if len(r.restore) > 0 {
 		if err := pool.Apply(ctx, r.restore...); err != nil {
 			return err
 		}
 	}
+	r.Undone = true
 	if r.promote {
 		if err := pool.Apply(ctx, zfs.Promote(u.Runtime, u.Commit.Dataset)); err != nil {
 			return err
