@@ -75,7 +75,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 }
 
 // destination returns the template that a commit creates. If it exists already, destination
-// sets r.template, and the commit adds a record to it. The dataset of a layer is locked
+// sets r.Template, and the commit adds a record to it. The dataset of a layer is locked
 // until the caller calls unlock.
 func (s *Snapshotter) destination(ctx context.Context, r, active *index.Entry) (into layout.Template, unlock func(), err error) {
 	if active.StandInFor != "" {
