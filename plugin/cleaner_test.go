@@ -22,8 +22,9 @@ func TestCleanupYieldsToDaemon(t *testing.T) {
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
 	root := t.TempDir()
-	cleaner := exec.Command("sh", "-c", `flock -x "$0" sh -c 'trap "kill \$!; exit 0" TERM; sleep 1000 & echo "zfstpl, process $$, `+purposeCleanup+`" > "$0"; wait' "$0"`, filepath.Join(root, lockName))
+	cleaner := exec.Command("sh", "-ec", `exec 9>"$0"; flock -x 9; echo "zfstpl, process $$, `+purposeCleanup+`" > "$0"; exec sleep 1000`, filepath.Join(root, lockName))
 	require.NoError(t, cleaner.Start())
+	t.Cleanup(func() { _ = cleaner.Process.Kill() }) // it has ended unless the test fails
 	require.Eventually(t, func() bool {
 		l := &baseLock{}
 		if l.file, err = os.Open(filepath.Join(root, lockName)); err != nil {
@@ -39,7 +40,9 @@ func TestCleanupYieldsToDaemon(t *testing.T) {
 	assert.Empty(t, inUse.Address(), "a cleanup serves no socket")
 	l, err := lockBase(t.Context(), rootAt(t, root), base, "serving /run/x.sock")
 	require.NoError(t, err)
-	require.NoError(t, cleaner.Wait())
+	var exit *exec.ExitError
+	require.ErrorAs(t, cleaner.Wait(), &exit)
+	assert.Equal(t, syscall.SIGTERM, exit.Sys().(syscall.WaitStatus).Signal())
 	require.NoError(t, l.release())
 }
 
