@@ -347,7 +347,7 @@ func TestEvictionFreesWhatItsPlanSays(t *testing.T) {
 	require.NoError(t, d.sn.Cleanup(d.ctx))
 	entries, err := inspect.List(d.ctx, d.base.Client, d.base.Base)
 	require.NoError(t, err)
-	plan := space.PlanEvictions(inspect.Nodes(entries), nil, space.Policy{All: true}, time.Now())
+	plan := space.NewPlan(inspect.Nodes(entries), nil, space.Policy{All: true}, time.Now())
 	require.Len(t, plan.Evict, 4)
 	require.NoError(t, d.sn.Close())
 	d.open(t, func(c *snapshotter.Config) { c.CacheKeep = 0 })

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 
 	"github.com/stretchr/testify/assert"
@@ -340,8 +341,7 @@ func TestTemplateOfAStuckCloneIsRetriedWithIt(t *testing.T) {
 		assert.Positive(t, tried)
 		assert.Less(t, tried, int64(30), "in an hour")
 		s.pool.Interrupt(nil)
-		next, ok := s.sn.index.NextDestroy(0, time.Now(), true)
-		assert.True(t, ok)
+		next := space.NewPlan(s.sn.index.Nodes(), nil, space.Policy{}, time.Now()).NextRetry
 		assert.True(t, next.After(time.Now()), "no retry is due: %s", time.Until(next))
 		s.unmount(clone)
 		s.waitForRetries()

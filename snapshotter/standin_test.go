@@ -11,6 +11,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
@@ -50,7 +51,9 @@ func TestStandInKeepsItsLayer(t *testing.T) {
 				}
 				evict(s)
 				s.cleanup()
-				assert.Zero(t, s.sn.index.Due(0, 1, time.Now()), "no cleanup is due")
+				plan := space.NewPlan(s.sn.index.Nodes(), nil, space.Policy{MaxBytes: 1, Retry: true}, time.Now())
+				assert.Empty(t, plan.Evict)
+				assert.Zero(t, plan.Next, "no cleanup is due")
 				_, _, ok := s.sn.StandIn(s.dataset(key))
 				require.True(t, ok)
 				name := s.backend("zoo", lowerChain)

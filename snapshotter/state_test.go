@@ -157,7 +157,7 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 			before := list[0].Props
 			s.start()
 			template := s.sn.index.Template(dataset)
-			isGarbage := s.sn.index.IsGarbage(dataset) || template != nil && template.Expired(KeepForever, time.Now())
+			isGarbage := s.sn.index.IsGarbage(dataset) || template != nil && template.Cached() && template.IsOpaque()
 			assert.Equal(t, entry.State == inspect.Garbage, isGarbage, "the start: %v", dump(s.sn))
 			assert.Equal(t, entry.State == inspect.Cached, template != nil && template.Cached() && !isGarbage, "the start: %v", dump(s.sn))
 			require.NoError(t, s.sn.Clean(s.ctx, nil))
@@ -193,7 +193,7 @@ func TestPlanContainsOnlyDestroyableDatasets(t *testing.T) {
 		require.NoError(t, err)
 		planned := false
 		for _, n := range inspect.Nodes(entries) {
-			planned = planned || n.Dataset == dataset && (n.Destroy || n.Cached)
+			planned = planned || n.Dataset == dataset && (n.Garbage || n.Cached)
 		}
 		s.start()
 		time.Sleep(time.Millisecond) // cached templates with a keep of zero are then expired

@@ -38,8 +38,8 @@ func TestPlanIsPrinted(t *testing.T) {
 	t1 := tree{now: func() time.Time { return noon }}
 	require.NoError(t, printPlan(&out, space.Plan{
 		Evict: []space.Eviction{
-			{Dataset: "tank/z/runtime/web-1", Reason: "garbage", Bytes: 10},
-			{Dataset: "tank/z/storage/" + chain("b"), Reason: "pool tank is 90% full", Bytes: 1 << 20, Cached: true, LastUsed: noon.AddDate(0, 0, -3)},
+			{Node: space.Node{Dataset: "tank/z/runtime/web-1", Garbage: true, Bytes: 10}, Reason: "garbage"},
+			{Node: space.Node{Dataset: "tank/z/storage/" + chain("b"), Bytes: 1 << 20, Cached: true, Since: noon.AddDate(0, 0, -3)}, Reason: "pool tank is 90% full"},
 		}, Bytes: 1<<20 + 10, Problems: []string{"the quota of tank is 99% full"},
 	}, t1))
 	var lines []string

@@ -24,7 +24,7 @@ func dryRun(c *cli.Context, config plugin.Config) error {
 	if err != nil {
 		return err
 	}
-	plan := space.PlanEvictions(inspect.Nodes(entries), limits, policyOf(config, c.Bool("all")), time.Now())
+	plan := space.NewPlan(inspect.Nodes(entries), limits, policyOf(config, c.Bool("all")), time.Now())
 	return printPlan(c.App.Writer, plan, tree{full: c.Bool("full")})
 }
 
@@ -38,7 +38,7 @@ func printPlan(w io.Writer, plan space.Plan, t tree) error {
 	for _, e := range plan.Evict {
 		used := "–"
 		if e.Cached {
-			used = t.since(e.LastUsed) + " ago"
+			used = t.since(e.Since) + " ago"
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", t.name(e.Dataset), size(e.Bytes), used, e.Reason)
 	}

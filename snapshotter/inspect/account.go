@@ -61,7 +61,7 @@ func Account(entries []Entry) Accounts {
 		}
 	}
 	slices.SortFunc(a.Images, func(a, b ImageAccount) int { return strings.Compare(a.Dataset, b.Dataset) })
-	a.Reclaimable = space.PlanEvictions(Nodes(entries), nil, space.Policy{Keep: space.Forever, All: true}, time.Time{}).Bytes
+	a.Reclaimable = space.NewPlan(Nodes(entries), nil, space.Policy{Keep: space.Forever, All: true}, time.Time{}).Bytes
 	return a
 }
 

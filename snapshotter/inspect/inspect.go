@@ -105,8 +105,8 @@ func Nodes(entries []Entry) []space.Node {
 	for _, e := range entries {
 		nodes = append(nodes, space.Node{
 			Dataset: e.Dataset, Origin: e.Parent, Bytes: e.Used,
-			Destroy: e.State == Garbage && len(e.Foreign) == 0,
-			Cached:  e.State == Cached && len(e.Foreign) == 0, LastUsed: e.Since,
+			Garbage: e.State == Garbage && len(e.Foreign) == 0,
+			Cached:  e.State == Cached && len(e.Foreign) == 0, Since: e.Since,
 		})
 	}
 	return nodes

@@ -1,4 +1,5 @@
-// Package space plans which datasets to destroy to free space. A plan names each
-// dataset, the bytes that its destruction frees, and the reason. The package is pure:
-// the caller executes the plan, and knows which datasets came into use meanwhile.
+// Package space plans the destruction of datasets: which of them, in which order, why, and
+// when the next one is due. NewPlan makes every plan: of cleanups, of evictions and reclaims, of
+// the background goroutine, of the cleanup mark, and of the command's dry run. The package is
+// pure: the caller executes the plan, and knows which datasets came into use meanwhile.
 package space

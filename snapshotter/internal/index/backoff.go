@@ -17,8 +17,14 @@ type stuck struct {
 	next   time.Time // cleanups skip the dataset until then
 }
 
-// isWaiting reports whether the pause has not ended at now.
-func (k *stuck) isWaiting(now time.Time) bool { return k != nil && now.Before(k.next) }
+// retryTime returns the time from which a cleanup tries a stuck dataset again, or zero. The
+// caller holds the mutex.
+func (x *Index) retryTime(dataset string) time.Time {
+	if k := x.stuck[dataset]; k != nil {
+		return k.next
+	}
+	return time.Time{}
+}
 
 // BackOff records that a dataset could not be destroyed, and reports whether the reason
 // is a new one.

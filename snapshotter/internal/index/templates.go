@@ -3,25 +3,14 @@ package index
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
-
-// Expired reports whether a cached template is kept no longer. An opaque template
-// expires at once, because no pull can reuse it.
-func (t *Template) Expired(keep time.Duration, now time.Time) bool {
-	if !t.Cached() {
-		return false
-	}
-	return t.IsOpaque() || space.Policy{Keep: keep}.Expired(t.Idle, now)
-}
 
 // Unmeasured returns the cached templates that measureCached has not measured.
 func (x *Index) Unmeasured() []*Template {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
 
 	"github.com/containerd/log"
 )
@@ -173,19 +174,14 @@ func (b *background) run(ctx context.Context, r *Reaper) {
 // nextCleanup returns the time of the next background cleanup, and whether there is one.
 func (r *Reaper) nextCleanup(now time.Time) (time.Time, bool) {
 	since, paused := r.background.requested()
-	switch r.config.Mode {
-	case ModeGC:
-		if paused {
-			return time.Time{}, false
-		}
-		return r.Index.NextDestroy(r.config.CacheKeep, now, true)
-	case ModeManual:
+	if paused || r.config.Mode == ModeManual {
 		return time.Time{}, false
 	}
-	if garbage, ok := r.Index.NextDestroy(r.config.CacheKeep, now, false); ok {
-		since = earlier(since, garbage)
+	plan := space.NewPlan(r.Index.Nodes(), nil, space.Policy{Keep: r.config.CacheKeep}, now)
+	if r.config.Mode == ModeGC {
+		return plan.NextRetry, !plan.NextRetry.IsZero()
 	}
-	if since.IsZero() || paused {
+	if since = earlier(since, plan.Next); since.IsZero() {
 		return time.Time{}, false
 	}
 	when := earlier(r.activity.quietAt(BackgroundQuiet, now), since.Add(BackgroundPatience))

@@ -32,7 +32,7 @@ func (r *Reaper) reportLeftovers(ctx context.Context, left map[string]error) {
 	}
 	for _, dataset := range slices.Sorted(maps.Keys(left)) {
 		err := left[dataset]
-		if errors.Is(err, zfs.ErrHasClones) && r.Index.HasClone(dataset, time.Now()) {
+		if errors.Is(err, zfs.ErrHasClones) && r.Index.HasClone(dataset) {
 			r.Index.ClearBackoff(dataset)
 			continue
 		}

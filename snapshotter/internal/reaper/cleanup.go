@@ -9,7 +9,6 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
-	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -42,65 +41,29 @@ func (r *Reaper) cleanLocked(ctx context.Context, options Options) error {
 	return endReason(ctx, err)
 }
 
-// cleanWithPolicy destroys garbage and expired templates, then evicts by policy. The
-// caller holds r.cleanup.
-func (r *Reaper) cleanWithPolicy(ctx context.Context, options Options, policy space.Policy) (evicted, error) {
-	expired, err := r.cleanGarbage(ctx, options)
-	if err != nil {
-		return expired, err
-	}
-	total, err := r.evict(ctx, options, policy)
-	total.templates, total.bytes = total.templates+expired.templates, total.bytes+expired.bytes
-	if err != nil {
-		return total, errkind.Wrap("eviction", err)
-	}
-	r.Journal.Notify() // the cleanup mark may have changed
-	return total, errkind.Wrap("cleanup", r.Journal.FlushPaced(ctx, options.urgent))
-}
-
-// cleanGarbage destroys garbage and expired templates, and returns the templates that it
-// destroyed.
-func (r *Reaper) cleanGarbage(ctx context.Context, options Options) (expired evicted, err error) {
+// cleanWithPolicy destroys garbage and expired templates, then evicts by policy. It returns the
+// templates that it destroyed. The caller holds r.cleanup.
+func (r *Reaper) cleanWithPolicy(ctx context.Context, options Options, policy space.Policy) (total evicted, err error) {
 	defer r.background.notify()
 	// In a full pool the write fails. The destruction that follows frees space, and does
 	// not touch datasets in use.
 	if err := r.Journal.Barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
-		return expired, errkind.Wrap("cleanup", err)
+		return total, errkind.Wrap("cleanup", err)
 	}
 	if err := r.Mounts.ReleaseViews(ctx, r.Index.HasViews); err != nil {
-		return expired, err
+		return total, err
 	}
-	if expired, err = r.destroyGarbage(ctx, options); err != nil {
-		return expired, errkind.Wrap("cleanup", err)
+	if _, err := r.execute(ctx, options, nil, space.Policy{Keep: policy.Keep}, &total); err != nil {
+		return total, errkind.Wrap("cleanup", err)
 	}
 	if err := r.Journal.FlushPaced(ctx, options.urgent); err != nil && !errkind.IsOutOfSpace(err) {
-		return expired, errkind.Wrap("cleanup", err)
+		return total, errkind.Wrap("cleanup", err)
 	}
-	return expired, nil
-}
-
-// destroyGarbage destroys garbage and expired templates, and returns the templates that
-// it destroyed.
-func (r *Reaper) destroyGarbage(ctx context.Context, options Options) (expired evicted, err error) {
-	may := func(t *index.Template) bool { return t.Expired(r.config.CacheKeep, time.Now()) }
-	nodes := r.Index.Nodes(r.config.CacheKeep, options.retryTime())
-	if slices.ContainsFunc(nodes, func(n space.Node) bool { return n.Layer && n.Destroy && n.Bytes == 0 }) {
-		// The log message about a template names its size.
-		if err := r.measureCached(ctx); err != nil {
-			return expired, err
-		}
-		nodes = r.Index.Nodes(r.config.CacheKeep, options.retryTime())
+	if err := r.evict(ctx, options, policy, &total); err != nil {
+		return total, errkind.Wrap("eviction", err)
 	}
-	gone, err := r.destroyAll(ctx, options, space.Order(nodes), may)
-	if len(gone) > 0 {
-		log.G(ctx).WithField("datasets", len(gone)).Debug("destroyed unused datasets")
-	}
-	for _, n := range nodes {
-		if n.Layer && slices.Contains(gone, n.Dataset) {
-			expired.add(ctx, space.Eviction{Dataset: n.Dataset, Bytes: n.Bytes, Cached: true, LastUsed: n.LastUsed, Reason: space.UnusedReason(n.LastUsed, time.Now())})
-		}
-	}
-	return expired, err
+	r.Journal.Notify() // the cleanup mark may have changed
+	return total, errkind.Wrap("cleanup", r.Journal.FlushPaced(ctx, options.urgent))
 }
 
 // destroyAll destroys the datasets of order in batches. In order every clone precedes its
@@ -110,7 +73,7 @@ func (r *Reaper) destroyGarbage(ctx context.Context, options Options) (expired e
 // The journal does not write the removal of a runtime's record before, because the record is a
 // property of the runtime and is destroyed with it. If the machine crashes before the destroy,
 // the snapshot exists again, and containerd's next garbage collection removes it.
-func (r *Reaper) destroyAll(ctx context.Context, options Options, order []string, may func(*index.Template) bool) (gone []string, err error) {
+func (r *Reaper) destroyAll(ctx context.Context, options Options, order []string, may func(space.Node) bool) (gone []string, err error) {
 	defer r.Journal.Pause()()
 	options.progress.expect(len(order))
 	err = r.inBatches(order, options.urgent, func(batch []string) error {
@@ -132,7 +95,7 @@ func (r *Reaper) destroyAll(ctx context.Context, options Options, order []string
 // destroy destroys a batch of datasets, garbage and those templates for which may still
 // reports true, and returns those that it destroyed. It skips datasets that
 // another operation has locked: that operation may be waiting for this cleanup.
-func (r *Reaper) destroy(ctx context.Context, options Options, batch []string, may func(*index.Template) bool) (gone []string, err error) {
+func (r *Reaper) destroy(ctx context.Context, options Options, batch []string, may func(space.Node) bool) (gone []string, err error) {
 	// A commit of the same layer waits for this lock until the name is free again.
 	locked, unlock := r.Datasets.TryLockEach(batch...)
 	defer unlock()

@@ -1,26 +1,11 @@
 package reaper
 
-import (
-	"time"
-
-	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
-)
-
 // Options are the options of a cleanup or an eviction.
 type Options struct {
 	urgent        bool              // use large batches, because a caller waits for the space
 	idle          bool              // destroy with idle I/O priority
 	ignoreBackoff bool              // retry stuck datasets before their pauses end
 	progress      *progressReporter // or nil
-}
-
-// retryTime returns the time at which a cleanup evaluates backoffs. It is so late that all
-// pauses have ended if ignoreBackoff is set.
-func (o Options) retryTime() time.Time {
-	if o.ignoreBackoff {
-		return time.Now().Add(backoff.Max)
-	}
-	return time.Now()
 }
 
 // Progress is the progress of a cleanup, in datasets.

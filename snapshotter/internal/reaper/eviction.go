@@ -12,7 +12,6 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
-	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -33,55 +32,71 @@ type evicted struct {
 }
 
 // evict evicts cached templates by policy. The caller holds r.cleanup.
-func (r *Reaper) evict(ctx context.Context, options Options, policy space.Policy) (evicted, error) {
+func (r *Reaper) evict(ctx context.Context, options Options, policy space.Policy, total *evicted) error {
 	var limits []space.Limit
 	if policy.Pressure > 0 {
 		var err error
 		if limits, err = inspect.Limits(ctx, r.pool, r.config.Base); err != nil {
-			return evicted{}, err
+			return err
 		}
 	}
 	over := slices.ContainsFunc(limits, func(l space.Limit) bool { return l.Over(policy.Pressure) })
 	if !policy.All && policy.MaxBytes == 0 && !over {
 		r.eviction.logProblems(ctx, nil)
-		return evicted{}, nil
+		return nil
 	}
-	if err := r.measureCached(ctx); err != nil {
-		return evicted{}, err
+	problems, err := r.execute(ctx, options, limits, policy, total)
+	if err == nil {
+		r.eviction.logProblems(ctx, problems)
 	}
-	// Where a template cannot be destroyed, another is evicted in its place.
+	return err
+}
+
+// execute destroys what a plan by policy lists, and adds it to total. Where a dataset cannot
+// be destroyed, it plans again without that, so that another is evicted in its place. It
+// returns the problems of the last plan.
+func (r *Reaper) execute(ctx context.Context, options Options, limits []space.Limit, policy space.Policy, total *evicted) (problems []string, err error) {
+	policy.Retry = options.ignoreBackoff
 	left := make(map[string]bool)
-	var total evicted
 	for {
-		plan := space.PlanEvictions(r.nodesExcept(left, options.retryTime()), limits, policy, time.Now())
-		done, stays, err := r.evictPlan(ctx, options, plan)
-		total.templates, total.bytes = total.templates+done.templates, total.bytes+done.bytes
+		plan, err := r.plan(ctx, left, limits, policy)
 		if err != nil {
-			return total, err
+			return nil, err
 		}
-		if len(stays) == 0 {
-			r.eviction.logProblems(ctx, plan.Problems)
-			return total, nil
+		gone, stays, err := r.executePlan(ctx, options, policy, plan)
+		total.templates, total.bytes = total.templates+gone.templates, total.bytes+gone.bytes
+		if err != nil || len(stays) == 0 {
+			return plan.Problems, err
 		}
 		for _, dataset := range stays {
 			left[dataset] = true
 		}
 		for i := range limits {
-			limits[i].Used -= min(limits[i].Used, done.bytes)
+			limits[i].Used -= min(limits[i].Used, gone.bytes)
 		}
 	}
 }
 
-// nodesExcept returns the tree of clones in the index, in which the datasets in stay are
-// neither destroyed nor evicted.
-func (r *Reaper) nodesExcept(stay map[string]bool, now time.Time) []space.Node {
-	nodes := r.Index.Nodes(r.config.CacheKeep, now)
-	for i, n := range nodes {
-		if stay[n.Dataset] {
-			nodes[i].Cached, nodes[i].Destroy = false, false
+// plan returns a plan in which the datasets in stay are not destroyed. It measures the cached
+// templates if the plan depends on their size or the log names it.
+func (r *Reaper) plan(ctx context.Context, stay map[string]bool, limits []space.Limit, policy space.Policy) (space.Plan, error) {
+	planned := func() space.Plan {
+		nodes := r.Index.Nodes()
+		for i, n := range nodes {
+			if stay[n.Dataset] {
+				nodes[i].Cached, nodes[i].Garbage = false, false
+			}
 		}
+		return space.NewPlan(nodes, limits, policy, time.Now())
 	}
-	return nodes
+	plan := planned()
+	if len(limits) == 0 && policy.MaxBytes == 0 && !plan.EvictsCached() {
+		return plan, nil
+	}
+	if err := r.measureCached(ctx); err != nil {
+		return plan, err
+	}
+	return planned(), nil
 }
 
 // logProblems logs why nothing is evicted for a limit. It logs again only after it was
@@ -113,14 +128,17 @@ func (r *Reaper) measureCached(ctx context.Context) error {
 	return nil
 }
 
-// evictPlan executes a plan and returns the datasets that are left. A template that came
-// into use in the meantime stays, and so does its origin.
-func (r *Reaper) evictPlan(ctx context.Context, options Options, plan space.Plan) (total evicted, stays []string, err error) {
+// executePlan destroys the datasets of a plan, and returns those that are left. A template that
+// came into use in the meantime stays, and so does its origin.
+func (r *Reaper) executePlan(ctx context.Context, options Options, policy space.Policy, plan space.Plan) (total evicted, stays []string, err error) {
 	var names []string
+	ahead := make(map[string]bool) // of their age
 	for _, e := range plan.Evict {
 		names = append(names, e.Dataset)
+		ahead[e.Dataset] = !policy.IsDue(e.Node, time.Now())
 	}
-	list, err := r.destroyAll(ctx, options, names, (*index.Template).Cached)
+	may := func(n space.Node) bool { return n.Cached && ahead[n.Dataset] || policy.IsDue(n, time.Now()) }
+	list, err := r.destroyAll(ctx, options, names, may)
 	gone := make(map[string]bool, len(list))
 	for _, name := range list {
 		gone[name] = true
@@ -135,13 +153,13 @@ func (r *Reaper) evictPlan(ctx context.Context, options Options, plan space.Plan
 	return total, stays, err
 }
 
-// add counts an eviction, and logs it if it is that of a template.
+// add counts the eviction of a template that a pull could have used again, and logs it.
 func (v *evicted) add(ctx context.Context, e space.Eviction) {
-	v.bytes += e.Bytes
-	if !e.Cached {
+	if !e.Cached || e.Garbage {
 		return
 	}
+	v.bytes += e.Bytes
 	v.templates++
-	log.G(ctx).WithField("template", e.Dataset).WithField("bytes", e.Bytes).WithField("last_used", layout.FormatTime(e.LastUsed)).
+	log.G(ctx).WithField("template", e.Dataset).WithField("bytes", e.Bytes).WithField("last_used", layout.FormatTime(e.Since)).
 		WithField("reason", e.Reason).Info("evicted cached template")
 }

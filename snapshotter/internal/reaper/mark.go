@@ -6,6 +6,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -20,11 +21,23 @@ func (r *Reaper) MarkAfterFlush(ctx context.Context) error {
 // runs, only that calls it.
 func (r *Reaper) updateMark(ctx context.Context, list string) error {
 	now := time.Now()
-	next := layout.CleanupMark{Due: r.Index.Due(r.config.CacheKeep, r.config.CacheMaxBytes, now), List: list}
+	next := layout.CleanupMark{Due: r.due(now), List: list}
 	if r.cleanupMark.IsDue(now) && next.IsDue(now) {
 		next.Due = r.cleanupMark.Due // saves a write: a time in the past has no meaning
 	}
 	return r.writeMark(ctx, next)
+}
+
+// due returns the time from which a cleanup has something to destroy; zero for never. It
+// ignores backoffs: an administrator's cleanup does too.
+func (r *Reaper) due(now time.Time) time.Time {
+	policy := space.Policy{Keep: r.config.CacheKeep, MaxBytes: r.config.CacheMaxBytes, Retry: true}
+	plan := space.NewPlan(r.Index.Nodes(), nil, policy, now)
+	// A cleanup measures templates that are not measured yet.
+	if len(plan.Evict) > 0 || policy.MaxBytes > 0 && len(r.Index.Unmeasured()) > 0 {
+		return now
+	}
+	return plan.Next
 }
 
 // writeMark writes a mark unless the base has it already.

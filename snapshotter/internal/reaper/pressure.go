@@ -49,18 +49,18 @@ func (r *Reaper) relievePressure(ctx context.Context) {
 // evictForPressure evicts cached templates by the configured policy. It leaves garbage to
 // the cleanups of the configured mode. The caller holds r.cleanup.
 func (r *Reaper) evictForPressure(ctx context.Context, limits []space.Limit) error {
-	if err := r.measureCached(ctx); err != nil {
-		return err
-	}
 	policy := r.config.policy()
 	policy.CachedOnly = true
-	if plan := space.PlanEvictions(r.nodesExcept(nil, time.Now()), limits, policy, time.Now()); !plan.EvictsCached() {
+	plan, err := r.plan(ctx, nil, limits, policy)
+	if err != nil {
+		return err
+	}
+	if !plan.EvictsCached() {
 		r.eviction.logProblems(ctx, plan.Problems)
 		return nil
 	}
 	if err := r.Journal.Barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {
 		return err
 	}
-	_, err := r.evict(ctx, Options{}, policy)
-	return err
+	return r.evict(ctx, Options{}, policy, &evicted{})
 }

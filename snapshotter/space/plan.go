@@ -3,43 +3,14 @@ package space
 import (
 	"container/heap"
 	"fmt"
+	"slices"
 	"time"
 )
 
-// Forever is a Policy.Keep that never evicts a template for its age.
-const Forever time.Duration = -1
-
-// PressureMargin is how far below the threshold an eviction under pressure continues,
-// in percentage points, so that the next layer does not exceed the threshold again.
-const PressureMargin = 5
-
-// Policy selects the cached templates to evict.
-type Policy struct {
-	// Keep is how long a template is kept after its last use. Zero keeps none.
-	Keep time.Duration
-	// MaxBytes bounds the space of all cached templates together. Zero means no bound.
-	MaxBytes uint64
-	// Pressure is the percentage of a limit above which templates are evicted. Zero
-	// means never.
-	Pressure int
-	// All evicts every cached template that can be destroyed.
-	All bool
-	// CachedOnly leaves garbage to the next cleanup.
-	CachedOnly bool
-}
-
-// Expired reports whether a template last used at lastUsed is kept no longer.
-func (p Policy) Expired(lastUsed, now time.Time) bool {
-	return p.Keep != Forever && now.Sub(lastUsed) >= p.Keep
-}
-
-// Eviction is a dataset to destroy.
+// Eviction is a dataset to destroy: garbage or a cached template.
 type Eviction struct {
-	Dataset  string
-	Reason   string
-	Bytes    uint64    // that its destruction frees
-	Cached   bool      // a cached template; otherwise garbage
-	LastUsed time.Time // of a cached template
+	Node
+	Reason string
 }
 
 // Plan lists datasets to destroy, in order.
@@ -48,40 +19,41 @@ type Plan struct {
 	Bytes uint64 // that the whole plan frees
 	// Problems explain, for limits above the threshold, why nothing is evicted for them.
 	Problems []string
+	// Next is the earliest time from which a plan destroys a dataset for its age. It is in the
+	// past if this plan does. It is zero if there is no such dataset.
+	Next time.Time
+	// NextRetry is Next of only the datasets that could not be destroyed before.
+	NextRetry time.Time
 }
 
 // EvictsCached reports whether the plan evicts a cached template.
 func (p Plan) EvictsCached() bool {
-	for _, e := range p.Evict {
-		if e.Cached {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.Evict, func(e Eviction) bool { return e.Cached })
 }
 
-// PlanEvictions plans the destruction of the nodes marked Destroy, of expired
-// templates, and of the least recently used ones of the rest, leaf before parent, until
-// the templates that stay fit the policy and no limit is above the threshold. If
-// evicting everything would not bring a limit below the threshold, PlanEvictions evicts
-// nothing for that limit.
-func PlanEvictions(nodes []Node, limits []Limit, policy Policy, now time.Time) Plan {
-	nodes = append([]Node(nil), nodes...)
-	for i, n := range nodes {
-		nodes[i].Destroy = n.Destroy && (n.Cached || !policy.CachedOnly) || n.Cached && policy.Expired(n.LastUsed, now)
-	}
+// NewPlan plans the destruction of garbage, of expired templates, and of the least recently
+// used ones of the rest, leaf before parent, until the templates that stay fit the policy and
+// no limit is above the threshold. If evicting everything would not bring a limit below the
+// threshold, NewPlan evicts nothing for that limit.
+func NewPlan(nodes []Node, limits []Limit, policy Policy, now time.Time) Plan {
 	p := planner{policy: policy, now: now}
 	t := newTree(nodes)
 	gone := make(map[string]bool)
-	for _, n := range t.destroyable() {
+	for _, n := range t.destroyable(func(n Node) bool { return policy.IsDue(n, now) }) {
 		gone[n.Dataset] = true
 		p.evict(n, p.reason(n))
 	}
-	p.queue = leastRecentlyUsed(t, gone)
 	for _, n := range t.nodes {
 		if n.Cached && !gone[n.Dataset] {
 			p.cached += n.Bytes
 		}
+		// What is due and not gone has a clone that stays.
+		if at, ok := policy.due(n, now); ok && (gone[n.Dataset] || at.After(now)) {
+			p.plan.noteNext(at, !n.Retry.IsZero())
+		}
+	}
+	if policy.All || policy.MaxBytes > 0 || len(limits) > 0 {
+		p.queue = leastRecentlyUsed(t, gone, func(n Node) bool { return policy.mayEvict(n, now) })
 	}
 	if policy.All {
 		p.evictWhile(func() bool { return true }, "space is needed")
@@ -89,6 +61,16 @@ func PlanEvictions(nodes []Node, limits []Limit, policy Policy, now time.Time) P
 	p.boundBytes()
 	p.relievePressure(limits)
 	return p.plan
+}
+
+// noteNext sets Next and NextRetry to the earliest time.
+func (p *Plan) noteNext(at time.Time, retry bool) {
+	if p.Next.IsZero() || at.Before(p.Next) {
+		p.Next = at
+	}
+	if retry && (p.NextRetry.IsZero() || at.Before(p.NextRetry)) {
+		p.NextRetry = at
+	}
 }
 
 type planner struct {
@@ -100,20 +82,15 @@ type planner struct {
 }
 
 func (p *planner) evict(n Node, reason string) {
-	p.plan.Evict = append(p.plan.Evict, Eviction{Dataset: n.Dataset, Reason: reason, Bytes: n.Bytes, Cached: n.Cached, LastUsed: n.LastUsed})
+	p.plan.Evict = append(p.plan.Evict, Eviction{n, reason})
 	p.plan.Bytes += n.Bytes
 }
 
 func (p *planner) reason(n Node) string {
-	if !n.Cached {
+	if n.Garbage {
 		return "garbage"
 	}
-	return UnusedReason(n.LastUsed, p.now)
-}
-
-// UnusedReason returns the reason to evict a template last used at lastUsed.
-func UnusedReason(lastUsed, now time.Time) string {
-	return fmt.Sprintf("not used for %s", now.Sub(lastUsed).Round(time.Second))
+	return fmt.Sprintf("not used for %s", p.now.Sub(n.Since).Round(time.Second))
 }
 
 // evictWhile evicts from the queue as long as more reports true.
@@ -165,9 +142,9 @@ func (p *planner) relievePressure(limits []Limit) {
 	}
 }
 
-// leastRecentlyUsed returns the cached nodes that can be evicted, in order: each is the
-// least recently used of those without a remaining clone.
-func leastRecentlyUsed(t *tree, gone map[string]bool) []Node {
+// leastRecentlyUsed returns the nodes that can be evicted, in order: each is the least
+// recently used of those without a remaining clone.
+func leastRecentlyUsed(t *tree, gone map[string]bool, may func(Node) bool) []Node {
 	byName, clones := make(map[string]Node), make(map[string]int)
 	for _, n := range t.nodes {
 		byName[n.Dataset] = n
@@ -177,7 +154,7 @@ func leastRecentlyUsed(t *tree, gone map[string]bool) []Node {
 	}
 	var ready oldest
 	offer := func(n Node) {
-		if n.Cached && !gone[n.Dataset] && clones[n.Dataset] == 0 {
+		if may(n) && !gone[n.Dataset] && clones[n.Dataset] == 0 {
 			heap.Push(&ready, n)
 		}
 	}
@@ -202,8 +179,8 @@ type oldest []Node
 func (o oldest) Len() int      { return len(o) }
 func (o oldest) Swap(i, j int) { o[i], o[j] = o[j], o[i] }
 func (o oldest) Less(i, j int) bool {
-	if !o[i].LastUsed.Equal(o[j].LastUsed) {
-		return o[i].LastUsed.Before(o[j].LastUsed)
+	if !o[i].Since.Equal(o[j].Since) {
+		return o[i].Since.Before(o[j].Since)
 	}
 	return o[i].Dataset < o[j].Dataset
 }

@@ -14,7 +14,7 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // cached returns a cached template of 100 bytes, last used the given number of hours ago.
 func cached(dataset, origin string, hours int) Node {
-	return Node{Dataset: dataset, Origin: origin, Cached: true, LastUsed: now.Add(-time.Duration(hours) * time.Hour), Bytes: 100}
+	return Node{Dataset: dataset, Origin: origin, Cached: true, Since: now.Add(-time.Duration(hours) * time.Hour), Bytes: 100}
 }
 
 func used(dataset, origin string) Node {
@@ -22,12 +22,12 @@ func used(dataset, origin string) Node {
 }
 
 func garbage(dataset, origin string) Node {
-	return Node{Dataset: dataset, Origin: origin, Destroy: true, Bytes: 10}
+	return Node{Dataset: dataset, Origin: origin, Garbage: true, Bytes: 10}
 }
 
 func pool(used, total uint64) []Limit { return []Limit{{Of: "pool tank", Used: used, Total: total}} }
 
-func TestPlanEvictions(t *testing.T) {
+func TestPlanFollowsThePolicy(t *testing.T) {
 	t.Parallel()
 	chain := []Node{used("base", ""), cached("a", "base", 5), cached("b", "a", 9), cached("c", "base", 7), used("d", "base"), garbage("t", "base")}
 	forever := Policy{Keep: Forever}
@@ -63,7 +63,7 @@ func TestPlanEvictions(t *testing.T) {
 		"a limit without a total":               {chain, []Limit{{Of: "x"}}, Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
 		"a cached template with a clone in use": {[]Node{cached("a", "", 9), used("r", "a")}, nil, Policy{All: true}, nil, "", nil},
 	} {
-		p := PlanEvictions(c.nodes, c.limits, c.policy, now)
+		p := NewPlan(c.nodes, c.limits, c.policy, now)
 		var names []string
 		var bytes uint64
 		for _, e := range p.Evict {
@@ -81,13 +81,13 @@ func TestPlanEvictions(t *testing.T) {
 
 func TestReasonOfExpiredTemplateNamesItsAge(t *testing.T) {
 	t.Parallel()
-	p := PlanEvictions([]Node{cached("a", "", 3)}, nil, Policy{Keep: time.Hour}, now)
-	assert.Equal(t, []Eviction{{Dataset: "a", Reason: "not used for 3h0m0s", Bytes: 100, Cached: true, LastUsed: now.Add(-3 * time.Hour)}}, p.Evict)
+	p := NewPlan([]Node{cached("a", "", 3)}, nil, Policy{Keep: time.Hour}, now)
+	assert.Equal(t, []Eviction{{cached("a", "", 3), "not used for 3h0m0s"}}, p.Evict)
 }
 
 // In any tree a plan evicts only cached templates without remaining clones, each once,
 // and each is the least recently used one that could be evicted at that point.
-func TestPlanEvictionsIsLeastRecentlyUsedInRandomTrees(t *testing.T) {
+func TestPlanIsLeastRecentlyUsedInRandomTrees(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -95,14 +95,14 @@ func TestPlanEvictionsIsLeastRecentlyUsedInRandomTrees(t *testing.T) {
 	for range 500 {
 		nodes := randomTree(r)
 		for i := range nodes {
-			nodes[i].Destroy = false
+			nodes[i].Garbage = false
 			nodes[i].Cached, nodes[i].Bytes = r.IntN(3) > 0, uint64(r.IntN(100))
-			nodes[i].LastUsed = now.Add(-time.Duration(r.IntN(1000)) * time.Hour)
+			nodes[i].Since = now.Add(-time.Duration(r.IntN(1000)) * time.Hour)
 		}
 		before := slices.Clone(nodes)
 		limits := pool(uint64(r.IntN(4000)), 2000)
 		policy := Policy{Keep: Forever, Pressure: 80, MaxBytes: uint64(r.IntN(3000))}
-		p := PlanEvictions(nodes, limits, policy, now)
+		p := NewPlan(nodes, limits, policy, now)
 		require.Equal(t, before, nodes, "the nodes are not changed")
 		left := make(map[string]Node)
 		for _, n := range nodes {
@@ -114,14 +114,50 @@ func TestPlanEvictionsIsLeastRecentlyUsedInRandomTrees(t *testing.T) {
 			require.True(t, isLeaf(left, n), "%s has a clone that stays", e.Dataset)
 			for _, other := range left {
 				if other.Cached && isLeaf(left, other) {
-					require.False(t, other.LastUsed.Before(n.LastUsed), "%s should have been evicted before %s", other.Dataset, n.Dataset)
+					require.False(t, other.Since.Before(n.Since), "%s should have been evicted before %s", other.Dataset, n.Dataset)
 				}
 			}
 			delete(left, e.Dataset)
 		}
 		shuffled := slices.Clone(nodes)
 		r.Shuffle(len(nodes), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		require.Equal(t, p, PlanEvictions(shuffled, limits, policy, now), "the plan does not depend on the order of the nodes")
+		require.Equal(t, p, NewPlan(shuffled, limits, policy, now), "the plan does not depend on the order of the nodes")
+	}
+}
+
+// Next is the time of the next destruction for age; NextRetry is that of datasets that could
+// not be destroyed.
+func TestPlanSaysWhenTheNextDatasetIsDue(t *testing.T) {
+	t.Parallel()
+	in := func(hours int) time.Time { return now.Add(time.Duration(hours) * time.Hour) }
+	stuck := func(n Node, hours int) Node { n.Retry = in(hours); return n }
+	since := func(n Node, hours int) Node { n.Since = in(hours); return n }
+	var never time.Time
+	for what, c := range map[string]struct {
+		nodes       []Node
+		policy      Policy
+		evicts      int
+		next, retry time.Time
+	}{
+		"nothing":                           {nil, Policy{}, 0, never, never},
+		"garbage":                           {[]Node{since(garbage("a", ""), -3), since(garbage("b", ""), -2)}, Policy{}, 2, in(-3), never},
+		"garbage of a clock that was ahead": {[]Node{since(garbage("a", ""), 3)}, Policy{}, 1, now, never},
+		"garbage with a clone in use":       {[]Node{since(garbage("a", ""), -3), used("r", "a")}, Policy{}, 0, never, never},
+		"garbage that is stuck":             {[]Node{stuck(garbage("a", ""), 1), since(garbage("b", ""), -2)}, Policy{}, 1, in(-2), in(1)},
+		"garbage on one that is stuck":      {[]Node{since(garbage("a", ""), -3), stuck(garbage("b", "a"), 1)}, Policy{}, 0, in(1), in(1)},
+		"a retry that is due":               {[]Node{stuck(garbage("a", ""), -1)}, Policy{}, 1, in(-1), in(-1)},
+		"a cleanup that ignores backoffs":   {[]Node{since(stuck(garbage("a", ""), 1), -3)}, Policy{Retry: true}, 1, in(-3), in(-3)},
+		"a template that expires":           {[]Node{cached("a", "", 3)}, Policy{Keep: 5 * time.Hour}, 0, in(2), never},
+		"an expired template":               {[]Node{cached("a", "", 3)}, Policy{Keep: 2 * time.Hour}, 1, in(-1), never},
+		"an expired template that is stuck": {[]Node{stuck(cached("a", "", 3), 1)}, Policy{Keep: 2 * time.Hour}, 0, in(1), in(1)},
+		"a template that never expires":     {[]Node{cached("a", "", 3)}, Policy{Keep: Forever}, 0, never, never},
+		"an evicted template":               {[]Node{cached("a", "", 3)}, Policy{Keep: Forever, All: true}, 1, never, never},
+		"a stuck template under pressure":   {[]Node{stuck(cached("a", "", 3), 1)}, Policy{Keep: Forever, All: true}, 0, never, never},
+	} {
+		p := NewPlan(c.nodes, nil, c.policy, now)
+		assert.Len(t, p.Evict, c.evicts, what)
+		assert.True(t, c.next.Equal(p.Next), "%s: next %s", what, p.Next)
+		assert.True(t, c.retry.Equal(p.NextRetry), "%s: retry %s", what, p.NextRetry)
 	}
 }
 

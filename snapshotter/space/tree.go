@@ -10,26 +10,17 @@ import (
 type Node struct {
 	Dataset string
 	Origin  string // the dataset whose snapshot this one is a clone of, or ""
-	Destroy bool   // nothing needs the dataset: it is destroyed in any case
-	// Cached marks a template without records or pins, which may be evicted.
-	Cached bool
-	// Layer marks a cached template that is a layer and may be pulled again.
-	Layer    bool
-	LastUsed time.Time // of a cached template
+	Garbage bool   // nothing can use the dataset again
+	Cached  bool   // a template without records or pins
+	// Since is when the dataset became garbage, or when a cached template was last used.
+	Since time.Time
+	// Retry is when a dataset may be tried again that could not be destroyed. It is zero
+	// unless that happened.
+	Retry time.Time
 	// Bytes is the space that destroying the dataset frees. ZFS charges a block to the
 	// file system in which it was written and to none of its clones, so the bytes of a
 	// set that is destroyed leaf first add up.
 	Bytes uint64
-}
-
-// Order returns the datasets that can be destroyed, leaf first: those marked Destroy
-// whose clones are all marked too. The result does not depend on the order of nodes.
-func Order(nodes []Node) []string {
-	var order []string
-	for _, n := range newTree(nodes).destroyable() {
-		order = append(order, n.Dataset)
-	}
-	return order
 }
 
 // tree is a set of nodes, sorted by name, with their clones.
@@ -51,8 +42,9 @@ func newTree(nodes []Node) *tree {
 	return t
 }
 
-// destroyable returns the nodes marked Destroy that can be destroyed, leaf first.
-func (t *tree) destroyable() []Node {
+// destroyable returns the nodes for which due reports true and whose clones are all
+// destroyable too, leaf first. The result does not depend on the order of the nodes.
+func (t *tree) destroyable(due func(Node) bool) []Node {
 	var order []Node
 	planned := make(map[string]bool)
 	var visit func(n Node) bool
@@ -61,7 +53,7 @@ func (t *tree) destroyable() []Node {
 			return done
 		}
 		planned[n.Dataset] = false // ends the recursion if the nodes form a cycle
-		free := n.Destroy
+		free := due(n)
 		for _, c := range t.clones[n.Dataset] {
 			// Visit every clone, also of a dataset that stays: its clones may
 			// be destroyable.
