@@ -201,8 +201,7 @@ func earlier(a, b time.Time) time.Time {
 
 // cleanInBackground runs a cleanup that yields to those of callers.
 func (r *Reaper) cleanInBackground(ctx context.Context) error {
-	options := Options{idle: r.config.Mode == ModeBackground}
-	return r.runInBackground(ctx, func(ctx context.Context) error { return r.cleanLocked(ctx, options) })
+	return r.runInBackground(ctx, func(ctx context.Context) error { return r.cleanLocked(ctx, Options{}) })
 }
 
 // runInBackground runs do under r.cleanup, with a context that stop and waiters cancel. It

@@ -113,7 +113,7 @@ func (r *Reaper) destroy(ctx context.Context, options Options, batch []string, m
 		r.Index.FinishDestroy(nil, order, func(dataset string) bool { return slices.Contains(still, dataset) })
 		order = still
 	}
-	left, err := r.destroyDatasets(ctx, order, options.idle)
+	left, err := r.destroyDatasets(ctx, order)
 	for dataset, reason := range left {
 		if snapshotLost(reason) {
 			dying[dataset] = nil // not a template any more: it stays garbage
@@ -135,8 +135,8 @@ func (r *Reaper) destroy(ctx context.Context, options Options, batch []string, m
 }
 
 // destroyDatasets unmounts and destroys datasets in the given order. It returns those
-// that are left, each with the reason. If idle is set, it uses idle I/O priority.
-func (r *Reaper) destroyDatasets(ctx context.Context, order []string, idle bool) (map[string]error, error) {
+// that are left, each with the reason.
+func (r *Reaper) destroyDatasets(ctx context.Context, order []string) (map[string]error, error) {
 	for _, dataset := range order {
 		if err := r.Mounts.ReleaseView(ctx, dataset, r.Index.HasViews); err != nil {
 			return nil, err
@@ -149,13 +149,8 @@ func (r *Reaper) destroyDatasets(ctx context.Context, order []string, idle bool)
 			log.G(ctx).WithError(err).WithField("dataset", dataset).Warn("failed to unmount held mount of removed snapshot")
 		}
 	}
-	var left map[string]error
-	destroy := func() (err error) { left, err = r.pool.Destroy(ctx, layout.Extracted, order); return err }
-	if idle {
-		inner := destroy
-		destroy = func() error { return zfs.WithIdleIO(inner) }
-	}
-	if err := destroy(); err != nil {
+	left, err := r.pool.Destroy(ctx, layout.Extracted, order)
+	if err != nil {
 		return left, err
 	}
 	return r.destroyForeign(ctx, order, left)

@@ -3,7 +3,6 @@ package reaper
 // Options are the options of a cleanup or an eviction.
 type Options struct {
 	urgent        bool              // use large batches, because a caller waits for the space
-	idle          bool              // destroy with idle I/O priority
 	ignoreBackoff bool              // retry stuck datasets before their pauses end
 	progress      *progressReporter // or nil
 }
