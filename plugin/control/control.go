@@ -19,7 +19,8 @@ import (
 // ServiceName is the name of the gRPC service.
 const ServiceName = "zfstpl.v1.Cleanup"
 
-// Cleaner runs and stops cleanups. *snapshotter.Snapshotter implements it.
+// Cleaner runs and stops cleanups. *snapshotter.Snapshotter implements it. Clean calls
+// report before it returns, from one goroutine at a time.
 type Cleaner interface {
 	Clean(ctx context.Context, report func(snapshotter.CleanupProgress)) error
 	StopCleanup() bool
@@ -32,7 +33,7 @@ var (
 	// snapshotter.CleanupProgress, Stop a bool: whether there was a cleanup.
 	service = grpc.ServiceDesc{
 		ServiceName: ServiceName,
-		HandlerType: (*server)(nil),
+		HandlerType: (*Cleaner)(nil),
 		Methods:     []grpc.MethodDesc{{MethodName: "Stop", Handler: stop}},
 		Streams:     []grpc.StreamDesc{runStream},
 	}
@@ -40,15 +41,10 @@ var (
 
 // Register registers a service that runs cleanups of base with c.
 func Register(to grpc.ServiceRegistrar, c Cleaner, base string) {
-	to.RegisterService(&service, served{c, base})
+	to.RegisterService(&service, server{c, base})
 }
 
-type server interface {
-	Cleaner
-	check(request *structpb.Struct) error
-}
-
-type served struct {
+type server struct {
 	Cleaner
 	base string
 }
@@ -59,7 +55,7 @@ const baseField = "dataset"
 
 // check returns ErrNotImplemented for a request for another base: its client has the
 // address of the wrong daemon.
-func (s served) check(request *structpb.Struct) error {
+func (s server) check(request *structpb.Struct) error {
 	want := request.GetFields()[baseField].GetStringValue()
 	if want == "" || want == s.base {
 		return nil
@@ -75,62 +71,34 @@ func run(srv any, stream grpc.ServerStream) error {
 	if err := srv.(server).check(&request); err != nil {
 		return err
 	}
-	s := sender{stream: stream, pending: make(chan struct{}, 1)}
-	done := make(chan struct{})
-	go func() { s.run(); close(done) }()
-	err := srv.(Cleaner).Clean(stream.Context(), s.report)
-	s.end()
-	<-done
+	// A goroutine of its own sends the latest progress, so that a cleanup does not wait for
+	// a client that reads slowly or, after Ctrl-Z, not at all.
+	latest := make(chan snapshotter.CleanupProgress, 1)
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for p := range latest {
+			send(stream, p)
+		}
+	})
+	err := srv.(server).Clean(stream.Context(), func(p snapshotter.CleanupProgress) {
+		select {
+		case <-latest: // it was not sent in time
+		default:
+		}
+		latest <- p
+	})
+	close(latest) // the last one is still sent
+	sending.Wait()
 	return errgrpc.ToGRPC(err)
 }
 
-// sender sends the latest progress from its own goroutine, so that a cleanup does not
-// wait for a client that reads slowly or, after Ctrl-Z, not at all.
-type sender struct {
-	stream  grpc.ServerStream
-	pending chan struct{} // last is to be sent; closed at the end
-
-	mu    sync.Mutex
-	last  snapshotter.CleanupProgress
-	ended bool
-}
-
-func (s *sender) report(p snapshotter.CleanupProgress) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
-		return
-	}
-	s.last = p
-	select {
-	case s.pending <- struct{}{}:
-	default:
-	}
-}
-
-func (s *sender) run() {
-	for range s.pending {
-		s.mu.Lock()
-		p := s.last
-		s.mu.Unlock()
-		s.send(p)
-	}
-}
-
-func (s *sender) send(p snapshotter.CleanupProgress) {
+func send(stream grpc.ServerStream, p snapshotter.CleanupProgress) {
 	// The error is ignored: if the client is gone, the context ends the cleanup.
-	_ = s.stream.SendMsg(&structpb.Struct{Fields: map[string]*structpb.Value{
+	_ = stream.SendMsg(&structpb.Struct{Fields: map[string]*structpb.Value{
 		"looked":    structpb.NewNumberValue(float64(p.Looked)),
 		"of":        structpb.NewNumberValue(float64(p.Of)),
 		"destroyed": structpb.NewNumberValue(float64(p.Destroyed)),
 	}})
-}
-
-func (s *sender) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = true
-	close(s.pending) // run still sends what is pending
 }
 
 func stop(srv any, ctx context.Context, dec func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {
@@ -142,7 +110,7 @@ func stop(srv any, ctx context.Context, dec func(any) error, chain grpc.UnarySer
 		if err := srv.(server).check(&request); err != nil {
 			return nil, err
 		}
-		return wrapperspb.Bool(srv.(Cleaner).StopCleanup()), nil
+		return wrapperspb.Bool(srv.(server).StopCleanup()), nil
 	}
 	if chain == nil {
 		return handle(ctx, nil)
