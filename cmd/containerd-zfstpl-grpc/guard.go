@@ -115,6 +115,14 @@ func (g *guard) find(ctx context.Context) (plugin.Containerd, error) {
 	return server, err
 }
 
+// reach returns an error if no containerd at the address replies within askTimeout.
+func (g *guard) reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	_, err := g.ask(ctx, g.address)
+	return err
+}
+
 // accept stores the containerd that was found, and logs it.
 func (g *guard) accept(ctx context.Context, from *caller, isolated bool) {
 	g.mu.Lock()

@@ -20,8 +20,10 @@ type poolHealth struct {
 	*health.Server
 	services []string
 	check    func(context.Context) error
-	ended    chan struct{} // closed when the daemon stops
-	layers   *layersHealth // nil without a diff service
+	// checkStore returns an error if containerd's content store, which only the diff
+	// service needs, cannot be reached. It is nil without a diff service.
+	checkStore func(context.Context) error
+	ended      chan struct{} // closed when the daemon stops
 
 	mu        sync.Mutex
 	unhealthy bool
@@ -31,21 +33,18 @@ type poolHealth struct {
 // cannot be used.
 func newHealth(check func(context.Context) error, services ...string) *poolHealth {
 	h := &poolHealth{Server: health.NewServer(), services: services, check: check, ended: make(chan struct{})}
-	h.set(grpc_health_v1.HealthCheckResponse_SERVING)
+	h.set(nil, services...)
 	return h
 }
 
-func (h *poolHealth) set(status grpc_health_v1.HealthCheckResponse_ServingStatus) {
-	for _, name := range h.services {
-		h.SetServingStatus(name, status)
+// set reports services as serving, or as not serving if err is not nil.
+func (h *poolHealth) set(err error, services ...string) {
+	status := grpc_health_v1.HealthCheckResponse_SERVING
+	if err != nil {
+		status = grpc_health_v1.HealthCheckResponse_NOT_SERVING
 	}
-}
-
-// refreshFor updates the health of a service.
-func (h *poolHealth) refreshFor(ctx context.Context, service string) {
-	h.refresh(ctx)
-	if h.layers != nil && service == diffService {
-		h.layers.refresh(ctx, h)
+	for _, name := range services {
+		h.SetServingStatus(name, status)
 	}
 }
 
@@ -56,38 +55,49 @@ func (h *poolHealth) end() {
 	close(h.ended)
 }
 
-func (h *poolHealth) refresh(ctx context.Context) {
-	err := h.check(ctx)
-	if ctx.Err() != nil {
+// refresh updates the health of a service.
+func (h *poolHealth) refresh(ctx context.Context, service string) {
+	h.refreshPool(ctx)
+	if h.checkStore == nil || service != diffService {
 		return
 	}
+	err := h.checkStore(ctx)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.unhealthy == (err != nil) {
+	if ctx.Err() == nil && !h.unhealthy {
+		h.set(err, diffService)
+	}
+}
+
+func (h *poolHealth) refreshPool(ctx context.Context) {
+	err := h.check(ctx)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ctx.Err() != nil || h.unhealthy == (err != nil) {
 		return
 	}
 	h.unhealthy = err != nil
+	h.set(err, h.services...)
 	if h.unhealthy {
 		log.L.WithError(err).Error("pool is unhealthy")
-		h.set(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
-		return
+	} else {
+		log.L.Info("pool is healthy again")
 	}
-	log.L.Info("pool is healthy again")
-	h.set(grpc_health_v1.HealthCheckResponse_SERVING)
 }
 
 func (h *poolHealth) Check(ctx context.Context, r *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
-	h.refreshFor(ctx, r.GetService())
+	h.refresh(ctx, r.GetService())
 	return h.Server.Check(ctx, r)
 }
 
+// Watch ends when the daemon stops.
 func (h *poolHealth) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
+	h.refresh(ctx, r.GetService())
+	var refreshing sync.WaitGroup
+	defer refreshing.Wait()
 	defer cancel()
-	h.refreshFor(ctx, r.GetService())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	refreshing.Go(func() {
 		defer cancel()
 		tick := time.NewTicker(healthInterval)
 		defer tick.Stop()
@@ -98,20 +108,9 @@ func (h *poolHealth) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.Ser
 			case <-h.ended:
 				return
 			case <-tick.C:
-				h.refreshFor(ctx, r.GetService())
+				h.refresh(ctx, r.GetService())
 			}
 		}
-	}()
-	err := h.Server.Watch(r, watchStream{stream, ctx})
-	cancel()
-	<-done
-	return err
+	})
+	return h.Server.Watch(r, &grpc.GenericServerStream[grpc_health_v1.HealthCheckRequest, grpc_health_v1.HealthCheckResponse]{ServerStream: streamWith{stream, ctx}})
 }
-
-// watchStream is a stream whose context ends when the daemon stops.
-type watchStream struct {
-	grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]
-	ctx context.Context
-}
-
-func (w watchStream) Context() context.Context { return w.ctx }

@@ -85,7 +85,7 @@ func newServer(sn service, differ differ, guard *guard) (*grpc.Server, *poolHeal
 	}
 	status := newHealth(sn.Healthy, services...)
 	if differ != nil && guard != nil {
-		status.layers = newLayersHealth(guard.address)
+		status.checkStore = guard.reach
 	}
 	grpc_health_v1.RegisterHealthServer(server, status)
 	return server, status
