@@ -64,30 +64,17 @@ func callerOf(ctx context.Context) *caller {
 // unixCredentials are the transport credentials of a unix socket: nothing is sent, and
 // the kernel reports which process has connected. A connection is never refused: each
 // request is admitted on its own.
-type unixCredentials struct{}
-
-var _ credentials.TransportCredentials = unixCredentials{}
+type unixCredentials struct {
+	credentials.TransportCredentials
+}
 
 // ServerHandshake returns the connection and its caller.
 func (unixCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return conn, identify(conn), nil
 }
 
-// ClientHandshake returns an error: these credentials are a server's.
-func (unixCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return nil, nil, errors.New("these credentials are for a server")
-}
-
-// Info returns the protocol's name.
-func (unixCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "unix"}
-}
-
 // Clone returns the same credentials: they have no state.
 func (c unixCredentials) Clone() credentials.TransportCredentials { return c }
-
-// OverrideServerName does nothing: a unix socket has no server's name.
-func (unixCredentials) OverrideServerName(string) error { return nil }
 
 // programName returns the name of a process's program, or "unknown".
 func programName(proc string) string {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"regexp"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,17 +14,11 @@ import (
 // identify returns the process at the other end of a connection. Fields that cannot be
 // read stay empty.
 func identify(conn net.Conn) *caller {
-	socket, ok := conn.(*net.UnixConn)
-	if !ok {
-		return &caller{}
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return &caller{}
-	}
 	c := &caller{}
-	if err := raw.Control(func(fd uintptr) { c = identifyPeer(int(fd)) }); err != nil {
-		return &caller{}
+	if socket, ok := conn.(*net.UnixConn); ok {
+		if raw, err := socket.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { c = identifyPeer(int(fd)) }) // it fails on a closed socket
+		}
 	}
 	return c
 }
@@ -66,43 +59,29 @@ func peerLives(fd int) bool {
 
 // mountNamespace returns the mount namespace of a process, or "" if it cannot be read.
 func mountNamespace(proc string) string {
-	name, err := os.Readlink(proc + "/ns/mnt")
-	if err != nil {
-		return ""
-	}
+	name, _ := os.Readlink(proc + "/ns/mnt")
 	return name
 }
 
 var (
 	namespaceNumber = regexp.MustCompile(`^pid:\[(\d+)\]$`)
-	numbersOfPID    = regexp.MustCompile(`(?m)^NSpid:\s+(.*)$`)
+	innermostPID    = regexp.MustCompile(`(?m)^NSpid:.*\t(\d+)$`) // the last one
 )
 
 // pidNamespace returns the PID namespace of a process and its PID there, or zeros if they
 // cannot be read.
 func pidNamespace(proc string) (namespace uint64, pid int) {
-	name, err := os.Readlink(proc + "/ns/pid")
+	name, _ := os.Readlink(proc + "/ns/pid") // what cannot be read does not match
+	status, _ := os.ReadFile(proc + "/status")
+	number, inner := namespaceNumber.FindStringSubmatch(name), innermostPID.FindSubmatch(status)
+	if number == nil || inner == nil {
+		return 0, 0
+	}
+	namespace, err := strconv.ParseUint(number[1], 10, 64)
 	if err != nil {
 		return 0, 0
 	}
-	status, err := os.ReadFile(proc + "/status")
-	if err != nil {
-		return 0, 0
-	}
-	number, pids := namespaceNumber.FindStringSubmatch(name), numbersOfPID.FindSubmatch(status)
-	if number == nil || pids == nil {
-		return 0, 0
-	}
-	// The last one is that of the innermost namespace.
-	each := strings.Fields(string(pids[1]))
-	if len(each) == 0 {
-		return 0, 0
-	}
-	if pid, err = strconv.Atoi(each[len(each)-1]); err != nil {
-		return 0, 0
-	}
-	namespace, err = strconv.ParseUint(number[1], 10, 64)
-	if err != nil {
+	if pid, err = strconv.Atoi(string(inner[1])); err != nil {
 		return 0, 0
 	}
 	return namespace, pid
