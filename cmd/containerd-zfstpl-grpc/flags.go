@@ -9,7 +9,6 @@ import (
 
 	"github.com/zfstpl/zfstpl/plugin"
 	"github.com/zfstpl/zfstpl/snapshotter"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // flags returns the flags of the daemon. Every setting of the configuration file has one,
@@ -46,25 +45,19 @@ func configuration(c *cli.Context) (plugin.Config, error) {
 	for name, setting := range map[string]*string{
 		"dataset": &config.Dataset, "root": &config.Root, "address": &config.Address,
 		"containerd-address": &config.ContainerdAddress, "log-level": &config.LogLevel,
+		"zfs-client": (*string)(&config.ZFSClient), "mounts": (*string)(&config.Mounts),
+		"reuse-layers": (*string)(&config.ReuseLayers), "foreign-snapshots": (*string)(&config.ForeignSnapshots),
+		"cleanup-mode": (*string)(&config.Cleanup.Mode),
 	} {
 		if c.IsSet(name) {
 			*setting = c.String(name)
 		}
 	}
-	if c.IsSet("zfs-client") {
-		config.ZFSClient = zfs.Choice(c.String("zfs-client"))
-	}
-	if c.IsSet("mounts") {
-		config.Mounts = snapshotter.MountForm(c.String("mounts"))
-	}
-	if c.IsSet("foreign-snapshots") {
-		config.ForeignSnapshots = snapshotter.ForeignPolicy(c.String("foreign-snapshots"))
-	}
 	if c.IsSet("share-layers-across-namespaces") {
 		config.ShareLayers = c.Bool("share-layers-across-namespaces")
 	}
-	if c.IsSet("reuse-layers") {
-		config.ReuseLayers = snapshotter.ReuseMode(c.String("reuse-layers"))
+	if c.IsSet("cache-pressure-percent") {
+		config.Cache.Pressure = c.Int("cache-pressure-percent")
 	}
 	for _, text := range c.StringSlice("reuse-layers-in") {
 		namespace, mode, ok := strings.Cut(text, "=")
@@ -75,12 +68,6 @@ func configuration(c *cli.Context) (plugin.Config, error) {
 			config.ReuseLayersIn = make(map[string]snapshotter.ReuseMode)
 		}
 		config.ReuseLayersIn[namespace] = snapshotter.ReuseMode(mode)
-	}
-	if c.IsSet("cleanup-mode") {
-		config.Cleanup.Mode = snapshotter.CleanupMode(c.String("cleanup-mode"))
-	}
-	if c.IsSet("cache-pressure-percent") {
-		config.Cache.Pressure = c.Int("cache-pressure-percent")
 	}
 	for name, setting := range map[string]encoding.TextUnmarshaler{"container-quota": &config.ContainerQuota, "cache-keep": &config.Cache.Keep, "cache-max-bytes": &config.Cache.MaxBytes} {
 		if !c.IsSet(name) {
