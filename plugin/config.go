@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/log"
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/zfstpl/zfstpl/snapshotter"
@@ -241,6 +240,3 @@ func (c Config) checkReuse() error {
 	}
 	return nil
 }
-
-// SetLogLevel sets the level of the log.
-func (c Config) SetLogLevel() error { return log.SetLevel(c.LogLevel) }

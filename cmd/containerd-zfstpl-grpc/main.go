@@ -49,12 +49,16 @@ func run(c *cli.Context) error {
 	if _, err := config.Check(); err != nil {
 		return err
 	}
-	if err := config.SetLogLevel(); err != nil {
+	if err := log.SetLevel(config.LogLevel); err != nil {
 		return err
 	}
 	instance, err := plugin.Open(c.Context, config)
+	if err != nil && c.Err() != nil {
+		log.G(c.Context).WithError(err).Info("stopped before the base was open")
+		return nil //nolint:nilerr // it was stopped, and did not fail
+	}
 	if err != nil {
-		return ignoreCancelled(c.Context, err)
+		return err
 	}
 	limitMemory()
 	log.G(c.Context).WithField("dataset", config.Dataset).WithField("root", instance.Root).
@@ -64,15 +68,6 @@ func run(c *cli.Context) error {
 		err = closeErr
 	}
 	return err
-}
-
-// ignoreCancelled returns an error of opening a base, or nil if the context has ended.
-func ignoreCancelled(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
-		return err
-	}
-	log.G(ctx).WithError(err).Info("stopped before the base was open")
-	return nil
 }
 
 // serveInstance serves an instance's snapshots and, unless containerd_address is empty,

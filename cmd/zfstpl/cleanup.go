@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/urfave/cli/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -111,7 +112,7 @@ func cleanNow(c *cli.Context, config plugin.Config) error {
 	if c.Bool("if-needed") {
 		config.LogLevel = "warn"
 	}
-	if err := config.SetLogLevel(); err != nil {
+	if err := log.SetLevel(config.LogLevel); err != nil {
 		return err
 	}
 	shown := newProgress(c.App.ErrWriter, c.Bool("if-needed"))
