@@ -38,7 +38,7 @@ func InitBase(ctx context.Context, base layout.Base, root string, props map[stri
 	if err != nil {
 		return made, err
 	}
-	if made.Changed, err = setup.Init(ctx, pool, base, Mountpoint(altroot, root), props); err != nil {
+	if made.Changed, err = setup.Init(ctx, pool, base, mountpoint(altroot, root), props); err != nil {
 		return made, err
 	}
 	if made.Harms, err = setup.Harms(ctx, pool, base); err != nil {
@@ -71,7 +71,7 @@ func RootOf(ctx context.Context, base layout.Base, root string) (place string, e
 	defer func() { err = errors.Join(err, pool.Close()) }()
 	if root != "" {
 		altroot, err := pool.Altroot(ctx)
-		return Place(altroot, root), err
+		return placeOf(altroot, root), err
 	}
 	props, err := pool.Properties(ctx, base.String(), "mountpoint")
 	if err != nil {

@@ -25,8 +25,8 @@ func TestPlaceIsBelowTheAltroot(t *testing.T) {
 		{"/mnt/", "/mnt", "/", "/mnt"},
 		{"/mnt", "/mnt2/z", "/mnt2/z", "/mnt/mnt2/z"},
 	} {
-		assert.Equal(t, c.mountpoint, Mountpoint(c.altroot, c.root), "%+v", c)
-		assert.Equal(t, c.place, Place(c.altroot, c.root), "%+v", c)
+		assert.Equal(t, c.mountpoint, mountpoint(c.altroot, c.root), "%+v", c)
+		assert.Equal(t, c.place, placeOf(c.altroot, c.root), "%+v", c)
 	}
 }
 
