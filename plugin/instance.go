@@ -12,6 +12,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/diff"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -130,6 +131,12 @@ func (i *Instance) open(ctx context.Context, config Config, purpose string) (err
 // Dataset returns the name of the base.
 func (i *Instance) Dataset() string { return i.base.String() }
 
+// Differ returns the diff service of the instance's snapshots, which reads and stores
+// layers in contents.
+func (i *Instance) Differ(contents diff.Contents) *diff.Service {
+	return diff.New(i.base, i.pool, contents, i.Snapshotter)
+}
+
 // Healthy returns an error if the base cannot be used: the pool is suspended, or not
 // imported any more.
 func (i *Instance) Healthy(ctx context.Context) error {
@@ -167,10 +174,8 @@ func OpenPool(ctx context.Context, base layout.Base, choice zfs.Choice) (*zfs.Cl
 		return nil, fmt.Errorf("ZFS is not available on this machine: install it and load the module with 'modprobe zfs' (%w)", err)
 	case errors.Is(err, zfs.ErrNotFound):
 		return nil, fmt.Errorf("pool %s is not imported: 'zpool import' lists the pools that can be imported, 'zpool create' creates one", base.Pool())
-	case err != nil:
-		return nil, err
 	}
-	return pool, nil
+	return pool, err
 }
 
 // Writable returns an error if the pool is imported read-only.
