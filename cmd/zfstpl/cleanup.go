@@ -1,10 +1,11 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"text/tabwriter"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -15,8 +16,9 @@ import (
 
 	"github.com/zfstpl/zfstpl/plugin"
 	"github.com/zfstpl/zfstpl/plugin/control"
-	"github.com/zfstpl/zfstpl/snapshotter"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
 )
 
 func cleanupCommand() *cli.Command {
@@ -116,10 +118,21 @@ func cleanNow(c *cli.Context, config plugin.Config) error {
 		return err
 	}
 	shown := newProgress(c.App.ErrWriter, c.Bool("if-needed"))
-	err := cleanByDaemonOrAlone(c.Context, config, shown.report)
+	err := byDaemonOrAlone(config, func(conn *grpc.ClientConn, address string) error {
+		if err := control.Clean(c.Context, conn, config.Dataset, shown.report); err != nil {
+			return fmt.Errorf("daemon at %s: %w", address, err)
+		}
+		return nil
+	}, func() error {
+		cleaner, err := plugin.OpenCleaner(c.Context, config)
+		if err != nil {
+			return err
+		}
+		return errors.Join(cleaner.Clean(c.Context, shown.report), cleaner.Close())
+	})
 	shown.end()
 	interrupted, stopped := err != nil && c.Err() != nil, errdefs.IsAborted(err)
-	var other *plugin.InUseError
+	owner, inUse := errors.AsType[*plugin.InUseError](err)
 	switch {
 	case c.Bool("if-needed") && (interrupted || stopped):
 		return nil // the cleanup mark stays
@@ -127,85 +140,24 @@ func cleanNow(c *cli.Context, config plugin.Config) error {
 		return errors.New("interrupted: the next cleanup destroys the rest")
 	case stopped:
 		return errors.New("stopped: the next cleanup destroys the rest")
-	case c.Bool("if-needed") && errors.As(err, &other) && !isServedElsewhere(other, config):
+	case c.Bool("if-needed") && inUse && !isServedElsewhere(owner, config):
 		return nil // the process that has the base cleans it up
-	case err != nil:
+	case err != nil || c.Bool("if-needed"):
 		return err
 	}
-	if !c.Bool("if-needed") {
-		_, err = fmt.Fprintln(c.App.Writer, shown.summary())
-	}
+	_, err = fmt.Fprintln(c.App.Writer, shown.summary())
 	return err
 }
 
-// cleanByDaemonOrAlone runs a cleanup in the daemon that serves the base or, if there is
-// none, in this process.
-func cleanByDaemonOrAlone(ctx context.Context, config plugin.Config, report func(snapshotter.CleanupProgress)) error {
-	err := cleanByDaemon(ctx, config.Address, config.Dataset, report)
-	if !notServed(err) {
-		return err
-	}
-	err = cleanAlone(ctx, config, report)
-	var other *plugin.InUseError
-	if !errors.As(err, &other) || !isServedElsewhere(other, config) {
-		return err
-	}
-	return explainUnreachable(other, cleanByDaemon(ctx, other.Address(), config.Dataset, report))
-}
-
-// notServed reports whether err means that no daemon serves the base at an address.
-func notServed(err error) bool { return errors.Is(err, errNoDaemon) || errdefs.IsNotImplemented(err) }
-
-// isServedElsewhere reports whether the owner of the base serves it at another address
-// than the configured one.
-func isServedElsewhere(owner *plugin.InUseError, config plugin.Config) bool {
-	return owner.Address() != "" && owner.Address() != config.Address
-}
-
-// explainUnreachable returns err or, if the owner of the base does not serve it at the
-// address in its lock, an error that says so.
-func explainUnreachable(owner *plugin.InUseError, err error) error {
-	if !notServed(err) {
-		return err
-	}
-	return fmt.Errorf("%w, but nothing listens there: give its socket with --address, or restart it with the configured address", owner)
-}
-
-var errNoDaemon = errors.New("no daemon serves the socket")
-
-// dialDaemon returns a connection to the daemon, or an error that is errNoDaemon.
-func dialDaemon(address string) (*grpc.ClientConn, error) {
-	conn, err := net.Dial("unix", address)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoDaemon, err)
-	}
-	conn.Close()
-	return grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-}
-
-func cleanByDaemon(ctx context.Context, address, base string, report func(snapshotter.CleanupProgress)) error {
-	conn, err := dialDaemon(address)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if err := control.Clean(ctx, conn, base, report); err != nil {
-		return fmt.Errorf("daemon at %s: %w", address, err)
-	}
-	return nil
-}
-
-// cleanAlone runs a cleanup in this process.
-func cleanAlone(ctx context.Context, config plugin.Config, report func(snapshotter.CleanupProgress)) error {
-	cleaner, err := plugin.OpenCleaner(ctx, config)
-	if err != nil {
-		return err
-	}
-	return errors.Join(cleaner.Clean(ctx, report), cleaner.Close())
-}
-
 func stopCleanup(c *cli.Context, config plugin.Config) error {
-	was, err := stopByDaemonOrAlone(c.Context, config)
+	var was bool
+	err := byDaemonOrAlone(config, func(conn *grpc.ClientConn, _ string) (err error) {
+		was, err = control.Stop(c.Context, conn, config.Dataset)
+		return err
+	}, func() (err error) {
+		was, err = plugin.StopCleaner(c.Context, config)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -217,25 +169,85 @@ func stopCleanup(c *cli.Context, config plugin.Config) error {
 	return err
 }
 
-func stopByDaemonOrAlone(ctx context.Context, config plugin.Config) (bool, error) {
-	was, err := stopByDaemon(ctx, config.Address, config.Dataset)
-	if !notServed(err) {
-		return was, err
+// byDaemonOrAlone calls byDaemon with a connection to the daemon that serves the base and
+// the address of its socket. If no daemon serves the base at the configured address, it
+// first calls alone, whose error names the owner of the base.
+func byDaemonOrAlone(config plugin.Config, byDaemon func(conn *grpc.ClientConn, address string) error, alone func() error) error {
+	err := withDaemon(config.Address, byDaemon)
+	if !isNotServed(err) {
+		return err
 	}
-	was, err = plugin.StopCleaner(ctx, config)
-	var other *plugin.InUseError
-	if !errors.As(err, &other) || !isServedElsewhere(other, config) {
-		return was, err
+	err = alone()
+	owner, inUse := errors.AsType[*plugin.InUseError](err)
+	if !inUse || !isServedElsewhere(owner, config) {
+		return err
 	}
-	was, err = stopByDaemon(ctx, other.Address(), config.Dataset)
-	return was, explainUnreachable(other, err)
+	err = withDaemon(owner.Address(), byDaemon)
+	if isNotServed(err) {
+		return fmt.Errorf("%w, but nothing listens there: give its socket with --address, or restart it with the configured address", owner)
+	}
+	return err
 }
 
-func stopByDaemon(ctx context.Context, address, base string) (bool, error) {
-	conn, err := dialDaemon(address)
+// isNotServed reports whether err means that no daemon serves the base at an address.
+func isNotServed(err error) bool { return errors.Is(err, errNoDaemon) || errdefs.IsNotImplemented(err) }
+
+// isServedElsewhere reports whether the owner of the base serves it at another address
+// than the configured one.
+func isServedElsewhere(owner *plugin.InUseError, config plugin.Config) bool {
+	return owner.Address() != "" && owner.Address() != config.Address
+}
+
+var errNoDaemon = errors.New("no daemon serves the socket")
+
+// withDaemon calls fn with a connection to the daemon at an address. The error is
+// errNoDaemon if there is none.
+func withDaemon(address string, fn func(conn *grpc.ClientConn, address string) error) error {
+	probe, err := net.Dial("unix", address)
 	if err != nil {
-		return false, err
+		return fmt.Errorf("%w: %w", errNoDaemon, err)
+	}
+	probe.Close()
+	conn, err := grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
 	}
 	defer conn.Close()
-	return control.Stop(ctx, conn, base)
+	return fn(conn, address)
+}
+
+// dryRun prints what a cleanup would destroy. It reads the pool and changes nothing.
+func dryRun(c *cli.Context, config plugin.Config) error {
+	base, pool, entries, err := inspectBase(c)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	limits, err := inspect.Limits(c.Context, pool, base)
+	if err != nil {
+		return err
+	}
+	policy := space.Policy{Keep: config.Cache.Keep.Duration, MaxBytes: config.Cache.MaxBytes.Bytes, Pressure: config.Cache.Pressure, All: c.Bool("all")}
+	plan := space.NewPlan(inspect.Nodes(entries), limits, policy, time.Now())
+	return printPlan(c.App.Writer, plan, tree{full: c.Bool("full")})
+}
+
+func printPlan(w io.Writer, plan space.Plan, t tree) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "DATASET\tFREES\tLAST USED\tREASON")
+	for _, e := range plan.Evict {
+		used := "–"
+		if e.Cached {
+			used = t.since(e.Since) + " ago"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", t.name(e.Dataset), size(e.Bytes), used, e.Reason)
+	}
+	fmt.Fprintf(tw, "%d datasets\t%s\t\t\n", len(plan.Evict), size(plan.Bytes))
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for _, problem := range plan.Problems {
+		fmt.Fprintln(w, problem)
+	}
+	return nil
 }
