@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -14,9 +13,8 @@ import (
 )
 
 // progress prints the progress of a cleanup: a bar on a terminal, otherwise a line every
-// lineEvery.
+// lineEvery. A cleanup reports to it before it returns, from one goroutine at a time.
 type progress struct {
-	mu       sync.Mutex
 	w        io.Writer
 	terminal bool
 	silent   bool
@@ -37,8 +35,6 @@ func newProgress(w io.Writer, silent bool) *progress {
 }
 
 func (p *progress) report(now snapshotter.CleanupProgress) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.now = now
 	switch {
 	case p.silent:
@@ -56,8 +52,6 @@ func (p *progress) report(now snapshotter.CleanupProgress) {
 
 // end erases the bar.
 func (p *progress) end() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.terminal && !p.silent && p.now.Of > 0 {
 		fmt.Fprint(p.w, "\r\x1b[K")
 	}
@@ -65,8 +59,6 @@ func (p *progress) end() {
 
 // summary returns the result of the cleanup in one line.
 func (p *progress) summary() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	took := time.Since(p.began).Round(100 * time.Millisecond)
 	text := fmt.Sprintf("%d datasets destroyed in %s", p.now.Destroyed, took)
 	if left := p.now.Looked - p.now.Destroyed; left > 0 {
