@@ -26,7 +26,11 @@ func configCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
-				return printContainerd(c, config)
+				root, err := rootOf(c, config)
+				if err != nil {
+					return err
+				}
+				return printContainerd(c, config, root)
 			},
 		}},
 	}
@@ -69,15 +73,7 @@ func rootOf(c *cli.Context, config plugin.Config) (string, error) {
 	return cmp.Or(config.Root, plugin.DefaultRoot), nil
 }
 
-func printContainerd(c *cli.Context, config plugin.Config) error {
-	root, err := rootOf(c, config)
-	if err != nil {
-		return err
-	}
-	return printContainerdAt(c, config, root)
-}
-
-func printContainerdAt(c *cli.Context, config plugin.Config, root string) error {
+func printContainerd(c *cli.Context, config plugin.Config, root string) error {
 	text, err := plugin.ContainerdConfig(configVersion(c), config.Address, root, config.ContainerdAddress != "")
 	if err != nil {
 		return err

@@ -60,7 +60,7 @@ func initBase(c *cli.Context) error {
 		fmt.Fprintf(c.App.ErrWriter, "zfstpl: %s=%s on %s: %s; %s\n", h.Property, h.Value, h.Dataset, h.Effect, h.Fix)
 	}
 	fmt.Fprintf(c.App.Writer, "# %s %s.\n\n# Start the daemon: containerd-zfstpl-grpc --dataset %s\n", base, what, base)
-	return printContainerdAt(c, config, made.Root)
+	return printContainerd(c, config, made.Root)
 }
 
 // properties parses "name=value" words. It refuses properties that the layout needs.
