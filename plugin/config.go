@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -138,25 +137,27 @@ func LoadConfig(path string, optional bool) (Config, error) {
 	}
 	defer file.Close()
 	err = toml.NewDecoder(file).DisallowUnknownFields().Decode(&config)
-	if err == nil {
-		if len(config.ReuseLayersIn) == 0 {
-			config.ReuseLayersIn = nil // an empty table is as good as no table
-		}
-		return config, nil
-	}
-	var unknown *toml.StrictMissingError
-	var wrong *toml.DecodeError
-	switch {
-	case errors.As(err, &unknown):
+	if unknown, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		first := unknown.Errors[0]
 		line, _ := first.Position()
-		return config, fmt.Errorf("configuration: %s:%d: unknown key %s", path, line, withSuccessor(strings.Join(first.Key(), ".")))
-	case errors.As(err, &wrong):
+		key := strings.Join(first.Key(), ".")
+		err := fmt.Errorf("configuration: %s:%d: unknown key %q", path, line, key)
+		if now := successors[key]; now != "" {
+			err = fmt.Errorf("%w: it is now %s", err, now)
+		}
+		return config, err
+	}
+	if wrong, ok := errors.AsType[*toml.DecodeError](err); ok {
 		line, _ := wrong.Position()
 		return config, fmt.Errorf("configuration: %s:%d: %w", path, line, wrong)
-	default:
+	}
+	if err != nil {
 		return config, fmt.Errorf("configuration: %s: %w", path, err)
 	}
+	if len(config.ReuseLayersIn) == 0 {
+		config.ReuseLayersIn = nil // an empty table is as good as no table
+	}
+	return config, nil
 }
 
 // successors has, for each setting of an older release, the text that replaces it.
@@ -169,14 +170,6 @@ var successors = map[string]string{
 	"quota":           "container_quota",
 	"share_templates": "share_layers_across_namespaces",
 	"revive":          `reuse_layers = "auto", "fetch", "skip" (for true) or "off" (for false)`,
-}
-
-// withSuccessor returns the text of an error for an unknown key, with its successor.
-func withSuccessor(key string) string {
-	if now := successors[key]; now != "" {
-		return fmt.Sprintf("%q: it is now %s", key, now)
-	}
-	return strconv.Quote(key)
 }
 
 // Check returns the base, or an error for the first invalid setting.
