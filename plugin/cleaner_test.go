@@ -43,7 +43,7 @@ func TestCleanupYieldsToDaemon(t *testing.T) {
 	var exit *exec.ExitError
 	require.ErrorAs(t, cleaner.Wait(), &exit)
 	assert.Equal(t, syscall.SIGTERM, exit.Sys().(syscall.WaitStatus).Signal())
-	require.NoError(t, l.release())
+	require.NoError(t, l.file.Close())
 }
 
 // Only a process that has the lock and cleans up gets a signal.
@@ -77,7 +77,7 @@ func TestStopOwnerSignalsOnlyACleanup(t *testing.T) {
 			_, err = fmt.Fprintf(l.file, "zfstpl, process %d, %s\n", victim.Process.Pid, c.purpose)
 			require.NoError(t, err)
 			if !c.locked {
-				require.NoError(t, l.release())
+				require.NoError(t, l.file.Close())
 			}
 			was, err := stopOwner(rootAt(t, root), base)
 			if c.says == "" {
@@ -93,7 +93,7 @@ func TestStopOwnerSignalsOnlyACleanup(t *testing.T) {
 			signal := victim.ProcessState.Sys().(syscall.WaitStatus).Signal()
 			assert.Equal(t, c.want, signal == syscall.SIGTERM, "%v", signal)
 			if c.locked {
-				require.NoError(t, l.release())
+				require.NoError(t, l.file.Close())
 			}
 		})
 	}

@@ -39,9 +39,12 @@ func AskContainerd(ctx context.Context, address string) (Containerd, error) {
 	fail := func(err error) (Containerd, error) {
 		return Containerd{}, fmt.Errorf("containerd_address %s: %w", address, errgrpc.ToNative(err))
 	}
-	if err := checkListens(ctx, address); err != nil {
+	var dialer net.Dialer
+	probe, err := dialer.DialContext(ctx, "unix", address) // its error is shorter than gRPC's
+	if err != nil {
 		return fail(err)
 	}
+	probe.Close()
 	conn, err := grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fail(err)
@@ -63,17 +66,6 @@ func AskContainerd(ctx context.Context, address string) (Containerd, error) {
 		c.Isolated = c.Isolated || p.GetExports()["policy"] == "isolated"
 	}
 	return c, nil
-}
-
-// checkListens returns an error if nothing listens at an address. It is shorter than
-// gRPC's.
-func checkListens(ctx context.Context, address string) error {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", address)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
 }
 
 const (

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -79,10 +80,8 @@ func ContainerdConfig(version int, address, root string, differ bool) (string, e
 	if version != ContainerdConfig2 && version != ContainerdConfig3 {
 		return "", fmt.Errorf("containerd's configuration has no version %d: use version 2 for containerd 1.7, 3 for containerd 2.x", version)
 	}
-	for _, p := range [][2]string{{"address", address}, {"root", root}} {
-		if err := checkQuotable(p[0], p[1]); err != nil {
-			return "", err
-		}
+	if err := cmp.Or(checkQuotable("address", address), checkQuotable("root", root)); err != nil {
+		return "", err
 	}
 	var b strings.Builder
 	err := containerdConfig.Execute(&b, map[string]any{

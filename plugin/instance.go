@@ -155,7 +155,7 @@ func (i *Instance) Close() error {
 	}
 	errs = append(errs, i.pool.Close())
 	if i.lock != nil {
-		errs = append(errs, i.lock.release())
+		errs = append(errs, i.lock.file.Close())
 	}
 	if i.root != nil {
 		errs = append(errs, i.root.Close())

@@ -139,5 +139,3 @@ func (l *baseLock) readOwner() (owner string, pid int) {
 }
 
 var ownerPID = regexp.MustCompile(`, process ([0-9]{1,9}), `)
-
-func (l *baseLock) release() error { return l.file.Close() }

@@ -32,20 +32,20 @@ func TestSecondSnapshotterIsRefused(t *testing.T) {
 		assert.ErrorContains(t, err, strconv.Itoa(os.Getpid()))
 		assert.NotContains(t, err.Error(), "\n", "one line")
 	}
-	require.NoError(t, first.release())
+	require.NoError(t, first.file.Close())
 	second, err := lockBase(t.Context(), rootAt(t, root), base, "/run/second.sock")
 	require.NoError(t, err, "the lock was released")
 	_, err = lockBase(t.Context(), rootAt(t, root), base, "/run/third.sock")
 	assert.ErrorContains(t, err, "/run/second.sock")
 	assert.NotContains(t, err.Error(), "/run/first.sock", "nothing of the former holder")
-	require.NoError(t, second.release())
+	require.NoError(t, second.file.Close())
 
 	info, err := os.Stat(filepath.Join(root, lockName))
 	require.NoError(t, err)
 	assert.Zero(t, info.Mode().Perm()&0o077)
 	other, err := lockBase(t.Context(), rootAt(t, t.TempDir()), base, "/run/x.sock")
 	require.NoError(t, err, "another root")
-	require.NoError(t, other.release())
+	require.NoError(t, other.file.Close())
 }
 
 // The first daemon has locked the base and not written its line yet: the second is
@@ -60,7 +60,7 @@ func TestLockHoldsWithoutAnOwnerLine(t *testing.T) {
 	require.NoError(t, first.file.Truncate(0))
 	_, err = lockBase(t.Context(), rootAt(t, root), base, "/run/second.sock")
 	assert.ErrorContains(t, err, "another process")
-	require.NoError(t, first.release())
+	require.NoError(t, first.file.Close())
 
 	gone := filepath.Join(root, "none")
 	require.NoError(t, os.Mkdir(gone, 0o700))
@@ -116,10 +116,10 @@ func TestLockOfADeadDaemonIsWaitedFor(t *testing.T) {
 		require.Fail(t, "it did not wait", "%v", o.err)
 	case <-time.After(50 * time.Millisecond):
 	}
-	require.NoError(t, first.release())
+	require.NoError(t, first.file.Close())
 	o := <-second
 	require.NoError(t, o.err)
 	_, err = lockBase(t.Context(), rootAt(t, root), base, "/run/third.sock")
 	assert.ErrorContains(t, err, "/run/second.sock", "the new owner has written its line")
-	require.NoError(t, o.lock.release())
+	require.NoError(t, o.lock.file.Close())
 }

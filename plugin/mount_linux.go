@@ -31,10 +31,7 @@ func realMountOf(root *os.Root) (*mountinfo.Info, error) {
 	if number == nil {
 		return nil, fmt.Errorf("the kernel does not report the mount of %s", root.Name())
 	}
-	id, err := strconv.Atoi(string(number[1]))
-	if err != nil {
-		return nil, err
-	}
+	id, _ := strconv.Atoi(string(number[1])) // it has digits only
 	found, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) { return i.ID != id, i.ID == id })
 	if err != nil {
 		return nil, fmt.Errorf("reading the mount table: %w", err)
