@@ -42,7 +42,7 @@ func OpenCleaner(ctx context.Context, config Config) (Cleaner, error) {
 }
 
 func (i *Instance) openCleaner(ctx context.Context, config Config) (Cleaner, error) {
-	if err := i.own(ctx, config, purposeCleanup); err != nil {
+	if _, err := i.own(ctx, config, purposeCleanup); err != nil {
 		return nil, err
 	}
 	mark, err := ReadMark(ctx, i.pool, i.base)

@@ -26,7 +26,7 @@ func InitBase(ctx context.Context, base layout.Base, root string, props map[stri
 		return made, err
 	}
 	defer func() { err = errors.Join(err, pool.Close()) }()
-	if err := Writable(pool, base); err != nil {
+	if err := writable(pool, base); err != nil {
 		return made, err
 	}
 	if root == "" {

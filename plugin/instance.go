@@ -26,8 +26,6 @@ type Instance struct {
 	pool *zfs.Client
 	root *os.Root // the base's directory; a later mount does not cover it
 	lock *baseLock
-
-	harms []setup.Harm // found by own
 }
 
 // Open locks the base of config for this process and returns its snapshotter. An error
@@ -58,27 +56,27 @@ func newInstance(ctx context.Context, config Config) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := Writable(pool, base); err != nil {
+	if err := writable(pool, base); err != nil {
 		return nil, errors.Join(err, pool.Close())
 	}
 	return &Instance{base: base, pool: pool}, nil
 }
 
-// own mounts and locks the base for this process.
-func (i *Instance) own(ctx context.Context, config Config, purpose string) (err error) {
+// own mounts and locks the base for this process. It returns the properties of the base
+// that do harm.
+func (i *Instance) own(ctx context.Context, config Config, purpose string) (harms []setup.Harm, err error) {
 	watch(i.pool)
 	if i.Root, err = mountBase(ctx, i.pool, i.base, config.Root); err != nil {
-		return err
+		return nil, err
 	}
 	if i.root, err = openRoot(i.base, i.Root); err != nil {
-		return err
+		return nil, err
 	}
 	if i.lock, err = lockBase(ctx, i.root, i.base, purpose); err != nil {
-		return err
+		return nil, err
 	}
 	i.pool.Hold(i.lock.file)
-	i.harms, err = fixBase(ctx, i.pool, i.base)
-	return err
+	return fixBase(ctx, i.pool, i.base)
 }
 
 // settings returns the configuration of the snapshotter.
@@ -103,8 +101,9 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 // slowStart is the time after which a start is logged as a slow one.
 const slowStart = 2 * time.Second
 
-func (i *Instance) open(ctx context.Context, config Config, purpose string) (err error) {
-	if err := i.own(ctx, config, purpose); err != nil {
+func (i *Instance) open(ctx context.Context, config Config, purpose string) error {
+	harms, err := i.own(ctx, config, purpose)
+	if err != nil {
 		return err
 	}
 	// The log shows what takes so long. A start that fails soon logs only its error.
@@ -112,7 +111,7 @@ func (i *Instance) open(ctx context.Context, config Config, purpose string) (err
 		log.G(ctx).WithField("dataset", i.base.String()).Info("listing the base")
 	})
 	defer slow.Stop()
-	for _, h := range i.harms {
+	for _, h := range harms {
 		h.Log(ctx)
 	}
 	i.Snapshotter, err = snapshotter.New(ctx, i.pool, i.settings(config))
@@ -178,8 +177,8 @@ func OpenPool(ctx context.Context, base layout.Base, choice zfs.Choice) (*zfs.Cl
 	return pool, err
 }
 
-// Writable returns an error if the pool is imported read-only.
-func Writable(pool *zfs.Client, base layout.Base) error {
+// writable returns an error if the pool is imported read-only.
+func writable(pool *zfs.Client, base layout.Base) error {
 	if !pool.ReadOnly() {
 		return nil
 	}

@@ -61,7 +61,7 @@ func TestReadOnlyPoolIsRefused(t *testing.T) {
 	t.Parallel()
 	base, _ := fakePool(t, map[string]string{"program.err": "Channel program execution failed: pool is read-only\n"})
 	pool := opened(t, base)
-	err := Writable(pool, base)
+	err := writable(pool, base)
 	require.ErrorContains(t, err, "pool "+base.Pool()+" is imported read-only")
 }
 
