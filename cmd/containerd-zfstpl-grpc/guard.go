@@ -71,12 +71,19 @@ func (g *guard) admit(ctx context.Context, from *caller, removes bool) (isolated
 }
 
 // refuseRemovals returns an error for a request that removes snapshots while the process
-// of containerd is not known, and nil for any other request.
+// of containerd is not known, and nil for any other request. It logs the first refusal.
 func (g *guard) refuseRemovals(ctx context.Context, why error, removes bool) error {
 	if ctx.Err() != nil || !removes {
 		return ctx.Err()
 	}
-	g.warn(ctx, why)
+	g.mu.Lock()
+	warned := g.warned
+	g.warned = true
+	g.mu.Unlock()
+	if !warned {
+		log.G(ctx).WithError(why).WithField("containerd_address", g.address).
+			Warn("refusing removals from an unknown containerd")
+	}
 	return fmt.Errorf("refusing to remove snapshots of %s from an unknown containerd: set containerd_address to the socket of the containerd that uses this daemon: %s: %w",
 		g.dataset, why.Error(), errdefs.ErrUnavailable)
 }
@@ -148,18 +155,6 @@ func (g *guard) reject(ctx context.Context, from *caller, server plugin.Containe
 		log.G(ctx).WithError(err).Warn("refused caller")
 	}
 	return err
-}
-
-// warn logs once that removals are refused.
-func (g *guard) warn(ctx context.Context, err error) {
-	g.mu.Lock()
-	again := g.warned
-	g.warned = true
-	g.mu.Unlock()
-	if !again {
-		log.G(ctx).WithError(err).WithField("containerd_address", g.address).
-			Warn("refusing removals from an unknown containerd")
-	}
 }
 
 // is reports whether a caller is the process that a containerd reports.

@@ -10,11 +10,10 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/zfstpl/zfstpl/snapshotter/inspect"
-
 	"github.com/urfave/cli/v2"
 
 	"github.com/zfstpl/zfstpl/plugin"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -58,21 +57,16 @@ func app() *cli.App {
 	app.HideHelpCommand = true
 	app.Commands = []*cli.Command{initCommand(), lsCommand(), dfCommand(), cleanupCommand(), diffCommand(), configCommand()}
 	app.Action = func(c *cli.Context) error {
-		if c.Args().Present() {
-			return unknownCommand(c.Args().First())
+		switch name := c.Args().First(); {
+		case !c.Args().Present():
+			return cli.ShowAppHelp(c)
+		case name == "sweep": // of an older release
+			return errors.New("there is no command \"sweep\": use 'zfstpl cleanup --dry-run'")
+		default:
+			return fmt.Errorf("there is no command %q: 'zfstpl --help' lists the commands", name)
 		}
-		return cli.ShowAppHelp(c)
 	}
 	return app
-}
-
-// unknownCommand returns the error for a command that does not exist. It names the
-// successor of a command of an older release.
-func unknownCommand(name string) error {
-	if name == "sweep" {
-		return errors.New("there is no command \"sweep\": use 'zfstpl cleanup --dry-run'")
-	}
-	return fmt.Errorf("there is no command %q: 'zfstpl --help' lists the commands", name)
 }
 
 // settings returns the daemon's settings, from its configuration file if there is one
