@@ -116,22 +116,20 @@ func (t tree) owner(e inspect.Entry) string {
 	}
 	kept := ""
 	if len(e.Foreign) > 0 {
-		kept = ", kept by snapshots: " + printable(strings.Join(shortNames(e.Foreign), ", "), 0)
-	}
-	switch e.State {
-	case inspect.Cached:
-		return fmt.Sprintf("cached, unused for %s%s", t.since(e.Since), kept)
-	case inspect.Garbage:
-		if kept != "" {
-			return "garbage" + kept
-		}
-		return "garbage, destroyed by the next cleanup"
-	case inspect.Partial:
-		return "partial, left by a crash"
-	case inspect.Foreign:
-		return "foreign"
+		names := strings.ReplaceAll(strings.Join(e.Foreign, ", "), e.Dataset+"@", "")
+		kept = ", kept by snapshots: " + printable(names, 0)
 	}
 	switch {
+	case e.State == inspect.Cached:
+		return fmt.Sprintf("cached, unused for %s%s", t.since(e.Since), kept)
+	case e.State == inspect.Garbage && kept != "":
+		return "garbage" + kept
+	case e.State == inspect.Garbage:
+		return "garbage, destroyed by the next cleanup"
+	case e.State == inspect.Partial:
+		return "partial, left by a crash"
+	case e.State == inspect.Foreign:
+		return "foreign"
 	case len(e.Records) == 0 && strings.HasSuffix(e.Dataset, "/empty"):
 		return "base layer"
 	case len(e.Records) == 0:
@@ -150,15 +148,6 @@ func (t tree) since(when time.Time) string {
 		now = t.now
 	}
 	return units.HumanDuration(now().Sub(when))
-}
-
-// shortNames returns the names of snapshots without those of their datasets.
-func shortNames(snapshots []string) []string {
-	var names []string
-	for _, s := range snapshots {
-		names = append(names, s[strings.IndexByte(s, '@')+1:])
-	}
-	return names
 }
 
 // maxName is the number of characters that are shown of a client's name. Containers of
