@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -83,4 +85,34 @@ func programName(proc string) string {
 		return "unknown"
 	}
 	return strings.TrimSpace(string(text))
+}
+
+// mountNamespace returns the mount namespace of a process, or "" if it cannot be read.
+func mountNamespace(proc string) string {
+	name, _ := os.Readlink(proc + "/ns/mnt")
+	return name
+}
+
+var (
+	namespaceNumber = regexp.MustCompile(`^pid:\[(\d+)\]$`)
+	innermostPID    = regexp.MustCompile(`(?m)^NSpid:.*\t(\d+)$`) // the last one
+)
+
+// pidNamespace returns the PID namespace of a process and its PID there, or zeros if they
+// cannot be read.
+func pidNamespace(proc string) (namespace uint64, pid int) {
+	name, _ := os.Readlink(proc + "/ns/pid") // what cannot be read does not match
+	status, _ := os.ReadFile(proc + "/status")
+	number, inner := namespaceNumber.FindStringSubmatch(name), innermostPID.FindSubmatch(status)
+	if number == nil || inner == nil {
+		return 0, 0
+	}
+	namespace, err := strconv.ParseUint(number[1], 10, 64)
+	if err != nil {
+		return 0, 0
+	}
+	if pid, err = strconv.Atoi(string(inner[1])); err != nil {
+		return 0, 0
+	}
+	return namespace, pid
 }
