@@ -216,9 +216,6 @@ func (c Config) Check() (layout.Base, error) {
 	return base, nil
 }
 
-// MountDir returns the directory of held mounts, next to the socket.
-func (c Config) MountDir() string { return filepath.Join(filepath.Dir(c.Address), "mnt") }
-
 func (c Config) checkReuse() error {
 	if err := c.ReuseLayers.Check(); err != nil {
 		return fmt.Errorf("reuse_layers: %w", err)

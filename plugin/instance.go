@@ -93,7 +93,7 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 		Quota:         config.ContainerQuota.Bytes,
 		Cleanup:       config.Cleanup.Mode,
 		CleanupDir:    i.root,
-		MountDir:      config.MountDir(),
+		MountDir:      filepath.Join(filepath.Dir(config.Address), "mnt"),
 		Mounts:        config.Mounts,
 	}
 }

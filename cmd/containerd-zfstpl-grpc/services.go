@@ -42,9 +42,6 @@ func (s snapshotService) List(r *snapshotsapi.ListSnapshotsRequest, stream snaps
 	var block snapshotsapi.ListSnapshotsResponse
 	size := 0
 	send := func() error {
-		if len(block.Info) == 0 {
-			return nil
-		}
 		err := stream.Send(&block)
 		block.Info, size = nil, 0
 		return err
@@ -57,7 +54,7 @@ func (s snapshotService) List(r *snapshotsapi.ListSnapshotsRequest, stream snaps
 		}
 		return send()
 	}, r.GetFilters()...)
-	if err == nil {
+	if err == nil && len(block.Info) > 0 {
 		err = send()
 	}
 	return errgrpc.ToGRPC(err)
