@@ -1,4 +1,4 @@
-// Package docs embeds the documents that tests compare with the code.
+// Package docs embeds the documents that the integration tests compare with the code.
 package docs
 
 import _ "embed"
@@ -7,11 +7,6 @@ import _ "embed"
 //
 //go:embed clients.md
 var Clients string
-
-// Messages is the text of messages.md.
-//
-//go:embed messages.md
-var Messages string
 
 // ZFS is the text of zfs.md.
 //
