@@ -36,11 +36,7 @@ func lockBase(ctx context.Context, root *os.Root, base layout.Base, purpose stri
 		return nil, fmt.Errorf("lock of %s: %w", base, err)
 	}
 	l := &baseLock{file}
-	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = l.waitForOwner(ctx, root, base, purpose)
-	}
-	if err != nil {
+	if err := l.acquire(ctx, root, base, purpose); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	// The owner line is best effort: on a full pool it cannot be written, and a cleanup
@@ -51,16 +47,20 @@ func lockBase(ctx context.Context, root *os.Root, base layout.Base, purpose stri
 	return l, nil
 }
 
-// waitForOwner waits for a lock whose owner is dead: a command of the owner holds the
-// lock until it ends. It returns an *InUseError if the owner lives. An owner that only
-// cleans up is stopped instead, unless this process only cleans up too: otherwise a
+// acquire takes the lock. It waits for one whose owner is dead: a command of the owner
+// holds the lock until it ends. It returns an *InUseError if the owner lives. An owner that
+// only cleans up is stopped instead, unless this process only cleans up too: otherwise a
 // daemon, and every container, would wait until a timer's cleanup is complete.
-func (l *baseLock) waitForOwner(ctx context.Context, root *os.Root, base layout.Base, purpose string) error {
+func (l *baseLock) acquire(ctx context.Context, root *os.Root, base layout.Base, purpose string) error {
 	deadline := time.After(orphanTimeout)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	asked := false
 	for {
+		err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
 		owner, pid := l.readOwner()
 		yields := strings.HasSuffix(owner, purposeCleanup) && purpose != purposeCleanup
 		if pid == 0 || alive(pid) && !yields {
@@ -71,10 +71,6 @@ func (l *baseLock) waitForOwner(ctx context.Context, root *os.Root, base layout.
 			if _, err := stopOwner(root, base); err != nil {
 				return err
 			}
-		}
-		err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return err
 		}
 		select {
 		case <-tick.C:
