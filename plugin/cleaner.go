@@ -29,35 +29,28 @@ const purposeCleanup = "cleaning up"
 
 // OpenCleaner locks the base and returns its cleaner. The cleaner resumes from the list
 // that the last owner kept if that is valid, and otherwise lists the pool.
-func OpenCleaner(ctx context.Context, config Config) (Cleaner, error) {
-	i, err := newInstance(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	cleaner, err := i.openCleaner(ctx, config)
-	if err != nil {
-		return nil, errors.Join(err, i.Close())
-	}
-	return cleaner, nil
-}
-
-func (i *Instance) openCleaner(ctx context.Context, config Config) (Cleaner, error) {
-	if _, err := i.own(ctx, config, purposeCleanup); err != nil {
-		return nil, err
-	}
-	mark, err := ReadMark(ctx, i.pool, i.base)
-	if err != nil {
-		return nil, err
-	}
-	resumed, err := snapshotter.Resume(ctx, i.pool, i.settings(config), mark)
-	if err != nil {
-		return nil, err
-	}
-	if resumed != nil {
-		return ownedCleaner{resumed, i}, nil
-	}
-	i.Snapshotter, err = snapshotter.New(ctx, i.pool, i.settings(config))
-	return i, err
+func OpenCleaner(ctx context.Context, config Config) (cleaner Cleaner, err error) {
+	_, err = newInstance(ctx, config, func(i *Instance) error {
+		if _, err := i.own(ctx, config, purposeCleanup); err != nil {
+			return err
+		}
+		mark, err := ReadMark(ctx, i.pool, i.base)
+		if err != nil {
+			return err
+		}
+		resumed, err := snapshotter.Resume(ctx, i.pool, i.settings(config), mark)
+		if err != nil {
+			return err
+		}
+		if resumed != nil {
+			cleaner = ownedCleaner{resumed, i}
+			return nil
+		}
+		cleaner = i
+		i.Snapshotter, err = snapshotter.New(ctx, i.pool, i.settings(config))
+		return err
+	})
+	return cleaner, err
 }
 
 // ownedCleaner is a cleaner that closes its instance too.
@@ -82,21 +75,13 @@ func ReadMark(ctx context.Context, pool *zfs.Client, base layout.Base) (layout.C
 
 // StopCleaner stops a cleanup that another process runs without a daemon, with SIGTERM,
 // and reports whether there was one. The error is an *InUseError if a daemon has the base.
-func StopCleaner(ctx context.Context, config Config) (bool, error) {
-	i, err := newInstance(ctx, config)
+func StopCleaner(ctx context.Context, config Config) (stopped bool, err error) {
+	i, err := newInstance(ctx, config, func(i *Instance) error { return i.mount(ctx, config) })
 	if err != nil {
 		return false, err
 	}
-	at, err := mountBase(ctx, i.pool, i.base, config.Root)
-	if err = errors.Join(err, i.Close()); err != nil {
-		return false, err
-	}
-	root, err := openRoot(i.base, at)
-	if err != nil {
-		return false, err
-	}
-	defer root.Close()
-	return stopOwner(root, i.base)
+	stopped, err = stopOwner(i.root, i.base)
+	return stopped, errors.Join(err, i.Close())
 }
 
 // stopOwner sends SIGTERM to the owner of a base's lock if that only cleans up. It opens

@@ -36,18 +36,12 @@ func Open(ctx context.Context, config Config) (*Instance, error) {
 
 // openFor is Open with the purpose that is written into the base's lock.
 func openFor(ctx context.Context, config Config, purpose string) (*Instance, error) {
-	i, err := newInstance(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	if err := i.open(ctx, config, purpose); err != nil {
-		return nil, errors.Join(err, i.Close())
-	}
-	return i, nil
+	return newInstance(ctx, config, func(i *Instance) error { return i.open(ctx, config, purpose) })
 }
 
-// newInstance returns an instance that has only a client for its pool.
-func newInstance(ctx context.Context, config Config) (*Instance, error) {
+// newInstance returns an instance that open has opened. open is given one that has only a
+// client for its pool. If open fails, newInstance closes the instance.
+func newInstance(ctx context.Context, config Config, open func(*Instance) error) (*Instance, error) {
 	base, err := config.Check()
 	if err != nil {
 		return nil, err
@@ -56,20 +50,21 @@ func newInstance(ctx context.Context, config Config) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writable(pool, base); err != nil {
-		return nil, errors.Join(err, pool.Close())
+	i := &Instance{base: base, pool: pool}
+	if err = writable(pool, base); err == nil {
+		err = open(i)
 	}
-	return &Instance{base: base, pool: pool}, nil
+	if err != nil {
+		return nil, errors.Join(err, i.Close())
+	}
+	return i, nil
 }
 
 // own mounts and locks the base for this process. It returns the properties of the base
 // that do harm.
 func (i *Instance) own(ctx context.Context, config Config, purpose string) (harms []setup.Harm, err error) {
 	watch(i.pool)
-	if i.Root, err = mountBase(ctx, i.pool, i.base, config.Root); err != nil {
-		return nil, err
-	}
-	if i.root, err = openRoot(i.base, i.Root); err != nil {
+	if err := i.mount(ctx, config); err != nil {
 		return nil, err
 	}
 	if i.lock, err = lockBase(ctx, i.root, i.base, purpose); err != nil {
@@ -77,6 +72,15 @@ func (i *Instance) own(ctx context.Context, config Config, purpose string) (harm
 	}
 	i.pool.Hold(i.lock.file)
 	return fixBase(ctx, i.pool, i.base)
+}
+
+// mount mounts the base and opens its directory.
+func (i *Instance) mount(ctx context.Context, config Config) (err error) {
+	if i.Root, err = mountBase(ctx, i.pool, i.base, config.Root); err != nil {
+		return err
+	}
+	i.root, err = openRoot(i.base, i.Root)
+	return err
 }
 
 // settings returns the configuration of the snapshotter.
