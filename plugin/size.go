@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 )
 
@@ -12,10 +13,7 @@ type Size struct{ Bytes uint64 }
 
 var (
 	sizeText  = regexp.MustCompile(`^([0-9]+)([KMGT]iB)?$`)
-	sizeUnits = []struct {
-		name  string
-		bytes uint64
-	}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}}
+	sizeUnits = []string{"", "KiB", "MiB", "GiB", "TiB"} // each is 1024 times the one before
 )
 
 // UnmarshalText parses a whole number with one of the units KiB, MiB, GiB, TiB, or
@@ -29,25 +27,20 @@ func (s *Size) UnmarshalText(text []byte) error {
 	if m == nil {
 		return fmt.Errorf("%q is not a size: use a value such as \"10GiB\", \"512MiB\" or \"0\"", text)
 	}
-	for _, unit := range sizeUnits {
-		if unit.name != m[2] {
-			continue
-		}
-		n, err := strconv.ParseUint(m[1], 10, 64)
-		if err != nil || n > math.MaxInt64/unit.bytes {
-			return fmt.Errorf("size %q is too large", text)
-		}
-		*s = Size{n * unit.bytes}
+	shift := 10 * slices.Index(sizeUnits, m[2])
+	n, err := strconv.ParseUint(m[1], 10, 64)
+	if err != nil || n > math.MaxInt64>>shift {
+		return fmt.Errorf("size %q is too large", text)
 	}
+	*s = Size{n << shift}
 	return nil
 }
 
 // MarshalText is the reverse of UnmarshalText.
 func (s Size) MarshalText() ([]byte, error) {
-	for _, unit := range sizeUnits {
-		if s.Bytes > 0 && s.Bytes%unit.bytes == 0 {
-			return []byte(strconv.FormatUint(s.Bytes/unit.bytes, 10) + unit.name), nil
-		}
+	n, unit := s.Bytes, 0
+	for n > 0 && n%1024 == 0 && unit < len(sizeUnits)-1 {
+		n, unit = n/1024, unit+1
 	}
-	return []byte("0"), nil
+	return fmt.Appendf(nil, "%d%s", n, sizeUnits[unit]), nil
 }
