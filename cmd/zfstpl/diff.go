@@ -95,21 +95,12 @@ func diffFormat(format string, to io.Writer) (diffWriter, error) {
 
 func writeNames(c *cli.Context, s *diff.Service, sides diff.Sides, w io.Writer) error {
 	return s.Changes(c.Context, sides, func(change diff.Change) error {
-		_, err := fmt.Fprintf(w, "%s %s\n", letter(change.Kind), readable(change.Path))
+		_, err := fmt.Fprintf(w, "%s %s\n", letters[change.Kind], readable(change.Path))
 		return err
 	})
 }
 
-func letter(kind diff.Kind) string {
-	switch kind {
-	case diff.Added:
-		return "A"
-	case diff.Deleted:
-		return "D"
-	default:
-		return "M"
-	}
-}
+var letters = map[diff.Kind]string{diff.Added: "A", diff.Modified: "M", diff.Replaced: "M", diff.Deleted: "D"}
 
 // readable quotes a path with characters that a terminal must not get.
 func readable(path string) string {
