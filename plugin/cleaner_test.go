@@ -78,6 +78,7 @@ func TestStopOwnerSignalsOnlyACleanup(t *testing.T) {
 			require.NoError(t, err)
 			if !c.locked {
 				require.NoError(t, l.file.Close())
+				waitUnlocked(t, root)
 			}
 			was, err := stopOwner(rootAt(t, root), base)
 			if c.says == "" {

@@ -136,6 +136,7 @@ func TestCloseReleasesTheBase(t *testing.T) {
 	_, err = Open(t.Context(), config)
 	require.ErrorContains(t, err, "in use by", "a second snapshotter on the same base")
 	require.NoError(t, instance.Close())
+	waitUnlocked(t, root)
 	instance, err = Open(t.Context(), config)
 	require.NoError(t, err, "the base is unlocked")
 	require.NoError(t, instance.Close())
@@ -146,6 +147,7 @@ func TestCloseReleasesTheBase(t *testing.T) {
 	for range 2 {
 		_, err = Open(t.Context(), config)
 		require.ErrorContains(t, err, "zfstpl init", "there is no empty template")
+		waitUnlocked(t, root)
 	}
 	require.NoError(t, os.RemoveAll(dir))
 }

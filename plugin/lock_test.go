@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
@@ -33,6 +34,7 @@ func TestSecondSnapshotterIsRefused(t *testing.T) {
 		assert.NotContains(t, err.Error(), "\n", "one line")
 	}
 	require.NoError(t, first.file.Close())
+	waitUnlocked(t, root)
 	second, err := lockBase(t.Context(), rootAt(t, root), base, "/run/second.sock")
 	require.NoError(t, err, "the lock was released")
 	_, err = lockBase(t.Context(), rootAt(t, root), base, "/run/third.sock")
@@ -46,6 +48,17 @@ func TestSecondSnapshotterIsRefused(t *testing.T) {
 	other, err := lockBase(t.Context(), rootAt(t, t.TempDir()), base, "/run/x.sock")
 	require.NoError(t, err, "another root")
 	require.NoError(t, other.file.Close())
+}
+
+// waitUnlocked waits until no process has the lock of a base. A process that a parallel test
+// starts has a copy of every descriptor, and with it the lock, until it executes its program.
+func waitUnlocked(t *testing.T, root string) {
+	t.Helper()
+	file, err := os.Open(filepath.Join(root, lockName))
+	require.NoError(t, err)
+	defer file.Close()
+	require.NoError(t, unix.Flock(int(file.Fd()), unix.LOCK_EX))
+	require.NoError(t, unix.Flock(int(file.Fd()), unix.LOCK_UN)) // of every copy
 }
 
 // The first daemon has locked the base and not written its line yet: the second is
