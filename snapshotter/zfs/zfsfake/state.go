@@ -1,0 +1,59 @@
+package zfsfake
+
+import (
+	"maps"
+	"strings"
+	"time"
+)
+
+type State struct {
+	TXG        uint64
+	Full       bool            // no free space
+	Size       uint64          // in bytes; 0 for defaultPoolSize and never full
+	Checkpoint bool            // the pool has a checkpoint
+	Suspended  bool            // it is suspended, and says so
+	Mounted    map[string]bool // file systems and snapshots
+	// Attached counts the mounts that Attach made. They end with the process.
+	Attached map[string]int
+	FS       map[string]FS
+}
+
+// FS is a file system. Its content is a string to which writers append.
+type FS struct {
+	Origin  string
+	TXG     uint64
+	Born    time.Time
+	Content string
+	Dirty   string // written through mmap, not flushed
+	Snaps   map[string]Snap
+	Props   map[string]string // user properties
+	Native  map[string]string
+}
+
+type Snap struct {
+	TXG     uint64
+	Content string
+}
+
+func (s State) Clone() State {
+	c := s
+	c.Attached = maps.Clone(s.Attached)
+	c.Mounted, c.FS = maps.Clone(s.Mounted), make(map[string]FS, len(s.FS))
+	for name, fs := range s.FS {
+		fs.Snaps, fs.Props, fs.Native = maps.Clone(fs.Snaps), maps.Clone(fs.Props), maps.Clone(fs.Native)
+		c.FS[name] = fs
+	}
+	return c
+}
+
+func (s *State) Create(name string, props map[string]string) {
+	fs := FS{TXG: s.TXG, Born: time.Now(), Snaps: make(map[string]Snap), Props: make(map[string]string), Native: make(map[string]string)}
+	for k, v := range props {
+		if strings.Contains(k, ":") {
+			fs.Props[k] = v
+		} else {
+			fs.Native[k] = v
+		}
+	}
+	s.FS[name] = fs
+}
