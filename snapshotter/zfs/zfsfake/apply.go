@@ -14,7 +14,11 @@ import (
 )
 
 func (p *Pool) Apply(_ context.Context, ops ...zfs.Op) error {
-	return p.call("apply", func() error {
+	var names []string
+	for _, op := range ops {
+		names = append(names, op.Dataset())
+	}
+	return p.call(Apply, names, func() error {
 		for _, op := range ops {
 			if err := checkFakeOp(op); err != nil {
 				p.tb.Errorf("ZFS would refuse this op: %v", err)
@@ -23,16 +27,15 @@ func (p *Pool) Apply(_ context.Context, ops ...zfs.Op) error {
 		}
 		hasQuota := slices.ContainsFunc(ops, func(op zfs.Op) bool { return verbIs(op, "quota") })
 		if !p.Steps && !p.Torn && !hasQuota {
-			return p.transact(func(s *State) error { return s.applyAll(ops) })
+			return p.transact(opsOf(ops), func(s *State) error { return s.applyAll(ops) })
 		}
 		return p.applySteps(ops)
 	})
 }
 
-// Mark does not count as a transaction for CrashAfter and KillAfter: the background
-// goroutine calls it at any time.
+// Mark is not a Transaction: the background goroutine calls it at any time.
 func (p *Pool) Mark(_ context.Context, name, prop, value string) error {
-	return p.call("mark", func() error {
+	return p.call(Mark, []string{name}, func() error {
 		op := zfs.Set(name, prop, value)
 		if value == "" {
 			op = zfs.Inherit(name, prop)
@@ -47,7 +50,7 @@ func (p *Pool) Mark(_ context.Context, name, prop, value string) error {
 }
 
 // applySteps applies ops as zfs.Client does before 2.4, and for a list with a quota. A
-// crash can leave the ops before a clone, up to a clone, or up to a quota. If p.torn is
+// crash can leave the ops before a clone, up to a clone, or up to a quota. If p.Torn is
 // set, it can leave any number of ops.
 func (p *Pool) applySteps(ops []zfs.Op) error {
 	var made []string
@@ -56,13 +59,13 @@ func (p *Pool) applySteps(ops []zfs.Op) error {
 		for !p.Torn && !verbIs(ops[0], "clone") && !verbIs(ops[0], "quota") && n < len(ops) && !verbIs(ops[n], "clone") {
 			n++
 		}
-		err := p.transact(func(s *State) error { return s.applyAll(ops[:n]) })
+		err := p.transact(opsOf(ops[:n]), func(s *State) error { return s.applyAll(ops[:n]) })
 		if errors.Is(err, ErrCrashed) || errors.Is(err, ErrKilled) {
 			return err
 		}
 		if err != nil {
 			for _, name := range slices.Backward(made) {
-				if err := p.transact(func(s *State) error { return s.destroyOne(name) }); err != nil {
+				if err := p.transact(nil, func(s *State) error { return s.destroyOne(name) }); err != nil {
 					return err
 				}
 			}

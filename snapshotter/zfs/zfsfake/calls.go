@@ -11,8 +11,8 @@ import (
 )
 
 func (p *Pool) Create(_ context.Context, name string, props map[string]string) error {
-	return p.call("create", func() error {
-		return p.transact(func(s *State) error {
+	return p.call(Create, []string{name}, func() error {
+		return p.transact(nil, func(s *State) error {
 			if _, ok := s.FS[name]; ok {
 				return Error("create", name, zfs.ErrExists)
 			}
@@ -30,7 +30,7 @@ func (p *Pool) List(_ context.Context, root string) ([]zfs.Dataset, error) {
 		p.Listed(root)
 	}
 	var list []zfs.Dataset
-	err := p.call("list", func() error {
+	err := p.call(List, []string{root}, func() error {
 		return p.read(func(s *State) error {
 			if _, ok := s.FS[root]; !ok {
 				return Error("list", root, zfs.ErrNotFound)
@@ -52,11 +52,11 @@ func (p *Pool) List(_ context.Context, root string) ([]zfs.Dataset, error) {
 
 func (p *Pool) Destroy(_ context.Context, own string, names []string) (map[string]error, error) {
 	left := make(map[string]error)
-	err := p.call("destroy", func() error {
+	err := p.call(Destroy, names, func() error {
 		if len(names) == 0 {
 			return nil
 		}
-		return p.transact(func(s *State) error {
+		return p.transact(nil, func(s *State) error {
 			for _, name := range names {
 				if err := s.destroyTemplate(p, own, name); err != nil {
 					left[name] = err
@@ -69,8 +69,8 @@ func (p *Pool) Destroy(_ context.Context, own string, names []string) (map[strin
 }
 
 func (p *Pool) DestroyForeign(_ context.Context, own, name string) error {
-	return p.call("destroyforeign", func() error {
-		return p.transact(func(s *State) error {
+	return p.call(DestroyForeign, []string{name}, func() error {
+		return p.transact(nil, func(s *State) error {
 			for _, snap := range slices.Sorted(maps.Keys(s.FS[name].Snaps)) {
 				if snap == own {
 					continue
@@ -85,14 +85,14 @@ func (p *Pool) DestroyForeign(_ context.Context, own, name string) error {
 }
 
 func (p *Pool) DestroySnapshot(_ context.Context, name string) error {
-	return p.call("destroysnapshot", func() error {
-		return p.transact(func(s *State) error { return s.destroyOne(name) })
+	return p.call(DestroySnapshot, []string{name}, func() error {
+		return p.transact(nil, func(s *State) error { return s.destroyOne(name) })
 	})
 }
 
 func (p *Pool) Flush(_ context.Context, name string) error {
-	return p.call("flush", func() error {
-		return p.transact(func(s *State) error {
+	return p.call(Flush, []string{name}, func() error {
+		return p.transact(nil, func(s *State) error {
 			fs, ok := s.FS[name]
 			if !ok {
 				return Error("flush", name, zfs.ErrNotFound)
@@ -105,7 +105,7 @@ func (p *Pool) Flush(_ context.Context, name string) error {
 }
 
 // Attach mounts a snapshot until the returned Closer is closed. Background goroutines call
-// it at any time, so it does not call before and after.
+// it at any time, so it is not a Call.
 func (p *Pool) Attach(_ context.Context, name string) (io.Closer, error) {
 	err := p.read(func(s *State) error {
 		if _, ok := s.ContentOf(name); !ok {
@@ -117,13 +117,15 @@ func (p *Pool) Attach(_ context.Context, name string) (io.Closer, error) {
 		return nil, err
 	}
 	p.Edit(func(s *State) { s.Attached[name]++ })
-	unmount := func() { p.Edit(func(s *State) { s.Attached[name]-- }) }
 	return closeFunc(func() error {
-		if p.CloseAttached != nil {
-			return p.CloseAttached(name, unmount)
-		}
-		unmount()
-		return nil
+		return p.between(eachOf(Detach, name), func() error {
+			unmount := func() { p.Edit(func(s *State) { s.Attached[name]-- }) }
+			if p.CloseAttached != nil {
+				return p.CloseAttached(name, unmount)
+			}
+			unmount()
+			return nil
+		})
 	}), nil
 }
 
@@ -132,7 +134,7 @@ func (p *Pool) Device(context.Context, string) (uint64, error) { return 7, nil }
 
 // MountAt checks that the file system exists.
 func (p *Pool) MountAt(_ context.Context, name, _ string) error {
-	return p.call("mountat", func() error {
+	return p.call(MountAt, []string{name}, func() error {
 		return p.read(func(s *State) error {
 			if _, ok := s.FS[name]; !ok {
 				return Error("mount", name, zfs.ErrNotFound)
@@ -147,7 +149,7 @@ type closeFunc func() error
 func (f closeFunc) Close() error { return f() }
 
 func (p *Pool) Written(_ context.Context, name, since string) (n uint64, err error) {
-	err = p.call("written", func() error {
+	err = p.call(Written, []string{name}, func() error {
 		return p.read(func(s *State) error {
 			fs, ok := s.FS[name]
 			switch _, found := s.ContentOf(since); {
@@ -165,7 +167,7 @@ func (p *Pool) Written(_ context.Context, name, since string) (n uint64, err err
 
 // Objects returns 7 for an empty file system and one more for each ";" of content.
 func (p *Pool) Objects(_ context.Context, name string) (n uint64, err error) {
-	err = p.call("objects", func() error {
+	err = p.call(Objects, []string{name}, func() error {
 		return p.read(func(s *State) error {
 			content, ok := s.ContentOf(name)
 			if !ok {

@@ -1,51 +1,55 @@
-// Package zfsfake has a ZFS pool in memory that follows the rules of ZFS and can fail at each call.
-// It is for tests.
 package zfsfake
 
 import (
-	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 )
 
-// ErrKilled is the error of a killed command.
-var ErrKilled = errors.New("signal: killed")
-
-// ErrCrashed is the error of a pool after a crash of its machine.
-var ErrCrashed = errors.New("the machine has crashed")
-
 // Pool is a ZFS pool in memory that follows the rules of ZFS. A transaction changes a
 // copy of the state, which replaces the state if the transaction succeeds.
 type Pool struct {
 	tb    testing.TB
-	Steps bool // as before 2.4, where a clone is a separate transaction
-	Torn  bool // each step is a transaction, which no release of ZFS does
+	Steps bool // see InSteps
+	Torn  bool // see Torn
 
-	Abilities Abilities
-	// CloseAttached replaces the end of a mount that Attach made.
-	CloseAttached func(name string, unmount func()) error
+	Keeps atomic.Pointer[func(dataset string) bool] // see Keep
 
-	mu         sync.Mutex
-	Current    State
-	CrashAfter int // number of transactions until the machine crashes; negative for never
-	KillAfter  int // number of transactions until one command is killed; negative for never
-	Crashed    bool
+	mu       sync.Mutex
+	Current  State
+	Crashed  bool
+	failures []*failure
+	counters []*counter
 
-	// Keeps reports whether a dataset must not be destroyed. If one is, the test fails.
-	Keeps atomic.Pointer[func(dataset string) bool]
-
-	// Before and after are called before and after every call, with its name. An error of
-	// before replaces the call; an error of after replaces the result.
-	Before, After func(call string) error
-
-	Listed func(root string) // called at each listing; may be nil
+	old
 }
 
-func New(tb testing.TB) *Pool {
-	p := &Pool{tb: tb, CrashAfter: -1, KillAfter: -1}
-	p.Current = State{Mounted: make(map[string]bool), Attached: make(map[string]int), FS: make(map[string]FS)}
-	p.Current.Create("tank", nil)
+// Option changes a new pool.
+type Option func(p *Pool)
+
+// InSteps makes Apply work as before 2.4, where a clone is a transaction of its own.
+func InSteps(p *Pool) { p.Steps = true }
+
+// Torn makes each operation of an Apply a transaction of its own, which no release of ZFS
+// does. A killed command can leave any number of them.
+func Torn(p *Pool) { p.Torn = true }
+
+// New returns an empty pool called tank, of the latest release with all features. The end of
+// the test ends its failures.
+func New(tb testing.TB, options ...Option) *Pool {
+	s := State{Mounted: make(map[string]bool), Attached: make(map[string]int), FS: make(map[string]FS)}
+	s.Create("tank", nil)
+	p := newPool(tb, s)
+	for _, option := range options {
+		option(p)
+	}
+	return p
+}
+
+func newPool(tb testing.TB, s State) *Pool {
+	p := &Pool{tb: tb, Current: s, old: old{CrashAfter: -1, KillAfter: -1}}
+	tb.Cleanup(p.endAll)
 	return p
 }
 
@@ -55,14 +59,39 @@ func (p *Pool) AfterCrash() *Pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.Crashed = true
-	next := &Pool{tb: p.tb, Steps: p.Steps, Torn: p.Torn, Abilities: p.Abilities, CrashAfter: -1, KillAfter: -1, Current: p.Current.Clone()}
-	next.Current.Mounted, next.Current.Full = make(map[string]bool), false
-	next.Current.Attached = make(map[string]int)
-	for name, fs := range next.Current.FS {
+	s := p.Current.Clone()
+	s.Mounted, s.Attached, s.Full = make(map[string]bool), make(map[string]int), false
+	for name, fs := range s.FS {
 		fs.Dirty = ""
-		next.Current.FS[name] = fs
+		s.FS[name] = fs
 	}
+	next := newPool(p.tb, s)
+	next.Steps, next.Torn, next.Abilities = p.Steps, p.Torn, p.Abilities
 	return next
+}
+
+// HasCrashed reports whether the machine has crashed.
+func (p *Pool) HasCrashed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Crashed
+}
+
+// Keep makes the test fail if a dataset for which keeps returns true is destroyed. keeps may
+// be nil.
+func (p *Pool) Keep(keeps func(dataset string) bool) {
+	if keeps == nil {
+		p.Keeps.Store(nil)
+		return
+	}
+	p.Keeps.Store(&keeps)
+}
+
+// Now returns a copy of the state of the pool.
+func (p *Pool) Now() State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Current.Clone()
 }
 
 // Edit changes the pool without the snapshotter.
@@ -85,29 +114,21 @@ func (p *Pool) EditFS(name string, fn func(fs *FS)) {
 	})
 }
 
-func (p *Pool) call(name string, fn func() error) error {
-	p.mu.Lock()
-	before, after := p.Before, p.After
-	p.mu.Unlock()
-	if before != nil {
-		if err := before(name); err != nil {
-			return err
-		}
+// call runs a call of the pool between its two points.
+func (p *Pool) call(kind Kind, names []string, fn func() error) error {
+	ops := append([]operation{{kind: Call}}, eachOf(kind, names...)...)
+	return p.between(ops, func() error { return p.oldCall(string(kind), fn) })
+}
+
+// between runs fn between the points before and after ops.
+func (p *Pool) between(ops []operation, fn func() error) error {
+	if err := p.pass(false, ops...); err != nil {
+		return err
 	}
 	if err := fn(); err != nil {
 		return err
 	}
-	if after != nil {
-		return after(name)
-	}
-	return nil
-}
-
-// Interrupt sets p.before while calls may be running.
-func (p *Pool) Interrupt(before func(call string) error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.Before = before
+	return p.pass(true, ops...)
 }
 
 // read runs fn with the state.
@@ -120,27 +141,28 @@ func (p *Pool) read(fn func(s *State) error) error {
 	return fn(&p.Current)
 }
 
-// transact runs fn as one transaction.
-func (p *Pool) transact(fn func(s *State) error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.CrashAfter == 0 {
-		p.Crashed = true
-	}
-	if p.Crashed {
+// transact runs fn as one transaction, which has the given operations.
+func (p *Pool) transact(ops []operation, fn func(s *State) error) error {
+	if p.HasCrashed() {
 		return ErrCrashed
 	}
-	if p.KillAfter == 0 {
-		p.KillAfter = -1
-		return ErrKilled
-	}
-	next := p.Current.Clone()
-	next.TXG++
-	if err := fn(&next); err != nil {
+	if err := p.oldTransact(); err != nil {
 		return err
 	}
-	p.Current = next
-	p.CrashAfter--
-	p.KillAfter--
-	return nil
+	return p.between(slices.Concat(eachOf(Transaction, ""), ops), func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.Crashed {
+			return ErrCrashed
+		}
+		next := p.Current.Clone()
+		next.TXG++
+		if err := fn(&next); err != nil {
+			return err
+		}
+		p.Current = next
+		p.CrashAfter--
+		p.KillAfter--
+		return nil
+	})
 }

@@ -3,46 +3,42 @@ package zfsfake
 import (
 	"context"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Abilities is the release and the missing features of a fake pool. The zero value is
-// the latest release with all features.
-type Abilities struct {
-	Release zfs.Release
-	Lacks   []string // features
-}
-
+// Release returns the release of ZFS.
 func (p *Pool) Release(context.Context) (zfs.Release, error) {
-	if p.Abilities.Release == (zfs.Release{}) {
-		return zfs.Release{Major: 2, Minor: 4}, nil
+	if release := p.release(); release != (zfs.Release{}) {
+		return release, nil
 	}
-	return p.Abilities.Release, nil
+	return zfs.Release{Major: 2, Minor: 4}, nil
 }
 
+// Features returns which features the pool has.
 func (p *Pool) Features(_ context.Context, names ...string) (map[string]bool, error) {
 	enabled := make(map[string]bool)
 	for _, name := range names {
 		enabled[name] = true
 	}
-	for _, name := range p.Abilities.Lacks {
+	for _, name := range slices.Concat(p.Now().Lacks, p.Abilities.Lacks) {
 		enabled[name] = false
 	}
 	return enabled, nil
 }
 
 func (p *Pool) Mount(_ context.Context, name string) error {
-	return p.call("mount", func() error {
+	return p.call(Mount, []string{name}, func() error {
 		p.Edit(func(s *State) { s.Mounted[name] = true })
 		return nil
 	})
 }
 
 func (p *Pool) SetNative(_ context.Context, name string, props map[string]string) error {
-	return p.call("setnative", func() error {
-		return p.transact(func(s *State) error {
+	return p.call(SetNative, []string{name}, func() error {
+		return p.transact(nil, func(s *State) error {
 			fs, ok := s.FS[name]
 			if !ok {
 				return Error("set", name, zfs.ErrNotFound)

@@ -25,7 +25,7 @@ func (s *State) Below(name string) (total uint64) {
 }
 
 func (p *Pool) Space(_ context.Context, name string) (space zfs.Space, err error) {
-	err = p.call("space", func() error {
+	err = p.call(Space, []string{name}, func() error {
 		return p.read(func(s *State) error {
 			fs, ok := s.FS[name]
 			if !ok {
@@ -50,7 +50,7 @@ func (p *Pool) Space(_ context.Context, name string) (space zfs.Space, err error
 }
 
 func (p *Pool) State(context.Context) (state zfs.PoolState, err error) {
-	err = p.call("state", func() error {
+	err = p.call(PoolState, []string{"tank"}, func() error {
 		return p.read(func(s *State) error {
 			state.Checkpoint, state.Suspended = s.Checkpoint, s.Suspended
 			return nil
@@ -60,7 +60,7 @@ func (p *Pool) State(context.Context) (state zfs.PoolState, err error) {
 }
 
 func (p *Pool) WaitFreed(context.Context) error {
-	return p.call("wait", func() error { return p.read(func(*State) error { return nil }) })
+	return p.call(WaitFreed, []string{"tank"}, func() error { return p.read(func(*State) error { return nil }) })
 }
 
 // ancestors returns a dataset and its ancestors, up to the pool's root dataset.

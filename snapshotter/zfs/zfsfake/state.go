@@ -4,10 +4,15 @@ import (
 	"maps"
 	"strings"
 	"time"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
+// State is what a pool has.
 type State struct {
 	TXG        uint64
+	Release    zfs.Release     // of ZFS; the zero value is the latest
+	Lacks      []string        // features that it does not have
 	Full       bool            // no free space
 	Size       uint64          // in bytes; 0 for defaultPoolSize and never full
 	Checkpoint bool            // the pool has a checkpoint
@@ -28,13 +33,16 @@ type FS struct {
 	Snaps   map[string]Snap
 	Props   map[string]string // user properties
 	Native  map[string]string
+	Dir     string // the directory that AttachRoot and AttachWritable open, if a test has one
 }
 
+// Snap is a snapshot.
 type Snap struct {
 	TXG     uint64
 	Content string
 }
 
+// Clone returns a copy.
 func (s State) Clone() State {
 	c := s
 	c.Attached = maps.Clone(s.Attached)
@@ -46,6 +54,7 @@ func (s State) Clone() State {
 	return c
 }
 
+// Create creates a file system with properties, user properties and others.
 func (s *State) Create(name string, props map[string]string) {
 	fs := FS{TXG: s.TXG, Born: time.Now(), Snaps: make(map[string]Snap), Props: make(map[string]string), Native: make(map[string]string)}
 	for k, v := range props {
