@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -15,34 +14,26 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
-// refusing makes the n-th call that changes a pool fail, counted from 1.
-func refusing(p *zfsfake.Pool, n int) {
-	calls := 0
-	p.Before = func(call string) error {
-		if strings.HasPrefix(call, "destroy") || call == "list" {
-			return nil
-		}
-		if calls++; calls == n {
-			return zfsfake.Error(call, "tank/z", zfs.ErrNoSpace)
-		}
-		return nil
-	}
-}
+// changes are the points at which Init changes a pool.
+var changes = zfsfake.Before(zfsfake.Create, zfsfake.SetNative, zfsfake.Apply, zfsfake.Mount)
 
 // If any step fails, setup.Init leaves nothing of a new base, and the next call creates it.
 func TestInitLeavesAllOrNothing(t *testing.T) {
 	t.Parallel()
-	steps := []string{"base", "longname", "storage", "runtime", "empty", "snapshot", "mount"}
-	for n := range steps {
+	for cut := range zfsfake.Each(t, changes) {
 		p := zfsfake.New(t)
-		before := p.Current.Clone()
-		refusing(p, n+1)
+		before := p.Now()
+		p.FailAt(cut.Point, zfsfake.Refuse(zfs.ErrNoSpace))
 		_, err := Init(t.Context(), p, testBase(t), "/srv", nil)
-		require.ErrorIs(t, err, zfs.ErrNoSpace, steps[n])
+		if !cut.Reached() {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, zfs.ErrNoSpace, "%s", cut)
 		assert.NotContains(t, err.Error(), "\n")
-		assert.Equal(t, before.FS, p.Current.FS, steps[n])
+		assert.Equal(t, before.FS, p.Now().FS, "%s", cut)
 		changed, err := Init(t.Context(), p, testBase(t), "/srv", nil)
-		require.NoError(t, err, steps[n])
+		require.NoError(t, err, "%s", cut)
 		assert.True(t, changed)
 	}
 }
@@ -50,17 +41,21 @@ func TestInitLeavesAllOrNothing(t *testing.T) {
 // If the completion of a base fails, setup.Init destroys only what it added.
 func TestInitKeepsWhatItDidNotCreate(t *testing.T) {
 	t.Parallel()
-	for n, step := range []string{"runtime", "snapshot", "mount"} {
+	for cut := range zfsfake.Each(t, changes) {
 		p, base := zfsfake.New(t), testBase(t)
 		_, err := Init(t.Context(), p, base, "/srv", nil)
 		require.NoError(t, err)
 		p.Edit(func(s *zfsfake.State) { delete(s.FS, "tank/z/runtime"); delete(s.Mounted, "tank/z") })
 		p.EditFS("tank/z/storage/empty", func(fs *zfsfake.FS) { delete(fs.Snaps, layout.Extracted) })
-		before := p.Current.Clone()
-		refusing(p, n+1)
+		before := p.Now()
+		p.FailAt(cut.Point, zfsfake.Refuse(zfs.ErrNoSpace))
 		_, err = Init(t.Context(), p, base, "/srv", nil)
-		require.ErrorIs(t, err, zfs.ErrNoSpace, step)
-		assert.Equal(t, before.FS, p.Current.FS, step)
+		if !cut.Reached() {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, zfs.ErrNoSpace, "%s", cut)
+		assert.Equal(t, before.FS, p.Now().FS, "%s", cut)
 	}
 }
 
@@ -68,18 +63,15 @@ func TestInitKeepsWhatItDidNotCreate(t *testing.T) {
 func TestInitKeepsForeignDatasets(t *testing.T) {
 	t.Parallel()
 	p, base := zfsfake.New(t), testBase(t)
-	p.After = func(call string) error {
-		if call == "apply" {
-			p.Edit(func(s *zfsfake.State) { s.Create("tank/z/mine", nil) })
-			return zfsfake.Error("snapshot", base.Empty().Snapshot(), zfs.ErrNoSpace)
-		}
-		return nil
-	}
+	p.FailAt(zfsfake.After(zfsfake.Apply), zfsfake.Do(func() error {
+		p.Edit(func(s *zfsfake.State) { s.Create("tank/z/mine", nil) })
+		return zfsfake.Error("snapshot", base.Empty().Snapshot(), zfs.ErrNoSpace)
+	}))
 	_, err := Init(t.Context(), p, base, "/srv", nil)
 	require.ErrorIs(t, err, zfs.ErrNoSpace)
 	assert.ErrorContains(t, err, "rollback of tank/z")
-	assert.Contains(t, p.Current.FS, "tank/z/mine")
-	assert.NotContains(t, p.Current.FS, "tank/z/storage")
+	assert.Contains(t, p.Now().FS, "tank/z/mine")
+	assert.NotContains(t, p.Now().FS, "tank/z/storage")
 }
 
 // setup.Init stops between two steps when its context is cancelled and destroys what it
@@ -88,15 +80,10 @@ func TestInitRollsBackWhenCancelled(t *testing.T) {
 	t.Parallel()
 	p := zfsfake.New(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	p.After = func(call string) error {
-		if call == "create" {
-			cancel()
-		}
-		return nil
-	}
+	p.FailAt(zfsfake.After(zfsfake.Create), zfsfake.Do(func() error { cancel(); return nil }))
 	_, err := Init(ctx, p, testBase(t), "/srv", nil)
 	require.ErrorIs(t, err, context.Canceled)
-	assert.NotContains(t, p.Current.FS, "tank/z")
+	assert.NotContains(t, p.Now().FS, "tank/z")
 }
 
 func TestInitNamesTheKeyThatIsNotLoaded(t *testing.T) {
@@ -115,12 +102,7 @@ func TestInitNamesTheKeyThatIsNotLoaded(t *testing.T) {
 
 	p = zfsfake.New(t)
 	lock(p, "tank")
-	p.Before = func(call string) error {
-		if call == "create" {
-			return errors.New("Required key not loaded")
-		}
-		return nil
-	}
+	p.FailAt(zfsfake.Before(zfsfake.Create), zfsfake.Return(errors.New("Required key not loaded")))
 	_, err = Init(t.Context(), p, base, "/srv", nil)
 	require.ErrorContains(t, err, "'zfs load-key tank'")
 }
@@ -131,18 +113,16 @@ func TestInitWorksBelowAZonedDataset(t *testing.T) {
 	p := zfsfake.New(t)
 	p.EditFS("tank", func(fs *zfsfake.FS) { fs.Native["zoned"] = "on" })
 	made := make(map[string]string)
-	p.After = func(call string) error {
-		if call == "create" && len(made) == 0 {
-			maps.Copy(made, p.Current.FS["tank/z"].Native)
-		}
+	p.FailAt(zfsfake.After(zfsfake.Create).Of("tank/z"), zfsfake.Do(func() error {
+		maps.Copy(made, p.Now().FS["tank/z"].Native)
 		return nil
-	}
+	}))
 	_, err := Init(t.Context(), p, testBase(t), "/srv", nil)
 	require.NoError(t, err)
 	assert.NotContains(t, made, "mountpoint")
 	assert.NotContains(t, made, "sharenfs")
 	assert.Equal(t, "off", made["zoned"])
-	native := p.Current.FS["tank/z"].Native
+	native := p.Now().FS["tank/z"].Native
 	assert.Equal(t, "/srv", native["mountpoint"])
 	assert.Equal(t, "off", native["sharesmb"])
 }

@@ -21,24 +21,25 @@ func testBase(t testing.TB) layout.Base {
 func TestInitSetsOnlySupportedProperties(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		abilities zfsfake.Abilities
-		has       map[string]string
-		lacks     []string
+		release  zfs.Release
+		features []string // that the pool does not have
+		has      map[string]string
+		lacks    []string
 	}{
-		"2.4": {zfsfake.Abilities{}, map[string]string{"normalization": "none", "utf8only": "off", "casesensitivity": "sensitive",
+		"2.4": {zfs.Release{}, nil, map[string]string{"normalization": "none", "utf8only": "off", "casesensitivity": "sensitive",
 			"snapdir": "disabled", "dnodesize": "auto", "compression": "lz4", "longname": "off", "defaultuserquota": "none", "sharenfs": "off"}, nil},
-		"2.3": {zfsfake.Abilities{Release: zfs.Release{Major: 2, Minor: 3}}, map[string]string{"snapdir": "disabled", "longname": "off"}, []string{"defaultuserquota"}},
-		"2.2": {zfsfake.Abilities{Release: zfs.Release{Major: 2, Minor: 2}}, map[string]string{"snapdir": "hidden"}, []string{"longname"}},
-		"GRUB": {zfsfake.Abilities{Lacks: []string{"large_dnode", "longname"}}, map[string]string{"compression": "lz4"},
+		"2.3": {zfs.Release{Major: 2, Minor: 3}, nil, map[string]string{"snapdir": "disabled", "longname": "off"}, []string{"defaultuserquota"}},
+		"2.2": {zfs.Release{Major: 2, Minor: 2}, nil, map[string]string{"snapdir": "hidden"}, []string{"longname"}},
+		"GRUB": {zfs.Release{}, []string{"large_dnode", "longname"}, map[string]string{"compression": "lz4"},
 			[]string{"dnodesize", "longname"}},
-		"no features": {zfsfake.Abilities{Lacks: []string{"large_dnode", "longname", "lz4_compress"}}, map[string]string{"compression": "on"},
+		"no features": {zfs.Release{}, []string{"large_dnode", "longname", "lz4_compress"}, map[string]string{"compression": "on"},
 			[]string{"dnodesize", "longname"}},
 	} {
 		p := zfsfake.New(t)
-		p.Abilities = c.abilities
+		p.Edit(func(s *zfsfake.State) { s.Release, s.Lacks = c.release, c.features })
 		_, err := Init(t.Context(), p, testBase(t), "/srv", nil)
 		require.NoError(t, err, what)
-		native := p.Current.FS["tank/z"].Native
+		native := p.Now().FS["tank/z"].Native
 		for name, value := range c.has {
 			assert.Equal(t, value, native[name], "%s: %s", what, name)
 		}
@@ -54,7 +55,7 @@ func TestInitLeavesUTF8OnlyToNormalization(t *testing.T) {
 	p := zfsfake.New(t)
 	_, err := Init(t.Context(), p, testBase(t), "/srv", map[string]string{"normalization": "formC", "snapdir": "visible"})
 	require.NoError(t, err)
-	native := p.Current.FS["tank/z"].Native
+	native := p.Now().FS["tank/z"].Native
 	assert.Equal(t, "formC", native["normalization"])
 	assert.NotContains(t, native, "utf8only")
 	assert.Equal(t, "visible", native["snapdir"])
@@ -97,7 +98,7 @@ func TestHarmsNameTheFix(t *testing.T) {
 		"exec tank/z/runtime":                   "zfs inherit exec tank/z/runtime",
 		"defaultuserquota tank/z/storage/empty": "zfs set defaultuserquota=none tank/z/storage/empty",
 	}, fixes)
-	p.Abilities.Release = zfs.Release{Major: 2, Minor: 2}
+	p.Edit(func(s *zfsfake.State) { s.Release = zfs.Release{Major: 2, Minor: 2} })
 	found, err = Harms(t.Context(), p, base)
 	require.NoError(t, err)
 	for _, h := range found {
