@@ -51,31 +51,30 @@ func init() {
 func TestApplyUsesTheOptionsOfTheCaller(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
-	p := &smallPool{dir: t.TempDir(), attempts: []error{nil}}
-	s, desc, mounts := serviceOn(t, p, 100)
+	a := newApplying(t, 100)
 	layer := layerWith(t, tar.Header{Name: "sealed", Typeflag: tar.TypeReg})
 	for i := range layer {
 		layer[i] ^= 7
 	}
-	s.contents.Store = &onceStore{layer: layer, left: 100}
-	desc.MediaType, desc.Size = sealed, int64(len(layer))
+	a.contents.Store = &onceStore{layer: layer, left: 100}
+	a.desc.MediaType, a.desc.Size = sealed, int64(len(layer))
 
-	_, err := s.Apply(t.Context(), desc, mounts)
+	_, err := a.apply(t)
 	require.ErrorContains(t, err, "sealed without a key")
 
 	var reported []int64
-	applied, err := s.Apply(t.Context(), desc, mounts, diff.WithSyncFs(true),
+	applied, err := a.apply(t, diff.WithSyncFs(true),
 		diff.WithPayloads(map[string]typeurl.Any{"key": &anypb.Any{Value: []byte{7}}}),
 		diff.WithProgress(func(_ ocispec.Descriptor, at int64) { reported = append(reported, at) }))
 	require.NoError(t, err)
-	assert.FileExists(t, filepath.Join(p.dir, "sealed"))
+	assert.FileExists(t, filepath.Join(a.dir, "sealed"))
 	assert.Equal(t, ocispec.MediaTypeImageLayer, applied.MediaType)
 	require.NotEmpty(t, reported)
 	assert.Zero(t, reported[0])
-	assert.Equal(t, desc.Size, reported[len(reported)-1])
+	assert.Equal(t, a.desc.Size, reported[len(reported)-1])
 
 	// A failure to sync is an error.
-	root, err := os.Open(p.dir)
+	root, err := os.Open(a.dir)
 	require.NoError(t, err)
 	require.NoError(t, root.Close())
 	assert.Error(t, syncFS(root))
@@ -96,13 +95,13 @@ func TestExternalProcessorReadsTheLayer(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
 	for range 20 {
-		s, desc, mounts := serviceOn(t, &smallPool{dir: t.TempDir(), attempts: []error{nil}}, 100)
-		desc.MediaType = piped
-		_, err := s.Apply(t.Context(), desc, mounts)
+		a := newApplying(t, 100)
+		a.desc.MediaType = piped
+		_, err := a.apply(t)
 		require.NoError(t, err)
 	}
-	s, desc, mounts := serviceOn(t, &smallPool{dir: t.TempDir(), attempts: []error{nil}}, 100)
-	desc.MediaType = piped + "+broken"
-	_, err := s.Apply(t.Context(), desc, mounts)
+	a := newApplying(t, 100)
+	a.desc.MediaType = piped + "+broken"
+	_, err := a.apply(t)
 	require.ErrorContains(t, err, "no key")
 }

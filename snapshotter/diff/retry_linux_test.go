@@ -5,11 +5,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -19,47 +19,37 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
-// smallPool is a pool with its snapshotter that returns a given result for each
-// attempt to write: an error, or a directory for nil.
-type smallPool struct {
-	Pool
-	dir       string
-	attempts  []error  // their results, in turn
-	written   []string // the runtimes that were written to
+// extractions is a snapshotter whose runtimes are extractions. It is a double of
+// snapshotter.Snapshotter and not a pool.
+type extractions struct {
 	filled    []string // the runtimes that a layer was unpacked into completely, and the layers
 	renewed   []string
 	discarded []string
 }
 
-func (p *smallPool) AttachWritable(_ context.Context, runtime string) (*os.File, error) {
-	err := p.attempts[len(p.written)%len(p.attempts)]
-	p.written = append(p.written, runtime)
-	if err != nil {
-		return nil, err
-	}
-	return os.Open(p.dir)
-}
+const fresh = "-fresh" // the end of the name of a runtime that Renew created
 
-func (p *smallPool) NamespaceOf(string) string    { return "test" }
-func (p *smallPool) HeldAt(string) (string, bool) { return "", false }
-func (p *smallPool) Begin(context.Context) func() { return func() {} }
-func (p *smallPool) Fill(runtime string) func(diffID, blob digest.Digest) {
+func (x *extractions) NamespaceOf(string) string    { return "test" }
+func (x *extractions) HeldAt(string) (string, bool) { return "", false }
+func (x *extractions) Begin(context.Context) func() { return func() {} }
+func (x *extractions) Fill(runtime string) func(diffID, blob digest.Digest) {
 	return func(diffID, blob digest.Digest) {
-		p.filled = append(p.filled, fmt.Sprintf("%s %s %s", runtime, diffID, blob))
+		x.filled = append(x.filled, fmt.Sprintf("%s %s %s", runtime, diffID, blob))
 	}
 }
-func (p *smallPool) StandIn(string) (diffID, blob digest.Digest, ok bool) { return "", "", false }
-func (p *smallPool) Recognize(context.Context, string, digest.Digest, digest.Digest) error {
+func (x *extractions) StandIn(string) (diffID, blob digest.Digest, ok bool) { return "", "", false }
+func (x *extractions) Recognize(context.Context, string, digest.Digest, digest.Digest) error {
 	return errdefs.ErrNotImplemented
 }
-func (p *smallPool) Renew(_ context.Context, runtime string, _ error) (fresh, made string, err error) {
-	p.renewed = append(p.renewed, runtime)
-	return runtime + "-fresh", "1 template was evicted", nil
+func (x *extractions) Renew(_ context.Context, runtime string, _ error) (name, made string, err error) {
+	x.renewed = append(x.renewed, runtime)
+	return runtime + fresh, "1 template was evicted", nil
 }
-func (p *smallPool) Discard(_ context.Context, runtime string) error {
-	p.discarded = append(p.discarded, runtime)
+func (x *extractions) Discard(_ context.Context, runtime string) error {
+	x.discarded = append(x.discarded, runtime)
 	return nil
 }
 
@@ -91,7 +81,8 @@ func TestLayerThatDoesNotFitIsUnpackedOnceMore(t *testing.T) {
 	quota := &zfs.Error{Op: "mount", Kind: zfs.ErrQuota}
 	busy := &zfs.Error{Op: "mount", Kind: zfs.ErrBusy}
 	for name, c := range map[string]struct {
-		results   []error
+		first     error // of the first attempt to write
+		second    error // of the second one, into a new runtime
 		readable  int
 		want      error
 		message   string
@@ -99,36 +90,44 @@ func TestLayerThatDoesNotFitIsUnpackedOnceMore(t *testing.T) {
 		renewed   bool
 		discarded bool
 	}{
-		"it fits":                         {[]error{nil}, 9, nil, "", 1, false, false},
-		"it fits at the second attempt":   {[]error{noSpace, nil}, 9, nil, "", 2, true, false},
-		"a full quota, then it fits":      {[]error{quota, nil}, 9, nil, "", 2, true, false},
-		"it never fits":                   {[]error{noSpace}, 9, errdefs.ErrResourceExhausted, "1 template was evicted", 2, true, true},
-		"a full pool, then another error": {[]error{noSpace, busy}, 9, errdefs.ErrFailedPrecondition, "busy", 2, true, true},
-		"another error":                   {[]error{busy, nil}, 9, errdefs.ErrFailedPrecondition, "busy", 1, false, false},
-		"the layer cannot be read again":  {[]error{noSpace, nil}, 1, errdefs.ErrResourceExhausted, "cannot be read again", 1, false, false},
+		"it fits":                         {nil, nil, 9, nil, "", 1, false, false},
+		"it fits at the second attempt":   {noSpace, nil, 9, nil, "", 2, true, false},
+		"a full quota, then it fits":      {quota, nil, 9, nil, "", 2, true, false},
+		"it never fits":                   {noSpace, noSpace, 9, errdefs.ErrResourceExhausted, "1 template was evicted", 2, true, true},
+		"a full pool, then another error": {noSpace, busy, 9, errdefs.ErrFailedPrecondition, "busy", 2, true, true},
+		"another error":                   {busy, nil, 9, errdefs.ErrFailedPrecondition, "busy", 1, false, false},
+		"the layer cannot be read again":  {noSpace, nil, 1, errdefs.ErrResourceExhausted, "cannot be read again", 1, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := &smallPool{dir: t.TempDir(), attempts: c.results}
-			s, desc, mounts := serviceOn(t, p, c.readable)
-			applied, err := s.Apply(t.Context(), desc, mounts)
+			a := newApplying(t, c.readable)
+			attempts := []string{a.runtime, a.runtime + fresh}
+			var written []func() int
+			for i, failure := range []error{c.first, c.second} {
+				at := zfsfake.Before(zfsfake.AttachWritable).Of(attempts[i])
+				written = append(written, a.pool.Count(at))
+				if failure != nil {
+					a.pool.FailAt(at, zfsfake.Return(failure))
+				}
+			}
+			applied, err := a.apply(t)
 			if c.want == nil {
 				require.NoError(t, err)
-				assert.Equal(t, desc.Digest, applied.Digest)
-				assert.FileExists(t, filepath.Join(p.dir, "file"))
+				assert.Equal(t, a.desc.Digest, applied.Digest)
+				assert.FileExists(t, filepath.Join(a.dir, "file"))
 			} else {
 				require.ErrorIs(t, err, c.want)
 				assert.ErrorContains(t, err, c.message)
 			}
-			want := []string{mounts[0].Source, mounts[0].Source + "-fresh"}[:c.attempts]
-			assert.Equal(t, want, p.written)
+			assert.Equal(t, 1, written[0]())
+			assert.Equal(t, c.attempts-1, written[1]())
 			var filled []string
 			if c.want == nil {
-				filled = []string{fmt.Sprintf("%s %s %s", want[c.attempts-1], desc.Digest, desc.Digest)}
+				filled = []string{fmt.Sprintf("%s %s %s", attempts[c.attempts-1], a.desc.Digest, a.desc.Digest)}
 			}
-			assert.Equal(t, filled, p.filled, "only complete layers")
-			assert.Equal(t, c.renewed, len(p.renewed) == 1, "%q", p.renewed)
-			assert.Equal(t, c.discarded, len(p.discarded) == 1, "%q", p.discarded)
+			assert.Equal(t, filled, a.snapshots.filled, "only complete layers")
+			assert.Equal(t, c.renewed, len(a.snapshots.renewed) == 1, "%q", a.snapshots.renewed)
+			assert.Equal(t, c.discarded, len(a.snapshots.discarded) == 1, "%q", a.snapshots.discarded)
 		})
 	}
 }
@@ -140,14 +139,14 @@ func TestLayersSucceedIfEveryKthAttemptFails(t *testing.T) {
 	needsRoot(t)
 	noSpace := fmt.Errorf("write: %w", &zfs.Error{Op: "mount", Kind: zfs.ErrNoSpace})
 	for every := 1; every <= 5; every++ {
-		results := make([]error, every)
-		results[every-1] = noSpace
-		p := &smallPool{dir: t.TempDir(), attempts: results}
-		s, desc, mounts := serviceOn(t, p, 1000)
+		a := newApplying(t, 1000)
+		attempts := zfsfake.Before(zfsfake.AttachWritable)
+		written := a.pool.Count(attempts)
+		a.pool.FailAt(attempts, zfsfake.Return(noSpace), zfsfake.Every(every))
 		const layers = 20
 		failed := 0
 		for range layers {
-			_, err := s.Apply(t.Context(), desc, mounts)
+			_, err := a.apply(t)
 			if err != nil {
 				require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
 				failed++
@@ -155,23 +154,47 @@ func TestLayersSucceedIfEveryKthAttemptFails(t *testing.T) {
 		}
 		if every == 1 {
 			assert.Equal(t, layers, failed)
-			assert.Len(t, p.written, 2*layers)
-			assert.Len(t, p.discarded, layers)
+			assert.Equal(t, 2*layers, written())
+			assert.Len(t, a.snapshots.discarded, layers)
 			continue
 		}
 		assert.Zero(t, failed, "every %d", every)
-		assert.Len(t, p.written, layers+len(p.renewed))
-		assert.NotEmpty(t, p.renewed)
-		assert.Empty(t, p.discarded)
+		assert.Equal(t, layers+len(a.snapshots.renewed), written())
+		assert.NotEmpty(t, a.snapshots.renewed)
+		assert.Empty(t, a.snapshots.discarded)
 	}
 }
 
-func serviceOn(t *testing.T, p *smallPool, readable int) (*Service, ocispec.Descriptor, []mount.Mount) {
+// applying is a test of Apply that unpacks a layer into a runtime, and into a new one if
+// there is a second attempt. Both are one directory.
+type applying struct {
+	*Service
+	pool      *zfsfake.Pool
+	snapshots *extractions
+	runtime   string
+	dir       string
+	desc      ocispec.Descriptor
+	mounts    []mount.Mount
+}
+
+// newApplying returns a test whose layer can be read so many times.
+func newApplying(t *testing.T, readable int) *applying {
 	t.Helper()
 	base, err := layout.ParseBase("tank/zfstpl")
 	require.NoError(t, err)
 	layer := layerWith(t, tar.Header{Name: "file", Typeflag: tar.TypeReg})
-	s := New(base, p, Contents{Store: &onceStore{layer: layer, left: readable}}, p)
-	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: int64(len(layer)), Digest: digest.FromBytes(layer)}
-	return s, desc, []mount.Mount{{Type: "zfs", Source: base.Clone("extract", layout.NewID())}}
+	a := &applying{pool: zfsfake.New(t), snapshots: &extractions{}, runtime: base.Clone("extract", layout.NewID()), dir: t.TempDir()}
+	for _, runtime := range []string{a.runtime, a.runtime + fresh} {
+		a.pool.Edit(func(s *zfsfake.State) { s.Create(runtime, nil) })
+		a.pool.EditFS(runtime, func(fs *zfsfake.FS) { fs.Dir = a.dir })
+	}
+	a.Service = New(base, a.pool, Contents{Store: &onceStore{layer: layer, left: readable}}, a.snapshots)
+	a.desc = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: int64(len(layer)), Digest: digest.FromBytes(layer)}
+	a.mounts = []mount.Mount{{Type: "zfs", Source: a.runtime}}
+	return a
+}
+
+func (a *applying) apply(t *testing.T, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
+	t.Helper()
+	return a.Apply(t.Context(), a.desc, a.mounts, opts...)
 }

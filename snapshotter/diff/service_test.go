@@ -17,26 +17,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
-// refusing is a pool that fails every call with err.
-type refusing struct {
-	Pool
-	err error
+// busy returns a pool in which nothing can be mounted.
+func busy(t *testing.T) *zfsfake.Pool {
+	t.Helper()
+	p := zfsfake.New(t)
+	p.FailAt(zfsfake.Before(zfsfake.AttachWritable), zfsfake.Refuse(zfs.ErrBusy), zfsfake.Optional())
+	return p
 }
-
-func (r refusing) ChangedObjects(context.Context, string, string) ([]zfs.ObjectRange, error) {
-	return nil, r.err
-}
-
-func (r refusing) AttachWritable(context.Context, string) (*os.File, error) { return nil, r.err }
 
 // If ZFS cannot list the changed objects, everything is compared, and the sides count
 // as unrelated.
 func TestEverythingIsComparedWithoutChangedObjects(t *testing.T) {
 	t.Parallel()
 	for _, cause := range []error{zfs.ErrInvalid, zfs.ErrUnavailable, errors.New("another error")} {
-		h, err := (&Service{pool: refusing{err: cause}}).hint(t.Context(), &tree{}, &tree{})
+		p := zfsfake.New(t)
+		p.FailAt(zfsfake.Before(zfsfake.ChangedObjects), zfsfake.Return(cause))
+		h, err := (&Service{pool: p}).hint(t.Context(), &tree{}, &tree{})
 		require.NoError(t, err)
 		assert.False(t, h.known || h.related, cause)
 		assert.True(t, h.paths.all, cause)
@@ -80,7 +79,7 @@ func (silent) Close() error { return nil }
 // An Apply that failed for another reason does not wait for a store that has stalled.
 func TestFailedApplyDoesNotWaitForTheStore(t *testing.T) {
 	t.Parallel()
-	s := &Service{pool: refusing{err: zfs.ErrBusy}, contents: Contents{Store: silent{}}}
+	s := &Service{pool: busy(t), contents: Contents{Store: silent{}}}
 	for mediaType, want := range map[string]error{
 		ocispec.MediaTypeImageLayer: zfs.ErrBusy,
 		"text/plain":                errdefs.ErrNotImplemented,

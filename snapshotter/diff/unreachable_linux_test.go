@@ -20,7 +20,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // brokenStore fails every read with err.
@@ -55,7 +54,7 @@ func serviceWith(t *testing.T, err error) (*Service, []mount.Mount) {
 	t.Helper()
 	base, parseErr := layout.ParseBase("tank/z")
 	require.NoError(t, parseErr)
-	s := New(base, refusing{err: zfs.ErrBusy}, Contents{Store: brokenStore{err: err}, Leases: brokenLeases{err: err}, Setting: "containerd_address /run/x.sock"}, &smallPool{})
+	s := New(base, busy(t), Contents{Store: brokenStore{err: err}, Leases: brokenLeases{err: err}, Setting: "containerd_address /run/x.sock"}, &extractions{})
 	return s, []mount.Mount{{Type: "zfs", Source: base.Clone("web", layout.NewID())}}
 }
 
