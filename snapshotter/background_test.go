@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // In mode CleanupBackground a cleanup begins when no operation has written for a while, and
@@ -76,12 +77,11 @@ func TestCleanupModes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newFixture(t, background)
 			garbage(s)
-			resume := s.block("destroy")
+			resume := s.block(zfsfake.Destroy)
 			time.Sleep(reaper.BackgroundQuiet + time.Second)
 			synctest.Wait()
 			assert.True(t, s.sn.StopCleanup())
 			resume()
-			s.pool.Interrupt(nil)
 			synctest.Wait()
 			s.prepare("more", "")
 			s.remove("more")
@@ -122,14 +122,13 @@ func TestBackgroundCleanupYieldsToCallers(t *testing.T) {
 			s.prepare(fmt.Sprint(i), "")
 			s.remove(fmt.Sprint(i))
 		}
-		resume := s.block("destroy")
+		resume := s.block(zfsfake.Destroy)
 		time.Sleep(reaper.BackgroundQuiet + time.Second)
 		synctest.Wait()
 		result := make(chan error, 1)
 		go func() { result <- s.sn.Clean(s.ctx, nil) }()
 		synctest.Wait()
 		resume()
-		s.pool.Interrupt(nil)
 		require.NoError(t, <-result)
 		assert.Len(t, s.datasets(), 1)
 		assert.NotContains(t, s.log.String(), "background cleanup failed")
@@ -156,14 +155,13 @@ func TestStoppedCleanupEndsAfterItsBatch(t *testing.T) {
 					s.remove(fmt.Sprint(i))
 				}
 				time.Sleep(2 * reaper.QuietPeriod)
-				resume := s.block("destroy")
+				resume := s.block(zfsfake.Destroy)
 				ctx, cancel := context.WithCancel(s.ctx)
 				result := make(chan error, 1)
 				go func() { result <- s.sn.Clean(ctx, nil) }()
 				synctest.Wait()
 				c.stop(s, cancel)
 				resume()
-				s.pool.Interrupt(nil)
 				require.ErrorIs(t, <-result, c.want)
 				assert.Len(t, s.datasets(), 1+reaper.QuietBatch)
 				s.requireInvariants()

@@ -3,7 +3,6 @@ package snapshotter
 import (
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,15 +30,8 @@ func (s *fixture) unmount(name string) {
 }
 
 // destroys counts the pool's later destroys.
-func (s *fixture) destroys() *atomic.Int64 {
-	var n atomic.Int64
-	s.pool.Interrupt(func(call string) error {
-		if call == "destroy" {
-			n.Add(1)
-		}
-		return nil
-	})
-	return &n
+func (s *fixture) destroys() (n func() int) {
+	return s.pool.Count(zfsfake.Before(zfsfake.Destroy))
 }
 
 // A busy dataset is retried in the background with growing pauses. A cleanup during a pause
@@ -55,27 +47,27 @@ func TestBusyDatasetIsRetriedWithBackoff(t *testing.T) {
 		n := s.destroys()
 		s.cleanup()
 		s.cleanup()
-		assert.EqualValues(t, 2, n.Load(), "the next cleanup retries")
+		assert.Equal(t, 2, n(), "the next cleanup retries")
 		s.cleanup()
-		assert.EqualValues(t, 2, n.Load(), "the one after that is too early")
+		assert.Equal(t, 2, n(), "the one after that is too early")
 		at := time.Duration(0)
 		for i, pause := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600} {
 			time.Sleep(pause*time.Second - time.Millisecond)
 			synctest.Wait()
-			require.EqualValues(t, i+2, n.Load(), "%v after the first", at)
+			require.Equal(t, i+2, n(), "%v after the first", at)
 			time.Sleep(time.Millisecond)
 			synctest.Wait()
 			at += pause * time.Second
-			require.EqualValues(t, i+3, n.Load(), "%v after the first", at)
+			require.Equal(t, i+3, n(), "%v after the first", at)
 		}
 		assert.Equal(t, 1, strings.Count(s.log.String(), "level=warning"), "logged once: %s", s.log)
 		s.unmount(web)
 		s.waitForRetries()
 		assert.Len(t, s.datasets(), 1, "destroyed without a request")
-		tried := n.Load()
+		tried := n()
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
-		assert.Equal(t, tried, n.Load(), "no destroy when there is nothing to destroy")
+		assert.Equal(t, tried, n(), "no destroy when there is nothing to destroy")
 	})
 }
 
@@ -141,10 +133,10 @@ func TestBusyDatasetIsRetriedInTheBackground(t *testing.T) {
 		for i, pause := range []time.Duration{1, 1, 2, 4} {
 			time.Sleep(pause*time.Second - time.Millisecond)
 			synctest.Wait()
-			require.EqualValues(t, i+1, n.Load())
+			require.Equal(t, i+1, n())
 			time.Sleep(time.Millisecond)
 			synctest.Wait()
-			require.EqualValues(t, i+2, n.Load())
+			require.Equal(t, i+2, n())
 		}
 	})
 }
@@ -214,7 +206,7 @@ func TestBusyDatasetIsLoggedWithItsHolders(t *testing.T) {
 		n := s.destroys()
 		s.waitForRetries()
 		assert.Equal(t, 1, strings.Count(s.log.String(), "no inspected process has the dataset mounted"), "the holders have ended")
-		assert.GreaterOrEqual(t, n.Load(), int64(5), "the backoff starts again")
+		assert.GreaterOrEqual(t, n(), 5, "the backoff starts again")
 	})
 }
 
@@ -251,16 +243,13 @@ func TestBackgroundCleanupsOfAFailingPoolBackOff(t *testing.T) {
 		s.mount(s.dataset("web"))
 		s.remove("web")
 		s.cleanup()
-		var n atomic.Int64
-		s.pool.Interrupt(func(call string) error {
-			n.Add(1)
-			return zfsfake.Error(call, "x", zfs.ErrSuspended)
-		})
+		n := s.pool.Count(zfsfake.Before(zfsfake.Call))
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Call), zfsfake.Refuse(zfs.ErrSuspended))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		assert.Less(t, n.Load(), int64(30))
+		assert.Less(t, n(), 30)
 		assert.Contains(t, s.log.String(), "background cleanup failed")
-		s.pool.Interrupt(nil)
+		end()
 		s.waitForRetries()
 		s.pool.Edit(func(state *zfsfake.State) {
 			assert.NotEmpty(t, state.FS["tank/z"].Props[layout.CleanupProperty], "the mark is retried")
@@ -281,7 +270,7 @@ func TestCloseWaitsForARetry(t *testing.T) {
 		s.mount(s.dataset("web"))
 		s.remove("web")
 		s.cleanup()
-		resume := s.block("destroy")
+		resume := s.block(zfsfake.Destroy)
 		time.Sleep(backoff.Min)
 		synctest.Wait()
 		closed := make(chan error, 1)
@@ -337,10 +326,9 @@ func TestTemplateOfAStuckCloneIsRetriedWithIt(t *testing.T) {
 		n := s.destroys()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		tried := n.Load()
+		tried := n()
 		assert.Positive(t, tried)
-		assert.Less(t, tried, int64(30), "in an hour")
-		s.pool.Interrupt(nil)
+		assert.Less(t, tried, 30, "in an hour")
 		next := space.NewPlan(s.sn.index.Nodes(), nil, space.Policy{}, time.Now()).NextRetry
 		assert.True(t, next.After(time.Now()), "no retry is due: %s", time.Until(next))
 		s.unmount(clone)

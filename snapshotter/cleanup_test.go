@@ -191,24 +191,16 @@ func TestFailedCleanupChangesNothing(t *testing.T) {
 	s.remove("web", a)
 	s.flush()
 	before, pool := dump(s.sn), s.datasets()
-	for _, call := range []string{"destroy", "apply"} {
-		s.remove("nothing")
-		s.pool.Before = func(c string) error {
-			if c == call {
-				return zfsfake.Error(c, "x", zfs.ErrSuspended)
-			}
-			return nil
-		}
-		err := s.sn.Cleanup(s.ctx)
-		if call == "destroy" {
-			assert.ErrorIs(t, err, errdefs.ErrUnavailable)
-			assert.Equal(t, before, dump(s.sn))
-			assert.Equal(t, pool, s.datasets())
-		} else {
-			assert.NoError(t, err, "nothing was pending")
-		}
-	}
-	s.pool.Before = nil
+	s.remove("nothing")
+	end := s.pool.FailAt(zfsfake.Before(zfsfake.Destroy), zfsfake.Refuse(zfs.ErrSuspended))
+	assert.ErrorIs(t, s.sn.Cleanup(s.ctx), errdefs.ErrUnavailable)
+	assert.Equal(t, before, dump(s.sn))
+	assert.Equal(t, pool, s.datasets())
+	end()
+	s.remove("nothing")
+	end = s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Refuse(zfs.ErrSuspended), zfsfake.Optional())
+	assert.NoError(t, s.sn.Cleanup(s.ctx), "nothing was pending")
+	end()
 	s.requireInvariants()
 	assert.Len(t, s.datasets(), 1)
 }
@@ -249,12 +241,8 @@ func TestFailedTransactionChangesNothing(t *testing.T) {
 		s.cleanup()
 		before, pool := dump(s.sn), s.datasets()
 		for what, do := range operations {
-			s.pool.Before = func(call string) error {
-				if call == "apply" || call == "destroy" { // a reclaim would destroy cached templates
-					return fmt.Errorf("%s: %w", what, c.pool)
-				}
-				return nil
-			}
+			// A reclaim would destroy cached templates.
+			end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply, zfsfake.Destroy), zfsfake.Return(fmt.Errorf("%s: %w", what, c.pool)))
 			err := do(s)
 			require.ErrorIs(t, err, c.pool, what)
 			if c.client != nil {
@@ -262,13 +250,13 @@ func TestFailedTransactionChangesNothing(t *testing.T) {
 			}
 			assert.NotErrorIs(t, err, errdefs.ErrAlreadyExists, what)
 			if c.client == nil { // the outcome is unknown, and is rolled back
-				s.pool.Before = nil
+				end()
 				s.cleanup()
 			}
 			assert.Equal(t, before, dump(s.sn), what)
 			assert.Equal(t, pool, s.datasets(), what)
+			end()
 		}
-		s.pool.Before = nil
 		s.requireInvariants()
 		require.NoError(t, operations["commit"](s), "succeeds when the pool works again")
 	}
@@ -303,15 +291,10 @@ func TestCommitFlushes(t *testing.T) {
 	s := newFixture(t)
 	s.prepare("web", "")
 	s.pool.EditFS(s.dataset("web"), func(fs *zfsfake.FS) { fs.Dirty = "mmap;" })
-	s.pool.Before = func(call string) error {
-		if call == "flush" {
-			return zfsfake.Error("flush", "x", zfs.ErrSuspended)
-		}
-		return nil
-	}
+	end := s.pool.FailAt(zfsfake.Before(zfsfake.Flush), zfsfake.Refuse(zfs.ErrSuspended))
 	assert.ErrorIs(t, s.sn.Commit(s.ctx, "base", "web"), errdefs.ErrUnavailable)
 	assert.Equal(t, []string{"web"}, s.names())
-	s.pool.Before = nil
+	end()
 	s.commit("base", "web")
 	s.requireInvariants()
 	s.crash()

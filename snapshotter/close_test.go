@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // An operation returns when its context ends, even while Close waits for another operation.
@@ -23,13 +23,11 @@ func TestCancelledCallerReturnsWhileCloseWaits(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	reached, gate := make(chan struct{}), make(chan struct{})
-	s.pool.Before = func(call string) error {
-		if call == "apply" {
-			close(reached)
-			<-gate
-		}
+	s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Do(func() error {
+		close(reached)
+		<-gate
 		return nil
-	}
+	}))
 	go s.sn.Prepare(s.ctx, "slow", "")
 	<-reached
 	closed := make(chan error, 1)
@@ -75,25 +73,19 @@ func TestCloseStopsWaitingCleanup(t *testing.T) {
 		s.prepare(fmt.Sprint(i), "")
 		s.remove(fmt.Sprint(i))
 	}
-	var destroys atomic.Int64
+	destroys := s.pool.Count(zfsfake.Before(zfsfake.Destroy))
 	gate := make(chan struct{})
-	s.pool.Interrupt(func(call string) error {
-		if call == "destroy" {
-			destroys.Add(1)
-			<-gate
-		}
-		return nil
-	})
+	s.pool.FailAt(zfsfake.Before(zfsfake.Destroy), zfsfake.Wait(gate))
 	for range 2 {
 		go func() { _ = s.sn.Clean(s.ctx, nil) }() // its error is not the subject
 	}
-	require.Eventually(t, func() bool { return destroys.Load() == 1 && s.sn.reaper.HasWaiters() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return destroys() == 1 && s.sn.reaper.HasWaiters() }, 10*time.Second, time.Millisecond)
 	done := make(chan error, 1)
 	go func() { done <- s.sn.Close() }()
 	require.Eventually(t, func() bool { return s.sn.gate.checkOpen() != nil }, 10*time.Second, time.Millisecond)
 	close(gate)
 	require.NoError(t, <-done)
-	assert.Less(t, destroys.Load(), int64(reaper.QuietBatch), "the cleanup ended early")
+	assert.Less(t, destroys(), reaper.QuietBatch, "the cleanup ended early")
 }
 
 func TestCloseWritesRemovals(t *testing.T) {
@@ -116,7 +108,7 @@ func TestCloseReportsFailedWrite(t *testing.T) {
 	s.prepare("web", "")
 	s.remove("web")
 	stuck := errors.New("stuck")
-	s.pool.Before = func(string) error { return stuck }
+	s.pool.FailAt(zfsfake.Before(zfsfake.Call), zfsfake.Return(stuck))
 	assert.ErrorIs(t, s.sn.Close(), stuck)
 	s.crash()
 	assert.Equal(t, []string{"web"}, s.names())
@@ -166,13 +158,11 @@ func TestCallersFailWhileCloseWaits(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	reached, gate := make(chan struct{}), make(chan struct{})
-	s.pool.Interrupt(func(call string) error {
-		if call == "apply" {
-			close(reached)
-			<-gate
-		}
+	s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Do(func() error {
+		close(reached)
+		<-gate
 		return nil
-	})
+	}))
 	go s.sn.Prepare(s.ctx, "slow", "") // its error is not the subject
 	<-reached
 	closed := make(chan error, 1)
@@ -203,7 +193,7 @@ func TestCloseWaitsForRunningOperations(t *testing.T) {
 	for _, what := range []string{"prepare", "view", "commit", "update", "cleanup"} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newWriteFixture(t)
-			resume := s.block("apply")
+			resume := s.block(zfsfake.Apply)
 			ctx, cancel := context.WithCancel(s.ctx)
 			result, closed := make(chan error, 1), make(chan error, 1)
 			go func() { result <- writeOps[what](ctx, s) }()

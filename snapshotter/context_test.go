@@ -8,18 +8,19 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // block makes calls of one kind to the pool wait until resume is called.
-func (s *fixture) block(call string) (resume func()) {
+func (s *fixture) block(kind zfsfake.Kind) (resume func()) {
 	gate := make(chan struct{})
-	s.pool.Interrupt(func(c string) error {
-		if c == call {
-			<-gate
-		}
-		return nil
-	})
-	return func() { close(gate) }
+	end := s.pool.FailAt(zfsfake.Before(kind), zfsfake.Wait(gate))
+	return func() {
+		s.Helper()
+		end()
+		close(gate)
+	}
 }
 
 // writeOps are the methods that write, for the fixture of newWriteFixture.
@@ -53,13 +54,12 @@ func TestCancelledContextChangesNothing(t *testing.T) {
 	for what, do := range writeOps {
 		s := newWriteFixture(t)
 		before := dump(s.sn)
-		calls := 0
-		s.pool.Before = func(string) error { calls++; return nil }
+		calls := s.pool.Count(zfsfake.Before(zfsfake.Call))
 		ctx, cancel := context.WithCancel(s.ctx)
 		cancel()
 		assert.ErrorIs(t, do(ctx, s), context.Canceled, what)
 		assert.Equal(t, before, dump(s.sn), what)
-		assert.Zero(t, calls, what)
+		assert.Zero(t, calls(), what)
 	}
 }
 
@@ -75,7 +75,7 @@ func TestOperationContinuesAfterCallerGivesUp(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newWriteFixture(t)
-				resume := s.block("apply")
+				resume := s.block(zfsfake.Apply)
 				ctx, cancel := context.WithCancel(s.ctx)
 				result := make(chan error, 1)
 				go func() { result <- do(ctx, s) }()
@@ -106,7 +106,7 @@ func TestCancelledWaitForKeyChangesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newWriteFixture(t)
-		resume := s.block("apply")
+		resume := s.block(zfsfake.Apply)
 		go writeOps["prepare"](s.ctx, s)
 		synctest.Wait()
 		ctx, cancel := context.WithCancel(s.ctx)
@@ -135,7 +135,7 @@ func TestBlockedOperationDelaysNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newWriteFixture(t)
 		s.view("look", "base")
-		resume := s.block("apply")
+		resume := s.block(zfsfake.Apply)
 		done := make(chan error, 1)
 		go func() { done <- writeOps["commit"](s.ctx, s) }()
 		synctest.Wait()
@@ -158,7 +158,7 @@ func TestParentIsNotRemovedWhileChildIsCreated(t *testing.T) {
 		s := newFixture(t, keepCached(0))
 		s.layer("base", "", "b;")
 		s.cleanup()
-		resume := s.block("apply")
+		resume := s.block(zfsfake.Apply)
 		done := make(chan error, 1)
 		go func() { done <- second(s.sn.Prepare(s.ctx, "web", "base")) }()
 		synctest.Wait()
@@ -175,17 +175,17 @@ func TestParentIsNotRemovedWhileChildIsCreated(t *testing.T) {
 // either finds the layer or prepares an extraction.
 func TestReuseConcurrentWithCleanup(t *testing.T) {
 	t.Parallel()
-	for _, call := range []string{"destroy", "apply"} {
-		t.Run(call, func(t *testing.T) {
+	for _, kind := range []zfsfake.Kind{zfsfake.Destroy, zfsfake.Apply} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newFixture(t, keepCached(0))
 				a, _ := s.pull("default", "", chain("a"), "a;")
 				s.remove(a)
 				s.flush()
-				resume := s.block(call)
+				resume := s.block(kind)
 				first, then := writeOps["cleanup"], writeOps["reuse"]
-				if call == "apply" {
+				if kind == zfsfake.Apply {
 					first, then = then, first
 				}
 				results := make(chan error, 2)

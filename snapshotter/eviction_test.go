@@ -113,39 +113,28 @@ func TestPrepareUnderPressureEvicts(t *testing.T) {
 		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		a, b, c := threeCached(s)
 		s.resize(1100)
-		checks := 0
-		s.pool.Interrupt(func(call string) error {
-			if call == "state" {
-				checks++
-			}
-			return nil
-		})
+		checks := s.pool.Count(zfsfake.Before(zfsfake.PoolState))
 		s.prepare("one", "")
 		synctest.Wait()
 		assert.False(t, s.has(c))
 		assert.True(t, s.has(a) && s.has(b))
-		before := checks
+		before := checks()
 		s.prepare("two", "")
 		synctest.Wait()
-		assert.Equal(t, before, checks, "checked just before")
+		assert.Equal(t, before, checks(), "checked just before")
 		time.Sleep(reaper.PressureInterval)
 		s.view("look", "")
 		synctest.Wait()
-		assert.Equal(t, before, checks, "a view writes nothing")
+		assert.Equal(t, before, checks(), "a view writes nothing")
 		s.prepare("three", "")
 		synctest.Wait()
-		assert.Greater(t, checks, before)
-		s.pool.Interrupt(func(call string) error {
-			if call == "state" {
-				return zfsfake.Error("state", "tank", zfs.ErrPermission)
-			}
-			return nil
-		})
+		assert.Greater(t, checks(), before)
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.PoolState), zfsfake.Refuse(zfs.ErrPermission))
 		time.Sleep(reaper.PressureInterval)
 		s.prepare("four", "")
 		synctest.Wait()
 		assert.Contains(t, s.log.String(), "failed to evict cached templates")
-		s.pool.Interrupt(nil)
+		end()
 		s.requireInvariants()
 	})
 }
@@ -208,17 +197,11 @@ func TestEvictionKeepsTemplatesPinnedMeanwhile(t *testing.T) {
 		s := newFixture(t, settings(func(c *Config) { c.Pressure = 80 }))
 		a, b, c := threeCached(s)
 		s.resize(1000)
-		pinned := false
-		s.pool.Interrupt(func(call string) error {
-			if call == "space" && !pinned { // before the plan is made
-				pinned = true
-				r := s.sn.index.Template(c)
-				s.sn.index.Pin(r)
-			}
+		s.pool.FailAt(zfsfake.Before(zfsfake.Space), zfsfake.Do(func() error { // before the plan is made
+			s.sn.index.Pin(s.sn.index.Template(c))
 			return nil
-		})
+		}), zfsfake.Once())
 		s.cleanup()
-		s.pool.Interrupt(nil)
 		assert.True(t, s.has(c), "an operation is about to use it")
 		assert.False(t, s.has(a) || s.has(b))
 		s.sn.index.Unpin(s.sn.index.Template(c))
@@ -292,12 +275,7 @@ func TestQuotaOnRuntimesEvictsNothing(t *testing.T) {
 			s := newFixture(t)
 			a, b, c := threeCached(s)
 			s.quota("tank/z/runtime", "600")
-			s.pool.Interrupt(func(call string) error {
-				if call == "apply" {
-					return zfsfake.Error("clone", "tank/z/runtime/x", zfs.ErrQuota)
-				}
-				return nil
-			})
+			s.pool.FailAt(zfsfake.Before(zfsfake.Clone), zfsfake.Return(zfsfake.Error("clone", "tank/z/runtime/x", zfs.ErrQuota)))
 			require.ErrorIs(t, second(s.sn.Prepare(s.ctx, "x", "")), errdefs.ErrResourceExhausted)
 			assert.True(t, s.has(a) && s.has(b) && s.has(c), "left: %q\n%s", s.templates(), s.log)
 		})

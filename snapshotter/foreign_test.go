@@ -102,18 +102,9 @@ func TestForeignSnapshotWithAForeignCloneIsRetried(t *testing.T) {
 func TestFailureAfterDestroyingForeignSnapshotsIsRecoverable(t *testing.T) {
 	t.Parallel()
 	s := foreignStory(t, settings(destroyForeign))
-	destroys := 0
-	s.pool.Before = func(call string) error {
-		if call == "destroy" {
-			destroys++
-		}
-		if destroys == 2 {
-			return zfsfake.Error("destroy", "x", zfs.ErrSuspended)
-		}
-		return nil
-	}
+	end := s.pool.FailAt(zfsfake.Before(zfsfake.Call), zfsfake.Refuse(zfs.ErrSuspended), zfsfake.From(zfsfake.After(zfsfake.DestroyForeign)))
 	assert.ErrorIs(t, s.sn.Cleanup(s.ctx), zfs.ErrSuspended)
-	s.pool.Before = nil
+	end()
 	s.requireRecoverable()
 	s.cleanup()
 	assert.Len(t, s.datasets(), 1)

@@ -3,7 +3,6 @@ package snapshotter
 import (
 	"context"
 	"maps"
-	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -23,12 +22,7 @@ func TestFailedRestoreIsNotFoundForReads(t *testing.T) {
 	s := newFixture(t)
 	names := s.image("default", "a;")
 	s.loseRecords(names...)
-	s.pool.Interrupt(func(call string) error {
-		if call == "apply" {
-			return refusal
-		}
-		return nil
-	})
+	end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Return(refusal))
 	for how, heal := range healOps {
 		err := heal(s, names[0], "default/80/web")
 		if how == "stat" || how == "usage" {
@@ -39,7 +33,7 @@ func TestFailedRestoreIsNotFoundForReads(t *testing.T) {
 		}
 		assert.ErrorContains(t, err, "suspended", how)
 	}
-	s.pool.Interrupt(nil)
+	end()
 	s.stat(names[0])
 	assert.Equal(t, 1, s.restorations())
 	s.requireInvariants()
@@ -53,21 +47,13 @@ func TestOnlyWritesReclaimSpaceForRestoredRecord(t *testing.T) {
 	cached, _ := s.pull("default", "", chain("b"), hundred)
 	s.remove(cached)
 	s.loseRecords(names...)
-	var hasSpace atomic.Bool
-	s.pool.Interrupt(func(call string) error {
-		switch {
-		case call == "destroy":
-			hasSpace.Store(true)
-		case call == "apply" && !hasSpace.Load():
-			return &zfs.Error{Op: "set", Dataset: s.base.Storage(), Kind: zfs.ErrNoSpace}
-		}
-		return nil
-	})
+	full := zfsfake.Return(zfsfake.Error("set", s.base.Storage(), zfs.ErrNoSpace))
+	end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), full, zfsfake.Until(zfsfake.Before(zfsfake.Destroy)))
 	require.ErrorIs(t, second(s.sn.Stat(s.ctx, names[0])), errdefs.ErrNotFound)
 	assert.Len(t, s.templates(), 3)
 	s.prepare("default/80/web", names[0])
 	assert.Len(t, s.templates(), 2, "the cached template is evicted")
-	s.pool.Interrupt(nil)
+	end()
 	s.requireInvariants()
 }
 

@@ -69,8 +69,7 @@ func TestMalformedIDMappingIsRejected(t *testing.T) {
 	s.layer("base", "", "b;")
 	s.cleanup()
 	before, pool := dump(s.sn), s.datasets()
-	calls := 0
-	s.pool.Before = func(string) error { calls++; return nil }
+	calls := s.pool.Count(zfsfake.Before(zfsfake.Call))
 	const good = "0:100000:65536"
 	many := good
 	for i := range maxRanges {
@@ -89,7 +88,7 @@ func TestMalformedIDMappingIsRejected(t *testing.T) {
 			require.ErrorIs(t, second(s.sn.View(s.ctx, "web", "base", labels)), errdefs.ErrInvalidArgument, "%.60q", bad)
 		}
 	}
-	assert.Zero(t, calls)
+	assert.Zero(t, calls())
 	assert.Equal(t, before, dump(s.sn))
 	assert.Equal(t, pool, s.datasets())
 

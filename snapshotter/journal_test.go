@@ -3,7 +3,6 @@ package snapshotter
 import (
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,20 +55,13 @@ func TestRemovalsAreWrittenInBatches(t *testing.T) {
 					s.prepare(fmt.Sprint("web", i), "")
 				}
 				time.Sleep(reaper.QuietPeriod)
-				transactions := 0
-				s.pool.Interrupt(func(call string) error {
-					if call == "apply" {
-						transactions++
-					}
-					return nil
-				})
+				transactions := s.pool.Count(zfsfake.Before(zfsfake.Apply))
 				for i := range removals {
 					s.remove(fmt.Sprint("web", i))
 				}
 				c.begin(s)
 				s.waitForJournal()
-				assert.Equal(t, c.want, transactions)
-				s.pool.Interrupt(nil)
+				assert.Equal(t, c.want, transactions())
 				if !s.sn.gate.closed.Load() {
 					s.requireInvariants()
 				}
@@ -90,28 +82,19 @@ func TestPauseEndsBackgroundFlush(t *testing.T) {
 		for i := range 10 * journal.SmallBatch {
 			s.remove(fmt.Sprint("web", i))
 		}
-		writes, busy := 0, make(chan struct{})
-		s.pool.Interrupt(func(call string) error {
-			if call != "apply" {
-				return nil
-			}
-			if writes++; writes == 2 {
-				<-busy
-			}
-			return nil
-		})
+		writes, busy := s.pool.Count(zfsfake.Before(zfsfake.Apply)), make(chan struct{})
+		s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Wait(busy), zfsfake.From(zfsfake.After(zfsfake.Apply)))
 		time.Sleep(2 * journal.Delay)
 		synctest.Wait()
-		require.Equal(t, 2, writes)
+		require.Equal(t, 2, writes())
 		release := s.sn.journal.Pause() // as a cleanup does
 		close(busy)
 		s.waitForJournal()
-		assert.Equal(t, 2, writes)
+		assert.Equal(t, 2, writes())
 		release()
 		s.waitForJournal()
-		assert.Equal(t, 10, writes, "the rest is written")
+		assert.Equal(t, 10, writes(), "the rest is written")
 		end()
-		s.pool.Interrupt(nil)
 		s.requireInvariants()
 	})
 }
@@ -128,19 +111,13 @@ func TestCleanupSkipsRemovalsOfDestroyedDatasets(t *testing.T) {
 		}
 		busy := s.dataset("busy")
 		s.pool.Edit(func(state *zfsfake.State) { state.Mounted[busy] = true })
-		writes := 0
-		s.pool.Before = func(call string) error {
-			if call == "apply" {
-				writes++
-			}
-			return nil
-		}
+		writes := s.pool.Count(zfsfake.Before(zfsfake.Apply))
 		s.remove("web")
 		require.NoError(t, s.sn.Cleanup(s.ctx))
-		assert.Zero(t, writes)
+		assert.Zero(t, writes())
 		s.remove("busy")
 		require.NoError(t, s.sn.Cleanup(s.ctx))
-		assert.Equal(t, 1, writes, "the runtime is busy, and its removal is written")
+		assert.Equal(t, 1, writes(), "the runtime is busy, and its removal is written")
 		assert.Equal(t, 1, s.recordsInPool())
 		s.pool.Edit(func(state *zfsfake.State) { clear(state.Mounted) })
 	})
@@ -153,14 +130,7 @@ func TestRemovalsStayUntilPoolAcceptsThem(t *testing.T) {
 		s := newFixture(t, keepCached(0))
 		s.layer("base", "", "")
 		s.prepare("web", "base")
-		var broken error // of the interface, to be nil later
-		broken = zfsfake.Error("set", "x", zfs.ErrSuspended)
-		s.pool.Before = func(call string) error {
-			if call == "apply" || call == "destroy" {
-				return broken
-			}
-			return nil
-		}
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply, zfsfake.Destroy), zfsfake.Refuse(zfs.ErrSuspended))
 		s.remove("web", "base")
 		time.Sleep(journal.Delay)
 		synctest.Wait()
@@ -168,7 +138,7 @@ func TestRemovalsStayUntilPoolAcceptsThem(t *testing.T) {
 		assert.ErrorIs(t, s.sn.Cleanup(s.ctx), errdefs.ErrUnavailable)
 		assert.Empty(t, s.walk())
 		assert.Equal(t, 2, s.recordsInPool(), "no dataset with a record is destroyed")
-		broken = nil
+		end()
 		s.requireInvariants()
 		assert.Zero(t, s.recordsInPool())
 		assert.Len(t, s.datasets(), 1)
@@ -201,22 +171,17 @@ func TestJournalHasOneRetryAtATime(t *testing.T) {
 			s.prepare(fmt.Sprint(i), "")
 		}
 		s.waitForJournal()
-		var applies atomic.Int64
-		s.pool.Interrupt(func(call string) error {
-			if call == "apply" {
-				applies.Add(1)
-			}
-			return zfsfake.Error(call, "x", zfs.ErrSuspended)
-		})
+		applies := s.pool.Count(zfsfake.Before(zfsfake.Apply))
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Call), zfsfake.Refuse(zfs.ErrSuspended))
 		for i := range 50 {
 			s.remove(fmt.Sprint(i))
 			time.Sleep(2 * time.Second)
 		}
 		time.Sleep(time.Hour)
-		applies.Store(0)
+		before := applies()
 		time.Sleep(time.Hour)
-		assert.LessOrEqual(t, applies.Load(), int64(10), "attempts in an hour without a removal")
-		s.pool.Interrupt(nil)
+		assert.LessOrEqual(t, applies()-before, 10, "attempts in an hour without a removal")
+		end()
 	})
 }
 
@@ -229,15 +194,13 @@ func TestFlushEndsBackgroundFlush(t *testing.T) {
 		s.prepare(fmt.Sprint("web", i), "")
 	}
 	defer s.sn.Begin(s.ctx)()
-	var writes atomic.Int64
+	writes := s.pool.Count(zfsfake.Before(zfsfake.Apply))
 	began, gate := make(chan struct{}), make(chan struct{})
-	s.pool.Interrupt(func(call string) error {
-		if call == "apply" && writes.Add(1) == 1 {
-			close(began)
-			<-gate
-		}
+	s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Do(func() error {
+		close(began)
+		<-gate
 		return nil
-	})
+	}), zfsfake.Once())
 	for i := range removals {
 		s.remove(fmt.Sprint("web", i))
 	}
@@ -247,8 +210,7 @@ func TestFlushEndsBackgroundFlush(t *testing.T) {
 	require.Eventually(t, func() bool { return s.sn.journal.IsAwaited() }, 10*time.Second, time.Millisecond)
 	close(gate)
 	require.NoError(t, <-flushed)
-	assert.EqualValues(t, 3, writes.Load())
-	s.pool.Interrupt(nil)
+	assert.Equal(t, 3, writes())
 	s.requireInvariants()
 }
 
@@ -261,13 +223,10 @@ func TestJournalRetriesWithBackoff(t *testing.T) {
 		s.prepare("web", "")
 		var tries []time.Duration
 		began := time.Now()
-		s.pool.Interrupt(func(call string) error {
-			if call != "apply" {
-				return nil
-			}
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Do(func() error {
 			tries = append(tries, time.Since(began).Round(time.Second))
 			return zfsfake.Error("apply", "x", zfs.ErrNoSpace)
-		})
+		}))
 		s.remove("web")
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -275,7 +234,7 @@ func TestJournalRetriesWithBackoff(t *testing.T) {
 		assert.LessOrEqual(t, tries[3], 20*time.Second, "%v", tries)
 		assert.Less(t, len(tries), 20, "%v", tries)
 		assert.Equal(t, 1, s.recordsInPool())
-		s.pool.Interrupt(nil)
+		end()
 		time.Sleep(backoff.Max + time.Second)
 		synctest.Wait()
 		assert.Zero(t, s.recordsInPool())

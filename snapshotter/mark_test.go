@@ -162,17 +162,12 @@ func TestMarkIsWrittenAgainAfterFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, withList(t))
-		s.pool.Interrupt(func(call string) error {
-			if call == "mark" {
-				return zfsfake.Error(call, s.base.String(), zfs.ErrSuspended)
-			}
-			return nil
-		})
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Mark), zfsfake.Refuse(zfs.ErrSuspended))
 		s.prepare("web", "")
 		s.remove("web")
 		s.waitForJournal()
 		assert.Equal(t, layout.CleanupMark{}, s.marked())
-		s.pool.Interrupt(nil)
+		end()
 		s.prepare("web", "")
 		s.remove("web")
 		s.waitForJournal()
@@ -213,19 +208,17 @@ func TestGarbageDuringAnEvictionIsNotForgotten(t *testing.T) {
 				time.Sleep(time.Minute)
 				require.Equal(t, layout.CleanupMark{}, s.marked())
 				s.resize(1100)
-				s.pool.Interrupt(func(call string) error {
-					if call == "destroy" {
-						time.Sleep(2 * time.Second) // a disk that is busy
-					}
+				end := s.pool.FailAt(zfsfake.Before(zfsfake.Destroy), zfsfake.Do(func() error {
+					time.Sleep(2 * time.Second) // a disk that is busy
 					return nil
-				})
+				}))
 				done := make(chan error, 1)
 				go func() { done <- second(s.sn.Prepare(s.ctx, "new", "")) }()
 				synctest.Wait()
 				s.commit("saved", "web") // its runtime becomes garbage
 				require.NoError(t, <-done)
 				time.Sleep(5 * time.Second) // the eviction ends
-				s.pool.Interrupt(nil)
+				end()
 				require.Equal(t, 1, s.garbage())
 				time.Sleep(time.Hour)
 				synctest.Wait()

@@ -23,7 +23,7 @@ func TestFixBaseRestoresLostProperties(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "/tank/z/runtime", state.RuntimeMountpoint)
 	for _, child := range []string{"tank/z/storage", "tank/z/runtime"} {
-		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, s.pool.Current.FS[child].Native, child)
+		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, s.pool.Now().FS[child].Native, child)
 	}
 	assert.Contains(t, s.log.String(), "reset mount properties of dataset")
 	state, err = setup.Fix(s.ctx, s.pool, s.base)
@@ -31,12 +31,7 @@ func TestFixBaseRestoresLostProperties(t *testing.T) {
 	assert.Empty(t, state.RuntimeMountpoint)
 
 	s.pool.EditFS("tank/z/runtime", func(fs *zfsfake.FS) { fs.Native["canmount"] = "on" })
-	s.pool.Before = func(call string) error {
-		if call == "setnative" {
-			return zfsfake.Error("set", "tank/z/runtime", zfs.ErrBusy)
-		}
-		return nil
-	}
+	s.pool.FailAt(zfsfake.Before(zfsfake.SetNative).Of("tank/z/runtime"), zfsfake.Refuse(zfs.ErrBusy))
 	_, err = setup.Fix(s.ctx, s.pool, s.base)
 	require.NoError(t, err, "a start does not fail for that")
 	assert.Contains(t, s.log.String(), "zfs set canmount=off mountpoint=legacy tank/z/runtime")
@@ -55,7 +50,7 @@ func TestMountpointsOfDatasetsAreReset(t *testing.T) {
 	}
 	s.start()
 	for _, name := range []string{template, runtime} {
-		assert.Equal(t, "legacy", s.pool.Current.FS[name].Native["mountpoint"])
+		assert.Equal(t, "legacy", s.pool.Now().FS[name].Native["mountpoint"])
 	}
-	assert.Equal(t, "/mine", s.pool.Current.FS["tank/z/mine"].Native["mountpoint"], "foreign datasets are not changed")
+	assert.Equal(t, "/mine", s.pool.Now().FS["tank/z/mine"].Native["mountpoint"], "foreign datasets are not changed")
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // underPressure returns a fixture with the templates of threeCached in a pool of the given
@@ -44,7 +45,7 @@ func TestNothingWaitsForEvictionUnderPressure(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					s, a, b, c := underPressure(t, mode, 1000)
-					resume := s.block("destroy")
+					resume := s.block(zfsfake.Destroy)
 					began := time.Now()
 					require.NoError(t, write(s))
 					require.NoError(t, second(s.sn.Prepare(s.ctx, "y", "")))
@@ -55,7 +56,6 @@ func TestNothingWaitsForEvictionUnderPressure(t *testing.T) {
 					synctest.Wait()
 					assert.True(t, s.has(a))
 					assert.False(t, s.has(b) || s.has(c))
-					s.pool.Interrupt(nil)
 					s.requireInvariants()
 				})
 			})
@@ -73,11 +73,10 @@ func TestEvictionUnderPressureIsStopped(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, a, b, c := underPressure(t, mode, 900)
 				end := s.sn.Begin(s.ctx) // makes each batch a single dataset
-				resume := s.block("destroy")
+				resume := s.block(zfsfake.Destroy)
 				synctest.Wait()
 				assert.True(t, s.sn.StopCleanup())
 				resume()
-				s.pool.Interrupt(nil)
 				synctest.Wait()
 				assert.False(t, s.has(c))
 				assert.True(t, s.has(a) && s.has(b))
@@ -97,7 +96,7 @@ func TestEvictionUnderPressureIsStopped(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, a, b, c := underPressure(t, mode, 900)
 				defer s.sn.Begin(s.ctx)()
-				resume := s.block("destroy")
+				resume := s.block(zfsfake.Destroy)
 				synctest.Wait()
 				closed := make(chan error, 1)
 				go func() { closed <- s.sn.Close() }()
@@ -118,7 +117,7 @@ func TestEvictionUnderPressureYieldsToCleanup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, a, b, c := underPressure(t, CleanupManual, 900)
 		defer s.sn.Begin(s.ctx)()
-		resume := s.block("destroy")
+		resume := s.block(zfsfake.Destroy)
 		synctest.Wait()
 		done := make(chan error, 1)
 		var last reaper.Progress
@@ -128,7 +127,6 @@ func TestEvictionUnderPressureYieldsToCleanup(t *testing.T) {
 		require.NoError(t, <-done)
 		assert.False(t, s.has(a) || s.has(b) || s.has(c), "the cleanup evicts the rest")
 		assert.Equal(t, 2, last.Destroyed, "all but the one that the eviction destroyed")
-		s.pool.Interrupt(nil)
 		assert.NotContains(t, s.log.String(), "failed")
 		s.requireInvariants()
 	})
@@ -141,7 +139,7 @@ func TestNoEvictionBesideACleanup(t *testing.T) {
 		s, _, b, c := underPressure(t, CleanupManual, 900)
 		s.prepare("gone", "")
 		s.remove("gone")
-		resume := s.block("destroy")
+		resume := s.block(zfsfake.Destroy)
 		done := make(chan error, 1)
 		go func() { done <- s.sn.Clean(s.ctx, nil) }()
 		synctest.Wait()
@@ -151,7 +149,6 @@ func TestNoEvictionBesideACleanup(t *testing.T) {
 		resume()
 		require.NoError(t, <-done)
 		assert.False(t, s.has(b) || s.has(c))
-		s.pool.Interrupt(nil)
 		s.requireInvariants()
 	})
 }
@@ -161,7 +158,7 @@ func TestEvictionKeepsLayersRequestedMeanwhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, a, b, c := underPressure(t, CleanupManual, 1000)
-		resume := s.block("space") // the call before the plan is made
+		resume := s.block(zfsfake.Space) // the call before the plan is made
 		s.prepare("x", "")
 		synctest.Wait()
 		_, unpacked := s.pull("default", "", chain("c"), hundred)
@@ -170,7 +167,6 @@ func TestEvictionKeepsLayersRequestedMeanwhile(t *testing.T) {
 		synctest.Wait()
 		assert.True(t, s.has(c))
 		assert.False(t, s.has(b) || s.has(a), "evicted in its place")
-		s.pool.Interrupt(nil)
 		s.requireInvariants()
 	})
 }
@@ -191,7 +187,7 @@ func TestReclaimEndsWithItsLastCaller(t *testing.T) {
 		s.cleanup()
 		before := len(s.templates())
 		s.resize(100 * templates)
-		resume := s.block("destroy")
+		resume := s.block(zfsfake.Destroy)
 		errs := make(chan error, 2)
 		first, leave := context.WithCancel(s.ctx)
 		other, leaveToo := context.WithCancel(s.ctx)
@@ -205,7 +201,6 @@ func TestReclaimEndsWithItsLastCaller(t *testing.T) {
 		leaveToo()
 		synctest.Wait()
 		resume()
-		s.pool.Interrupt(nil)
 		require.ErrorIs(t, <-errs, context.Canceled)
 		synctest.Wait()
 		assert.Len(t, s.templates(), before-reaper.QuietBatch, "only the current batch was destroyed")
@@ -223,7 +218,7 @@ func TestReclaimContinuesForTheRemainingCaller(t *testing.T) {
 		s := newFixture(t)
 		a, b, c := threeCached(s)
 		s.resize(900)
-		resume := s.block("destroy")
+		resume := s.block(zfsfake.Destroy)
 		ctx, leave := context.WithCancel(s.ctx)
 		gone, stays := make(chan error, 1), make(chan error, 1)
 		go func() { gone <- second(s.sn.Prepare(ctx, "x", "")) }()
@@ -235,7 +230,6 @@ func TestReclaimContinuesForTheRemainingCaller(t *testing.T) {
 		resume()
 		require.NoError(t, <-stays)
 		assert.False(t, s.has(a) || s.has(b) || s.has(c))
-		s.pool.Interrupt(nil)
 		s.remove("x")
 		synctest.Wait()
 		s.requireInvariants()
@@ -246,7 +240,7 @@ func TestReclaimContinuesForTheRemainingCaller(t *testing.T) {
 // nor until ZFS has freed it.
 func TestCloseEndsReclaim(t *testing.T) {
 	t.Parallel()
-	for _, call := range []string{"destroy", "wait"} {
+	for _, kind := range []zfsfake.Kind{zfsfake.Destroy, zfsfake.WaitFreed} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newFixture(t)
 			key := s.backend("default", "extract-9-x "+chain("f"))
@@ -260,7 +254,7 @@ func TestCloseEndsReclaim(t *testing.T) {
 			before := len(s.templates())
 			partial := s.dataset(key)
 			s.resize(100 * templates)
-			resume := s.block(call)
+			resume := s.block(kind)
 			errs := make(chan error, 2)
 			go func() { errs <- second(s.sn.Prepare(s.ctx, "x", "")) }()
 			synctest.Wait()
@@ -281,10 +275,9 @@ func TestCloseEndsReclaim(t *testing.T) {
 			}
 			require.NoError(t, <-closed)
 			assert.Equal(t, began, time.Now())
-			if call == "destroy" {
+			if kind == zfsfake.Destroy {
 				assert.GreaterOrEqual(t, len(s.templates()), before-reaper.QuietBatch)
 			}
-			s.pool.Interrupt(nil)
 			s.start()
 			s.resize(0)
 			s.requireInvariants()

@@ -68,8 +68,7 @@ func TestMalformedSizeIsRejected(t *testing.T) {
 	s.layer("base", "", "b;")
 	s.cleanup()
 	before, pool := dump(s.sn), s.datasets()
-	calls := 0
-	s.pool.Before = func(string) error { calls++; return nil }
+	calls := s.pool.Count(zfsfake.Before(zfsfake.Call))
 	for _, size := range []string{
 		"", "0", "-1", "+1", " 1", "1 ", "1k", "10GiB", "1e9", "0x10", "1_000", "1.5", "lots", "\x00", "١",
 		"9223372036854775808", "18446744073709551615", "99999999999999999999999999", strings.Repeat("9", 10_000),
@@ -79,7 +78,7 @@ func TestMalformedSizeIsRejected(t *testing.T) {
 		assert.ErrorContains(t, err, snapshots.LabelSnapshotMaxSize)
 		assert.Less(t, len(err.Error()), 1000)
 	}
-	assert.Zero(t, calls)
+	assert.Zero(t, calls())
 	assert.Equal(t, before, dump(s.sn))
 	assert.Equal(t, pool, s.datasets())
 	s.view("look", "base", maxSizeLabel("lots")) // a view is read-only, so the label is ignored
@@ -117,22 +116,14 @@ func TestTemplateIsMeasuredOnceForQuota(t *testing.T) {
 	s.layer("base", "", "b;")
 	s.cleanup()
 	before := dump(s.sn)
-	measured := 0
-	s.pool.Before = func(call string) error {
-		if call != "space" {
-			return nil
-		}
-		if measured++; measured == 1 {
-			return zfsfake.Error("space", "x", zfs.ErrSuspended)
-		}
-		return nil
-	}
+	measured := s.pool.Count(zfsfake.Before(zfsfake.Space))
+	s.pool.FailAt(zfsfake.Before(zfsfake.Space), zfsfake.Refuse(zfs.ErrSuspended), zfsfake.Once())
 	require.ErrorIs(t, second(s.sn.Prepare(s.ctx, "web", "base", maxSizeLabel("1"))), errdefs.ErrUnavailable)
 	assert.Equal(t, before, dump(s.sn))
 	for i := range 3 {
 		s.prepare(fmt.Sprint("web", i), "base", maxSizeLabel("1"))
 	}
-	assert.Equal(t, 2, measured)
+	assert.Equal(t, 2, measured())
 	s.requireInvariants()
 }
 

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -177,23 +176,21 @@ func (x *run) both(what string, do, model func() error) string {
 		}
 		return what
 	}
-	failed, once := 0, x.r.IntN(2) == 0
+	once, end := x.r.IntN(2) == 0, func() bool { return false }
 	if x.r.IntN(10) == 0 {
-		x.pool.Before = func(call string) error {
-			if once && (call != "apply" || failed > 0) || call != "apply" && call != "destroy" {
-				return nil
-			}
-			failed++
-			return zfsfake.Error(call, "x", zfs.ErrNoSpace)
+		at, limits := zfsfake.Before(zfsfake.Apply, zfsfake.Destroy), []zfsfake.Limit{zfsfake.Optional()}
+		if once {
+			at, limits = zfsfake.Before(zfsfake.Apply), append(limits, zfsfake.Once())
 		}
+		end = x.pool.FailAt(at, zfsfake.Refuse(zfs.ErrNoSpace), limits...)
 	}
 	got := do()
-	x.pool.Before = nil
+	failed := end()
 	var want error = errdefs.ErrResourceExhausted
-	if failed == 0 || once {
+	if !failed || once {
 		want = model()
 	}
-	if failed > 0 && once {
+	if failed && once {
 		x.m.reclaimSpace()
 	}
 	require.Equal(x, want, kindOf(got), "operation %d: %s", x.n, what)
@@ -312,14 +309,7 @@ func (s *fixture) stepTogether(all []*run, r *rand.Rand, n int) {
 		return
 	}
 	if fails := r.IntN(3); fails > 0 {
-		var calls atomic.Int64
-		s.pool.Interrupt(func(call string) error {
-			if call == "apply" && calls.Add(1)%int64(1+fails) == 0 {
-				return zfsfake.Error(call, "x", zfs.ErrPermission)
-			}
-			return nil
-		})
-		defer s.pool.Interrupt(nil)
+		defer s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Refuse(zfs.ErrPermission), zfsfake.Every(1+fails), zfsfake.Optional())()
 	}
 	var together sync.WaitGroup
 	for _, x := range all {

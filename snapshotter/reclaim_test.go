@@ -19,23 +19,6 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
-// counted counts the pool's calls by name.
-func (s *fixture) counted() func(call string) int {
-	var mu sync.Mutex
-	calls := make(map[string]int)
-	s.pool.Interrupt(func(call string) error {
-		mu.Lock()
-		defer mu.Unlock()
-		calls[call]++
-		return nil
-	})
-	return func(call string) int {
-		mu.Lock()
-		defer mu.Unlock()
-		return calls[call]
-	}
-}
-
 // An operation that runs out of space is retried once, after all cached templates were
 // evicted.
 func TestOutOfSpaceIsRetriedOnceAfterReclaim(t *testing.T) {
@@ -51,10 +34,10 @@ func TestOutOfSpaceIsRetriedOnceAfterReclaim(t *testing.T) {
 				s.layer("base", "", "")
 				a, b, c := threeCached(s)
 				s.resize(900)
-				calls := s.counted()
+				waits := s.pool.Count(zfsfake.Before(zfsfake.WaitFreed))
 				require.NoError(t, do(s), what)
 				assert.False(t, s.has(a) || s.has(b) || s.has(c), what)
-				assert.Equal(t, 1, calls("wait"), "the reclaim waits until ZFS has freed the datasets")
+				assert.Equal(t, 1, waits(), "the reclaim waits until ZFS has freed the datasets")
 				assert.Equal(t, 3, strings.Count(s.log.String(), "evicted cached template"))
 				s.pool.Edit(func(state *zfsfake.State) { clear(state.Mounted) })
 				s.requireInvariants()
@@ -64,12 +47,12 @@ func TestOutOfSpaceIsRetriedOnceAfterReclaim(t *testing.T) {
 				s.layer("base", "", "")
 				threeCached(s)
 				s.resize(600)
-				calls, before := s.counted(), s.names()
+				waits, before := s.pool.Count(zfsfake.Before(zfsfake.WaitFreed)), s.names()
 				err := do(s)
 				require.ErrorIs(t, err, errdefs.ErrResourceExhausted, what)
 				assert.ErrorContains(t, err, "tried twice: 3 cached templates of 300B were evicted, and pool tank is 100% full (600B of 600B)")
 				assert.Equal(t, before, s.names())
-				assert.Equal(t, 1, calls("wait"))
+				assert.Equal(t, 1, waits())
 				err = do(s)
 				assert.ErrorContains(t, err, "no cached template could be evicted")
 				s.resize(0)
@@ -116,14 +99,8 @@ func TestCheckpointPreventsEvictionForThePoolOnly(t *testing.T) {
 func TestOutOfSpaceWithUnknownOutcomeIsRolledBack(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
-	done := false
-	s.pool.After = func(call string) error {
-		if call != "apply" || done {
-			return nil
-		}
-		done = true
-		return errors.Join(zfsfake.Error("clone", "x", zfs.ErrNoSpace), errors.New("the rollback failed"))
-	}
+	unknown := errors.Join(zfsfake.Error("clone", "x", zfs.ErrNoSpace), errors.New("the rollback failed"))
+	s.pool.FailAt(zfsfake.After(zfsfake.Apply), zfsfake.Return(unknown), zfsfake.Once())
 	err := second(s.sn.Prepare(s.ctx, "web", ""))
 	require.ErrorIs(t, err, errdefs.ErrResourceExhausted)
 	assert.ErrorContains(t, err, "the rollback failed")
@@ -148,29 +125,27 @@ func TestConcurrentOperationsShareAReclaim(t *testing.T) {
 		threeCached(s)
 		s.resize(900)
 		const callers = 8
-		var failed, waits atomic.Int32
+		var failed atomic.Int32
 		all := make(chan struct{})
-		s.pool.Interrupt(func(call string) error {
-			switch call {
-			case "apply":
-				if failed.Add(1) == callers {
-					close(all)
-				}
-			case "destroy":
-				<-all
-				time.Sleep(time.Second) // until each of them waits for the reclaim
-			case "wait":
-				waits.Add(1)
+		waits := s.pool.Count(zfsfake.Before(zfsfake.WaitFreed))
+		s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Do(func() error {
+			if failed.Add(1) == callers {
+				close(all)
 			}
 			return nil
-		})
+		}))
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Destroy), zfsfake.Do(func() error {
+			<-all
+			time.Sleep(time.Second) // until each of them waits for the reclaim
+			return nil
+		}))
 		var each sync.WaitGroup
 		for i := range callers {
 			each.Go(func() { assert.NoError(t, second(s.sn.Prepare(s.ctx, fmt.Sprint(i), ""))) })
 		}
 		each.Wait()
-		s.pool.Interrupt(nil)
-		assert.EqualValues(t, 1, waits.Load())
+		end()
+		assert.Equal(t, 1, waits())
 		s.requireInvariants()
 	})
 }
@@ -190,16 +165,11 @@ func TestConcurrentRenewalsShareAReclaim(t *testing.T) {
 			partials = append(partials, s.dataset(key))
 			s.write(key, hundred)
 		}
-		var waits atomic.Int32
-		s.pool.Interrupt(func(call string) error {
-			switch call {
-			case "destroy":
-				time.Sleep(time.Second) // until each of them waits for the reclaim
-			case "wait":
-				waits.Add(1)
-			}
+		waits := s.pool.Count(zfsfake.Before(zfsfake.WaitFreed))
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Destroy), zfsfake.Do(func() error {
+			time.Sleep(time.Second) // until each of them waits for the reclaim
 			return nil
-		})
+		}))
 		var each sync.WaitGroup
 		for _, partial := range partials {
 			each.Go(func() {
@@ -208,8 +178,8 @@ func TestConcurrentRenewalsShareAReclaim(t *testing.T) {
 			})
 		}
 		each.Wait()
-		s.pool.Interrupt(nil)
-		assert.LessOrEqual(t, waits.Load(), int32(2), "the first, and one for the callers that joined while it destroyed")
+		end()
+		assert.LessOrEqual(t, waits(), 2, "the first, and one for the callers that joined while it destroyed")
 		for _, partial := range partials {
 			assert.False(t, s.has(partial))
 		}
@@ -226,17 +196,12 @@ func TestReclaimForACommitDuringACleanup(t *testing.T) {
 		key := s.backend("k8s.io", "extract-2-x "+chain("a"))
 		require.NoError(t, second(s.sn.Prepare(s.ctx, key, "")))
 		s.remove(name) // the template is cached, and a cleanup may destroy it
-		failed := false
-		s.pool.Interrupt(func(call string) error {
-			if call == "apply" && !failed {
-				failed = true
-				assert.NoError(t, s.sn.Cleanup(s.ctx))
-				return zfsfake.Error("apply", "x", zfs.ErrNoSpace)
-			}
-			return nil
-		})
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Do(func() error {
+			assert.NoError(t, s.sn.Cleanup(s.ctx))
+			return zfsfake.Error("apply", "x", zfs.ErrNoSpace)
+		}), zfsfake.Once())
 		require.NoError(t, s.sn.Commit(s.ctx, s.backend("k8s.io", chain("a")), key))
-		s.pool.Interrupt(nil)
+		end()
 		s.requireInvariants()
 	})
 }
@@ -335,15 +300,13 @@ func TestWaitingForAReclaimCanBeCancelled(t *testing.T) {
 		a, _, _ := threeCached(s)
 		s.resize(900)
 		ctx, cancel := context.WithCancel(s.ctx)
-		s.pool.Interrupt(func(call string) error {
-			if call == "wait" {
-				cancel()
-				time.Sleep(time.Second)
-			}
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.WaitFreed), zfsfake.Do(func() error {
+			cancel()
+			time.Sleep(time.Second)
 			return nil
-		})
+		}))
 		assert.ErrorIs(t, second(s.sn.Prepare(ctx, "x", "")), context.Canceled)
-		s.pool.Interrupt(nil)
+		end()
 		time.Sleep(time.Minute)
 		assert.False(t, s.has(a))
 		s.remove("x") // the operation may have succeeded
@@ -362,16 +325,8 @@ func TestEveryKthCallRunsOutOfSpace(t *testing.T) {
 				s := newFixture(t)
 				cached, _ := s.pull("default", "", chain("a"), hundred)
 				s.remove(cached)
-				n := 0
-				s.pool.Interrupt(func(call string) error {
-					switch call {
-					case "apply", "destroy", "mark":
-						if n++; n%k == 0 {
-							return zfsfake.Error(call, "tank/z", kind)
-						}
-					}
-					return nil
-				})
+				changes := zfsfake.Before(zfsfake.Apply, zfsfake.Destroy, zfsfake.Mark)
+				end := s.pool.FailAt(changes, zfsfake.Return(zfsfake.Error("apply", "tank/z", kind)), zfsfake.Every(k))
 				for i := range 4 {
 					key := fmt.Sprint("web ", i)
 					for _, err := range []error{
@@ -383,7 +338,7 @@ func TestEveryKthCallRunsOutOfSpace(t *testing.T) {
 						}
 					}
 				}
-				s.pool.Interrupt(nil)
+				end()
 				for _, info := range s.walk() {
 					s.remove(info.Name)
 				}
@@ -420,13 +375,10 @@ func TestCommitRetriesPromoteBesideWriters(t *testing.T) {
 				if c.full {
 					s.resize(900)
 				}
-				left := c.refusals
-				s.pool.Interrupt(func(call string) error {
-					if left--; call == "apply" && left >= 0 {
-						return zfsfake.Error("promote", "tank/z", zfs.ErrNoSpace)
-					}
-					return nil
-				})
+				if c.refusals > 0 {
+					refusal := zfsfake.Return(zfsfake.Error("promote", "tank/z", zfs.ErrNoSpace))
+					defer s.pool.FailAt(zfsfake.Before(zfsfake.Promote), refusal, zfsfake.Times(c.refusals))()
+				}
 				began := time.Now()
 				err := s.sn.Commit(s.ctx, "saved", "web")
 				assert.Equal(t, c.fits, err == nil, "%v", err)
@@ -436,7 +388,6 @@ func TestCommitRetriesPromoteBesideWriters(t *testing.T) {
 				assert.Equal(t, c.keeps, s.has(a) && s.has(b) && s.has(d))
 				assert.Less(t, time.Since(began), time.Minute)
 				assert.Equal(t, c.waits, time.Since(began) > 0, "%s", time.Since(began))
-				s.pool.Interrupt(nil)
 				s.resize(0)
 				s.requireInvariants()
 			})
@@ -451,15 +402,11 @@ func TestCommitIntoAFullQuotaReclaimsAtOnce(t *testing.T) {
 		s := newFixture(t)
 		threeCached(s)
 		s.quota("tank/z/storage", "300") // as much as is in it
-		attempts, reclaimed := 0, false
-		s.pool.Interrupt(func(call string) error {
-			reclaimed = reclaimed || call == "destroy"
-			if call == "apply" && !reclaimed {
-				attempts++
-				return zfsfake.Error("promote", "tank/z/storage/x", zfs.ErrQuota)
-			}
-			return nil
-		})
+		attempts := 0
+		s.pool.FailAt(zfsfake.Before(zfsfake.Promote), zfsfake.Do(func() error {
+			attempts++
+			return zfsfake.Error("promote", "tank/z/storage/x", zfs.ErrQuota)
+		}), zfsfake.Until(zfsfake.Before(zfsfake.Destroy)))
 		began := time.Now()
 		require.NoError(t, s.sn.Commit(s.ctx, "saved", "web"))
 		assert.Less(t, time.Since(began), 5*time.Second)
@@ -478,15 +425,9 @@ func TestReclaimSucceedsAlthoughRemovalsCannotBeWritten(t *testing.T) {
 		s.view("gone", "base")
 		s.cleanup()
 		s.remove("gone")
-		freed := false
-		s.pool.Interrupt(func(call string) error {
-			if freed = freed || call == "wait"; !freed && call == "apply" {
-				return zfsfake.Error("set", "x", zfs.ErrNoSpace)
-			}
-			return nil
-		})
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Refuse(zfs.ErrNoSpace), zfsfake.Until(zfsfake.Before(zfsfake.WaitFreed)))
 		require.NoError(t, second(s.sn.Prepare(s.ctx, "x", "")))
-		s.pool.Interrupt(nil)
+		end()
 		s.requireInvariants()
 	})
 }

@@ -65,14 +65,9 @@ func TestFailedWriteOfProvenanceDoesNotFailPull(t *testing.T) {
 	s.restart()
 	key := s.standIn("zoo", "", lowerChain)
 	runtime := s.dataset(key)
-	s.pool.Interrupt(func(call string) error {
-		if call == "apply" {
-			return zfsfake.Error("set", a, zfs.ErrNoSpace)
-		}
-		return nil
-	})
+	end := s.pool.FailAt(zfsfake.Before(zfsfake.Set), zfsfake.Refuse(zfs.ErrNoSpace))
 	require.NoError(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob))
-	s.pool.Interrupt(nil)
+	end()
 	assert.Empty(t, s.provenanceOf(a))
 	require.NoError(t, s.sn.Recognize(s.ctx, runtime, lower, lowerBlob))
 	assert.Equal(t, record.Provenance{DiffID: lower, Blob: lowerBlob}, s.provenanceOf(a))

@@ -19,37 +19,38 @@ import (
 // blockedOps are operations that block at a call to the pool, each with the key that it
 // locks, for the fixture of newBlockedFixture.
 var blockedOps = map[string]struct {
-	key, call string
-	do        func(ctx context.Context, s *fixture) error
-	makes     string // the name that exists after it succeeded, other than key
+	key   string
+	at    zfsfake.Kind // the call that it waits in
+	do    func(ctx context.Context, s *fixture) error
+	makes string // the name that exists after it succeeded, other than key
 }{
-	"prepare": {key: "new", call: "apply", do: func(ctx context.Context, s *fixture) error {
+	"prepare": {key: "new", at: zfsfake.Apply, do: func(ctx context.Context, s *fixture) error {
 		return second(s.sn.Prepare(ctx, "new", "base"))
 	}},
-	"view": {key: "new", call: "apply", do: func(ctx context.Context, s *fixture) error {
+	"view": {key: "new", at: zfsfake.Apply, do: func(ctx context.Context, s *fixture) error {
 		return second(s.sn.View(ctx, "new", "base"))
 	}},
-	"prepare during a reclaim": {key: "new", call: "destroy", do: func(ctx context.Context, s *fixture) error {
+	"prepare during a reclaim": {key: "new", at: zfsfake.Destroy, do: func(ctx context.Context, s *fixture) error {
 		s.resize(900)
 		return second(s.sn.Prepare(ctx, "new", "base"))
 	}},
-	"commit, by its key": {key: "web", call: "apply", makes: "saved", do: func(ctx context.Context, s *fixture) error {
+	"commit, by its key": {key: "web", at: zfsfake.Apply, makes: "saved", do: func(ctx context.Context, s *fixture) error {
 		return s.sn.Commit(ctx, "saved", "web")
 	}},
-	"commit, by its name": {key: "saved", call: "apply", do: func(ctx context.Context, s *fixture) error {
+	"commit, by its name": {key: "saved", at: zfsfake.Apply, do: func(ctx context.Context, s *fixture) error {
 		return s.sn.Commit(ctx, "saved", "web")
 	}},
-	"commit during a reclaim": {key: "web", call: "destroy", makes: "saved", do: func(ctx context.Context, s *fixture) error {
+	"commit during a reclaim": {key: "web", at: zfsfake.Destroy, makes: "saved", do: func(ctx context.Context, s *fixture) error {
 		s.resize(900)
 		return s.sn.Commit(ctx, "saved", "web")
 	}},
-	"update": {key: "web", call: "apply", do: func(ctx context.Context, s *fixture) error {
+	"update": {key: "web", at: zfsfake.Apply, do: func(ctx context.Context, s *fixture) error {
 		return second(s.sn.Update(ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	}},
-	"renew during a reclaim": {key: "default/9/extract-9-x " + chain("e"), call: "destroy", do: func(ctx context.Context, s *fixture) error {
+	"renew during a reclaim": {key: "default/9/extract-9-x " + chain("e"), at: zfsfake.Destroy, do: func(ctx context.Context, s *fixture) error {
 		return second(s.renew(ctx, "default/9/extract-9-x "+chain("e")))
 	}},
-	"renew while ZFS frees": {key: "default/9/extract-9-x " + chain("e"), call: "wait", do: func(ctx context.Context, s *fixture) error {
+	"renew while ZFS frees": {key: "default/9/extract-9-x " + chain("e"), at: zfsfake.WaitFreed, do: func(ctx context.Context, s *fixture) error {
 		return second(s.renew(ctx, "default/9/extract-9-x "+chain("e")))
 	}},
 }
@@ -81,16 +82,13 @@ func TestRemoveNeverWaits(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newBlockedFixture(t)
 					gate := make(chan struct{})
-					s.pool.Interrupt(func(call string) error {
-						if call != c.call {
-							return nil
-						}
+					end := s.pool.FailAt(zfsfake.Before(c.at), zfsfake.Do(func() error {
 						<-gate
 						if fails {
-							return zfsfake.Error(call, "x", zfs.ErrPermission)
+							return zfsfake.Error(string(c.at), "x", zfs.ErrPermission)
 						}
 						return nil
-					})
+					}))
 					ctx, leave := context.WithCancel(s.ctx)
 					defer leave()
 					done := make(chan error, 1)
@@ -117,7 +115,7 @@ func TestRemoveNeverWaits(t *testing.T) {
 						assert.False(t, fails && err == nil, "%s: %v", what, err)
 					}
 					synctest.Wait()
-					s.pool.Interrupt(nil)
+					end()
 					s.resize(0)
 					requireHidden()
 					if c.makes != "" && !fails && !cancelled {
@@ -152,14 +150,13 @@ func TestRemoveCancelsRenew(t *testing.T) {
 		before := len(s.templates())
 		key := s.backend("default", "extract-9-x "+chain("e"))
 		s.prepare(key, "")
-		resume := s.block("destroy")
+		resume := s.block(zfsfake.Destroy)
 		done := make(chan error, 1)
 		go func() { done <- second(s.renew(s.ctx, key)) }()
 		synctest.Wait()
 		s.remove(key)
 		require.ErrorIs(t, <-done, errdefs.ErrNotFound)
 		resume()
-		s.pool.Interrupt(nil)
 		synctest.Wait()
 		assert.GreaterOrEqual(t, len(s.templates()), before-reaper.QuietBatch, "only the current batch was destroyed")
 		s.requireInvariants()
@@ -171,7 +168,7 @@ func TestRemoveOfParentIsRefusedDuringOperation(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newBlockedFixture(t)
-		resume := s.block("apply")
+		resume := s.block(zfsfake.Apply)
 		done := make(chan error, 2)
 		go func() {
 			done <- second(s.sn.Update(s.ctx, snapshots.Info{Name: "base", Labels: map[string]string{"a": "b"}}))
@@ -183,7 +180,6 @@ func TestRemoveOfParentIsRefusedDuringOperation(t *testing.T) {
 		resume()
 		require.NoError(t, <-done)
 		require.NoError(t, <-done)
-		s.pool.Interrupt(nil)
 		assert.Equal(t, "b", s.stat("base").Labels["a"])
 		s.requireInvariants()
 	})
@@ -195,7 +191,7 @@ func TestHiddenSnapshotCannotBecomeParent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t)
 		s.layer("base", "", "")
-		resume := s.block("apply")
+		resume := s.block(zfsfake.Apply)
 		done := make(chan error, 1)
 		go func() {
 			done <- second(s.sn.Update(s.ctx, snapshots.Info{Name: "base", Labels: map[string]string{"a": "b"}}))
@@ -205,7 +201,6 @@ func TestHiddenSnapshotCannotBecomeParent(t *testing.T) {
 		require.ErrorIs(t, second(s.sn.Prepare(s.ctx, "new", "base")), errdefs.ErrNotFound)
 		resume()
 		require.NoError(t, <-done)
-		s.pool.Interrupt(nil)
 		assert.Empty(t, s.names())
 		s.requireInvariants()
 	})

@@ -35,17 +35,14 @@ func TestFailedStandInReleasesLayer(t *testing.T) {
 			s := newFixture(t, fetchMode, keepCached(0))
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			s.flush()
-			failed := false
-			s.pool.Interrupt(func(call string) error {
-				if call == "apply" && !failed {
-					failed = !errors.Is(why, zfs.ErrNoSpace)
-					return why
-				}
-				return nil
-			})
+			var limits []zfsfake.Limit
+			if !errors.Is(why, zfs.ErrNoSpace) {
+				limits = append(limits, zfsfake.Once())
+			}
+			end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Return(why), limits...)
 			_, err := s.sn.Prepare(s.ctx, "default/98/extract-1-x "+lowerChain, "", ref(lowerChain))
 			require.Error(t, err)
-			s.pool.Interrupt(nil)
+			end()
 			assert.Empty(t, s.walk())
 			s.requireInvariants()
 			assert.Equal(t, []string{s.base.Empty().Dataset()}, s.datasets(), "the layer is evicted")
@@ -63,16 +60,10 @@ func TestFailedStandInCommitCanBeRetried(t *testing.T) {
 			s.remove(s.unpack("default", "", lowerChain, lower, lowerBlob))
 			key := s.standIn("default", "", lowerChain)
 			s.flush()
-			times := 2 // the commit and its retry after a reclaim
-			s.pool.Interrupt(func(call string) error {
-				if call == "apply" && times > 0 {
-					times--
-					return why
-				}
-				return nil
-			})
+			// The commit and its retry after a reclaim.
+			end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Return(why), zfsfake.Times(2))
 			require.Error(t, s.sn.Commit(s.ctx, "default/99/"+lowerChain, key))
-			s.pool.Interrupt(nil)
+			end()
 			s.cleanup()
 			s.restart()
 			s.commit("default/99/"+lowerChain, key)

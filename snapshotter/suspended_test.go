@@ -3,13 +3,14 @@ package snapshotter
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
 // While the calls to the pool block and callers retry, the number of blocked operations is
@@ -22,18 +23,8 @@ func TestBlockedOperationsAreLimited(t *testing.T) {
 		s.layer("base", "", "")
 		s.prepare("web", "base")
 		gate := make(chan struct{})
-		var writes, queries atomic.Int64
-		s.pool.Interrupt(func(call string) error {
-			switch call {
-			case "apply":
-				writes.Add(1)
-				<-gate
-			case "written":
-				queries.Add(1)
-				<-gate
-			}
-			return nil
-		})
+		writes, queries := s.pool.Count(zfsfake.Before(zfsfake.Apply)), s.pool.Count(zfsfake.Before(zfsfake.Written))
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply, zfsfake.Written), zfsfake.Wait(gate))
 		const callers = maxConcurrent + 20
 		for i := range callers {
 			ctx, cancel := context.WithTimeout(s.ctx, time.Second)
@@ -43,8 +34,8 @@ func TestBlockedOperationsAreLimited(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		assert.EqualValues(t, maxConcurrent, writes.Load())
-		assert.LessOrEqual(t, queries.Load(), int64(maxConcurrent))
+		assert.Equal(t, maxConcurrent, writes())
+		assert.LessOrEqual(t, queries(), maxConcurrent)
 		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 		defer cancel()
 		err := second(s.sn.Prepare(ctx, "more", "base"))
@@ -57,7 +48,7 @@ func TestBlockedOperationsAreLimited(t *testing.T) {
 		close(gate)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		s.pool.Interrupt(nil)
+		end()
 		s.prepare("more", "base")
 		s.requireInvariants()
 		assert.Empty(t, s.sn.gate.writes.slots)

@@ -2,7 +2,6 @@ package snapshotter
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,16 +76,11 @@ func TestFailedUnmountKeepsOnlyItsTemplate(t *testing.T) {
 			b, _ := s.pull("default", "", chain("b"), "b;")
 			one, other := s.templateOf(a), s.templateOf(b)
 			s.cleanup()
-			s.pool.CloseAttached = func(name string, unmount func()) error {
-				if strings.HasPrefix(name, one+"@") {
-					if !busy {
-						unmount()
-					}
-					return errors.New("no")
-				}
-				unmount()
-				return nil
+			at := zfsfake.After(zfsfake.Detach)
+			if busy {
+				at = zfsfake.Before(zfsfake.Detach)
 			}
+			s.pool.FailAt(at.Of(one), zfsfake.Return(errors.New("no")))
 			s.view("look", a)
 			require.True(t, s.isMounted(one))
 			s.remove("look", a, b)
