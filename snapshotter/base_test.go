@@ -26,23 +26,23 @@ func TestInitBaseCreatesABase(t *testing.T) {
 	changed, err := setup.Init(t.Context(), p, base, "/srv", map[string]string{"compression": "zstd"})
 	require.NoError(t, err)
 	assert.True(t, changed)
-	fs := p.Current.FS["tank/z"]
+	fs := p.Now().FS["tank/z"]
 	assert.Equal(t, "1", fs.Props[layout.VersionProperty])
 	assert.Equal(t, "/srv", fs.Native["mountpoint"])
 	assert.Equal(t, "zstd", fs.Native["compression"], "the administrator's value overrides")
 	assert.Equal(t, "posix", fs.Native["acltype"])
 	for _, child := range []string{"tank/z/storage", "tank/z/runtime"} {
-		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, p.Current.FS[child].Native, child)
+		assert.Equal(t, map[string]string{"canmount": "off", "mountpoint": "legacy"}, p.Now().FS[child].Native, child)
 	}
-	assert.Empty(t, p.Current.FS["tank/z/storage/empty"].Native, "inherits all native properties")
-	assert.Contains(t, p.Current.FS["tank/z/storage/empty"].Snaps, layout.Extracted)
-	assert.True(t, p.Current.Mounted["tank/z"])
+	assert.Empty(t, p.Now().FS["tank/z/storage/empty"].Native, "inherits all native properties")
+	assert.Contains(t, p.Now().FS["tank/z/storage/empty"].Snaps, layout.Extracted)
+	assert.True(t, p.Now().Mounted["tank/z"])
 
-	before := p.Current.Clone()
+	before := p.Now()
 	changed, err = setup.Init(t.Context(), p, base, "/elsewhere", nil)
 	require.NoError(t, err)
 	assert.False(t, changed)
-	assert.Equal(t, before, p.Current, "a second call changes nothing")
+	assert.Equal(t, before, p.Now(), "a second call changes nothing")
 }
 
 // After a crash during setup.Init, another call completes the base.
@@ -50,11 +50,15 @@ func TestInitBaseCompletesAfterCrash(t *testing.T) {
 	t.Parallel()
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
-	for cut := range 5 {
+	for cut := range zfsfake.Each(t, zfsfake.Before(zfsfake.Transaction)) {
 		p := zfsfake.New(t)
-		p.CrashAfter = cut
+		p.FailAt(cut.Point, zfsfake.Crash())
 		_, err := setup.Init(t.Context(), p, base, "/srv", nil)
-		require.ErrorIs(t, err, zfsfake.ErrCrashed)
+		if !cut.Reached() {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, zfsfake.ErrCrashed, "%s", cut)
 		p = p.AfterCrash()
 		changed, err := setup.Init(t.Context(), p, base, "/srv", nil)
 		require.NoError(t, err)
@@ -73,13 +77,13 @@ func TestInitBaseRefusesForeignDatasets(t *testing.T) {
 	for props, says := range map[string]string{"": "choose a dataset that does not exist yet", "99": "newer zfstpl", "0": "the release of zfstpl that made it"} {
 		p := zfsfake.New(t)
 		require.NoError(t, p.Create(t.Context(), "tank/z", map[string]string{layout.VersionProperty: props}))
-		before := p.Current.Clone()
+		before := p.Now()
 		_, err := setup.Init(t.Context(), p, base, "/srv", nil)
 		require.ErrorContains(t, err, says)
-		assert.Equal(t, before, p.Current)
+		assert.Equal(t, before, p.Now())
 	}
 	p := zfsfake.New(t)
-	p.Before = func(string) error { return zfsfake.Error("list", "tank/z", zfs.ErrPermission) }
+	p.FailAt(zfsfake.Before(zfsfake.Call), zfsfake.Refuse(zfs.ErrPermission))
 	_, err = setup.Init(t.Context(), p, base, "/srv", nil)
 	assert.ErrorIs(t, err, zfs.ErrPermission)
 	deep, err := layout.ParseBase("tank/no/such/z")
@@ -180,32 +184,23 @@ func usageIsThatOfTheSnapshotAlone(t *testing.T) {
 	assert.Equal(t, snapshots.Usage{}, got)
 
 	// A template never changes: it is measured once.
-	calls := 0
-	s.pool.Before = func(string) error { calls++; return nil }
+	calls := s.pool.Count(zfsfake.Before(zfsfake.Call))
 	_, err = s.sn.Usage(s.ctx, "base")
 	require.NoError(t, err)
-	assert.Zero(t, calls)
+	assert.Zero(t, calls())
 
 	time.Sleep(countMaxAge)
-	for _, call := range []string{"written", "objects"} {
-		s.pool.Before = func(c string) error {
-			if c == call {
-				return zfsfake.Error(c, "x", zfs.ErrSuspended)
-			}
-			return nil
-		}
+	for _, kind := range []zfsfake.Kind{zfsfake.Written, zfsfake.Objects} {
+		end := s.pool.FailAt(zfsfake.Before(kind), zfsfake.Refuse(zfs.ErrSuspended))
 		_, err = s.sn.Usage(s.ctx, "web")
-		assert.ErrorIs(t, err, errdefs.ErrUnavailable, call)
+		assert.ErrorIs(t, err, errdefs.ErrUnavailable, kind)
+		end()
 	}
 	// It is removed while it is measured.
-	s.pool.Before = func(c string) error {
-		if c == "written" {
-			s.pool.Before = nil
-			s.remove("web")
-			return zfsfake.Error(c, "x", zfs.ErrNotFound)
-		}
-		return nil
-	}
+	s.pool.FailAt(zfsfake.Before(zfsfake.Written), zfsfake.Do(func() error {
+		s.remove("web")
+		return zfsfake.Error("written", "x", zfs.ErrNotFound)
+	}), zfsfake.Once())
 	_, err = s.sn.Usage(s.ctx, "web")
 	assert.ErrorIs(t, err, errdefs.ErrNotFound)
 }
@@ -218,19 +213,13 @@ func TestUsageCountsObjectsOnlyAfterChanges(t *testing.T) {
 		s, _ := newHeldFixture(t)
 		s.layer("base", "", "one;")
 		s.prepare("web", "base")
-		counted := 0
-		s.pool.Before = func(call string) error {
-			if call == "objects" {
-				counted++
-			}
-			return nil
-		}
+		counted := s.pool.Count(zfsfake.Before(zfsfake.Objects))
 		usage := func(want snapshots.Usage, counts int) {
 			t.Helper()
 			got, err := s.sn.Usage(s.ctx, "web")
 			require.NoError(t, err)
 			assert.Equal(t, want, got)
-			assert.Equal(t, counts, counted)
+			assert.Equal(t, counts, counted())
 		}
 		usage(snapshots.Usage{}, 0) // a new clone has the objects of its origin
 		s.write("web", "two;")

@@ -34,21 +34,15 @@ func (s *fixture) listPath() string {
 // resume returns the cleaner of a command that runs without a daemon.
 func (s *fixture) resume() *Cleaner {
 	s.Helper()
-	s.pool.Keeps.Store(nil)
+	s.pool.Keep(nil)
 	c, err := Resume(s.ctx, s.pool, s.config(), s.marked())
 	require.NoError(s, err)
 	return c
 }
 
 // listings counts the listings of the whole base from now on.
-func (s *fixture) listings() *int {
-	n := new(int)
-	s.pool.Listed = func(root string) {
-		if root == s.base.String() {
-			*n++
-		}
-	}
-	return n
+func (s *fixture) listings() (n func() int) {
+	return s.pool.Count(zfsfake.Before(zfsfake.List).Of(s.base.String()))
 }
 
 // A cleanup with the list that a snapshotter saved does not list the pool. It saves a list of
@@ -75,7 +69,7 @@ func TestCleanerUsesTheSavedList(t *testing.T) {
 		require.NoError(t, c.Clean(s.ctx, func(p reaper.Progress) { last = p }))
 		assert.Equal(t, reaper.Progress{Looked: 5, Of: 5, Destroyed: 5}, last, "web, saved and the runtimes of three commits")
 		require.NoError(t, c.Close())
-		assert.Zero(t, *n)
+		assert.Zero(t, n())
 		assert.Len(t, s.templates(), 3, "empty, a and the cached b")
 		cached := s.marked()
 		assert.True(t, cached.Due.After(time.Now()))
@@ -88,7 +82,7 @@ func TestCleanerUsesTheSavedList(t *testing.T) {
 		assert.Len(t, s.templates(), 2, "empty and a, the template of db")
 		assert.Equal(t, layout.CleanupMark{}, s.marked())
 		assert.NoFileExists(t, s.listPath())
-		assert.Zero(t, *n)
+		assert.Zero(t, n())
 		s.start()
 		assert.ElementsMatch(t, []string{a, "db"}, s.names())
 		s.requireInvariants()
@@ -171,8 +165,7 @@ func TestCleanerKeepsListedDatasetsInUse(t *testing.T) {
 // After a crash at any time during a cleanup with a list, a start recovers the base.
 func TestCrashDuringCleanupWithAListIsRecovered(t *testing.T) {
 	t.Parallel()
-	for cut := 0; ; cut++ {
-		require.Less(t, cut, 40)
+	for cut := range zfsfake.Each(t, zfsfake.Before(zfsfake.Transaction)) {
 		s := newFixture(t, withList(t), keepCached(0))
 		for i := range reaper.QuietBatch + 10 {
 			s.prepare(fmt.Sprint(i), "")
@@ -182,16 +175,14 @@ func TestCrashDuringCleanupWithAListIsRecovered(t *testing.T) {
 		require.NoError(t, s.sn.Close())
 		c := s.resume()
 		require.NotNil(t, c)
-		s.pool.CrashAfter = cut
+		s.pool.FailAt(cut.Point, zfsfake.Crash())
 		err := c.Clean(s.ctx, nil)
-		done := !s.pool.Crashed
 		s.crash()
-		s.pool.CrashAfter = -1
 		assert.Equal(t, []string{"kept"}, s.names())
 		s.requireInvariants()
-		if done {
+		if !cut.Reached() {
 			require.NoError(t, err)
-			return
+			continue
 		}
 		assert.Nil(t, s.resume(), "the list is not valid any more")
 	}

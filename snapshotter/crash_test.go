@@ -198,34 +198,28 @@ func (s *fixture) cachedAndFull() {
 func TestCrashDuringRenewLeavesOldNewOrNothing(t *testing.T) {
 	t.Parallel()
 	key := "default/8/extract-1-x " + chain("b")
-	for mode, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": func(s *fixture) { s.pool.Torn = true }} {
+	for mode, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": torn} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			for cut := 0; ; cut++ {
-				require.Less(t, cut, 30)
+			for cut := range zfsfake.Each(t, zfsfake.Before(zfsfake.Transaction)) {
 				s := newFixture(t, option)
 				s.prepare(key, "")
 				s.write(key, "partial;")
 				s.cachedAndFull()
 				old := s.dataset(key)
-				s.pool.CrashAfter = cut
+				s.pool.FailAt(cut.Point, zfsfake.Crash())
 				_, _, err := s.sn.Renew(s.ctx, old, errors.New("full"))
-				done := !s.pool.Crashed
 				s.crash()
-				s.pool.CrashAfter = -1
 				content := "missing"
 				if now, ok := s.visible()[key]; ok {
 					content = now.Content
 				}
-				if done {
+				if !cut.Reached() {
 					require.NoError(t, err)
 					assert.Empty(t, content)
 				}
-				assert.Contains(t, []string{"partial;", "", "missing"}, content, "cut %d", cut)
+				assert.Contains(t, []string{"partial;", "", "missing"}, content, "crash %s", cut)
 				s.requireInvariants()
-				if done {
-					return
-				}
 			}
 		})
 	}
@@ -236,7 +230,7 @@ func TestCrashDuringRenewLeavesOldNewOrNothing(t *testing.T) {
 func TestCrashLeavesStateBeforeOrAfter(t *testing.T) {
 	t.Parallel()
 	for what, c := range crashOperations {
-		modes := map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": func(s *fixture) { s.pool.Torn = true }}
+		modes := map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "torn": torn}
 		for mode, option := range modes {
 			t.Run(what+" "+mode, func(t *testing.T) {
 				t.Parallel()
@@ -246,39 +240,37 @@ func TestCrashLeavesStateBeforeOrAfter(t *testing.T) {
 				require.NoError(t, c.do(whole))
 				after := whole.visible()
 				whole.requireInvariants()
-				for cut := 0; crashOnce(t, option, cut, c.before, c.do, before, after); cut++ {
-					require.Less(t, cut, 30)
+				for cut := range zfsfake.Each(t, zfsfake.Before(zfsfake.Transaction)) {
+					crashAt(t, cut, option, c.before, c.do, before, after)
 				}
 			})
 		}
 	}
 }
 
-// crashOnce crashes after cut transactions of do. It returns false if do has no more
-// transactions.
-func crashOnce(t *testing.T, option func(*fixture), cut int, prepare func(*fixture), do func(*fixture) error, before, after map[string]seen) bool {
+// crashAt crashes do at a cut, and the recovery at each of its own cuts.
+func crashAt(t *testing.T, cut *zfsfake.Cut, option func(*fixture), prepare func(*fixture), do func(*fixture) error, before, after map[string]seen) {
 	t.Helper()
-	for recovery := 0; ; recovery++ {
+	for again := range zfsfake.EachOrNone(t, zfsfake.Before(zfsfake.Transaction)) {
 		s := newFixture(t, option, keepCached(0))
 		prepare(s)
-		s.pool.CrashAfter = cut
+		s.pool.FailAt(cut.Point, zfsfake.Crash())
 		err := do(s)
-		if !s.pool.Crashed {
+		if !s.pool.HasCrashed() {
 			require.NoError(t, err)
-			return false
+			return
 		}
-		require.ErrorIs(t, err, zfsfake.ErrCrashed)
+		requireCause(t, err, zfsfake.ErrCrashed)
 		s.pool = s.pool.AfterCrash()
-		s.pool.CrashAfter = recovery
-		crashedAgain := s.tryStart() != nil || s.sn.Cleanup(s.ctx) != nil || s.pool.Crashed // a recovery ignores failures of steps that can wait
-		if crashedAgain {
-			require.True(t, s.pool.Crashed, "only a crash keeps the snapshotter from starting")
+		end := s.pool.FailAt(again.Point, zfsfake.Crash())
+		if s.tryStart() != nil || s.sn.Cleanup(s.ctx) != nil || s.pool.HasCrashed() { // a recovery ignores failures of steps that can wait
+			require.True(t, s.pool.HasCrashed(), "only a crash keeps the snapshotter from starting")
 			s.crash()
 		}
-		s.pool.CrashAfter = -1
+		end()
 		got := s.visible()
 		if !assert.ObjectsAreEqual(before, got) {
-			require.Equal(t, after, got, "cut %d, recovery cut %d: neither before nor after", cut, recovery)
+			require.Equal(t, after, got, "crash %s, and in the recovery %s: neither before nor after", cut, again)
 		}
 		s.requireInvariants()
 		if assert.ObjectsAreEqual(before, got) {
@@ -286,10 +278,18 @@ func crashOnce(t *testing.T, option func(*fixture), cut int, prepare func(*fixtu
 			require.Equal(t, after, s.visible())
 			s.requireInvariants()
 		}
-		if !crashedAgain {
-			return true
-		}
 	}
+}
+
+// requireCause requires that an operation failed with an error. If that ended a reclaim, it is in
+// the text of an error for lack of space only.
+func requireCause(t *testing.T, err, cause error) {
+	t.Helper()
+	if errdefs.IsResourceExhausted(err) {
+		require.ErrorContains(t, err, "failed to reclaim space: cleanup: "+cause.Error())
+		return
+	}
+	require.ErrorIs(t, err, cause)
 }
 
 // A killed command leaves the first ops of its list. Clients then see the state before the
@@ -300,38 +300,37 @@ func TestKilledCommandLeavesStateBeforeOrAfter(t *testing.T) {
 	for what, c := range crashOperations {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			torn := func(s *fixture) { s.pool.Torn = true; s.keep = 0 }
-			whole := newFixture(t, torn)
+			whole := newFixture(t, torn, keepCached(0))
 			c.before(whole)
 			before := whole.visible()
 			require.NoError(t, c.do(whole))
 			after := whole.visible()
 			removes := strings.HasPrefix(what, "remove")
-			for kill := 0; ; kill++ {
-				require.Less(t, kill, 30)
-				s := newFixture(t, torn)
+			for cut := range zfsfake.Each(t, zfsfake.Before(zfsfake.Transaction)) {
+				s := newFixture(t, torn, keepCached(0))
 				c.before(s)
-				s.pool.KillAfter = kill
+				end := s.pool.FailAt(cut.Point, zfsfake.Kill())
 				err := c.do(s)
-				s.pool.KillAfter = -1
-				if err == nil {
-					return
+				end()
+				if err == nil { // it is done, or did not need what was killed
+					require.Empty(t, differences(after, s.visible()), "killed %s", cut)
+					continue
 				}
-				require.ErrorIs(t, err, zfsfake.ErrKilled)
+				requireCause(t, err, zfsfake.ErrKilled)
 				if removes { // done in memory; the journal tries it again
 					before = after
 				}
-				require.Empty(t, differences(before, s.visible()), "killed at %d", kill)
+				require.Empty(t, differences(before, s.visible()), "killed %s", cut)
 				s.prepare("another", "")
 				s.remove("another")
 				s.cleanup()
-				require.Empty(t, differences(before, s.visible()), "killed at %d", kill)
+				require.Empty(t, differences(before, s.visible()), "killed %s", cut)
 				if !slices.Contains([]string{"commit", "commit of a layer", "commit that reclaims space"}, what) {
 					s.requireInvariants() // the operation is rolled back by now
 				}
 				s.restart()
 				if got := s.visible(); !assert.ObjectsAreEqual(before, got) {
-					require.Empty(t, differences(after, got), "killed at %d, neither before nor after", kill)
+					require.Empty(t, differences(after, got), "killed %s, neither before nor after", cut)
 				} else if !removes {
 					require.NoError(t, c.do(s), "the operation succeeds when repeated")
 					require.Empty(t, differences(after, s.visible()))
@@ -346,14 +345,13 @@ func TestKilledCommandLeavesStateBeforeOrAfter(t *testing.T) {
 // another key.
 func TestLayerCanBeCommittedAfterKilledCommit(t *testing.T) {
 	t.Parallel()
-	for n := range 2 * tornCommitSteps {
-		kill, responds := n/2, n%2 == 0
+	eachCommitCut(t, func(cut *zfsfake.Cut, responds bool) {
 		s := newFixture(t, torn)
 		key := "default/8/extract-1-x " + chain("a")
 		s.prepare(key, "", ref(chain("a")))
 		s.write(key, "a;")
-		if s.killCommit(kill, responds, "default/9/"+chain("a"), key) {
-			continue // the layer exists
+		if s.killCommit(cut, responds, "default/9/"+chain("a"), key) {
+			return // the layer exists
 		}
 
 		again := "default/10/extract-2-y " + chain("a")
@@ -361,12 +359,12 @@ func TestLayerCanBeCommittedAfterKilledCommit(t *testing.T) {
 		require.NoError(t, err)
 		s.write(again, "a;")
 		err = s.sn.Commit(s.ctx, "default/11/"+chain("a"), again, ref(chain("a")))
-		if assert.NoError(t, err, "killed at %d", kill) {
+		if assert.NoError(t, err, "killed %s", cut) {
 			assert.Equal(t, "a;", s.visible()["default/11/"+chain("a")].Content)
 		}
 		s.restart()
 		s.cleanup()
-	}
+	})
 }
 
 // A start skips a partial dataset that is busy. A later cleanup destroys it.
@@ -379,7 +377,7 @@ func busyPartialDatasetIsDestroyedLater(t *testing.T) {
 	s := newFixture(t, inSteps)
 	s.prepare("web", "")
 	s.write("web", "w;")
-	s.pool.CrashAfter = 3 // flush, snapshot, clone
+	s.pool.FailAt(zfsfake.After(zfsfake.Clone), zfsfake.Crash())
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), zfsfake.ErrCrashed)
 	s.pool = s.pool.AfterCrash()
 	partial := s.templates()[1]

@@ -83,7 +83,10 @@ func newFixture(t testing.TB, options ...func(*fixture)) *fixture {
 }
 
 func keepCached(d time.Duration) func(*fixture) { return func(s *fixture) { s.keep = d } }
-func inSteps(s *fixture)                        { s.pool.Steps = true }
+
+// inSteps and torn set what one transaction of the pool is.
+func inSteps(s *fixture) { s.pool = zfsfake.New(s, zfsfake.InSteps) }
+func torn(s *fixture)    { s.pool = zfsfake.New(s, zfsfake.Torn) }
 
 func (s *fixture) start() {
 	s.Helper()
@@ -103,11 +106,10 @@ func (s *fixture) config() Config {
 }
 
 func (s *fixture) tryStart() error {
-	s.pool.Keeps.Store(nil)
+	s.pool.Keep(nil)
 	sn, err := New(s.ctx, s.pool, s.config())
 	if err == nil {
-		hasRecord := func(dataset string) bool { return shows(sn.index, dataset) }
-		s.pool.Keeps.Store(&hasRecord)
+		s.pool.Keep(func(dataset string) bool { return shows(sn.index, dataset) })
 		s.sn = sn
 		s.Cleanup(func() { sn.Close() })
 	}

@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -12,27 +13,38 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
-// killCommit kills a commit after some calls to the pool, and returns whether it succeeds. It
-// does if its record was written and the pool says so.
-func (s *fixture) killCommit(kill int, responds bool, name, key string) (committed bool) {
+// killCommit kills a commit at a cut, and returns whether it succeeds. It does if it does not
+// reach the cut, or if its record was written and the pool says so.
+func (s *fixture) killCommit(cut *zfsfake.Cut, responds bool, name, key string) (committed bool) {
 	s.Helper()
 	if !responds {
 		defer s.unlisted()()
 	}
-	s.pool.KillAfter = kill
+	end := s.pool.FailAt(cut.Point, zfsfake.Kill())
 	err := s.sn.Commit(s.ctx, name, key)
-	s.pool.KillAfter = -1
-	if responds && kill == tornCommitSteps-1 {
-		require.NoError(s, err, "its record was written")
+	end()
+	// The removal of the active record follows the record.
+	if !cut.Reached() || responds && cut.Is(zfsfake.Inherit) {
+		require.NoError(s, err, "killed %s", cut)
 		return true
 	}
-	require.ErrorIs(s, err, zfsfake.ErrKilled, "killed at %d", kill)
+	require.ErrorIs(s, err, zfsfake.ErrKilled, "killed %s", cut)
 	return false
 }
 
-// tornCommitSteps is the number of calls to the pool in a commit on a pool that is torn:
-// flush, snapshot, clone, promote, record, removal of the active record.
-const tornCommitSteps = 6
+// eachCommitCut calls kill for each cut of a commit, on a pool that responds to listings after
+// it and on one that does not. The pool must be torn.
+func eachCommitCut(t *testing.T, kill func(cut *zfsfake.Cut, responds bool)) {
+	t.Helper()
+	for _, responds := range []bool{true, false} {
+		left := []zfsfake.Kind{zfsfake.Snapshot, zfsfake.Clone, zfsfake.Promote, zfsfake.Set, zfsfake.Inherit}
+		for cut := range zfsfake.Each(t, zfsfake.Before(zfsfake.Transaction)) {
+			kill(cut, responds)
+			left = slices.DeleteFunc(left, cut.Is)
+		}
+		require.Empty(t, left, "a cut before each of these")
+	}
+}
 
 // partialCommit kills the commit of a layer after its clone. It returns the key of the
 // runtime and the name of the partial dataset.
@@ -42,9 +54,8 @@ func (s *fixture) partialCommit() (key, partial string) {
 	s.prepare(key, "", ref(chain("a")))
 	s.write(key, "x;")
 	defer s.unlisted()()
-	s.pool.KillAfter = 3 // flush, snapshot, clone
+	s.pool.FailAt(zfsfake.After(zfsfake.Clone), zfsfake.Kill())
 	err := s.sn.Commit(s.ctx, "default/9/"+chain("a"), key)
-	s.pool.KillAfter = -1
 	require.ErrorIs(s, err, zfsfake.ErrKilled)
 	return key, "tank/z/storage/" + chain("a")
 }
@@ -61,17 +72,12 @@ func TestTemplateWithNameOfAPartialIsKept(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t, torn)
 			key, partial := s.partialCommit()
-			s.pool.Interrupt(func(call string) error {
-				if call == "destroysnapshot" {
-					return zfsfake.Error(call, "x", zfs.ErrBusy)
-				}
-				return nil
-			})
+			end := s.pool.FailAt(zfsfake.Before(zfsfake.DestroySnapshot), zfsfake.Refuse(zfs.ErrBusy))
 			require.ErrorIs(t, s.sn.Commit(s.ctx, "default/9/"+chain("a"), key), errdefs.ErrUnavailable)
 			require.False(t, s.has(partial))
 			s.stat(key)
 			assert.NoError(t, second(s.sn.Mounts(s.ctx, key)), "only a commit needs what cannot be destroyed")
-			s.pool.Interrupt(nil)
+			end()
 			name, _ := s.pull("default", "", chain("a"), "x;")
 			require.Equal(t, partial, s.templateOf(name))
 			s.cleanup()
@@ -101,37 +107,35 @@ func TestPartialIsDestroyedWithItsRuntime(t *testing.T) {
 
 func TestKilledCommitCanBeRepeated(t *testing.T) {
 	t.Parallel()
-	for n := range 2 * tornCommitSteps {
-		kill, responds := n/2, n%2 == 0
+	eachCommitCut(t, func(cut *zfsfake.Cut, responds bool) {
 		s := newFixture(t, torn)
 		s.prepare("web", "")
 		s.write("web", "w;")
-		if !s.killCommit(kill, responds, "saved", "web") {
-			assert.NoError(t, s.sn.Commit(s.ctx, "saved", "web"), "killed at %d", kill)
+		if !s.killCommit(cut, responds, "saved", "web") {
+			assert.NoError(t, s.sn.Commit(s.ctx, "saved", "web"), "killed %s", cut)
 		}
 		assert.Equal(t, "w;", s.visible()["saved"].Content)
 		if s.sn.index.Taken("web") {
 			s.remove("web")
 			s.cleanup()
-			assert.Len(t, s.datasets(), 1, "removed and cleaned up, killed at %d", kill)
+			assert.Len(t, s.datasets(), 1, "removed and cleaned up, killed %s", cut)
 		}
-	}
+	})
 }
 
 func TestResidueOfKilledCommitIsRemoved(t *testing.T) {
 	t.Parallel()
-	for n := range 2 * tornCommitSteps {
-		kill, responds := n/2, n%2 == 0
+	eachCommitCut(t, func(cut *zfsfake.Cut, responds bool) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newFixture(t, torn)
 			s.prepare("web", "")
 			s.write("web", "w;")
-			s.killCommit(kill, responds, "saved", "web")
+			s.killCommit(cut, responds, "saved", "web")
 			s.remove("web", "saved")
 			s.cleanup()
 			s.waitForRetries()
 			s.cleanup()
-			assert.Len(t, s.datasets(), 1, "killed at %d: %q\n%s", kill, s.datasets(), s.log)
+			assert.Len(t, s.datasets(), 1, "killed %s: %q\n%s", cut, s.datasets(), s.log)
 		})
-	}
+	})
 }

@@ -132,19 +132,14 @@ func TestStartSucceedsWhenRollbackOfACommitFails(t *testing.T) {
 	require.NoError(t, s.sn.Close())
 	partial := s.base.Opaque(layout.NewID()).Dataset()
 	require.NoError(t, s.pool.Apply(s.ctx, zfs.Snapshot(runtime+"@extracted"), zfs.Clone(runtime+"@extracted", partial), zfs.Promote(partial, runtime)))
-	s.pool.Interrupt(func(call string) error {
-		if call == "apply" { // nothing else is applied at this start
-			return zfsfake.Error("promote", partial, zfs.ErrQuota)
-		}
-		return nil
-	})
+	end := s.pool.FailAt(zfsfake.Before(zfsfake.Promote).Of(runtime), zfsfake.Return(zfsfake.Error("promote", partial, zfs.ErrQuota)))
 	s.start()
 	assert.Contains(t, s.log.String(), "failed to roll back interrupted commit")
 	assert.Equal(t, []string{"base", "web"}, s.names())
 	assert.Equal(t, runtime, s.dataset("web"))
 	s.cleanup()
 	assert.True(t, s.has(partial), "web is a clone of it")
-	s.pool.Interrupt(nil)
+	end()
 	s.restart()
 	s.cleanup()
 	assert.False(t, s.has(partial))
@@ -283,7 +278,7 @@ func TestNewRefusesInvalidBases(t *testing.T) {
 		})
 	}
 	s := newFixture(t)
-	s.pool.Before = func(string) error { return zfsfake.Error("list", "tank/z", zfs.ErrSuspended) }
+	s.pool.FailAt(zfsfake.Before(zfsfake.Call), zfsfake.Refuse(zfs.ErrSuspended))
 	assert.ErrorIs(t, s.tryStart(), zfs.ErrSuspended)
 }
 
@@ -404,7 +399,7 @@ func TestCommitAfterInterruptedUpdateIsFinal(t *testing.T) {
 		s := newFixture(t, torn)
 		s.prepare("web", "")
 		s.write("web", "w;")
-		s.pool.CrashAfter = 1 // the new record is written and the old one not removed
+		s.pool.FailAt(zfsfake.Before(zfsfake.Inherit), zfsfake.Crash()) // the new record is written and the old one not removed
 		_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}})
 		require.ErrorIs(t, err, zfsfake.ErrCrashed)
 		s.crash()

@@ -123,25 +123,17 @@ func TestTemplateWithoutSnapshotIsDestroyedAfterCrash(t *testing.T) {
 	t.Parallel()
 	for what, dies := range map[string]func(s *fixture, template string){
 		"killed in the program": func(s *fixture, template string) {
-			s.pool.Interrupt(func(call string) error {
-				if call != "destroy" {
-					return nil
-				}
-				s.pool.Interrupt(nil)
+			s.pool.FailAt(zfsfake.Before(zfsfake.Destroy), zfsfake.Do(func() error {
 				s.pool.EditFS(template, func(fs *zfsfake.FS) { delete(fs.Snaps, layout.Extracted) })
-				s.pool.Edit(func(*zfsfake.State) { s.pool.CrashAfter = 0 })
 				return zfsfake.ErrKilled
-			})
+			}), zfsfake.Once())
+			// Nothing is written before the machine crashes.
+			s.pool.FailAt(zfsfake.Before(zfsfake.Transaction), zfsfake.Crash(), zfsfake.From(zfsfake.Before(zfsfake.Destroy)), zfsfake.Optional())
 		},
 		"crash, mounted, in a full pool": func(s *fixture, template string) {
 			s.mount(template)
 			s.pool.Edit(func(state *zfsfake.State) { state.Full = true })
-			s.pool.Interrupt(func(call string) error {
-				if call == "destroy" {
-					s.pool.Edit(func(*zfsfake.State) { s.pool.CrashAfter = 1 })
-				}
-				return nil
-			})
+			s.pool.FailAt(zfsfake.Before(zfsfake.Transaction), zfsfake.Crash(), zfsfake.From(zfsfake.After(zfsfake.Destroy)))
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -155,9 +147,7 @@ func TestTemplateWithoutSnapshotIsDestroyedAfterCrash(t *testing.T) {
 				s.remove("built", "base")
 				dies(s, template)
 				_ = s.sn.Cleanup(s.ctx)
-				s.pool.Interrupt(nil)
 				s.crash()
-				s.pool.CrashAfter = -1
 				for range 3 { // containerd's next collections, and starts
 					s.remove("built", "base")
 					s.cleanup()

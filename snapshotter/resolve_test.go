@@ -88,13 +88,7 @@ func TestKilledCommitThatTookEffectSucceeds(t *testing.T) {
 				other, _ := s.pull("default", "", chain("a"), "x;")
 				left = append(left, other)
 			}
-			s.pool.After = func(call string) error {
-				if call != "apply" {
-					return nil
-				}
-				s.pool.After = nil
-				return zfsfake.ErrKilled
-			}
+			s.pool.FailAt(zfsfake.After(zfsfake.Apply), zfsfake.Kill())
 			s.commit(name+chain("a"), key)
 			s.crash()
 			assert.ElementsMatch(t, left, s.names())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,13 +24,8 @@ import (
 // unlisted makes the pool refuse listings until restore is called, so that no operation finds
 // out what a killed command has done.
 func (s *fixture) unlisted() (restore func()) {
-	s.pool.Before = func(call string) error {
-		if call == "list" {
-			return zfsfake.Error(call, "x", zfs.ErrSuspended)
-		}
-		return nil
-	}
-	return func() { s.pool.Before = nil }
+	end := s.pool.FailAt(zfsfake.Before(zfsfake.List), zfsfake.Refuse(zfs.ErrSuspended), zfsfake.Optional())
+	return func() { end() }
 }
 
 // applyThenKill runs do. The next apply of the pool succeeds but returns ErrKilled, and the
@@ -39,18 +33,10 @@ func (s *fixture) unlisted() (restore func()) {
 func (s *fixture) applyThenKill(do func() error) {
 	s.Helper()
 	defer s.unlisted()()
-	s.pool.After = func(call string) error {
-		if call != "apply" {
-			return nil
-		}
-		s.pool.After = nil
-		return zfsfake.ErrKilled
-	}
+	end := s.pool.FailAt(zfsfake.After(zfsfake.Apply), zfsfake.Kill())
 	require.ErrorIs(s, do(), zfsfake.ErrKilled)
-	s.pool.After = nil
+	end()
 }
-
-func torn(s *fixture) { s.pool.Torn = true }
 
 // A killed command may have applied its list in part or in whole. The operation has failed
 // for the caller, and it is rolled back in the pool by the next cleanup at the latest. The
@@ -93,47 +79,43 @@ func TestOperationOfKilledCommandIsRolledBack(t *testing.T) {
 			whole := start()
 			require.NoError(t, c.then(whole))
 			after := whole.visible()
-			for kill := 0; kill < 4; kill++ {
-				for _, cleanup := range []bool{true, false} {
+			for _, cleanup := range []bool{true, false} {
+				for cut := range zfsfake.Each(t, zfsfake.Before(zfsfake.Transaction)) {
 					s := start()
 					before := s.visible()
-					if kill < 3 {
-						s.killedOrDone(kill, c.do)
-					} else {
-						s.applyThenKill(func() error { return c.do(s) })
-					}
+					s.killedOrDone(cut, c.do)
 					_, err := s.sn.Stat(s.ctx, key) // after a commit whose outcome is not known
 					require.NoError(t, err)
 					if cleanup {
 						s.requireInvariants()
 					}
 					require.Empty(t, differences(before, s.visible()))
-					require.NoError(t, c.then(s), "killed at %d", kill)
+					require.NoError(t, c.then(s), "killed %s", cut)
 					s.requireInvariants()
-					require.Empty(t, differences(after, s.visible()), "killed at %d", kill)
+					require.Empty(t, differences(after, s.visible()), "killed %s", cut)
 					s.crash()
-					require.Empty(t, differences(after, s.visible()), "killed at %d, then a crash", kill)
+					require.Empty(t, differences(after, s.visible()), "killed %s, then a crash", cut)
 				}
 			}
 		})
 	}
 }
 
-// killedOrDone kills do after n transactions. If do has fewer, its apply returns ErrKilled
-// after it has succeeded. The pool refuses listings.
-func (s *fixture) killedOrDone(n int, do func(s *fixture) error) {
+// killedOrDone kills do at a cut. If do does not reach it, its apply returns ErrKilled after it
+// has succeeded. The pool refuses listings.
+func (s *fixture) killedOrDone(cut *zfsfake.Cut, do func(s *fixture) error) {
 	s.Helper()
 	defer s.unlisted()()
-	s.pool.KillAfter = n
-	s.pool.After = func(call string) error {
-		if call == "apply" && s.pool.KillAfter >= 0 {
-			s.pool.KillAfter, s.pool.After = -1, nil
-			return zfsfake.ErrKilled
+	end := s.pool.FailAt(cut.Point, zfsfake.Kill())
+	done := s.pool.FailAt(zfsfake.After(zfsfake.Apply), zfsfake.Do(func() error {
+		if cut.Reached() {
+			return nil
 		}
-		return nil
-	}
+		return zfsfake.ErrKilled
+	}), zfsfake.Once(), zfsfake.Optional())
 	require.ErrorIs(s, do(s), zfsfake.ErrKilled)
-	s.pool.KillAfter, s.pool.After = -1, nil
+	end()
+	done()
 }
 
 // The write of a record for a cached layer is killed. The next pull reuses the layer and
@@ -164,10 +146,10 @@ func TestOperationsFailWhileRollbackFails(t *testing.T) {
 		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	}
 	s.applyThenKill(update)
-	s.pool.Before = func(call string) error { return zfsfake.Error(call, "x", zfs.ErrSuspended) }
+	end := s.pool.FailAt(zfsfake.Before(zfsfake.Call), zfsfake.Refuse(zfs.ErrSuspended))
 	require.ErrorIs(t, update(), zfs.ErrSuspended)
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), zfs.ErrSuspended)
-	s.pool.Before = nil
+	end()
 	assert.Empty(t, s.stat("web").Labels)
 	require.NoError(t, update())
 	assert.Equal(t, "b", s.stat("web").Labels["a"])
@@ -185,16 +167,9 @@ func TestCleanupFreesSpaceForRollback(t *testing.T) {
 		s.applyThenKill(func() error {
 			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 		})
-		reclaimed := false
-		s.pool.Interrupt(func(call string) error {
-			if reclaimed = reclaimed || call == "destroy"; !reclaimed && call == "apply" {
-				return zfsfake.Error("set", "x", zfs.ErrNoSpace)
-			}
-			return nil
-		})
+		end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Refuse(zfs.ErrNoSpace), zfsfake.Until(zfsfake.Before(zfsfake.Destroy)))
 		s.cleanup()
-		assert.True(t, reclaimed)
-		s.pool.Interrupt(nil)
+		end()
 		s.requireInvariants()
 		s.crash()
 		assert.Empty(t, s.stat("web").Labels)
@@ -220,15 +195,9 @@ func repairAfterManyRemovals(t *testing.T) {
 	s.applyThenKill(func() error {
 		return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 	})
-	applies := 0
-	s.pool.Before = func(call string) error {
-		if applies++; applies > 1 {
-			return zfsfake.Error(call, "x", zfs.ErrSuspended)
-		}
-		return nil
-	}
+	end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Refuse(zfs.ErrSuspended), zfsfake.From(zfsfake.After(zfsfake.Apply)))
 	require.ErrorIs(t, s.sn.journal.Flush(s.ctx), zfs.ErrSuspended)
-	s.pool.Before = nil
+	end()
 	s.commit("saved", "web")
 	s.requireInvariants()
 	assert.Empty(t, s.stat("saved").Labels)
@@ -263,17 +232,13 @@ func TestLayerIsUnpackedAgainAfterKilledDestroy(t *testing.T) {
 				s.remove(name)
 				ctx, cancel := context.WithCancel(s.ctx)
 				defer cancel()
-				s.pool.Interrupt(func(call string) error {
-					if call != "destroy" {
-						return nil
-					}
-					s.pool.Interrupt(nil)
+				s.pool.FailAt(zfsfake.Before(zfsfake.Destroy), zfsfake.Do(func() error {
 					if cancelled {
 						cancel()
 					}
 					s.pool.EditFS(template, func(fs *zfsfake.FS) { delete(fs.Snaps, layout.Extracted) })
 					return zfsfake.ErrKilled
-				})
+				}), zfsfake.Once())
 				require.Error(t, s.sn.Cleanup(ctx))
 				synctest.Wait() // for the operation that continues after the cancellation
 
@@ -315,15 +280,7 @@ func TestMarkIsWrittenAfterAmbiguousFailure(t *testing.T) {
 		s.remove("web")
 		s.waitForJournal()
 		require.True(t, s.marked().IsDue(time.Now()))
-		s.pool.Edit(func(*zfsfake.State) {
-			s.pool.After = func(call string) error {
-				if call != "mark" {
-					return nil
-				}
-				s.pool.Edit(func(*zfsfake.State) { s.pool.After = nil })
-				return zfsfake.ErrKilled
-			}
-		})
+		s.pool.FailAt(zfsfake.After(zfsfake.Mark), zfsfake.Kill())
 		s.cleanup()
 		s.waitForJournal()
 		require.Equal(t, layout.CleanupMark{}, s.marked(), "no cleanup is due")
@@ -357,16 +314,10 @@ func TestReclaimWorksWhileJournalCannotBeWritten(t *testing.T) {
 				s.view("gone", "base")
 				s.cleanup()
 				queued(s) // there is no garbage
-				reclaimed := false
-				s.pool.Interrupt(func(call string) error {
-					if reclaimed = reclaimed || call == "destroy"; !reclaimed && call == "apply" {
-						return zfsfake.Error("set", "x", zfs.ErrNoSpace)
-					}
-					return nil
-				})
+				end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Refuse(zfs.ErrNoSpace), zfsfake.Until(zfsfake.Before(zfsfake.Destroy)))
 				assert.NoError(t, second(s.sn.Prepare(s.ctx, "x", "")))
-				assert.False(t, s.has(a) || s.has(b) || s.has(c), "cached templates are destroyed: %v", reclaimed)
-				s.pool.Interrupt(nil)
+				assert.False(t, s.has(a) || s.has(b) || s.has(c), "cached templates are destroyed")
+				end()
 			})
 		})
 	}
@@ -395,41 +346,47 @@ func TestBarrierReclaimsSpace(t *testing.T) {
 				s.applyThenKill(func() error {
 					return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "b"}}))
 				})
-				reclaimed := false
-				s.pool.Interrupt(func(call string) error {
-					if reclaimed = reclaimed || call == "destroy"; !reclaimed && call == "apply" {
-						return zfsfake.Error("set", "x", zfs.ErrNoSpace)
-					}
-					return nil
-				})
+				end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Refuse(zfs.ErrNoSpace), zfsfake.Until(zfsfake.Before(zfsfake.Destroy)))
 				assert.NoError(t, do(s))
-				assert.True(t, reclaimed, "space was reclaimed")
-				s.pool.Interrupt(nil)
+				end()
 			})
 		})
 	}
 }
 
-// A killed commit returns its error even if the pool blocks the rollback.
-func TestKilledCommitReturnsWhilePoolBlocks(t *testing.T) {
+// A killed commit that left nothing returns its error without another write, which the pool
+// could block.
+func TestKilledCommitThatLeftNothingWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.prepare("web", "")
-	var calls atomic.Int64
-	gate := make(chan struct{})
-	s.pool.Interrupt(func(call string) error {
-		switch {
-		case call != "apply":
-		case calls.Add(1) == 1:
-			return zfsfake.ErrKilled
-		default:
-			<-gate
-		}
-		return nil
-	})
+	writes := s.pool.Count(zfsfake.Before(zfsfake.Apply, zfsfake.Destroy, zfsfake.DestroySnapshot))
+	s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Kill())
 	require.ErrorIs(t, s.sn.Commit(s.ctx, "saved", "web"), zfsfake.ErrKilled)
-	close(gate)
-	s.pool.Interrupt(nil)
+	assert.Equal(t, 1, writes())
 	s.requireInvariants()
 	assert.Equal(t, []string{"web"}, s.names())
+}
+
+// If the pool blocks while a killed commit is undone, the commit returns when its context ends.
+// The commit is undone when the pool continues.
+func TestKilledCommitReturnsWhilePoolBlocks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newFixture(t, torn)
+		s.prepare("web", "")
+		s.pool.FailAt(zfsfake.After(zfsfake.Clone), zfsfake.Kill())
+		resume := s.block(zfsfake.Destroy)
+		ctx, cancel := context.WithCancel(s.ctx)
+		done := make(chan error, 1)
+		go func() { done <- s.sn.Commit(ctx, "saved", "web") }()
+		synctest.Wait()
+		require.Empty(t, done)
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		resume()
+		synctest.Wait()
+		s.requireInvariants()
+		assert.Equal(t, []string{"web"}, s.names())
+	})
 }
