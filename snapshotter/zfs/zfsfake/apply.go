@@ -26,7 +26,7 @@ func (p *Pool) Apply(_ context.Context, ops ...zfs.Op) error {
 			}
 		}
 		hasQuota := slices.ContainsFunc(ops, func(op zfs.Op) bool { return verbIs(op, "quota") })
-		if !p.Steps && !p.Torn && !hasQuota {
+		if !p.steps && !p.torn && !hasQuota {
 			return p.transact(opsOf(ops), func(s *State) error { return s.applyAll(ops) })
 		}
 		return p.applySteps(ops)
@@ -42,21 +42,21 @@ func (p *Pool) Mark(_ context.Context, name, prop, value string) error {
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.Crashed {
+		if p.crashed {
 			return ErrCrashed
 		}
-		return p.Current.applyAll([]zfs.Op{op})
+		return p.state.applyAll([]zfs.Op{op})
 	})
 }
 
 // applySteps applies ops as zfs.Client does before 2.4, and for a list with a quota. A
-// crash can leave the ops before a clone, up to a clone, or up to a quota. If p.Torn is
+// crash can leave the ops before a clone, up to a clone, or up to a quota. If p.torn is
 // set, it can leave any number of ops.
 func (p *Pool) applySteps(ops []zfs.Op) error {
 	var made []string
 	for len(ops) > 0 {
 		n := 1
-		for !p.Torn && !verbIs(ops[0], "clone") && !verbIs(ops[0], "quota") && n < len(ops) && !verbIs(ops[n], "clone") {
+		for !p.torn && !verbIs(ops[0], "clone") && !verbIs(ops[0], "quota") && n < len(ops) && !verbIs(ops[n], "clone") {
 			n++
 		}
 		err := p.transact(opsOf(ops[:n]), func(s *State) error { return s.applyAll(ops[:n]) })

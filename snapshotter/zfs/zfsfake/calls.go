@@ -26,9 +26,6 @@ func (p *Pool) Create(_ context.Context, name string, props map[string]string) e
 }
 
 func (p *Pool) List(_ context.Context, root string) ([]zfs.Dataset, error) {
-	if p.Listed != nil {
-		p.Listed(root)
-	}
 	var list []zfs.Dataset
 	err := p.call(List, []string{root}, func() error {
 		return p.read(func(s *State) error {
@@ -119,11 +116,7 @@ func (p *Pool) Attach(_ context.Context, name string) (io.Closer, error) {
 	p.Edit(func(s *State) { s.Attached[name]++ })
 	return closeFunc(func() error {
 		return p.between(eachOf(Detach, name), func() error {
-			unmount := func() { p.Edit(func(s *State) { s.Attached[name]-- }) }
-			if p.CloseAttached != nil {
-				return p.CloseAttached(name, unmount)
-			}
-			unmount()
+			p.Edit(func(s *State) { s.Attached[name]-- })
 			return nil
 		})
 	}), nil

@@ -39,7 +39,7 @@ func Crash() Failure {
 	return Failure{once: true, do: func(p *Pool, _ event) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.Crashed = true
+		p.crashed = true
 		return ErrCrashed
 	}}
 }

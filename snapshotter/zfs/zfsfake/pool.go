@@ -11,29 +11,27 @@ import (
 // copy of the state, which replaces the state if the transaction succeeds.
 type Pool struct {
 	tb    testing.TB
-	Steps bool // see InSteps
-	Torn  bool // see Torn
+	steps bool // see InSteps
+	torn  bool // see Torn
 
-	Keeps atomic.Pointer[func(dataset string) bool] // see Keep
+	keeps atomic.Pointer[func(dataset string) bool] // see Keep
 
 	mu       sync.Mutex
-	Current  State
-	Crashed  bool
+	state    State
+	crashed  bool
 	failures []*failure
 	counters []*counter
-
-	old
 }
 
 // Option changes a new pool.
 type Option func(p *Pool)
 
 // InSteps makes Apply work as before 2.4, where a clone is a transaction of its own.
-func InSteps(p *Pool) { p.Steps = true }
+func InSteps(p *Pool) { p.steps = true }
 
 // Torn makes each operation of an Apply a transaction of its own, which no release of ZFS
 // does. A killed command can leave any number of them.
-func Torn(p *Pool) { p.Torn = true }
+func Torn(p *Pool) { p.torn = true }
 
 // New returns an empty pool called tank, of the latest release with all features. The end of
 // the test ends its failures.
@@ -48,7 +46,7 @@ func New(tb testing.TB, options ...Option) *Pool {
 }
 
 func newPool(tb testing.TB, s State) *Pool {
-	p := &Pool{tb: tb, Current: s, old: old{CrashAfter: -1, KillAfter: -1}}
+	p := &Pool{tb: tb, state: s}
 	tb.Cleanup(p.endAll)
 	return p
 }
@@ -58,15 +56,15 @@ func newPool(tb testing.TB, s State) *Pool {
 func (p *Pool) AfterCrash() *Pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.Crashed = true
-	s := p.Current.Clone()
+	p.crashed = true
+	s := p.state.Clone()
 	s.Mounted, s.Attached, s.Full = make(map[string]bool), make(map[string]int), false
 	for name, fs := range s.FS {
 		fs.Dirty = ""
 		s.FS[name] = fs
 	}
 	next := newPool(p.tb, s)
-	next.Steps, next.Torn, next.Abilities = p.Steps, p.Torn, p.Abilities
+	next.steps, next.torn = p.steps, p.torn
 	return next
 }
 
@@ -74,31 +72,31 @@ func (p *Pool) AfterCrash() *Pool {
 func (p *Pool) HasCrashed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.Crashed
+	return p.crashed
 }
 
 // Keep makes the test fail if a dataset for which keeps returns true is destroyed. keeps may
 // be nil.
 func (p *Pool) Keep(keeps func(dataset string) bool) {
 	if keeps == nil {
-		p.Keeps.Store(nil)
+		p.keeps.Store(nil)
 		return
 	}
-	p.Keeps.Store(&keeps)
+	p.keeps.Store(&keeps)
 }
 
 // Now returns a copy of the state of the pool.
 func (p *Pool) Now() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.Current.Clone()
+	return p.state.Clone()
 }
 
 // Edit changes the pool without the snapshotter.
 func (p *Pool) Edit(fn func(s *State)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fn(&p.Current)
+	fn(&p.state)
 }
 
 // EditFS changes one file system without the snapshotter.
@@ -117,7 +115,7 @@ func (p *Pool) EditFS(name string, fn func(fs *FS)) {
 // call runs a call of the pool between its two points.
 func (p *Pool) call(kind Kind, names []string, fn func() error) error {
 	ops := append([]operation{{kind: Call}}, eachOf(kind, names...)...)
-	return p.between(ops, func() error { return p.oldCall(string(kind), fn) })
+	return p.between(ops, fn)
 }
 
 // between runs fn between the points before and after ops.
@@ -135,10 +133,10 @@ func (p *Pool) between(ops []operation, fn func() error) error {
 func (p *Pool) read(fn func(s *State) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.Crashed {
+	if p.crashed {
 		return ErrCrashed
 	}
-	return fn(&p.Current)
+	return fn(&p.state)
 }
 
 // transact runs fn as one transaction, which has the given operations.
@@ -146,23 +144,18 @@ func (p *Pool) transact(ops []operation, fn func(s *State) error) error {
 	if p.HasCrashed() {
 		return ErrCrashed
 	}
-	if err := p.oldTransact(); err != nil {
-		return err
-	}
 	return p.between(slices.Concat(eachOf(Transaction, ""), ops), func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.Crashed {
+		if p.crashed {
 			return ErrCrashed
 		}
-		next := p.Current.Clone()
+		next := p.state.Clone()
 		next.TXG++
 		if err := fn(&next); err != nil {
 			return err
 		}
-		p.Current = next
-		p.CrashAfter--
-		p.KillAfter--
+		p.state = next
 		return nil
 	})
 }

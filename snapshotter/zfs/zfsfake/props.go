@@ -3,7 +3,6 @@ package zfsfake
 import (
 	"context"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -11,7 +10,7 @@ import (
 
 // Release returns the release of ZFS.
 func (p *Pool) Release(context.Context) (zfs.Release, error) {
-	if release := p.release(); release != (zfs.Release{}) {
+	if release := p.Now().Release; release != (zfs.Release{}) {
 		return release, nil
 	}
 	return zfs.Release{Major: 2, Minor: 4}, nil
@@ -23,7 +22,7 @@ func (p *Pool) Features(_ context.Context, names ...string) (map[string]bool, er
 	for _, name := range names {
 		enabled[name] = true
 	}
-	for _, name := range slices.Concat(p.Now().Lacks, p.Abilities.Lacks) {
+	for _, name := range p.Now().Lacks {
 		enabled[name] = false
 	}
 	return enabled, nil

@@ -178,7 +178,7 @@ func (s *State) destroyTemplate(p *Pool, own, name string) error {
 			return err
 		}
 	}
-	if keeps := p.Keeps.Load(); keeps != nil && (*keeps)(name) {
+	if keeps := p.keeps.Load(); keeps != nil && (*keeps)(name) {
 		p.tb.Errorf("%s is destroyed, but must be kept", name)
 	}
 	return s.destroyOne(name)
