@@ -17,7 +17,8 @@ import (
 
 // fakeZFS is the zfs command of these tests. It finds the pool's name in its arguments
 // and prints the file of that pool's directory that is named like the subcommand. A file
-// "<subcommand>.err" makes it fail with that text.
+// "<subcommand>.err" makes it fail with that text. It is not a pool: an instance opens its own
+// zfs.Client, which cannot be replaced by a zfsfake.Pool.
 const fakeZFS = `#!/bin/sh
 for word; do
 	case "$word" in pool[0-9]*) pool=${word%%/*} ;; esac

@@ -22,7 +22,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-// stub is a snapshotter with a few snapshots whose methods return fail.
+// stub is a snapshotter with a few snapshots whose methods return fail. It is a double of what
+// the server serves, not of a pool: the tests of the server need no snapshot to exist.
 type stub struct {
 	mu    sync.Mutex
 	fail  error

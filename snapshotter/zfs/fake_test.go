@@ -21,6 +21,10 @@ import (
 // these names first in PATH. Run under such a name, the binary returns what the
 // test has configured for the pool in the arguments. Tests with pools of their own
 // can run concurrently.
+//
+// This is a fake of the commands and their output, not of a pool: the tests of the client
+// check the command lines that it makes and how it reads what they print. zfsfake has
+// none of these. It is a pool for the callers of the client.
 
 const fakeDirVariable = "ZFSTPL_TEST_FAKE_ZFS"
 
