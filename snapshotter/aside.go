@@ -2,13 +2,11 @@ package snapshotter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/containerd/log"
 
-	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -28,19 +26,8 @@ func (s *Snapshotter) renameAside(ctx context.Context, key string) error {
 	r.ID, r.Seq = layout.NewID(), s.index.Next()
 	r.Info.Name = key + "-unknown-to-containerd-" + r.ID.String()
 	r.Info.Updated = time.Now().UTC()
-	ops, err := r.Set()
-	if err != nil {
+	if err := s.replaceRecord(ctx, fmt.Sprintf("rename of %q, which containerd does not know", key), old, &r); err != nil {
 		return err
-	}
-	doing := fmt.Sprintf("rename of %q, which containerd does not know", key)
-	if err := s.barrier(ctx); err != nil {
-		return errkind.Wrap(doing, err)
-	}
-	if err := s.apply(ctx, append(ops, old.Clear()...)...); err != nil {
-		if errkind.IsAmbiguous(err) {
-			err = errors.Join(err, s.rollBackUpdate(old, &r))
-		}
-		return errkind.Wrap(doing, err)
 	}
 	s.index.Rename(old, &r)
 	log.G(ctx).WithField("key", key).WithField("name", r.Info.Name).WithField("dataset", r.Dataset).

@@ -3,7 +3,6 @@ package snapshotter
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,7 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 
-	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
@@ -144,8 +142,6 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	if err != nil {
 		return snapshots.Info{}, err
 	}
-	// A new record is written before the old one is removed. After a crash in between, one
-	// of them is complete, and the one with the greater sequence number is valid.
 	r := *old
 	r.ID, r.Seq = layout.NewID(), s.index.Next()
 	r.Info.Labels = labels
@@ -153,23 +149,8 @@ func (s *Snapshotter) update(ctx context.Context, info snapshots.Info, fields []
 	if err := checkLabels(r.Info); err != nil {
 		return snapshots.Info{}, err
 	}
-	ops, err := r.Set()
-	if err != nil {
+	if err := s.replaceRecord(ctx, fmt.Sprintf("update of %q", info.Name), old, &r); err != nil {
 		return snapshots.Info{}, err
-	}
-	ops = append(ops, old.Clear()...)
-	if err := ctx.Err(); err != nil {
-		return snapshots.Info{}, err
-	}
-	doing := fmt.Sprintf("update of %q", info.Name)
-	if err := s.barrier(ctx); err != nil {
-		return snapshots.Info{}, errkind.Wrap(doing, err)
-	}
-	if err := s.apply(ctx, ops...); err != nil {
-		if errkind.IsAmbiguous(err) {
-			err = errors.Join(err, s.rollBackUpdate(old, &r))
-		}
-		return snapshots.Info{}, errkind.Wrap(doing, err)
 	}
 	s.index.Replace(&r)
 	return r.PublicInfo(), nil

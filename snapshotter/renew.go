@@ -2,7 +2,6 @@ package snapshotter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -82,15 +81,9 @@ func (s *Snapshotter) discardExtraction(ctx context.Context, key, dataset string
 	if err := s.resolve(ctx, old); err != nil {
 		return nil, nil, fmt.Errorf("snapshot %q: %w", key, err)
 	}
-	doing := fmt.Sprintf("discard of the extraction %q", key)
-	if err := s.barrier(ctx); err != nil {
-		return nil, nil, errkind.Wrap(doing, err)
-	}
-	if err := s.apply(ctx, old.Clear()...); err != nil {
-		if errkind.IsAmbiguous(err) {
-			err = errors.Join(err, s.rollBackDiscard(ctx, old))
-		}
-		return nil, nil, errkind.Wrap(doing, err)
+	err = s.change(ctx, fmt.Sprintf("discard of the extraction %q", key), old.Clear(), func() error { return s.rollBackDiscard(ctx, old) })
+	if err != nil {
+		return nil, nil, err
 	}
 	return old, s.index.DiscardRecord(old, time.Now()), nil
 }

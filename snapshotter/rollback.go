@@ -36,34 +36,20 @@ func (s *Snapshotter) rollBackUpdate(old, updated *index.Entry) error {
 	return nil
 }
 
-// rollBackDiscard restores the record of a runtime.
-func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *index.Entry) error {
-	if err := s.queueRestore(active); err != nil {
-		return err
-	}
-	s.flushRepairs(ctx)
-	return nil
-}
+// repairTimeout limits how long a failed operation waits until its rollback is in the
+// pool.
+const repairTimeout = 5 * time.Second
 
-// queueRestore adds to the journal the restoration of an active record.
-func (s *Snapshotter) queueRestore(active *index.Entry) error {
+// rollBackDiscard restores the record of a runtime. It waits until the pool has the record,
+// because the caller continues to write to the snapshot: if the machine crashed before, the
+// next start would destroy that snapshot. If the write fails or takes longer than
+// repairTimeout, the journal tries it again.
+func (s *Snapshotter) rollBackDiscard(ctx context.Context, active *index.Entry) error {
 	again, err := active.Rewrite()
 	if err != nil {
 		return err
 	}
 	s.journal.AppendRepair(again)
-	return nil
-}
-
-// repairTimeout limits how long a failed operation waits until its rollback is in the
-// pool.
-const repairTimeout = 5 * time.Second
-
-// flushRepairs writes the repairs before the operation returns its error. After the error
-// the caller continues to write to the snapshot. If the machine crashed before the pool
-// had the repairs, the next start would destroy that snapshot. If the write fails or takes
-// longer than repairTimeout, the journal tries it again.
-func (s *Snapshotter) flushRepairs(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -73,4 +59,5 @@ func (s *Snapshotter) flushRepairs(ctx context.Context) {
 	case <-done:
 	case <-time.After(repairTimeout): // a call in the kernel ignores its context
 	}
+	return nil
 }
