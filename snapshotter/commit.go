@@ -85,21 +85,17 @@ func (s *Snapshotter) destination(ctx context.Context, r, active *index.Entry) (
 	if !s.makesLayer(ctx, r, active) {
 		return opaque, func() {}, nil
 	}
-	layer, err := s.layer(ctx, r.Info.Name, active.Target)
+	into, unlock, err = s.lockLayer(ctx, r.Info.Name, active.Target)
 	if err != nil {
-		return layout.Template{}, nil, err
+		return into, nil, err
 	}
-	unlock, err = s.locks.datasets.Lock(ctx, layer.Dataset())
-	if err != nil {
-		return layout.Template{}, nil, err
-	}
-	t, free := s.index.Destination(layer, active.Template)
+	t, free := s.index.Destination(into, active.Template)
 	if !free {
 		unlock()
 		return opaque, func() {}, nil
 	}
 	r.Template = t
-	return layer, unlock, nil
+	return into, unlock, nil
 }
 
 // makesLayer reports whether a commit is one of the layer for which the active snapshot

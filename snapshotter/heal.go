@@ -74,10 +74,6 @@ func (s *Snapshotter) healReadOnly(ctx context.Context, r *index.Entry) error {
 // One of several concurrent callers writes it.
 func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.Context, *index.Entry) error) (*index.Entry, error) {
 	namespace, chain, _ := layout.ParseLayerName(name)
-	layer, err := s.layer(ctx, name, chain)
-	if err != nil {
-		return nil, err
-	}
 	unlock, err := s.locks.keys.Lock(ctx, name)
 	if err != nil {
 		return nil, err
@@ -86,7 +82,7 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 	if r, err := s.index.Get(name); err == nil || s.index.Taken(name) {
 		return r, err // restored by another caller, or hidden
 	}
-	unlockLayer, err := s.locks.datasets.Lock(ctx, layer.Dataset()) // so that no cleanup destroys it
+	layer, unlockLayer, err := s.lockLayer(ctx, name, chain)
 	if err != nil {
 		return nil, err
 	}

@@ -199,13 +199,20 @@ func applyOpts(opts []snapshots.Opt) (snapshots.Info, error) {
 	return info, nil
 }
 
-// layer returns the template of a layer for the snapshot name: one that all namespaces
-// share, or that of name's own namespace.
-func (s *Snapshotter) layer(ctx context.Context, name, chain string) (layout.Template, error) {
+// lockLayer returns the template of a layer for the snapshot name: one that all namespaces
+// share, or that of name's own namespace. Its dataset is locked until the caller calls
+// unlock, so that no cleanup destroys it.
+func (s *Snapshotter) lockLayer(ctx context.Context, name, chain string) (layer layout.Template, unlock func(), err error) {
 	if s.ownTemplates(ctx) {
-		return s.config.Base.OwnLayer(layout.Namespace(name), chain)
+		layer, err = s.config.Base.OwnLayer(layout.Namespace(name), chain)
+	} else {
+		layer, err = s.config.Base.Layer(chain)
 	}
-	return s.config.Base.Layer(chain)
+	if err != nil {
+		return layer, nil, err
+	}
+	unlock, err = s.locks.datasets.Lock(ctx, layer.Dataset())
+	return layer, unlock, err
 }
 
 // skipLayer returns AlreadyExists if the layer that r requests is in the pool on r's
@@ -219,11 +226,7 @@ func (s *Snapshotter) skipLayer(ctx context.Context, r *index.Entry, ref string)
 	if s.ownTemplates(ctx) && !findsOwnLayer(ctx, r) {
 		return nil
 	}
-	layer, err := s.layer(ctx, r.Info.Name, ref)
-	if err != nil {
-		return err
-	}
-	unlock, err := s.locks.datasets.Lock(ctx, layer.Dataset())
+	layer, unlock, err := s.lockLayer(ctx, r.Info.Name, ref)
 	if err != nil {
 		return err
 	}
@@ -278,11 +281,9 @@ func reusableName(key, chain string) string {
 	return strings.TrimSuffix(key, layout.ClientName(key)) + chain
 }
 
-// AddCommitted adds a record to a template. The caller has locked or pinned the template.
+// addCommitted adds a record to a template. The caller has locked the name of the record, which
+// no other record has, and has locked or pinned the template.
 func (s *Snapshotter) addCommitted(ctx context.Context, r *index.Entry) error {
-	if s.index.Taken(r.Info.Name) {
-		return fmt.Errorf("snapshot %q: %w", r.Info.Name, errdefs.ErrAlreadyExists)
-	}
 	set, err := r.Set()
 	if err != nil {
 		return err

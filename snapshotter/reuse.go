@@ -133,11 +133,7 @@ func (s *Snapshotter) reuse(ctx context.Context, r *index.Entry) error {
 // exists. The differ unpacks nothing into it, and its commit adds a record to the template.
 // The parent must have a chain ID: otherwise a diff ID cannot be compared with the layer.
 func (s *Snapshotter) standIn(ctx context.Context, r *index.Entry, chain string) error {
-	layer, err := s.layer(ctx, r.Info.Name, chain)
-	if err != nil {
-		return err
-	}
-	unlock, err := s.locks.datasets.Lock(ctx, layer.Dataset()) // waits while a cleanup destroys it
+	layer, unlock, err := s.lockLayer(ctx, r.Info.Name, chain) // waits while a cleanup destroys it
 	if err != nil {
 		return err
 	}
@@ -176,19 +172,15 @@ func (s *Snapshotter) joinLayer(ctx context.Context, r, active *index.Entry) (in
 		return into, nil, fmt.Errorf("commit of %q as %q: the snapshot represents layer %s, which is in the pool, and cannot be committed as another; prepare a snapshot on the committed layer to change it: %w",
 			active.Info.Name, r.Info.Name, active.StandInFor, errdefs.ErrFailedPrecondition)
 	}
-	layer, err := s.layer(ctx, r.Info.Name, active.StandInFor)
+	into, unlock, err = s.lockLayer(ctx, r.Info.Name, active.StandInFor)
 	if err != nil {
 		return into, nil, err
 	}
-	unlock, err = s.locks.datasets.Lock(ctx, layer.Dataset())
-	if err != nil {
-		return into, nil, err
-	}
-	if r.Template, err = s.index.StandInFor(active, layer); err != nil {
+	if r.Template, err = s.index.StandInFor(active, into); err != nil {
 		unlock()
 		return into, nil, fmt.Errorf("commit of %q as %q: %w", active.Info.Name, r.Info.Name, err)
 	}
-	return layer, unlock, nil
+	return into, unlock, nil
 }
 
 // StandIn reports whether a runtime is a stand-in, into which nothing must be unpacked. It
