@@ -18,6 +18,7 @@ import (
 
 // Pool has the operations of ZFS that recovery needs.
 type Pool interface {
+	List(ctx context.Context, root string) ([]zfs.Dataset, error)
 	Apply(ctx context.Context, ops ...zfs.Op) error
 	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)
 	DestroySnapshot(ctx context.Context, snapshot string) error

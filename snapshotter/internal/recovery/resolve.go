@@ -12,12 +12,6 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// ResolvePool has the operations of ZFS that Resolve needs.
-type ResolvePool interface {
-	Pool
-	List(ctx context.Context, root string) ([]zfs.Dataset, error)
-}
-
 // Resolution is what a commit with an unknown outcome has left in the pool, and what to do
 // about it.
 type Resolution struct {
@@ -45,7 +39,7 @@ type Resolution struct {
 //
 // Resolve fails if the pool does not respond or refuses a change; the caller then tries again
 // later. The caller holds the lock of the active snapshot's key.
-func Resolve(ctx context.Context, pool ResolvePool, base layout.Base, u index.Unresolved, late bool) (Resolution, error) {
+func Resolve(ctx context.Context, pool Pool, base layout.Base, u index.Unresolved, late bool) (Resolution, error) {
 	runtime, err := listOne(ctx, pool, u.Runtime)
 	if err != nil {
 		return Resolution{}, err
@@ -64,7 +58,7 @@ func Resolve(ctx context.Context, pool ResolvePool, base layout.Base, u index.Un
 }
 
 // listOne returns a dataset, or nil if it does not exist.
-func listOne(ctx context.Context, pool ResolvePool, name string) (*zfs.Dataset, error) {
+func listOne(ctx context.Context, pool Pool, name string) (*zfs.Dataset, error) {
 	list, err := pool.List(ctx, name)
 	if errors.Is(err, zfs.ErrNotFound) {
 		return nil, nil
