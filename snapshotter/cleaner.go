@@ -53,20 +53,15 @@ type Cleaner struct{ s *Snapshotter }
 //
 // The cleaner checks every dataset again before it destroys it.
 func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMark) (*Cleaner, error) {
-	config = config.withDefaults()
-	if err := config.check(); err != nil {
-		return nil, err
-	}
 	list, err := reaper.ReadList(config.CleanupDir, mark.List)
 	if err != nil {
 		log.G(ctx).WithError(err).Debug("no valid cleanup list; listing the pool")
 		return nil, nil
 	}
-	holder, err := openHolder(pool, config)
+	s, err := newSnapshotter(pool, config)
 	if err != nil {
 		return nil, err
 	}
-	s := newSnapshotter(pool, config, holder)
 	s.index.Load(config.Base, list.Datasets, time.Now())
 	if err := s.reaper.Resume(ctx, mark); err != nil {
 		return nil, errkind.Wrap("cleanup", err)

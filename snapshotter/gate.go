@@ -17,7 +17,9 @@ type gate struct {
 	closed  atomic.Bool
 }
 
-func newGate() *gate { return &gate{writes: newLimiter(), queries: newLimiter()} }
+func newGate() *gate {
+	return &gate{writes: make(limiter, maxConcurrent), queries: make(limiter, maxConcurrent)}
+}
 
 // checkOpen returns an error if the gate is closed.
 func (g *gate) checkOpen() error {
@@ -32,20 +34,18 @@ func (g *gate) checkOpen() error {
 // ends a process with ten thousand threads.
 const maxConcurrent = 256
 
-// limiter limits the number of operations that run at a time. The zero limiter has no
-// limit.
-type limiter struct{ slots chan struct{} }
-
-func newLimiter() limiter { return limiter{make(chan struct{}, maxConcurrent)} }
+// limiter limits the number of operations that run at a time to its capacity. The nil limiter
+// has no limit.
+type limiter chan struct{}
 
 // enter waits for a slot. The caller calls leave to free it.
 func (l limiter) enter(ctx context.Context) (leave func(), err error) {
-	if l.slots == nil {
+	if l == nil {
 		return func() {}, nil
 	}
 	select {
-	case l.slots <- struct{}{}:
-		return func() { <-l.slots }, nil
+	case l <- struct{}{}:
+		return func() { <-l }, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%d operations are running and none ends; check with 'zpool status' whether the pool is suspended: %w", maxConcurrent, ctx.Err())
 	}

@@ -16,7 +16,7 @@ import (
 // After a crash before the journal is written the snapshot exists again. containerd's next
 // garbage collection removes it.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
-	_, err := detachIn(ctx, s.gate, limiter{}, func(context.Context) (struct{}, error) {
+	_, err := detachIn(ctx, s.gate, nil, func(context.Context) (struct{}, error) {
 		if err := s.index.Hide(key); err != nil {
 			return struct{}{}, err
 		}

@@ -69,18 +69,6 @@ func (m ReuseMode) withLabel(requested ReuseMode) ReuseMode {
 	return m
 }
 
-func (c Config) checkReuse() error {
-	if err := c.ReuseLayers.Check(); err != nil {
-		return fmt.Errorf("reuse of layers: %w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	for namespace, mode := range c.ReuseLayersIn {
-		if err := mode.Check(); err != nil {
-			return fmt.Errorf("reuse of layers in namespace %q: %w: %w", namespace, err, errdefs.ErrInvalidArgument)
-		}
-	}
-	return nil
-}
-
 // reuseIn returns the configured mode of a namespace.
 func (c Config) reuseIn(namespace string) ReuseMode {
 	if mode, given := c.ReuseLayersIn[namespace]; given {

@@ -92,15 +92,10 @@ var (
 // New lists the pool, recovers interrupted operations and returns a Snapshotter. The base
 // must exist (see setup.Init). No other snapshotter may use it: the caller holds its lock.
 func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
-	config = config.withDefaults()
-	if err := config.check(); err != nil {
-		return nil, err
-	}
-	holder, err := openHolder(pool, config)
+	s, err := newSnapshotter(pool, config)
 	if err != nil {
 		return nil, err
 	}
-	s := newSnapshotter(pool, config, holder)
 	if err := s.recover(ctx); err != nil {
 		return nil, err
 	}
@@ -111,12 +106,21 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	return s, nil
 }
 
-func newSnapshotter(pool Pool, config Config, holder mounts.Holder) *Snapshotter {
+// newSnapshotter returns a Snapshotter with an empty index, whose goroutines are not started.
+func newSnapshotter(pool Pool, config Config) (*Snapshotter, error) {
+	config = config.withDefaults()
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	holder, err := openHolder(pool, config)
+	if err != nil {
+		return nil, err
+	}
 	s := &Snapshotter{config: config, pool: pool, mounts: mounts.NewSet(holder, pool.Attach), gate: newGate()}
 	s.reaper = reaper.New(pool, config.reaper())
 	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.reaper.MarkAfterFlush, MayBatch: s.reaper.MayBatch})
 	s.setIndex(index.New())
-	return s
+	return s, nil
 }
 
 // recover builds the index from one listing of the pool, and finishes or rolls back
@@ -198,19 +202,23 @@ func (c Config) check() error {
 	if c.Pressure < 0 || c.Pressure > 100 {
 		return fmt.Errorf("pressure %d is not between 0 and 100 percent: %w", c.Pressure, errdefs.ErrInvalidArgument)
 	}
-	if err := c.Cleanup.Check(); err != nil {
-		return fmt.Errorf("cleanup: %w: %w", err, errdefs.ErrInvalidArgument)
+	err := cmp.Or(
+		invalid("cleanup", c.Cleanup.Check()),
+		invalid("mounts", c.Mounts.Check()),
+		invalid("reuse of layers", c.ReuseLayers.Check()),
+		invalid("foreign snapshots", c.Foreign.Check()))
+	for namespace, mode := range c.ReuseLayersIn {
+		err = cmp.Or(err, invalid(fmt.Sprintf("reuse of layers in namespace %q", namespace), mode.Check()))
 	}
-	if err := c.Mounts.Check(); err != nil {
-		return fmt.Errorf("mounts: %w: %w", err, errdefs.ErrInvalidArgument)
+	return err
+}
+
+// invalid wraps the error of a setting. It returns nil for nil.
+func invalid(setting string, err error) error {
+	if err == nil {
+		return nil
 	}
-	if err := c.checkReuse(); err != nil {
-		return err
-	}
-	if err := c.Foreign.Check(); err != nil {
-		return fmt.Errorf("foreign snapshots: %w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	return nil
+	return fmt.Errorf("%s: %w: %w", setting, err, errdefs.ErrInvalidArgument)
 }
 
 // reaper returns the configuration of the reaper.

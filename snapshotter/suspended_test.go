@@ -51,7 +51,7 @@ func TestBlockedOperationsAreLimited(t *testing.T) {
 		end()
 		s.prepare("more", "base")
 		s.requireInvariants()
-		assert.Empty(t, s.sn.gate.writes.slots)
-		assert.Empty(t, s.sn.gate.queries.slots)
+		assert.Empty(t, s.sn.gate.writes)
+		assert.Empty(t, s.sn.gate.queries)
 	})
 }
