@@ -21,20 +21,23 @@ type keyLock struct {
 	deferred []func()      // the holder runs these before it unlocks; guarded by Locks.mu
 }
 
-// Lock locks name. It returns the context's error if ctx ends first.
-func (k *Locks) Lock(ctx context.Context, name string) (unlock func(), err error) {
-	k.mu.Lock()
+// get returns the mutex of name. The caller holds k.mu.
+func (k *Locks) get(name string) *keyLock {
 	if k.locks == nil {
 		k.locks = make(map[string]*keyLock)
 	}
-	l := k.locks[name]
-	if l == nil {
-		l = &keyLock{held: make(chan struct{}, 1)}
-		k.locks[name] = l
+	if k.locks[name] == nil {
+		k.locks[name] = &keyLock{held: make(chan struct{}, 1)}
 	}
+	return k.locks[name]
+}
+
+// Lock locks name. It returns the context's error if ctx ends first.
+func (k *Locks) Lock(ctx context.Context, name string) (unlock func(), err error) {
+	k.mu.Lock()
+	l := k.get(name)
 	l.users++
 	k.mu.Unlock()
-
 	select {
 	case l.held <- struct{}{}:
 		return func() { k.release(name, l) }, nil
@@ -68,17 +71,14 @@ func (k *Locks) LockAll(ctx context.Context, names ...string) (unlock func(), er
 func (k *Locks) TryLockEach(names ...string) (locked []string, unlock func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.locks == nil {
-		k.locks = make(map[string]*keyLock)
-	}
 	var mine []*keyLock
 	for _, name := range names {
 		if k.locks[name] != nil {
 			continue
 		}
-		l := &keyLock{held: make(chan struct{}, 1), users: 1}
+		l := k.get(name)
+		l.users++
 		l.held <- struct{}{}
-		k.locks[name] = l
 		locked, mine = append(locked, name), append(mine, l)
 	}
 	return locked, func() {
@@ -93,14 +93,7 @@ func (k *Locks) TryLockEach(names ...string) (locked []string, unlock func()) {
 func (k *Locks) LockOrDefer(name string, do func()) (unlock func(), ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.locks == nil {
-		k.locks = make(map[string]*keyLock)
-	}
-	l := k.locks[name]
-	if l == nil {
-		l = &keyLock{held: make(chan struct{}, 1)}
-		k.locks[name] = l
-	}
+	l := k.get(name)
 	select {
 	case l.held <- struct{}{}:
 		l.users++
