@@ -19,8 +19,8 @@ import "github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
 // holder of cleanup or flushing never waits for a reclaim: it calls Journal.Barrier, not
 // Snapshotter.barrier or Reaper.WithReclaim.
 //
-// The other mutexes guard the fields of one type: keylock.Locks, mounts.Set and the parts of
-// a reaper. No lock is taken while one of them is held.
+// The other mutexes guard the fields of one type: keylock.Locks and the parts of a reaper. No
+// lock is taken while one of them is held.
 //
 // Exceptions:
 //   - Remove has no limit, and Clean takes no slot. Stat, Walk, Mounts, NamespaceOf,
@@ -35,8 +35,6 @@ import "github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
 //   - The holder of a key runs the deferred Remove before it unlocks the key. The Remove
 //     takes Index.mu and Journal.mu.
 //   - The index calls Journal.Append and Journal.Notify under its mutex.
-//   - Close calls mounts.Set.Close, which holds the mutex of the set while it unmounts. No
-//     other goroutine uses view mounts then.
 //   - New and Resume use the index and the journal before they start goroutines. The
 //     cleanup mark of the reaper has no lock: New and Resume use it before the goroutine of
 //     the journal starts, then only that goroutine and, after it has ended, Close.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,9 +25,7 @@ type Mounter interface {
 type Dir struct {
 	path    string
 	mounter Mounter
-
-	mu   sync.Mutex
-	held map[string]held // by file system
+	held    sync.Map // by file system, each a held
 }
 
 // held is a mount that this package created or found.
@@ -44,6 +41,19 @@ type identity struct {
 	fsid  [2]int32
 }
 
+// table is the mounts directly below a directory.
+type table struct {
+	top map[string]entry // the topmost mount, by path
+	all map[int]bool     // every mount, by mount ID
+}
+
+// entry is a mount of a table.
+type entry struct {
+	mount  int
+	source string // "" if it is not of type zfs
+	whole  bool   // the root of the file system is mounted, writable
+}
+
 // Open creates the directory if it is missing and finds the mounts that an earlier
 // process created there: mounts of file systems that id accepts, at the path of that
 // id. It fails if users other than root can enter the directory, or if it is on ZFS.
@@ -55,7 +65,7 @@ func Open(path string, mounter Mounter, id func(filesystem string) (string, bool
 	if err != nil {
 		return nil, fmt.Errorf("directory of held mounts: %w", err)
 	}
-	d := &Dir{path: path, mounter: mounter, held: make(map[string]held)}
+	d := &Dir{path: path, mounter: mounter}
 	return d, d.find(id)
 }
 
@@ -98,7 +108,7 @@ func (d *Dir) find(id func(filesystem string) (string, bool)) error {
 		if err := isolate(place); err != nil {
 			return fmt.Errorf("held mount of %s: %w", m.source, err)
 		}
-		d.held[m.source] = held{place, now}
+		d.held.Store(m.source, held{place, now})
 	}
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
@@ -120,28 +130,12 @@ func (d *Dir) Path() string { return d.path }
 
 // Held returns the file systems that are mounted here, sorted.
 func (d *Dir) Held() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Sorted(maps.Keys(d.held))
-}
-
-func (d *Dir) known(filesystem string) (held, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	h, ok := d.held[filesystem]
-	return h, ok
-}
-
-func (d *Dir) note(filesystem string, h held) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.held[filesystem] = h
-}
-
-func (d *Dir) forget(filesystem string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.held, filesystem)
+	var filesystems []string
+	for filesystem := range d.held.Range {
+		filesystems = append(filesystems, filesystem.(string))
+	}
+	slices.Sort(filesystems)
+	return filesystems
 }
 
 // Hold returns the path at which a file system is mounted, and mounts it there if
@@ -149,7 +143,8 @@ func (d *Dir) forget(filesystem string) {
 // mounter. The returned path has a mount of this file system at the time of the call
 // and is never an empty directory.
 func (d *Dir) Hold(ctx context.Context, filesystem, id string) (string, error) {
-	if h, ok := d.known(filesystem); ok {
+	if known, ok := d.held.Load(filesystem); ok {
+		h := known.(held)
 		there, err := h.isThere(d.path)
 		if err != nil {
 			return "", fmt.Errorf("held mount of %s: %w", filesystem, err)
@@ -157,7 +152,7 @@ func (d *Dir) Hold(ctx context.Context, filesystem, id string) (string, error) {
 		if there {
 			return h.path, nil
 		}
-		d.forget(filesystem)
+		d.held.Delete(filesystem)
 	}
 	place := d.place(id)
 	if err := d.clear(place); err != nil {
@@ -173,7 +168,7 @@ func (d *Dir) Hold(ctx context.Context, filesystem, id string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("held mount of %s: %w", filesystem, err)
 	}
-	d.note(filesystem, held{place, now})
+	d.held.Store(filesystem, held{place, now})
 	return place, nil
 }
 
@@ -210,10 +205,11 @@ func (d *Dir) clear(place string) error {
 // not mounted here succeeds. Release fails with ErrForeign if another mount covers the
 // one to unmount.
 func (d *Dir) Release(filesystem string) error {
-	h, ok := d.known(filesystem)
+	known, ok := d.held.Load(filesystem)
 	if !ok {
 		return nil
 	}
+	h := known.(held)
 	there, err := h.isThere(d.path)
 	if err == nil && there {
 		err = detach(h.path)
@@ -221,7 +217,7 @@ func (d *Dir) Release(filesystem string) error {
 	if err != nil {
 		return fmt.Errorf("held mount of %s: %w", filesystem, err)
 	}
-	d.forget(filesystem)
+	d.held.Delete(filesystem)
 	return removeEmpty(h.path)
 }
 

@@ -48,14 +48,12 @@ type Set struct {
 	holder Holder // nil if no runtime is held mounted
 	attach Attach
 	locks  keylock.Locks // by dataset, held while it is mounted or unmounted
-
-	mu    sync.Mutex
-	views map[string]io.Closer // by dataset
+	views  sync.Map      // the mounts of views, each an io.Closer, by dataset
 }
 
 // NewSet returns a set without view mounts. holder may be nil.
 func NewSet(holder Holder, attach Attach) *Set {
-	return &Set{holder: holder, attach: attach, views: make(map[string]io.Closer)}
+	return &Set{holder: holder, attach: attach}
 }
 
 // AttachView mounts the snapshot of a template if it is not mounted yet. It logs a failure.
@@ -65,7 +63,7 @@ func (m *Set) AttachView(ctx context.Context, dataset, snapshot string) {
 		return
 	}
 	defer unlock()
-	if m.hasView(dataset) {
+	if _, mounted := m.views.Load(dataset); mounted {
 		return
 	}
 	mount, err := m.attach(ctx, snapshot)
@@ -74,28 +72,14 @@ func (m *Set) AttachView(ctx context.Context, dataset, snapshot string) {
 			Warn("failed to mount template of view")
 		return
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.views[dataset] = mount
-}
-
-func (m *Set) hasView(dataset string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.views[dataset] != nil
+	m.views.Store(dataset, mount)
 }
 
 // ReleaseViews unmounts the templates for which inUse reports false. It returns an error
 // only if ctx ends.
 func (m *Set) ReleaseViews(ctx context.Context, inUse func(dataset string) bool) error {
-	m.mu.Lock()
-	var datasets []string
-	for dataset := range m.views {
-		datasets = append(datasets, dataset)
-	}
-	m.mu.Unlock()
-	for _, dataset := range datasets {
-		if err := m.ReleaseView(ctx, dataset, inUse); err != nil {
+	for dataset := range m.views.Range {
+		if err := m.ReleaseView(ctx, dataset.(string), inUse); err != nil {
 			return err
 		}
 	}
@@ -113,45 +97,31 @@ func (m *Set) ReleaseView(ctx context.Context, dataset string, inUse func(datase
 	if inUse(dataset) {
 		return nil
 	}
-	if err := m.closeView(dataset); err != nil {
+	mount, mounted := m.views.LoadAndDelete(dataset)
+	if !mounted {
+		return nil
+	}
+	if err := mount.(io.Closer).Close(); err != nil {
 		log.G(ctx).WithError(err).WithField("template", dataset).Warn("failed to unmount template without views")
 	}
 	return nil
 }
 
-func (m *Set) closeView(dataset string) error {
-	m.mu.Lock()
-	mount := m.views[dataset]
-	delete(m.views, dataset)
-	m.mu.Unlock()
-	if mount == nil {
-		return nil
-	}
-	return mount.Close()
-}
-
 // Close unmounts all templates. Held mounts stay. No other method may run.
 func (m *Set) Close() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	var errs []error
-	for _, mount := range m.views {
-		errs = append(errs, mount.Close())
+	for _, mount := range m.views.Range {
+		errs = append(errs, mount.(io.Closer).Close())
 	}
-	clear(m.views)
+	m.views.Clear()
 	return errors.Join(errs...)
 }
 
 // Holds reports whether runtimes can be held mounted.
 func (m *Set) Holds() bool { return m.holder != nil }
 
-// Path returns the directory of the held mounts, "" if there is none.
-func (m *Set) Path() string {
-	if m.holder == nil {
-		return ""
-	}
-	return m.holder.Path()
-}
+// Path returns the directory of the held mounts. Holds must report true.
+func (m *Set) Path() string { return m.holder.Path() }
 
 // Hold creates the held mount of a runtime, if there is none, and returns its path.
 func (m *Set) Hold(ctx context.Context, dataset, id string) (string, error) {
