@@ -105,7 +105,7 @@ func (j *Journal) Barrier(ctx context.Context) error {
 	return j.FlushPaced(ctx, true)
 }
 
-// DestroyAndSkip runs destroy, and then drops the entries of the datasets in gone, also if
+// DestroyAndSkip runs destroy, and then drops the entries of the datasets that it returns, also if
 // destroy fails. It drops no entry if the journal has a repair. The journal writes nothing
 // while destroy runs.
 //
@@ -122,15 +122,11 @@ func (j *Journal) DestroyAndSkip(ctx context.Context, urgent bool, template func
 			return err
 		}
 	}
-	names, err := destroy()
-	gone := make(map[string]bool, len(names))
-	for _, name := range names {
-		gone[name] = true
-	}
+	gone, err := destroy()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.repairs == 0 {
-		j.pending = slices.DeleteFunc(j.pending, func(ops []zfs.Op) bool { return gone[ops[0].Dataset()] })
+		j.pending = slices.DeleteFunc(j.pending, func(ops []zfs.Op) bool { return slices.Contains(gone, ops[0].Dataset()) })
 	}
 	return err
 }
@@ -160,15 +156,9 @@ func (j *Journal) isEnding() bool {
 	}
 }
 
+// isPaused reports to the goroutine whether the journal is paused. If so, the goroutine is
+// notified when the pause ends.
 func (j *Journal) isPaused() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.pauses > 0
-}
-
-// deferIfPaused reports whether the journal is paused. If so, the goroutine is notified
-// when the pause ends.
-func (j *Journal) deferIfPaused() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.notifyOnResume = j.notifyOnResume || j.pauses > 0
@@ -185,16 +175,14 @@ func (j *Journal) Notify() {
 
 func (j *Journal) run() {
 	defer close(j.done)
-	retry := time.NewTimer(backoff.Max) // a single timer for all retries
-	defer retry.Stop()
-	retry.Stop()
-	var pause time.Duration // before the next retry
+	var retry <-chan time.Time // the next retry
+	var pause time.Duration    // before it
 	for {
 		select {
 		case <-j.quit:
 			return
 		case <-j.wake:
-		case <-retry.C:
+		case <-retry:
 		}
 		select {
 		case <-j.quit:
@@ -202,8 +190,8 @@ func (j *Journal) run() {
 		case <-time.After(Delay):
 		}
 		err := j.flushInBackground(context.Background())
-		if err == nil && j.deferIfPaused() {
-			continue // notified when the pause ends
+		if err == nil && j.isPaused() {
+			continue
 		}
 		flushed := err == nil
 		if flushed {
@@ -214,23 +202,15 @@ func (j *Journal) run() {
 			continue
 		}
 		pause = backoff.Next(pause)
-		j.logFailure(err, flushed, pause)
-		retry.Reset(pause)
+		retry = time.After(pause)
+		entry := log.L.WithError(err).WithField("retry_in", pause).WithField("pending", j.Len())
+		if flushed {
+			entry.Warn("failed to write cleanup mark")
+		} else {
+			entry.Warn("failed to write removals to the pool")
+		}
 	}
 }
-
-// logFailure logs that the removals or, if they were flushed, the cleanup mark could not be
-// written.
-func (j *Journal) logFailure(err error, flushed bool, pause time.Duration) {
-	entry := log.L.WithError(err).WithField("retry_in", pause).WithField("pending", j.Len())
-	if flushed {
-		entry.Warn("failed to write cleanup mark")
-	} else {
-		entry.Warn("failed to write removals to the pool")
-	}
-}
-
-func (j *Journal) empty() bool { return j.Len() == 0 }
 
 // Len returns the number of entries.
 func (j *Journal) Len() int {
@@ -246,7 +226,7 @@ func (j *Journal) Flush(ctx context.Context) error { return j.FlushPaced(ctx, fa
 // FlushPaced is flush. If urgent is set, it writes large batches even while other
 // operations write.
 func (j *Journal) FlushPaced(ctx context.Context, urgent bool) error {
-	if j.empty() {
+	if j.Len() == 0 {
 		return nil
 	}
 	defer j.acquire()()
@@ -267,7 +247,7 @@ func (j *Journal) IsAwaited() bool { return j.waiters.Load() > 0 }
 // flushInBackground is flush for the goroutine. It ends early if acquire is waiting or the
 // journal is paused: the cleanup that follows may drop entries.
 func (j *Journal) flushInBackground(ctx context.Context) error {
-	if j.empty() || j.isPaused() {
+	if j.Len() == 0 || j.isPaused() {
 		return nil
 	}
 	j.flushing.Lock()
