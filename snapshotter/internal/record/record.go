@@ -103,6 +103,23 @@ func CheckName(what, name string) error {
 	return nil
 }
 
+// TargetOf returns the chain ID for which an active snapshot was prepared: that of
+// containerd's label, otherwise that in an extraction's key. It is a hint: Commit checks
+// that its name has the same chain ID.
+func TargetOf(info snapshots.Info) string {
+	if ref := info.Labels[snapshots.LabelSnapshotRef]; layout.IsChainID(ref) {
+		return ref
+	}
+	chain, _ := layout.ExtractTarget(layout.ClientName(info.Name))
+	return chain
+}
+
+// IsExtraction reports whether info is that of an extraction. Its labels are then not
+// trusted: they can be annotations of an image.
+func IsExtraction(info snapshots.Info) bool {
+	return info.Kind == snapshots.KindActive && (info.Labels[snapshots.LabelSnapshotRef] != "" || TargetOf(info) != "")
+}
+
 // properties encodes r as properties and sets r.props. It returns an error if the
 // labels are too large for the properties of a dataset.
 func (r *Record) properties() (map[string]string, error) {
@@ -219,16 +236,6 @@ func Read(d zfs.Dataset) ([]*Record, error) {
 		records = append(records, r)
 	}
 	return records, errors.Join(errs...)
-}
-
-// Present reports whether a dataset holds a record, readable or not.
-func Present(d zfs.Dataset) bool {
-	for name := range d.Props {
-		if rest, ok := strings.CutPrefix(name, Property); ok && !strings.Contains(rest, ":") {
-			return true
-		}
-	}
-	return false
 }
 
 // ClearPartial returns the ops that remove the parts of records without a first part.

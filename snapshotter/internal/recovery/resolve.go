@@ -63,15 +63,11 @@ func listOne(ctx context.Context, pool Pool, name string) (*zfs.Dataset, error) 
 	if errors.Is(err, zfs.ErrNotFound) {
 		return nil, nil
 	}
-	if err != nil {
+	i := slices.IndexFunc(list, func(d zfs.Dataset) bool { return d.Name == name })
+	if err != nil || i < 0 {
 		return nil, err
 	}
-	for _, d := range list {
-		if d.Name == name {
-			return &d, nil
-		}
-	}
-	return nil, nil
+	return &list[i], nil
 }
 
 // resolution is the pure part of Resolve. A dataset is nil if it does not exist.
@@ -81,7 +77,8 @@ func resolution(base layout.Base, u index.Unresolved, runtime, template *zfs.Dat
 		r.Freed = true
 		return r, nil
 	}
-	took := hasRecord(*template, u.Commit.ID)
+	st := state.Classify(base, *template)
+	took := slices.ContainsFunc(st.Records, func(r *record.Record) bool { return r.ID == u.Commit.ID })
 	if took && !late {
 		return Resolution{Committed: true}, nil
 	}
@@ -94,27 +91,17 @@ func resolution(base layout.Base, u index.Unresolved, runtime, template *zfs.Dat
 	if u.Joined {
 		return r, nil
 	}
-	st := state.Classify(base, *template)
+	others := slices.ContainsFunc(st.Records, func(r *record.Record) bool { return r.ID != u.Commit.ID })
 	isOrigin := runtime != nil && runtime.Origin == template.Name+"@"+layout.Extracted
 	switch {
 	case st.State == state.Partial:
 		r.destroy = true
-	case isOrigin && st.Problem == "" && onlyRecord(st.Records, u.Commit.ID):
+	case isOrigin && st.Problem == "" && !others:
 		r.promote, r.destroy, r.residue = true, true, true
 	default:
 		r.Taken = true
 	}
 	return r, nil
-}
-
-// onlyRecord reports whether there is no record but that with an ID.
-func onlyRecord(records []*record.Record, id layout.ID) bool {
-	return !slices.ContainsFunc(records, func(r *record.Record) bool { return r.ID != id })
-}
-
-func hasRecord(d zfs.Dataset, id layout.ID) bool {
-	records, _ := record.Read(d)
-	return slices.ContainsFunc(records, func(r *record.Record) bool { return r.ID == id })
 }
 
 // execute undoes a commit.

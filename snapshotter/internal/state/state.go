@@ -40,7 +40,7 @@ type Classification struct {
 // It sees one dataset only. A commit that was interrupted between promote and its record
 // changed two datasets, and only recovery combines them.
 func Classify(base layout.Base, d zfs.Dataset) Classification {
-	_, isTemplate := base.ParseTemplate(d.Name)
+	template, isTemplate := base.ParseTemplate(d.Name)
 	_, isRuntime := base.ParseRuntime(d.Name)
 	if !isTemplate && !isRuntime {
 		return Classification{State: Foreign}
@@ -50,20 +50,19 @@ func Classify(base layout.Base, d zfs.Dataset) Classification {
 	if err != nil {
 		st.Problem = err.Error()
 	}
+	hasRecord := len(records) > 0 || err != nil // readable or not
 	if isTemplate {
-		st.template(base, d)
+		st.template(base, d, template, hasRecord)
 	} else {
-		st.runtime(base, d)
+		st.runtime(base, d, hasRecord)
 	}
 	return st
 }
 
 // template sets the state of a dataset with the name of a template.
-func (st *Classification) template(base layout.Base, d zfs.Dataset) {
-	name, _ := base.ParseTemplate(d.Name)
-	named := record.Present(d)
+func (st *Classification) template(base layout.Base, d zfs.Dataset, name layout.Template, hasRecord bool) {
 	switch {
-	case !d.HasSnapshot(layout.Extracted) && named:
+	case !d.HasSnapshot(layout.Extracted) && hasRecord:
 		// No interrupted commit leaves this state: it writes the record after @extracted.
 		st.State = Used
 		st.add(fmt.Sprintf("it has records, but its snapshot @%s was destroyed; if its files were not changed since, run 'zfs snapshot %s@%s' and restart the daemon",
@@ -72,7 +71,7 @@ func (st *Classification) template(base layout.Base, d zfs.Dataset) {
 	case !d.HasSnapshot(layout.Extracted):
 		st.State = Partial
 		return
-	case named || name.IsEmpty():
+	case hasRecord || name.IsEmpty():
 		st.State = Used
 	case name.IsOpaque():
 		st.State = Garbage // no pull can reuse it
@@ -86,17 +85,17 @@ func (st *Classification) template(base layout.Base, d zfs.Dataset) {
 	}
 	if _, ok := base.ParseExtracted(d.Origin); !ok && !name.IsEmpty() {
 		st.add(fmt.Sprintf("its origin %q is not a template", d.Origin))
-		if !named {
+		if !hasRecord {
 			st.State = Foreign
 		}
 	}
 }
 
 // runtime sets the state of a dataset with the name of a runtime.
-func (st *Classification) runtime(base layout.Base, d zfs.Dataset) {
+func (st *Classification) runtime(base layout.Base, d zfs.Dataset, hasRecord bool) {
 	_, cloned := base.ParseExtracted(d.Origin)
 	switch {
-	case record.Present(d):
+	case hasRecord:
 		st.State = Used
 		if st.Problem == "" && !sameActive(st.Records) {
 			st.add("a runtime must have the record of one active snapshot only")
@@ -120,4 +119,33 @@ func sameActive(records []*record.Record) bool {
 	return !slices.ContainsFunc(records, func(r *record.Record) bool {
 		return r.Info.Kind != snapshots.KindActive || r.Info.Name != records[0].Info.Name
 	})
+}
+
+// WhyKeep returns the reason why a listed dataset must not be destroyed, or "".
+func WhyKeep(base layout.Base, found []zfs.Dataset) string {
+	if len(found) != 1 {
+		return "it has child datasets"
+	}
+	st := Classify(base, found[0])
+	switch {
+	case len(st.Records) > 0:
+		return fmt.Sprintf("it has the record of %q", st.Records[0].Info.Name)
+	case st.Problem != "":
+		return st.Problem
+	case st.State == Foreign, st.State == Used:
+		return "it is " + string(st.State)
+	}
+	return ""
+}
+
+// ForeignSnapshots returns the full names of a dataset's foreign snapshots, sorted.
+func ForeignSnapshots(d zfs.Dataset) []string {
+	var names []string
+	for _, name := range d.Snapshots {
+		if name != layout.Extracted && !strings.HasPrefix(name, zfs.TemporaryPrefix) {
+			names = append(names, d.Name+"@"+name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
