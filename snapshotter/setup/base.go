@@ -12,17 +12,19 @@ import (
 )
 
 // layoutVersion is the value of VersionProperty that this package supports.
-const layoutVersion = "1"
+const layoutVersion = 1
 
-// Pool has the operations of ZFS that Init needs.
+// Pool has the operations of ZFS that this package needs.
 type Pool interface {
-	PropertyPool
+	Release(ctx context.Context) (zfs.Release, error)
+	Features(ctx context.Context, names ...string) (map[string]bool, error)
 	List(ctx context.Context, root string) ([]zfs.Dataset, error)
 	Create(ctx context.Context, filesystem string, props map[string]string) error
 	Mount(ctx context.Context, filesystem string) error
 	SetNative(ctx context.Context, filesystem string, props map[string]string) error
 	Apply(ctx context.Context, ops ...zfs.Op) error
 	Properties(ctx context.Context, filesystem string, names ...string) (map[string]zfs.Property, error)
+	PropertiesOf(ctx context.Context, filesystems, names []string) (map[string]map[string]zfs.Property, error)
 	Destroy(ctx context.Context, own string, filesystems []string) (map[string]error, error)
 	DestroySnapshot(ctx context.Context, snapshot string) error
 }
@@ -84,23 +86,33 @@ func Check(base layout.Base, list []zfs.Dataset) error {
 // supported.
 func CheckVersion(base layout.Base, version string) error {
 	switch version {
-	case layoutVersion:
+	case strconv.Itoa(layoutVersion):
 		return nil
 	case "":
 		return fmt.Errorf("dataset %s is not a zfstpl base: it has no property %s", base, layout.VersionProperty)
 	default:
 		release := "a newer zfstpl"
-		if isOlder(version, layoutVersion) {
+		if v, err := strconv.Atoi(version); err == nil && v < layoutVersion {
 			release = "the release of zfstpl that made it"
 		}
-		return fmt.Errorf("dataset %s has layout version %s, this zfstpl supports %s: use %s", base, version, layoutVersion, release)
+		return fmt.Errorf("dataset %s has layout version %s, this zfstpl supports %d: use %s", base, version, layoutVersion, release)
 	}
 }
 
-func isOlder(version, than string) bool {
-	a, err := strconv.Atoi(version)
-	b, otherErr := strconv.Atoi(than)
-	return err == nil && otherErr == nil && a < b
+// The properties that CheckKey reads.
+const (
+	KeyStatus      = "keystatus"
+	EncryptionRoot = "encryptionroot"
+)
+
+var keyProperties = []string{KeyStatus, EncryptionRoot}
+
+// CheckKey returns an error if the properties of a dataset show that its key is not loaded.
+func CheckKey(dataset string, props map[string]zfs.Property) error {
+	if props[KeyStatus].Value != "unavailable" {
+		return nil
+	}
+	return fmt.Errorf("dataset %s is encrypted and its key is not loaded: run 'zfs load-key %s'", dataset, props[EncryptionRoot].Value)
 }
 
 // ListError adds to the error of a failed listing what to do about it.

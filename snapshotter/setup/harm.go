@@ -12,13 +12,6 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// FixPool has the operations of ZFS that Fix and Harms need.
-type FixPool interface {
-	Release(ctx context.Context) (zfs.Release, error)
-	PropertiesOf(ctx context.Context, filesystems, names []string) (map[string]map[string]zfs.Property, error)
-	SetNative(ctx context.Context, filesystem string, props map[string]string) error
-}
-
 // State is the result of Fix.
 type State struct {
 	Harms []Harm // harmful properties
@@ -30,7 +23,7 @@ type State struct {
 // Fix checks the properties of a base and of the datasets that Init creates below
 // it. It resets the properties that keep ZFS from mounting datasets, and returns the other
 // harmful ones.
-func Fix(ctx context.Context, pool FixPool, base layout.Base) (state State, err error) {
+func Fix(ctx context.Context, pool Pool, base layout.Base) (state State, err error) {
 	values, err := readBaseValues(ctx, pool, base)
 	if err != nil {
 		return state, err
@@ -46,7 +39,7 @@ func Fix(ctx context.Context, pool FixPool, base layout.Base) (state State, err 
 }
 
 // Harms returns the harmful properties of a base. It changes nothing.
-func Harms(ctx context.Context, pool FixPool, base layout.Base) ([]Harm, error) {
+func Harms(ctx context.Context, pool Pool, base layout.Base) ([]Harm, error) {
 	values, err := readBaseValues(ctx, pool, base)
 	return values.harms(base), err
 }
@@ -59,7 +52,7 @@ type baseValues struct {
 }
 
 // readBaseValues reads childProperties and the properties that can be harmful.
-func readBaseValues(ctx context.Context, pool FixPool, base layout.Base) (l baseValues, err error) {
+func readBaseValues(ctx context.Context, pool Pool, base layout.Base) (l baseValues, err error) {
 	release, err := pool.Release(ctx)
 	if err != nil {
 		return l, err
@@ -80,7 +73,7 @@ func readBaseValues(ctx context.Context, pool FixPool, base layout.Base) (l base
 
 // resetChildProperties sets those childProperties of a child of the base that have another
 // value. It logs a failure.
-func resetChildProperties(ctx context.Context, pool FixPool, dataset string, props map[string]zfs.Property) {
+func resetChildProperties(ctx context.Context, pool Pool, dataset string, props map[string]zfs.Property) {
 	missing := make(map[string]string)
 	entry := log.G(ctx).WithField("dataset", dataset)
 	for name, value := range childProperties {

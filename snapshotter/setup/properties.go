@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -125,19 +126,22 @@ func (d decision) harms(value, want string) bool {
 	return d.harm != "" && value != want && value != "-" && !slices.Contains(d.fine, value)
 }
 
-// PropertyPool has the operations of ZFS that the choice of properties needs.
-type PropertyPool interface {
-	Release(ctx context.Context) (zfs.Release, error)
-	Features(ctx context.Context, names ...string) (map[string]bool, error)
-}
-
-// chosen returns the properties that Init sets with the pool's release and features.
-func chosen(ctx context.Context, pool PropertyPool) (map[string]string, error) {
+// baseProperties returns the properties of a new base mounted at root, as the pool's release and
+// features allow. own are the administrator's properties, which override the others.
+func baseProperties(ctx context.Context, pool Pool, root string, own map[string]string) (map[string]string, error) {
 	release, err := pool.Release(ctx)
 	if err != nil {
 		return nil, err
 	}
-	features, err := pool.Features(ctx, neededFeatures()...)
+	var needed []string
+	for _, d := range decisions {
+		for _, c := range d.choices {
+			if c.feature != "" {
+				needed = append(needed, c.feature)
+			}
+		}
+	}
+	features, err := pool.Features(ctx, needed...)
 	if err != nil {
 		return nil, err
 	}
@@ -147,33 +151,10 @@ func chosen(ctx context.Context, pool PropertyPool) (map[string]string, error) {
 			props[d.property] = value
 		}
 	}
-	return props, nil
-}
-
-// neededFeatures returns the names of all features that choices require.
-func neededFeatures() []string {
-	names := make(map[string]bool)
-	for _, d := range decisions {
-		for _, c := range d.choices {
-			if c.feature != "" {
-				names[c.feature] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
-}
-
-// baseProperties returns the properties of a new base mounted at root. own are the
-// administrator's properties, which override the others.
-func baseProperties(ctx context.Context, pool PropertyPool, root string, own map[string]string) (map[string]string, error) {
-	props, err := chosen(ctx, pool)
-	if err != nil {
-		return nil, err
-	}
 	if _, normalized := own["normalization"]; normalized {
 		delete(props, "utf8only") // ZFS accepts only the value that normalization implies
 	}
-	props[layout.VersionProperty], props["canmount"], props["mountpoint"] = layoutVersion, "on", root
+	props[layout.VersionProperty], props["canmount"], props["mountpoint"] = strconv.Itoa(layoutVersion), "on", root
 	maps.Copy(props, own)
 	return props, nil
 }
