@@ -21,6 +21,12 @@ const (
 	maxNesting = 50
 )
 
+// PropertyPrefix is the prefix of the names of all user properties of zfstpl.
+const PropertyPrefix = "zfstpl:"
+
+// VersionProperty is the property of a base that holds the version of its layout.
+const VersionProperty = PropertyPrefix + "version"
+
 // longestBelow is the length of the longest name that this package appends to a base.
 var longestBelow = len("/" + storageDir + "/" + ownedPrefix + strings.Repeat("f", ownerDigits) + "-sha256:" + strings.Repeat("f", 64) + "@" + Extracted)
 

@@ -5,6 +5,12 @@ import (
 	"time"
 )
 
+// CleanupProperty is the property of a base that holds its cleanup mark. It is set while a
+// cleanup has, or will have, something to destroy. Its value is a CleanupMark. It is written after
+// the change that made the cleanup necessary. After a crash in between, the next start
+// writes it.
+const CleanupProperty = PropertyPrefix + "cleanup"
+
 // CleanupMark is the cleanup mark of a base. The zero value means that no cleanup is needed.
 type CleanupMark struct {
 	// Due is the time from which a cleanup is due; zero for never.

@@ -40,3 +40,6 @@ func requireLegal(t testing.TB, b Base, dataset string) {
 		}
 	}
 }
+
+// IsZero reports whether t is the zero value.
+func (t Template) IsZero() bool { return t.dataset == "" }

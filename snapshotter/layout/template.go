@@ -32,30 +32,25 @@ func (b Base) Empty() Template { return Template{b.Storage() + "/" + emptyName} 
 
 // Layer returns the template of a layer with the given chain ID that all namespaces
 // share.
-func (b Base) Layer(chain string) (Template, error) {
-	if !IsChainID(chain) {
-		return Template{}, notAChainID(chain)
-	}
-	return Template{b.Storage() + "/" + chain}, nil
-}
+func (b Base) Layer(chain string) (Template, error) { return b.layer("", chain) }
 
 // OwnLayer returns the template of a layer with the given chain ID that belongs to one
 // containerd namespace. The namespace is hashed, because a client chooses it.
 func (b Base) OwnLayer(namespace, chain string) (Template, error) {
+	return b.layer(ownerPrefix(namespace), chain)
+}
+
+func (b Base) layer(prefix, chain string) (Template, error) {
 	if !IsChainID(chain) {
-		return Template{}, notAChainID(chain)
+		return Template{}, fmt.Errorf("%q is not a chain ID (sha256: and 64 hexadecimal digits)", chain)
 	}
-	return Template{b.Storage() + "/" + ownerPrefix(namespace) + chain}, nil
+	return Template{b.Storage() + "/" + prefix + chain}, nil
 }
 
 // ownerPrefix returns the prefix of the names of a namespace's own templates.
 func ownerPrefix(namespace string) string {
 	sum := sha256.Sum256([]byte(namespace))
 	return ownedPrefix + hex.EncodeToString(sum[:])[:ownerDigits] + "-"
-}
-
-func notAChainID(s string) error {
-	return fmt.Errorf("%q is not a chain ID (sha256: and 64 hexadecimal digits)", s)
 }
 
 // Opaque returns the template of a commit that is not an image layer.
@@ -103,10 +98,34 @@ func (t Template) IsEmpty() bool { return t.Name() == emptyName }
 // its last record was removed.
 func (t Template) IsOpaque() bool { return strings.HasPrefix(t.Name(), opaquePrefix) }
 
+// IsOwned reports whether t is a layer of one namespace.
+func (t Template) IsOwned() bool { return strings.HasPrefix(t.Name(), ownedPrefix) }
+
 // OwnedBy reports whether t is a layer of that namespace alone.
 func (t Template) OwnedBy(namespace string) bool {
 	return strings.HasPrefix(t.Name(), ownerPrefix(namespace))
 }
 
-// IsZero reports whether t is the zero value.
-func (t Template) IsZero() bool { return t.dataset == "" }
+// ChainID returns the chain ID in the name of t, and whether t has one. That of the
+// empty template, the parent of the lowest layer, is "". An opaque template has none.
+func (t Template) ChainID() (chain string, ok bool) {
+	name := t.Name()
+	switch {
+	case t.IsEmpty():
+		return "", true
+	case owned.MatchString(name):
+		return name[strings.Index(name, "sha256:"):], true
+	}
+	return name, IsChainID(name)
+}
+
+// ChainID returns the chain ID of a layer on the chain parent, by the rule of OCI.
+// diffID is the digest of the uncompressed layer. The lowest layer has the parent "",
+// and its chain ID is its diff ID.
+func ChainID(parent, diffID string) string {
+	if parent == "" {
+		return diffID
+	}
+	sum := sha256.Sum256([]byte(parent + " " + diffID))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
