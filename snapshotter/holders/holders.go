@@ -35,6 +35,16 @@ func (m Mount) String() string {
 	return fmt.Sprintf("mounted at %s by %s (pid %d, %s)", m.Mountpoint, m.Command, m.PID, m.Namespace)
 }
 
+// User is a process that uses a file system.
+type User struct {
+	PID     int
+	Command string // its comm
+	Use     string // such as "open /run/x/file (deleted)"
+}
+
+// String returns the user in words.
+func (u User) String() string { return fmt.Sprintf("%s (pid %d): %s", u.Command, u.PID, u.Use) }
+
 // Find returns the mounts of datasets and their snapshots, by dataset, in the mount
 // namespaces of all processes under proc. It names one process for each namespace, and
 // at most eight mounts for each dataset. It skips processes that end meanwhile or that
@@ -56,13 +66,13 @@ func Find(proc string, datasets ...string) map[string][]Mount {
 		if err != nil || seen[namespace] {
 			continue
 		}
-		mounts, err := readMounts(filepath.Join(dir, "mountinfo"), wanted)
+		mountinfo, err := readBounded(filepath.Join(dir, "mountinfo"), maxMountinfo)
 		if err != nil {
 			continue // another process of the namespace may still be there
 		}
 		seen[namespace] = true
 		command := commandOf(dir)
-		for _, m := range mounts {
+		for _, m := range parseMounts(mountinfo, wanted) {
 			dataset, _, _ := strings.Cut(m.Source, "@")
 			if len(found[dataset]) < maxMounts {
 				m.PID, m.Command, m.Namespace = pid, command, clean(namespace)

@@ -4,20 +4,12 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 )
 
 // maxMountinfo bounds how much is read of one file, in bytes: about 100,000 mounts.
 const maxMountinfo = 16 << 20
-
-// readMounts returns the mounts of wanted ZFS datasets in a mountinfo file.
-func readMounts(path string, wanted map[string]bool) ([]Mount, error) {
-	text, err := readBounded(path, maxMountinfo)
-	if err != nil {
-		return nil, err
-	}
-	return parseMounts(text, wanted), nil
-}
 
 func readBounded(path string, limit int64) ([]byte, error) {
 	file, err := os.Open(path)
@@ -28,7 +20,7 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, limit))
 }
 
-// parseMounts reads lines of the form
+// parseMounts returns the mounts of wanted ZFS datasets. It reads lines of the form
 //
 //	<id> <parent> <major:minor> <root> <mountpoint> <options> <tags>… - <type> <source> <options>
 //
@@ -51,32 +43,16 @@ func parseMounts(text []byte, wanted map[string]bool) []Mount {
 
 // unescape decodes the kernel's octal escapes, such as \040 for a space.
 func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
-		if c, ok := octal(s[i:]); ok {
-			b.WriteByte(c)
-			i += 3
-		} else {
-			b.WriteByte(s[i])
+		c := s[i]
+		if c == '\\' && i+4 <= len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				c = byte(n)
+				i += 3
+			}
 		}
+		b.WriteByte(c)
 	}
 	return b.String()
-}
-
-// octal decodes a backslash and three octal digits at the beginning of s.
-func octal(s string) (byte, bool) {
-	if len(s) < 4 || s[0] != '\\' || s[1] > '3' {
-		return 0, false
-	}
-	var c byte
-	for _, digit := range []byte(s[1:4]) {
-		if digit < '0' || digit > '7' {
-			return 0, false
-		}
-		c = c<<3 | (digit - '0')
-	}
-	return c, true
 }
