@@ -47,18 +47,19 @@ func Account(entries []Entry) Accounts {
 		}
 		a.add(e)
 	}
+	var chains [][]Entry           // of the images
 	images := make(map[string]int) // number of images by template
 	for _, e := range entries {
-		if e.committed() && !hasChild[e.Dataset] {
-			for _, layer := range chainOf(byName, e) {
-				images[layer.Dataset]++
-			}
+		if !e.committed() || hasChild[e.Dataset] {
+			continue
+		}
+		chains = append(chains, chainOf(byName, e))
+		for _, layer := range chains[len(chains)-1] {
+			images[layer.Dataset]++
 		}
 	}
-	for _, e := range entries {
-		if e.committed() && !hasChild[e.Dataset] {
-			a.Images = append(a.Images, account(e, chainOf(byName, e), images, entries))
-		}
+	for _, chain := range chains {
+		a.Images = append(a.Images, account(chain, images, entries))
 	}
 	slices.SortFunc(a.Images, func(a, b ImageAccount) int { return strings.Compare(a.Dataset, b.Dataset) })
 	a.Reclaimable = space.NewPlan(Nodes(entries), nil, space.Policy{Keep: space.Forever, All: true}, time.Time{}).Bytes
@@ -102,8 +103,9 @@ func chainOf(byName map[string]Entry, e Entry) []Entry {
 	return chain
 }
 
-// account returns the account of the image whose last layer is top.
-func account(top Entry, chain []Entry, images map[string]int, all []Entry) ImageAccount {
+// account returns the account of the image with a chain of layers, the last layer first.
+func account(chain []Entry, images map[string]int, all []Entry) ImageAccount {
+	top := chain[0]
 	a := ImageAccount{Dataset: top.Dataset}
 	for _, r := range top.Records {
 		if r.Kind == snapshots.KindCommitted {

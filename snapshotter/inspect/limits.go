@@ -2,7 +2,7 @@ package inspect
 
 import (
 	"context"
-	"strings"
+	"path"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
@@ -24,7 +24,11 @@ func Limits(ctx context.Context, pool Gauge, base layout.Base) ([]space.Limit, e
 		return nil, err
 	}
 	var limits []space.Limit
-	for _, name := range append([]string{base.Storage(), base.Runtime()}, ancestors(base.String())...) {
+	names := []string{base.Storage(), base.Runtime()}
+	for name := base.String(); name != "."; name = path.Dir(name) {
+		names = append(names, name)
+	}
+	for _, name := range names {
 		s, err := pool.Space(ctx, name)
 		if err != nil {
 			return nil, err
@@ -45,17 +49,4 @@ func Limits(ctx context.Context, pool Gauge, base layout.Base) ([]space.Limit, e
 		}
 	}
 	return limits, nil
-}
-
-// ancestors returns a dataset and its ancestors, up to the pool's root dataset.
-func ancestors(name string) []string {
-	names := []string{name}
-	for {
-		i := strings.LastIndexByte(name, '/')
-		if i < 0 {
-			return names
-		}
-		name = name[:i]
-		names = append(names, name)
-	}
 }
