@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -41,9 +40,7 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	if err != nil {
 		return err
 	}
-	names := []string{name, key}
-	slices.Sort(names) // the order in which all operations lock names
-	unlock, err := s.locks.keys.LockAll(ctx, slices.Compact(names)...)
+	unlock, err := s.locks.keys.LockAll(ctx, name, key)
 	if err != nil {
 		return err
 	}

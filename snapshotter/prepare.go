@@ -3,7 +3,6 @@ package snapshotter
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -99,15 +98,13 @@ func checkLabels(info snapshots.Info) error {
 	return err
 }
 
-// namesToLock returns the names that creating a snapshot may use, sorted: its key and, in
-// mode ReuseSkip, the name of the layer's record.
+// namesToLock returns the names that creating a snapshot may use: its key and, in mode
+// ReuseSkip, the name of the layer's record.
 func (s *Snapshotter) namesToLock(info snapshots.Info) []string {
-	names := []string{info.Name}
 	if ref, mode := s.requestedLayer(info); mode == ReuseSkip {
-		names = append(names, reusableName(info.Name, ref))
+		return []string{info.Name, reusableName(info.Name, ref)}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return []string{info.Name}
 }
 
 // createIn writes a new record to the pool. It creates the clone of an active one.

@@ -47,8 +47,7 @@ func (k *Locks) Lock(ctx context.Context, name string) (unlock func(), err error
 	}
 }
 
-// LockAll locks names in the given order, or none of them. All callers must use the same
-// order.
+// LockAll locks names in sorted order, each once, or none of them.
 func (k *Locks) LockAll(ctx context.Context, names ...string) (unlock func(), err error) {
 	var unlocks []func()
 	unlock = func() {
@@ -56,7 +55,7 @@ func (k *Locks) LockAll(ctx context.Context, names ...string) (unlock func(), er
 			u()
 		}
 	}
-	for _, name := range names {
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
 		u, err := k.Lock(ctx, name)
 		if err != nil {
 			unlock()
