@@ -131,46 +131,20 @@ func (s *Snapshotter) createClone(ctx context.Context, r *index.Entry) error {
 	if err != nil {
 		return err
 	}
-	var ops []zfs.Op
+	ops := []zfs.Op{zfs.Clone(r.Template.Snapshot(), r.Dataset)}
 	if quota > 0 {
 		// Before the record, so that a clone with a record has its quota.
 		ops = append(ops, zfs.Quota(r.Dataset, quota))
 	}
-	return createError(r, s.writeClone(ctx, r, ops, s.apply))
+	return createError(r, s.writeRecord(ctx, r, ops, s.apply))
 }
 
 func createError(r *index.Entry, err error) error {
-	return errkind.Wrap(fmt.Sprintf("%s of %q on %q", verbOf(r.Info.Kind), r.Info.Name, r.Info.Parent), err)
-}
-
-// writeClone creates the clone of an active record, applies more ops and writes the
-// record.
-func (s *Snapshotter) writeClone(ctx context.Context, r *index.Entry, more []zfs.Op, apply applier) error {
-	return s.writeRecord(ctx, r, append([]zfs.Op{zfs.Clone(r.Template.Snapshot(), r.Dataset)}, more...), apply)
-}
-
-// writeRecord applies ops and writes a new record. If the outcome is unknown, it rolls
-// back.
-func (s *Snapshotter) writeRecord(ctx context.Context, r *index.Entry, ops []zfs.Op, apply applier) error {
-	set, err := r.Set()
-	if err != nil {
-		return err
+	verb := "prepare"
+	if r.Info.Kind == snapshots.KindView {
+		verb = "view"
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	err = apply(ctx, append(ops, set...)...)
-	if errkind.IsAmbiguous(err) {
-		s.rollBackCreate(r)
-	}
-	return err
-}
-
-func verbOf(kind snapshots.Kind) string {
-	if kind == snapshots.KindView {
-		return "view"
-	}
-	return "prepare"
+	return errkind.Wrap(fmt.Sprintf("%s of %q on %q", verb, r.Info.Name, r.Info.Parent), err)
 }
 
 func newInfo(kind snapshots.Kind, name, parent string, opts []snapshots.Opt) (snapshots.Info, error) {

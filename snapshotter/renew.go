@@ -13,6 +13,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // Renew replaces the runtime of an extraction that ran out of space with cause. It
@@ -61,7 +62,7 @@ func (s *Snapshotter) renew(ctx context.Context, dataset string, cause error) (s
 	}
 	r := &index.Entry{Record: record.Record{ID: layout.NewID(), Seq: s.index.Next(), Info: old.Info, Target: old.Target, Remapped: old.Remapped, Lost: old.Lost}, Template: old.Template}
 	r.Dataset = s.config.Base.Clone(key, r.ID)
-	if err := s.writeClone(ctx, r, nil, s.pool.Apply); err != nil {
+	if err := s.writeRecord(ctx, r, []zfs.Op{zfs.Clone(r.Template.Snapshot(), r.Dataset)}, s.pool.Apply); err != nil {
 		abandon()
 		return "", reclaimed, errkind.Wrap(fmt.Sprintf("clone for %q after a reclaim (%s)", key, reclaimed), err)
 	}
