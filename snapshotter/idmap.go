@@ -35,11 +35,9 @@ func idmapOptions(info snapshots.Info) ([]string, error) {
 	if uids == "" && gids == "" {
 		return nil, nil
 	}
-	for _, l := range []struct{ label, text string }{
-		{snapshots.LabelSnapshotUIDMapping, uids}, {snapshots.LabelSnapshotGIDMapping, gids},
-	} {
-		if err := checkIDMap(l.text); err != nil {
-			return nil, fmt.Errorf("snapshot %q: label %s: %w: %w", info.Name, l.label, err, errdefs.ErrInvalidArgument)
+	for _, label := range []string{snapshots.LabelSnapshotUIDMapping, snapshots.LabelSnapshotGIDMapping} {
+		if err := checkIDMap(info.Labels[label]); err != nil {
+			return nil, fmt.Errorf("snapshot %q: label %s: %w: %w", info.Name, label, err, errdefs.ErrInvalidArgument)
 		}
 	}
 	return []string{"uidmap=" + uids, "gidmap=" + gids}, nil
