@@ -100,7 +100,9 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 		return nil, err
 	}
 	s.mounts.ReleaseAll(ctx, s.index.IsGarbage)
-	s.mountViews(ctx)
+	for _, t := range s.index.Viewed() {
+		s.mounts.AttachView(ctx, t.Dataset(), t.Snapshot())
+	}
 	s.journal.Start()
 	s.reaper.Start(context.WithoutCancel(ctx))
 	return s, nil
