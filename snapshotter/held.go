@@ -75,9 +75,6 @@ func (s *Snapshotter) mountsOf(ctx context.Context, r *index.Entry) ([]mount.Mou
 		return []mount.Mount{{Type: "zfs", Source: r.Dataset, Options: options}}, nil
 	}
 	path, err := s.hold(ctx, r.Dataset)
-	if err == nil {
-		err = s.checkVisible(ctx, r.Dataset, path)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("mount of %q: %w", r.Info.Name, err)
 	}
@@ -86,35 +83,23 @@ func (s *Snapshotter) mountsOf(ctx context.Context, r *index.Entry) ([]mount.Mou
 
 // binds reports whether the caller of ctx gets bind mounts.
 func (s *Snapshotter) binds(ctx context.Context) bool {
-	switch {
-	case !s.mounts.Holds():
-		return false
-	case s.config.Mounts == MountBind:
-		return true
-	case s.config.Mounts == MountZFS:
-		return false
-	}
 	_, other := inOtherMountNamespace(ctx)
-	return !other
+	return s.mounts.Holds() && (s.config.Mounts == MountBind || s.config.Mounts == MountAuto && !other)
 }
 
-// checkVisible fails with ErrFailedPrecondition if the caller does not see a held mount. It
-// checks nothing if there is no path to the caller's root directory.
-func (s *Snapshotter) checkVisible(ctx context.Context, dataset, path string) error {
-	root, other := inOtherMountNamespace(ctx)
-	if !other || root == "" {
-		return nil
-	}
-	return s.mounts.CheckVisible(root, dataset, path)
-}
-
-// hold creates the held mount of a runtime and returns its path.
+// hold creates the held mount of a runtime and returns its path. It fails with
+// ErrFailedPrecondition if the caller does not see the mount. It does not check that without
+// a path to the caller's root directory.
 func (s *Snapshotter) hold(ctx context.Context, dataset string) (string, error) {
 	id, ok := s.config.runtimeID(dataset)
 	if !ok {
 		return "", fmt.Errorf("%s is not the name of a runtime: %w", dataset, errdefs.ErrFailedPrecondition)
 	}
-	return s.mounts.Hold(ctx, dataset, id)
+	path, err := s.mounts.Hold(ctx, dataset, id)
+	if root, _ := inOtherMountNamespace(ctx); err == nil && root != "" {
+		err = s.mounts.CheckVisible(root, dataset, path)
+	}
+	return path, err
 }
 
 // HeldAt returns the runtime whose held mount is at path, if there is one.
