@@ -125,7 +125,7 @@ func (d *Dir) find(id func(filesystem string) (string, bool)) error {
 
 func (d *Dir) place(id string) string { return filepath.Join(d.path, id) }
 
-// Path returns the directory.
+// Path returns the directory of the mounts. Each is named by its ID.
 func (d *Dir) Path() string { return d.path }
 
 // Held returns the file systems that are mounted here, sorted.

@@ -1,11 +1,11 @@
 package mounts
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -81,18 +81,16 @@ func statAt(fd int, err error) (st unix.Stat_t, _ error) {
 // mountOf returns the ID of the mount that a descriptor was opened on. statx returns
 // it only since Linux 5.8.
 func mountOf(fd int) (int, error) {
-	file, err := os.Open("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
 		return 0, err
 	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		if id, ok := strings.CutPrefix(lines.Text(), "mnt_id:"); ok {
+	for line := range strings.Lines(string(info)) {
+		if id, ok := strings.CutPrefix(line, "mnt_id:"); ok {
 			return strconv.Atoi(strings.TrimSpace(id))
 		}
 	}
-	return 0, errors.Join(errors.New("fdinfo has no mnt_id"), lines.Err())
+	return 0, errors.New("fdinfo has no mnt_id")
 }
 
 func readMounts(dir string) (table, error) {
@@ -106,20 +104,11 @@ func readMounts(dir string) (table, error) {
 	for _, i := range found { // at one path, the topmost mount comes last
 		e := entry{mount: i.ID}
 		if i.FSType == "zfs" {
-			e.source, e.whole = i.Source, i.Root == "/" && !hasOption(i.Options, "ro")
+			e.source, e.whole = i.Source, i.Root == "/" && !slices.Contains(strings.Split(i.Options, ","), "ro")
 		}
 		t.top[i.Mountpoint], t.all[i.ID] = e, true
 	}
 	return t, nil
-}
-
-func hasOption(options, option string) bool {
-	for o := range strings.SplitSeq(options, ",") {
-		if o == option {
-			return true
-		}
-	}
-	return false
 }
 
 // isolate ends the propagation of mounts below a held mount. A bind of a shared mount

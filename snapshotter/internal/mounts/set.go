@@ -16,18 +16,12 @@ import (
 )
 
 // Holder keeps file systems mounted in a directory, where clients can bind them. *Dir
-// implements it.
+// implements it and documents the methods.
 type Holder interface {
-	// Hold mounts a file system, if it is not mounted yet, and returns the path.
 	Hold(ctx context.Context, filesystem, id string) (path string, err error)
-	// Release unmounts a file system. It returns nil if it is not mounted.
 	Release(filesystem string) error
-	// Held returns the file systems that are mounted.
 	Held() []string
-	// Path returns the directory of the mounts. Each is named by its ID.
 	Path() string
-	// Visible reports whether a path that Hold returned leads to the same
-	// directory from the root directory of another process.
 	Visible(root, path string) (bool, error)
 }
 
