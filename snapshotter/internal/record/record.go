@@ -86,7 +86,7 @@ type stored struct {
 // CheckName returns an error if a property cannot hold a name or key. A name that it
 // accepts never becomes part of a dataset's name.
 func CheckName(what, name string) error {
-	reason := ""
+	var reason string
 	switch {
 	case name == "":
 		reason = "is empty"
@@ -96,11 +96,10 @@ func CheckName(what, name string) error {
 		reason = "is not UTF-8"
 	case strings.ContainsRune(name, 0):
 		reason = "holds a NUL"
+	default:
+		return nil
 	}
-	if reason != "" {
-		return fmt.Errorf("%s %.80q %s: %w", what, name, reason, errdefs.ErrInvalidArgument)
-	}
-	return nil
+	return fmt.Errorf("%s %.80q %s: %w", what, name, reason, errdefs.ErrInvalidArgument)
 }
 
 // TargetOf returns the chain ID for which an active snapshot was prepared: that of
@@ -243,11 +242,9 @@ func Read(d zfs.Dataset) ([]*Record, error) {
 func ClearPartial(d zfs.Dataset) []zfs.Op {
 	var ops []zfs.Op
 	for _, name := range slices.Sorted(maps.Keys(d.Props)) {
-		id, _, ok := strings.Cut(strings.TrimPrefix(name, Property), ":")
-		if !ok || !strings.HasPrefix(name, Property) || d.Props[Property+id] != "" {
-			continue
-		}
-		if _, ok := layout.ParseID(id); ok {
+		rest, ofRecord := strings.CutPrefix(name, Property)
+		id, _, isPart := strings.Cut(rest, ":")
+		if _, ok := layout.ParseID(id); ok && ofRecord && isPart && d.Props[Property+id] == "" {
 			ops = append(ops, zfs.Inherit(d.Name, name))
 		}
 	}
