@@ -160,10 +160,8 @@ func updatedLabels(old snapshots.Info, labels map[string]string, fields []string
 	if len(fields) == 0 {
 		return maps.Clone(labels), nil
 	}
-	updated := maps.Clone(old.Labels)
-	if updated == nil {
-		updated = make(map[string]string)
-	}
+	updated := make(map[string]string)
+	maps.Copy(updated, old.Labels)
 	for _, field := range fields {
 		key, one := strings.CutPrefix(field, "labels.")
 		switch {
@@ -175,7 +173,7 @@ func updatedLabels(old snapshots.Info, labels map[string]string, fields []string
 				delete(updated, key)
 			}
 		case field == "labels":
-			updated = make(map[string]string)
+			clear(updated)
 			maps.Copy(updated, labels)
 		default:
 			return nil, fmt.Errorf("update of %q: field %q cannot be changed, only labels can: %w", old.Name, field, errdefs.ErrInvalidArgument)

@@ -23,10 +23,8 @@ import (
 //
 // The label containerd.io/snapshot.ref requests a layer by its chain ID. If the layer is
 // in the pool on the same parent, cached or in use, Prepare reuses it in the mode of
-// Config.ReuseLayers. In ReuseSkip it adds a record of the layer and returns
-// AlreadyExists; containerd then neither fetches nor unpacks the layer. In ReuseFetch it
-// clones the layer's own template; containerd then fetches the blob, the differ unpacks
-// nothing, and Commit adds a record to the template.
+// Config.ReuseLayers: in ReuseSkip it returns AlreadyExists, see skipLayer, and in ReuseFetch
+// it creates a stand-in, see standIn.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return detach(ctx, s.gate, func(ctx context.Context) ([]mount.Mount, error) {
 		defer s.reaper.BeginWrite()()
