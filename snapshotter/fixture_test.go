@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
-	"github.com/zfstpl/zfstpl/snapshotter/inspect"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
@@ -307,7 +307,7 @@ func (s *fixture) requireInvariants() {
 	s.requireRecoverable()
 	list, err := s.pool.List(s.ctx, s.base.String())
 	require.NoError(s, err)
-	require.NoError(s, inspect.CheckInvariants(s.base, list))
+	require.NoError(s, invariants.Check(s.base, list))
 	require.NoError(s, s.sn.index.Check())
 	s.pool.Edit(func(state *zfsfake.State) {
 		for name, fs := range state.FS {

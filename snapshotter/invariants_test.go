@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/zfstpl/zfstpl/snapshotter/inspect"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 
 	"github.com/stretchr/testify/assert"
@@ -13,8 +13,8 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// CheckInvariants reports a violation of each invariant and names the dataset.
-func TestCheckInvariantsNamesTheDataset(t *testing.T) {
+// invariants.Check reports a violation of each invariant and names the dataset.
+func TestInvariantsNameTheDataset(t *testing.T) {
 	t.Parallel()
 	encoded := func(kind, name, parent string) string {
 		return `1 {"seq":1,"kind":"` + kind + `","name":"` + name + `","parent":"` + parent + `"}`
@@ -66,7 +66,7 @@ func TestCheckInvariantsNamesTheDataset(t *testing.T) {
 			s := newFixture(t)
 			list, err := s.pool.List(s.ctx, "tank/z")
 			require.NoError(t, err)
-			err = inspect.CheckInvariants(s.base, append(list, c.dataset))
+			err = invariants.Check(s.base, append(list, c.dataset))
 			if c.says == "" {
 				require.NoError(t, err)
 				return

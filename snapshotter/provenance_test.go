@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -177,7 +178,7 @@ func TestInvalidProvenanceIsIgnored(t *testing.T) {
 			assert.Equal(t, c.want == record.Provenance{}, strings.Contains(s.log.String(), "ignoring property") || strings.HasSuffix(c.diffID, ":12"))
 			list, err := s.pool.List(s.ctx, s.base.String())
 			require.NoError(t, err)
-			assert.Equal(t, what == "another layer", inspect.CheckInvariants(s.base, list) != nil)
+			assert.Equal(t, what == "another layer", invariants.Check(s.base, list) != nil)
 		})
 	}
 }

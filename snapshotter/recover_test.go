@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zfstpl/zfstpl/snapshotter/inspect"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -223,7 +223,7 @@ func TestBusyRuntimeWithoutRecordIsGarbageAfterRestart(t *testing.T) {
 	s.cleanup()
 	list, err := s.pool.List(s.ctx, s.base.String())
 	require.NoError(t, err)
-	require.NoError(t, inspect.CheckInvariants(s.base, list))
+	require.NoError(t, invariants.Check(s.base, list))
 	assert.Contains(t, s.datasets(), runtime)
 	s.pool.Edit(func(state *zfsfake.State) { delete(state.Mounted, runtime) })
 	s.restart()

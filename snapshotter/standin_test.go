@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -152,7 +153,7 @@ func TestRenewRefusesStandIn(t *testing.T) {
 	s.requireInvariants()
 }
 
-// CheckInvariants returns an error for a stand-in whose runtime is not a clone of its layer,
+// invariants.Check returns an error for a stand-in whose runtime is not a clone of its layer,
 // and the stand-in cannot be committed.
 func TestInvariantsDetectWrongStandIn(t *testing.T) {
 	t.Parallel()
@@ -164,7 +165,7 @@ func TestInvariantsDetectWrongStandIn(t *testing.T) {
 	check := func() error {
 		list, err := s.pool.List(s.ctx, s.base.String())
 		require.NoError(t, err)
-		return inspect.CheckInvariants(s.base, list)
+		return invariants.Check(s.base, list)
 	}
 	require.NoError(t, check())
 	s.pool.EditFS(runtime, func(fs *zfsfake.FS) { fs.Origin = s.base.Storage() + "/" + lowerChain + "@" + layout.Extracted })

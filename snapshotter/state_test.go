@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
@@ -148,7 +149,7 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 			destroyed := slices.Contains([]inspect.State{inspect.Garbage, inspect.Partial}, entry.State)
 			assert.Equal(t, o.kept, !destroyed, "shown as %s", entry.State)
 			if entry.Problem != "" || entry.State == inspect.Foreign || entry.State == inspect.Partial {
-				assert.Error(t, inspect.CheckInvariants(s.base, list), "CheckInvariants reports it")
+				assert.Error(t, invariants.Check(s.base, list), "invariants.Check reports it")
 			}
 
 			may := destroyed || entry.State == inspect.Cached // expires by the time in the list

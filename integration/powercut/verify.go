@@ -18,7 +18,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
 	"github.com/zfstpl/zfstpl/integration/powercut/tree"
-	"github.com/zfstpl/zfstpl/snapshotter/inspect"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -31,7 +31,7 @@ func (m *machine) countRemains(ctx context.Context) error {
 		return err
 	}
 	var all interface{ Unwrap() []error }
-	if errors.As(inspect.CheckInvariants(base, list), &all) {
+	if errors.As(invariants.Check(base, list), &all) {
 		m.remains = len(all.Unwrap())
 	}
 	return nil
@@ -156,7 +156,7 @@ func (m *machine) checkPool(ctx context.Context, c *client, want map[string]ledg
 	if err != nil {
 		return err
 	}
-	if err := inspect.CheckInvariants(base, list); err != nil {
+	if err := invariants.Check(base, list); err != nil {
 		return fmt.Errorf("the invariants: %w", err)
 	}
 	runtimes := 0

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zfstpl/zfstpl/snapshotter/inspect"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -86,7 +86,7 @@ func (b *Base) Names(t testing.TB) []string {
 // under storage is mounted but read-only snapshots.
 func (b *Base) Check(t testing.TB) {
 	t.Helper()
-	assert.NoError(t, inspect.CheckInvariants(b.Base, b.List(t)), "the invariants of the pool")
+	assert.NoError(t, invariants.Check(b.Base, b.List(t)), "the invariants of the pool")
 	mounts, err := b.pool.Mounts(b.Storage())
 	assert.NoError(t, err)
 	assert.Empty(t, mounts, "nothing under storage is left mounted")

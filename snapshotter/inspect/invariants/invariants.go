@@ -1,4 +1,6 @@
-package inspect
+// Package invariants checks the invariants of docs/design.md in a listing of a base. It is for
+// tests, and the product does not use it.
+package invariants
 
 import (
 	"errors"
@@ -12,10 +14,10 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// CheckInvariants checks those invariants of docs/design.md that a listing of a base shows.
-// It returns an error that describes all violations, or nil. It is a pure function. While
-// a snapshotter runs, it may report partially written removals.
-func CheckInvariants(base layout.Base, list []zfs.Dataset) error {
+// Check checks those invariants that a listing of a base shows. It returns an error that
+// describes all violations, or nil. It is a pure function. While a snapshotter runs, it may
+// report partially written removals.
+func Check(base layout.Base, list []zfs.Dataset) error {
 	c := check{base: base, committed: make(map[string]bool), names: make(map[string]string), origins: make(map[string]string)}
 	for _, d := range list {
 		c.read(d)
