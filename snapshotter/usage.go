@@ -80,25 +80,21 @@ func (s *Snapshotter) measureActive(ctx context.Context, r *index.Entry) (snapsh
 	}
 	now := time.Now()
 	last, known := s.index.LastSample(r)
-	if known && last.Size == int64(bytes) && now.Sub(last.Counted) < countMaxAge {
-		s.index.StoreSample(r, index.Sample{Usage: last.Usage, At: now, Counted: last.Counted})
-		return last.Usage, nil
+	sample := index.Sample{Usage: snapshots.Usage{Size: int64(bytes), Inodes: last.Inodes}, At: now, Counted: now}
+	switch {
+	case known && last.Size == int64(bytes) && now.Sub(last.Counted) < countMaxAge:
+		sample.Counted = last.Counted
+	case s.binds(ctx): // to count needs a mount, beside which ZFS can refuse that of a client
+		objects, err := s.pool.Objects(ctx, r.Dataset)
+		if err != nil {
+			return snapshots.Usage{}, err
+		}
+		if sample.Usage, err = s.delta(ctx, bytes, objects, r.Template); err != nil {
+			return snapshots.Usage{}, err
+		}
 	}
-	if !s.binds(ctx) {
-		// To count needs a mount, beside which ZFS can refuse a client's mount.
-		u := snapshots.Usage{Size: int64(bytes), Inodes: last.Inodes}
-		s.index.StoreSample(r, index.Sample{Usage: u, At: now, Counted: now})
-		return u, nil
-	}
-	objects, err := s.pool.Objects(ctx, r.Dataset)
-	if err != nil {
-		return snapshots.Usage{}, err
-	}
-	u, err := s.delta(ctx, bytes, objects, r.Template)
-	if err == nil {
-		s.index.StoreSample(r, index.Sample{Usage: u, At: now, Counted: now})
-	}
-	return u, err
+	s.index.StoreSample(r, sample)
+	return sample.Usage, nil
 }
 
 // bytes returns the bytes that a dataset adds to its parent. If it has no parent in the
