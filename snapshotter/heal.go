@@ -100,7 +100,11 @@ func (s *Snapshotter) heal(ctx context.Context, name string, write func(context.
 		}
 		return nil, errkind.Wrap(fmt.Sprintf("restore of the record %q", name), err)
 	}
-	s.insertHealed(r)
+	// The record becomes the parent again of the snapshots that lost it at the start. One that
+	// another operation is changing gets its parent at the next start.
+	children, unlockChildren := s.locks.keys.TryLockEach(s.index.OrphansOf(name)...)
+	defer unlockChildren()
+	s.index.InsertHealed(r, children)
 	log.G(ctx).WithField("snapshot", name).WithField("template", t.Dataset()).
 		Warn("restored record of lost layer")
 	return r, nil
@@ -118,13 +122,4 @@ func healNamespace(ctx context.Context, namespace string) string {
 		return ""
 	}
 	return namespace
-}
-
-// InsertHealed adds a healed record to the index. It becomes the parent again of the
-// snapshots that lost it at the start. A snapshot that another operation is changing gets
-// its parent at the next start.
-func (s *Snapshotter) insertHealed(r *index.Entry) {
-	children, unlock := s.locks.keys.TryLockEach(s.index.OrphansOf(r.Info.Name)...)
-	defer unlock()
-	s.index.InsertHealed(r, children)
 }

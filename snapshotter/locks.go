@@ -30,7 +30,7 @@ import "github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
 //   - A reclaim has a goroutine of its own. It takes cleanup while its callers hold
 //     closing, keys and datasets.
 //   - Out of order, but without waiting: a cleanup takes datasets with TryLockEach while
-//     it holds cleanup and flushing; insertHealed takes keys with TryLockEach; Remove
+//     it holds cleanup and flushing; heal takes keys with TryLockEach; Remove
 //     takes its key with LockOrDefer.
 //   - The holder of a key runs the deferred Remove before it unlocks the key. The Remove
 //     takes Index.mu and Journal.mu.
