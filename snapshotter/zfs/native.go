@@ -22,10 +22,12 @@ type native struct {
 // openNative returns a driver after a self-test on a file system of the pool, which
 // proves that the package and the kernel agree.
 func openNative(ctx context.Context, pool, filesystem string) (*native, error) {
-	handle, err := ioctl.Open(ctx, ioctl.Options{SelfTest: func(ctx context.Context, h *ioctl.Handle) error {
-		return h.SelfTest(ctx, filesystem)
-	}})
+	handle, err := ioctl.Open(ctx)
 	if err != nil {
+		return nil, nativeError("open", pool, err)
+	}
+	if err := handle.SelfTest(ctx, filesystem); err != nil {
+		handle.Close()
 		return nil, nativeError("open", pool, err)
 	}
 	return &native{commands: &commands{pool: pool}, zfs: handle}, nil

@@ -21,18 +21,16 @@ const (
 	atSrcSize = 4104
 	atDst     = 4112
 	atDstSize = 4120
-	atFilled  = 4128  // boolean_t, set if the kernel wrote a list to dst
-	atValue   = 4144  // char[8192]
-	atString  = 12336 // char[256]
+	atFilled  = 4128 // boolean_t, set if the kernel wrote a list to dst
+	atValue   = 4144 // char[8192]
 	atCookie  = 12616
 	atObj     = 12656
 	atStats   = 12704 // dmu_objset_stats_t
 	atSimple  = 13668 // u8
 	atStat    = 13696 // zfs_stat_t
 
-	nameSize   = 4096
-	valueSize  = 8192
-	stringSize = 256
+	nameSize  = 4096
+	valueSize = 8192
 )
 
 // Offsets in dmu_objset_stats_t.
@@ -56,11 +54,7 @@ const (
 	reqDatasetListNext  request = 0x5a14
 	reqSnapshotListNext request = 0x5a15
 	reqSetProp          request = 0x5a16
-	reqCreate           request = 0x5a17
-	reqPromote          request = 0x5a22
-	reqSnapshot         request = 0x5a23
 	reqPoolGetProps     request = 0x5a27
-	reqInheritProp      request = 0x5a2b
 	reqNextObj          request = 0x5a35
 	reqDiff             request = 0x5a36
 	reqObjToStats       request = 0x5a38

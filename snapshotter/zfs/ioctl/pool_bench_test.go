@@ -55,7 +55,7 @@ func TestPoolTimes(t *testing.T) {
 		_, err := h.Run(ctx, sharedPool, Program{Source: `for i, name in ipairs((...)["argv"]) do zfs.sync.destroy(name) end`, Args: names})
 		must(t, err)
 	}
-	programs := h.Version().AtLeast(2, 4)
+	programs := atLeast(release(t), 2, 4)
 	for _, clones := range []int{10, 1000} {
 		for created < clones {
 			must(t, h.Clone(ctx, snap, name(), nil))

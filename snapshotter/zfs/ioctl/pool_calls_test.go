@@ -5,6 +5,8 @@ package ioctl
 import (
 	"context"
 	"slices"
+	"strings"
+	"testing"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
@@ -15,10 +17,86 @@ import (
 
 const (
 	reqPoolConfigs  request = 0x5a04
+	reqCreate       request = 0x5a17
 	reqDestroy      request = 0x5a18
 	reqRename       request = 0x5a1a
+	reqPromote      request = 0x5a22
+	reqSnapshot     request = 0x5a23
+	reqInheritProp  request = 0x5a2b
 	reqDestroySnaps request = 0x5a3b
 )
+
+// Create creates a file system with user and native properties; see [Properties] for
+// the values. It does not mount it. The file system and its properties take two
+// transactions or more, so a crash can leave the file system without properties. If a
+// property fails, the file system is destroyed again and Each has the property.
+//
+//	EEXIST             the file system exists
+//	ENOENT             its parent does not exist
+//	ErrnoWrongParent   its parent is a volume
+func (h *Handle) Create(ctx context.Context, name string, props map[string]string) error {
+	list, err := Properties(props)
+	if err != nil {
+		return fail("create", name, err)
+	}
+	in := nvlist.List{{Name: "type", Value: int32(objsetFilesystem)}}
+	if len(list) > 0 {
+		in = append(in, nvlist.Pair{Name: "props", Value: list})
+	}
+	return h.changeList(ctx, "create", reqCreate, name, in)
+}
+
+// Snapshots takes snapshots of different file systems of one pool in one
+// transaction: all of them with all user properties, or none. Each names the
+// snapshots that exist and those whose file system does not.
+//
+//	EEXIST   a snapshot exists
+//	ENOENT   a file system does not exist
+//	EXDEV    the pools differ, or two snapshots are of one file system
+//	EINVAL   a property is native
+func (h *Handle) Snapshots(ctx context.Context, names []string, props map[string]string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	in := nvlist.List{{Name: "snaps", Value: flags(names)}}
+	list, err := Properties(props)
+	if err != nil {
+		return fail("snapshot", names[0], err)
+	}
+	if len(list) > 0 {
+		in = append(in, nvlist.Pair{Name: "props", Value: list})
+	}
+	return h.changeList(ctx, "snapshot", reqSnapshot, poolOf(names[0]), in)
+}
+
+// Promote makes a clone the owner of its origin and of the snapshots before the
+// origin. The former owner becomes a clone.
+//
+// If a snapshot to move has the name of a snapshot of the clone, Promote changes
+// nothing and returns EEXIST and that short name as conflict.
+//
+//	EINVAL   the file system is not a clone
+//	EBUSY    a snapshot to move is mounted
+func (h *Handle) Promote(ctx context.Context, name string) (conflict string, err error) {
+	c := newCommand(name)
+	defer c.free()
+	const atString = 12336 // char[256]
+	if err := h.change(ctx, reqPromote, c); err != nil {
+		return c.text(atString, 256), fail("promote", name, err)
+	}
+	return "", nil
+}
+
+// Inherit removes a property from a dataset, which then inherits it. Removing a
+// property that is not set succeeds.
+//
+//	EINVAL   the property cannot be inherited or does not exist
+func (h *Handle) Inherit(ctx context.Context, name, property string) error {
+	c := newCommand(name)
+	defer c.free()
+	c.value = property
+	return fail("inherit", name, h.change(ctx, reqInheritProp, c))
+}
 
 // Destroy destroys one file system or snapshot, without what depends on it.
 // The kernel unmounts a snapshot that .zfs mounted.
@@ -60,7 +138,7 @@ func (h *Handle) DestroySnapshots(ctx context.Context, names []string) error {
 		return nil
 	}
 	in := nvlist.List{{Name: "snaps", Value: flags(names)}}
-	return h.changeList(ctx, "destroy", names[0], reqDestroySnaps, poolOf(names[0]), in)
+	return h.changeList(ctx, "destroy", reqDestroySnaps, poolOf(names[0]), in)
 }
 
 // Pools returns the names of the imported pools, sorted.
@@ -79,4 +157,29 @@ func (h *Handle) Pools(ctx context.Context) ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, fail("list pools", "", r.Err())
+}
+
+// flags returns the list form of a set of names.
+func flags(names []string) nvlist.List {
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	l := make(nvlist.List, len(names))
+	for i, name := range names {
+		l[i] = nvlist.Pair{Name: name, Value: nvlist.Flag{}}
+	}
+	return l
+}
+
+func poolOf(name string) string {
+	if i := strings.IndexAny(name, "/@"); i >= 0 {
+		return name[:i]
+	}
+	return name
+}
+
+func TestPoolOfReturnsTheFirstComponent(t *testing.T) {
+	for name, want := range map[string]string{"a": "a", "a/b@c": "a", "a@b/c": "a", "": ""} {
+		if got := poolOf(name); got != want {
+			t.Errorf("%q: got %q", name, got)
+		}
+	}
 }

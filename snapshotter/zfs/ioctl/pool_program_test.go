@@ -221,8 +221,8 @@ func TestPoolProgramChangesThePool(t *testing.T) {
 	snap := template(t, h, base+"/t")
 	supported, err := h.Run(t.Context(), sharedPool, Program{Source: `return zfs.sync.clone ~= nil`, ReadOnly: true})
 	must(t, err)
-	if supported != h.Version().AtLeast(2, 4) {
-		t.Errorf("release %s: clone in programs: %v", h.Version(), supported)
+	if supported != atLeast(release(t), 2, 4) {
+		t.Errorf("release %s: clone in programs: %v", release(t), supported)
 	}
 	if supported == true {
 		got, err := h.Run(t.Context(), sharedPool, Program{
@@ -377,7 +377,7 @@ const (
 )
 
 func runChild(base string) int {
-	h, err := Open(context.Background(), Options{})
+	h, err := Open(context.Background())
 	if err != nil {
 		fmt.Println(err)
 		return 1

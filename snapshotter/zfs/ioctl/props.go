@@ -12,6 +12,29 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
+// Clone creates the file system name as a clone of a snapshot, with user and native
+// properties. It takes one transaction without properties and at least two with them,
+// so a crash can leave a clone without properties. If a property fails, the clone is
+// destroyed again and Each has the property.
+//
+//	EEXIST   name exists
+//	ENOENT   the snapshot or the parent of name does not exist
+//	EXDEV    the pools differ
+//	EINVAL   origin is not a snapshot
+//
+// A full quota of the parent does not prevent a clone.
+func (h *Handle) Clone(ctx context.Context, origin, name string, props map[string]string) error {
+	list, err := Properties(props)
+	if err != nil {
+		return fail("clone", name, err)
+	}
+	in := nvlist.List{{Name: "origin", Value: origin}}
+	if len(list) > 0 {
+		in = append(in, nvlist.Pair{Name: "props", Value: list})
+	}
+	return h.changeList(ctx, "clone", reqClone, name, in)
+}
+
 // SetProperties sets user and native properties of a file system, or user properties
 // of a snapshot; see [Properties] for the values. User properties are set in one
 // transaction, all or none. Native ones can take one each; if one fails, the others
@@ -31,26 +54,18 @@ func (h *Handle) SetProperties(ctx context.Context, name string, props map[strin
 	if len(list) == 0 {
 		return nil
 	}
-	return h.changeList(ctx, "set", name, reqSetProp, name, list)
+	return h.changeList(ctx, "set", reqSetProp, name, list)
 }
 
-// Inherit removes a property from a dataset, which then inherits it. Removing a
-// property that is not set succeeds.
-//
-//	EINVAL   the property cannot be inherited or does not exist
-func (h *Handle) Inherit(ctx context.Context, name, property string) error {
+// changeList makes a call that takes a list and returns a list of errnos.
+func (h *Handle) changeList(ctx context.Context, op string, r request, name string, in nvlist.List) error {
 	c := newCommand(name)
 	defer c.free()
-	c.value = property
-	return fail("inherit", name, h.change(ctx, reqInheritProp, c))
-}
-
-func userProperties(props map[string]string) nvlist.List {
-	l := make(nvlist.List, 0, len(props))
-	for _, name := range slices.Sorted(maps.Keys(props)) {
-		l = append(l, nvlist.Pair{Name: name, Value: props[name]})
+	if err := c.setIn(in); err != nil {
+		return fail(op, name, err)
 	}
-	return l
+	c.wantOut = true
+	return failEach(op, name, h.change(ctx, r, c), c)
 }
 
 // Properties converts values as the zfs command takes them to those that the kernel
@@ -58,17 +73,17 @@ func userProperties(props map[string]string) nvlist.List {
 // properties that a base is set up with; any other is an error. Numbers are decimal
 // bytes without a unit.
 func Properties(props map[string]string) (nvlist.List, error) {
-	l := userProperties(props)
-	for i, p := range l {
-		text := props[p.Name]
-		if strings.Contains(p.Name, ":") || slices.Contains(textProperties, p.Name) {
-			continue
+	l := make(nvlist.List, 0, len(props))
+	for _, name := range slices.Sorted(maps.Keys(props)) {
+		var value any = props[name]
+		if !strings.Contains(name, ":") && !slices.Contains(textProperties, name) {
+			number, ok := nativeValue(name, props[name])
+			if !ok {
+				return nil, fmt.Errorf("property %s=%q: %w", name, props[name], syscall.EINVAL)
+			}
+			value = number
 		}
-		value, ok := nativeValue(p.Name, text)
-		if !ok {
-			return nil, fmt.Errorf("property %s=%q: %w", p.Name, text, syscall.EINVAL)
-		}
-		l[i].Value = value
+		l = append(l, nvlist.Pair{Name: name, Value: value})
 	}
 	return l, nil
 }

@@ -14,10 +14,12 @@ import (
 // SelfTest proves on a file system, without changing it, that the kernel and this
 // package agree: that structures have their fields where this package expects them,
 // and that lists are encoded and decoded correctly. For a file system that does not
-// exist it uses the pool's root. Use it as Options.SelfTest:
-//
-//	func(ctx context.Context, h *ioctl.Handle) error { return h.SelfTest(ctx, filesystem) }
+// exist it uses the pool's root.
 func (h *Handle) SelfTest(ctx context.Context, filesystem string) error {
+	return fail("self-test", "", h.selfTest(ctx, filesystem))
+}
+
+func (h *Handle) selfTest(ctx context.Context, filesystem string) error {
 	pool, _, _ := strings.Cut(filesystem, "/")
 	if err := h.testLists(ctx, pool); err != nil {
 		return err

@@ -3,31 +3,9 @@ package ioctl
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"syscall"
-
-	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
-
-// Snapshots takes snapshots of different file systems of one pool in one
-// transaction: all of them with all user properties, or none. Each names the
-// snapshots that exist and those whose file system does not.
-//
-//	EEXIST   a snapshot exists
-//	ENOENT   a file system does not exist
-//	EXDEV    the pools differ, or two snapshots are of one file system
-//	EINVAL   a property is native
-func (h *Handle) Snapshots(ctx context.Context, names []string, props map[string]string) error {
-	if len(names) == 0 {
-		return nil
-	}
-	in := nvlist.List{{Name: "snaps", Value: flags(names)}}
-	if len(props) > 0 {
-		in = append(in, nvlist.Pair{Name: "props", Value: userProperties(props)})
-	}
-	return h.changeList(ctx, "snapshot", names[0], reqSnapshot, poolOf(names[0]), in)
-}
 
 // Snapshot is the fixed part of a snapshot's state, as in a listing.
 type Snapshot struct {
@@ -71,21 +49,4 @@ func (h *Handle) ListSnapshots(ctx context.Context, filesystem string) ([]Snapsh
 		}
 	}
 	return list, nil
-}
-
-// flags returns the list form of a set of names.
-func flags(names []string) nvlist.List {
-	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	l := make(nvlist.List, len(names))
-	for i, name := range names {
-		l[i] = nvlist.Pair{Name: name, Value: nvlist.Flag{}}
-	}
-	return l
-}
-
-func poolOf(name string) string {
-	if i := strings.IndexAny(name, "/@"); i >= 0 {
-		return name[:i]
-	}
-	return name
 }

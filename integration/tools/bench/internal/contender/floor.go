@@ -5,6 +5,7 @@ package contender
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"slices"
 	"sync"
 	"syscall"
@@ -22,7 +23,9 @@ type Floor struct {
 	// Base is a dataset of its own whose children inherit mountpoint=legacy.
 	Base string
 
-	mu sync.Mutex
+	// clones is true if programs can clone (2.4 and later).
+	clones bool
+	mu     sync.Mutex
 	// committed are the former clones of what was committed, by its name.
 	committed map[string]string
 	views     map[string]bool
@@ -33,8 +36,11 @@ const (
 	floorRecord   = `{"name":"default/17/some-key","kind":"active","parent":"default/3/some-parent","labels":{"containerd.io/gc.root":"bench"}}`
 	floorSnapshot = "@s"
 
+	clonesProgram = `return zfs.sync.clone ~= nil`
 	// The programs that make something. zfs.sync.clone is new in 2.4.
-	cloneProgram = `local a = (...)["argv"]
+	snapshotProgram = `return zfs.sync.snapshot((...)["argv"][1])`
+	promoteProgram  = `return (zfs.sync.promote((...)["argv"][1]))`
+	cloneProgram    = `local a = (...)["argv"]
 local e = zfs.sync.clone(a[1], a[2])
 if e == 0 then e = zfs.sync.set_prop(a[2], a[3], a[4]) end
 return e`
@@ -44,6 +50,8 @@ if e == 0 then e = zfs.sync.clone(a[1], a[2]) end
 if e == 0 then e = zfs.sync.promote(a[2]) end
 if e == 0 then e = zfs.sync.set_prop(a[2], a[3], a[4]) end
 return e`
+	inheritProgram = `local a = (...)["argv"]
+return zfs.sync.inherit(a[1], a[2])`
 	destroyProgram = `for _, name in ipairs((...)["argv"]) do
     local e = zfs.sync.destroy(name)
     if e ~= 0 then return e end
@@ -59,18 +67,23 @@ func (f *Floor) template() string       { return f.name(templateName) + floorSna
 // MakeTemplate makes a file system and its snapshot.
 func (f *Floor) MakeTemplate(ctx context.Context, fill func(root string) error) error {
 	f.committed, f.views = make(map[string]string), make(map[string]bool)
-	if err := f.ZFS.Create(ctx, f.name(templateName), nil); err != nil {
+	clones, err := f.ZFS.Run(ctx, f.Pool, ioctl.Program{Source: clonesProgram, ReadOnly: true})
+	if err != nil {
 		return err
+	}
+	f.clones = clones == true
+	if out, err := exec.CommandContext(ctx, "zfs", "create", f.name(templateName)).CombinedOutput(); err != nil {
+		return fmt.Errorf("create %s: %w: %s", f.name(templateName), err, out)
 	}
 	if err := mount.WithTempMount(ctx, f.mounts(templateName), fill); err != nil {
 		return err
 	}
-	return f.ZFS.Snapshots(ctx, []string{f.template()}, nil)
+	return f.run(ctx, snapshotProgram, f.template())
 }
 
 // Prepare clones the template and sets a property of the clone.
 func (f *Floor) Prepare(ctx context.Context, key string) error {
-	if !f.ZFS.Version().AtLeast(2, 4) {
+	if !f.clones {
 		return f.ZFS.Clone(ctx, f.template(), f.name(key), map[string]string{floorProperty: floorRecord})
 	}
 	return f.run(ctx, cloneProgram, f.template(), f.name(key), floorProperty, floorRecord)
@@ -90,17 +103,16 @@ func (f *Floor) Commit(ctx context.Context, name, key string) error {
 	f.mu.Lock()
 	f.committed[name] = key
 	f.mu.Unlock()
-	if f.ZFS.Version().AtLeast(2, 4) {
+	if f.clones {
 		return f.run(ctx, commitProgram, from, to, floorProperty, floorRecord)
 	}
-	if err := f.ZFS.Snapshots(ctx, []string{from}, nil); err != nil {
+	if err := f.run(ctx, snapshotProgram, from); err != nil {
 		return err
 	}
 	if err := f.ZFS.Clone(ctx, from, to, map[string]string{floorProperty: floorRecord}); err != nil {
 		return err
 	}
-	_, err := f.ZFS.Promote(ctx, to)
-	return err
+	return f.run(ctx, promoteProgram, to)
 }
 
 // Mounts is what mount(2) takes.
@@ -140,7 +152,7 @@ func (f *Floor) Remove(ctx context.Context, keys ...string) error {
 	}
 	f.mu.Unlock()
 	for _, key := range views {
-		if err := f.ZFS.Inherit(ctx, f.name(templateName), floorProperty+"-"+key); err != nil {
+		if err := f.run(ctx, inheritProgram, f.name(templateName), floorProperty+"-"+key); err != nil {
 			return err
 		}
 	}

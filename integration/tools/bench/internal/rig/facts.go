@@ -33,6 +33,10 @@ func (r *Rig) Facts(ctx context.Context) ([]result.Fact, error) {
 	if err != nil {
 		return nil, err
 	}
+	release, err := os.ReadFile("/sys/module/zfs/version")
+	if err != nil {
+		return nil, err
+	}
 	plugin, err := pluginVersion("github.com/containerd/zfs/v2")
 	if err != nil {
 		return nil, err
@@ -46,7 +50,7 @@ func (r *Rig) Facts(ctx context.Context) ([]result.Fact, error) {
 		{Key: "memory", Value: memoryOfMachine()},
 		{Key: "machine", Value: machine()},
 		{Key: "kernel", Value: unix.ByteSliceToString(name.Release[:])},
-		{Key: "zfs", Value: r.ZFS.Version().Text},
+		{Key: "zfs", Value: strings.TrimSpace(string(release))},
 		{Key: "zfstpl", Value: field(zfstpl, 2)},
 		{Key: "containerd", Value: field(containerd, 2)},
 		{Key: "zfs-plugin", Value: plugin},

@@ -69,7 +69,7 @@ func New(ctx context.Context, o Options) (*Rig, error) {
 	if err := r.makePool(ctx); err != nil {
 		return r, err
 	}
-	if r.ZFS, err = ioctl.Open(ctx, ioctl.Options{}); err != nil {
+	if r.ZFS, err = ioctl.Open(ctx); err != nil {
 		return r, err
 	}
 	r.onClose(r.ZFS.Close)
