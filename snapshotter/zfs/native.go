@@ -88,7 +88,7 @@ func (n *native) waitFreed(ctx context.Context) error {
 	_, err := n.zfs.WaitFree(ctx, n.pool)
 	for range deferredGroups {
 		if err == nil {
-			err = n.zfs.Sync(ctx, n.pool, true)
+			err = n.zfs.Sync(ctx, n.pool)
 		}
 	}
 	return nativeError("wait", n.pool, err)

@@ -180,3 +180,9 @@ func (c *command) reply() ([]byte, bool) {
 	}
 	return c.out[:size], true
 }
+
+// reader returns a reader of the list that the kernel wrote.
+func (c *command) reader() *nvlist.Reader {
+	reply, _ := c.reply()
+	return nvlist.NewReader(reply)
+}

@@ -149,14 +149,66 @@ func (h *Handle) Pools(ctx context.Context) ([]string, error) {
 	if err := h.read(ctx, reqPoolConfigs, c); err != nil {
 		return nil, fail("list pools", "", err)
 	}
-	reply, _ := c.reply()
-	r := nvlist.NewReader(reply)
+	r := c.reader()
 	var names []string
 	for r.Next() {
 		names = append(names, string(r.Name()))
 	}
 	slices.Sort(names)
 	return names, fail("list pools", "", r.Err())
+}
+
+// poolDetails is what the kernel returns of a pool.
+type poolDetails struct {
+	Pool
+	Name, Health                                         string
+	GUID, Size, Allocated, Free, Leaked, CheckpointBytes uint64
+	ReadOnly                                             bool
+}
+
+// details returns what Pool omits too. In a suspended pool it reads no properties.
+func (h *Handle) details(ctx context.Context, name string) (d poolDetails, err error) {
+	if d.Pool, err = h.Pool(ctx, name); err != nil {
+		return d, err
+	}
+	config, err := h.poolList(ctx, reqPoolStats, name)
+	if err != nil {
+		return d, err
+	}
+	d.Name, _ = nvlist.Get[string](config, "name")
+	d.GUID, _ = nvlist.Get[uint64](config, "pool_guid")
+	tree, _ := nvlist.Get[nvlist.List](config, "vdev_tree")
+	if stats, _ := nvlist.Get[[]uint64](tree, "vdev_stats"); len(stats) > 4 { // vdev_stat_t
+		d.Health = map[uint64]string{7: "ONLINE"}[stats[1]]
+		d.Size = stats[4]
+	}
+	if stats, _ := nvlist.Get[[]uint64](tree, "checkpoint_stats"); len(stats) > 2 { // pool_checkpoint_stat_t
+		d.CheckpointBytes = stats[2]
+	}
+	if d.Suspended {
+		d.Health = "SUSPENDED"
+		return d, nil
+	}
+	list, err := h.poolList(ctx, reqPoolGetProps, name)
+	number := func(name string) uint64 {
+		p, _ := nvlist.Get[nvlist.List](list, name)
+		n, _ := nvlist.Get[uint64](p, "value")
+		return n
+	}
+	d.Size, d.Allocated, d.Free = number("size"), number("allocated"), number("free")
+	d.Leaked, d.ReadOnly = number("leaked"), number("readonly") != 0
+	return d, err
+}
+
+func (h *Handle) poolList(ctx context.Context, r request, name string) (nvlist.List, error) {
+	c := newCommand(name)
+	defer c.free()
+	c.wantOut = true
+	if err := h.read(ctx, r, c); err != nil {
+		return nil, fail("pool", name, err)
+	}
+	reply, _ := c.reply()
+	return nvlist.Decode(reply)
 }
 
 // flags returns the list form of a set of names.

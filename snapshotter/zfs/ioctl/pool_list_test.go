@@ -33,7 +33,7 @@ func TestPoolListAgreesWithTheCommand(t *testing.T) {
 	must(t, h.Create(ctx, base+"/received/child", nil))
 	must(t, h.SetProperties(ctx, base+"/received", map[string]string{"org.zfstpl:c": "local"}))
 	run(t, "zfs", "create", "-s", "-V", "8M", base+"/vol")
-	must(t, h.Sync(ctx, sharedPool, false))
+	must(t, h.Sync(ctx, sharedPool))
 
 	got, err := h.ListFilesystems(ctx, base)
 	must(t, err)
@@ -163,8 +163,8 @@ func TestPoolStateAgreesWithTheCommand(t *testing.T) {
 	if s := strings.Join(names, "\n"); s != run(t, "sh", "-c", "zpool list -Ho name | LC_ALL=C sort") {
 		t.Errorf("pools are %q", s)
 	}
-	must(t, h.Sync(ctx, pool, true))
-	check := func(p Pool) {
+	must(t, h.Sync(ctx, pool))
+	check := func(p poolDetails) {
 		t.Helper()
 		var got, want string
 		for range 10 { // a transaction group may be written in between
@@ -178,12 +178,12 @@ func TestPoolStateAgreesWithTheCommand(t *testing.T) {
 				return
 			}
 			var err error
-			p, err = h.Pool(ctx, pool)
+			p, err = h.details(ctx, pool)
 			must(t, err)
 		}
 		t.Errorf("pool is %q, the command prints %q", got, want)
 	}
-	p, err := h.Pool(ctx, pool)
+	p, err := h.details(ctx, pool)
 	must(t, err)
 	check(p)
 	if p.Suspended || p.Checkpoint || p.Health != "ONLINE" || p.Name != pool {
@@ -194,22 +194,22 @@ func TestPoolStateAgreesWithTheCommand(t *testing.T) {
 	dir := mount(t, pool+"/a")
 	must(t, os.WriteFile(dir+"/f", make([]byte, 16<<20), 0o600))
 	run(t, "zpool", "checkpoint", pool)
-	p, err = h.Pool(ctx, pool)
+	p, err = h.details(ctx, pool)
 	must(t, err)
 	if !p.Checkpoint {
 		t.Errorf("no checkpoint: %+v", p)
 	}
 	must(t, os.Remove(dir+"/f"))
 	for range 4 {
-		must(t, h.Sync(ctx, pool, true))
+		must(t, h.Sync(ctx, pool))
 	}
-	p, err = h.Pool(ctx, pool)
+	p, err = h.details(ctx, pool)
 	must(t, err)
 	if p.CheckpointBytes < 16<<20 || p.Freeing != 0 {
 		t.Errorf("the checkpoint keeps no bytes: %+v", p)
 	}
 	run(t, "zpool", "checkpoint", "-d", "-w", pool)
-	p, err = h.Pool(ctx, pool)
+	p, err = h.details(ctx, pool)
 	must(t, err)
 	if p.Checkpoint || p.CheckpointBytes != 0 {
 		t.Errorf("the checkpoint still exists: %+v", p)
@@ -219,7 +219,7 @@ func TestPoolStateAgreesWithTheCommand(t *testing.T) {
 	want(t, err, syscall.ENOENT)
 	_, err = h.Pool(ctx, "bad/name")
 	want(t, err, syscall.EINVAL)
-	want(t, h.Sync(ctx, "zfstpltestnone", false), syscall.ENOENT)
+	want(t, h.Sync(ctx, "zfstpltestnone"), syscall.ENOENT)
 }
 
 // soon bounds a call that has nothing to wait for. It is generous, because the tests

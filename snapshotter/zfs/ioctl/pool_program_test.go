@@ -410,7 +410,7 @@ func killed(t *testing.T, h *Handle, base, program string) int {
 	must(t, child.Process.Kill())
 	_ = child.Wait()
 	must(t, <-busy)
-	must(t, h.Sync(t.Context(), sharedPool, true))
+	must(t, h.Sync(t.Context(), sharedPool))
 	n := snapshotsTaken(t, h, base)
 	for i := 1; i <= 40; i++ {
 		must(t, h.DestroySnapshots(t.Context(), []string{fmt.Sprintf("%s/%d@x", base, i)}))

@@ -48,7 +48,7 @@ func TestPoolOutOfSpaceIsENOSPC(t *testing.T) {
 	dir := mount(t, pool+"/a")
 	must(t, h.SetProperties(ctx, pool+"/r", map[string]string{"reservation": strconv.FormatUint(d.Available-12<<20, 10)}))
 	fill(t, dir)
-	must(t, h.Sync(ctx, pool, true))
+	must(t, h.Sync(ctx, pool))
 
 	want(t, h.Create(ctx, pool+"/x", nil), syscall.ENOSPC)
 	want(t, h.Clone(ctx, snap, pool+"/x", nil), syscall.ENOSPC)
@@ -64,7 +64,7 @@ func TestPoolOutOfSpaceIsENOSPC(t *testing.T) {
 	must(t, h.DestroySnapshots(ctx, []string{snap}))
 	must(t, os.Remove(dir+"/fill"))
 	for range 3 {
-		must(t, h.Sync(ctx, pool, true))
+		must(t, h.Sync(ctx, pool))
 	}
 	must(t, h.Snapshots(ctx, []string{pool + "/a@x"}, nil))
 
@@ -72,7 +72,7 @@ func TestPoolOutOfSpaceIsENOSPC(t *testing.T) {
 	must(t, h.Create(ctx, pool+"/q", map[string]string{"quota": "2097152", "compression": "off", "mountpoint": "legacy"}))
 	dir = mount(t, pool+"/q")
 	fill(t, dir)
-	must(t, h.Sync(ctx, pool, true))
+	must(t, h.Sync(ctx, pool))
 	must(t, h.Create(ctx, pool+"/q/x", nil))
 	must(t, h.Snapshots(ctx, []string{pool + "/q@x"}, nil))
 	must(t, h.Clone(ctx, pool+"/q@x", pool+"/q/y", nil))
@@ -100,8 +100,8 @@ func TestPoolWaitFreeEndsWithItsContext(t *testing.T) {
 	must(t, os.WriteFile(parameter, []byte("1"), 0o600)) // one block each transaction group
 	defer restore()
 	must(t, h.Destroy(ctx, pool+"/a"))
-	must(t, h.Sync(ctx, pool, true))
-	p, err := h.Pool(ctx, pool)
+	must(t, h.Sync(ctx, pool))
+	p, err := h.details(ctx, pool)
 	must(t, err)
 	if p.Freeing == 0 {
 		t.Fatalf("nothing is being freed: %+v", p)
@@ -119,9 +119,9 @@ func TestPoolWaitFreeEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v, %v", waited, err)
 	}
 	for range 3 {
-		must(t, h.Sync(ctx, pool, true))
+		must(t, h.Sync(ctx, pool))
 	}
-	p, err = h.Pool(ctx, pool)
+	p, err = h.details(ctx, pool)
 	must(t, err)
 	if p.Freeing != 0 || p.Allocated > 32<<20 {
 		t.Errorf("not freed: %+v", p)
@@ -181,7 +181,7 @@ func TestPoolSuspendedIsEAGAIN(t *testing.T) {
 	go func() { done <- h.SetProperties(context.WithoutCancel(ctx), pool+"/a", map[string]string{"a:b": "c"}) }()
 	deadline := time.Now().Add(2 * soon)
 	for {
-		p, err := h.Pool(ctx, pool)
+		p, err := h.details(ctx, pool)
 		must(t, err)
 		if p.Suspended {
 			if p.Health != "SUSPENDED" || p.Size == 0 {

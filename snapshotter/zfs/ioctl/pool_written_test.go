@@ -23,7 +23,7 @@ func TestPoolWrittenSinceAnyOrigin(t *testing.T) {
 	}
 	dir := mount(t, clone)
 	must(t, os.WriteFile(dir+"/file", make([]byte, 1<<20), 0o600))
-	must(t, h.Sync(ctx, pool, true))
+	must(t, h.Sync(ctx, pool))
 	bytes, err = h.Written(ctx, clone, origin)
 	must(t, err)
 	d, err := h.Stat(ctx, clone)

@@ -74,17 +74,11 @@ func (h *Handle) Run(ctx context.Context, pool string, p Program) (any, error) {
 	}()
 	c.out, c.wantOut = buffer, true
 	if p.ReadOnly {
-		err = h.query(ctx, reqChannelProgram, c)
+		err = h.wait(ctx, reqChannelProgram, c, nil) // unlike read: ENOMEM is the program's result
 	} else {
 		err = h.change(ctx, reqChannelProgram, c)
 	}
 	return c.result(err)
-}
-
-// query makes a call that changes nothing and whose errors, including ENOMEM, are its
-// result.
-func (h *Handle) query(ctx context.Context, r request, c *command) error {
-	return h.wait(ctx, r, c, nil)
 }
 
 func (p Program) memory() uint64 {

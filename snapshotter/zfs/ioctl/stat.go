@@ -118,8 +118,7 @@ func (c *command) stats() Stats {
 func (c *command) dataset() (Dataset, error) {
 	d := Dataset{Stats: c.stats()}
 	var mountpoint, source string
-	reply, _ := c.reply()
-	r := nvlist.NewReader(reply)
+	r := c.reader()
 	for r.Next() {
 		name := r.Name()
 		switch string(name) {
