@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/zfstpl/zfstpl/snapshotter/zfs/ioctl"
 )
 
 // commands is the driver that runs the zfs command.
@@ -61,7 +63,7 @@ func (c *commands) exec(ctx context.Context, program, op, dataset string, stdin 
 }
 
 func (c *commands) program(ctx context.Context, op, dataset, script string, m mode, argv []string) (table, error) {
-	args := []string{"program", "-j", "-t", strconv.Itoa(maxInstructions), "-m", strconv.Itoa(maxMemory)}
+	args := []string{"program", "-j", "-t", strconv.Itoa(ioctl.MaxInstructions), "-m", strconv.Itoa(ioctl.MaxMemory)}
 	if m == readOnly {
 		args = append(args, "-n")
 	}

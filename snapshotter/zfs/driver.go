@@ -51,13 +51,6 @@ const (
 	readWrite mode = true
 )
 
-// Limits of a channel program: the largest that the kernel allows. They reserve
-// nothing.
-const (
-	maxInstructions = 100_000_000
-	maxMemory       = 100 << 20 // bytes
-)
-
 // table is a Lua table that a channel program returned. Its values are int64, bool,
 // string and table.
 type table map[string]any

@@ -36,10 +36,7 @@ func openNative(ctx context.Context, pool, filesystem string) (*native, error) {
 func (n *native) close() error { return n.zfs.Close() }
 
 func (n *native) program(ctx context.Context, op, dataset, script string, m mode, argv []string) (table, error) {
-	value, err := n.zfs.Run(ctx, n.pool, ioctl.Program{
-		Source: script, Args: argv, ReadOnly: m == readOnly,
-		Instructions: maxInstructions, Memory: maxMemory,
-	})
+	value, err := n.zfs.Run(ctx, n.pool, ioctl.Program{Source: script, Args: argv, ReadOnly: m == readOnly})
 	if errors.Is(err, syscall.EROFS) {
 		return nil, &Error{Op: op, Dataset: dataset, Kind: ErrReadOnly}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,11 +70,7 @@ func (h *Handle) listBelow(ctx context.Context, parents []string) ([]Dataset, er
 		})
 	}
 	wg.Wait()
-	var list []Dataset
-	for _, children := range found {
-		list = append(list, children...)
-	}
-	return list, context.Cause(ctx)
+	return slices.Concat(found...), context.Cause(ctx)
 }
 
 // children returns the file systems directly below parent. A parent that does not

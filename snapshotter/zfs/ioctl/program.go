@@ -1,21 +1,19 @@
 package ioctl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"syscall"
 
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// Limits of a channel program.
+// The largest limits of a channel program that the kernel allows.
 const (
-	DefaultInstructions = 10_000_000
-	MaxInstructions     = 100_000_000
-	DefaultMemory       = 10 << 20  // bytes
-	MaxMemory           = 100 << 20 // bytes
+	MaxInstructions = 100_000_000
+	MaxMemory       = 100 << 20 // bytes
 )
 
 // Program is a channel program: a Lua script that the kernel runs within one
@@ -28,8 +26,8 @@ type Program struct {
 	// ReadOnly runs the script outside of any transaction: zfs.sync fails, and
 	// nothing waits for the disk.
 	ReadOnly bool
-	// Instructions and Memory bound the script; 0 means the default. They reserve
-	// nothing.
+	// Instructions and Memory bound the script; 0 means the largest limit. They
+	// reserve nothing.
 	Instructions uint64
 	Memory       uint64 // bytes
 }
@@ -81,27 +79,14 @@ func (h *Handle) Run(ctx context.Context, pool string, p Program) (any, error) {
 	return c.result(err)
 }
 
-func (p Program) memory() uint64 {
-	if p.Memory == 0 {
-		return DefaultMemory
-	}
-	return p.Memory
-}
+func (p Program) memory() uint64 { return cmp.Or(p.Memory, MaxMemory) }
 
 func (p Program) list() nvlist.List {
-	instructions := p.Instructions
-	if instructions == 0 {
-		instructions = DefaultInstructions
-	}
-	args := p.Args
-	if args == nil {
-		args = []string{}
-	}
 	return nvlist.List{
 		{Name: "program", Value: p.Source},
-		{Name: "arg", Value: nvlist.List{{Name: "argv", Value: args}}},
+		{Name: "arg", Value: nvlist.List{{Name: "argv", Value: p.Args}}},
 		{Name: "sync", Value: !p.ReadOnly},
-		{Name: "instrlimit", Value: instructions},
+		{Name: "instrlimit", Value: cmp.Or(p.Instructions, MaxInstructions)},
 		{Name: "memlimit", Value: p.memory()},
 	}
 }
@@ -130,11 +115,7 @@ func (c *command) result(err error) (any, error) {
 		value, _ := list.Lookup("return")
 		return value, nil
 	}
-	switch message, _ := list.Lookup("error"); message := message.(type) {
-	case nil:
-	case string:
-		e.Message = message
-	default:
+	if message, ok := list.Lookup("error"); ok {
 		e.Message = fmt.Sprint(message)
 	}
 	if errno, ok := poolErrno(e.Message); ok && errors.Is(err, ErrnoProgram) {
@@ -146,15 +127,8 @@ func (c *command) result(err error) (any, error) {
 // poolErrno parses the errno in the kernel's message for a program that did not begin:
 // "Could not open pool: <name> errno: <number>". The call itself then returns ECHRNG,
 // as if the script had failed.
-func poolErrno(message string) (syscall.Errno, bool) {
-	rest, ok := strings.CutPrefix(message, "Could not open pool: ")
-	if !ok {
-		return 0, false
-	}
+func poolErrno(message string) (errno syscall.Errno, ok bool) {
 	var name string
-	var errno syscall.Errno
-	if n, err := fmt.Sscanf(rest, "%s errno: %d", &name, &errno); err != nil || n != 2 {
-		return 0, false
-	}
-	return errno, true
+	_, err := fmt.Sscanf(message, "Could not open pool: %s errno: %d", &name, &errno)
+	return errno, err == nil
 }
