@@ -12,7 +12,7 @@ import (
 // lister is what a listing needs from the kernel. *ioctl.Handle implements it.
 type lister interface {
 	ListFilesystems(ctx context.Context, root string) ([]ioctl.Dataset, error)
-	ListSnapshots(ctx context.Context, filesystem string) ([]ioctl.Snapshot, error)
+	ListSnapshots(ctx context.Context, filesystem string) ([]string, error)
 }
 
 func (n *native) list(ctx context.Context, root, prefix string) ([]Dataset, error) {
@@ -28,7 +28,12 @@ func listFrom(ctx context.Context, kernel lister, root, prefix string) ([]Datase
 	}
 	list := make([]Dataset, 0, len(found))
 	for _, f := range found {
-		snapshots, err := snapshotsOf(ctx, kernel, f)
+		var snapshots []string
+		var err error
+		// Nearly all clones have no snapshot, and a call costs as much as a file system.
+		if f.Latest != "" {
+			snapshots, err = kernel.ListSnapshots(ctx, f.Name)
+		}
 		switch {
 		case errors.Is(err, syscall.ENOENT) && f.Name != root:
 			continue // it was destroyed meanwhile
@@ -40,27 +45,15 @@ func listFrom(ctx context.Context, kernel lister, root, prefix string) ([]Datase
 	return list, nil
 }
 
-// snapshotsOf makes no call for a file system without snapshots: nearly all clones
-// have none, and a call costs as much as a file system.
-func snapshotsOf(ctx context.Context, kernel lister, f ioctl.Dataset) ([]ioctl.Snapshot, error) {
-	if f.Latest == "" {
-		return nil, nil
-	}
-	return kernel.ListSnapshots(ctx, f.Name)
-}
-
-func datasetOf(f ioctl.Dataset, snapshots []ioctl.Snapshot, prefix string) Dataset {
+func datasetOf(f ioctl.Dataset, snapshots []string, prefix string) Dataset {
 	d := Dataset{
 		Name: f.Name, Origin: f.Origin, GUID: f.GUID, CreateTXG: f.CreateTXG, Created: f.Created,
-		Used: f.Used, Refer: f.Referenced, Mountpoint: f.Mountpoint, Props: make(map[string]string),
+		Used: f.Used, Refer: f.Referenced, Snapshots: snapshots, Mountpoint: f.Mountpoint, Props: make(map[string]string),
 	}
 	for name, p := range f.User {
 		if strings.HasPrefix(name, prefix) {
 			d.Props[name] = p.Value
 		}
-	}
-	for _, s := range snapshots {
-		d.Snapshots = append(d.Snapshots, s.Name)
 	}
 	return d
 }

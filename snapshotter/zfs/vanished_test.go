@@ -25,11 +25,11 @@ func (v vanishing) ListFilesystems(context.Context, string) ([]ioctl.Dataset, er
 	return v.found, nil
 }
 
-func (v vanishing) ListSnapshots(_ context.Context, name string) ([]ioctl.Snapshot, error) {
+func (v vanishing) ListSnapshots(_ context.Context, name string) ([]string, error) {
 	if slices.Contains(v.destroyed, name) {
 		return nil, &ioctl.Error{Op: "list snapshots", Dataset: name, Err: syscall.ENOENT}
 	}
-	return []ioctl.Snapshot{{Name: "extracted"}}, nil
+	return []string{"extracted"}, nil
 }
 
 func filesystem(name, latest string) (d ioctl.Dataset) {

@@ -18,30 +18,18 @@ var ErrUnsupported = errors.New("unsupported ZFS")
 // ErrnoProgram is Linux' ECHRNG, which the kernel returns if a channel program failed.
 const ErrnoProgram = syscall.Errno(44)
 
-// Error numbers that ZFS defines in addition to errnos.
-const (
-	ErrnoDiscardingCheckpoint = syscall.Errno(1025)
-	ErrnoNoCheckpoint         = syscall.Errno(1026)
-	ErrnoCallUnknown          = syscall.Errno(1029) // this release has no such call
-	ErrnoArgumentUnknown      = syscall.Errno(1030)
-	ErrnoArgumentMissing      = syscall.Errno(1031)
-	ErrnoArgumentType         = syscall.Errno(1032)
-	ErrnoWrongParent          = syscall.Errno(1033) // the parent is no file system
-	ErrnoExporting            = syscall.Errno(1038)
-	ErrnoBadProperty          = syscall.Errno(1044)
-)
-
+// errnoTexts has the error numbers that ZFS defines, or uses in its own way.
 var errnoTexts = map[syscall.Errno]string{
-	ErrnoProgram:              "channel program failed",
-	ErrnoDiscardingCheckpoint: "checkpoint is being discarded",
-	ErrnoNoCheckpoint:         "no checkpoint",
-	ErrnoCallUnknown:          "call is unknown to this release of ZFS",
-	ErrnoArgumentUnknown:      "argument is unknown to this release of ZFS",
-	ErrnoArgumentMissing:      "argument is missing",
-	ErrnoArgumentType:         "argument is of the wrong type",
-	ErrnoWrongParent:          "parent is not a file system",
-	ErrnoExporting:            "pool is being exported",
-	ErrnoBadProperty:          "bad property value",
+	ErrnoProgram: "channel program failed",
+	1025:         "checkpoint is being discarded",
+	1026:         "no checkpoint",
+	1029:         "call is unknown to this release of ZFS",
+	1030:         "argument is unknown to this release of ZFS",
+	1031:         "argument is missing",
+	1032:         "argument is of the wrong type",
+	1033:         "parent is not a file system",
+	1038:         "pool is being exported",
+	1044:         "bad property value",
 }
 
 // Error is a call that failed.

@@ -100,3 +100,32 @@ func (h *Handle) children(ctx context.Context, parent string) (list []Dataset, e
 		c.cookie = c.get(atCookie)
 	}
 }
+
+// ListSnapshots returns the short names of a file system's snapshots, in no order. The
+// kernel opens no snapshot for it, so a snapshot with thousands of clones costs no more
+// than others. A snapshot that is created or destroyed meanwhile may be missing.
+func (h *Handle) ListSnapshots(ctx context.Context, filesystem string) (names []string, err error) {
+	const op = "list snapshots"
+	c := newCommand(filesystem)
+	defer c.free()
+	c.simple = true
+	for {
+		err := h.read(ctx, reqSnapshotListNext, c)
+		if errors.Is(err, syscall.ESRCH) {
+			break
+		}
+		if err != nil {
+			return nil, fail(op, filesystem, err)
+		}
+		_, short, _ := strings.Cut(c.text(atName, nameSize), "@")
+		names = append(names, short)
+		c.cookie = c.get(atCookie)
+	}
+	// A file system that does not exist looks like one without snapshots.
+	if len(names) == 0 {
+		if _, err := h.FastStat(ctx, filesystem); err != nil {
+			return nil, fail(op, filesystem, errors.Unwrap(err))
+		}
+	}
+	return names, nil
+}

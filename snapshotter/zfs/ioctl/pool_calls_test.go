@@ -33,7 +33,7 @@ const (
 //
 //	EEXIST             the file system exists
 //	ENOENT             its parent does not exist
-//	ErrnoWrongParent   its parent is a volume
+//	errnoWrongParent   its parent is a volume
 func (h *Handle) Create(ctx context.Context, name string, props map[string]string) error {
 	list, err := Properties(props)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -267,7 +268,7 @@ func TestPoolPropertiesAgreeWithTheCommand(t *testing.T) {
 	want(t, user("BAD:NAME", "v"), syscall.EINVAL)
 	want(t, user("recordsize", "1000"), syscall.EINVAL)
 	want(t, user("reservation", "1000000000000000"), syscall.ENOSPC)
-	want(t, h.changeList(ctx, "set", reqSetProp, base, nvlist.List{{Name: "canmount", Value: uint64(7)}}), ErrnoBadProperty)
+	want(t, h.changeList(ctx, "set", reqSetProp, base, nvlist.List{{Name: "canmount", Value: uint64(7)}}), errnoBadProperty)
 	want(t, h.changeList(ctx, "set", reqSetProp, base, nvlist.List{{Name: "canmount", Value: "on"}}), syscall.EINVAL)
 	want(t, user("frobnicate", "on"), syscall.EINVAL)
 	want(t, h.SetProperties(ctx, base+"/none", map[string]string{"a:b": "c"}), syscall.ENOENT)
@@ -325,7 +326,7 @@ func TestPoolCreateReturnsErrnos(t *testing.T) {
 		t.Error("the file system with a bad property exists")
 	}
 	run(t, "zfs", "create", "-s", "-V", "8M", base+"/vol")
-	want(t, h.Create(ctx, base+"/vol/a", nil), ErrnoWrongParent)
+	want(t, h.Create(ctx, base+"/vol/a", nil), errnoWrongParent)
 }
 
 func TestPoolCloneReturnsErrnos(t *testing.T) {
@@ -383,8 +384,10 @@ func TestPoolSnapshotsAreAtomic(t *testing.T) {
 
 	list, err := h.ListSnapshots(ctx, base+"/a")
 	must(t, err)
-	if len(list) != 1 || list[0].Name != "1" || list[0].GUID == 0 || list[0].CreateTXG != s.CreateTXG {
-		t.Errorf("got %+v", list)
+	a, err := h.FastStat(ctx, base+"/a@1")
+	must(t, err)
+	if !slices.Equal(list, []string{"1"}) || a.GUID == 0 || a.CreateTXG != s.CreateTXG {
+		t.Errorf("got %q, %+v", list, a)
 	}
 	if list, err := h.ListSnapshots(ctx, base); err != nil || len(list) != 0 {
 		t.Errorf("got %v, %v", list, err)
@@ -427,8 +430,10 @@ func TestPoolDestroySnapshotsIsAtomic(t *testing.T) {
 	must(t, h.DestroySnapshots(ctx, nil))
 	list, err := h.ListSnapshots(ctx, base+"/a")
 	must(t, err)
-	if len(list) != 1 || list[0].Name != "cloned" || list[0].Clones != 1 {
-		t.Errorf("left are %+v", list)
+	cloned, err := h.FastStat(ctx, snap("cloned"))
+	must(t, err)
+	if !slices.Equal(list, []string{"cloned"}) || cloned.Clones != 1 {
+		t.Errorf("left are %q, %+v", list, cloned)
 	}
 }
 

@@ -15,6 +15,11 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
+const (
+	errnoWrongParent = syscall.Errno(1033)
+	errnoBadProperty = syscall.Errno(1044)
+)
+
 // replied returns a command as the kernel leaves it.
 func replied(t *testing.T, name string, list nvlist.List) *command {
 	t.Helper()
@@ -248,7 +253,7 @@ func TestResultReturnsValuesAndErrors(t *testing.T) {
 
 func TestFailEachReturnsAllErrnos(t *testing.T) {
 	c := replied(t, "tank", nvlist.List{
-		{Name: "tank/a@s", Value: int32(syscall.EEXIST)}, {Name: "tank/b@s", Value: int32(ErrnoBadProperty)}, {Name: "N_MORE_ERRORS", Value: int32(3)},
+		{Name: "tank/a@s", Value: int32(syscall.EEXIST)}, {Name: "tank/b@s", Value: int32(errnoBadProperty)}, {Name: "N_MORE_ERRORS", Value: int32(3)},
 	})
 	err := failEach("snapshot", "tank/a@s", syscall.EEXIST, c)
 	want := "zfs snapshot tank/a@s: file exists; tank/a@s: file exists; tank/b@s: bad property value; and 3 more"
