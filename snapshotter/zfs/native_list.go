@@ -50,9 +50,9 @@ func datasetOf(f ioctl.Dataset, snapshots []string, prefix string) Dataset {
 		Name: f.Name, Origin: f.Origin, GUID: f.GUID, CreateTXG: f.CreateTXG, Created: f.Created,
 		Used: f.Used, Refer: f.Referenced, Snapshots: snapshots, Mountpoint: f.Mountpoint, Props: make(map[string]string),
 	}
-	for name, p := range f.User {
+	for name, value := range f.User {
 		if strings.HasPrefix(name, prefix) {
-			d.Props[name] = p.Value
+			d.Props[name] = value
 		}
 	}
 	return d

@@ -35,14 +35,13 @@ const (
 
 // Offsets in dmu_objset_stats_t.
 const (
-	statsClones       = 0
-	statsCreateTXG    = 8
-	statsGUID         = 16
-	statsType         = 24
-	statsSnapshot     = 28
-	statsInconsistent = 29
-	statsOrigin       = 31 // char[256]
-	statsOriginSize   = 256
+	statsClones     = 0
+	statsCreateTXG  = 8
+	statsGUID       = 16
+	statsType       = 24
+	statsSnapshot   = 28
+	statsOrigin     = 31 // char[256]
+	statsOriginSize = 256
 )
 
 // request is the number of an ioctl.

@@ -60,11 +60,11 @@ func TestPoolListAgreesWithTheCommand(t *testing.T) {
 	if len(names) < 38 {
 		t.Errorf("only %d file systems", len(names))
 	}
-	if p := found[base+"/received"].User["org.zfstpl:a"]; p != (Property{"1", Received}) {
-		t.Errorf("received property is %+v", p)
+	if p := found[base+"/received"].User["org.zfstpl:a"]; p != "1" {
+		t.Errorf("received property is %q", p)
 	}
-	if p := found[base+"/received"].User["org.zfstpl:c"]; p != (Property{"local", Local}) {
-		t.Errorf("local property is %+v", p)
+	if p := found[base+"/received"].User["org.zfstpl:c"]; p != "local" {
+		t.Errorf("local property is %q", p)
 	}
 	if p := found[base+"/received/child"].User; p != nil {
 		t.Errorf("inherited properties are %+v", p)
@@ -119,9 +119,8 @@ func compare(t *testing.T, d Dataset, property, source, value string) {
 			return
 		}
 		p, ok := d.User[property]
-		words := map[Source]string{Local: "local", Received: "received"}
-		if own := source == "local" || source == "received"; own != ok || ok && (p.Value != value || words[p.Source] != source) {
-			t.Errorf("%s: %s is %+v, the command prints %q, %s", d.Name, property, p, value, source)
+		if own := source == "local" || source == "received"; own != ok || ok && p != value {
+			t.Errorf("%s: %s is %q, the command prints %q, %s", d.Name, property, p, value, source)
 		}
 		return
 	}

@@ -214,7 +214,7 @@ func TestPoolProgramChangesThePool(t *testing.T) {
 	}
 	d, err := h.Stat(t.Context(), base+"/a")
 	must(t, err)
-	if d.User["org.zfstpl:r"].Value != "x" || !exists(t, h, base+"/a@1") {
+	if d.User["org.zfstpl:r"] != "x" || !exists(t, h, base+"/a@1") {
 		t.Errorf("got %+v", d)
 	}
 	// The same with clone, if the release supports it.
@@ -350,7 +350,7 @@ func TestPoolCallsAreConcurrent(t *testing.T) {
 					t.Error(err)
 				}
 				d, err := h.Stat(t.Context(), name)
-				if err != nil || d.User["org.zfstpl:r"].Value != name {
+				if err != nil || d.User["org.zfstpl:r"] != name {
 					t.Errorf("%+v, %v", d, err)
 				}
 				if j%2 == 0 {

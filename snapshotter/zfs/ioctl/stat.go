@@ -9,20 +9,6 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/nvlist"
 )
 
-// Source is where the value of a property is set.
-type Source uint8
-
-const (
-	Local    Source = 1 // on the dataset itself
-	Received Source = 2 // on the dataset itself, by a receive
-)
-
-// Property is the value of a user property on the dataset itself.
-type Property struct {
-	Value  string
-	Source Source
-}
-
 // Dataset is a file system, volume or snapshot with its properties.
 type Dataset struct {
 	Stats
@@ -36,22 +22,22 @@ type Dataset struct {
 	// Mountpoint is "legacy", "none" or a directory, without the pool's altroot;
 	// "" if the dataset is not a file system.
 	Mountpoint string
-	// User are the user properties that are set on the dataset itself, or nil.
-	User map[string]Property
+	// User are the user properties that are set on the dataset itself, including
+	// received ones, or nil.
+	User map[string]string
 
 	below uint64 // bytes used by the datasets below it
 }
 
 // Stats is the fixed part of a dataset's state.
 type Stats struct {
-	Name         string
-	Origin       string // the snapshot it is a clone of, or ""
-	GUID         uint64
-	CreateTXG    uint64 // transaction group that created it
-	Clones       uint64 // of a snapshot: its clones
-	Volume       bool
-	Snapshot     bool
-	Inconsistent bool // a receive is in progress or was interrupted
+	Name      string
+	Origin    string // the snapshot it is a clone of, or ""
+	GUID      uint64
+	CreateTXG uint64 // transaction group that created it
+	Clones    uint64 // of a snapshot: its clones
+	Volume    bool
+	Snapshot  bool
 }
 
 // Stat returns the state of a dataset.
@@ -102,14 +88,13 @@ const objsetFilesystem = 2
 
 func (c *command) stats() Stats {
 	return Stats{
-		Name:         c.text(atName, nameSize),
-		Origin:       c.text(atStats+statsOrigin, statsOriginSize),
-		GUID:         c.get(atStats + statsGUID),
-		CreateTXG:    c.get(atStats + statsCreateTXG),
-		Clones:       c.get(atStats + statsClones),
-		Volume:       c.raw[atStats+statsType] != objsetFilesystem,
-		Snapshot:     c.raw[atStats+statsSnapshot] != 0,
-		Inconsistent: c.raw[atStats+statsInconsistent] != 0,
+		Name:      c.text(atName, nameSize),
+		Origin:    c.text(atStats+statsOrigin, statsOriginSize),
+		GUID:      c.get(atStats + statsGUID),
+		CreateTXG: c.get(atStats + statsCreateTXG),
+		Clones:    c.get(atStats + statsClones),
+		Volume:    c.raw[atStats+statsType] != objsetFilesystem,
+		Snapshot:  c.raw[atStats+statsSnapshot] != 0,
 	}
 }
 
@@ -156,8 +141,7 @@ func (c *command) dataset() (Dataset, error) {
 
 type rawProperty struct {
 	number       uint64
-	text, source []byte
-	isText       bool
+	text, source []byte // nil if it has none
 }
 
 // property reads the list of the current pair of r.
@@ -169,7 +153,7 @@ func property(r *nvlist.Reader) (p rawProperty) {
 		switch string(r.Name()) {
 		case "value":
 			p.number, _ = r.Uint64()
-			p.text, p.isText = r.Bytes()
+			p.text, _ = r.Bytes()
 		case "source":
 			p.source, _ = r.Bytes()
 		}
@@ -181,23 +165,15 @@ func property(r *nvlist.Reader) (p rawProperty) {
 // takeUser stores a user property unless it is inherited. The kernel returns the
 // dataset where it is set, or "$recvd" for a property received on this one.
 func (d *Dataset) takeUser(name []byte, p rawProperty) {
-	var source Source
-	switch string(p.source) {
-	case d.Name:
-		source = Local
-	case "$recvd":
-		source = Received
-	default:
-		return
-	}
+	own := string(p.source) == d.Name || string(p.source) == "$recvd"
 	// userquota@… may have a colon, but is not a user property.
-	if !p.isText || bytes.IndexByte(name, '@') >= 0 {
+	if !own || p.text == nil || bytes.IndexByte(name, '@') >= 0 {
 		return
 	}
 	if d.User == nil {
-		d.User = make(map[string]Property)
+		d.User = make(map[string]string)
 	}
-	d.User[string(name)] = Property{Value: string(p.text), Source: source}
+	d.User[string(name)] = string(p.text)
 }
 
 // mountpointOf returns the mountpoint of a file system, from the stored value and the

@@ -138,10 +138,7 @@ func TestDatasetIsParsed(t *testing.T) {
 		Used:  100, Referenced: 200, Available: 300,
 		Created:    time.Unix(1700000000, 0).UTC(),
 		Mountpoint: "/mnt/storage/x",
-		User: map[string]Property{
-			"org.zfstpl:local":    {"l", Local},
-			"org.zfstpl:received": {"r", Received},
-		},
+		User:       map[string]string{"org.zfstpl:local": "l", "org.zfstpl:received": "r"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
