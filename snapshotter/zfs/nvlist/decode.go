@@ -1,8 +1,10 @@
 package nvlist
 
 import (
-	"bytes"
+	"encoding/binary"
+	"reflect"
 	"slices"
+	"strings"
 )
 
 // Decode returns the list of a message. Bytes after its end are ignored. The result
@@ -33,68 +35,24 @@ func (r *Reader) Value() any {
 	case TypeFlag:
 		return Flag{}
 	case TypeBool:
-		return bits(r.value, 4) != 0
-	case TypeByte:
-		return r.value[0]
-	case TypeUint8:
-		return Uint8(r.value[0])
-	case TypeInt8:
-		return int8(r.value[0])
-	case TypeInt16:
-		return int16(bits(r.value, 2))
-	case TypeUint16:
-		return uint16(bits(r.value, 2))
-	case TypeInt32:
-		return int32(bits(r.value, 4))
-	case TypeUint32:
-		return uint32(bits(r.value, 4))
-	case TypeInt64:
-		return int64(bits(r.value, 8))
-	case TypeUint64:
-		return bits(r.value, 8)
+		return r.value[0] != 0
+	case TypeBoolArray:
+		bools := make([]bool, r.n)
+		for i := range bools {
+			bools[i] = r.value[i*boolSize] != 0
+		}
+		return bools
 	case TypeString:
 		return string(r.value[:len(r.value)-1])
-	case TypeList:
-		if r.Enter() {
-			l := r.list()
-			r.Leave()
-			return l
-		}
-		return List(nil)
-	}
-	return r.array()
-}
-
-func (r *Reader) array() any {
-	switch r.typ {
-	case TypeByteArray:
-		return append([]byte{}, r.value...)
-	case TypeUint8Array:
-		return append(Uint8s{}, r.value...)
-	case TypeBoolArray:
-		return numbers[bool](r)
-	case TypeInt8Array:
-		return numbers[int8](r)
-	case TypeInt16Array:
-		return numbers[int16](r)
-	case TypeUint16Array:
-		return numbers[uint16](r)
-	case TypeInt32Array:
-		return numbers[int32](r)
-	case TypeUint32Array:
-		return numbers[uint32](r)
-	case TypeInt64Array:
-		return numbers[int64](r)
-	case TypeUint64Array:
-		return numbers[uint64](r)
 	case TypeStringArray:
-		s := make([]string, 0, r.n)
-		for rest := r.value[r.n*pointerSize:]; len(s) < r.n; {
-			end := bytes.IndexByte(rest, 0)
-			s = append(s, string(rest[:end]))
-			rest = rest[end+1:]
+		text := string(r.value[r.n*pointerSize:])
+		return strings.SplitN(text, "\x00", r.n+1)[:r.n:r.n]
+	case TypeList:
+		if !r.Enter() {
+			return List(nil)
 		}
-		return s
+		defer r.Leave()
+		return r.list()
 	case TypeListArray:
 		lists := []List{}
 		for r.Enter() {
@@ -102,15 +60,21 @@ func (r *Reader) array() any {
 			r.Leave()
 		}
 		return slices.Clip(lists)
+	default:
+		return r.numbers()
 	}
-	return nil
 }
 
-func numbers[T number](r *Reader) []T {
-	width := shapes[r.typ].width
-	s := make([]T, r.n)
-	for i := range s {
-		s[i] = fromBits[T](bits(r.value[i*width:], width))
+// numbers decodes a number or an array of numbers.
+func (r *Reader) numbers() any {
+	typ := numbers[r.typ]
+	if typ == nil {
+		return nil
 	}
-	return s
+	v := reflect.New(typ)
+	if typ.Kind() == reflect.Slice {
+		v.Elem().Set(reflect.MakeSlice(typ, r.n, r.n))
+	}
+	_, _ = binary.Decode(r.value, binary.LittleEndian, v.Interface()) // measure has checked the size
+	return v.Elem().Interface()
 }

@@ -1,9 +1,13 @@
 package nvlist
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
+	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -79,99 +83,66 @@ func appendEmbedded(b []byte, v any, depth int) ([]byte, error) {
 
 // appendValue appends a value's own bytes and returns its type and number of elements.
 func appendValue(b []byte, v any) ([]byte, Type, int, error) {
-	le := binary.LittleEndian
 	switch v := v.(type) {
 	case Flag:
 		return b, TypeFlag, 0, nil
 	case bool:
-		return appendNumbers(b, TypeBool, v), TypeBool, 1, nil
-	case byte:
-		return append(b, v), TypeByte, 1, nil
-	case Uint8:
-		return append(b, byte(v)), TypeUint8, 1, nil
-	case int8:
-		return append(b, byte(v)), TypeInt8, 1, nil
-	case int16:
-		return le.AppendUint16(b, uint16(v)), TypeInt16, 1, nil
-	case uint16:
-		return le.AppendUint16(b, v), TypeUint16, 1, nil
-	case int32:
-		return le.AppendUint32(b, uint32(v)), TypeInt32, 1, nil
-	case uint32:
-		return le.AppendUint32(b, v), TypeUint32, 1, nil
-	case int64:
-		return le.AppendUint64(b, uint64(v)), TypeInt64, 1, nil
-	case uint64:
-		return le.AppendUint64(b, v), TypeUint64, 1, nil
+		return appendBools(b, v), TypeBool, 1, nil
+	case []bool:
+		return appendBools(b, v...), TypeBoolArray, len(v), nil
 	case string:
-		if strings.IndexByte(v, 0) >= 0 {
-			return nil, 0, 0, errNUL
-		}
-		return append(append(b, v...), 0), TypeString, 1, nil
+		b, err := appendStrings(b, v)
+		return b, TypeString, 1, err
+	case []string:
+		b, err := appendStrings(append(b, make([]byte, pointerSize*len(v))...), v...)
+		return b, TypeStringArray, len(v), err
 	case List:
 		return append(b, listHeaderBytes...), TypeList, 1, nil
-	default:
-		return appendArray(b, v)
-	}
-}
-
-var (
-	errNUL          = fmt.Errorf("string has a NUL")
-	listHeaderBytes = []byte{4: uniqueNames, listHeader - 1: 0}
-)
-
-func appendArray(b []byte, v any) ([]byte, Type, int, error) {
-	switch v := v.(type) {
-	case []byte:
-		return append(b, v...), TypeByteArray, len(v), nil
-	case Uint8s:
-		return append(b, v...), TypeUint8Array, len(v), nil
-	case []bool:
-		return appendNumbers(b, TypeBoolArray, v...), TypeBoolArray, len(v), nil
-	case []int8:
-		return appendNumbers(b, TypeInt8Array, v...), TypeInt8Array, len(v), nil
-	case []int16:
-		return appendNumbers(b, TypeInt16Array, v...), TypeInt16Array, len(v), nil
-	case []uint16:
-		return appendNumbers(b, TypeUint16Array, v...), TypeUint16Array, len(v), nil
-	case []int32:
-		return appendNumbers(b, TypeInt32Array, v...), TypeInt32Array, len(v), nil
-	case []uint32:
-		return appendNumbers(b, TypeUint32Array, v...), TypeUint32Array, len(v), nil
-	case []int64:
-		return appendNumbers(b, TypeInt64Array, v...), TypeInt64Array, len(v), nil
-	case []uint64:
-		return appendNumbers(b, TypeUint64Array, v...), TypeUint64Array, len(v), nil
-	case []string:
-		b = append(b, make([]byte, pointerSize*len(v))...)
-		for _, s := range v {
-			if strings.IndexByte(s, 0) >= 0 {
-				return nil, 0, 0, errNUL
-			}
-			b = append(append(b, s...), 0)
-		}
-		return b, TypeStringArray, len(v), nil
 	case []List:
 		b = append(b, make([]byte, pointerSize*len(v))...)
-		for range v {
-			b = append(b, listHeaderBytes...)
-		}
-		return b, TypeListArray, len(v), nil
+		return append(b, bytes.Repeat(listHeaderBytes, len(v))...), TypeListArray, len(v), nil
+	case nil:
+		return nil, 0, 0, errors.New("nil cannot be encoded")
 	default:
-		return nil, 0, 0, fmt.Errorf("a %T cannot be encoded", v)
+		return appendNumbers(b, v)
 	}
 }
 
-func appendNumbers[T number](b []byte, typ Type, v ...T) []byte {
-	width := shapes[typ].width
-	for _, n := range v {
-		u := toBits(n)
-		for range width {
-			b = append(b, byte(u))
-			u >>= 8
+var listHeaderBytes = []byte{4: uniqueNames, listHeader - 1: 0}
+
+func appendBools(b []byte, v ...bool) []byte {
+	for _, is := range v {
+		n := byte(0)
+		if is {
+			n = 1
 		}
+		b = append(b, n, 0, 0, 0)
 	}
 	return b
+}
+
+func appendStrings(b []byte, v ...string) ([]byte, error) {
+	for _, s := range v {
+		if strings.IndexByte(s, 0) >= 0 {
+			return nil, errors.New("string has a NUL")
+		}
+		b = append(append(b, s...), 0)
+	}
+	return b, nil
+}
+
+// appendNumbers appends a number or an array of numbers.
+func appendNumbers(b []byte, v any) ([]byte, Type, int, error) {
+	typ := slices.Index(numbers[:], reflect.TypeOf(v))
+	if typ < 0 {
+		return nil, 0, 0, fmt.Errorf("a %T cannot be encoded", v)
+	}
+	n := 1
+	if value := reflect.ValueOf(v); value.Kind() == reflect.Slice {
+		n = value.Len()
+	}
+	b, err := binary.Append(b, binary.LittleEndian, v)
+	return b, Type(typ), n, err
 }
 
 // pad appends zeros until the length from start on is a multiple of eight.

@@ -1,6 +1,9 @@
 package nvlist
 
-import "fmt"
+import (
+	"fmt"
+	"reflect"
+)
 
 // List is a list in the order of its encoding. ZFS keeps names unique: of a name that
 // occurs twice, the last pair counts, also in Lookup and Get.
@@ -32,7 +35,7 @@ type (
 	// Uint8 is the number that ZFS distinguishes from a byte.
 	Uint8 uint8
 	// Uint8s is the array that ZFS distinguishes from a byte array.
-	Uint8s []byte
+	Uint8s = []Uint8
 )
 
 // Lookup returns the value of a name, and whether the list has it.
@@ -84,32 +87,47 @@ const (
 	TypeUint8Array  Type = 26
 )
 
-// shapes has the width of an element of each type in bytes, and whether a pair has
-// exactly one.
-var shapes = [...]struct {
-	width  int
-	scalar bool
-}{
-	TypeByte:        {1, true},
-	TypeInt16:       {2, true},
-	TypeUint16:      {2, true},
-	TypeInt32:       {4, true},
-	TypeUint32:      {4, true},
-	TypeInt64:       {8, true},
-	TypeUint64:      {8, true},
-	TypeByteArray:   {1, false},
-	TypeInt16Array:  {2, false},
-	TypeUint16Array: {2, false},
-	TypeInt32Array:  {4, false},
-	TypeUint32Array: {4, false},
-	TypeInt64Array:  {8, false},
-	TypeUint64Array: {8, false},
-	TypeBool:        {4, true},
-	TypeInt8:        {1, true},
-	TypeUint8:       {1, true},
-	TypeBoolArray:   {4, false},
-	TypeInt8Array:   {1, false},
-	TypeUint8Array:  {1, false},
+// numbers has the Go types of numbers and of arrays of numbers.
+var numbers = [...]reflect.Type{
+	TypeByte:        reflect.TypeFor[byte](),
+	TypeByteArray:   reflect.TypeFor[[]byte](),
+	TypeInt8:        reflect.TypeFor[int8](),
+	TypeInt8Array:   reflect.TypeFor[[]int8](),
+	TypeUint8:       reflect.TypeFor[Uint8](),
+	TypeUint8Array:  reflect.TypeFor[[]Uint8](),
+	TypeInt16:       reflect.TypeFor[int16](),
+	TypeInt16Array:  reflect.TypeFor[[]int16](),
+	TypeUint16:      reflect.TypeFor[uint16](),
+	TypeUint16Array: reflect.TypeFor[[]uint16](),
+	TypeInt32:       reflect.TypeFor[int32](),
+	TypeInt32Array:  reflect.TypeFor[[]int32](),
+	TypeUint32:      reflect.TypeFor[uint32](),
+	TypeUint32Array: reflect.TypeFor[[]uint32](),
+	TypeInt64:       reflect.TypeFor[int64](),
+	TypeInt64Array:  reflect.TypeFor[[]int64](),
+	TypeUint64:      reflect.TypeFor[uint64](),
+	TypeUint64Array: reflect.TypeFor[[]uint64](),
+	TypeBool:        reflect.TypeFor[bool](),
+	TypeBoolArray:   reflect.TypeFor[[]bool](),
+}
+
+// boolSize is the size of a boolean in bytes.
+const boolSize = 4
+
+// width returns the size of an element of a type of numbers in bytes, or 0 for any
+// other type. A pair of a scalar type has exactly one element.
+func (typ Type) width() (width int, scalar bool) {
+	if typ < 0 || int(typ) >= len(numbers) || numbers[typ] == nil {
+		return 0, false
+	}
+	element, scalar := numbers[typ], true
+	if element.Kind() == reflect.Slice {
+		element, scalar = element.Elem(), false
+	}
+	if element.Kind() == reflect.Bool {
+		return boolSize, scalar
+	}
+	return int(element.Size()), scalar
 }
 
 const (

@@ -235,15 +235,15 @@ func TestReaderReturnsTypedValues(t *testing.T) {
 		t.Error("an int32 read as uint64")
 	}
 	r.Next()
-	if v, ok := r.Int64(); !ok || v != -6 {
-		t.Error(v, ok)
+	if v := r.Value(); v != int64(-6) {
+		t.Error(v)
 	}
 	r.Next()
 	if v, ok := r.Bool(); !ok || !v {
 		t.Error(v, ok)
 	}
 	r.Next()
-	if v, ok := r.Uint64At(1); !ok || v != 5 || r.Len() != 2 {
+	if v, ok := r.Uint64At(1); !ok || v != 5 || r.n != 2 {
 		t.Error(v, ok)
 	}
 	if _, ok := r.Uint64At(2); ok {

@@ -196,19 +196,19 @@ func measure(typ Type, n int, value []byte) (size, lists int, reason string) {
 	case TypeListArray:
 		return measureLists(n, pointerSize, value)
 	}
-	if typ < 0 || int(typ) >= len(shapes) || shapes[typ].width == 0 {
+	width, scalar := typ.width()
+	if width == 0 {
 		return 0, 0, "unknown type"
 	}
-	shape := shapes[typ]
-	if shape.scalar && n != 1 {
+	if scalar && n != 1 {
 		return 0, 0, "number with a wrong number of elements"
 	}
-	if n > len(value)/shape.width {
+	if n > len(value)/width {
 		return 0, 0, "array is longer than its pair"
 	}
-	size = n * shape.width
+	size = n * width
 	if typ == TypeBool || typ == TypeBoolArray {
-		for i := 0; i < size; i += shape.width {
+		for i := 0; i < size; i += width {
 			if binary.LittleEndian.Uint32(value[i:]) > 1 {
 				return 0, 0, "boolean that is not 0 or 1"
 			}
@@ -248,26 +248,12 @@ func measureLists(n, pointer int, value []byte) (int, int, string) {
 // Name returns the name of the pair that Next found.
 func (r *Reader) Name() []byte { return r.name }
 
-// Type returns the type of the pair that Next found, or 0.
-func (r *Reader) Type() Type { return r.typ }
-
-// Len returns the number of elements of the pair that Next found.
-func (r *Reader) Len() int { return r.n }
-
 // Uint64 returns the value if it has that type.
 func (r *Reader) Uint64() (uint64, bool) {
 	if r.typ != TypeUint64 {
 		return 0, false
 	}
-	return bits(r.value, 8), true
-}
-
-// Int64 returns the value if it has that type.
-func (r *Reader) Int64() (int64, bool) {
-	if r.typ != TypeInt64 {
-		return 0, false
-	}
-	return int64(bits(r.value, 8)), true
+	return binary.LittleEndian.Uint64(r.value), true
 }
 
 // Int32 returns the value if it has that type.
@@ -275,7 +261,7 @@ func (r *Reader) Int32() (int32, bool) {
 	if r.typ != TypeInt32 {
 		return 0, false
 	}
-	return int32(bits(r.value, 4)), true
+	return int32(binary.LittleEndian.Uint32(r.value)), true
 }
 
 // Bool returns the value if it has that type.
@@ -283,7 +269,7 @@ func (r *Reader) Bool() (value, ok bool) {
 	if r.typ != TypeBool {
 		return false, false
 	}
-	return bits(r.value, 4) != 0, true
+	return r.value[0] != 0, true
 }
 
 // Bytes returns the bytes of a string, without its NUL, or of an array of bytes. They
@@ -303,5 +289,5 @@ func (r *Reader) Uint64At(i int) (uint64, bool) {
 	if r.typ != TypeUint64Array || i < 0 || i >= r.n {
 		return 0, false
 	}
-	return bits(r.value[8*i:], 8), true
+	return binary.LittleEndian.Uint64(r.value[8*i:]), true
 }
