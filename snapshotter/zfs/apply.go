@@ -4,9 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"fmt"
 	"slices"
-	"syscall"
 )
 
 //go:embed lua/apply.lua
@@ -42,23 +40,16 @@ func (c *Client) Apply(ctx context.Context, ops ...Op) error {
 	return c.applySteps(ctx, ops)
 }
 
-// sameTxgAttempts is how often a list is tried if another snapshot of the same file
-// system is in the same txg: ZFS refuses the second snapshot.
+// sameTxgAttempts is how often a list is tried if it fails with errSameTxg.
 const sameTxgAttempts = 3
 
 func (c *Client) applyProgram(ctx context.Context, ops []Op) (err error) {
 	for range sameTxgAttempts {
-		if err = c.applyOnce(ctx, ops); !errors.Is(err, errSameTxg) {
+		if err = c.runOps(ctx, string(ops[0].verb), ops); !errors.Is(err, errSameTxg) {
 			break
 		}
 	}
 	return err
-}
-
-var errSameTxg = fmt.Errorf("%w: another snapshot of it was taken in the same transaction group", ErrBusy)
-
-func (c *Client) applyOnce(ctx context.Context, ops []Op) error {
-	return c.runOps(ctx, string(ops[0].verb), ops)
 }
 
 // Mark sets a user property of a file system, or removes it if value is empty. It does
@@ -88,18 +79,7 @@ func (c *Client) runOps(ctx context.Context, op string, ops []Op) error {
 	if err != nil {
 		return err
 	}
-	errno, err := result.errno(op, name)
-	if err == nil && errno != 0 {
-		err = opError(verb(result.text("op")), result.text("name"), errno)
-	}
-	return err
-}
-
-func opError(v verb, name string, errno syscall.Errno) error {
-	if v == verbSnapshot && errno == syscall.EAGAIN {
-		return &Error{Op: string(v), Dataset: name, Kind: errSameTxg}
-	}
-	return errnoError(string(v), name, errno)
+	return result.err(op, name)
 }
 
 // applySteps splits ops at each clone: the ops between clones are one program, and a
@@ -159,16 +139,11 @@ func (c *Client) rollback(ctx context.Context, created []string) error {
 	if len(created) == 0 {
 		return nil
 	}
-	created = slices.Clone(created)
 	slices.Reverse(created)
 	const op = "roll back"
 	result, err := c.driver.program(ctx, op, created[0], rollbackScript, readWrite, created)
 	if err != nil {
 		return err
 	}
-	errno, err := result.errno(op, created[0])
-	if err == nil && errno != 0 {
-		err = errnoError(op, result.text("name"), errno)
-	}
-	return err
+	return result.err(op, created[0])
 }

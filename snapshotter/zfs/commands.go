@@ -176,11 +176,7 @@ func (c *commands) errno(ctx context.Context, op, dataset, script string, argv [
 	if err != nil {
 		return err
 	}
-	errno, err := found.errno(op, dataset)
-	if err == nil && errno != 0 {
-		err = errnoError(op, dataset, errno)
-	}
-	return err
+	return found.err(op, dataset)
 }
 
 func (c *commands) create(ctx context.Context, filesystem string, props map[string]string) error {

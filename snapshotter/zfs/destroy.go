@@ -117,11 +117,7 @@ return { errno = err }`
 	if err != nil {
 		return err
 	}
-	errno, err := result.errno("destroy", snapshot)
-	if err == nil && errno != 0 {
-		err = errnoError("destroy", snapshot, errno)
-	}
-	return err
+	return result.err("destroy", snapshot)
 }
 
 //go:embed lua/foreign.lua
@@ -144,9 +140,5 @@ func (c *Client) DestroyForeign(ctx context.Context, own, filesystem string) err
 	if err != nil {
 		return err
 	}
-	errno, err := result.errno("destroy", filesystem)
-	if err == nil && errno != 0 {
-		err = errnoError("destroy", result.text("name"), errno)
-	}
-	return err
+	return result.err("destroy", filesystem)
 }

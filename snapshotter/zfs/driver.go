@@ -1,7 +1,9 @@
 package zfs
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"syscall"
 )
 
@@ -75,11 +77,23 @@ func (t table) table(name string) table {
 	return inner
 }
 
-// errno returns the field "errno", which the program always sets.
-func (t table) errno(op, dataset string) (syscall.Errno, error) {
+// errSameTxg is the error of a snapshot: ZFS takes one of a file system in each txg.
+var errSameTxg = fmt.Errorf("%w: another snapshot of it was taken in the same transaction group", ErrBusy)
+
+// err returns the error of a program that returns one in the field "errno", or 0. The
+// fields "op" and "name", where the program sets them, say what failed.
+func (t table) err(op, dataset string) error {
 	n, ok := t.number("errno")
 	if !ok {
-		return 0, &Error{Op: op, Dataset: dataset, Detail: "unexpected result of the channel program: no errno"}
+		return &Error{Op: op, Dataset: dataset, Detail: "unexpected result of the channel program: no errno"}
 	}
-	return syscall.Errno(n), nil
+	op, dataset = cmp.Or(t.text("op"), op), cmp.Or(t.text("name"), dataset)
+	errno := syscall.Errno(n)
+	switch {
+	case errno == 0:
+		return nil
+	case errno == syscall.EAGAIN && op == string(verbSnapshot):
+		return &Error{Op: op, Dataset: dataset, Kind: errSameTxg}
+	}
+	return errnoError(op, dataset, errno)
 }

@@ -49,9 +49,9 @@ func TestBothDriversParseTheSameResult(t *testing.T) {
 	command, err := parseResult([]byte(`{"return":{"errno":17,"name":"tank/a","clone":true,"props":{"1":"one"}}}`))
 	require.NoError(t, err)
 	assert.Equal(t, native, command)
-	errno, err := native.errno("clone", "tank/a")
-	require.NoError(t, err)
-	assert.Equal(t, syscall.EEXIST, errno)
+	err = native.err("clone", "tank")
+	assertKind(t, ErrExists, err)
+	assert.ErrorContains(t, err, "zfs clone tank/a: ")
 	assert.Equal(t, "one", native.table("props").text("1"))
 	assert.Empty(t, native.table("none").text("1"))
 	for _, out := range []string{"", "{", `{"return":5}`, `{"return":[1]}`, `{"return":"x"}`} {
