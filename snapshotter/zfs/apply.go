@@ -75,7 +75,7 @@ func (c *Client) runOps(ctx context.Context, op string, ops []Op) error {
 		argv = append(argv, op.words()...)
 	}
 	name := ops[0].name
-	result, err := c.driver.program(ctx, op, name, applyScript, readWrite, argv)
+	result, err := c.program(ctx, op, name, applyScript, readWrite, argv)
 	if err != nil {
 		return err
 	}
@@ -110,6 +110,7 @@ func (c *Client) applyStep(ctx context.Context, ops []Op) (int, error) {
 		for ; n < len(ops) && ops[n].name == clone.name && ops[n].sets(); n++ {
 			props[ops[n].prop] = ops[n].value
 		}
+		defer c.around("clone")()
 		return n, c.driver.clone(ctx, clone.origin, clone.name, props)
 	}
 	n := slices.IndexFunc(ops, func(op Op) bool { return op.verb == verbClone })
@@ -141,7 +142,7 @@ func (c *Client) rollback(ctx context.Context, created []string) error {
 	}
 	slices.Reverse(created)
 	const op = "roll back"
-	result, err := c.driver.program(ctx, op, created[0], rollbackScript, readWrite, created)
+	result, err := c.program(ctx, op, created[0], rollbackScript, readWrite, created)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,8 @@ type Client struct {
 	pool   string
 	prefix string // of the listed user properties
 	driver driver
-	// clones is true if channel programs can clone (2.4 and later).
+	// clones is true if channel programs can clone (2.4 and later). Otherwise a crash can
+	// leave a clone without its properties.
 	clones bool
 	// readOnly is true if the pool is imported read-only.
 	readOnly bool
@@ -96,19 +97,36 @@ func (c *Client) Close() error { return c.driver.close() }
 // waits for the command. Native calls do not need that: the kernel closes the files of
 // a process after its last call. Hold must be called before any other method.
 func (c *Client) Hold(file *os.File) {
-	switch d := c.unwatched().(type) {
-	case *commands:
-		d.held = file
-	case *native:
-		d.held = file
+	c.command().held = file
+}
+
+// command returns the commands. They set up a base with either driver, because they
+// know every property and how to mount.
+func (c *Client) command() *commands {
+	if n, ok := c.driver.(*native); ok {
+		return n.commands
 	}
+	return c.driver.(*commands)
 }
 
 // Watch makes the client call fn before and after every call to ZFS, with a name such
 // as "before program commit". Tests stop the process there.
-func (c *Client) Watch(fn func(point string)) {
-	c.watch = fn
-	c.driver = watched{driver: c.driver, at: fn}
+func (c *Client) Watch(fn func(point string)) { c.watch = fn }
+
+// around reports a call to ZFS to the function that Watch was given.
+func (c *Client) around(call string) (after func()) {
+	if c.watch == nil {
+		return func() {}
+	}
+	c.watch("before " + call)
+	return func() { c.watch("after " + call) }
+}
+
+// program runs a channel program. op is for Watch and for the error of a program that
+// did not run.
+func (c *Client) program(ctx context.Context, op, dataset, script string, m mode, argv []string) (table, error) {
+	defer c.around("program " + op)()
+	return c.driver.program(ctx, op, dataset, script, m, argv)
 }
 
 // probe runs a program that changes nothing and waits for no txg. It finds out whether
@@ -116,7 +134,7 @@ func (c *Client) Watch(fn func(point string)) {
 // that is imported read-only the kernel runs no program.
 func (c *Client) probe(ctx context.Context) error {
 	const script = `return { clone = zfs.sync.clone ~= nil }`
-	found, err := c.driver.program(ctx, "probe", c.pool, script, readOnly, nil)
+	found, err := c.program(ctx, "probe", c.pool, script, readOnly, nil)
 	c.clones = found.flag("clone")
 	if errors.Is(err, ErrReadOnly) {
 		c.readOnly = true
@@ -128,10 +146,6 @@ func (c *Client) probe(ctx context.Context) error {
 // ReadOnly reports whether the pool is imported read-only. Every change of it fails
 // with ErrReadOnly.
 func (c *Client) ReadOnly() bool { return c.readOnly }
-
-// AtomicClone reports whether a clone and its properties are one transaction. If not,
-// a crash can leave a clone without its properties.
-func (c *Client) AtomicClone() bool { return c.clones }
 
 // inPool returns an error for a name outside of the client's pool, in which alone a
 // channel program runs.

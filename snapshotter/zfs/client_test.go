@@ -18,7 +18,7 @@ func TestOpenProbesWhetherProgramsClone(t *testing.T) {
 		f := newFake(t, result{Match: "^program", Out: out})
 		c, err := Open(t.Context(), f.pool, "zfstpl:", Auto)
 		require.NoError(t, err)
-		assert.Equal(t, clones, c.AtomicClone(), out)
+		assert.Equal(t, clones, c.clones, out)
 		assert.Contains(t, f.calls(t)[0].Args, "-n", "the probe waits for no txg")
 	}
 }

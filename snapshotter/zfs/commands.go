@@ -179,25 +179,6 @@ func (c *commands) errno(ctx context.Context, op, dataset, script string, argv [
 	return found.err(op, dataset)
 }
 
-func (c *commands) create(ctx context.Context, filesystem string, props map[string]string) error {
-	args := append([]string{"create", "-u"}, options(props)...)
-	_, err := c.run(ctx, "create", filesystem, nil, append(args, filesystem)...)
-	return err
-}
-
-func options(props map[string]string) []string {
-	var args []string
-	for _, name := range slices.Sorted(maps.Keys(props)) {
-		args = append(args, "-o", name+"="+props[name])
-	}
-	return args
-}
-
-func (c *commands) mount(ctx context.Context, filesystem string) error {
-	_, err := c.run(ctx, "mount", filesystem, nil, "mount", filesystem)
-	return err
-}
-
 func (c *commands) written(ctx context.Context, filesystem, snapshot string) (uint64, error) {
 	out, err := c.run(ctx, "written", filesystem, nil, "get", "-Hp", "-o", "value", "written@"+snapshot, filesystem)
 	if err != nil {
@@ -257,19 +238,14 @@ func (c *commands) waitFreed(ctx context.Context) error {
 	return err
 }
 
-func (c *commands) properties(ctx context.Context, filesystem string, names []string) (map[string]Property, error) {
-	out, err := c.run(ctx, "get", filesystem, nil,
-		"get", "-Hp", "-o", "property,source,value", strings.Join(names, ","), filesystem)
-	if err != nil {
-		return nil, err
+// set needs 'zfs set -u', which exists since 2.2.
+func (c *commands) set(ctx context.Context, filesystem string, props map[string]string) error {
+	args := []string{"set", "-u"}
+	for _, name := range slices.Sorted(maps.Keys(props)) {
+		args = append(args, name+"="+props[name])
 	}
-	found := make(map[string]Property)
-	for _, row := range lines(out) {
-		if len(row) == 3 {
-			found[row[0]] = Property{Value: row[2], Local: isLocal(row[1])}
-		}
-	}
-	return found, nil
+	_, err := c.run(ctx, "set", filesystem, nil, append(args, filesystem)...)
+	return err
 }
 
 func (c *commands) close() error { return nil }

@@ -56,7 +56,7 @@ func (c *Client) Destroy(ctx context.Context, own string, filesystems []string) 
 }
 
 func (c *Client) destroyProgram(ctx context.Context, own string, batch []string, left map[string]error) error {
-	codes, err := c.driver.program(ctx, "destroy", batch[0], destroyScript, readWrite, append([]string{own, TemporaryPrefix}, batch...))
+	codes, err := c.program(ctx, "destroy", batch[0], destroyScript, readWrite, append([]string{own, TemporaryPrefix}, batch...))
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ if not zfs.exists(name) then return { errno = 2 } end
 local err = zfs.check.destroy(name)
 if err == 0 then err = zfs.sync.destroy(name) end
 return { errno = err }`
-	result, err := c.driver.program(context.WithoutCancel(ctx), "destroy snapshot", snapshot, script, readWrite, []string{snapshot})
+	result, err := c.program(context.WithoutCancel(ctx), "destroy snapshot", snapshot, script, readWrite, []string{snapshot})
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (c *Client) DestroyForeign(ctx context.Context, own, filesystem string) err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	result, err := c.driver.program(context.WithoutCancel(ctx), "destroy foreign", filesystem, foreignScript, readWrite, []string{own, filesystem})
+	result, err := c.program(context.WithoutCancel(ctx), "destroy foreign", filesystem, foreignScript, readWrite, []string{own, filesystem})
 	if err != nil {
 		return err
 	}

@@ -32,15 +32,6 @@ type driver interface {
 	// set sets native properties. It mounts and unmounts nothing.
 	set(ctx context.Context, filesystem string, props map[string]string) error
 
-	// The following set up a base. They run the command in both drivers, because
-	// the command knows every property and how to mount.
-	create(ctx context.Context, filesystem string, props map[string]string) error
-	properties(ctx context.Context, filesystem string, names []string) (map[string]Property, error)
-	propertiesOf(ctx context.Context, filesystems, names []string) (map[string]map[string]Property, error)
-	poolProperties(ctx context.Context, names []string) (map[string]string, error)
-	release(ctx context.Context) (Release, error)
-	mount(ctx context.Context, filesystem string) error
-
 	close() error
 }
 

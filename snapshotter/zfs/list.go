@@ -1,6 +1,29 @@
 package zfs
 
-import "context"
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Dataset is a file system in a listing.
+type Dataset struct {
+	Name       string
+	Origin     string // the snapshot it is a clone of, or ""
+	GUID       uint64
+	CreateTXG  uint64 // the transaction group that created it
+	Created    time.Time
+	Used       uint64 // bytes that destroying it and its snapshots would free
+	Refer      uint64 // bytes that it refers to, including shared ones
+	Snapshots  []string
+	Mountpoint string
+	Props      map[string]string // user properties that are set locally; see List
+}
+
+// HasSnapshot reports whether the dataset has a snapshot with that short name.
+func (d Dataset) HasSnapshot(name string) bool {
+	return slices.Contains(d.Snapshots, name)
+}
 
 // List returns root and every file system below it, in no particular order, with the
 // user properties that Open was given the prefix of. It fails with ErrNotFound if root
@@ -9,6 +32,7 @@ func (c *Client) List(ctx context.Context, root string) ([]Dataset, error) {
 	if err := checkFilesystem("list", root); err != nil {
 		return nil, err
 	}
+	defer c.around("list")()
 	return c.driver.list(ctx, root, c.prefix)
 }
 
@@ -26,6 +50,7 @@ func (c *Client) Space(ctx context.Context, filesystem string) (Space, error) {
 	if err := checkFilesystem("space", filesystem); err != nil {
 		return Space{}, err
 	}
+	defer c.around("space")()
 	return c.driver.space(ctx, filesystem)
 }
 
@@ -38,20 +63,6 @@ func (c *Client) Written(ctx context.Context, filesystem, snapshot string) (uint
 	if err := checkSnapshot("written", snapshot); err != nil {
 		return 0, err
 	}
+	defer c.around("written")()
 	return c.driver.written(ctx, filesystem, snapshot)
-}
-
-// Property is a property of a dataset. Local is true if it is set on the dataset, and
-// false if it is inherited or a default.
-type Property struct {
-	Value string
-	Local bool
-}
-
-// Properties returns some native and user properties of a file system.
-func (c *Client) Properties(ctx context.Context, filesystem string, names ...string) (map[string]Property, error) {
-	if err := checkFilesystem("get", filesystem); err != nil {
-		return nil, err
-	}
-	return c.driver.properties(ctx, filesystem, names)
 }

@@ -66,6 +66,10 @@ func (n *native) clone(ctx context.Context, snapshot, name string, props map[str
 	return nativeError("clone", name, n.zfs.Clone(ctx, snapshot, name, props))
 }
 
+func (n *native) set(ctx context.Context, filesystem string, props map[string]string) error {
+	return nativeError("set", filesystem, n.zfs.SetProperties(ctx, filesystem, props))
+}
+
 func (n *native) written(ctx context.Context, filesystem, snapshot string) (uint64, error) {
 	bytes, err := n.zfs.Written(ctx, filesystem, snapshot)
 	return bytes, nativeError("written", filesystem, err)

@@ -60,7 +60,7 @@ func (c *Client) Object(ctx context.Context, snapshot string, object uint64) (Ob
 
 // handle returns the ioctl handle of a native client.
 func (c *Client) handle(op, dataset string) (*ioctl.Handle, error) {
-	if n, ok := c.unwatched().(*native); ok {
+	if n, ok := c.driver.(*native); ok {
 		return n.zfs, nil
 	}
 	return nil, &Error{Op: op, Dataset: dataset, Kind: ErrUnavailable, Detail: "not available with the zfs command"}

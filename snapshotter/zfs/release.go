@@ -18,10 +18,8 @@ func (r Release) String() string { return fmt.Sprintf("%d.%d", r.Major, r.Minor)
 
 // Release returns the release of this machine's ZFS. If the commands and the kernel
 // module differ, it returns the older one, because a property needs both.
-func (c *Client) Release(ctx context.Context) (Release, error) { return c.driver.release(ctx) }
-
-func (c *commands) release(ctx context.Context) (Release, error) {
-	out, err := c.run(ctx, "version", c.pool, nil, "version")
+func (c *Client) Release(ctx context.Context) (Release, error) {
+	out, err := c.command().run(ctx, "version", c.pool, nil, "version")
 	if err != nil {
 		return Release{}, err
 	}
