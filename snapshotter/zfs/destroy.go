@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 )
 
@@ -42,29 +43,21 @@ func (c *Client) Destroy(ctx context.Context, own string, filesystems []string) 
 			return left, err
 		}
 	}
-	for len(filesystems) > 0 {
+	for batch := range slices.Chunk(filesystems, destroyBatch) {
 		if err := ctx.Err(); err != nil {
 			return left, err
 		}
-		n := min(destroyBatch, len(filesystems))
-		if err := c.destroyProgram(context.WithoutCancel(ctx), own, filesystems[:n], left); err != nil {
+		argv := append([]string{own, TemporaryPrefix}, batch...)
+		codes, err := c.program(context.WithoutCancel(ctx), "destroy", batch[0], destroyScript, readWrite, argv)
+		if err != nil {
 			return left, err
 		}
-		filesystems = filesystems[n:]
+		for name := range codes {
+			code, _ := codes.number(name)
+			left[name] = destroyError(name, int(code))
+		}
 	}
 	return left, nil
-}
-
-func (c *Client) destroyProgram(ctx context.Context, own string, batch []string, left map[string]error) error {
-	codes, err := c.program(ctx, "destroy", batch[0], destroyScript, readWrite, append([]string{own, TemporaryPrefix}, batch...))
-	if err != nil {
-		return err
-	}
-	for name := range codes {
-		code, _ := codes.number(name)
-		left[name] = destroyError(name, int(code))
-	}
-	return nil
 }
 
 func destroyError(name string, code int) error {

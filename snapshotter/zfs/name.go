@@ -20,10 +20,7 @@ const (
 // kernel checks names in ioctls, but a channel program creates a clone called "bad
 // name!*", which breaks every listing of its parent.
 func checkFilesystem(op, name string) error {
-	if reason := badName(name); reason != "" {
-		return &Error{Op: op, Dataset: fmt.Sprintf("%q", name), Kind: ErrInvalid, Detail: reason}
-	}
-	return nil
+	return invalidName(op, name, badName(name))
 }
 
 func checkSnapshot(op, name string) error {
@@ -37,10 +34,14 @@ func checkSnapshot(op, name string) error {
 	case len(name) > maxName:
 		reason = "name is too long"
 	}
-	if reason != "" {
-		return &Error{Op: op, Dataset: fmt.Sprintf("%q", name), Kind: ErrInvalid, Detail: reason}
+	return invalidName(op, name, reason)
+}
+
+func invalidName(op, name, reason string) error {
+	if reason == "" {
+		return nil
 	}
-	return nil
+	return &Error{Op: op, Dataset: fmt.Sprintf("%q", name), Kind: ErrInvalid, Detail: reason}
 }
 
 // badName returns what is wrong with the name of a file system, or "".

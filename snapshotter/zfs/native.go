@@ -102,8 +102,10 @@ func nativeError(op, dataset string, err error) error {
 	}
 	var errno syscall.Errno
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return &Error{Op: op, Dataset: dataset, Kind: contextError(err)}
+	case errors.Is(err, context.Canceled):
+		return &Error{Op: op, Dataset: dataset, Kind: context.Canceled}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &Error{Op: op, Dataset: dataset, Kind: context.DeadlineExceeded}
 	case errors.Is(err, ioctl.ErrUnsupported):
 		return &Error{Op: op, Dataset: dataset, Kind: ErrUnavailable, Detail: err.Error()}
 	case !errors.As(err, &errno):
@@ -115,13 +117,6 @@ func nativeError(op, dataset string, err error) error {
 		e.Detail = reasons(call)
 	}
 	return e
-}
-
-func contextError(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return context.Canceled
-	}
-	return context.DeadlineExceeded
 }
 
 // reasons returns the kernel's messages in addition to the errno.

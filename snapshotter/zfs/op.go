@@ -64,27 +64,21 @@ func (op Op) Dataset() string { return op.name }
 // check returns an error for invalid names or properties.
 func (op Op) check() error {
 	label := string(op.verb)
+	var err error
 	switch op.verb {
 	case verbSnapshot:
 		return checkSnapshot(label, op.name)
 	case verbClone:
-		if err := checkSnapshot(label, op.origin); err != nil {
-			return err
-		}
-		return checkFilesystem(label, op.name)
+		err = checkSnapshot(label, op.origin)
 	case verbPromote:
-		if err := checkFilesystem(label, op.origin); err != nil {
-			return err
-		}
-		return checkFilesystem(label, op.name)
-	case verbQuota:
-		return checkFilesystem(label, op.name)
-	default:
-		if err := checkFilesystem(label, op.name); err != nil {
-			return err
-		}
-		return checkProperty(label, op.name, op.prop, op.value)
+		err = checkFilesystem(label, op.origin)
+	case verbSet, verbInherit:
+		err = checkProperty(label, op.name, op.prop, op.value)
 	}
+	if err != nil {
+		return err
+	}
+	return checkFilesystem(label, op.name)
 }
 
 // words returns the op as apply.lua reads it: five words.
