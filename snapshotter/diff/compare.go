@@ -40,19 +40,22 @@ type comparison struct {
 
 // run compares the two snapshots.
 func (c *comparison) run() error {
-	n, err := c.upper.stat(".")
-	if err != nil {
-		return err
-	}
-	root := direntry{".", n.object, true}
 	if c.lower == nil {
 		return c.addedBelow(".")
 	}
-	m, err := c.lower.stat(".")
+	was, is, err := both(c, ".", (*tree).stat)
 	if err != nil {
 		return err
 	}
-	return c.pair(".", direntry{".", m.object, true}, root, c.hint.paths)
+	return c.pair(".", direntry{".", was.object, true}, direntry{".", is.object, true}, c.hint.paths)
+}
+
+// both reads something of a path on both sides.
+func both[T any](c *comparison, rel string, read func(*tree, string) (T, error)) (was, is T, err error) {
+	if was, err = read(c.lower, rel); err == nil {
+		is, err = read(c.upper, rel)
+	}
+	return was, is, err
 }
 
 // pair compares the objects of one name on both sides. at holds the paths below the
@@ -67,11 +70,7 @@ func (c *comparison) pair(rel string, was, is direntry, at *paths) error {
 		}
 		return c.unchangedDir(rel, at)
 	}
-	old, err := c.lower.stat(rel)
-	if err != nil {
-		return err
-	}
-	now, err := c.upper.stat(rel)
+	old, now, err := both(c, rel, (*tree).stat)
 	if err != nil {
 		return err
 	}
@@ -127,11 +126,7 @@ func (c *comparison) candidates(rel string, at *paths) ([]direntry, error) {
 
 // merge compares two directories name by name.
 func (c *comparison) merge(rel string, at *paths) error {
-	was, err := c.lower.readDir(c.ctx, rel)
-	if err != nil {
-		return err
-	}
-	is, err := c.upper.readDir(c.ctx, rel)
+	was, is, err := both(c, rel, func(t *tree, rel string) ([]direntry, error) { return t.readDir(c.ctx, rel) })
 	if err != nil {
 		return err
 	}
@@ -248,11 +243,7 @@ func (c *comparison) directoriesDiffer(rel string, old, now node) (Kind, error) 
 // attributesDiffer compares the extended attributes of a path one at a time, because
 // those of one file may take gigabytes. lost reports whether an attribute was removed.
 func (c *comparison) attributesDiffer(rel string) (differ, lost bool, err error) {
-	before, err := c.lower.attributeNames(rel)
-	if err != nil {
-		return false, false, err
-	}
-	after, err := c.upper.attributeNames(rel)
+	before, after, err := both(c, rel, (*tree).attributeNames)
 	if err != nil {
 		return false, false, err
 	}
@@ -261,11 +252,7 @@ func (c *comparison) attributesDiffer(rel string) (differ, lost bool, err error)
 		return true, slices.ContainsFunc(before, isLost), nil
 	}
 	for _, name := range after {
-		was, err := c.lower.attribute(rel, name)
-		if err != nil {
-			return false, false, err
-		}
-		is, err := c.upper.attribute(rel, name)
+		was, is, err := both(c, rel, func(t *tree, rel string) (string, error) { return t.attribute(rel, name) })
 		if err != nil || was != is {
 			return true, false, err
 		}
@@ -279,16 +266,8 @@ func (c *comparison) dataDiffers(rel string, n node) (bool, error) {
 	case n.is(typeRegular):
 		return c.contentDiffers(rel, n.size)
 	case n.is(typeLink):
-		return c.targetDiffers(rel)
+		was, is, err := both(c, rel, (*tree).readLink)
+		return was != is, err
 	}
 	return false, nil
-}
-
-func (c *comparison) targetDiffers(rel string) (bool, error) {
-	was, err := c.lower.readLink(rel)
-	if err != nil {
-		return false, err
-	}
-	is, err := c.upper.readLink(rel)
-	return was != is, err
 }
