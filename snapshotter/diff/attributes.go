@@ -25,22 +25,22 @@ func isLayerAttribute(name string) bool {
 	return strings.HasPrefix(name, "user.") && !strings.Contains(name, "=")
 }
 
-// withExplicitACLs adds trivial ACLs to a node's attributes where it has none, so that
+// withExplicitACLs adds trivial ACLs to the records of a node where it has none, so that
 // it inherits nothing from its directory when the layer is applied.
-func withExplicitACLs(attributes map[string]string, n node) map[string]string {
+func withExplicitACLs(records map[string]string, n node) map[string]string {
 	if n.is(typeLink) {
-		return attributes
+		return records
 	}
-	if attributes == nil {
-		attributes = make(map[string]string, 2)
+	if records == nil {
+		records = make(map[string]string, 2)
 	}
-	if _, ok := attributes[accessACL]; !ok {
-		attributes[accessACL] = modeAsACL(n.mode)
+	if _, ok := records[xattrKey+accessACL]; !ok {
+		records[xattrKey+accessACL] = modeAsACL(n.mode)
 	}
-	if _, ok := attributes[defaultACL]; !ok && n.isDir() {
-		attributes[defaultACL] = string(aclHeader)
+	if _, ok := records[xattrKey+defaultACL]; !ok && n.isDir() {
+		records[xattrKey+defaultACL] = string(aclHeader)
 	}
-	return attributes
+	return records
 }
 
 // aclHeader is the version that begins an ACL. An ACL without entries is the same as

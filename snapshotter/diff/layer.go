@@ -278,24 +278,18 @@ func (l *layer) header(rel string, n node) (*tar.Header, error) {
 	default:
 		return nil, l.refuse(rel, fmt.Errorf("it has type %o", n.mode&typeMask), "delete it")
 	}
-	attributes, err := l.attributes(rel)
-	if err != nil {
+	var err error
+	if h.PAXRecords, err = l.attributes(rel); err != nil {
 		return nil, err
 	}
 	if l.last().hasDefaultACL {
-		attributes = withExplicitACLs(attributes, n)
-	}
-	for name, value := range attributes {
-		if h.PAXRecords == nil {
-			h.PAXRecords = make(map[string]string, len(attributes))
-		}
-		h.PAXRecords[xattrKey+name] = value
+		h.PAXRecords = withExplicitACLs(h.PAXRecords, n)
 	}
 	return h, nil
 }
 
-// attributes returns the extended attributes of a path. It reads no more of them than
-// an entry can hold.
+// attributes returns the extended attributes of a path as records of an entry. It reads
+// no more of them than an entry can hold.
 func (l *layer) attributes(rel string) (map[string]string, error) {
 	names, err := l.tree.attributeNames(rel)
 	if err != nil || len(names) == 0 {
@@ -310,7 +304,7 @@ func (l *layer) attributes(rel string) (map[string]string, error) {
 		if size += len(xattrKey) + len(name) + len(value); size > recordLimit {
 			return nil, l.refuse(rel, fmt.Errorf("its extended attributes have more than %d bytes", recordLimit), "remove some of them")
 		}
-		attributes[name] = value
+		attributes[xattrKey+name] = value
 	}
 	return attributes, nil
 }
