@@ -6,10 +6,24 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/containerd/log"
 )
+
+// contentSize is how much of a file is read at once, in bytes.
+const contentSize = 256 << 10
+
+// The buffers are pooled: a comparison reads many directories and files.
+var (
+	direntBuffers  = pool(64 << 10)
+	contentBuffers = pool(contentSize)
+)
+
+func pool(size int) *sync.Pool {
+	return &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
+}
 
 // zeros is what a hole is written as: a tar has no holes.
 var zeros = make([]byte, contentSize)

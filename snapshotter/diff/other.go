@@ -32,3 +32,7 @@ func (t *tree) attribute(string, string) (string, error) { return "", errdefs.Er
 func (t *tree) objects() (uint64, error)                 { return 0, errdefs.ErrNotImplemented }
 
 func nextData(_ *os.File, from, _ int64) int64 { return from }
+
+func jailed(*os.File, func() error) error { return errdefs.ErrNotImplemented }
+
+func syncFS(*os.File) error { return errdefs.ErrNotImplemented }
