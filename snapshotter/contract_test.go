@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/model"
 )
 
 func TestLifecycleOfAContainer(t *testing.T) {
@@ -30,10 +32,10 @@ func TestLifecycleOfAContainer(t *testing.T) {
 			assert.Equal(t, "etc;bin;", s.visible()["app"].Content, "the template is unchanged")
 
 			s.commit("saved", "web")
-			assert.Equal(t, map[string]seen{
-				"base":  {snapshots.KindCommitted, "", nil, "etc;"},
-				"app":   {snapshots.KindCommitted, "base", nil, "etc;bin;"},
-				"saved": {snapshots.KindCommitted, "app", nil, "etc;bin;log;"},
+			assert.Equal(t, map[string]model.Snapshot{
+				"base":  {Kind: snapshots.KindCommitted, Content: "etc;"},
+				"app":   {Kind: snapshots.KindCommitted, Parent: "base", Content: "etc;bin;"},
+				"saved": {Kind: snapshots.KindCommitted, Parent: "app", Content: "etc;bin;log;"},
 			}, s.visible())
 			s.requireInvariants()
 

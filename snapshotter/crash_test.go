@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
@@ -249,7 +250,7 @@ func TestCrashLeavesStateBeforeOrAfter(t *testing.T) {
 }
 
 // crashAt crashes do at a cut, and the recovery at each of its own cuts.
-func crashAt(t *testing.T, cut *zfsfake.Cut, option func(*fixture), prepare func(*fixture), do func(*fixture) error, before, after map[string]seen) {
+func crashAt(t *testing.T, cut *zfsfake.Cut, option func(*fixture), prepare func(*fixture), do func(*fixture) error, before, after map[string]model.Snapshot) {
 	t.Helper()
 	for again := range zfsfake.EachOrNone(t, zfsfake.Before(zfsfake.Transaction)) {
 		s := newFixture(t, option, keepCached(0))
@@ -313,27 +314,27 @@ func TestKilledCommandLeavesStateBeforeOrAfter(t *testing.T) {
 				err := c.do(s)
 				end()
 				if err == nil { // it is done, or did not need what was killed
-					require.Empty(t, differences(after, s.visible()), "killed %s", cut)
+					require.Empty(t, model.Differences(after, s.visible()), "killed %s", cut)
 					continue
 				}
 				requireCause(t, err, zfsfake.ErrKilled)
 				if removes { // done in memory; the journal tries it again
 					before = after
 				}
-				require.Empty(t, differences(before, s.visible()), "killed %s", cut)
+				require.Empty(t, model.Differences(before, s.visible()), "killed %s", cut)
 				s.prepare("another", "")
 				s.remove("another")
 				s.cleanup()
-				require.Empty(t, differences(before, s.visible()), "killed %s", cut)
+				require.Empty(t, model.Differences(before, s.visible()), "killed %s", cut)
 				if !slices.Contains([]string{"commit", "commit of a layer", "commit that reclaims space"}, what) {
 					s.requireInvariants() // the operation is rolled back by now
 				}
 				s.restart()
 				if got := s.visible(); !assert.ObjectsAreEqual(before, got) {
-					require.Empty(t, differences(after, got), "killed %s, neither before nor after", cut)
+					require.Empty(t, model.Differences(after, got), "killed %s, neither before nor after", cut)
 				} else if !removes {
 					require.NoError(t, c.do(s), "the operation succeeds when repeated")
-					require.Empty(t, differences(after, s.visible()))
+					require.Empty(t, model.Differences(after, s.visible()))
 				}
 				s.requireInvariants()
 			}

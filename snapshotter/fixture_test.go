@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/keylock"
@@ -235,19 +236,11 @@ func (s *fixture) names(filters ...string) []string {
 	return names
 }
 
-// seen is what a client can see of a snapshot, without times.
-type seen struct {
-	Kind    snapshots.Kind
-	Parent  string
-	Labels  map[string]string
-	Content string
-}
-
 // visible returns what a client can see of all snapshots, with Walk and in the file
 // systems that it can mount.
-func (s *fixture) visible() map[string]seen {
+func (s *fixture) visible() map[string]model.Snapshot {
 	s.Helper()
-	all := make(map[string]seen)
+	all := make(map[string]model.Snapshot)
 	for _, info := range s.walk() {
 		source := s.templateOf(info.Name) + "@" + layout.Extracted
 		if info.Kind != snapshots.KindCommitted {
@@ -262,7 +255,7 @@ func (s *fixture) visible() map[string]seen {
 		if len(info.Labels) == 0 {
 			info.Labels = nil
 		}
-		all[info.Name] = seen{info.Kind, info.Parent, info.Labels, content}
+		all[info.Name] = model.Snapshot{Kind: info.Kind, Parent: info.Parent, Labels: info.Labels, Content: content}
 	}
 	return all
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
@@ -22,13 +22,17 @@ import (
 // run performs random operations on a snapshotter and on its model.
 type run struct {
 	*fixture
-	m *model
+	m *model.Model
 	r *rand.Rand
 	n int
 
 	own    string // prefix of the keys that collide
 	digits string // the layers that it uses
 	beside bool   // other runs are active, and the test injects the errors
+}
+
+func newModel(keepCached bool) *model.Model {
+	return model.New(model.Config{KeepCached: keepCached, ReuseLabel: ReuseLabel})
 }
 
 // After each of a few hundred random operations, errors, restarts and crashes, the
@@ -54,32 +58,16 @@ func TestSnapshotterMatchesModel(t *testing.T) {
 				x := &run{fixture: newFixture(t, c.option), m: newModel(c.keep), r: rand.New(rand.NewPCG(seed, 0)), digits: "abcd"}
 				for x.n = range 500 {
 					what := x.step()
-					require.Empty(t, differences(x.m.visible(), x.visible()), "after operation %d: %s (seed %d)", x.n, what, seed)
+					require.Empty(t, model.Differences(x.m.Visible(), x.visible()), "after operation %d: %s (seed %d)", x.n, what, seed)
 				}
 			})
 		})
 	}
 }
 
-// differences describes the snapshots that differ between the model and the snapshotter.
-func differences(model, actual map[string]seen) []string {
-	var found []string
-	for name, m := range model {
-		if a := actual[name]; !assert.ObjectsAreEqual(m, a) {
-			found = append(found, fmt.Sprintf("%q: model %.300v, snapshotter %.300v", name, m, a))
-		}
-	}
-	for name, a := range actual {
-		if _, ok := model[name]; !ok {
-			found = append(found, fmt.Sprintf("%q: not in the model, snapshotter %.300v", name, a))
-		}
-	}
-	return found
-}
-
 // pick returns the name of a random snapshot, or a name that does not exist.
 func (x *run) pick() string {
-	names := append(slices.Sorted(maps.Keys(x.m.snaps)), x.own+"missing")
+	names := append(x.m.Names(), x.own+"missing")
 	return names[x.r.IntN(len(names))]
 }
 
@@ -88,12 +76,7 @@ func (x *run) committed() string {
 	if x.r.IntN(10) == 0 {
 		return x.pick()
 	}
-	names := []string{""}
-	for _, name := range slices.Sorted(maps.Keys(x.m.snaps)) {
-		if x.m.snaps[name].Kind == snapshots.KindCommitted {
-			names = append(names, name)
-		}
-	}
+	names := append([]string{""}, x.m.Names(snapshots.KindCommitted)...)
 	return names[x.r.IntN(len(names))]
 }
 
@@ -125,7 +108,7 @@ func (x *run) key() string {
 // results. It returns a description.
 func (x *run) step() string {
 	x.Helper()
-	if len(x.m.snaps) > 30 {
+	if x.m.Len() > 30 {
 		return x.removeSome()
 	}
 	switch x.r.IntN(20) {
@@ -141,38 +124,38 @@ func (x *run) step() string {
 		return x.updateOne()
 	case 15:
 		x.cleanup()
-		x.m.cleanup()
+		x.m.Cleanup()
 		x.requireInvariants()
-		require.Len(x, x.datasets(), x.m.datasets(), "operation %d", x.n)
+		require.Len(x, x.datasets(), x.m.Datasets(), "operation %d", x.n)
 		return "cleanup"
 	case 16:
 		x.restart()
-		clear(x.m.limbo)
+		x.m.Restart()
 		return "restart"
 	case 17:
 		x.crash()
-		x.m.crash()
+		x.m.Crash()
 		return "crash"
 	default:
 		key := x.pick()
-		if s := x.m.snaps[key]; s != nil && s.Kind == snapshots.KindActive {
+		if s, ok := x.m.Get(key); ok && s.Kind == snapshots.KindActive {
 			text := fmt.Sprintf("%d;", x.n)
 			x.write(key, text)
-			x.m.write(key, text)
+			x.m.Write(key, text)
 		}
 		return "write to " + key
 	}
 }
 
-// both requires the same kind of error from do and model. Every tenth time the pool is out
+// both requires the same kind of error from do and predict. Every tenth time the pool is out
 // of space. If only the first transaction fails, the snapshotter evicts cached templates
 // and tries again. If all fail, nothing changes.
-func (x *run) both(what string, do, model func() error) string {
+func (x *run) both(what string, do, predict func() error) string {
 	x.Helper()
 	if x.beside {
 		got := do()
 		if !errors.Is(got, errdefs.ErrPermissionDenied) { // the injected error
-			require.Equal(x, model(), kindOf(got), "operation %d: %s", x.n, what)
+			require.Equal(x, predict(), model.ErrorKind(got), "operation %d: %s", x.n, what)
 		}
 		return what
 	}
@@ -188,12 +171,12 @@ func (x *run) both(what string, do, model func() error) string {
 	failed := end()
 	var want error = errdefs.ErrResourceExhausted
 	if !failed || once {
-		want = model()
+		want = predict()
 	}
 	if failed && once {
-		x.m.reclaimSpace()
+		x.m.Reclaim()
 	}
-	require.Equal(x, want, kindOf(got), "operation %d: %s", x.n, what)
+	require.Equal(x, want, model.ErrorKind(got), "operation %d: %s", x.n, what)
 	return what
 }
 
@@ -214,13 +197,13 @@ func (x *run) create(kind snapshots.Kind, key, parent string, labels map[string]
 			create = x.sn.View
 		}
 		return second(create(x.ctx, key, parent, snapshots.WithLabels(labels)))
-	}, func() error { return x.m.create(kind, key, parent, labels) })
+	}, func() error { return x.m.Create(kind, key, parent, labels) })
 }
 
 func (x *run) commitOne() string {
 	key, name := x.pick(), x.backend("default", "saved")
-	if s := x.m.snaps[key]; s != nil && s.target != "" && x.r.IntN(4) > 0 {
-		name = x.backend("default", s.target)
+	if target := x.m.Target(key); target != "" && x.r.IntN(4) > 0 {
+		name = x.backend("default", target)
 	}
 	if x.r.IntN(10) == 0 {
 		name = x.pick()
@@ -228,7 +211,7 @@ func (x *run) commitOne() string {
 	labels := x.labels()
 	return x.both(fmt.Sprintf("commit of %q as %q", key, name), func() error {
 		return x.sn.Commit(x.ctx, name, key, snapshots.WithLabels(labels))
-	}, func() error { return x.m.commit(name, key, labels) })
+	}, func() error { return x.m.Commit(name, key, labels) })
 }
 
 func (x *run) removeSome() string {
@@ -236,20 +219,20 @@ func (x *run) removeSome() string {
 	for range 1 + x.r.IntN(3) {
 		key := x.pick()
 		what += fmt.Sprintf(" %q", key)
-		require.Equal(x, x.m.remove(key), kindOf(x.sn.Remove(x.ctx, key)), "operation %d: %s", x.n, what)
+		require.Equal(x, x.m.Remove(key), model.ErrorKind(x.sn.Remove(x.ctx, key)), "operation %d: %s", x.n, what)
 	}
 	return what
 }
 
 func (x *run) updateOne() string {
-	name, labels, field := x.pick(), x.labels(), ""
+	name, labels := x.pick(), x.labels()
 	var fields []string
 	if x.r.IntN(2) == 0 {
-		field, fields = "n", []string{"labels.n"}
+		fields = []string{"labels.n"}
 	}
 	return x.both(fmt.Sprintf("update of %q", name), func() error {
 		return second(x.sn.Update(x.ctx, snapshots.Info{Name: name, Labels: labels}, fields...))
-	}, func() error { return x.m.update(name, labels, field) })
+	}, func() error { return x.m.Update(name, labels, fields...) })
 }
 
 // Several goroutines with separate names and layers run at the same time, and calls to the
@@ -273,11 +256,11 @@ func TestSnapshotterMatchesConcurrentModels(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 9))
 				for n := range 250 {
 					s.stepTogether(all, r, n)
-					models := make(map[string]seen)
+					want := make(map[string]model.Snapshot)
 					for _, x := range all {
-						maps.Copy(models, x.m.visible())
+						maps.Copy(want, x.m.Visible())
 					}
-					require.Empty(t, differences(models, s.visible()), "after step %d (seed %d)", n, seed)
+					require.Empty(t, model.Differences(want, s.visible()), "after step %d (seed %d)", n, seed)
 					require.Empty(t, heldLocks(s.sn), "all locks are released")
 				}
 			})
@@ -295,8 +278,8 @@ func (s *fixture) stepTogether(all []*run, r *rand.Rand, n int) {
 		s.requireInvariants()
 		want := 1 // the empty template is shared
 		for _, x := range all {
-			x.m.cleanup()
-			want += x.m.datasets() - 1
+			x.m.Cleanup()
+			want += x.m.Datasets() - 1
 		}
 		require.Len(s, s.datasets(), want, "step %d", n)
 		return
@@ -304,7 +287,7 @@ func (s *fixture) stepTogether(all []*run, r *rand.Rand, n int) {
 		s.restart()
 		for _, x := range all {
 			x.sn = s.sn
-			clear(x.m.limbo)
+			x.m.Restart()
 		}
 		return
 	}
@@ -328,7 +311,7 @@ func (x *run) separateStep() {
 		x.create(snapshots.KindView, x.key(), x.committed(), x.labels())
 	case n < 9:
 		x.commitOne()
-	case n < 11 || len(x.m.snaps) > 12:
+	case n < 11 || x.m.Len() > 12:
 		x.removeSome()
 	default:
 		x.updateOne()
@@ -403,7 +386,7 @@ func (s *fixture) anything(r *rand.Rand, prefix string) {
 			s.Errorf("cleanup: %v", err)
 		}
 	}
-	if err != nil && kindOf(err) == err {
+	if !model.HasKind(err) {
 		s.Errorf("error without a kind: %v", err)
 	}
 }

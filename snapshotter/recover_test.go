@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
@@ -300,10 +301,10 @@ func TestSnapshotWithUnreadableParentIsShownWithoutParent(t *testing.T) {
 		}
 	})
 	s.restart()
-	assert.Equal(t, map[string]seen{
-		"app":  {snapshots.KindCommitted, "", nil, "b;a;"},
-		"web":  {snapshots.KindActive, "app", nil, "b;a;"},
-		"look": {snapshots.KindView, "", nil, "b;"},
+	assert.Equal(t, map[string]model.Snapshot{
+		"app":  {Kind: snapshots.KindCommitted, Content: "b;a;"},
+		"web":  {Kind: snapshots.KindActive, Parent: "app", Content: "b;a;"},
+		"look": {Kind: snapshots.KindView, Content: "b;"},
 	}, s.visible())
 	s.remove("look", "web", "app")
 	s.cleanup()

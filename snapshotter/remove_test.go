@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
@@ -103,7 +104,7 @@ func TestChildOfLostParentIsShownWithoutParent(t *testing.T) {
 	s.remove("web", "base")
 	s.prepare("base", "")
 	s.crash()
-	assert.Equal(t, map[string]seen{
+	assert.Equal(t, map[string]model.Snapshot{
 		"base": {Kind: snapshots.KindActive},
 		"web":  {Kind: snapshots.KindActive, Content: "b;w;"},
 	}, s.visible(), "the child has no parent, so that containerd can remove it")

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/backoff"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
@@ -89,12 +90,12 @@ func TestOperationOfKilledCommandIsRolledBack(t *testing.T) {
 					if cleanup {
 						s.requireInvariants()
 					}
-					require.Empty(t, differences(before, s.visible()))
+					require.Empty(t, model.Differences(before, s.visible()))
 					require.NoError(t, c.then(s), "killed %s", cut)
 					s.requireInvariants()
-					require.Empty(t, differences(after, s.visible()), "killed %s", cut)
+					require.Empty(t, model.Differences(after, s.visible()), "killed %s", cut)
 					s.crash()
-					require.Empty(t, differences(after, s.visible()), "killed %s, then a crash", cut)
+					require.Empty(t, model.Differences(after, s.visible()), "killed %s, then a crash", cut)
 				}
 			}
 		})

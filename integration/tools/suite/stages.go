@@ -71,7 +71,7 @@ func unitArgs(opts options) []string {
 		args = append(args, "-run", opts.run)
 	}
 	return append(args, "./snapshotter/...", "./plugin/...", "./cmd/...",
-		"./integration/tools/...", "./integration/powercut/ledger/...", "./integration/powercut/tree/...",
+		"./integration/tools/...", "./integration/model/...", "./integration/powercut/ledger/...", "./integration/powercut/tree/...",
 		"./integration/registry/...", "./integration/tied/...")
 }
 
