@@ -4,10 +4,7 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/mount"
@@ -15,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
 )
 
@@ -60,10 +58,10 @@ func kindOf(err error) string {
 
 // prepare asks for an active snapshot. If layer is a chain ID, the result may
 // be that the layer is there, as reused or as another name.
-func (c *client) prepare(ctx context.Context, key, parent string, labels map[string]string, layer, reused string) ([]mount.Mount, ledger.Snap, error) {
-	snap := ledger.Snap{Kind: ledger.Active, Parent: parent, Labels: digestOf(labels)}
+func (c *client) prepare(ctx context.Context, key, parent string, labels map[string]string, layer, reused string) ([]mount.Mount, model.Snapshot, error) {
+	snap := model.Snapshot{Kind: snapshots.KindActive, Parent: parent, Labels: model.Short(labels)}
 	var mounts []mount.Mount
-	n := ledger.Note{Op: ledger.Prepare, Key: key, Name: reused, Layer: layer, Snap: &snap}
+	n := ledger.Note{Op: model.Prepare, Key: key, Name: reused, Layer: layer, Snap: &snap}
 	err := c.request(n, func() (err error) {
 		mounts, err = c.sn.Prepare(ctx, key, parent, snapshots.WithLabels(labels))
 		return err
@@ -71,10 +69,10 @@ func (c *client) prepare(ctx context.Context, key, parent string, labels map[str
 	return mounts, snap, err
 }
 
-func (c *client) view(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, ledger.Snap, error) {
-	snap := ledger.Snap{Kind: ledger.Viewed, Parent: parent, Labels: digestOf(labels)}
+func (c *client) view(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, model.Snapshot, error) {
+	snap := model.Snapshot{Kind: snapshots.KindView, Parent: parent, Labels: model.Short(labels)}
 	var mounts []mount.Mount
-	err := c.request(ledger.Note{Op: ledger.View, Key: key, Snap: &snap}, func() (err error) {
+	err := c.request(ledger.Note{Op: model.View, Key: key, Snap: &snap}, func() (err error) {
 		mounts, err = c.sn.View(ctx, key, parent, snapshots.WithLabels(labels))
 		return err
 	})
@@ -83,59 +81,43 @@ func (c *client) view(ctx context.Context, key, parent string, labels map[string
 
 // unpack asks for a layer to be put into what stands under key.
 func (c *client) unpack(ctx context.Context, key string, layer ocispec.Descriptor, mounts []mount.Mount) error {
-	return c.request(ledger.Note{Op: ledger.Unpack, Key: key}, func() error {
+	return c.request(ledger.Note{Op: model.Unpack, Key: key}, func() error {
 		_, err := c.applier.Apply(ctx, layer, mounts)
 		return err
 	})
 }
 
 // commit asks for name to be made of key, whose tree has the hash.
-func (c *client) commit(ctx context.Context, name, key, parent, hash, layer string, labels map[string]string) (ledger.Snap, error) {
-	snap := ledger.Snap{Kind: ledger.Committed, Parent: parent, Labels: digestOf(labels), Hash: hash}
-	return snap, c.request(ledger.Note{Op: ledger.Commit, Key: key, Name: name, Layer: layer, Snap: &snap}, func() error {
+func (c *client) commit(ctx context.Context, name, key, parent, hash, layer string, labels map[string]string) (model.Snapshot, error) {
+	snap := model.Snapshot{Kind: snapshots.KindCommitted, Parent: parent, Labels: model.Short(labels), Content: hash}
+	return snap, c.request(ledger.Note{Op: model.Commit, Key: key, Name: name, Layer: layer, Snap: &snap}, func() error {
 		return c.sn.Commit(ctx, name, key, snapshots.WithLabels(labels))
 	})
 }
 
 // update replaces the labels of what is snap, all of them or those of fields.
-func (c *client) update(ctx context.Context, name string, snap ledger.Snap, labels map[string]string, fields ...string) (ledger.Snap, error) {
-	snap.Labels = digestOf(labels)
-	return snap, c.request(ledger.Note{Op: ledger.Update, Key: name, Snap: &snap}, func() error {
+func (c *client) update(ctx context.Context, name string, snap model.Snapshot, labels map[string]string, fields ...string) (model.Snapshot, error) {
+	snap.Labels = model.Short(labels)
+	return snap, c.request(ledger.Note{Op: model.Update, Key: name, Snap: &snap}, func() error {
 		_, err := c.sn.Update(ctx, snapshots.Info{Name: name, Labels: labels}, fields...)
 		return err
 	})
 }
 
 func (c *client) remove(ctx context.Context, key string) error {
-	return c.request(ledger.Note{Op: ledger.Remove, Key: key}, func() error { return c.sn.Remove(ctx, key) })
+	return c.request(ledger.Note{Op: model.Remove, Key: key}, func() error { return c.sn.Remove(ctx, key) })
 }
 
 func (c *client) cleanup(ctx context.Context) error {
-	return c.request(ledger.Note{Op: ledger.Cleanup}, func() error { return c.clean(ctx) })
+	return c.request(ledger.Note{Op: model.Cleanup}, func() error { return c.clean(ctx) })
 }
 
-// everything is what a listing shows.
-func (c *client) everything(ctx context.Context) (map[string]ledger.Snap, error) {
-	found := make(map[string]ledger.Snap)
+// everything returns what a listing shows.
+func (c *client) everything(ctx context.Context) (map[string]model.Snapshot, error) {
+	found := make(map[string]model.Snapshot)
 	err := c.sn.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		found[info.Name] = snapOf(info)
+		found[info.Name] = model.Listed(info)
 		return nil
 	})
 	return found, err
-}
-
-func snapOf(info snapshots.Info) ledger.Snap {
-	return ledger.Snap{Kind: strings.ToLower(info.Kind.String()), Parent: info.Parent, Labels: digestOf(info.Labels)}
-}
-
-// digestOf is a short word for labels.
-func digestOf(labels map[string]string) string {
-	if len(labels) == 0 {
-		return "none"
-	}
-	text, err := json.Marshal(labels) // sorted
-	if err != nil {
-		panic(err) // a map of strings
-	}
-	return fmt.Sprintf("%x", sha256.Sum256(text))[:12]
 }

@@ -10,32 +10,33 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
+	"github.com/containerd/containerd/v2/core/snapshots"
+
 	"github.com/zfstpl/zfstpl/integration/powercut/tree"
 )
 
 // container prepares a container's root and lets it write something.
 func (w *worker) container(ctx context.Context) error {
-	if count(w.own, ledger.Active) >= maxActive {
+	if len(w.own.Names(snapshots.KindActive)) >= maxActive {
 		return w.save(ctx)
 	}
 	return w.prepareAndWrite(ctx, w.name("web"))
 }
 
 func (w *worker) prepareAndWrite(ctx context.Context, key string) error {
-	parent := w.pick(ledger.Committed)
+	parent := w.pick(snapshots.KindCommitted)
 	mounts, snap, err := w.prepare(ctx, key, parent, w.labels(), "", "")
 	if err != nil {
 		return err
 	}
-	w.own[key] = snap
+	w.own.Put(key, snap)
 	if w.r.IntN(2) == 0 {
 		return nil
 	}
 	return mounted(ctx, mounts, func(root string) error {
-		if want := w.own[parent].Hash; want != "" {
-			if got, err := tree.Hash(root); err != nil || got != want {
-				return errors.Join(err, fmt.Errorf("%q stands on %q and has hash %s instead of %s", key, parent, got, want))
+		if want, _ := w.own.Get(parent); want.Content != "" {
+			if got, err := tree.Hash(root); err != nil || got != want.Content {
+				return errors.Join(err, fmt.Errorf("%q has the parent %q and has hash %s instead of %s", key, parent, got, want.Content))
 			}
 		}
 		return tree.Grow(root, w.r)
@@ -45,7 +46,7 @@ func (w *worker) prepareAndWrite(ctx context.Context, key string) error {
 // save commits an active snapshot under a name that is no chain ID: running or
 // not, and whatever it was meant for.
 func (w *worker) save(ctx context.Context) error {
-	key := w.pick(ledger.Active)
+	key := w.pick(snapshots.KindActive)
 	if key == "" {
 		return w.container(ctx)
 	}
@@ -53,12 +54,12 @@ func (w *worker) save(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	name, labels, parent := w.name("saved"), w.labels(), w.own[key].Parent
+	active, _ := w.own.Get(key)
+	name, labels := w.name("saved"), w.labels()
 	commit := func(hash string) error {
-		snap, err := w.commit(ctx, name, key, parent, hash, "", labels)
+		snap, err := w.commit(ctx, name, key, active.Parent, hash, "", labels)
 		if err == nil {
-			delete(w.own, key)
-			w.own[name] = snap
+			w.own.Committed(name, key, snap)
 		}
 		return err
 	}
@@ -111,7 +112,7 @@ func keepBusy(path string) (stop func() error, err error) {
 
 // look compares a committed snapshot with what was committed.
 func (w *worker) look(ctx context.Context) error {
-	name := w.pick(ledger.Committed)
+	name := w.pick(snapshots.KindCommitted)
 	if name == "" {
 		return nil
 	}
@@ -120,31 +121,31 @@ func (w *worker) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.own[key] = snap
+	w.own.Put(key, snap)
 	hash, err := hashOf(ctx, mounts)
 	if err != nil {
 		return err
 	}
-	if want := w.own[name].Hash; hash != want {
-		return fmt.Errorf("%q has hash %s and was committed with %s", name, hash, want)
+	if want, _ := w.own.Get(name); hash != want.Content {
+		return fmt.Errorf("%q has hash %s and was committed with %s", name, hash, want.Content)
 	}
 	if w.r.IntN(3) == 0 {
 		return nil
 	}
-	delete(w.own, key)
+	w.own.Removed(key)
 	return w.remove(ctx, key)
 }
 
 // replace removes an active snapshot and prepares another under its key, at
 // once: the pool may know of both.
 func (w *worker) replace(ctx context.Context) error {
-	key := w.pick(ledger.Active)
+	key := w.pick(snapshots.KindActive)
 	if key == "" {
 		return nil
 	}
 	if err := w.remove(ctx, key); err != nil {
 		return err
 	}
-	delete(w.own, key)
+	w.own.Removed(key)
 	return w.prepareAndWrite(ctx, key)
 }

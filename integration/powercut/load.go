@@ -11,7 +11,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
+	"github.com/zfstpl/zfstpl/integration/model"
 )
 
 const (
@@ -28,13 +28,13 @@ const loadTime = 15 * time.Minute
 
 // load lets workers do whatever comes to their minds until the power goes.
 // found is shared out among them.
-func (m *machine) load(ctx context.Context, c *client, found map[string]ledger.Snap) error {
+func (m *machine) load(ctx context.Context, c *client, found map[string]model.Snapshot) error {
 	return m.untilCut(c, found, workers, func(w *worker) error { return w.step(ctx) })
 }
 
 // untilCut lets so many workers do one step after the other until the power goes,
 // or something is wrong.
-func (m *machine) untilCut(c *client, found map[string]ledger.Snap, many int, step func(*worker) error) error {
+func (m *machine) untilCut(c *client, found map[string]model.Snapshot, many int, step func(*worker) error) error {
 	m.cutter.arm()
 	known := &hashes{m: m.book.Layers()}
 	failed := make(chan error, many)
@@ -43,7 +43,7 @@ func (m *machine) untilCut(c *client, found map[string]ledger.Snap, many int, st
 		w.hashes = known
 		for name, snap := range found {
 			if ownerOf(name) == id {
-				w.own[name] = snap
+				w.own.Put(name, snap)
 			}
 		}
 		go func() { failed <- w.work(step) }()
@@ -69,7 +69,7 @@ func (m *machine) worker(c *client, id int) *worker {
 		client: c, seed: m.seed, namespace: []string{"default", "k8s.io", "moby", "buildkit"}[id],
 		number: (m.cycle*workers + id) * 100000,
 		r:      rand.New(rand.NewPCG(m.seed, uint64(1000+m.cycle*workers+id))),
-		own:    make(map[string]ledger.Snap), adopted: make(map[string]string),
+		own:    model.New(model.Config{}), adopted: make(map[string]string),
 	}
 }
 

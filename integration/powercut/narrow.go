@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
 )
 
@@ -26,7 +27,7 @@ const (
 )
 
 // loadNarrowly has workers unpack layers through the daemon's differ, under a quota.
-func (m *machine) loadNarrowly(ctx context.Context, c *client, found map[string]ledger.Snap) error {
+func (m *machine) loadNarrowly(ctx context.Context, c *client, found map[string]model.Snapshot) error {
 	all := make(map[string]ocispec.Descriptor)
 	for i := range narrowLayers {
 		chain := m.worker(c, 0).chain(images+i, 1)
@@ -53,7 +54,7 @@ func (m *machine) loadNarrowly(ctx context.Context, c *client, found map[string]
 // pullNarrowly removes one of the layers if the worker has it, and else unpacks it.
 func (w *worker) pullNarrowly(ctx context.Context, all map[string]ocispec.Descriptor) error {
 	chain := w.chain(images+w.r.IntN(narrowLayers), 1)
-	if name, have := w.layer(chain); have && w.own[name].Kind == ledger.Committed {
+	if name, have := w.own.Layer(chain); have {
 		return w.drop(ctx, name)
 	}
 	x := w.extraction(chain, "")

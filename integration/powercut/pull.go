@@ -6,15 +6,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
 	"github.com/zfstpl/zfstpl/integration/powercut/tree"
-	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
 // extraction is one layer on its way into the pool.
@@ -65,7 +64,7 @@ func (w *worker) extraction(chain, parent string) extraction {
 	x.key = w.name(fmt.Sprintf("extract-%d-Ab_1 %s", w.number, x.chain))
 	if w.r.IntN(4) > 0 { // as all but the oldest ways to pull do
 		x.labels[snapshots.LabelSnapshotRef] = x.chain
-		x.reused = strings.TrimSuffix(x.key, layout.ClientName(x.key)) + x.chain
+		x.reused = model.ReusedName(x.key, x.chain)
 	}
 	return x
 }
@@ -75,7 +74,7 @@ func (x extraction) asked() string { return x.labels[snapshots.LabelSnapshotRef]
 
 // adopt finds the layer as containerd does: a record of our own that was just
 // made, or another worker's.
-func (w *worker) adopt(ctx context.Context, x extraction, asked ledger.Snap) error {
+func (w *worker) adopt(ctx context.Context, x extraction, asked model.Snapshot) error {
 	var found []string
 	filter := fmt.Sprintf("labels.%q==%s,parent==%q", snapshots.LabelSnapshotRef, x.chain, x.parent)
 	err := w.sn.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
@@ -89,9 +88,9 @@ func (w *worker) adopt(ctx context.Context, x extraction, asked ledger.Snap) err
 	}
 	n := ledger.Note{Note: ledger.Sees, Name: x.reused}
 	if slices.Contains(found, x.reused) {
-		asked.Kind, asked.Hash = ledger.Committed, w.hashes.of(x.chain)
+		asked.Kind, asked.Content = snapshots.KindCommitted, w.hashes.of(x.chain)
 		n.Snap = &asked
-		w.own[x.reused] = asked
+		w.own.Put(x.reused, asked)
 	} else if len(found) > 0 {
 		w.adopted[x.chain] = found[0]
 	}
@@ -115,7 +114,7 @@ func (w *worker) commitLayer(ctx context.Context, x extraction, hash string) err
 	w.hashes.set(x.chain, hash)
 	snap, err := w.commit(ctx, name, x.key, x.parent, hash, x.chain, labels)
 	if err == nil {
-		w.own[name] = snap
+		w.own.Committed(name, x.key, snap)
 	}
 	return err
 }

@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/moby/sys/mountinfo"
 
+	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
 	"github.com/zfstpl/zfstpl/integration/powercut/tree"
 	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
@@ -39,7 +41,7 @@ func (m *machine) countRemains(ctx context.Context) error {
 
 // verify holds what the daemon shows after a cut against the ledger, and reads
 // every byte of it. It returns what is there.
-func (m *machine) verify(ctx context.Context, c *client) (map[string]ledger.Snap, error) {
+func (m *machine) verify(ctx context.Context, c *client) (map[string]model.Snapshot, error) {
 	found, err := c.everything(ctx)
 	if err != nil {
 		return nil, err
@@ -64,30 +66,21 @@ func (m *machine) verify(ctx context.Context, c *client) (map[string]ledger.Snap
 	if err := m.checkPool(ctx, c, matched); err != nil {
 		return nil, err
 	}
-	happened, not := m.book.CutOff(found)
+	happened, not := m.book.CountInterrupted(found)
 	text := fmt.Sprintf("the last cut left %d things to recover and stopped operations of which %d had happened and %d had not; "+
 		"%d active, %d committed, %d views as they may be, %d trees read", m.remains, happened, not,
-		count(matched, ledger.Active), count(matched, ledger.Committed), count(matched, ledger.Viewed), trees)
+		model.Count(matched, snapshots.KindActive), model.Count(matched, snapshots.KindCommitted), model.Count(matched, snapshots.KindView), trees)
 	return matched, m.notes.Say(ledger.Note{Note: ledger.Verified, Text: text})
-}
-
-func count(all map[string]ledger.Snap, kind string) (n int) {
-	for _, snap := range all {
-		if snap.Kind == kind {
-			n++
-		}
-	}
-	return n
 }
 
 // readAll mounts every snapshot: what is active must be readable, what is
 // committed must have the very content that was announced. It returns how many
 // trees it has read.
-func (m *machine) readAll(ctx context.Context, c *client, all map[string]ledger.Snap) (int, error) {
+func (m *machine) readAll(ctx context.Context, c *client, all map[string]model.Snapshot) (int, error) {
 	hashes := make(map[string]string) // by what is mounted
 	for i, name := range slices.Sorted(maps.Keys(all)) {
 		snap := all[name]
-		if snap.Kind == ledger.Viewed {
+		if snap.Kind == snapshots.KindView {
 			continue // its parent is looked at
 		}
 		mounts, done, err := c.open(ctx, name, snap, fmt.Sprintf("verify/%d/%d", m.cycle*1000+i, m.cycle))
@@ -100,8 +93,8 @@ func (m *machine) readAll(ctx context.Context, c *client, all map[string]ledger.
 				return 0, fmt.Errorf("content of %q on %s: %w", name, source, err)
 			}
 		}
-		if snap.Hash != "" && snap.Hash != hashes[source] {
-			return 0, fmt.Errorf("%q on %s has hash %s and was committed with %s", name, source, hashes[source], snap.Hash)
+		if snap.Content != "" && snap.Content != hashes[source] {
+			return 0, fmt.Errorf("%q on %s has hash %s and was committed with %s", name, source, hashes[source], snap.Content)
 		}
 		if err := done(); err != nil {
 			return 0, err
@@ -112,8 +105,8 @@ func (m *machine) readAll(ctx context.Context, c *client, all map[string]ledger.
 
 // open returns how to mount a snapshot; a committed one is looked at by a view,
 // which done removes.
-func (c *client) open(ctx context.Context, name string, snap ledger.Snap, key string) (mounts []mount.Mount, done func() error, err error) {
-	if snap.Kind == ledger.Active {
+func (c *client) open(ctx context.Context, name string, snap model.Snapshot, key string) (mounts []mount.Mount, done func() error, err error) {
+	if snap.Kind == snapshots.KindActive {
 		mounts, err = c.sn.Mounts(ctx, name)
 		return mounts, func() error { return nil }, err
 	}
@@ -148,7 +141,7 @@ func mounted(ctx context.Context, mounts []mount.Mount, fn func(root string) err
 // checkPool asserts the invariants once everything that waited for a moment is
 // written: no runtime without its active snapshot, and the same snapshots as
 // before.
-func (m *machine) checkPool(ctx context.Context, c *client, want map[string]ledger.Snap) error {
+func (m *machine) checkPool(ctx context.Context, c *client, want map[string]model.Snapshot) error {
 	if err := c.cleanup(ctx); err != nil {
 		return err
 	}
@@ -165,7 +158,7 @@ func (m *machine) checkPool(ctx context.Context, c *client, want map[string]ledg
 			runtimes++
 		}
 	}
-	if active := count(want, ledger.Active); runtimes != active {
+	if active := model.Count(want, snapshots.KindActive); runtimes != active {
 		return fmt.Errorf("%d runtimes for %d active snapshots:\n%s", runtimes, active, names(list))
 	}
 	if err := onlyBaseIsMounted(); err != nil {
@@ -175,8 +168,8 @@ func (m *machine) checkPool(ctx context.Context, c *client, want map[string]ledg
 	if err != nil {
 		return err
 	}
-	if !maps.EqualFunc(again, want, func(a, b ledger.Snap) bool { b.Hash = ""; return a == b }) {
-		return fmt.Errorf("reading the snapshots has changed them: %v, and they were %v", again, want)
+	if changed := model.Differences(model.Records(want), again); len(changed) > 0 {
+		return fmt.Errorf("reading the snapshots has changed them:\n%s", strings.Join(changed, "\n"))
 	}
 	return nil
 }

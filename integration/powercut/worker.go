@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
-	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
-	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/integration/model"
 )
 
 // worker does one thing after another with snapshots that are its own, and
@@ -27,7 +25,7 @@ type worker struct {
 	r         *rand.Rand
 
 	hashes  *hashes
-	own     map[string]ledger.Snap
+	own     *model.Model
 	adopted map[string]string // layers by chain ID under a name of another worker
 }
 
@@ -48,7 +46,7 @@ func (w *worker) work(step func(*worker) error) error {
 }
 
 func (w *worker) step(ctx context.Context) error {
-	if len(w.own) > maxOwn {
+	if w.own.Len() > maxOwn {
 		return w.removeOne(ctx)
 	}
 	switch w.r.IntN(16) {
@@ -87,14 +85,9 @@ func (w *worker) labels() map[string]string {
 	return labels
 }
 
-// pick is one of the worker's snapshots of that kind ("" for any), or "".
-func (w *worker) pick(kind string) string {
-	var names []string
-	for _, name := range slices.Sorted(maps.Keys(w.own)) {
-		if kind == "" || w.own[name].Kind == kind {
-			names = append(names, name)
-		}
-	}
+// pick returns the name of one of the worker's snapshots of some kinds (none for any), or "".
+func (w *worker) pick(kinds ...snapshots.Kind) string {
+	names := w.own.Names(kinds...)
 	if len(names) == 0 {
 		return ""
 	}
@@ -104,10 +97,8 @@ func (w *worker) pick(kind string) string {
 // layer returns the name under which the worker has a layer, its own or
 // another worker's.
 func (w *worker) layer(chain string) (string, bool) {
-	for _, name := range slices.Sorted(maps.Keys(w.own)) {
-		if w.own[name].Kind == ledger.Committed && layout.ClientName(name) == chain {
-			return name, true
-		}
+	if name, ok := w.own.Layer(chain); ok {
+		return name, true
 	}
 	name, ok := w.adopted[chain]
 	return name, ok
@@ -116,7 +107,7 @@ func (w *worker) layer(chain string) (string, bool) {
 // gone is an error about a parent of another worker, which may remove it at
 // any time.
 func (w *worker) gone(parent string, err error) bool {
-	if _, mine := w.own[parent]; mine || parent == "" || !errdefs.IsNotFound(err) {
+	if _, mine := w.own.Get(parent); mine || parent == "" || !errdefs.IsNotFound(err) {
 		return false
 	}
 	maps.DeleteFunc(w.adopted, func(_, name string) bool { return name == parent })
@@ -125,7 +116,7 @@ func (w *worker) gone(parent string, err error) bool {
 
 // removeOne removes anything; what others stand on stays.
 func (w *worker) removeOne(ctx context.Context) error {
-	if name := w.pick(""); name != "" {
+	if name := w.pick(); name != "" {
 		return w.drop(ctx, name)
 	}
 	return nil
@@ -133,18 +124,18 @@ func (w *worker) removeOne(ctx context.Context) error {
 
 func (w *worker) drop(ctx context.Context, name string) error {
 	err := w.remove(ctx, name)
-	if errdefs.IsFailedPrecondition(err) && w.own[name].Kind == ledger.Committed {
+	if s, _ := w.own.Get(name); errdefs.IsFailedPrecondition(err) && s.Kind == snapshots.KindCommitted {
 		return nil
 	}
 	if err == nil {
-		delete(w.own, name)
+		w.own.Removed(name)
 	}
 	return err
 }
 
 // relabel gives a snapshot other labels, all of them or one.
 func (w *worker) relabel(ctx context.Context) error {
-	name := w.pick("")
+	name := w.pick()
 	if name == "" {
 		return nil
 	}
@@ -152,7 +143,8 @@ func (w *worker) relabel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if got, want := snapOf(info), w.own[name]; got.Labels != want.Labels || got.Kind != want.Kind || got.Parent != want.Parent {
+	want, _ := w.own.Get(name)
+	if got := model.Listed(info); !got.Equal(want.Record()) {
 		return fmt.Errorf("%q is %s and should be %s", name, got, want)
 	}
 	labels, fields := w.labels(), []string(nil)
@@ -168,9 +160,9 @@ func (w *worker) relabel(ctx context.Context) error {
 	} else if ref := info.Labels[snapshots.LabelSnapshotRef]; ref != "" {
 		labels[snapshots.LabelSnapshotRef] = ref
 	}
-	snap, err := w.update(ctx, name, w.own[name], labels, fields...)
+	snap, err := w.update(ctx, name, want, labels, fields...)
 	if err == nil {
-		w.own[name] = snap
+		w.own.Put(name, snap)
 	}
 	return err
 }

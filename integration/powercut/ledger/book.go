@@ -1,60 +1,43 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+
+	"github.com/zfstpl/zfstpl/integration/model"
 )
 
-// Book is what the notes add up to.
+// Book derives from the notes what the snapshotter must show.
 type Book struct {
-	names  map[string]*state
-	asked  map[int]Note              // of this machine's life, without a result
-	before map[int]map[string]uint64 // for each Cleanup asked: the removals it will write
-	pairs  []pair
-	layers map[string]string // the hash of each layer, by chain ID
-	seen   map[string]Snap   // since the machine began
-	clock  uint64
-}
+	model *model.Model
+	// possible is what may be found after a cut, until it is known what was found. It is
+	// nil if the model is exact.
+	possible *model.Possible
+	found    map[string]model.Snapshot // since the machine began
 
-// state is what may be under a name.
-type state struct {
-	may    []Snap
-	absent bool // nothing may be there
-	// ghost was removed, and the pool may not know yet: where nothing newer
-	// hides it, a cut brings it back. since is when it was removed.
-	ghost *Snap
-	since uint64
-}
-
-// pair is an operation that was cut off and turns one name into another.
-type pair struct {
-	op       string
-	key      string
-	snap     Snap // under key before a commit, or after a prepare
-	name     string
-	mustHave bool // one of the two is there; never both
+	asked    map[int]Note // of this machine, without a result
+	marks    map[int]int  // the removals that each Cleanup without a result will write
+	doubtful map[string]Note
+	layers   map[string]string // the content of each layer, by chain ID
 }
 
 // NewBook returns an empty book.
 func NewBook() *Book {
 	return &Book{
-		names: make(map[string]*state), asked: make(map[int]Note), before: make(map[int]map[string]uint64),
-		layers: make(map[string]string), seen: make(map[string]Snap),
+		model: model.New(model.Config{}), found: make(map[string]model.Snapshot),
+		asked: make(map[int]Note), marks: make(map[int]int), doubtful: make(map[string]Note), layers: make(map[string]string),
 	}
 }
 
 // Take adds a note.
 func (b *Book) Take(n Note) error {
-	b.clock++
 	switch n.Note {
 	case Begins:
-		for _, id := range slices.Sorted(maps.Keys(b.asked)) {
-			b.cutOff(b.asked[id])
-		}
-		clear(b.asked)
-		clear(b.before)
-		clear(b.seen)
+		b.cut()
 	case Asks:
 		return b.ask(n)
 	case Returned:
@@ -62,30 +45,57 @@ func (b *Book) Take(n Note) error {
 	case Sees:
 		return b.see(n)
 	case Settled:
-		clear(b.names)
-		b.pairs = nil
-		for name, snap := range b.seen {
-			b.set(name, snap)
+		b.model, b.possible = model.New(model.Config{}), nil
+		for name, s := range b.found {
+			b.model.Put(name, s)
 		}
 	}
 	return nil
 }
 
+// cut follows a cut of the power.
+func (b *Book) cut() {
+	p := b.current()
+	for _, id := range slices.Sorted(maps.Keys(b.asked)) {
+		p.Interrupt(b.request(b.asked[id]))
+	}
+	for name, n := range b.doubtful {
+		if n.Op == model.Unpack {
+			p.MayLack(name)
+		} else {
+			p.MayHave(name, b.reused(n))
+		}
+	}
+	if b.possible != nil || !p.IsCertain() {
+		b.possible = p
+	}
+	clear(b.asked)
+	clear(b.marks)
+	clear(b.doubtful)
+	clear(b.found)
+}
+
+// current returns what may be found if the power is cut now and no operation is in progress.
+func (b *Book) current() *model.Possible {
+	if b.possible != nil {
+		return b.possible
+	}
+	return b.model.Possible()
+}
+
 func (b *Book) ask(n Note) error {
+	if b.possible != nil {
+		return fmt.Errorf("%s of %q before it is known what the last cut left", n.Op, n.Key)
+	}
 	b.asked[n.ID] = n
 	switch {
-	case n.Op == Cleanup:
-		b.before[n.ID] = make(map[string]uint64)
-		for name, s := range b.names {
-			if s.ghost != nil {
-				b.before[n.ID][name] = s.since
-			}
+	case n.Op == model.Cleanup:
+		b.marks[n.ID] = b.model.Mark()
+	case n.Op == model.Commit && n.Layer != "":
+		if known, ok := b.layers[n.Layer]; ok && known != n.Snap.Content {
+			return fmt.Errorf("layer %s is to have two contents: %s and %s", n.Layer, known, n.Snap.Content)
 		}
-	case n.Op == Commit && n.Layer != "":
-		if known, ok := b.layers[n.Layer]; ok && known != n.Snap.Hash {
-			return fmt.Errorf("layer %s is to have two contents: %s and %s", n.Layer, known, n.Snap.Hash)
-		}
-		b.layers[n.Layer] = n.Snap.Hash
+		b.layers[n.Layer] = n.Snap.Content
 	}
 	return nil
 }
@@ -99,124 +109,78 @@ func (b *Book) result(n Note) error {
 	switch {
 	case n.Failed == "":
 		b.done(asked)
-	case asked.Op == Unpack:
-		b.state(asked.Key).absent = true
-	case n.Failed == Exists && asked.Op == Prepare && asked.Name != "":
-		// The layer has a record: under the name that was foretold, or
-		// another worker's. The load looks, and says what it sees.
-		s := b.state(asked.Name)
-		s.may, s.absent = append(s.may, b.reused(asked)), true
+	case asked.Op == model.Unpack:
+		b.doubtful[asked.Key] = asked
+	case n.Failed == Exists && asked.Op == model.Prepare && asked.Name != "":
+		// The layer has a record: under the name that the note has, or another worker's.
+		// The load looks and notes what it sees.
+		b.doubtful[asked.Name] = asked
 	}
 	return nil
 }
 
-// done is what an operation leads to that ended without an error.
+// done follows an operation that returned no error.
 func (b *Book) done(n Note) {
 	switch n.Op {
-	case Prepare, View, Update:
-		b.set(n.Key, *n.Snap)
-	case Commit:
-		b.usedUp(n.Key)
-		b.set(n.Name, *n.Snap)
-	case Remove:
-		s := b.state(n.Key)
-		s.absent = true
-		if len(s.may) > 0 {
-			ghost := s.may[len(s.may)-1]
-			s.ghost, s.since = &ghost, b.clock
-		}
-	case Cleanup:
-		for name, since := range b.before[n.ID] {
-			if s := b.names[name]; s != nil && s.since == since {
-				b.forget(s)
-			}
-		}
-		delete(b.before, n.ID)
+	case model.Prepare, model.View, model.Update:
+		b.model.Put(n.Key, *n.Snap)
+	case model.Commit:
+		b.model.Committed(n.Name, n.Key, *n.Snap)
+	case model.Remove:
+		b.model.Removed(n.Key)
+	case model.Cleanup:
+		b.model.Written(b.marks[n.ID])
+		delete(b.marks, n.ID)
 	}
 }
 
-// forget drops the ghost that a Cleanup has written to the pool.
-func (b *Book) forget(s *state) {
-	if s.absent {
-		s.may = slices.DeleteFunc(s.may, func(m Snap) bool { return m == *s.ghost })
+// request returns the operation of a note without a result.
+func (b *Book) request(n Note) model.Request {
+	r := model.Request{Op: n.Op, Key: n.Key, Name: n.Name}
+	if n.Snap != nil {
+		r.Snapshot = *n.Snap
 	}
-	s.ghost = nil
+	if n.Op == model.Prepare && n.Name != "" {
+		r.Reused = b.reused(n)
+	}
+	return r
 }
 
-// cutOff is what an operation leads to that has no result.
-func (b *Book) cutOff(n Note) {
-	switch n.Op {
-	case Prepare:
-		s := b.state(n.Key)
-		s.may = append(s.may, *n.Snap)
-		if n.Name != "" {
-			other := b.state(n.Name)
-			other.may, other.absent = append(other.may, b.reused(n)), true
-			b.pairs = append(b.pairs, pair{Prepare, n.Key, *n.Snap, n.Name, false})
-		}
-	case View, Update:
-		s := b.state(n.Key)
-		s.may = append(s.may, *n.Snap)
-	case Commit:
-		s := b.state(n.Key)
-		before := s.may[len(s.may)-1]
-		b.usedUp(n.Key)
-		s.may = append(s.may, before)
-		made := b.state(n.Name)
-		made.may = append(made.may, *n.Snap)
-		b.pairs = append(b.pairs, pair{Commit, n.Key, before, n.Name, true})
-	case Remove:
-		b.state(n.Key).absent = true
-	case Unpack:
-		s := b.state(n.Key)
-		s.absent = true
-		b.pairs = append(b.pairs, pair{Unpack, n.Key, s.may[len(s.may)-1], "", false})
-	}
-}
-
-// reused is the record that a prepare makes of a layer that is there.
-func (b *Book) reused(n Note) Snap {
-	return Snap{Kind: Committed, Parent: n.Snap.Parent, Labels: n.Snap.Labels, Hash: b.layers[n.Layer]}
-}
-
-// usedUp is what a commit leaves under its key: nothing, or what was removed
-// before the key was used again.
-func (b *Book) usedUp(key string) {
-	s := b.state(key)
-	s.may, s.absent = nil, true
-	if s.ghost != nil {
-		s.may = []Snap{*s.ghost}
-	}
+// reused returns the record that a Prepare of an existing layer adds.
+func (b *Book) reused(n Note) model.Snapshot {
+	return model.Snapshot{Kind: snapshots.KindCommitted, Parent: n.Snap.Parent, Labels: n.Snap.Labels, Content: b.layers[n.Layer]}
 }
 
 func (b *Book) see(n Note) error {
-	if n.Snap == nil {
-		*b.state(n.Name) = state{absent: true}
-		return nil
+	delete(b.doubtful, n.Name)
+	switch {
+	case n.Snap == nil && b.possible == nil:
+		b.model.Forget(n.Name)
+	case n.Snap == nil:
+		return errors.New("a name without a snapshot is noted only after an operation")
+	case n.Snap.Kind == snapshots.KindCommitted && n.Snap.Content == "":
+		return fmt.Errorf("the content of %q is not known", n.Name)
+	default:
+		b.found[n.Name] = *n.Snap
+		if b.possible != nil {
+			b.possible.Found(n.Name, *n.Snap)
+		} else {
+			b.model.Put(n.Name, *n.Snap)
+		}
 	}
-	if n.Snap.Kind == Committed && n.Snap.Hash == "" {
-		return fmt.Errorf("it is not known what %q is to have", n.Name)
-	}
-	b.seen[n.Name] = *n.Snap
-	b.set(n.Name, *n.Snap)
 	return nil
 }
 
-// set is certain: snap stands under name. What was removed before is hidden
-// by it and stays a ghost.
-func (b *Book) set(name string, snap Snap) {
-	s := b.state(name)
-	s.may, s.absent = []Snap{snap}, false
+// Match compares what was found with what may be found. See [model.Possible.Match].
+func (b *Book) Match(found map[string]model.Snapshot) (matched map[string]model.Snapshot, wrong []string) {
+	return b.current().Match(found)
 }
 
-func (b *Book) state(name string) *state {
-	s := b.names[name]
-	if s == nil {
-		s = &state{absent: true}
-		b.names[name] = s
-	}
-	return s
+// CountInterrupted counts the operations that the power cut interrupted. See
+// [model.Possible.CountInterrupted].
+func (b *Book) CountInterrupted(found map[string]model.Snapshot) (happened, not int) {
+	return b.current().CountInterrupted(found)
 }
 
-// Layers returns the hash of every layer that a note names.
+// Layers returns the content of every layer that a note names.
 func (b *Book) Layers() map[string]string { return maps.Clone(b.layers) }

@@ -1,8 +1,7 @@
-// Package ledger keeps what a load said before its machine's power was cut,
-// and decides what may be found after it: for each name of a snapshot, what may
-// stand under it and whether nothing may.
+// Package ledger keeps what a load noted before the power of its machine was cut. Its Book
+// follows the notes with a model of the snapshotter, which decides what may be found after
+// the cut.
 //
-// The load says what it is about to ask for, asks, and says what it got.
-// The notes are all there is: the machine that wrote them is gone. A note that
-// was lost only makes the ledger expect less.
+// The load notes what it asks for before it asks, and what it got. Nothing but the notes is
+// left of a machine. A note that was lost only makes the Book expect less.
 package ledger

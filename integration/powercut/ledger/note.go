@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/zfstpl/zfstpl/integration/model"
 )
 
 // What a note says.
@@ -22,31 +23,22 @@ const (
 	Cut      = "cut"      // the power is to go now
 )
 
-// The operations.
-const (
-	Prepare = "prepare"
-	View    = "view"
-	Commit  = "commit"
-	Update  = "update"
-	Remove  = "remove"
-	Cleanup = "cleanup"
-	Unpack  = "unpack" // a layer into what stands under Key, which goes where there is no room for it
-)
-
 // A Note is one line of a ledger.
 type Note struct {
 	Note string `json:"note"`
 	At   string `json:"at,omitempty"` // since the writer was made
 	ID   int    `json:"id,omitempty"` // ties a result to what was asked
-	Op   string `json:"op,omitempty"`
+	// Op is the operation that is asked for.
+	Op model.Op `json:"op,omitempty"`
 	// Key is the name that is prepared, viewed, updated, unpacked into, removed
 	// or, by a commit, used up.
 	Key string `json:"key,omitempty"`
 	// Name is what a commit makes and what a prepare makes instead of Key
 	// where the layer is there already.
 	Name string `json:"name,omitempty"`
-	// Snap is what will stand under Key or, after a commit, under Name.
-	Snap *Snap `json:"snap,omitempty"`
+	// Snap is the record that Key will have or, after a commit, Name. Its content is the hash
+	// of the whole tree, which only committed snapshots have.
+	Snap *model.Snapshot `json:"snap,omitempty"`
 	// Layer is the chain ID a commit is to have the content of, if it is a layer.
 	Layer string `json:"layer,omitempty"`
 	// Failed is why a result was an error, a word for each kind.
@@ -56,25 +48,6 @@ type Note struct {
 
 // Exists is the kind of error of a prepare of a layer that is there.
 const Exists = "already exists"
-
-// Snap is a snapshot as far as a ledger knows it. Labels and Hash are digests;
-// Hash is that of the whole tree, and known of committed snapshots only.
-type Snap struct {
-	Kind   string `json:"kind"`
-	Parent string `json:"parent,omitempty"`
-	Labels string `json:"labels,omitempty"`
-	Hash   string `json:"hash,omitempty"`
-}
-
-// sameRecord reports whether s and t differ in nothing that a listing shows.
-func (s Snap) sameRecord(t Snap) bool {
-	s.Hash, t.Hash = "", ""
-	return s == t
-}
-
-func (s Snap) String() string {
-	return fmt.Sprintf("%s on %q with labels %s", strings.ToLower(s.Kind), s.Parent, s.Labels)
-}
 
 // Writer writes notes, each in one piece.
 type Writer struct {
