@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 // Two stages: what the first one runs and copies, the second takes from it.
@@ -90,7 +92,7 @@ func assertCacheBuilt(t testing.TB, files string) {
 // runClient runs a client's command, which may take some steps, and returns what it
 // wrote to stdout, and to stderr if that is wanted.
 func runClient(program string, both bool, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*harness.Patience)
 	defer cancel()
 	var stdout, stderr strings.Builder
 	cmd := exec.CommandContext(ctx, program, args...)

@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 const builtImage = "docker.io/zfstpl/built:1"
@@ -24,7 +26,7 @@ const builtImage = "docker.io/zfstpl/built:1"
 func TestBuildKitBuildsRunHereAndOnOverlayfs(t *testing.T) {
 	onlyOnce(t, olderReleases, aClient)
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	c := startContainerd(t, d)
 	_, ref := serveImage(t, writeTestImage(t))
 	b := startBuildKit(t, c, strings.Split(ref, "/")[0])
@@ -32,8 +34,8 @@ func TestBuildKitBuildsRunHereAndOnOverlayfs(t *testing.T) {
 	context := newContext(t, fmt.Sprintf(dockerfile, ref), map[string]string{"copied": "copied"})
 	archive, progress := b.build(t, context)
 	assert.Empty(t, cachedSteps(progress))
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "the base was unpacked by our differ")
-	assert.Equal(t, 2, strings.Count(d.log.String(), "created layer"), "and the image's two new layers were made by it")
+	assert.Equal(t, testLayers, strings.Count(d.Log.String(), "applied layer"), "the base was unpacked by our differ")
+	assert.Equal(t, 2, strings.Count(d.Log.String(), "created layer"), "and the image's two new layers were made by it")
 
 	for _, snapshotter := range []string{"zfstpl", "overlayfs"} {
 		c.ctr(t, "images", "import", "--snapshotter", snapshotter, archive)
@@ -45,10 +47,10 @@ func TestBuildKitBuildsRunHereAndOnOverlayfs(t *testing.T) {
 		assert.NotContains(t, out, "/data/removed", "%s: a whiteout of the base", snapshotter)
 	}
 
-	made := strings.Count(d.log.String(), "created layer")
+	made := strings.Count(d.Log.String(), "created layer")
 	_, progress = b.build(t, context)
 	assert.ElementsMatch(t, []string{"RUN made", "COPY copied", "COPY both", "RUN changed"}, cachedSteps(progress), progress)
-	assert.Equal(t, made, strings.Count(d.log.String(), "created layer"), "nothing is made twice")
+	assert.Equal(t, made, strings.Count(d.Log.String(), "created layer"), "nothing is made twice")
 
 	if !testing.Short() { // which saves a build
 		require.NoError(t, os.WriteFile(filepath.Join(context, "copied"), []byte("another"), 0o644))
@@ -67,7 +69,7 @@ func TestBuildKitBuildsRunHereAndOnOverlayfs(t *testing.T) {
 	b.forget(t)
 	c.ctr(t, "images", "delete", "--sync", builtImage, "docker.io/zfstpl/cached-0:1")
 	c.collect(t, "buildkit")
-	d.clean(t)
+	d.Clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 
@@ -88,7 +90,7 @@ func startBuildKit(t testing.TB, c *containerd, registry string) *buildKit {
 	cmd := exec.Command(program, "--config", config, "--root", filepath.Join(c.dir, "buildkit"), "--addr", b.address,
 		"--oci-worker=false", "--containerd-worker=true", "--containerd-worker-addr", c.address,
 		"--containerd-worker-snapshotter", "zfstpl", "--containerd-worker-net", "host")
-	serve(t, cmd, &programLog{})
+	serve(t, cmd, &harness.ProgramLog{})
 	b.ctl(t, "--wait", "debug", "workers")
 	return b
 }
@@ -103,7 +105,7 @@ func (b *buildKit) ctl(t testing.TB, args ...string) string {
 
 // try is ctl for a command that may fail.
 func (b *buildKit) try(args ...string) (string, error) {
-	return runClient("buildctl", true, append([]string{"--addr", b.address, "--timeout", fmt.Sprint(patience.Seconds())}, args...)...)
+	return runClient("buildctl", true, append([]string{"--addr", b.address, "--timeout", fmt.Sprint(harness.Patience.Seconds())}, args...)...)
 }
 
 // build builds a directory. It returns the image as an archive, and what was

@@ -14,13 +14,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/tied"
 )
 
 // eventually waits for something that the system does by itself.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	require.Eventually(t, cond, patience, 200*time.Millisecond, what)
+	require.Eventually(t, cond, harness.Patience, 200*time.Millisecond, what)
 }
 
 // A process has a container's root mounted in a mount namespace of its own, where
@@ -31,8 +32,8 @@ func TestBusyDatasetNamesItsHolderAndIsDestroyedAfterIt(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
-	sn := d.snapshotter(t)
+	d := harness.StartDaemon(t, base)
+	sn := d.Snapshotter(t)
 	mounts, err := sn.Prepare(ctx, "web", "")
 	require.NoError(t, err)
 	runtime := strings.TrimPrefix(base.Source(t, mounts), base.String())
@@ -52,13 +53,13 @@ func TestBusyDatasetNamesItsHolderAndIsDestroyedAfterIt(t *testing.T) {
 	require.NoError(t, sn.Cleanup(ctx), "busy is no error")
 	assert.Contains(t, base.Names(t), runtime)
 	says := fmt.Sprintf("mounted at %s by sleep (pid %d, %s)", dir, holder.Process.Pid, namespace)
-	eventually(t, "the log names the holder", func() bool { return strings.Contains(d.log.String(), says) })
-	assert.Contains(t, d.log.String(), fmt.Sprintf("nsenter -t %d -m umount", holder.Process.Pid))
+	eventually(t, "the log names the holder", func() bool { return strings.Contains(d.Log.String(), says) })
+	assert.Contains(t, d.Log.String(), fmt.Sprintf("nsenter -t %d -m umount", holder.Process.Pid))
 
 	end()
 	eventually(t, "the runtime goes by itself", func() bool {
-		return strings.Count(d.log.String(), "destroyed unused datasets") > 0
+		return strings.Count(d.Log.String(), "destroyed unused datasets") > 0
 	})
 	assert.NotContains(t, base.Names(t), runtime)
-	assert.Equal(t, 1, strings.Count(d.log.String(), says), "it was said once")
+	assert.Equal(t, 1, strings.Count(d.Log.String(), says), "it was said once")
 }

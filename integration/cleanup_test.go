@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/integration/tied"
 	"github.com/zfstpl/zfstpl/plugin/control"
@@ -36,8 +37,8 @@ func markOf(t testing.TB, base *testpool.Base) layout.CleanupMark {
 }
 
 // cleanupArgs are those of 'zfstpl cleanup' for a base and a daemon that may run.
-func cleanupArgs(d *daemon, more ...string) []string {
-	return append([]string{"cleanup", "--dataset", d.base.String(), "--address", d.address}, more...)
+func cleanupArgs(d *harness.Daemon, more ...string) []string {
+	return append([]string{"cleanup", "--dataset", d.Base.String(), "--address", d.Address}, more...)
 }
 
 // litter makes garbage, as a daemon that was killed leaves it: the base says that
@@ -64,8 +65,8 @@ func TestCleanupWithoutADaemonUsesTheSavedList(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--cleanup-mode", "manual")
-	sn := d.snapshotter(t)
+	d := harness.StartDaemon(t, base, "--cleanup-mode", "manual")
+	sn := d.Snapshotter(t)
 	for i := range 5 {
 		key := fmt.Sprint(i)
 		_, err := sn.Prepare(ctx, key, "")
@@ -73,17 +74,17 @@ func TestCleanupWithoutADaemonUsesTheSavedList(t *testing.T) {
 		require.NoError(t, sn.Remove(ctx, key))
 	}
 	require.NoError(t, sn.Cleanup(ctx))
-	require.Eventually(t, func() bool { return markOf(t, base).IsDue(time.Now()) }, patience, 50*time.Millisecond, "the base says so by itself")
+	require.Eventually(t, func() bool { return markOf(t, base).IsDue(time.Now()) }, harness.Patience, 50*time.Millisecond, "the base says so by itself")
 	assert.Len(t, base.Names(t), 4+5, "containerd's own call destroys nothing")
 
-	d.stop(t)
+	d.Stop(t)
 	list := filepath.Join(base.Root, "cleanup.json")
 	require.FileExists(t, list)
 	require.NotEmpty(t, markOf(t, base).List)
-	stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d, "--check")...)
+	stdout, stderr, err := harness.RunCommand(t, "zfstpl", cleanupArgs(d, "--check")...)
 	require.NoError(t, err, "one is owed: %s", stderr)
 	assert.Empty(t, stdout+stderr)
-	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--if-needed")...)
+	stdout, stderr, err = harness.RunCommand(t, "zfstpl", cleanupArgs(d, "--if-needed")...)
 	require.NoError(t, err, stderr)
 	assert.Empty(t, stdout, "not a word")
 	assert.Len(t, base.Names(t), 4, "the base, storage, runtime and the empty template")
@@ -91,17 +92,17 @@ func TestCleanupWithoutADaemonUsesTheSavedList(t *testing.T) {
 	assert.NoFileExists(t, list)
 
 	var exit *exec.ExitError
-	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--check")...)
+	stdout, stderr, err = harness.RunCommand(t, "zfstpl", cleanupArgs(d, "--check")...)
 	require.ErrorAs(t, err, &exit, "none is owed")
 	assert.Equal(t, 1, exit.ExitCode(), "which systemd takes for a condition that does not hold")
 	assert.Empty(t, stdout+stderr)
-	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d, "--if-needed")...)
+	stdout, stderr, err = harness.RunCommand(t, "zfstpl", cleanupArgs(d, "--if-needed")...)
 	require.NoError(t, err)
 	assert.Empty(t, stdout+stderr)
 
 	// Without a list it finds out what there is.
 	litter(t, base, 3)
-	stdout, stderr, err = runCommand(t, "zfstpl", cleanupArgs(d)...)
+	stdout, stderr, err = harness.RunCommand(t, "zfstpl", cleanupArgs(d)...)
 	require.NoError(t, err, stderr)
 	assert.Contains(t, stdout, "3 datasets destroyed in ")
 	assert.Len(t, base.Names(t), 4)
@@ -114,11 +115,11 @@ func TestDaemonCleansUpForTheCommandInEveryMode(t *testing.T) {
 	ctx := context.Background()
 	base := pool.NewBase(t)
 	litter(t, base, 20)
-	d := startDaemon(t, base, "--cleanup-mode", "manual")
-	sn := d.snapshotter(t)
+	d := harness.StartDaemon(t, base, "--cleanup-mode", "manual")
+	sn := d.Snapshotter(t)
 	began, over := make(chan struct{}), make(chan error, 1)
 	var last snapshotter.CleanupProgress
-	conn := d.dial(t)
+	conn := d.Dial(t)
 	go func() {
 		over <- control.Clean(ctx, conn, base.String(), func(p snapshotter.CleanupProgress) {
 			if last.Of == 0 {
@@ -134,11 +135,11 @@ func TestDaemonCleansUpForTheCommandInEveryMode(t *testing.T) {
 	assert.Equal(t, snapshotter.CleanupProgress{Looked: 20, Of: 20, Destroyed: 20}, last)
 	assert.Len(t, base.Names(t), 4+1)
 	require.NoError(t, sn.Remove(ctx, "web"))
-	stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d)...)
+	stdout, stderr, err := harness.RunCommand(t, "zfstpl", cleanupArgs(d)...)
 	require.NoError(t, err, stderr)
 	assert.Contains(t, stdout, "1 datasets destroyed in ")
 	assert.Len(t, base.Names(t), 4)
-	stdout, _, err = runCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
+	stdout, _, err = harness.RunCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
 	require.NoError(t, err)
 	assert.Contains(t, stdout, "no cleanup is running")
 }
@@ -148,40 +149,40 @@ func TestDaemonCleansUpForTheCommandInEveryMode(t *testing.T) {
 func TestCleanupByTheDaemonThatHasTheBase(t *testing.T) {
 	t.Parallel()
 	base, other := pool.NewBase(t), pool.NewBase(t)
-	d := startDaemon(t, base, "--cleanup-mode", "manual")
+	d := harness.StartDaemon(t, base, "--cleanup-mode", "manual")
 	litter(t, other, 2)
-	ofOther := []string{"cleanup", "--dataset", other.String(), "--address", d.address}
-	stdout, _, err := runCommand(t, "zfstpl", append(ofOther, "--stop")...)
+	ofOther := []string{"cleanup", "--dataset", other.String(), "--address", d.Address}
+	stdout, _, err := harness.RunCommand(t, "zfstpl", append(ofOther, "--stop")...)
 	require.NoError(t, err)
 	assert.Contains(t, stdout, "no cleanup is running")
-	stdout, stderr, err := runCommand(t, "zfstpl", ofOther...)
+	stdout, stderr, err := harness.RunCommand(t, "zfstpl", ofOther...)
 	require.NoError(t, err, stderr)
 	assert.Contains(t, stdout, "2 datasets destroyed in ")
 	assert.Len(t, other.Names(t), 4)
 
-	sn := d.snapshotter(t)
+	sn := d.Snapshotter(t)
 	_, err = sn.Prepare(t.Context(), "web", "")
 	require.NoError(t, err)
 	require.NoError(t, sn.Remove(t.Context(), "web"))
-	require.Eventually(t, func() bool { return markOf(t, base).IsDue(time.Now()) }, patience, 50*time.Millisecond)
-	atNobodys := []string{"cleanup", "--dataset", base.String(), "--address", d.address + ".none"}
-	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--stop")...)
+	require.Eventually(t, func() bool { return markOf(t, base).IsDue(time.Now()) }, harness.Patience, 50*time.Millisecond)
+	atNobodys := []string{"cleanup", "--dataset", base.String(), "--address", d.Address + ".none"}
+	stdout, stderr, err = harness.RunCommand(t, "zfstpl", append(atNobodys, "--stop")...)
 	require.NoError(t, err, stderr)
 	assert.Contains(t, stdout, "no cleanup is running")
-	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--if-needed")...)
+	stdout, stderr, err = harness.RunCommand(t, "zfstpl", append(atNobodys, "--if-needed")...)
 	require.NoError(t, err, stderr)
 	assert.Empty(t, stdout+stderr)
 	assert.Len(t, base.Names(t), 4)
 
-	require.Eventually(t, func() bool { return markOf(t, base) == layout.CleanupMark{} }, patience, 50*time.Millisecond, "by the daemon, some time later")
-	require.NoError(t, os.Rename(d.address, d.address+".away")) // as where it is another's mount namespace
+	require.Eventually(t, func() bool { return markOf(t, base) == layout.CleanupMark{} }, harness.Patience, 50*time.Millisecond, "by the daemon, some time later")
+	require.NoError(t, os.Rename(d.Address, d.Address+".away")) // as where it is another's mount namespace
 	litter(t, base, 1)
-	stdout, stderr, err = runCommand(t, "zfstpl", append(atNobodys, "--if-needed")...)
+	stdout, stderr, err = harness.RunCommand(t, "zfstpl", append(atNobodys, "--if-needed")...)
 	require.Error(t, err, stdout)
-	assert.Contains(t, stderr, "serving "+d.address+", but nothing listens there")
-	require.NoError(t, os.Rename(d.address+".away", d.address))
-	require.NoError(t, control.Clean(t.Context(), d.dial(t), base.String(), nil))
-	require.NoError(t, d.snapshotter(t).Close())
+	assert.Contains(t, stderr, "serving "+d.Address+", but nothing listens there")
+	require.NoError(t, os.Rename(d.Address+".away", d.Address))
+	require.NoError(t, control.Clean(t.Context(), d.Dial(t), base.String(), nil))
+	require.NoError(t, d.Snapshotter(t).Close())
 }
 
 // A cleanup is stopped from anywhere, in a daemon or without one, loses nothing,
@@ -190,10 +191,10 @@ func TestStoppedCleanupLosesNothing(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	const many = 40 // five batches
-	for what, run := range map[string]func(t *testing.T, d *daemon) error{
-		"in a daemon": func(t *testing.T, d *daemon) error {
-			d.start(t)
-			over, conn := make(chan error, 1), d.dial(t)
+	for what, run := range map[string]func(t *testing.T, d *harness.Daemon) error{
+		"in a daemon": func(t *testing.T, d *harness.Daemon) error {
+			d.Start(t)
+			over, conn := make(chan error, 1), d.Dial(t)
 			var once sync.Once
 			go func() {
 				over <- control.Clean(ctx, conn, "", func(snapshotter.CleanupProgress) {
@@ -205,10 +206,10 @@ func TestStoppedCleanupLosesNothing(t *testing.T) {
 			}()
 			err := <-over
 			require.ErrorIs(t, err, errdefs.ErrAborted)
-			d.stop(t)
+			d.Stop(t)
 			return nil
 		},
-		"without one": func(t *testing.T, d *daemon) error {
+		"without one": func(t *testing.T, d *harness.Daemon) error {
 			said, err := stoppedAlone(t, d)
 			var exit *exec.ExitError
 			require.ErrorAs(t, err, &exit, "%s", said)
@@ -216,7 +217,7 @@ func TestStoppedCleanupLosesNothing(t *testing.T) {
 			assert.Contains(t, said, "interrupted: the next cleanup destroys the rest")
 			return nil
 		},
-		"by a timer": func(t *testing.T, d *daemon) error {
+		"by a timer": func(t *testing.T, d *harness.Daemon) error {
 			said, err := stoppedAlone(t, d, "--if-needed")
 			require.NoError(t, err, "a timer is not to fail for that")
 			assert.Empty(t, said)
@@ -226,14 +227,14 @@ func TestStoppedCleanupLosesNothing(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			base := pool.NewBase(t)
-			d := newDaemon(t, base, "--cleanup-mode", "manual")
+			d := harness.NewDaemon(t, base, "--cleanup-mode", "manual")
 			litter(t, base, many)
 			require.NoError(t, run(t, d))
 			left := len(base.Names(t)) - 4
 			assert.Positive(t, left, "it was stopped")
 			assert.True(t, markOf(t, base).IsDue(time.Now()), "and the base says so")
 			base.Check(t)
-			stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d)...)
+			stdout, stderr, err := harness.RunCommand(t, "zfstpl", cleanupArgs(d)...)
 			require.NoError(t, err, stderr)
 			assert.Contains(t, stdout, fmt.Sprintf("%d datasets destroyed in ", left))
 			assert.Len(t, base.Names(t), 4)
@@ -243,16 +244,16 @@ func TestStoppedCleanupLosesNothing(t *testing.T) {
 }
 
 // stoppedAlone runs a cleanup without a daemon, stops it, and returns its output.
-func stoppedAlone(t *testing.T, d *daemon, more ...string) (said string, err error) {
+func stoppedAlone(t *testing.T, d *harness.Daemon, more ...string) (said string, err error) {
 	t.Helper()
-	var log programLog
-	cmd := exec.Command(binary(t, "zfstpl"), cleanupArgs(d, more...)...)
-	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
+	var log harness.ProgramLog
+	cmd := exec.Command(harness.Binary(t, "zfstpl"), cleanupArgs(d, more...)...)
+	cmd.Stdout, cmd.Stderr = log.Output(t), log.Output(t)
 	require.NoError(t, tied.Start(cmd))
 	require.Eventually(t, func() bool {
-		stdout, _, err := runCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
+		stdout, _, err := harness.RunCommand(t, "zfstpl", cleanupArgs(d, "--stop")...)
 		return err == nil && strings.Contains(stdout, "the cleanup ends")
-	}, patience, time.Millisecond)
+	}, harness.Patience, time.Millisecond)
 	err = cmd.Wait()
 	return log.String(), err
 }
@@ -263,15 +264,15 @@ func TestBackgroundModeDestroysGarbageByItself(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--cleanup-mode", "background")
-	sn := d.snapshotter(t)
+	d := harness.StartDaemon(t, base, "--cleanup-mode", "background")
+	sn := d.Snapshotter(t)
 	_, err := sn.Prepare(ctx, "web", "")
 	require.NoError(t, err)
 	require.NoError(t, sn.Remove(ctx, "web"))
 	require.NoError(t, sn.Cleanup(ctx))
 	assert.Len(t, base.Names(t), 4+1, "not while an operation writes")
-	require.Eventually(t, func() bool { return len(base.Names(t)) == 4 }, patience, 200*time.Millisecond)
-	require.Eventually(t, func() bool { return markOf(t, base) == layout.CleanupMark{} }, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return len(base.Names(t)) == 4 }, harness.Patience, 200*time.Millisecond)
+	require.Eventually(t, func() bool { return markOf(t, base) == layout.CleanupMark{} }, harness.Patience, 50*time.Millisecond)
 }
 
 // A cleanup that is killed, in a daemon or alone, is one that was stopped: the process that
@@ -279,18 +280,18 @@ func TestBackgroundModeDestroysGarbageByItself(t *testing.T) {
 func TestKilledCleanupLosesNothing(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
-	d := newDaemon(t, base, "--cleanup-mode", "manual")
+	d := harness.NewDaemon(t, base, "--cleanup-mode", "manual")
 	litter(t, base, 40)
 	for range 2 {
-		var log programLog
-		cmd := exec.Command(binary(t, "zfstpl"), cleanupArgs(d)...)
-		cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
+		var log harness.ProgramLog
+		cmd := exec.Command(harness.Binary(t, "zfstpl"), cleanupArgs(d)...)
+		cmd.Stdout, cmd.Stderr = log.Output(t), log.Output(t)
 		before := len(base.Names(t))
 		if before == 4 {
 			break // the first was done before the kill came
 		}
 		require.NoError(t, tied.Start(cmd))
-		require.Eventually(t, func() bool { return len(base.Names(t)) < before }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return len(base.Names(t)) < before }, harness.Patience, time.Millisecond)
 		_ = cmd.Process.Kill() // it may have ended just now
 		var exit *exec.ExitError
 		if err := cmd.Wait(); err != nil {
@@ -299,9 +300,9 @@ func TestKilledCleanupLosesNothing(t *testing.T) {
 		base.Check(t)
 	}
 	require.NoError(t, errors.Join(os.WriteFile(filepath.Join(base.Root, "cleanup.json"), []byte("{"), 0o600)))
-	d.start(t)
-	require.NoError(t, control.Clean(context.Background(), d.dial(t), base.String(), nil))
+	d.Start(t)
+	require.NoError(t, control.Clean(context.Background(), d.Dial(t), base.String(), nil))
 	assert.Len(t, base.Names(t), 4)
-	d.stop(t)
+	d.Stop(t)
 	assert.Equal(t, layout.CleanupMark{}, markOf(t, base))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -148,7 +149,7 @@ func TestDestroyKeepsForeignSnapshots(t *testing.T) {
 // again, or it would be another. The error says so.
 func TestABusyTemplateLosesItsSnapshot(t *testing.T) {
 	t.Parallel()
-	p := smallPool(t, 64*mib)
+	p := smallPool(t, 64*harness.MiB)
 	base := p.NewBase(t)
 	ctx, c := context.Background(), base.Client
 	tpl, run := runtimeOf(base, "tpl"), runtimeOf(base, "run")

@@ -9,20 +9,12 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/testsuite"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
-
-// newSnapshotter is a snapshotter of this process, closed when t ends.
-func newSnapshotter(t testing.TB, base *testpool.Base) *snapshotter.Snapshotter {
-	t.Helper()
-	sn, err := snapshotter.New(context.Background(), base.Client, snapshotter.Config{Base: base.Base})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, sn.Close()) })
-	return sn
-}
 
 // conformance runs containerd's own suite of 21 cases with each client of ZFS. One case
 // stacks 128 layers, which takes minutes in an emulated machine. So the short form runs
@@ -62,7 +54,7 @@ func TestConformanceInProcess(t *testing.T) {
 func TestConformanceOverTheSocket(t *testing.T) {
 	conformance(t, "", func(t *testing.T, choice zfs.Choice) factory {
 		return func() (snapshots.Snapshotter, func() error) {
-			return startDaemon(t, pool.NewBaseWith(t, choice)).snapshotter(t), nil
+			return harness.StartDaemon(t, pool.NewBaseWith(t, choice)).Snapshotter(t), nil
 		}
 	})
 }
@@ -76,7 +68,7 @@ func TestConformanceThroughContainerd(t *testing.T) {
 		short = zfs.Command
 	}
 	conformance(t, short, func(t *testing.T, choice zfs.Choice) factory {
-		c := startContainerd(t, startDaemon(t, pool.NewBaseWith(t, choice)))
+		c := startContainerd(t, harness.StartDaemon(t, pool.NewBaseWith(t, choice)))
 		return func() (snapshots.Snapshotter, func() error) {
 			return c.snapshotter(t, "case-"+layout.NewID().String()), nil
 		}
@@ -89,7 +81,7 @@ func TestMountsOfAViewStayReadOnly(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := newSnapshotter(t, base)
+	sn := harness.NewSnapshotter(t, base)
 	_, err := sn.Prepare(ctx, "layer", "")
 	require.NoError(t, err)
 	require.NoError(t, sn.Commit(ctx, "image", "layer"))
@@ -101,6 +93,6 @@ func TestMountsOfAViewStayReadOnly(t *testing.T) {
 	require.Equal(t, first, again)
 	require.Contains(t, again[0].Options, "ro")
 
-	err = mount.WithTempMount(ctx, again, func(root string) error { return touch(root, "file") })
+	err = mount.WithTempMount(ctx, again, func(root string) error { return harness.Touch(root, "file") })
 	require.ErrorContains(t, err, "read-only file system")
 }

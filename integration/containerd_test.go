@@ -12,14 +12,13 @@ import (
 	"testing"
 	"time"
 
-	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
-	"github.com/containerd/containerd/v2/core/snapshots/proxy"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testimage"
 	"github.com/zfstpl/zfstpl/integration/tied"
 	"github.com/zfstpl/zfstpl/plugin"
@@ -31,13 +30,13 @@ const testImage = "docker.io/zfstpl/test:1"
 type containerd struct {
 	dir     string // of its own files
 	address string
-	log     *programLog
+	log     *harness.ProgramLog
 	cmd     *exec.Cmd // of one that startContainerdWith started
 }
 
 // startContainerd starts the containerd in PATH with directories of its own
 // and stops it when t ends.
-func startContainerd(t testing.TB, d *daemon) *containerd {
+func startContainerd(t testing.TB, d *harness.Daemon) *containerd {
 	t.Helper()
 	return startContainerdWith(t, d, func(int, string) string { return withoutCRI })
 }
@@ -47,11 +46,11 @@ const withoutCRI = "disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.cont
 
 // startContainerdWith is startContainerd with more configuration, for the version of
 // its file and for a directory.
-func startContainerdWith(t testing.TB, d *daemon, more func(version int, dir string) string) *containerd {
+func startContainerdWith(t testing.TB, d *harness.Daemon, more func(version int, dir string) string) *containerd {
 	t.Helper()
 	c, version := newContainerd(t, d)
 	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n%s[grpc]\n  address = %q\n%s",
-		version, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), more(version, c.dir), c.address, d.containerdConfig(t, version))
+		version, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), more(version, c.dir), c.address, containerdConfig(t, d, version))
 	file := filepath.Join(c.dir, "config.toml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
 	c.cmd = exec.Command("containerd", "--config", file)
@@ -61,10 +60,10 @@ func startContainerdWith(t testing.TB, d *daemon, more func(version int, dir str
 
 // newContainerd returns one that is not started, and which version its configuration
 // has.
-func newContainerd(t testing.TB, d *daemon) (*containerd, int) {
+func newContainerd(t testing.TB, d *harness.Daemon) (*containerd, int) {
 	t.Helper()
-	d.standIn()
-	return newContainerdAt(t, d.containerd())
+	d.EndStandIn()
+	return newContainerdAt(t, d.Containerd())
 }
 
 // newContainerdAt returns a containerd that is not started and will serve address, and
@@ -81,13 +80,13 @@ func newContainerdAt(t testing.TB, address string) (*containerd, int) {
 	dir, err := os.MkdirTemp("", "zfstpl-ctd-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	return &containerd{dir: dir, address: address, log: &programLog{}}, version
+	return &containerd{dir: dir, address: address, log: &harness.ProgramLog{}}, version
 }
 
 // containerdConfig is what a containerd's configuration needs to use the daemon.
-func (d *daemon) containerdConfig(t testing.TB, version int) string {
+func containerdConfig(t testing.TB, d *harness.Daemon, version int) string {
 	t.Helper()
-	text, err := plugin.ContainerdConfig(version, d.address, d.base.Root, true)
+	text, err := plugin.ContainerdConfig(version, d.Address, d.Base.Root, true)
 	require.NoError(t, err)
 	return text
 }
@@ -95,13 +94,13 @@ func (d *daemon) containerdConfig(t testing.TB, version int) string {
 // startDefaultContainerd starts a containerd with the configuration it has by default
 // and, in files of their own as administrators have them, what we print and more.
 // 1.7 puts no tables of several files together: there it is all in one.
-func startDefaultContainerd(t testing.TB, d *daemon, more func(version int, dir string) string) *containerd {
+func startDefaultContainerd(t testing.TB, d *harness.Daemon, more func(version int, dir string) string) *containerd {
 	t.Helper()
 	c, version := newContainerd(t, d)
 	if version == plugin.ContainerdConfig2 {
 		return startContainerdWith(t, d, more)
 	}
-	c.serveDefault(t, version, map[string]string{"zfstpl.toml": d.containerdConfig(t, version), "test.toml": more(version, c.dir)})
+	c.serveDefault(t, version, map[string]string{"zfstpl.toml": containerdConfig(t, d, version), "test.toml": more(version, c.dir)})
 	return c
 }
 
@@ -126,25 +125,25 @@ func (c *containerd) serveDefault(t testing.TB, version int, more map[string]str
 
 // serveReady is serve of a program that notifies systemd when it is ready, and waits for
 // that. dir is for its socket.
-func serveReady(t testing.TB, cmd *exec.Cmd, log *programLog, dir string) {
+func serveReady(t testing.TB, cmd *exec.Cmd, log *harness.ProgramLog, dir string) {
 	t.Helper()
-	ready := notifySocket(t, dir)
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path)
+	ready := harness.NotifySocket(t, dir)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.Path)
 	exited := serve(t, cmd, log)
 	select {
-	case <-ready.got:
+	case <-ready.Got:
 	case err := <-exited:
 		require.Fail(t, filepath.Base(cmd.Path)+" ended at its start", "%v\n%s", err, log)
-	case <-time.After(patience):
+	case <-time.After(harness.Patience):
 		require.Fail(t, filepath.Base(cmd.Path)+" is not ready", "%s", log)
 	}
 }
 
 // serve starts a program that is ended when t ends, and returns how it ended if
 // that is before.
-func serve(t testing.TB, cmd *exec.Cmd, log *programLog) (exited chan error) {
+func serve(t testing.TB, cmd *exec.Cmd, log *harness.ProgramLog) (exited chan error) {
 	t.Helper()
-	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
+	cmd.Stdout, cmd.Stderr = log.Output(t), log.Output(t)
 	require.NoError(t, tied.Start(cmd))
 	exited = make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
@@ -156,7 +155,7 @@ func serve(t testing.TB, cmd *exec.Cmd, log *programLog) (exited chan error) {
 		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 		select {
 		case <-exited:
-		case <-time.After(patience):
+		case <-time.After(harness.Patience):
 			assert.Fail(t, name+" does not end")
 		}
 	})
@@ -165,7 +164,7 @@ func serve(t testing.TB, cmd *exec.Cmd, log *programLog) (exited chan error) {
 
 // snapshotter is zfstpl as containerd's clients see it, in a namespace of its
 // own whatever the caller's context says.
-func (c *containerd) snapshotter(t testing.TB, namespace string) proxied {
+func (c *containerd) snapshotter(t testing.TB, namespace string) harness.Proxy {
 	t.Helper()
 	conn, err := grpc.NewClient("unix://"+c.address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -176,13 +175,13 @@ func (c *containerd) snapshotter(t testing.TB, namespace string) proxied {
 		}))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
-	return proxied{proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "zfstpl")}
+	return harness.NewProxy(conn)
 }
 
 // ctr runs ctr and returns what it wrote to stdout.
 func (c *containerd) ctr(t testing.TB, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", c.address}, args...)...)
@@ -194,7 +193,7 @@ func (c *containerd) ctr(t testing.TB, args ...string) string {
 func writeTestImage(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "image.tar")
-	require.NoError(t, testimage.Write(path, testImage, binary(t, "app"),
+	require.NoError(t, testimage.Write(path, testImage, harness.Binary(t, "app"),
 		[]testimage.File{{Name: "data/kept", Content: []byte("kept")}, {Name: "data/removed", Content: []byte("removed")}},
 		[]testimage.File{{Name: "data/.wh.removed"}, {Name: "data/added", Content: []byte("added")}, {Name: "data/linked", Link: "data/added"}},
 	))
@@ -205,16 +204,16 @@ func writeTestImage(t testing.TB) string {
 // container does not notice, and the daemon knows everything.
 func TestContainersOutliveTheDaemon(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	c := startContainerd(t, d)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeTestImage(t))
 
 	c.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", testImage, "waits", "/app", "wait")
-	before := everything(t, c.snapshotter(t, "default"))
-	d.kill(t)
+	before := harness.Everything(t, c.snapshotter(t, "default"))
+	d.Kill(t)
 	assert.Contains(t, c.ctr(t, "tasks", "ls"), "RUNNING")
-	d.start(t)
-	assert.Equal(t, before, everything(t, c.snapshotter(t, "default")))
+	d.Start(t)
+	assert.Equal(t, before, harness.Everything(t, c.snapshotter(t, "default")))
 	assert.Contains(t, c.ctr(t, "tasks", "ls"), "RUNNING")
 
 	out := c.ctr(t, "run", "--rm", "--snapshotter", "zfstpl", testImage, "lists", "/app", "ls")
@@ -226,6 +225,6 @@ func TestContainersOutliveTheDaemon(t *testing.T) {
 	c.ctr(t, "tasks", "delete", "--force", "waits")
 	c.ctr(t, "containers", "delete", "waits")
 	c.ctr(t, "images", "delete", "--sync", testImage)
-	d.clean(t)
+	d.Clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }

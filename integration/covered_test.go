@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
 
@@ -41,7 +42,7 @@ func requireCovered(t testing.TB, base *testpool.Base, says string) {
 func requireRefused(t testing.TB, base *testpool.Base, says, name string, args ...string) {
 	t.Helper()
 	args = append(args, "--config", "/dev/null", "--dataset", base.String(), "--address", filepath.Join(t.TempDir(), "z.sock"))
-	_, stderr, err := runCommand(t, name, args...)
+	_, stderr, err := harness.RunCommand(t, name, args...)
 	require.Error(t, err, "%s %q", name, args)
 	assert.Equal(t, 1, strings.Count(stderr, "\n"), "one line: %s", stderr)
 	assert.Contains(t, stderr, "dataset "+base.String())
@@ -52,7 +53,7 @@ func requireRefused(t testing.TB, base *testpool.Base, says, name string, args .
 // script.
 func inNamespace(t testing.TB, base *testpool.Base, script string) string {
 	t.Helper()
-	out, err := exec.Command("unshare", "--mount", "sh", "-c", script+`exec "$0" "$@"`, binary(t, "containerd-zfstpl-grpc"),
+	out, err := exec.Command("unshare", "--mount", "sh", "-c", script+`exec "$0" "$@"`, harness.Binary(t, "containerd-zfstpl-grpc"),
 		"--config", "/dev/null", "--dataset", base.String(), "--address", filepath.Join(t.TempDir(), "z.sock"), "--containerd-address", "").CombinedOutput()
 	require.Error(t, err, "%s", out)
 	return string(out)
@@ -63,7 +64,7 @@ func inNamespace(t testing.TB, base *testpool.Base, script string) string {
 // first, and nothing is written into what covers it.
 func TestDaemonRefusesACoveredBase(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	above := filepath.Dir(base.Root)
 	for _, dir := range []string{base.Root, above} {
 		uncover := cover(t, dir)
@@ -73,28 +74,28 @@ func TestDaemonRefusesACoveredBase(t *testing.T) {
 		assert.Empty(t, names, "nothing is left in %s", dir)
 		uncover()
 	}
-	_, err := d.snapshotter(t).Prepare(t.Context(), "web", "")
+	_, err := d.Snapshotter(t).Prepare(t.Context(), "web", "")
 	require.NoError(t, err, "the first goes on")
 
 	uncover := cover(t, base.Root)
-	require.NoError(t, d.snapshotter(t).Remove(t.Context(), "web"))
-	d.stop(t)
+	require.NoError(t, d.Snapshotter(t).Remove(t.Context(), "web"))
+	d.Stop(t)
 	names, err := filepath.Glob(filepath.Join(base.Root, "*"))
 	require.NoError(t, err)
 	assert.Empty(t, names, "what it keeps for a cleanup is in the base")
 	requireCovered(t, base, "covers (tmpfs) at "+base.Root)
 	uncover()
 	assert.FileExists(t, filepath.Join(base.Root, "cleanup.json"))
-	d.start(t)
-	assert.Empty(t, everything(t, d.snapshotter(t)))
-	d.clean(t)
+	d.Start(t)
+	assert.Empty(t, harness.Everything(t, d.Snapshotter(t)))
+	d.Clean(t)
 }
 
 // Two daemons meet whichever mount of the base they see: in a mount namespace of its own,
 // with the base mounted a second time, or mounted by the second one.
 func TestLockBelongsToTheFileSystem(t *testing.T) {
 	base := pool.NewBase(t)
-	startDaemon(t, base)
+	harness.StartDaemon(t, base)
 	elsewhere := t.TempDir()
 	for what, script := range map[string]string{
 		"another mount namespace":     "",

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -104,12 +105,12 @@ func fetching(chain string) snapshots.Opt {
 
 // standingIn is a Prepare of a layer that is in the pool and is to be fetched.
 func standingIn() crashCase {
-	key := extraction("zoo", 3, chainID(1))
+	key := harness.Extraction("zoo", 3, harness.ChainID(1))
 	return crashCase{
 		name:    "prepare that stands for a layer",
-		fixture: func(s *crashScene) { s.pulled("default/2/"+chainID(1), "", chainID(1), "layer") },
+		fixture: func(s *crashScene) { s.pulled("default/2/"+harness.ChainID(1), "", harness.ChainID(1), "layer") },
 		do: []func(*crashScene) error{func(s *crashScene) error {
-			err := s.prepare(key, "", fetching(chainID(1)))
+			err := s.prepare(key, "", fetching(harness.ChainID(1)))
 			s.words[key] = []string{"layer"}
 			return err
 		}},
@@ -118,32 +119,32 @@ func standingIn() crashCase {
 
 // standInCommit is of a runtime that stands for a layer which nothing else keeps.
 func standInCommit() crashCase {
-	key, name := extraction("zoo", 3, chainID(1)), "zoo/4/"+chainID(1)
+	key, name := harness.Extraction("zoo", 3, harness.ChainID(1)), "zoo/4/"+harness.ChainID(1)
 	return crashCase{
 		name: "commit of what stands for a layer",
 		scene: func(s *crashScene) {
-			s.pulled("default/2/"+chainID(1), "", chainID(1), "layer")
-			s.must(s.prepare(key, "", fetching(chainID(1))))
+			s.pulled("default/2/"+harness.ChainID(1), "", harness.ChainID(1), "layer")
+			s.must(s.prepare(key, "", fetching(harness.ChainID(1))))
 			s.words[key] = []string{"layer"}
-			s.must(s.sn.Remove(s.ctx, "default/2/"+chainID(1)), s.written("default/2/"+chainID(1)), s.sn.Cleanup(s.ctx))
+			s.must(s.sn.Remove(s.ctx, "default/2/"+harness.ChainID(1)), s.written("default/2/"+harness.ChainID(1)), s.sn.Cleanup(s.ctx))
 		},
-		do:    []func(*crashScene) error{func(s *crashScene) error { return s.commit(name, key, withRef(chainID(1))) }},
+		do:    []func(*crashScene) error{func(s *crashScene) error { return s.commit(name, key, harness.WithRef(harness.ChainID(1))) }},
 		again: errdefs.ErrNotFound,
 	}
 }
 
 // reviving is a Prepare of a cached layer.
 func reviving() crashCase {
-	name := "default/4/" + chainID(1)
+	name := "default/4/" + harness.ChainID(1)
 	return crashCase{
 		name: "prepare that revives a layer",
 		scene: func(s *crashScene) {
-			s.pulled("default/2/"+chainID(1), "", chainID(1), "cached")
-			s.must(s.sn.Remove(s.ctx, "default/2/"+chainID(1)), s.written("default/2/"+chainID(1)))
+			s.pulled("default/2/"+harness.ChainID(1), "", harness.ChainID(1), "cached")
+			s.must(s.sn.Remove(s.ctx, "default/2/"+harness.ChainID(1)), s.written("default/2/"+harness.ChainID(1)))
 		},
 		do: []func(*crashScene) error{func(s *crashScene) error {
 			s.words[name] = []string{"cached"}
-			err := s.prepare(extraction("default", 4, chainID(1)), "", withRef(chainID(1)))
+			err := s.prepare(harness.Extraction("default", 4, harness.ChainID(1)), "", harness.WithRef(harness.ChainID(1)))
 			switch {
 			case err == nil:
 				return errors.New("the layer is to be unpacked though it is there")
@@ -198,25 +199,27 @@ func commits() []crashCase {
 }
 
 func layerCommit() crashCase {
-	key, name := extraction("default", 3, chainID(2)), "default/4/"+chainID(2)
+	key, name := harness.Extraction("default", 3, harness.ChainID(2)), "default/4/"+harness.ChainID(2)
 	return crashCase{
 		name:    "commit of a layer",
-		fixture: func(s *crashScene) { s.pulled("default/2/"+chainID(1), "", chainID(1), "below") },
-		scene:   func(s *crashScene) { s.active(key, "default/2/"+chainID(1), "above", withRef(chainID(2))) },
-		do:      []func(*crashScene) error{func(s *crashScene) error { return s.commit(name, key, withRef(chainID(2))) }},
-		again:   errdefs.ErrNotFound,
+		fixture: func(s *crashScene) { s.pulled("default/2/"+harness.ChainID(1), "", harness.ChainID(1), "below") },
+		scene: func(s *crashScene) {
+			s.active(key, "default/2/"+harness.ChainID(1), "above", harness.WithRef(harness.ChainID(2)))
+		},
+		do:    []func(*crashScene) error{func(s *crashScene) error { return s.commit(name, key, harness.WithRef(harness.ChainID(2))) }},
+		again: errdefs.ErrNotFound,
 	}
 }
 
 // joiningCommit is of a layer that another client has committed meanwhile: what
 // counts is what is there.
 func joiningCommit() crashCase {
-	key, name := extraction("k8s.io", 3, chainID(1)), "k8s.io/4/"+chainID(1)
+	key, name := harness.Extraction("k8s.io", 3, harness.ChainID(1)), "k8s.io/4/"+harness.ChainID(1)
 	return crashCase{
 		name: "commit that joins",
 		scene: func(s *crashScene) {
 			s.active(key, "", "other", withLabel(60_000, "long "))
-			s.pulled("default/2/"+chainID(1), "", chainID(1), "first")
+			s.pulled("default/2/"+harness.ChainID(1), "", harness.ChainID(1), "first")
 		},
 		do: []func(*crashScene) error{func(s *crashScene) error {
 			err := s.commit(name, key)
@@ -290,9 +293,9 @@ func removals() []crashCase {
 // muchToClean leaves garbage, cached layers, and things in use beside
 // them.
 func muchToClean(s *crashScene) {
-	one, two := "default/2/"+chainID(1), "default/2/"+chainID(2)
-	s.pulled(one, "", chainID(1), "one")
-	s.pulled(two, one, chainID(2), "two")
+	one, two := "default/2/"+harness.ChainID(1), "default/2/"+harness.ChainID(2)
+	s.pulled(one, "", harness.ChainID(1), "one")
+	s.pulled(two, one, harness.ChainID(2), "two")
 	s.committed(crashBase, one, "opaque")
 	s.active(crashWeb, two, "above")
 	s.must(s.prepare(crashSaved, ""))
@@ -340,7 +343,7 @@ func starting() crashCase {
 			if s.running() || s.launch(s.t) {
 				return nil
 			}
-			return fmt.Errorf("the daemon ended at its start: %w", s.d.err)
+			return fmt.Errorf("the daemon ended at its start: %w", s.d.Err)
 		}},
 	}
 }

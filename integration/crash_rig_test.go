@@ -12,12 +12,11 @@ import (
 	"testing"
 	"time"
 
-	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
-	"github.com/containerd/containerd/v2/core/snapshots/proxy"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/integration/tied"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -27,9 +26,9 @@ import (
 // was built with the tag failpoint, see plugin/watch_failpoint.go.
 type crashRig struct {
 	base  *testpool.Base
-	d     *daemon
+	d     *harness.Daemon
 	conn  *grpc.ClientConn
-	sn    proxied
+	sn    harness.Proxy
 	log   string // the file with the points that were passed
 	order string // the file with the order to die
 
@@ -43,15 +42,15 @@ type crashRig struct {
 func newCrashRig(t testing.TB, client zfs.Choice) *crashRig {
 	t.Helper()
 	base := pool.NewBase(t)
-	d := newDaemon(t, base, "--zfs-client", string(client), "--cache-pressure-percent", "0", // no looks in between
+	d := harness.NewDaemon(t, base, "--zfs-client", string(client), "--cache-pressure-percent", "0", // no looks in between
 		"--foreign-snapshots", "destroy", "--reuse-layers", "skip")
-	d.cmd.Path = binary(t, *crashDaemon)
-	dir := filepath.Dir(d.address)
+	d.Cmd.Path = harness.Binary(t, *crashDaemon)
+	dir := filepath.Dir(d.Address)
 	r := &crashRig{base: base, d: d, log: filepath.Join(dir, "points"), order: filepath.Join(dir, "order")}
 	t.Cleanup(func() {
 		if r.running() {
 			r.hangUp()
-			d.stop(t)
+			d.Stop(t)
 		}
 	})
 	return r
@@ -62,27 +61,27 @@ func newCrashRig(t testing.TB, client zfs.Choice) *crashRig {
 func (r *crashRig) launch(t testing.TB) bool {
 	t.Helper()
 	d := r.d
-	ready := notifySocket(t, filepath.Dir(d.address))
-	cmd := exec.Command(d.cmd.Path, d.cmd.Args[1:]...)
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path,
+	ready := harness.NotifySocket(t, filepath.Dir(d.Address))
+	cmd := exec.Command(d.Cmd.Path, d.Cmd.Args[1:]...)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.Path,
 		"ZFSTPL_FAILPOINT_LOG="+r.log, "ZFSTPL_FAILPOINT_KILL="+r.order,
 		"GORACE=halt_on_error=1") // ends a daemon with the race detector, which is then not killed as ordered
-	log, exited := &programLog{}, make(chan struct{})
-	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
-	d.cmd, d.log, d.exited = cmd, log, exited
+	log, exited := &harness.ProgramLog{}, make(chan struct{})
+	cmd.Stdout, cmd.Stderr = log.Output(t), log.Output(t)
+	d.Cmd, d.Log, d.Exited = cmd, log, exited
 	require.NoError(t, tied.Start(cmd))
-	go func() { d.err = cmd.Wait(); close(exited) }()
+	go func() { d.Err = cmd.Wait(); close(exited) }()
 	select {
-	case <-ready.got:
+	case <-ready.Got:
 	case <-exited:
 		return false
-	case <-time.After(patience):
+	case <-time.After(harness.Patience):
 		require.Fail(t, "the daemon is not ready", "%s", log)
 	}
-	conn, err := grpc.NewClient("unix://"+d.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+d.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	r.conn = conn
-	r.sn = proxied{proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "zfstpl")}
+	r.sn = harness.NewProxy(conn)
 	return true
 }
 
@@ -91,16 +90,16 @@ func (r *crashRig) up(t testing.TB) {
 	t.Helper()
 	r.pardon(t)
 	if !r.running() {
-		require.True(t, r.launch(t), "the daemon ended at its start: %v\n%s", r.d.err, r.d.log)
+		require.True(t, r.launch(t), "the daemon ended at its start: %v\n%s", r.d.Err, r.d.Log)
 	}
 }
 
 func (r *crashRig) running() bool {
-	if r.d.exited == nil {
+	if r.d.Exited == nil {
 		return false
 	}
 	select {
-	case <-r.d.exited:
+	case <-r.d.Exited:
 		return false
 	default:
 		return true
@@ -117,10 +116,10 @@ func (r *crashRig) hangUp() {
 // stop lets the daemon end by itself. It returns an error when it does not.
 func (r *crashRig) stop() error {
 	r.hangUp()
-	if err := r.d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := r.d.Cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	return r.d.wait()
+	return r.d.Wait()
 }
 
 // kill ends the daemon at once.
@@ -133,7 +132,7 @@ func (r *crashRig) kill(t testing.TB) {
 // strikeDown sends the signal, if the daemon still runs.
 func (r *crashRig) strikeDown() {
 	if r.running() {
-		_ = r.d.cmd.Process.Kill() // it may have ended just now
+		_ = r.d.Cmd.Process.Kill() // it may have ended just now
 	}
 }
 
@@ -142,8 +141,8 @@ func (r *crashRig) requireKilled(t testing.TB) {
 	t.Helper()
 	defer r.hangUp()
 	var exit *exec.ExitError
-	require.ErrorAs(t, r.d.wait(), &exit, "the daemon is to die\n%s", r.d.log)
-	require.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal(), "%v\n%s", exit, r.d.log)
+	require.ErrorAs(t, r.d.Wait(), &exit, "the daemon is to die\n%s", r.d.Log)
+	require.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal(), "%v\n%s", exit, r.d.Log)
 }
 
 // crashBlow is how the daemon dies: at a point of its work, counted from 1, or some

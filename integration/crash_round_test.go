@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 // round sets the scene, lets the daemon die during the operation and, where
@@ -55,7 +57,7 @@ func (c *crashRun) die(s *crashScene, b crashBlow) (returned int) {
 		c.missed++ // there is no such point this time: it dies behind the last
 		s.strikeDown()
 	}
-	ended := s.d.wait()
+	ended := s.d.Wait()
 	if ended == nil && returned == len(c.do) && (b.delay > 0 || missed) {
 		s.hangUp() // it was to end, and did so before its time
 	} else {
@@ -184,7 +186,7 @@ func (c *crashRun) repeat(s *crashScene, happened int) {
 // garbage collection does.
 func (s *crashScene) collectUnknown() {
 	s.t.Helper()
-	for name := range everything(s.t, s.sn) {
+	for name := range harness.Everything(s.t, s.sn) {
 		if strings.Contains(name, "-unknown-to-containerd-") {
 			s.must(s.sn.Remove(s.ctx, name))
 		}
@@ -205,6 +207,6 @@ func (s *crashScene) describe() string {
 	for _, p := range s.points(s.t) {
 		fmt.Fprintln(&b, p.at.Format("05.000000"), p.what)
 	}
-	fmt.Fprintf(&b, "%s", s.d.log)
+	fmt.Fprintf(&b, "%s", s.d.Log)
 	return b.String()
 }

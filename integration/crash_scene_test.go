@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 )
 
@@ -49,7 +50,7 @@ type crashScene struct {
 func newCrashScene(t testing.TB, r *crashRig) *crashScene {
 	t.Helper()
 	r.up(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*harness.Patience)
 	t.Cleanup(cancel)
 	return &crashScene{crashRig: r, t: t, ctx: ctx, words: make(map[string][]string)}
 }
@@ -81,7 +82,7 @@ func (s *crashScene) clear(t *testing.T) {
 	s.release()
 	s.removeBut(s.kept)
 	if busy {
-		require.Eventually(t, func() bool { return slices.Equal(s.names, s.base.Names(t)) }, patience, 100*time.Millisecond)
+		require.Eventually(t, func() bool { return slices.Equal(s.names, s.base.Names(t)) }, harness.Patience, 100*time.Millisecond)
 	}
 	require.Equal(t, s.names, s.base.Names(t))
 }
@@ -100,7 +101,7 @@ func (s *crashScene) removeBut(keep crashState) {
 	for more := true; more; {
 		more = false
 		parents := make(map[string]bool)
-		all := everything(s.t, s.sn)
+		all := harness.Everything(s.t, s.sn)
 		for _, info := range all {
 			parents[info.Parent] = true
 		}
@@ -147,10 +148,10 @@ func (s *crashScene) update(name string, labels map[string]string) error {
 func (s *crashScene) written(names ...string) error {
 	tick := time.NewTicker(150 * time.Millisecond) // a listing takes a while itself
 	defer tick.Stop()
-	deadline := time.After(patience)
+	deadline := time.After(harness.Patience)
 	for {
 		select {
-		case <-s.d.exited:
+		case <-s.d.Exited:
 			return errors.New("the daemon is dead")
 		case <-deadline:
 			return fmt.Errorf("the removal of %q is not written", names)
@@ -188,7 +189,7 @@ func (s *crashScene) write(key, word string) {
 	s.t.Helper()
 	mounts, err := s.sn.Mounts(s.ctx, key)
 	s.must(err)
-	mounted(s.t, mounts, func(root string) { s.must(writeWord(root, word)) })
+	harness.Mounted(s.t, mounts, func(root string) { s.must(writeWord(root, word)) })
 	s.words[key] = append(slices.Clone(s.words[key]), word)
 }
 
@@ -214,9 +215,9 @@ func (s *crashScene) committed(name, parent, word string, opts ...snapshots.Opt)
 // pulled makes a layer of an image, as containerd does.
 func (s *crashScene) pulled(name, parent, chain, word string) {
 	s.t.Helper()
-	key := extraction("default", 1, chain)
-	s.active(key, parent, word, withRef(chain))
-	s.must(s.commit(name, key, withRef(chain)))
+	key := harness.Extraction("default", 1, chain)
+	s.active(key, parent, word, harness.WithRef(chain))
+	s.must(s.commit(name, key, harness.WithRef(chain)))
 }
 
 // hold mounts a snapshot until the end of the crash and what follows it.
@@ -260,7 +261,7 @@ var randomPart = regexp.MustCompile(`-[0-9a-f]{16}\b`)
 func (s *crashScene) read() (crashState, map[string]string) {
 	s.t.Helper()
 	state, sources := make(crashState), make(map[string]string)
-	for name, info := range everything(s.t, s.sn) {
+	for name, info := range harness.Everything(s.t, s.sn) {
 		stat, err := s.sn.Stat(s.ctx, name)
 		s.must(err)
 		require.Equal(s.t, stat, info, "Stat and Walk say the same")
@@ -303,7 +304,7 @@ func (s *crashScene) requireFiles(state crashState) {
 			mounts, err = s.sn.Mounts(s.ctx, name)
 		}
 		s.must(err)
-		mounted(s.t, mounts, func(root string) { requireWords(s.t, root, s.words[name], name) })
+		harness.Mounted(s.t, mounts, func(root string) { requireWords(s.t, root, s.words[name], name) })
 		if snap.Kind == snapshots.KindCommitted {
 			s.must(s.sn.Remove(s.ctx, "look"))
 		}

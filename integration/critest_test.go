@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/docs"
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testimage"
 	"github.com/zfstpl/zfstpl/plugin"
 )
@@ -103,13 +104,13 @@ func critestOnZFS(t *testing.T, focus string) (specs map[string]spec) {
 		i := serveImages(t)
 		i.serveCritest(t)
 		base := pool.NewBase(t)
-		d := startDaemon(t, base)
+		d := harness.StartDaemon(t, base)
 		c := startDefaultContainerd(t, d, forPods(t, i))
 		reachable(t, c.dir)
 		specs = c.critestBoth(t, focus)
 		c.endPods(t)
 		c.collect(t, "k8s.io")
-		d.clean(t)
+		d.Clean(t)
 		assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 	})
 	return specs

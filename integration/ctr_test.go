@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testimage"
 )
 
@@ -267,7 +268,7 @@ const collectsOnRequest = "[plugins.\"io.containerd.gc.v1.scheduler\"]\npause_th
 func TestCtr(t *testing.T) {
 	onlyOnce(t, olderReleases, aClient)
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	c := startContainerdWith(t, d, func(int, string) string { return withoutCRI + collectsOnRequest })
 	reachable(t, c.dir)
 	rig := newCtrRig(t, c)
@@ -291,7 +292,7 @@ func TestCtr(t *testing.T) {
 		})
 	}
 	rig.run(t, "zfstpl", "ctr images delete --sync $IMAGE")
-	d.clean(t)
+	d.Clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 
@@ -304,7 +305,7 @@ type ctrRig struct {
 func newCtrRig(t *testing.T, c *containerd) *ctrRig {
 	t.Helper()
 	archive := filepath.Join(t.TempDir(), "image.tar")
-	require.NoError(t, testimage.Write(archive, testImage, binary(t, "app"),
+	require.NoError(t, testimage.Write(archive, testImage, harness.Binary(t, "app"),
 		[]testimage.File{{Name: "etc/passwd", Content: []byte(passwd)}, {Name: "etc/group", Content: []byte(group)}},
 		[]testimage.File{{Name: "data/kept", Content: []byte("kept")}},
 	))
@@ -344,7 +345,7 @@ func (r *ctrRig) run(t *testing.T, snapshotter, script string) outcome {
 		assert.NoError(t, mount.UnmountRecursive(dir, 0))
 		assert.NoError(t, os.RemoveAll(dir))
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*harness.Patience)
 	defer cancel()
 	const imported = "ctr images ls --quiet name==$IMAGE | grep -q . || ctr images import $ARCHIVE >/dev/null\n"
 	var stdout, stderr strings.Builder

@@ -12,19 +12,21 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 func TestDaemonServesHealthOnAPrivateSocket(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, pool.NewBase(t))
-	status, err := grpc_health_v1.NewHealthClient(d.dial(t)).Check(context.Background(), &grpc_health_v1.HealthCheckRequest{})
+	d := harness.StartDaemon(t, pool.NewBase(t))
+	status, err := grpc_health_v1.NewHealthClient(d.Dial(t)).Check(context.Background(), &grpc_health_v1.HealthCheckRequest{})
 	require.NoError(t, err)
 	assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status.GetStatus())
 
-	socket, err := os.Stat(d.address)
+	socket, err := os.Stat(d.Address)
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), socket.Mode().Perm())
-	dir, err := os.Stat(filepath.Dir(d.address))
+	dir, err := os.Stat(filepath.Dir(d.Address))
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o700), dir.Mode().Perm())
 }
@@ -32,13 +34,13 @@ func TestDaemonServesHealthOnAPrivateSocket(t *testing.T) {
 func TestSecondDaemonOnABaseNamesTheFirst(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
-	first := startDaemon(t, base)
-	second := filepath.Join(filepath.Dir(first.address), "second.sock")
-	_, stderr, err := runCommand(t, "containerd-zfstpl-grpc", "--dataset", base.String(), "--address", second)
+	first := harness.StartDaemon(t, base)
+	second := filepath.Join(filepath.Dir(first.Address), "second.sock")
+	_, stderr, err := harness.RunCommand(t, "containerd-zfstpl-grpc", "--dataset", base.String(), "--address", second)
 	require.Error(t, err)
 	assert.Equal(t, 1, strings.Count(stderr, "\n"), "one line: %s", stderr)
 	assert.Contains(t, stderr, base.String()+" is in use by")
-	assert.Contains(t, stderr, first.address)
+	assert.Contains(t, stderr, first.Address)
 }
 
 // A daemon that is killed at any moment has lost nothing: the pool is the
@@ -47,8 +49,8 @@ func TestKilledDaemonKnowsEverythingAfterARestart(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
-	sn := d.snapshotter(t)
+	d := harness.StartDaemon(t, base)
+	sn := d.Snapshotter(t)
 	labels := snapshots.WithLabels(map[string]string{"containerd.io/snapshot/note": "kept ✓", "big": strings.Repeat("x", 20000)})
 	_, err := sn.Prepare(ctx, "work", "", labels)
 	require.NoError(t, err)
@@ -57,15 +59,15 @@ func TestKilledDaemonKnowsEverythingAfterARestart(t *testing.T) {
 	require.NoError(t, err)
 	view, err := sn.View(ctx, "view", "image")
 	require.NoError(t, err)
-	before := everything(t, sn)
+	before := harness.Everything(t, sn)
 	require.Len(t, before, 3)
 
-	d.kill(t)
+	d.Kill(t)
 	base.Check(t)
-	d.start(t)
+	d.Start(t)
 
-	again := d.snapshotter(t)
-	assert.Equal(t, before, everything(t, again))
+	again := d.Snapshotter(t)
+	assert.Equal(t, before, harness.Everything(t, again))
 	mounts, err := again.Mounts(ctx, "container")
 	require.NoError(t, err)
 	assert.Equal(t, active, mounts)
@@ -79,29 +81,19 @@ func TestKilledDaemonKnowsEverythingAfterARestart(t *testing.T) {
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 
-func everything(t testing.TB, sn snapshots.Snapshotter) map[string]snapshots.Info {
-	t.Helper()
-	found := make(map[string]snapshots.Info)
-	require.NoError(t, sn.Walk(context.Background(), func(_ context.Context, i snapshots.Info) error {
-		found[i.Name] = i
-		return nil
-	}))
-	return found
-}
-
 // Removals that returned and are not yet written are written on SIGTERM.
 func TestStopWritesWhatWasRemoved(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
-	sn := d.snapshotter(t)
+	d := harness.StartDaemon(t, base)
+	sn := d.Snapshotter(t)
 	_, err := sn.Prepare(ctx, "gone", "")
 	require.NoError(t, err)
 	require.NoError(t, sn.Remove(ctx, "gone"))
-	d.stop(t)
-	d.start(t)
-	_, err = d.snapshotter(t).Stat(ctx, "gone")
+	d.Stop(t)
+	d.Start(t)
+	_, err = d.Snapshotter(t).Stat(ctx, "gone")
 	assert.True(t, errdefs.IsNotFound(err), "%v", err)
 }
 
@@ -129,7 +121,7 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 		"socket open to all": {[]string{"--dataset", base.String(), "--address", open + "/s"}, "is open to others"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, stderr, err := runCommand(t, "containerd-zfstpl-grpc", c.args...)
+			_, stderr, err := harness.RunCommand(t, "containerd-zfstpl-grpc", c.args...)
 			require.Error(t, err)
 			// Log lines may come before; the error is the last.
 			rows := strings.Split(strings.TrimSpace(stderr), "\n")
@@ -141,7 +133,7 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"containerd-zfstpl-grpc", "zfstpl"} {
-		stdout, _, err := runCommand(t, name, "--version")
+		stdout, _, err := harness.RunCommand(t, name, "--version")
 		require.NoError(t, err)
 		assert.Contains(t, stdout, name+" version ")
 	}

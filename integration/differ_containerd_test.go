@@ -20,17 +20,19 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 // A container that runs is made an image of, as nerdctl commit does, by what
 // containerd is configured with; the image runs on overlayfs as well.
 func TestRunningContainerCanBeCommittedToAnImage(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	c := startContainerd(t, d)
 	archive := writeTestImage(t)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "the differ unpacks what is pulled")
+	assert.Equal(t, testLayers, strings.Count(d.Log.String(), "applied layer"), "the differ unpacks what is pulled")
 
 	c.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", testImage, "runs", "/app", "wait")
 	c.ctr(t, "tasks", "exec", "--exec-id", "writes", "runs", "/app", "write", "/data/kept", "changed")
@@ -42,7 +44,7 @@ func TestRunningContainerCanBeCommittedToAnImage(t *testing.T) {
 	assert.NotContains(t, names, "app")
 	desc, blob := c.commit(t, "runs")
 	assert.Contains(t, c.ctr(t, "tasks", "ls"), "RUNNING", "the container went on")
-	assert.Equal(t, 2, strings.Count(d.log.String(), "created layer"))
+	assert.Equal(t, 2, strings.Count(d.Log.String(), "created layer"))
 
 	again := withLayer(t, archive, desc, blob)
 	c.ctr(t, "images", "import", "--snapshotter", "overlayfs", again)
@@ -58,7 +60,7 @@ func TestRunningContainerCanBeCommittedToAnImage(t *testing.T) {
 	for _, image := range []string{testImage, committedImage} {
 		c.ctr(t, "images", "delete", "--sync", image)
 	}
-	d.clean(t)
+	d.Clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/snapshotter/diff"
 )
 
@@ -41,9 +42,9 @@ func sized(long, short int) int {
 // crowd makes a directory of so many empty files.
 func crowd(t testing.TB, dir string, files int) {
 	t.Helper()
-	mkdirs(t, dir)
+	harness.Mkdirs(t, dir)
 	for i := range files {
-		require.NoError(t, touch(dir, crowded(i)))
+		require.NoError(t, harness.Touch(dir, crowded(i)))
 	}
 }
 
@@ -79,7 +80,7 @@ func TestLayerOfALargeDirectoryHasItsChangesOnly(t *testing.T) {
 		// For the directory, once or twice for what is in it, and for what is gone.
 		assert.LessOrEqual(t, d.asked.Load(), int64(30), what)
 	}
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 }
 
 // disturb adds, removes, renames and changes a few files, every step-th one, and
@@ -90,7 +91,7 @@ func disturb(t testing.TB, dir string, step int) (names []string) {
 	var gone []string
 	for i := range 10 {
 		added, renamed := at(i)+"-added", at(10+i)+"-renamed"
-		require.NoError(t, touch(dir, added))
+		require.NoError(t, harness.Touch(dir, added))
 		require.NoError(t, os.Rename(filepath.Join(dir, at(10+i)), filepath.Join(dir, renamed)))
 		require.NoError(t, os.Remove(filepath.Join(dir, at(20+i))))
 		gone = append(gone, "large/.wh."+at(10+i), "large/.wh."+at(20+i))
@@ -147,7 +148,7 @@ func (d *differ) pushed(t testing.TB, mediaType string, write func(w io.Writer))
 func TestLayerThatFillsItsQuotaFailsAlone(t *testing.T) {
 	onlyOnce(t, newerReleases, aQuota)
 	t.Parallel()
-	const quota, unpacked = 6 * mib, 256 * mib
+	const quota, unpacked = 6 * harness.MiB, 256 * harness.MiB
 	d := newDiffer(t, pool.NewBase(t))
 	desc := d.pushed(t, ocispec.MediaTypeImageLayerZstd, func(w io.Writer) { bomb(t, w, unpacked) })
 	require.Less(t, desc.Size, int64(unpacked/1000))
@@ -159,7 +160,7 @@ func TestLayerThatFillsItsQuotaFailsAlone(t *testing.T) {
 		began := time.Now()
 		_, err = d.Apply(d.ctx, desc, mounts)
 		t.Logf("it took %s: %v", time.Since(began), err)
-		_, err := fill(filepath.Join(root, "noise"), 2*quota)
+		_, err := harness.Fill(filepath.Join(root, "noise"), 2*quota)
 		require.NoError(t, err, "a sibling has room")
 	})
 	require.ErrorIs(t, err, syscall.EDQUOT)
@@ -168,7 +169,7 @@ func TestLayerThatFillsItsQuotaFailsAlone(t *testing.T) {
 	d.requireNothingUnderWay(t, 0)
 	space, err := d.base.Client.Space(d.ctx, mounts[0].Source)
 	require.NoError(t, err)
-	assert.InDelta(t, quota, space.Referenced, 5*mib) // as in TestQuotaBoundsWhatAContainerAdds
+	assert.InDelta(t, quota, space.Referenced, 5*harness.MiB) // as in TestQuotaBoundsWhatAContainerAdds
 
 	require.NoError(t, d.sn.Remove(d.ctx, "bounded"))
 	require.NoError(t, d.sn.Cleanup(d.ctx))
@@ -216,7 +217,7 @@ func TestLayerOfAMillionEntriesTakesLittleMemory(t *testing.T) {
 		require.NoError(t, err)
 	})
 	t.Logf("%d entries, %d bytes of layer: %s, %d KiB of memory", dirs*perDir, desc.Size, time.Since(began), peak>>10)
-	assert.Less(t, peak, uint64(64*mib))
+	assert.Less(t, peak, uint64(64*harness.MiB))
 	d.requireNothingUnderWay(t, 0)
 	d.mounted(t, mounts, func(root string) {
 		for i := range dirs {
@@ -225,7 +226,7 @@ func TestLayerOfAMillionEntriesTakesLittleMemory(t *testing.T) {
 			require.Len(t, list, files)
 		}
 	})
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 }
 
 // manyEntries writes a layer of directories with some files each, and whiteouts.
@@ -302,7 +303,7 @@ func TestAComparisonEndsSoon(t *testing.T) {
 	d.mounted(t, many, func(root string) { crowd(t, root, sized(30_000, 2_000)) })
 	d.endsSoon(t, "a large file", nothing, large, ocispec.MediaTypeImageLayerGzip)
 	d.endsSoon(t, "a large directory", nothing, many, ocispec.MediaTypeImageLayer)
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 }
 
 // endsSoon cancels a comparison at several moments. On a fast machine it may have

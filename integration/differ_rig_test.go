@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -14,7 +13,6 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
@@ -154,28 +152,6 @@ func (d *differ) viewed(t testing.TB, name string) []mount.Mount {
 	return mounts
 }
 
-// removeAll removes every snapshot, children first.
-func (d *differ) removeAll(t testing.TB) {
-	t.Helper()
-	for {
-		var leaves []string
-		parents := make(map[string]bool)
-		require.NoError(t, d.sn.Walk(d.ctx, func(_ context.Context, i snapshots.Info) error {
-			parents[i.Parent] = true
-			leaves = append(leaves, i.Name)
-			return nil
-		}))
-		if len(leaves) == 0 {
-			return
-		}
-		for _, name := range leaves {
-			if !parents[name] {
-				require.NoError(t, d.sn.Remove(d.ctx, name))
-			}
-		}
-	}
-}
-
 // layers returns what changed from lower to upper, by what ZFS says and by
 // comparing everything, which must be the same bytes.
 func (d *differ) layers(t testing.TB, lower, upper []mount.Mount) []byte {
@@ -231,12 +207,5 @@ func (d *differ) requireNothingUnderWay(t testing.TB, kept int) {
 		for _, short := range s.Snapshots {
 			require.NotContains(t, short, zfs.TemporaryPrefix, s.Name)
 		}
-	}
-}
-
-func mkdirs(t testing.TB, dirs ...string) {
-	t.Helper()
-	for _, dir := range dirs {
-		require.NoError(t, os.MkdirAll(dir, 0o755))
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/snapshotter/diff"
 )
 
@@ -43,13 +44,13 @@ func sparseFile(t testing.TB, name string, size int64, data ...int64) {
 // sides costs nothing, however long it is.
 func TestSparseFilesAreLimitedAndCostNothingIfEqual(t *testing.T) {
 	t.Parallel()
-	const tebibyte, size = 1 << 40, 24 * mib
+	const tebibyte, size = 1 << 40, 24 * harness.MiB
 	d := newDiffer(t, pool.NewBase(t))
 	nothing := d.viewed(t, "")
 
 	_, giant := d.prepare(t, "")
 	d.mounted(t, giant, func(root string) {
-		mkdirs(t, filepath.Join(root, "var/log"))
+		harness.Mkdirs(t, filepath.Join(root, "var/log"))
 		sparseFile(t, filepath.Join(root, "var/log/lastlog"), 2*tebibyte, tebibyte)
 	})
 	for _, media := range []string{ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd} {
@@ -63,7 +64,7 @@ func TestSparseFilesAreLimitedAndCostNothingIfEqual(t *testing.T) {
 
 	_, islands := d.prepare(t, "")
 	d.mounted(t, islands, func(root string) {
-		sparseFile(t, filepath.Join(root, "islands"), size, 0, 5*mib-2, 17*mib, size-4)
+		sparseFile(t, filepath.Join(root, "islands"), size, 0, 5*harness.MiB-2, 17*harness.MiB, size-4)
 		sparseFile(t, filepath.Join(root, "sea"), size)
 	})
 	layer := d.layers(t, nothing, islands)
@@ -94,7 +95,7 @@ func TestSparseFilesAreLimitedAndCostNothingIfEqual(t *testing.T) {
 	names, _ := d.streamed(t, diff.Sides{Lower: sides[0], Upper: sides[1]})
 	t.Logf("two files of a pebibyte were compared in %s", time.Since(began))
 	assert.Equal(t, []string{"other"}, names)
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 }
 
 // blocked is a content store that takes no more after so many bytes, as one whose
@@ -129,7 +130,7 @@ func (w *blockedWriter) Write(b []byte) (int, error) {
 // snapshot is gone by then, and so are its place and its lease once the store goes on.
 func TestACancelledComparisonLeavesAStoreThatStalls(t *testing.T) {
 	d := newDiffer(t, pool.NewBase(t))
-	store := &blocked{Store: d.contents.Store, left: mib, reached: make(chan struct{}), end: make(chan struct{})}
+	store := &blocked{Store: d.contents.Store, left: harness.MiB, reached: make(chan struct{}), end: make(chan struct{})}
 	service := diff.New(d.base.Base, d.base.Client, diff.Contents{Store: store, Leases: d.contents.Leases}, d.sn)
 	_, large := d.prepare(t, "")
 	d.mounted(t, large, func(root string) { sparseFile(t, filepath.Join(root, "large"), 8<<30) })
@@ -156,7 +157,7 @@ func TestACancelledComparisonLeavesAStoreThatStalls(t *testing.T) {
 	close(store.end)
 	d.takenBack(t, 0)
 	d.requireNothingUnderWay(t, 0)
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 }
 
 // takenBack waits until a comparison that was cancelled has taken back what it began

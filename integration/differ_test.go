@@ -29,6 +29,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/randtree"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/integration/tied"
@@ -66,7 +67,7 @@ func TestLayersOfRandomTreesReproduceThem(t *testing.T) {
 	d := newDiffer(t, pool.NewBase(t))
 	for first := 0; first < *diffRounds; first += treesAtOnce {
 		d.round(t, *diffSeed+uint64(first), treesAtOnce, 20, 30)
-		d.removeAll(t)
+		harness.RemoveAll(t, d.sn)
 		require.NoError(t, d.sn.Cleanup(d.ctx))
 	}
 	d.requireNothingUnderWay(t, 0)
@@ -82,7 +83,7 @@ func TestLayersOfFewChangesReproduceThem(t *testing.T) {
 	large := d.template(t, "", func(root string) {
 		for i := range 15 {
 			dir := filepath.Join(root, fmt.Sprintf("dir%02d", i))
-			mkdirs(t, dir)
+			harness.Mkdirs(t, dir)
 			for j := range 40 {
 				require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprint(j)), []byte(dir), 0o644))
 			}
@@ -109,7 +110,7 @@ func TestLayersOfFewChangesReproduceThem(t *testing.T) {
 		})
 	}
 	assert.NotZero(t, d.asked.Load(), "no path was asked for")
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 }
 
 // The same where attributes are objects of their own, as ZFS keeps them without
@@ -137,7 +138,7 @@ func TestLayersHaveAttributesOfDirectories(t *testing.T) {
 		})
 		assert.Len(t, tarNames(t, d.layers(t, d.viewed(t, file), mounts)), count)
 	}
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 }
 
 // round makes some trees, changes them, and makes the changes again of a layer.
@@ -147,7 +148,7 @@ func (d *differ) round(t *testing.T, seed uint64, count, grow, edit int) {
 	lower := d.template(t, "", func(root string) {
 		for i := range trees {
 			dir := filepath.Join(root, fmt.Sprint(i))
-			mkdirs(t, dir)
+			harness.Mkdirs(t, dir)
 			trees[i] = randtree.New(dir, seed+uint64(i))
 			require.NoError(t, trees[i].Grow(grow))
 		}
@@ -204,7 +205,7 @@ type suiteApplier struct {
 
 func (s *suiteApplier) TestContext(ctx context.Context) (context.Context, func(), error) {
 	s.first, s.again = "", ""
-	return ctx, func() { s.d.removeAll(s.t) }, nil
+	return ctx, func() { harness.RemoveAll(s.t, s.d.sn) }, nil
 }
 
 func (s *suiteApplier) Apply(_ context.Context, a fstest.Applier) (string, func(), error) {
@@ -362,7 +363,7 @@ func TestDiffCommandShowsChangesOfARunningContainer(t *testing.T) {
 	base := pool.NewBase(t)
 	d := newDiffer(t, base)
 	parent := d.template(t, "", func(root string) {
-		mkdirs(t, filepath.Join(root, "etc"))
+		harness.Mkdirs(t, filepath.Join(root, "etc"))
 		for _, name := range []string{"changed", "removed"} {
 			require.NoError(t, os.WriteFile(filepath.Join(root, "etc", name), nil, 0o644))
 		}
@@ -372,13 +373,13 @@ func TestDiffCommandShowsChangesOfARunningContainer(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(root, "etc/changed"), []byte("now"), 0o644))
 		require.NoError(t, os.Remove(filepath.Join(root, "etc/removed")))
 		require.NoError(t, os.WriteFile(filepath.Join(root, "etc/with\nline"), nil, 0o644))
-		stdout, _, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), key)
+		stdout, _, err := harness.RunCommand(t, "zfstpl", "diff", "--dataset", base.String(), key)
 		require.NoError(t, err)
 		assert.Equal(t, "M /etc\nD /etc/removed\nM /etc/changed\nA \"/etc/with\\nline\"\n", stdout)
-		stdout, _, err = runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "json", mounts[0].Source)
+		stdout, _, err = harness.RunCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "json", mounts[0].Source)
 		require.NoError(t, err)
 		assert.Contains(t, stdout, `{"kind":"modified","path":"/etc/changed","type":"file","size":3}`)
-		stdout, _, err = runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "tar", key)
+		stdout, _, err = harness.RunCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "tar", key)
 		require.NoError(t, err)
 		assert.Equal(t, d.layers(t, d.viewed(t, parent), mounts), []byte(stdout))
 	})
@@ -386,7 +387,7 @@ func TestDiffCommandShowsChangesOfARunningContainer(t *testing.T) {
 		"tar+gzip": func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
 		"tar+zstd": func(r io.Reader) (io.Reader, error) { return zstd.NewReader(r) },
 	} {
-		stdout, _, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", format, key)
+		stdout, _, err := harness.RunCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", format, key)
 		require.NoError(t, err)
 		r, err := reader(strings.NewReader(stdout))
 		require.NoError(t, err)
@@ -398,16 +399,16 @@ func TestDiffCommandShowsChangesOfARunningContainer(t *testing.T) {
 	// A name that is no UTF-8, and an ancestor further down.
 	require.NoError(t, d.sn.Commit(d.ctx, "diff-command", key))
 	grandchild, mounts := d.prepare(t, "diff-command")
-	d.mounted(t, mounts, func(root string) { require.NoError(t, touch(root, "\xff")) })
-	stdout, _, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "json", grandchild)
+	d.mounted(t, mounts, func(root string) { require.NoError(t, harness.Touch(root, "\xff")) })
+	stdout, _, err := harness.RunCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "json", grandchild)
 	require.NoError(t, err)
 	assert.Equal(t, `{"kind":"modified","path":"/","type":"directory"}`+"\n"+
 		`{"kind":"added","path":"/\ufffd","type":"file","raw":"L/8="}`+"\n", stdout)
-	stdout, _, err = runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--parent", parent, grandchild)
+	stdout, _, err = harness.RunCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--parent", parent, grandchild)
 	require.NoError(t, err)
 	assert.Equal(t, "M /\nM /etc\nD /etc/removed\nM /etc/changed\nA \"/etc/with\\nline\"\nA \"/\\xff\"\n", stdout)
 
-	_, stderr, err := runCommand(t, "zfstpl", "diff", "--dataset", base.String(), "missing")
+	_, stderr, err := harness.RunCommand(t, "zfstpl", "diff", "--dataset", base.String(), "missing")
 	require.Error(t, err)
 	assert.Contains(t, stderr, `snapshot "missing": not found`)
 }
@@ -428,9 +429,9 @@ func TestDiffWithoutAReaderLeavesNothing(t *testing.T) {
 		"the pipe is closed": func(*exec.Cmd) error { return nil },
 		"hung up":            func(cmd *exec.Cmd) error { return cmd.Process.Signal(syscall.SIGHUP) },
 	} {
-		cmd := exec.Command(binary(t, "zfstpl"), "diff", "--dataset", base.String(), "--format", "tar", key)
-		var stderr programLog
-		cmd.Stderr = stderr.output(t)
+		cmd := exec.Command(harness.Binary(t, "zfstpl"), "diff", "--dataset", base.String(), "--format", "tar", key)
+		var stderr harness.ProgramLog
+		cmd.Stderr = stderr.Output(t)
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, tied.Start(cmd))
@@ -472,7 +473,7 @@ func TestKilledComparisonIsRemovedByTheNextStart(t *testing.T) {
 // killComparison kills a process that compares, in the middle of it.
 func (d *differ) killComparison(t testing.TB, runtime string) {
 	t.Helper()
-	cmd := exec.Command(binary(t, "zfstpl"), "diff", "--dataset", d.base.String(), "--format", "tar", runtime)
+	cmd := exec.Command(harness.Binary(t, "zfstpl"), "diff", "--dataset", d.base.String(), "--format", "tar", runtime)
 	out, err := cmd.StdoutPipe() // of which no more is read than this
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 // Docker keeps its images and containers in a containerd whose snapshots and layers
@@ -19,17 +21,17 @@ import (
 func TestDockerWorksOnZfstpl(t *testing.T) {
 	onlyOnce(t, newerReleases, aClient)
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	c := startContainerd(t, d)
 	_, ref := serveImage(t, writeTestImage(t))
 	docker := startDocker(t, c)
 	assert.Equal(t, "zfstpl\n", docker.run(t, "info", "--format", "{{.Driver}}"))
 	docker.run(t, "pull", "--quiet", ref)
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "by our differ")
+	assert.Equal(t, testLayers, strings.Count(d.Log.String(), "applied layer"), "by our differ")
 
 	t.Run("a container is run, looked at and committed", func(t *testing.T) {
 		docker.commits(t, ref)
-		assert.Equal(t, 1, strings.Count(d.log.String(), "created layer"), "by our differ")
+		assert.Equal(t, 1, strings.Count(d.Log.String(), "created layer"), "by our differ")
 	})
 	t.Run("an image is built", func(t *testing.T) { docker.builds(t, ref) })
 	t.Run("builds at one time share a cache", func(t *testing.T) {
@@ -44,7 +46,7 @@ func TestDockerWorksOnZfstpl(t *testing.T) {
 
 	docker.run(t, "system", "prune", "--all", "--force")
 	c.collect(t, "moby")
-	d.clean(t)
+	d.Clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 
@@ -171,7 +173,7 @@ func startDocker(t testing.TB, c *containerd) *docker {
 	file := filepath.Join(dir, "daemon.json")
 	require.NoError(t, os.WriteFile(file, config, 0o600))
 	k := &docker{address: "unix://" + filepath.Join(dir, "docker.sock")}
-	serveReady(t, exec.Command(program, "--config-file", file, "--host", k.address), &programLog{}, dir)
+	serveReady(t, exec.Command(program, "--config-file", file, "--host", k.address), &harness.ProgramLog{}, dir)
 	return k
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
 
@@ -34,20 +35,20 @@ func TestEncryptedBasesWork(t *testing.T) {
 	for base, root := range map[*testpool.Base]string{own: own.String(), inherited: p.Name} {
 		assert.Equal(t, root+"\n", zfsCommand(t, "get", "-Ho", "value", "encryptionroot", base.Empty().Dataset()))
 	}
-	d := startDaemon(t, inherited)
-	assert.Contains(t, d.log.String(), "client=native")
+	d := harness.StartDaemon(t, inherited)
+	assert.Contains(t, d.Log.String(), "client=native")
 	useBase(t, d)
-	d.stop(t)
+	d.Stop(t)
 
 	zfsCommand(t, "unmount", inherited.String())
 	zfsCommand(t, "unload-key", p.Name)
 	startsWithItsKey(t, inherited, p.Name, func() { zfsCommand(t, "load-key", p.Name) })
 	zfsCommand(t, "unmount", inherited.String())
 	zfsCommand(t, "unload-key", p.Name)
-	d = startDaemon(t, own)
-	assert.Contains(t, d.log.String(), "client=native", "the pool's root has another key, which is not loaded")
+	d = harness.StartDaemon(t, own)
+	assert.Contains(t, d.Log.String(), "client=native", "the pool's root has another key, which is not loaded")
 	runEncrypted(t, d)
-	d.stop(t)
+	d.Stop(t)
 	zfsCommand(t, "unmount", own.String())
 	zfsCommand(t, "unload-key", own.String())
 	startsWithItsKey(t, own, own.String(), func() { zfsCommand(t, "load-key", own.String()) })
@@ -59,28 +60,28 @@ func TestEncryptedBasesWork(t *testing.T) {
 func startsWithItsKey(t *testing.T, base *testpool.Base, root string, load func()) {
 	t.Helper()
 	for _, command := range [][]string{{"containerd-zfstpl-grpc"}, {"containerd-zfstpl-grpc", "--zfs-client", "command"}} {
-		_, stderr, err := runCommand(t, command[0], append(command[1:], "--config", "/dev/null", "--dataset", base.String())...)
+		_, stderr, err := harness.RunCommand(t, command[0], append(command[1:], "--config", "/dev/null", "--dataset", base.String())...)
 		require.Error(t, err)
 		assert.Contains(t, stderr, "'zfs load-key "+root+"'")
 		assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
 	}
 	for _, args := range [][]string{{"init", base.String()}, {"init", base.String() + "/below"}} {
-		_, stderr, err := runCommand(t, "zfstpl", append(args, "--config", "/dev/null")...)
+		_, stderr, err := harness.RunCommand(t, "zfstpl", append(args, "--config", "/dev/null")...)
 		require.Error(t, err)
 		assert.Contains(t, stderr, "'zfs load-key "+root+"'")
 	}
 	for _, args := range [][]string{{"ls"}, {"df"}, {"cleanup", "--dry-run"}} {
-		_, stderr, err := runCommand(t, "zfstpl", append(args, "--config", "/dev/null", "--dataset", base.String())...)
+		_, stderr, err := harness.RunCommand(t, "zfstpl", append(args, "--config", "/dev/null", "--dataset", base.String())...)
 		assert.NoError(t, err, "%v: %s", args, stderr)
 	}
 	load()
-	d := startDaemon(t, base)
-	assert.Contains(t, d.log.String(), "client=native")
-	d.stop(t)
+	d := harness.StartDaemon(t, base)
+	assert.Contains(t, d.Log.String(), "client=native")
+	d.Stop(t)
 }
 
 // runEncrypted imports an image, runs it, makes a layer of what it changed and removes it.
-func runEncrypted(t *testing.T, d *daemon) {
+func runEncrypted(t *testing.T, d *harness.Daemon) {
 	t.Helper()
 	c := startContainerd(t, d)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeTestImage(t))
@@ -89,12 +90,12 @@ func runEncrypted(t *testing.T, d *daemon) {
 	names := tarNames(t, []byte(c.ctr(t, "snapshots", "--snapshotter", "zfstpl", "diff", "--media-type", "application/vnd.oci.image.layer.v1.tar", "runs")))
 	assert.Contains(t, names, "data/new")
 	assert.NotContains(t, names, "app")
-	assert.NotContains(t, d.log.String(), "failed to list changed objects")
+	assert.NotContains(t, d.Log.String(), "failed to list changed objects")
 	c.ctr(t, "tasks", "kill", "--signal", "SIGKILL", "runs")
 	c.ctr(t, "tasks", "delete", "--force", "runs")
 	c.ctr(t, "snapshots", "--snapshotter", "zfstpl", "commit", "saved", "runs")
 	c.ctr(t, "snapshots", "--snapshotter", "zfstpl", "rm", "saved")
 	c.ctr(t, "containers", "delete", "runs")
 	c.ctr(t, "images", "delete", "--sync", testImage)
-	d.clean(t)
+	d.Clean(t)
 }

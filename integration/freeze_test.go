@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -45,7 +46,7 @@ func TestFrozenSnapshotIsFollowedThroughAPromote(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
 	ctx := context.Background()
-	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.CacheKeep = snapshotter.KeepForever })
+	sn := harness.NewSnapshotter(t, base, func(c *snapshotter.Config) { c.CacheKeep = snapshotter.KeepForever })
 	mounts, err := sn.Prepare(ctx, "web", "")
 	require.NoError(t, err)
 	frozen, err := base.Client.TakeTemporary(ctx, mounts[0].Source)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testimage"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -63,8 +64,8 @@ func TestBaseBelowAHarmfulParentIsLikeAnyOther(t *testing.T) {
 	t.Parallel()
 	p := oddPool(t)
 	base := initBase(t, p, harmfulParent(t, p)+"/z")
-	d := startDaemon(t, base)
-	assert.NotContains(t, d.log.String(), "harmful property")
+	d := harness.StartDaemon(t, base)
+	assert.NotContains(t, d.Log.String(), "harmful property")
 	useBase(t, d)
 	c := startContainerd(t, d)
 	var files []testimage.File
@@ -72,7 +73,7 @@ func TestBaseBelowAHarmfulParentIsLikeAnyOther(t *testing.T) {
 		files = append(files, testimage.File{Name: "data/" + name, Content: []byte(name)})
 	}
 	archive := filepath.Join(t.TempDir(), "image.tar")
-	require.NoError(t, testimage.Write(archive, testImage, binary(t, "app"), files))
+	require.NoError(t, testimage.Write(archive, testImage, harness.Binary(t, "app"), files))
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
 	c.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", testImage, "runs", "/app", "wait")
 	listed := c.ctr(t, "tasks", "exec", "--exec-id", "ls", "runs", "/app", "ls")
@@ -85,7 +86,7 @@ func TestBaseBelowAHarmfulParentIsLikeAnyOther(t *testing.T) {
 	require.NoError(t, err)
 	foreign := base.Source(t, mounts) + "@autosnap_daily"
 	zfsCommand(t, "snapshot", foreign)
-	mounted(t, mounts, func(root string) {
+	harness.Mounted(t, mounts, func(root string) {
 		for _, hidden := range []string{".zfs", ".zfs/snapshot", ".zfs/snapshot/autosnap_daily"} {
 			_, err := os.Lstat(filepath.Join(root, hidden))
 			assert.ErrorIs(t, err, os.ErrNotExist, hidden)
@@ -110,16 +111,16 @@ func TestAStartReportsHarmfulProperties(t *testing.T) {
 	base := initBase(t, p, p.Name+"/z", "-o", "normalization=formC", "-o", "casesensitivity=mixed")
 	zfsCommand(t, "set", "snapdir=visible", base.String())
 	zfsCommand(t, "set", "exec=off", base.Runtime())
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	for _, says := range []string{
 		"fix=\"zfs set snapdir=disabled " + base.String() + "\"",
 		"fix=\"zfs inherit exec " + base.Runtime() + "\"",
 		"property=normalization", "property=utf8only", "property=casesensitivity", "create another base with 'zfstpl init'",
 	} {
-		assert.Contains(t, d.log.String(), says)
+		assert.Contains(t, d.Log.String(), says)
 	}
-	assert.Equal(t, 5, strings.Count(d.log.String(), "harmful property of base"), "each once: %s", d.log)
-	_, stderr, err := runCommand(t, "zfstpl", "init", base.String(), "--config", "/dev/null")
+	assert.Equal(t, 5, strings.Count(d.Log.String(), "harmful property of base"), "each once: %s", d.Log)
+	_, stderr, err := harness.RunCommand(t, "zfstpl", "init", base.String(), "--config", "/dev/null")
 	require.NoError(t, err)
 	assert.Contains(t, stderr, "zfs set snapdir=disabled "+base.String())
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testimage"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter"
@@ -26,11 +27,11 @@ const restoredRecord = "restored record of lost layer"
 
 // offline stops the daemon, does something to the base, and starts the daemon again. It
 // waits until containerd speaks to the daemon, without a word about what is there.
-func (c *containerd) offline(t testing.TB, d *daemon, do func()) {
+func (c *containerd) offline(t testing.TB, d *harness.Daemon, do func()) {
 	t.Helper()
-	d.stop(t)
+	d.Stop(t)
 	do()
-	d.start(t)
+	d.Start(t)
 	eventually(t, "containerd reaches the daemon", func() bool {
 		_, err := c.try("snapshots", "--snapshotter", "zfstpl", "prepare", "probe")
 		return err == nil
@@ -68,7 +69,7 @@ func collectAll(t testing.TB, base *testpool.Base) (lost int) {
 	sn, err := snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, CacheKeep: snapshotter.KeepForever})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, sn.Close()) }()
-	for left := everything(t, sn); len(left) > 0; left = everything(t, sn) {
+	for left := harness.Everything(t, sn); len(left) > 0; left = harness.Everything(t, sn) {
 		for name := range left {
 			if !slices.ContainsFunc(slices.Collect(maps.Values(left)), func(i snapshots.Info) bool { return i.Parent == name }) {
 				require.NoError(t, sn.Remove(ctx, name))
@@ -80,10 +81,10 @@ func collectAll(t testing.TB, base *testpool.Base) (lost int) {
 }
 
 // destroyTemplates destroys all layers, and what stands on them. The daemon is stopped.
-func (d *daemon) destroyTemplates(t testing.TB) {
+func destroyTemplates(t testing.TB, d *harness.Daemon) {
 	t.Helper()
-	base := d.base
-	require.NoError(t, testpool.Unmount(d.address))
+	base := d.Base
+	require.NoError(t, testpool.Unmount(d.Address))
 	for before := 0; before != len(base.Names(t)); { // in any order, leaves go first
 		before = len(base.Names(t))
 		for _, name := range base.Names(t) {
@@ -98,7 +99,7 @@ func (d *daemon) destroyTemplates(t testing.TB) {
 
 // try is ctr for what may fail: it returns what ctr wrote.
 func (c *containerd) try(args ...string) (output string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	var all bytes.Buffer
 	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", c.address}, args...)...)
@@ -115,7 +116,7 @@ func (c *containerd) tryRun(ref string) (output string, err error) {
 func writeTallImage(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "tall.tar")
-	require.NoError(t, testimage.Write(path, "docker.io/zfstpl/tall:1", binary(t, "app"),
+	require.NoError(t, testimage.Write(path, "docker.io/zfstpl/tall:1", harness.Binary(t, "app"),
 		[]testimage.File{{Name: "data/kept", Content: []byte("kept")}, {Name: "data/removed", Content: []byte("removed")}},
 		[]testimage.File{{Name: "data/.wh.removed"}, {Name: "data/added", Content: []byte("added")}, {Name: "data/linked", Link: "data/added"}},
 		[]testimage.File{{Name: "data/tall", Content: []byte("tall")}},
@@ -143,7 +144,7 @@ func TestContainerdWorksWithLostRecords(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			onlyOnce(t, strings.HasPrefix(what, "all"), aClient)
 			base := pool.NewBase(t)
-			d := startDaemon(t, base, "--cache-keep", "forever")
+			d := harness.StartDaemon(t, base, "--cache-keep", "forever")
 			c := startContainerd(t, d)
 			_, ref := serveImage(t, writeTestImage(t))
 			c.pull(t, "default", ref)
@@ -155,7 +156,7 @@ func TestContainerdWorksWithLostRecords(t *testing.T) {
 			var lost int
 			c.offline(t, d, func() { lost = lose(t, base, ref) })
 			require.NotZero(t, lost)
-			restored := func() int { return strings.Count(d.log.String(), restoredRecord) }
+			restored := func() int { return strings.Count(d.Log.String(), restoredRecord) }
 
 			assert.Equal(t, first, c.lists(t, "default", ref), "it runs")
 			assert.Equal(t, sizes, c.ctr(t, "snapshots", "--snapshotter", "zfstpl", "usage"), "all is there, with its usage")
@@ -173,7 +174,7 @@ func TestContainerdWorksWithLostRecords(t *testing.T) {
 			assert.Contains(t, c.lists(t, "default", "docker.io/zfstpl/tall:1"), "/data/added\n")
 			assert.Zero(t, restored(), "none was lost again")
 			c.forget(t, d, "default", "docker.io/zfstpl/tall:1")
-			assert.Empty(t, d.recordNames(t), "everything is collected")
+			assert.Empty(t, d.RecordNames(t), "everything is collected")
 		})
 	}
 }
@@ -199,11 +200,11 @@ func isTop(t testing.TB, base *testpool.Base, template string) bool {
 // whose layers are in the pool runs. For one that was pulled later ctr says which
 // commands bring it back, and they do.
 func TestRewoundPoolServesItsLayersAndNamesTheFix(t *testing.T) {
-	p, err := testpool.Create(512 * mib)
+	p, err := testpool.Create(512 * harness.MiB)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, p.Close(context.Background())) })
 	base := p.NewBase(t)
-	d := startDaemon(t, base, "--cache-keep", "forever")
+	d := harness.StartDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	archive, tall := writeTestImage(t), writeTallImage(t)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
@@ -219,12 +220,12 @@ func TestRewoundPoolServesItsLayersAndNamesTheFix(t *testing.T) {
 		zpoolCommand(t, "export", p.Name)
 		zpoolCommand(t, "import", "-d", p.Dir, "-o", "cachefile=none", "--rewind-to-checkpoint", p.Name)
 	})
-	for _, name := range d.recordNames(t) {
+	for _, name := range d.RecordNames(t) {
 		assert.NotContains(t, name, "sha256:", "the pool has no record of what containerd knows")
 	}
 
 	assert.Equal(t, first, c.lists(t, "default", testImage), "its layers are in the pool")
-	assert.Equal(t, 1, strings.Count(d.log.String(), restoredRecord))
+	assert.Equal(t, 1, strings.Count(d.Log.String(), restoredRecord))
 	for range 2 {
 		out, err := c.tryRun(tallImage)
 		require.Error(t, err, "the layer of the other was made later")
@@ -239,7 +240,7 @@ func TestRewoundPoolServesItsLayersAndNamesTheFix(t *testing.T) {
 	assert.Equal(t, first, c.lists(t, "default", testImage))
 	c.forget(t, d, "default", tallImage)
 	c.forget(t, d, "default", testImage)
-	assert.Empty(t, d.recordNames(t))
+	assert.Empty(t, d.RecordNames(t))
 }
 
 // The pool was restored without the layers of an image. Whichever client containerd has,
@@ -248,12 +249,12 @@ func TestRewoundPoolServesItsLayersAndNamesTheFix(t *testing.T) {
 func TestErrorOfALostLayerNamesTheFix(t *testing.T) {
 	t.Run("ctr", func(t *testing.T) {
 		base := pool.NewBase(t)
-		d := startDaemon(t, base)
+		d := harness.StartDaemon(t, base)
 		c := startContainerd(t, d)
 		_, ref := serveImage(t, writeTestImage(t))
 		c.pull(t, "default", ref)
 		c.ctr(t, "containers", "create", "--snapshotter", "zfstpl", ref, "uses")
-		c.offline(t, d, func() { d.destroyTemplates(t) })
+		c.offline(t, d, func() { destroyTemplates(t, d) })
 
 		out, err := c.tryRun(ref)
 		require.Error(t, err)
@@ -271,7 +272,7 @@ func TestErrorOfALostLayerNamesTheFix(t *testing.T) {
 	})
 	t.Run("CRI", func(t *testing.T) {
 		base := pool.NewBase(t)
-		d := startDaemon(t, base)
+		d := harness.StartDaemon(t, base)
 		archive := writeTestImage(t)
 		_, ref := serveImage(t, archive)
 		_, sandbox := serveSandbox(t, archive)
@@ -279,7 +280,7 @@ func TestErrorOfALostLayerNamesTheFix(t *testing.T) {
 		k := startKubelet(t, c)
 		k.pull(t, ref)
 		k.pull(t, sandbox)
-		c.offline(t, d, func() { d.destroyTemplates(t) })
+		c.offline(t, d, func() { destroyTemplates(t, d) })
 
 		_, err := k.runtime.RunPodSandbox(k.ctx, &cri.RunPodSandboxRequest{Config: k.sandbox})
 		want := "already exists" // containerd's own words: it does not ask the snapshotter
@@ -301,12 +302,12 @@ func TestErrorOfALostLayerNamesTheFix(t *testing.T) {
 	})
 	t.Run("Docker", func(t *testing.T) {
 		base := pool.NewBase(t)
-		d := startDaemon(t, base)
+		d := harness.StartDaemon(t, base)
 		c := startContainerd(t, d)
 		_, ref := serveImage(t, writeTestImage(t))
 		docker := startDocker(t, c)
 		docker.run(t, "pull", "--quiet", ref)
-		c.offline(t, d, func() { d.destroyTemplates(t) })
+		c.offline(t, d, func() { destroyTemplates(t, d) })
 
 		out, err := exec.Command("docker", "--host", docker.address, "run", "--rm", "--network", "none", ref, "ls").CombinedOutput()
 		require.Error(t, err)

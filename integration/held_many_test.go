@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
 
@@ -80,14 +81,14 @@ func measureMany(t *testing.T, form string, held bool) {
 	ctx := context.Background()
 	count := *heldCount
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--mounts", form)
+	d := harness.StartDaemon(t, base, "--mounts", form)
 	c := startContainerd(t, d)
 	sd := startSystemd(t)
 	sn := c.snapshotter(t, "many")
 	restart := func() time.Duration {
-		d.stop(t)
+		d.Stop(t)
 		began := time.Now()
-		d.start(t)
+		d.Start(t)
 		return time.Since(began).Round(time.Millisecond)
 	}
 	each := func(do func(i int) error) {
@@ -102,7 +103,7 @@ func measureMany(t *testing.T, form string, held bool) {
 	phase := func(what string, do func()) {
 		t.Helper()
 		line := fmt.Sprintf("mounts=%s, %d containers %s", form, count, what)
-		pids := map[string]int{"containerd": c.cmd.Process.Pid, "daemon": d.cmd.Process.Pid, "client": os.Getpid()}
+		pids := map[string]int{"containerd": c.cmd.Process.Pid, "daemon": d.Cmd.Process.Pid, "client": os.Getpid()}
 		names := []string{"containerd", "daemon", "client"}
 		if sd != nil {
 			pids["systemd"], names = sd.pid, append([]string{"systemd"}, names...)
@@ -152,7 +153,7 @@ func measureMany(t *testing.T, form string, held bool) {
 			return err
 		})
 	})
-	require.NoError(t, testpool.Unmount(d.address))
+	require.NoError(t, testpool.Unmount(d.Address))
 	start := restart()
 	none := usedMemory(t)
 	report("nothing mounted", 0, start)
@@ -191,7 +192,7 @@ func measureMany(t *testing.T, form string, held bool) {
 	if sd != nil {
 		assert.Equal(t, count, sd.mountUnits(t, root), "systemd knows the mounts")
 		if held {
-			assert.Equal(t, count, sd.mountUnits(t, filepath.Join(filepath.Dir(d.address), "mnt")), "and those that are held")
+			assert.Equal(t, count, sd.mountUnits(t, filepath.Join(filepath.Dir(d.Address), "mnt")), "and those that are held")
 		}
 	}
 	start = restart()
@@ -203,10 +204,10 @@ func measureMany(t *testing.T, form string, held bool) {
 	phase("are removed", func() {
 		each(func(i int) error { return sn.Remove(ctx, key(i)) })
 		c.collect(t, "many")
-		d.clean(t)
+		d.Clean(t)
 	})
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
-	entries, err := os.ReadDir(filepath.Join(filepath.Dir(d.address), "mnt"))
+	entries, err := os.ReadDir(filepath.Join(filepath.Dir(d.Address), "mnt"))
 	if !errors.Is(err, os.ErrNotExist) {
 		require.NoError(t, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testimage"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/integration/tied"
@@ -45,16 +46,16 @@ func TestAnyNumberOfClientsMountAnActiveSnapshot(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
-	mounts, err := d.snapshotter(t).Prepare(ctx, "web", "")
+	d := harness.StartDaemon(t, base)
+	mounts, err := d.Snapshotter(t).Prepare(ctx, "web", "")
 	require.NoError(t, err)
 	require.Equal(t, "bind", mounts[0].Type)
-	mounted(t, mounts, func(root string) {
-		require.NoError(t, touch(root, "written"))
-		mounted(t, readOnly(mounts), func(other string) {
+	harness.Mounted(t, mounts, func(root string) {
+		require.NoError(t, harness.Touch(root, "written"))
+		harness.Mounted(t, readOnly(mounts), func(other string) {
 			assert.FileExists(t, filepath.Join(other, "written"))
-			assert.ErrorIs(t, touch(other, "refused"), unix.EROFS)
-			require.NoError(t, touch(root, "written-beside-it"))
+			assert.ErrorIs(t, harness.Touch(other, "refused"), unix.EROFS)
+			require.NoError(t, harness.Touch(root, "written-beside-it"))
 		})
 	})
 	var wg sync.WaitGroup
@@ -81,42 +82,42 @@ func TestAHeldMountIsTheSnapshotOrNothing(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
-	mounts, err := d.snapshotter(t).Prepare(ctx, "web", "")
+	d := harness.StartDaemon(t, base)
+	mounts, err := d.Snapshotter(t).Prepare(ctx, "web", "")
 	require.NoError(t, err)
 	path := mounts[0].Source
-	assert.Equal(t, filepath.Join(filepath.Dir(d.address), "mnt"), filepath.Dir(path))
-	require.NoError(t, touch(path, "kept"))
+	assert.Equal(t, filepath.Join(filepath.Dir(d.Address), "mnt"), filepath.Dir(path))
+	require.NoError(t, harness.Touch(path, "kept"))
 	id := heldAt(t, path)
 	again := func() []mount.Mount {
 		t.Helper()
-		found, err := d.snapshotter(t).Mounts(ctx, "web")
+		found, err := d.Snapshotter(t).Mounts(ctx, "web")
 		require.NoError(t, err)
 		assert.FileExists(t, filepath.Join(path, "kept"))
 		return found
 	}
 
-	d.kill(t)
-	d.start(t)
+	d.Kill(t)
+	d.Start(t)
 	assert.Equal(t, mounts, again())
 	assert.Equal(t, id, heldAt(t, path), "found again behind a crash")
-	d.stop(t)
+	d.Stop(t)
 	assert.Equal(t, id, heldAt(t, path), "it stays when the daemon is stopped")
-	d.start(t)
+	d.Start(t)
 	assert.Equal(t, mounts, again())
 
 	require.NoError(t, unix.Unmount(path, 0)) // by hand; a reboot does no more
 	assert.Equal(t, mounts, again(), "mounted anew")
 
 	require.NoError(t, unix.Mount("foreign", path, "tmpfs", 0, ""))
-	_, err = d.snapshotter(t).Mounts(ctx, "web")
+	_, err = d.Snapshotter(t).Mounts(ctx, "web")
 	require.True(t, errdefs.IsFailedPrecondition(err), "%v", err)
 	assert.ErrorContains(t, err, "umount "+path)
 	require.NoError(t, unix.Unmount(path, 0))
 	assert.Equal(t, mounts, again())
 
-	require.NoError(t, d.snapshotter(t).Remove(ctx, "web"))
-	require.NoError(t, d.snapshotter(t).Cleanup(ctx))
+	require.NoError(t, d.Snapshotter(t).Remove(ctx, "web"))
+	require.NoError(t, d.Snapshotter(t).Cleanup(ctx))
 	assert.NoDirExists(t, path)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
@@ -131,16 +132,16 @@ func TestHeldMountsPropagateUnmountsOnly(t *testing.T) {
 	require.NoError(t, unix.Mount("run", run, "tmpfs", 0, "mode=0700"))
 	require.NoError(t, unix.Mount("", run, "", unix.MS_SHARED, "")) // as systemd has /run
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(run, unix.MNT_DETACH)) })
-	d := newDaemon(t, base)
-	d.address = filepath.Join(run, "zfstpl.sock")
-	d.cmd.Args = append(d.cmd.Args, "--address", d.address)
-	t.Cleanup(func() { require.NoError(t, testpool.Unmount(d.address)) })
-	d.start(t)
-	t.Cleanup(func() { d.stop(t) })
-	sn := d.snapshotter(t)
+	d := harness.NewDaemon(t, base)
+	d.Address = filepath.Join(run, "zfstpl.sock")
+	d.Cmd.Args = append(d.Cmd.Args, "--address", d.Address)
+	t.Cleanup(func() { require.NoError(t, testpool.Unmount(d.Address)) })
+	d.Start(t)
+	t.Cleanup(func() { d.Stop(t) })
+	sn := d.Snapshotter(t)
 	mounts, err := sn.Prepare(ctx, "web", "")
 	require.NoError(t, err)
-	mounted(t, mounts, func(root string) {
+	harness.Mounted(t, mounts, func(root string) {
 		require.NoError(t, os.Mkdir(filepath.Join(root, "proc"), 0o700))
 		require.NoError(t, unix.Mount("proc", filepath.Join(root, "proc"), "proc", 0, ""))
 		assert.NoFileExists(t, filepath.Join(mounts[0].Source, "proc", "uptime"))
@@ -170,8 +171,8 @@ func TestARemovedSnapshotGoesWithTheLastUserOfItsHeldMount(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
-	sn := d.snapshotter(t)
+	d := harness.StartDaemon(t, base)
+	sn := d.Snapshotter(t)
 	mounts, err := sn.Prepare(ctx, "web", "")
 	require.NoError(t, err)
 	runtime := strings.TrimPrefix(base.Source(t, mounts), base.String())
@@ -185,7 +186,7 @@ func TestARemovedSnapshotGoesWithTheLastUserOfItsHeldMount(t *testing.T) {
 	_, err = file.WriteString("still written")
 	require.NoError(t, err)
 	says := fmt.Sprintf("(pid %d): open ", os.Getpid())
-	eventually(t, "the log names the user", func() bool { return strings.Contains(d.log.String(), says) })
+	eventually(t, "the log names the user", func() bool { return strings.Contains(d.Log.String(), says) })
 	assert.NoDirExists(t, mounts[0].Source, "nothing begins to use it any more")
 	require.NoError(t, file.Close())
 	eventually(t, "the runtime goes by itself", func() bool { return !strings.Contains(strings.Join(base.Names(t), " "), runtime) })
@@ -197,7 +198,7 @@ const userImage = "docker.io/library/zfstpl-users:latest"
 func writeUserImage(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "users.tar")
-	require.NoError(t, testimage.Write(path, userImage, binary(t, "app"), []testimage.File{
+	require.NoError(t, testimage.Write(path, userImage, harness.Binary(t, "app"), []testimage.File{
 		{Name: "etc/passwd", Content: []byte("root:x:0:0::/:/\nweb:x:33:34::/:/\n")},
 		{Name: "etc/group", Content: []byte("root:x:0:\nweb:x:34:\nmore:x:35:web\n")},
 	}))
@@ -210,7 +211,7 @@ func writeUserImage(t testing.TB) string {
 // containers run, both kinds go on.
 func TestExecByUserNameWorksWithBothFormsOfMounts(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--mounts", "zfs")
+	d := harness.StartDaemon(t, base, "--mounts", "zfs")
 	c := startContainerd(t, d)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeUserImage(t))
 	run := func(id string) { c.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", userImage, id, "/app", "wait") }
@@ -218,9 +219,9 @@ func TestExecByUserNameWorksWithBothFormsOfMounts(t *testing.T) {
 		return c.ctr(t, "tasks", "exec", "--exec-id", id+"-"+strings.ReplaceAll(user, ":", "-"), "--user", user, id, "/app", "id")
 	}
 	restart := func(form string) {
-		d.stop(t)
-		d.cmd.Args = append(d.cmd.Args, "--mounts", form)
-		d.start(t)
+		d.Stop(t)
+		d.Cmd.Args = append(d.Cmd.Args, "--mounts", form)
+		d.Start(t)
 	}
 	end := func(id string) {
 		c.ctr(t, "tasks", "kill", "--signal", "SIGKILL", id)
@@ -245,6 +246,6 @@ func TestExecByUserNameWorksWithBothFormsOfMounts(t *testing.T) {
 		end(id)
 	}
 	c.ctr(t, "images", "delete", "--sync", userImage)
-	d.clean(t)
+	d.Clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }

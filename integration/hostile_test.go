@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 // The differ's own tests of hostile and damaged archives and of odd names run on
@@ -18,7 +20,7 @@ func TestHostileArchivesAreRefusedOnZFS(t *testing.T) {
 	d := newDiffer(t, pool.NewBase(t))
 	_, mounts := d.prepare(t, "")
 	d.mounted(t, mounts, func(root string) {
-		cmd := exec.Command(binary(t, "diff.test"), "-test.v", "-test.short",
+		cmd := exec.Command(harness.Binary(t, "diff.test"), "-test.v", "-test.short",
 			"-test.run", "TestHostile|TestDamaged|TestJail|TestDeletedWhiteoutNames|TestWhiteoutNames|TestAllNames")
 		cmd.Env = append(os.Environ(), "TMPDIR="+root)
 		cmd.Dir = root

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/plugin"
 )
 
@@ -56,12 +57,12 @@ func TestIDMappedMountChangesNoFile(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := newSnapshotter(t, base)
+	sn := harness.NewSnapshotter(t, base)
 	mounts, err := sn.Prepare(ctx, "making", "")
 	require.NoError(t, err)
-	mounted(t, mounts, func(root string) {
-		require.NoError(t, touch(root, "of-root"))
-		require.NoError(t, touch(root, "of-1000"))
+	harness.Mounted(t, mounts, func(root string) {
+		require.NoError(t, harness.Touch(root, "of-root"))
+		require.NoError(t, harness.Touch(root, "of-1000"))
 		require.NoError(t, os.Chown(filepath.Join(root, "of-1000"), 1000, 1000))
 	})
 	require.NoError(t, sn.Commit(ctx, "image", "making"))
@@ -69,20 +70,20 @@ func TestIDMappedMountChangesNoFile(t *testing.T) {
 	mounts, err = sn.Prepare(ctx, "web", "image", withMapping())
 	require.NoError(t, err)
 	assert.Equal(t, []string{"uidmap=" + mapping, "gidmap=" + mapping}, mounts[0].Options)
-	mounted(t, mounts, func(root string) {
+	harness.Mounted(t, mounts, func(root string) {
 		assert.Equal(t, owners(mappedRoot), owner(t, root))
 		assert.Equal(t, owners(mappedRoot), owner(t, filepath.Join(root, "of-root")))
 		assert.Equal(t, owners(mappedRoot+1000), owner(t, filepath.Join(root, "of-1000")))
-		assert.ErrorIs(t, touch(root, "by-the-host"), syscall.EOVERFLOW, "the host's root has no ID there")
+		assert.ErrorIs(t, harness.Touch(root, "by-the-host"), syscall.EOVERFLOW, "the host's root has no ID there")
 	})
-	mounted(t, plain(mounts), func(root string) {
+	harness.Mounted(t, plain(mounts), func(root string) {
 		assert.Equal(t, owners(0), owner(t, root))
 		assert.Equal(t, owners(0), owner(t, filepath.Join(root, "of-root")))
 		assert.Equal(t, owners(1000), owner(t, filepath.Join(root, "of-1000")))
 	})
 	view, err := sn.View(ctx, "look", "image", withMapping())
 	require.NoError(t, err)
-	mounted(t, view, func(root string) {
+	harness.Mounted(t, view, func(root string) {
 		assert.Equal(t, owners(mappedRoot), owner(t, filepath.Join(root, "of-root")))
 		err := os.Remove(filepath.Join(root, "of-root"))
 		assert.True(t, errors.Is(err, syscall.EROFS), "%v", err)
@@ -96,13 +97,13 @@ func TestIDMappedEmptySnapshotBelongsToItsRoot(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := newSnapshotter(t, base)
+	sn := harness.NewSnapshotter(t, base)
 	mounts, err := sn.Prepare(ctx, "empty", "", withMapping())
 	require.NoError(t, err)
-	mounted(t, mounts, func(root string) { assert.Equal(t, owners(mappedRoot), owner(t, root)) })
+	harness.Mounted(t, mounts, func(root string) { assert.Equal(t, owners(mappedRoot), owner(t, root)) })
 
-	mounted(t, plain(mounts), func(root string) { require.NoError(t, os.Chown(root, mappedRoot, mappedRoot)) })
-	mounted(t, mounts, func(root string) { assert.Equal(t, owners(overflowUID), owner(t, root)) })
+	harness.Mounted(t, plain(mounts), func(root string) { require.NoError(t, os.Chown(root, mappedRoot, mappedRoot)) })
+	harness.Mounted(t, mounts, func(root string) { assert.Equal(t, owners(overflowUID), owner(t, root)) })
 }
 
 // containerd17 reports whether the containerd in PATH is a 1.7. It maps no mounts of
@@ -119,11 +120,11 @@ func containerd17(t testing.TB) bool {
 // containerd 1.7 changes the owners in a copy; there too all is its root's.
 func TestContainerInAUserNamespace(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	c := startContainerd(t, d)
 	reachable(t, c.dir)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeTestImage(t))
-	before := len(d.recordNames(t))
+	before := len(d.RecordNames(t))
 	run := func(id string, more ...string) {
 		args := []string{"run", "--detach", "--snapshotter", "zfstpl", "--uidmap", mapping, "--gidmap", mapping, "--remap-labels", testImage, id}
 		c.ctr(t, append(args, more...)...)
@@ -143,7 +144,7 @@ func TestContainerInAUserNamespace(t *testing.T) {
 
 	run("writes", "/app", "write", "/data/new", "new")
 	eventually(t, "the container has written", func() bool { return strings.Contains(c.ctr(t, "tasks", "ls"), "STOPPED") })
-	found := d.recordNames(t)
+	found := d.RecordNames(t)
 	onDisk, snapshots := 0, before+2
 	if containerd17(t) {
 		onDisk, snapshots = mappedRoot, before+3
@@ -151,7 +152,7 @@ func TestContainerInAUserNamespace(t *testing.T) {
 	assert.Len(t, found, snapshots, "one snapshot a container, and none that was remapped: %v", found)
 	mounts, err := c.snapshotter(t, "default").Mounts(context.Background(), "writes")
 	require.NoError(t, err)
-	mounted(t, plain(mounts), func(root string) {
+	harness.Mounted(t, plain(mounts), func(root string) {
 		assert.Equal(t, owners(onDisk), owner(t, filepath.Join(root, "data/new")))
 		assert.Equal(t, owners(onDisk), owner(t, filepath.Join(root, "data/kept")))
 	})

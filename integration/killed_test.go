@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/integration/tied"
 )
@@ -39,13 +40,13 @@ func TestKilledReclaimLeavesTheLayerOrNothing(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	const size = 2 * mib // near a bound ZFS ends a txg for every few blocks
+	const size = 2 * harness.MiB // near a bound ZFS ends a txg for every few blocks
 	points := 0
 	rounds := []int{0}
 	for i := 0; i < len(rounds); i++ {
 		base := pool.NewBase(t)
 		d := newDiffer(t, base)
-		cached, err := d.pull(t, chainID(1), d.noise(t, 1, size))
+		cached, err := d.pull(t, harness.ChainID(1), d.noise(t, 1, size))
 		require.NoError(t, err)
 		require.NoError(t, d.sn.Remove(d.ctx, cached))
 		require.NoError(t, d.sn.Cleanup(d.ctx))
@@ -66,15 +67,15 @@ func TestKilledReclaimLeavesTheLayerOrNothing(t *testing.T) {
 		d.open(t)
 		require.NoError(t, d.sn.Cleanup(d.ctx))
 		base.Check(t)
-		for name := range everything(t, d.sn) {
-			assert.Contains(t, name, chainID(2), "at %d of %d", rounds[i], points)
+		for name := range harness.Everything(t, d.sn) {
+			assert.Contains(t, name, harness.ChainID(2), "at %d of %d", rounds[i], points)
 		}
-		d.removeAll(t)
+		harness.RemoveAll(t, d.sn)
 		d.serial += 100 // the child has counted on
-		name, err := d.pull(t, chainID(3), d.noise(t, 3, size))
+		name, err := d.pull(t, harness.ChainID(3), d.noise(t, 3, size))
 		require.NoError(t, err, "at %d of %d", rounds[i], points)
 		d.mounted(t, d.viewed(t, name), func(root string) { requireNoise(t, root, 3, size) })
-		d.removeAll(t)
+		harness.RemoveAll(t, d.sn)
 		require.NoError(t, d.sn.Cleanup(d.ctx))
 		for _, name := range base.Names(t) {
 			assert.NotContains(t, name, "/runtime/", "at %d of %d", rounds[i], points)
@@ -101,8 +102,8 @@ func runChild(t *testing.T, base *testpool.Base, point int, size int64) (string,
 	cmd.Env = append(os.Environ(),
 		childPool+"="+pool.Name+":"+pool.Dir, childBase+"="+base.String()[len(pool.Name)+1:],
 		childPoint+"="+strconv.Itoa(point), childSize+"="+strconv.FormatInt(size, 10))
-	var out programLog
-	cmd.Stdout, cmd.Stderr = out.output(t), out.output(t)
+	var out harness.ProgramLog
+	cmd.Stdout, cmd.Stderr = out.Output(t), out.Output(t)
 	err := tied.Run(cmd)
 	count, _ := os.ReadFile(base.Root + "/points")
 	_ = os.Remove(base.Root + "/points") // only one that lived has written it
@@ -133,7 +134,7 @@ func TestChildUnpacks(t *testing.T) {
 	})
 	d.open(t)
 	begun = true
-	_, err = d.pull(t, chainID(2), layer)
+	_, err = d.pull(t, harness.ChainID(2), layer)
 	require.NoError(t, err)
 	require.NoError(t, d.sn.Close())
 	require.NoError(t, os.WriteFile(base.Root+"/points", fmt.Append(nil, passed.Load()), 0o600))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/plugin"
 )
 
@@ -114,7 +115,7 @@ func (c *containerd) endPods(t testing.TB) {
 // crictl runs crictl and returns what it wrote to stdout.
 func (c *containerd) crictl(t testing.TB, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*harness.Patience)
 	defer cancel()
 	config := filepath.Join(c.dir, "crictl.yaml")
 	require.NoError(t, os.WriteFile(config, []byte("timeout: 120\n"), 0o600))

@@ -12,6 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/registry"
 	"github.com/zfstpl/zfstpl/integration/testimage"
 )
@@ -55,7 +56,7 @@ var missingApplets = map[string]string{
 // ownProgram is a layer with one of our programs.
 func ownProgram(t testing.TB, name, as string, mode int64) []testimage.File {
 	t.Helper()
-	content, err := os.ReadFile(binary(t, name))
+	content, err := os.ReadFile(harness.Binary(t, name))
 	require.NoError(t, err)
 	return []testimage.File{{Name: as, Mode: mode, Content: content}}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testimage"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
@@ -33,15 +34,15 @@ func serveNodeImages(t testing.TB) *images {
 
 // end takes everything off the node and asserts that nothing is left in the pool, but
 // the templates that the daemon keeps for the next pull.
-func (n *node) end(t testing.TB, d *daemon, base *testpool.Base, pods ...string) {
+func (n *node) end(t testing.TB, d *harness.Daemon, base *testpool.Base, pods ...string) {
 	t.Helper()
 	for _, name := range pods {
 		n.take(t, name)
 	}
 	n.containerd.endPods(t)
 	n.containerd.collect(t, "k8s.io")
-	d.clean(t)
-	kept := slices.Contains(d.cmd.Args, keepTemplates)
+	d.Clean(t)
+	kept := slices.Contains(d.Cmd.Args, keepTemplates)
 	left := slices.DeleteFunc(base.Names(t), func(name string) bool { return kept && strings.HasPrefix(name, "/storage/sha256:") })
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, left)
 }
@@ -51,7 +52,7 @@ func (n *node) end(t testing.TB, d *daemon, base *testpool.Base, pods ...string)
 // that is read-only, and what a container writes is accounted.
 func TestKubeletRunsOrdinaryPods(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	n := startNode(t, startDefaultContainerd(t, d, forPods(t, serveNodeImages(t))), nil)
 
 	works := newContainer("works", podImage, sleeps)
@@ -103,7 +104,7 @@ func TestKubeletRunsAPodInAUserNamespace(t *testing.T) {
 		t.Skip("containerd 1.7 has no user namespaces for a kubelet 1.37")
 	}
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	n := startNode(t, startDefaultContainerd(t, d, withUserNamespaces(t, serveNodeImages(t))), nil)
 	reachable(t, n.containerd.dir)
 

@@ -18,6 +18,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 // nodeName is what every kubelet of the tests calls its node.
@@ -31,7 +33,7 @@ type node struct {
 	manifests  string
 	address    string
 	client     *http.Client
-	log        *programLog
+	log        *harness.ProgramLog
 }
 
 // settings are a kubelet's, by their names in its configuration.
@@ -57,9 +59,9 @@ func startNodeOf(t testing.TB, c *containerd, a *api, more settings) *node {
 		require.NoError(t, os.RemoveAll(dir))
 	})
 	require.NoError(t, os.Chmod(dir, 0o711)) // for the roots of pods, which have no user here
-	n := &node{containerd: c, api: a, manifests: filepath.Join(dir, "manifests"), address: freeAddress(t), log: &programLog{}}
+	n := &node{containerd: c, api: a, manifests: filepath.Join(dir, "manifests"), address: freeAddress(t), log: &harness.ProgramLog{}}
 	require.NoError(t, os.Mkdir(n.manifests, 0o700))
-	n.client = &http.Client{Timeout: patience, Transport: &http.Transport{
+	n.client = &http.Client{Timeout: harness.Patience, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // it signs its own certificate
 	}}
 	t.Cleanup(n.client.CloseIdleConnections)

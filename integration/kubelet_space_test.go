@@ -13,12 +13,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testimage"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
 
 const (
-	largeLayer = 16 * mib
+	largeLayer = 16 * harness.MiB
 	// keepTemplates has a daemon keep templates that no image names, as it does by default.
 	keepTemplates = "--cache-keep=168h"
 )
@@ -76,7 +77,7 @@ func limitTo(t testing.TB, base *testpool.Base, percent uint64) {
 func TestKubeletEndsDiskPressure(t *testing.T) {
 	onlyOnce(t, newerReleases, aClient)
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, keepTemplates)
+	d := harness.StartDaemon(t, base, keepTemplates)
 	i := serveNodeImages(t)
 	large := i.addLarge(t, 1)
 	c := startDefaultContainerd(t, d, forPods(t, i))
@@ -140,7 +141,7 @@ func TestKubeletCollectsImages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			base := pool.NewBase(t)
-			d := startDaemon(t, base, keepTemplates)
+			d := harness.StartDaemon(t, base, keepTemplates)
 			i := serveNodeImages(t)
 			large := i.addLarge(t, 3)
 			c := startDefaultContainerd(t, d, forPods(t, i))

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/registry"
 	"github.com/zfstpl/zfstpl/plugin"
 )
@@ -25,7 +26,7 @@ import (
 // are the same layers: the second moves none.
 func TestPodOfAKubeletLeavesNothing(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	archive := writeTestImage(t)
 	images, ref := serveImage(t, archive)
 	sandboxes, sandbox := serveSandbox(t, archive)
@@ -33,7 +34,7 @@ func TestPodOfAKubeletLeavesNothing(t *testing.T) {
 
 	k.pull(t, ref)
 	assert.Equal(t, testLayers, images.Fetched().Layers)
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "by our differ")
+	assert.Equal(t, testLayers, strings.Count(d.Log.String(), "applied layer"), "by our differ")
 	pod := k.runPod(t)
 	assert.Zero(t, sandboxes.Fetched().Layers, "they are here")
 	k.checkCapacity(t, base.Root)
@@ -64,7 +65,7 @@ func TestPodOfAKubeletLeavesNothing(t *testing.T) {
 	k.endPod(t, pod)
 	k.removeImage(t, sandbox)
 	k.containerd.collect(t, "k8s.io")
-	d.clean(t)
+	d.Clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 
@@ -111,7 +112,7 @@ func startKubelet(t testing.TB, c *containerd) *kubelet {
 	conn, err := grpc.NewClient("unix://"+c.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
-	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*harness.Patience)
 	t.Cleanup(cancel)
 	return &kubelet{
 		ctx: ctx, containerd: c,
@@ -187,7 +188,7 @@ func (k *kubelet) kill(t testing.TB, id string) {
 // exec runs a program in a container and returns what it wrote.
 func (k *kubelet) exec(t testing.TB, id string, command ...string) string {
 	t.Helper()
-	done, err := k.runtime.ExecSync(k.ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: int64(patience.Seconds())})
+	done, err := k.runtime.ExecSync(k.ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: int64(harness.Patience.Seconds())})
 	require.NoError(t, err)
 	require.Zero(t, done.GetExitCode(), "%s", done.GetStderr())
 	return string(done.GetStdout())

@@ -12,71 +12,36 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
-
-// chainID is a well-formed chain ID that says which.
-func chainID(n int) string { return fmt.Sprintf("sha256:%064x", n) }
-
-// extraction is the key containerd extracts a layer under.
-func extraction(ns string, n int, chain string) string {
-	return fmt.Sprintf("%s/%d/extract-%d-Ab_1 %s", ns, n, n, chain)
-}
-
-func withRef(chain string) snapshots.Opt {
-	return snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotRef: chain})
-}
-
-// mounted runs fn in the mounted snapshot.
-func mounted(t testing.TB, mounts []mount.Mount, fn func(root string)) {
-	t.Helper()
-	require.NoError(t, mount.WithTempMount(context.Background(), mounts, func(root string) error {
-		fn(root)
-		return nil
-	}))
-}
-
-// pullLayer does what containerd does for one layer, and returns its name.
-func pullLayer(t testing.TB, sn snapshots.Snapshotter, ns string, n int, parent, chain string) string {
-	t.Helper()
-	ctx := context.Background()
-	key, name := extraction(ns, n, chain), fmt.Sprintf("%s/%d/%s", ns, n+1, chain)
-	mounts, err := sn.Prepare(ctx, key, parent, withRef(chain))
-	require.NoError(t, err)
-	mounted(t, mounts, func(root string) {
-		require.NoError(t, os.WriteFile(filepath.Join(root, "layer-"+chain[len(chain)-4:]), []byte(chain), 0o644))
-	})
-	require.NoError(t, sn.Commit(ctx, name, key, withRef(chain)))
-	return name
-}
 
 func TestLayersBecomeTemplatesNamedByChainID(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := newSnapshotter(t, base)
-	one := pullLayer(t, sn, "default", 1, "", chainID(1))
-	two := pullLayer(t, sn, "default", 3, one, chainID(2))
+	sn := harness.NewSnapshotter(t, base)
+	one := harness.PullLayer(t, sn, "default", 1, "", harness.ChainID(1))
+	two := harness.PullLayer(t, sn, "default", 3, one, harness.ChainID(2))
 
 	origins := make(map[string]string)
 	for _, d := range base.List(t) {
 		origins[strings.TrimPrefix(d.Name, base.String())] = strings.TrimPrefix(d.Origin, base.String())
 	}
-	assert.Equal(t, "/storage/empty@extracted", origins["/storage/"+chainID(1)])
-	assert.Equal(t, "/storage/"+chainID(1)+"@extracted", origins["/storage/"+chainID(2)])
+	assert.Equal(t, "/storage/empty@extracted", origins["/storage/"+harness.ChainID(1)])
+	assert.Equal(t, "/storage/"+harness.ChainID(1)+"@extracted", origins["/storage/"+harness.ChainID(2)])
 
 	mounts, err := sn.Prepare(ctx, "default/9/web", two)
 	require.NoError(t, err)
 	require.Equal(t, "zfs", mounts[0].Type)
 	require.Regexp(t, "^"+base.Runtime()+"/web-[0-9a-f]{16}$", mounts[0].Source)
-	mounted(t, mounts, func(root string) {
+	harness.Mounted(t, mounts, func(root string) {
 		assert.FileExists(t, filepath.Join(root, "layer-0001"))
 		assert.FileExists(t, filepath.Join(root, "layer-0002"))
 	})
@@ -88,24 +53,24 @@ func TestNamespacesShareATemplate(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := newSnapshotter(t, base)
-	first := pullLayer(t, sn, "default", 1, "", chainID(7))
+	sn := harness.NewSnapshotter(t, base)
+	first := harness.PullLayer(t, sn, "default", 1, "", harness.ChainID(7))
 
 	// The second namespace learns that the layer exists, and finds it as
 	// containerd's metadata store does.
-	_, err := sn.Prepare(ctx, extraction("k8s.io", 1, chainID(7)), "", withRef(chainID(7)))
+	_, err := sn.Prepare(ctx, harness.Extraction("k8s.io", 1, harness.ChainID(7)), "", harness.WithRef(harness.ChainID(7)))
 	require.True(t, errdefs.IsAlreadyExists(err), "%v", err)
-	assert.Equal(t, []string{first}, findByRef(t, sn, chainID(7), ""))
+	assert.Equal(t, []string{first}, findByRef(t, sn, harness.ChainID(7), ""))
 
 	// Without the label it is extracted again, and joins at Commit.
-	key, second := extraction("k8s.io", 2, chainID(7)), "k8s.io/3/"+chainID(7)
+	key, second := harness.Extraction("k8s.io", 2, harness.ChainID(7)), "k8s.io/3/"+harness.ChainID(7)
 	_, err = sn.Prepare(ctx, key, "")
 	require.NoError(t, err)
 	require.NoError(t, sn.Commit(ctx, second, key))
 
 	require.NoError(t, sn.Remove(ctx, first))
 	require.NoError(t, sn.Cleanup(ctx))
-	assert.Contains(t, base.Names(t), "/storage/"+chainID(7))
+	assert.Contains(t, base.Names(t), "/storage/"+harness.ChainID(7))
 	require.NoError(t, sn.Remove(ctx, second))
 	require.NoError(t, sn.Cleanup(ctx))
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
@@ -130,24 +95,24 @@ func TestCachedTemplatesAreReused(t *testing.T) {
 	base := pool.NewBase(t)
 	sn, err := snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, CacheKeep: snapshotter.KeepForever, ReuseLayers: snapshotter.ReuseSkip})
 	require.NoError(t, err)
-	one := pullLayer(t, sn, "default", 1, "", chainID(1))
-	two := pullLayer(t, sn, "default", 3, one, chainID(2))
+	one := harness.PullLayer(t, sn, "default", 1, "", harness.ChainID(1))
+	two := harness.PullLayer(t, sn, "default", 3, one, harness.ChainID(2))
 	require.NoError(t, sn.Remove(ctx, two))
 	require.NoError(t, sn.Remove(ctx, one))
 	require.NoError(t, sn.Cleanup(ctx))
-	assert.Empty(t, everything(t, sn), "cached templates are invisible")
+	assert.Empty(t, harness.Everything(t, sn), "cached templates are invisible")
 	require.NoError(t, sn.Close())
 
 	sn, err = snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, CacheKeep: snapshotter.KeepForever, ReuseLayers: snapshotter.ReuseSkip})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, sn.Close()) }()
-	_, err = sn.Prepare(ctx, extraction("default", 5, chainID(1)), "", withRef(chainID(1)))
+	_, err = sn.Prepare(ctx, harness.Extraction("default", 5, harness.ChainID(1)), "", harness.WithRef(harness.ChainID(1)))
 	require.True(t, errdefs.IsAlreadyExists(err), "%v", err)
-	found := findByRef(t, sn, chainID(1), "")
+	found := findByRef(t, sn, harness.ChainID(1), "")
 	require.Len(t, found, 1)
-	_, err = sn.Prepare(ctx, extraction("default", 6, chainID(2)), found[0], withRef(chainID(2)))
+	_, err = sn.Prepare(ctx, harness.Extraction("default", 6, harness.ChainID(2)), found[0], harness.WithRef(harness.ChainID(2)))
 	require.True(t, errdefs.IsAlreadyExists(err), "%v", err)
-	require.Len(t, findByRef(t, sn, chainID(2), found[0]), 1)
+	require.Len(t, findByRef(t, sn, harness.ChainID(2), found[0]), 1)
 }
 
 // A program in the container writes through mmap and the snapshot is committed
@@ -156,10 +121,10 @@ func TestCommitOfALiveContainerKeepsMmapWrites(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := newSnapshotter(t, base)
+	sn := harness.NewSnapshotter(t, base)
 	mounts, err := sn.Prepare(ctx, "live", "")
 	require.NoError(t, err)
-	mounted(t, mounts, func(root string) {
+	harness.Mounted(t, mounts, func(root string) {
 		path := filepath.Join(root, "data")
 		require.NoError(t, os.WriteFile(path, make([]byte, 4096), 0o644))
 		file, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -173,11 +138,11 @@ func TestCommitOfALiveContainerKeepsMmapWrites(t *testing.T) {
 		require.NoError(t, syscall.Munmap(memory))
 
 		require.NoError(t, sn.Cleanup(ctx), "a mounted runtime is no error")
-		require.NoError(t, touch(root, "still-writable"))
+		require.NoError(t, harness.Touch(root, "still-writable"))
 	})
 	view, err := sn.View(ctx, "view", "image")
 	require.NoError(t, err)
-	mounted(t, view, func(root string) {
+	harness.Mounted(t, view, func(root string) {
 		content, err := os.ReadFile(filepath.Join(root, "data"))
 		require.NoError(t, err)
 		assert.Equal(t, "through mmap", string(content[:12]))
@@ -193,16 +158,16 @@ func TestUsageCountsWhatASnapshotAdds(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.MountDir = base.MountDir(t) })
+	sn := harness.NewSnapshotter(t, base, func(c *snapshotter.Config) { c.MountDir = base.MountDir(t) })
 	mounts, err := sn.Prepare(ctx, "fill", "")
 	require.NoError(t, err)
-	mounted(t, mounts, func(root string) {
+	harness.Mounted(t, mounts, func(root string) {
 		noise := make([]byte, 2<<20)
 		_, err := rand.Read(noise)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(root, "noise"), noise, 0o644))
 		for i := range 10 {
-			require.NoError(t, touch(root, fmt.Sprint(i)))
+			require.NoError(t, harness.Touch(root, fmt.Sprint(i)))
 		}
 	})
 	require.NoError(t, sn.Commit(ctx, "image", "fill"))
@@ -220,8 +185,8 @@ func TestUsageCountsWhatASnapshotAdds(t *testing.T) {
 
 	running, err := sn.Prepare(ctx, "running", "image")
 	require.NoError(t, err)
-	mounted(t, running, func(root string) {
-		require.NoError(t, touch(root, "new"))
+	harness.Mounted(t, running, func(root string) {
+		require.NoError(t, harness.Touch(root, "new"))
 		eventually(t, "an object is counted where it is in use", func() bool {
 			u, err := sn.Usage(ctx, "running")
 			require.NoError(t, err)
@@ -236,17 +201,17 @@ func TestInterruptedCommitIsRolledBack(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := newSnapshotter(t, base)
+	sn := harness.NewSnapshotter(t, base)
 	mounts, err := sn.Prepare(ctx, "work", "")
 	require.NoError(t, err)
 	require.NoError(t, sn.Close())
 	runtime := mounts[0].Source
 	before := base.Names(t)
-	partial := base.Storage() + "/" + chainID(1)
+	partial := base.Storage() + "/" + harness.ChainID(1)
 	require.NoError(t, base.Client.Apply(ctx,
 		zfs.Snapshot(runtime+"@extracted"), zfs.Clone(runtime+"@extracted", partial)))
 
-	again := newSnapshotter(t, base)
+	again := harness.NewSnapshotter(t, base)
 	assert.Equal(t, before, base.Names(t))
 	base.Check(t)
 	require.NoError(t, again.Commit(ctx, "image", "work"))
@@ -259,8 +224,8 @@ func TestACloneWithoutARecordIsDestroyed(t *testing.T) {
 	base := pool.NewBase(t)
 	orphan := base.Runtime() + "/orphan-0123456789abcdef"
 	require.NoError(t, base.Client.Apply(ctx, zfs.Clone(base.Empty().Snapshot(), orphan)))
-	sn := newSnapshotter(t, base)
-	assert.Empty(t, everything(t, sn))
+	sn := harness.NewSnapshotter(t, base)
+	assert.Empty(t, harness.Everything(t, sn))
 	require.NoError(t, sn.Cleanup(ctx))
 	assert.NotContains(t, base.Names(t), "/runtime/orphan-0123456789abcdef")
 }
@@ -271,7 +236,7 @@ func TestForeignSnapshotsHoldOnlyTheirDataset(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := newSnapshotter(t, base)
+	sn := harness.NewSnapshotter(t, base)
 	held, err := sn.Prepare(ctx, "held", "")
 	require.NoError(t, err)
 	_, err = sn.Prepare(ctx, "free", "")
@@ -284,5 +249,5 @@ func TestForeignSnapshotsHoldOnlyTheirDataset(t *testing.T) {
 	assert.Equal(t, []string{"", "/runtime", strings.TrimPrefix(held[0].Source, base.String()), "/storage", "/storage/empty"}, base.Names(t))
 	require.NoError(t, base.Client.DestroySnapshot(ctx, foreign))
 	assert.Eventually(t, func() bool { return !slices.Contains(base.Names(t), strings.TrimPrefix(held[0].Source, base.String())) },
-		patience, time.Second, "it is tried again by itself")
+		harness.Patience, time.Second, "it is tried again by itself")
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 // census counts what a process must not gather.
@@ -51,7 +53,7 @@ func (before census) requireSame(t *testing.T) {
 	t.Helper()
 	var now census
 	require.Eventually(t, func() bool { now = takeCensus(t, before.pid); return now.files <= before.files },
-		patience, 100*time.Millisecond, "process %d has more files open than before", before.pid)
+		harness.Patience, 100*time.Millisecond, "process %d has more files open than before", before.pid)
 	assert.Less(t, now.memory, before.memory+maxGrowth, "bytes of memory of process %d", before.pid)
 	t.Logf("process %d: %d files before and %d after, %d KiB and %d KiB", before.pid, before.files, now.files,
 		before.memory>>10, now.memory>>10)
@@ -59,7 +61,7 @@ func (before census) requireSame(t *testing.T) {
 
 func requireGoroutines(t *testing.T, before int) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Patience); runtime.NumGoroutine() > before; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			require.NoError(t, pprof.Lookup("goroutine").WriteTo(os.Stderr, 1))
 			require.Fail(t, "goroutines are left", "%d, and there were %d", runtime.NumGoroutine(), before)

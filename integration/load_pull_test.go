@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -20,7 +21,7 @@ const loadImages, loadDepth = 6, 3
 func (w *loadWorker) pull() error {
 	image, parent, content := w.r.IntN(loadImages), "", ""
 	for layer := range loadDepth {
-		chain := chainID(100*image + layer + 1)
+		chain := harness.ChainID(100*image + layer + 1)
 		name, have := w.layer(chain)
 		if !have {
 			return w.pullLayer(parent, chain, content, fmt.Sprintf("%d/%d;", image, layer))

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
@@ -38,11 +39,12 @@ func TestRandomLoadKeepsTheModelInProcess(t *testing.T) {
 
 func TestRandomLoadKeepsTheModelOverTheSocket(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--reuse-layers", "skip")
-	sn := d.snapshotter(t)
-	pullLayer(t, sn, "before", 1, "", chainID(1)) // what is opened once, is open
-	removeAll(t, sn)
-	ours, daemons := takeCensus(t, os.Getpid()), takeCensus(t, d.cmd.Process.Pid)
+	d := harness.StartDaemon(t, base, "--reuse-layers", "skip")
+	sn := d.Snapshotter(t)
+	harness.PullLayer(t, sn, "before", 1, "", harness.ChainID(1)) // what is opened once, is open
+	harness.RemoveAll(t, sn)
+	require.NoError(t, sn.Cleanup(context.Background()))
+	ours, daemons := takeCensus(t, os.Getpid()), takeCensus(t, d.Cmd.Process.Pid)
 	runLoad(t, base, sn)
 	daemons.requireSame(t)
 	ours.requireSame(t)
@@ -81,25 +83,8 @@ func runLoad(t *testing.T, base *testpool.Base, sn snapshots.Snapshotter) {
 	took := time.Since(began)
 	t.Logf("%d operations by %d workers in %s, %.0f a second, %d mounts tried again; %d snapshots and %d datasets at the end",
 		operations, loadWorkers, took.Round(time.Second/10), float64(operations)/took.Seconds(), busy.Load(),
-		len(everything(t, sn)), len(base.Names(t)))
-	removeAll(t, sn)
+		len(harness.Everything(t, sn)), len(base.Names(t)))
+	harness.RemoveAll(t, sn)
+	require.NoError(t, sn.(snapshots.Cleaner).Cleanup(context.Background()))
 	require.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t), "seed %d", seed)
-}
-
-// removeAll removes leaf after leaf, as containerd's garbage collection does.
-func removeAll(t *testing.T, sn snapshots.Snapshotter) {
-	t.Helper()
-	ctx := context.Background()
-	for all := everything(t, sn); len(all) > 0; all = everything(t, sn) {
-		parents := make(map[string]bool)
-		for _, info := range all {
-			parents[info.Parent] = true
-		}
-		for name := range all {
-			if !parents[name] {
-				require.NoError(t, sn.Remove(ctx, name))
-			}
-		}
-	}
-	require.NoError(t, sn.(snapshots.Cleaner).Cleanup(ctx))
 }

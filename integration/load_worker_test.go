@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
@@ -202,7 +203,7 @@ func (w *loadWorker) append(key string, mounts []mount.Mount, text string) error
 // same dataset, here another worker's view of the same layer, is being taken
 // away: there is nothing to wait for, so it is tried again, and counted.
 func (w *loadWorker) mounted(mounts []mount.Mount, fn func(root string) error) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(10 * time.Millisecond) {
 		inside := false
 		err := mount.WithTempMount(context.Background(), mounts, func(root string) error {
 			inside = true

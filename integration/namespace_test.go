@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
 
@@ -22,11 +23,11 @@ type elsewhere struct {
 	config string
 }
 
-func newElsewhere(t *testing.T, d *daemon) *elsewhere {
+func newElsewhere(t *testing.T, d *harness.Daemon) *elsewhere {
 	t.Helper()
 	c, version := newContainerd(t, d)
 	config := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n%s[grpc]\n  address = %q\n%s",
-		version, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), withoutCRI, c.address, d.containerdConfig(t, version))
+		version, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), withoutCRI, c.address, containerdConfig(t, d, version))
 	return &elsewhere{c, c.writeConfig(t, config)}
 }
 
@@ -67,9 +68,9 @@ func mountsSeenBy(t *testing.T, pid int, base *testpool.Base) (lines []string) {
 }
 
 // heldMounts returns how many mounts the daemon holds.
-func (d *daemon) heldMounts(t *testing.T) int {
+func heldMounts(t *testing.T, d *harness.Daemon) int {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(filepath.Dir(d.address), "mnt"))
+	entries, err := os.ReadDir(filepath.Join(filepath.Dir(d.Address), "mnt"))
 	require.NoError(t, err)
 	return len(entries)
 }
@@ -89,20 +90,20 @@ func TestContainerdInNamespacesOfItsOwnWorks(t *testing.T) {
 				t.Skip("'make test-long' runs it; the short form has slave mounts in the tests below")
 			}
 			base := pool.NewBase(t)
-			d := startDaemon(t, base)
+			d := harness.StartDaemon(t, base)
 			e := newElsewhere(t, d)
 			pid := e.serve(t, in)
 			_, ref := serveImage(t, writeUserImage(t))
 			e.pull(t, "default", ref)
-			assert.Equal(t, userLayers, strings.Count(d.log.String(), "applied layer"), "the differ unpacks what is pulled:\n%s", d.log)
+			assert.Equal(t, userLayers, strings.Count(d.Log.String(), "applied layer"), "the differ unpacks what is pulled:\n%s", d.Log)
 			e.ctr(t, "run", "--detach", "--user", "web", "--snapshotter", "zfstpl", ref, "waits", "/app", "wait")
 			assert.Contains(t, e.mountsOf(t, "waits"), "mount -t zfs "+base.Runtime()+"/")
 			assert.Empty(t, mountsSeenBy(t, os.Getpid(), base), "the daemon's namespace")
 			assert.NotEmpty(t, mountsSeenBy(t, pid, base), "containerd's namespace")
-			assert.Equal(t, 1, strings.Count(d.log.String(), callerElsewhere), "%s", d.log)
+			assert.Equal(t, 1, strings.Count(d.Log.String(), callerElsewhere), "%s", d.Log)
 
-			d.kill(t)
-			d.start(t)
+			d.Kill(t)
+			d.Start(t)
 			exec := func(id string, args ...string) []string {
 				return append([]string{"tasks", "exec", "--exec-id", id, "--user"}, args...)
 			}
@@ -111,15 +112,15 @@ func TestContainerdInNamespacesOfItsOwnWorks(t *testing.T) {
 			assert.Contains(t, e.refused(t, exec("name", "web", "waits", "/app", "id")...), "device or resource busy", "as documented")
 			desc, _ := e.commit(t, "waits")
 			assert.NotZero(t, desc.Size)
-			assert.Equal(t, 1, strings.Count(d.log.String(), "created layer"), "by the daemon's differ:\n%s", d.log)
+			assert.Equal(t, 1, strings.Count(d.Log.String(), "created layer"), "by the daemon's differ:\n%s", d.Log)
 			e.ctr(t, "snapshots", "--snapshotter", "zfstpl", "commit", "made", "waits")
 			kept := snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "kept"})
 			view, err := e.snapshotter(t, "default").View(t.Context(), "look", "made", kept)
 			require.NoError(t, err)
-			mounted(t, view, func(root string) { assert.FileExists(t, filepath.Join(root, "written")) })
+			harness.Mounted(t, view, func(root string) { assert.FileExists(t, filepath.Join(root, "written")) })
 			assert.Contains(t, e.ctr(t, "tasks", "ls"), "RUNNING")
-			assert.Zero(t, d.heldMounts(t))
-			assert.Equal(t, 1, strings.Count(d.log.String(), callerElsewhere), "%s", d.log)
+			assert.Zero(t, heldMounts(t, d))
+			assert.Equal(t, 1, strings.Count(d.Log.String(), callerElsewhere), "%s", d.Log)
 
 			e.removeContainer(t, "waits")
 			assert.Empty(t, mountsSeenBy(t, pid, base))
@@ -127,7 +128,7 @@ func TestContainerdInNamespacesOfItsOwnWorks(t *testing.T) {
 				e.ctr(t, "snapshots", "--snapshotter", "zfstpl", "rm", key)
 			}
 			e.ctr(t, "images", "delete", "--sync", ref)
-			d.clean(t)
+			d.Clean(t)
 			assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 		})
 	}
@@ -150,11 +151,11 @@ func (e *elsewhere) removeContainer(t *testing.T, id string) {
 // namespace of its own.
 func TestASecondContainerdInAPIDNamespaceIsRefused(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	first := newElsewhere(t, d)
 	first.serve(t, ownPIDs)
 	first.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeUserImage(t))
-	before := d.recordNames(t)
+	before := d.RecordNames(t)
 	require.NotEmpty(t, before)
 
 	second := newSecondContainerd(t, d)
@@ -163,9 +164,9 @@ func TestASecondContainerdInAPIDNamespaceIsRefused(t *testing.T) {
 	assert.Contains(t, said, fmt.Sprintf("process %d (containerd) may not use the snapshots of %s", pid, base))
 	assert.Contains(t, said, "process 1 of PID namespace ")
 	second.collect(t, "default")
-	assert.Equal(t, before, d.recordNames(t))
+	assert.Equal(t, before, d.RecordNames(t))
 	first.ctr(t, "images", "delete", "--sync", userImage)
-	d.clean(t)
+	d.Clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 
@@ -182,7 +183,7 @@ func TestForcedBindInAnotherMountNamespaceFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			base := pool.NewBase(t)
-			d := startDaemon(t, base, "--mounts", "bind")
+			d := harness.StartDaemon(t, base, "--mounts", "bind")
 			e := newElsewhere(t, d)
 			pid := e.serve(t, c.in)
 			archive := writeUserImage(t)
@@ -191,12 +192,12 @@ func TestForcedBindInAnotherMountNamespaceFails(t *testing.T) {
 				assert.Contains(t, said, "is not visible in the caller's mount namespace")
 				assert.Contains(t, said, "mounts = \"auto\"")
 				e.refused(t, "images", "import", "--snapshotter", "zfstpl", archive)
-				d.clean(t)
+				d.Clean(t)
 				assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
-				assert.Zero(t, d.heldMounts(t))
-				d.stop(t)
-				d.cmd.Args = append(d.cmd.Args, "--mounts", "auto")
-				d.start(t)
+				assert.Zero(t, heldMounts(t, d))
+				d.Stop(t)
+				d.Cmd.Args = append(d.Cmd.Args, "--mounts", "auto")
+				d.Start(t)
 			}
 			e.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
 			e.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", userImage, "waits", "/app", "wait")
@@ -206,9 +207,9 @@ func TestForcedBindInAnotherMountNamespaceFails(t *testing.T) {
 			assert.Contains(t, e.mountsOf(t, "waits"), map[bool]string{true: "mount -t bind ", false: "mount -t zfs "}[c.visible])
 			e.removeContainer(t, "waits")
 			e.ctr(t, "images", "delete", "--sync", userImage)
-			d.clean(t)
+			d.Clean(t)
 			assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
-			assert.Zero(t, d.heldMounts(t))
+			assert.Zero(t, heldMounts(t, d))
 			assert.Empty(t, mountsSeenBy(t, pid, base))
 		})
 	}
@@ -219,7 +220,7 @@ func TestForcedBindInAnotherMountNamespaceFails(t *testing.T) {
 // can be started in it by the name of a user.
 func TestContainerdMayChangeItsMountNamespace(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	e := newElsewhere(t, d)
 	t.Run("elsewhere", func(t *testing.T) {
 		e.serve(t, slaveMounts)
@@ -227,7 +228,7 @@ func TestContainerdMayChangeItsMountNamespace(t *testing.T) {
 		e.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", userImage, "old", "/app", "wait")
 		e.ctr(t, "tasks", "exec", "--exec-id", "writes", "old", "/app", "write", "/written", "yes")
 		assert.Contains(t, e.mountsOf(t, "old"), "mount -t zfs ")
-		assert.Zero(t, d.heldMounts(t))
+		assert.Zero(t, heldMounts(t, d))
 	})
 	t.Run("here", func(t *testing.T) {
 		e.serve(t, daemonNamespaces)
@@ -237,23 +238,23 @@ func TestContainerdMayChangeItsMountNamespace(t *testing.T) {
 			assert.Equal(t, "33:34\n", e.ctr(t, "tasks", "exec", "--exec-id", "name", "--user", "web", id, "/app", "id"), id)
 		}
 		assert.Contains(t, e.ctr(t, "tasks", "exec", "--exec-id", "lists", "old", "/app", "ls"), "/written\n")
-		assert.Equal(t, 2, d.heldMounts(t))
-		assert.Equal(t, 1, strings.Count(d.log.String(), callerElsewhere))
+		assert.Equal(t, 2, heldMounts(t, d))
+		assert.Equal(t, 1, strings.Count(d.Log.String(), callerElsewhere))
 		e.removeContainer(t, "old")
 		e.collect(t, "default")
-		d.clean(t)
-		assert.Equal(t, 1, d.heldMounts(t))
+		d.Clean(t)
+		assert.Equal(t, 1, heldMounts(t, d))
 	})
 	t.Run("and back", func(t *testing.T) {
 		pid := e.serve(t, slaveMounts)
 		assert.Contains(t, e.mountsOf(t, "new"), "mount -t zfs ")
-		assert.Zero(t, d.heldMounts(t))
+		assert.Zero(t, heldMounts(t, d))
 		assert.Equal(t, "33:34\n", e.ctr(t, "tasks", "exec", "--exec-id", "number", "--user", "33:34", "new", "/app", "id"))
 		e.removeContainer(t, "new")
 		e.ctr(t, "images", "delete", "--sync", userImage)
-		d.clean(t)
+		d.Clean(t)
 		assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 		assert.Empty(t, mountsSeenBy(t, pid, base))
-		assert.Equal(t, 2, strings.Count(d.log.String(), callerElsewhere))
+		assert.Equal(t, 2, strings.Count(d.Log.String(), callerElsewhere))
 	})
 }

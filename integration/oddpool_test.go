@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
 
@@ -27,7 +28,7 @@ func oddPool(t *testing.T, args ...string) *testpool.Pool {
 func initBase(t *testing.T, p *testpool.Pool, name string, options ...string) *testpool.Base {
 	t.Helper()
 	root := filepath.Join(p.Dir, filepath.Base(name))
-	_, stderr, err := runCommand(t, "zfstpl", append([]string{"init", name, "--config", "/dev/null", "--root", root}, options...)...)
+	_, stderr, err := harness.RunCommand(t, "zfstpl", append([]string{"init", name, "--config", "/dev/null", "--root", root}, options...)...)
 	require.NoError(t, err, stderr)
 	return p.MadeBase(t, name, root)
 }
@@ -39,19 +40,19 @@ func zpoolCommand(t testing.TB, args ...string) {
 }
 
 // useBase unpacks two layers, runs on them, commits and cleans up, and leaves nothing.
-func useBase(t *testing.T, d *daemon) {
+func useBase(t *testing.T, d *harness.Daemon) {
 	t.Helper()
 	ctx := context.Background()
-	sn := d.snapshotter(t)
-	one := pullLayer(t, sn, "default", 1, "", chainID(1))
-	two := pullLayer(t, sn, "default", 3, one, chainID(2))
+	sn := d.Snapshotter(t)
+	one := harness.PullLayer(t, sn, "default", 1, "", harness.ChainID(1))
+	two := harness.PullLayer(t, sn, "default", 3, one, harness.ChainID(2))
 	mounts, err := sn.Prepare(ctx, "default/5/web", two)
 	require.NoError(t, err)
-	mounted(t, mounts, func(root string) {
+	harness.Mounted(t, mounts, func(root string) {
 		assert.FileExists(t, filepath.Join(root, "layer-0001"))
 		require.NoError(t, os.WriteFile(filepath.Join(root, "new"), []byte("new"), 0o644))
 	})
-	stdout, stderr, err := runCommand(t, "zfstpl", "diff", "web", "--config", "/dev/null", "--dataset", d.base.String())
+	stdout, stderr, err := harness.RunCommand(t, "zfstpl", "diff", "web", "--config", "/dev/null", "--dataset", d.Base.String())
 	require.NoError(t, err, stderr)
 	assert.Contains(t, stdout, "A /new\n")
 	require.NoError(t, sn.Commit(ctx, "default/6/image", "default/5/web"))
@@ -61,7 +62,7 @@ func useBase(t *testing.T, d *daemon) {
 		require.NoError(t, sn.Remove(ctx, key))
 	}
 	require.NoError(t, sn.Cleanup(ctx))
-	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, d.base.Names(t))
+	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, d.Base.Names(t))
 }
 
 // What a pool lacks a feature for is left out, and everything works.
@@ -80,7 +81,7 @@ func TestPoolsThatLackFeaturesWork(t *testing.T) {
 			p := oddPool(t, c.args...)
 			base := initBase(t, p, p.Name+"/z")
 			assert.Equal(t, c.want, zfsCommand(t, "get", "-Ho", "value", "compression,dnodesize", base.String()))
-			useBase(t, startDaemon(t, base))
+			useBase(t, harness.StartDaemon(t, base))
 		})
 	}
 }
@@ -93,7 +94,7 @@ func TestBaseBelowAnAltrootIsMountedThere(t *testing.T) {
 	p := oddPool(t, "-R", alt)
 	name, place := p.Name+"/z", filepath.Join(alt, "srv/z")
 	command := func(args ...string) (string, string, error) {
-		return runCommand(t, "zfstpl", append(args, "--config", "/dev/null")...)
+		return harness.RunCommand(t, "zfstpl", append(args, "--config", "/dev/null")...)
 	}
 	for _, root := range []string{"/srv/z", "/srv/z", place} {
 		stdout, stderr, err := command("init", "--root", root, name)
@@ -108,14 +109,14 @@ func TestBaseBelowAnAltrootIsMountedThere(t *testing.T) {
 	require.Error(t, err)
 	assert.Contains(t, stderr, "zfs set mountpoint=/srv/other "+name)
 
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	useBase(t, d)
-	d.stop(t)
+	d.Stop(t)
 	base.Root = "/srv/z" // as the property has it
-	d = startDaemon(t, base)
-	assert.Contains(t, d.log.String(), "root="+place)
+	d = harness.StartDaemon(t, base)
+	assert.Contains(t, d.Log.String(), "root="+place)
 	base.Root = place
-	_, stderr, err = runCommand(t, "containerd-zfstpl-grpc", "--config", "/dev/null", "--dataset", name, "--root", "/srv/other")
+	_, stderr, err = harness.RunCommand(t, "containerd-zfstpl-grpc", "--config", "/dev/null", "--dataset", name, "--root", "/srv/other")
 	require.Error(t, err)
 	assert.Contains(t, stderr, "change the setting root")
 }
@@ -132,7 +133,7 @@ func TestInitIsAllOrNothing(t *testing.T) {
 		"no such value":        {"--root", filepath.Join(p.Dir, "z"), "-o", "recordsize=3"},
 		"no such property":     {"--root", filepath.Join(p.Dir, "z"), "-o", "colour=blue"},
 	} {
-		_, stderr, err := runCommand(t, "zfstpl", append([]string{"init", name, "--config", "/dev/null"}, args...)...)
+		_, stderr, err := harness.RunCommand(t, "zfstpl", append([]string{"init", name, "--config", "/dev/null"}, args...)...)
 		require.Error(t, err, what)
 		assert.Equal(t, 1, strings.Count(stderr, "\n"), "%s: %s", what, stderr)
 		assert.Equal(t, p.Name+"\n", zfsCommand(t, "list", "-Hro", "name", p.Name), what)
@@ -145,14 +146,14 @@ func TestReadOnlyPoolCanBeInspected(t *testing.T) {
 	t.Parallel()
 	p := oddPool(t)
 	base := initBase(t, p, p.Name+"/z")
-	d := startDaemon(t, base)
-	sn, ctx := d.snapshotter(t), context.Background()
-	one := pullLayer(t, sn, "default", 1, "", chainID(1))
+	d := harness.StartDaemon(t, base)
+	sn, ctx := d.Snapshotter(t), context.Background()
+	one := harness.PullLayer(t, sn, "default", 1, "", harness.ChainID(1))
 	mounts, err := sn.Prepare(ctx, "default/3/web", one)
 	require.NoError(t, err)
-	mounted(t, mounts, func(root string) { require.NoError(t, touch(root, "new")) })
+	harness.Mounted(t, mounts, func(root string) { require.NoError(t, harness.Touch(root, "new")) })
 	require.NoError(t, sn.Cleanup(ctx))
-	d.stop(t)
+	d.Stop(t)
 	reimport := func(options ...string) {
 		zpoolCommand(t, "export", p.Name)
 		zpoolCommand(t, append(append([]string{"import", "-d", p.Dir, "-o", "cachefile=none"}, options...), p.Name)...)
@@ -165,22 +166,22 @@ func TestReadOnlyPoolCanBeInspected(t *testing.T) {
 			"ls": "default/web", "df": "pool " + p.Name, "cleanup --dry-run": "0 datasets", "config containerd": base.Root,
 			"diff web": "A /new\n", "diff --parent " + one + " web": "A /new\n", "diff " + one: "A /layer-0001\n",
 		} {
-			stdout, stderr, err := runCommand(t, "zfstpl", append(strings.Fields(command), "--config", config)...)
+			stdout, stderr, err := harness.RunCommand(t, "zfstpl", append(strings.Fields(command), "--config", config)...)
 			require.NoError(t, err, "%s %s: %s", client, command, stderr)
 			assert.Contains(t, stdout, says, "%s %s", client, command)
 		}
-		_, stderr, err := runCommand(t, "zfstpl", "cleanup", "--check", "--config", config)
+		_, stderr, err := harness.RunCommand(t, "zfstpl", "cleanup", "--check", "--config", config)
 		assert.NotContains(t, stderr, "zfstpl:", "%s: %v", client, err)
 		for _, command := range [][]string{{"zfstpl", "cleanup"}, {"zfstpl", "init"}, {"containerd-zfstpl-grpc"}} {
-			_, stderr, err := runCommand(t, command[0], append(command[1:], "--config", config)...)
+			_, stderr, err := harness.RunCommand(t, command[0], append(command[1:], "--config", config)...)
 			require.Error(t, err)
 			assert.Contains(t, stderr, "pool "+p.Name+" is imported read-only", command)
 			assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
 		}
 	}
 	reimport()
-	d.start(t)
+	d.Start(t)
 	for _, key := range []string{"default/3/web", one} {
-		require.NoError(t, d.snapshotter(t).Remove(ctx, key))
+		require.NoError(t, d.Snapshotter(t).Remove(ctx, key))
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/randtree"
 )
 
@@ -65,7 +66,7 @@ func TestLayersOfPackagesMatchContainerds(t *testing.T) {
 		"usr/bin/vim.tiny", "usr/share/doc/.wh.vim-tiny", "usr/share/vim/vim91/doc/news.txt"})
 	assert.NotContains(t, names, "usr/bin/jq", "installed again, but nothing else than it was")
 	assert.NotContains(t, names, "usr/share/vim/vim91/doc/help.txt", "in the new version what it was in the old one")
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 }
 
 // known is a template and all that is known of it.
@@ -183,7 +184,7 @@ func (d *differ) debian(t *testing.T, installed map[string]string) (image known)
 		writeText(t, filepath.Join(root, "etc/dpkg/dpkg.cfg.d/no-fsync"), "force-unsafe-io\n") // as in Debian's own images
 		runScript(t, `mknod -m 666 "$0/dev/null" c 1 3`, root)
 		first, second := filepath.Join(root, "srv/first"), filepath.Join(root, "srv/second")
-		mkdirs(t, first, second)
+		harness.Mkdirs(t, first, second)
 		for _, name := range comingAndGoing {
 			pack(t, name, installed[name], filepath.Join(first, name+".deb"), func(string) {})
 		}
@@ -302,7 +303,7 @@ func pack(t *testing.T, name, record, deb string, change func(tree string)) {
 	copyOf(t, tree, filesOf(t, name)...)
 	change(tree)
 	dir := filepath.Join(tree, "DEBIAN")
-	mkdirs(t, dir)
+	harness.Mkdirs(t, dir)
 	writeText(t, filepath.Join(dir, "control"), stateLines.ReplaceAllString(record+"\n", ""))
 	for _, file := range infoOf(t, name) {
 		kind := path.Ext(file)[1:]

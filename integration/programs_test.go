@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -56,12 +57,12 @@ func TestTheNativeClientRunsNoProgram(t *testing.T) {
 		t.Run(string(client), func(t *testing.T) {
 			t.Parallel()
 			p := newTrap(t)
-			d := newDaemon(t, pool.NewBaseWith(t, client))
-			d.env = []string{"PATH=" + p.dir}
-			d.start(t)
-			t.Cleanup(func() { d.stop(t) })
+			d := harness.NewDaemon(t, pool.NewBaseWith(t, client))
+			d.Env = []string{"PATH=" + p.dir}
+			d.Start(t)
+			t.Cleanup(func() { d.Stop(t) })
 			t.Logf("at its start:\n%s", p.called(t))
-			life(t, d.snapshotter(t))
+			life(t, d.Snapshotter(t))
 			if client == zfs.Native {
 				assert.Empty(t, p.called(t))
 			} else {
@@ -77,7 +78,7 @@ func life(t *testing.T, sn snapshots.Snapshotter) {
 	ctx := context.Background()
 	mounts, err := sn.Prepare(ctx, "extract", "")
 	require.NoError(t, err)
-	require.NoError(t, mount.WithTempMount(ctx, mounts, func(root string) error { return touch(root, "file") }))
+	require.NoError(t, mount.WithTempMount(ctx, mounts, func(root string) error { return harness.Touch(root, "file") }))
 	require.NoError(t, sn.Commit(ctx, "image", "extract"))
 	_, err = sn.View(ctx, "view", "image")
 	require.NoError(t, err)

@@ -2,10 +2,8 @@ package integration
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -14,48 +12,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
 
-const mib = 1 << 20
-
-// snapshotterWith is a snapshotter of this process with other settings, closed
-// when t ends.
-func snapshotterWith(t testing.TB, base *testpool.Base, settings func(*snapshotter.Config)) *snapshotter.Snapshotter {
-	t.Helper()
-	config := snapshotter.Config{Base: base.Base}
-	settings(&config)
-	sn, err := snapshotter.New(context.Background(), base.Client, config)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, sn.Close()) })
-	return sn
-}
-
 func withMaxSize(bytes int) snapshots.Opt {
 	return snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotMaxSize: fmt.Sprint(bytes)})
-}
-
-// fill writes noise, which does not compress, until it is size bytes or fails. It
-// returns how much it wrote.
-func fill(path string, size int) (written int, err error) {
-	file, err := os.Create(path)
-	if err != nil {
-		return 0, err
-	}
-	defer file.Close()
-	noise := make([]byte, 256<<10)
-	for written < size {
-		if _, err := rand.Read(noise); err != nil {
-			return written, err
-		}
-		n, err := file.Write(noise)
-		written += n
-		if err != nil {
-			return written, err
-		}
-	}
-	return written, file.Sync()
 }
 
 func refquota(t testing.TB, base *testpool.Base, dataset string) string {
@@ -72,35 +35,35 @@ func TestQuotaBoundsWhatAContainerAdds(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.Quota = 6 * mib })
+	sn := harness.NewSnapshotter(t, base, func(c *snapshotter.Config) { c.Quota = 6 * harness.MiB })
 
-	mounts, err := sn.Prepare(ctx, "making", "", withMaxSize(24*mib))
+	mounts, err := sn.Prepare(ctx, "making", "", withMaxSize(24*harness.MiB))
 	require.NoError(t, err)
-	mounted(t, mounts, func(root string) {
-		_, err := fill(filepath.Join(root, "image"), 10*mib)
+	harness.Mounted(t, mounts, func(root string) {
+		_, err := harness.Fill(filepath.Join(root, "image"), 10*harness.MiB)
 		require.NoError(t, err, "a label goes before the default")
 	})
 	require.NoError(t, sn.Commit(ctx, "image", "making"))
 
 	bounded, err := sn.Prepare(ctx, "bounded", "image")
 	require.NoError(t, err)
-	sibling, err := sn.Prepare(ctx, "sibling", "image", withMaxSize(96*mib))
+	sibling, err := sn.Prepare(ctx, "sibling", "image", withMaxSize(96*harness.MiB))
 	require.NoError(t, err)
-	mounted(t, bounded, func(root string) {
-		n, err := fill(filepath.Join(root, "noise"), 48*mib)
+	harness.Mounted(t, bounded, func(root string) {
+		n, err := harness.Fill(filepath.Join(root, "noise"), 48*harness.MiB)
 		require.True(t, errors.Is(err, syscall.EDQUOT), "%d bytes were written: %v", n, err)
 		// ZFS counts what is not in the pool yet as more than it will be, and
 		// sees what is a little late.
-		assert.InDelta(t, 6*mib, n, 5*mib)
-		mounted(t, sibling, func(root string) {
-			_, err := fill(filepath.Join(root, "noise"), 16*mib)
+		assert.InDelta(t, 6*harness.MiB, n, 5*harness.MiB)
+		harness.Mounted(t, sibling, func(root string) {
+			_, err := harness.Fill(filepath.Join(root, "noise"), 16*harness.MiB)
 			require.NoError(t, err)
 		})
 
 		// It is committed while it runs: the template has no bound, and what
 		// runs on has the one it had.
 		require.NoError(t, sn.Commit(ctx, "saved", "bounded"))
-		_, err = fill(filepath.Join(root, "more"), 48*mib)
+		_, err = harness.Fill(filepath.Join(root, "more"), 48*harness.MiB)
 		require.True(t, errors.Is(err, syscall.EDQUOT), "%v", err)
 	})
 	view, err := sn.View(ctx, "view", "saved")
@@ -113,8 +76,8 @@ func TestQuotaBoundsWhatAContainerAdds(t *testing.T) {
 	}
 	again, err := sn.Prepare(ctx, "again", "saved")
 	require.NoError(t, err)
-	mounted(t, again, func(root string) {
-		n, err := fill(filepath.Join(root, "again"), 2*mib)
+	harness.Mounted(t, again, func(root string) {
+		n, err := harness.Fill(filepath.Join(root, "again"), 2*harness.MiB)
 		require.NoError(t, err, "what the image has is not counted; %d bytes were written", n)
 	})
 	require.NoError(t, sn.Cleanup(ctx))
@@ -125,10 +88,10 @@ func TestQuotaSparesExtractions(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := pool.NewBase(t)
-	sn := snapshotterWith(t, base, func(c *snapshotter.Config) { c.Quota = mib })
+	sn := harness.NewSnapshotter(t, base, func(c *snapshotter.Config) { c.Quota = harness.MiB })
 	for i, label := range []string{"1", "lots"} {
-		mounts, err := sn.Prepare(ctx, extraction("default", i+1, chainID(i+1)), "", withRef(chainID(i+1)),
-			snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotMaxSize: label, snapshots.LabelSnapshotRef: chainID(i + 1)}))
+		mounts, err := sn.Prepare(ctx, harness.Extraction("default", i+1, harness.ChainID(i+1)), "", harness.WithRef(harness.ChainID(i+1)),
+			snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotMaxSize: label, snapshots.LabelSnapshotRef: harness.ChainID(i + 1)}))
 		require.NoError(t, err)
 		assert.Equal(t, "0", refquota(t, base, mounts[0].Source))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/docs"
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/plugin"
 )
 
@@ -54,9 +55,9 @@ func TestRecipeOfTheDocumentWorks(t *testing.T) {
 		text = strings.Replace(text, "version=3", "version=2", 1)
 	}
 	cmd := exec.Command("bash", "-c", text)
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary(t, "zfstpl"))+":"+os.Getenv("PATH"))
-	log := &programLog{}
-	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(harness.Binary(t, "zfstpl"))+":"+os.Getenv("PATH"))
+	log := &harness.ProgramLog{}
+	cmd.Stdout, cmd.Stderr = log.Output(t), log.Output(t)
 	began := time.Now()
 	err = cmd.Run()
 	t.Logf("it took %s\n%s", time.Since(began), log)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
@@ -31,10 +32,10 @@ func identities(t testing.TB, base *testpool.Base) map[string]zfs.Dataset {
 }
 
 // forget removes the image and everything containerd knows of it.
-func (c *containerd) forget(t testing.TB, d *daemon, namespace, ref string) {
+func (c *containerd) forget(t testing.TB, d *harness.Daemon, namespace, ref string) {
 	t.Helper()
 	c.ctr(t, "--namespace", namespace, "images", "delete", "--sync", ref)
-	d.clean(t)
+	d.Clean(t)
 }
 
 // pullByClient pulls as nerdctl does, and the CRI plugin of 1.7.
@@ -44,7 +45,7 @@ func (c *containerd) pullByClient(t testing.TB, namespace, ref string) {
 }
 
 func (c *containerd) tryPull(ctx context.Context, namespace, ref string) error {
-	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, namespace), patience)
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, namespace), harness.Patience)
 	defer cancel()
 	cl, err := client.New(c.address)
 	if err != nil {
@@ -72,7 +73,7 @@ func (c *containerd) lists(t testing.TB, namespace, ref string) string {
 // made.
 func TestRepullUnpacksNothing(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--reuse-layers", "skip", "--cache-keep", "forever")
+	d := harness.StartDaemon(t, base, "--reuse-layers", "skip", "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	registry, ref := serveImage(t, writeTestImage(t))
 
@@ -80,10 +81,10 @@ func TestRepullUnpacksNothing(t *testing.T) {
 	assert.Equal(t, testLayers, registry.Fetched().Layers)
 	first := c.lists(t, "default", ref)
 	c.forget(t, d, "default", ref)
-	assert.Empty(t, d.recordNames(t), "containerd knows nothing of it any more")
+	assert.Empty(t, d.RecordNames(t), "containerd knows nothing of it any more")
 	before := identities(t, base)
 	assert.Len(t, before, 1+testLayers)
-	require.NotContains(t, d.log.String(), "added record of layer in the pool")
+	require.NotContains(t, d.Log.String(), "added record of layer in the pool")
 
 	pulls := []func(testing.TB, string, string){c.pullByClient}
 	if !containerd17(t) {
@@ -92,7 +93,7 @@ func TestRepullUnpacksNothing(t *testing.T) {
 	for i, pull := range pulls {
 		pull(t, "default", ref)
 		assert.Zero(t, registry.Fetched().Layers, "nothing is fetched")
-		assert.Equal(t, (i+1)*testLayers, strings.Count(d.log.String(), "added record of layer in the pool"))
+		assert.Equal(t, (i+1)*testLayers, strings.Count(d.Log.String(), "added record of layer in the pool"))
 		assert.Equal(t, before, identities(t, base), "the very same templates")
 		for _, name := range base.Names(t) {
 			assert.NotContains(t, name, "/runtime/", "nothing was unpacked anywhere")
@@ -106,19 +107,19 @@ func TestRepullUnpacksNothing(t *testing.T) {
 // question; what is unpacked then joins the templates that are there.
 func TestReimportMakesNoTemplates(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--cache-keep", "forever")
+	d := harness.StartDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	archive := writeTestImage(t)
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
 	first := c.lists(t, "default", testImage)
 	c.forget(t, d, "default", testImage)
-	assert.Empty(t, d.recordNames(t))
+	assert.Empty(t, d.RecordNames(t))
 	before := identities(t, base)
 	assert.Len(t, before, 1+testLayers)
 
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", archive)
 	assert.Equal(t, before, identities(t, base), "the very same templates")
 	assert.Equal(t, first, c.lists(t, "default", testImage))
-	t.Logf("%d of %d layers were reused, the others unpacked and joined", strings.Count(d.log.String(), "added record of layer in the pool"), testLayers)
+	t.Logf("%d of %d layers were reused, the others unpacked and joined", strings.Count(d.Log.String(), "added record of layer in the pool"), testLayers)
 	c.forget(t, d, "default", testImage)
 }

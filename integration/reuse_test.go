@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/registry"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
@@ -62,7 +63,7 @@ func requireNoRuntime(t testing.TB, base *testpool.Base) {
 // the same namespace and in another one, which never had the blobs.
 func TestRepullFetchesAndUnpacksNothing(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--cache-keep", "forever")
+	d := harness.StartDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	registry, ref := serveImage(t, writeTestImage(t))
 
@@ -70,10 +71,10 @@ func TestRepullFetchesAndUnpacksNothing(t *testing.T) {
 	first := c.lists(t, "default", ref)
 	c.requireComplete(t, "default", ref)
 	c.forget(t, d, "default", ref)
-	eventually(t, "containerd knows nothing of it any more", func() bool { return len(d.recordNames(t)) == 0 })
+	eventually(t, "containerd knows nothing of it any more", func() bool { return len(d.RecordNames(t)) == 0 })
 	before := identities(t, base)
 	assert.Len(t, before, 1+testLayers)
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"))
+	assert.Equal(t, testLayers, strings.Count(d.Log.String(), "applied layer"))
 	registry.Fetched()
 
 	type pull struct {
@@ -87,24 +88,24 @@ func TestRepullFetchesAndUnpacksNothing(t *testing.T) {
 	for i, p := range pulls {
 		p.by(t, p.namespace, ref)
 		assert.Equal(t, testLayers, registry.Fetched().Layers, "each is fetched")
-		assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "none is unpacked")
-		assert.Equal(t, (i+1)*testLayers, strings.Count(d.log.String(), notUnpacked))
+		assert.Equal(t, testLayers, strings.Count(d.Log.String(), "applied layer"), "none is unpacked")
+		assert.Equal(t, (i+1)*testLayers, strings.Count(d.Log.String(), notUnpacked))
 		assert.Equal(t, before, identities(t, base), "the very same templates")
-		d.clean(t)
+		d.Clean(t)
 		requireNoRuntime(t, base)
 		assert.Equal(t, first, c.lists(t, p.namespace, ref))
 		c.requireComplete(t, p.namespace, ref)
 		c.forget(t, d, p.namespace, ref)
 		registry.Fetched()
 		if i == 0 {
-			d.stop(t) // what the templates say of themselves is not forgotten
-			d.start(t)
+			d.Stop(t) // what the templates say of themselves is not forgotten
+			d.Start(t)
 			// The new log lacks what the rounds before have counted.
-			_, err := d.log.output(t).WriteString(strings.Repeat("applied layer; "+notUnpacked+"\n", testLayers))
+			_, err := d.Log.Output(t).WriteString(strings.Repeat("applied layer; "+notUnpacked+"\n", testLayers))
 			require.NoError(t, err)
 		}
 	}
-	assert.NotContains(t, d.log.String(), "added record of layer in the pool")
+	assert.NotContains(t, d.Log.String(), "added record of layer in the pool")
 }
 
 // In the namespace of Kubernetes nothing is fetched, unless the configuration says so.
@@ -112,7 +113,7 @@ func TestRepullInKubernetesFetchesNothing(t *testing.T) {
 	for mode, fetched := range map[string]int{"auto": 0, "fetch": testLayers} {
 		t.Run(mode, func(t *testing.T) {
 			base := pool.NewBase(t)
-			d := startDaemon(t, base, "--cache-keep", "forever", "--reuse-layers-in", "k8s.io="+mode)
+			d := harness.StartDaemon(t, base, "--cache-keep", "forever", "--reuse-layers-in", "k8s.io="+mode)
 			c := startContainerd(t, d)
 			registry, ref := serveImage(t, writeTestImage(t))
 			for _, want := range []int{testLayers, fetched} {
@@ -121,7 +122,7 @@ func TestRepullInKubernetesFetchesNothing(t *testing.T) {
 				c.lists(t, "k8s.io", ref)
 				c.forget(t, d, "k8s.io", ref)
 			}
-			assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"))
+			assert.Equal(t, testLayers, strings.Count(d.Log.String(), "applied layer"))
 		})
 	}
 }
@@ -129,7 +130,7 @@ func TestRepullInKubernetesFetchesNothing(t *testing.T) {
 // Two namespaces pull one image at the same time, while a third one removes it.
 func TestConcurrentPullsReuseLayers(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--cache-keep", "forever")
+	d := harness.StartDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	_, ref := serveImage(t, writeTestImage(t))
 	c.pullByClient(t, "default", ref)
@@ -194,7 +195,7 @@ func serveStalling(t testing.TB, archive string) (*stalling, string) {
 // and nothing else. The next one reuses it.
 func TestCancelledPullKeepsTheLayer(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--cache-keep", "forever")
+	d := harness.StartDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)
 	archive := writeTestImage(t)
 	_, ref := serveImage(t, archive)
@@ -212,13 +213,13 @@ func TestCancelledPullKeepsTheLayer(t *testing.T) {
 	cancel()
 	require.Error(t, <-failed)
 	c.collect(t, "default")
-	d.clean(t)
+	d.Clean(t)
 	requireNoRuntime(t, base)
 	assert.Equal(t, before, identities(t, base))
 
 	close(slow.serve)
 	c.pullByClient(t, "default", elsewhere)
-	assert.Equal(t, testLayers, strings.Count(d.log.String(), "applied layer"), "none is unpacked again")
+	assert.Equal(t, testLayers, strings.Count(d.Log.String(), "applied layer"), "none is unpacked again")
 	assert.Equal(t, before, identities(t, base))
 	c.requireComplete(t, "default", elsewhere)
 	c.forget(t, d, "default", elsewhere)
@@ -229,7 +230,7 @@ func TestCancelledPullKeepsTheLayer(t *testing.T) {
 // nothing. Compare, Usage and Mounts know it as what it is.
 func TestStandInIsCommittedByANewDaemon(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base) // nothing is kept that nothing uses
+	d := harness.StartDaemon(t, base) // nothing is kept that nothing uses
 	c := startContainerd(t, d)
 	archive := writeTestImage(t)
 	chain := bottom(t, archive)
@@ -245,16 +246,16 @@ func TestStandInIsCommittedByANewDaemon(t *testing.T) {
 	mounts, err := zoo.Prepare(ctx, key, "", labels)
 	require.NoError(t, err)
 	c.forget(t, d, "default", ref)
-	d.kill(t)
-	d.start(t)
-	d.clean(t)
+	d.Kill(t)
+	d.Start(t)
+	d.Clean(t)
 	assert.Equal(t, before, identities(t, base)[template], "it keeps its layer")
 	assert.Len(t, identities(t, base), 2, "and no more")
 
 	again, err := zoo.Mounts(ctx, key)
 	require.NoError(t, err)
 	assert.Equal(t, mounts, again)
-	mounted(t, again, func(root string) { assert.FileExists(t, filepath.Join(root, "app")) })
+	harness.Mounted(t, again, func(root string) { assert.FileExists(t, filepath.Join(root, "app")) })
 	usage, err := zoo.Usage(ctx, key)
 	require.NoError(t, err)
 	assert.Zero(t, usage.Inodes, "it holds nothing that its layer does not hold")
@@ -272,7 +273,7 @@ func TestStandInIsCommittedByANewDaemon(t *testing.T) {
 	assert.Empty(t, info.Parent)
 	require.NoError(t, zoo.Remove(ctx, chain))
 	c.collect(t, "zoo")
-	d.clean(t)
+	d.Clean(t)
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 }
 
@@ -281,7 +282,7 @@ func TestStandInIsCommittedByANewDaemon(t *testing.T) {
 // them.
 func TestDocumentedCommandsFetchMissingBlobs(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	c := startContainerd(t, d)
 	registry, ref := serveImage(t, writeTestImage(t))
 	c.pullByClient(t, "default", ref)

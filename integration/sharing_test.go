@@ -12,13 +12,15 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 // Two namespaces pull one image: the second one finds every layer, and each may
 // remove it while the other goes on.
 func TestNamespacesOfContainerdShareTemplates(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base)
+	d := harness.StartDaemon(t, base)
 	c := startContainerd(t, d)
 	_, ref := serveImage(t, writeTestImage(t))
 	c.pull(t, "default", ref)
@@ -48,7 +50,7 @@ func TestNamespacesOfContainerdShareNothing(t *testing.T) {
 	for _, mode := range []string{"skip", "fetch"} {
 		t.Run(mode, func(t *testing.T) {
 			base := pool.NewBase(t)
-			d := startDaemon(t, base, "--share-layers-across-namespaces=false", "--reuse-layers", mode, "--cache-keep", "forever")
+			d := harness.StartDaemon(t, base, "--share-layers-across-namespaces=false", "--reuse-layers", mode, "--cache-keep", "forever")
 			shareNothing(t, d, startContainerd(t, d), mode)
 		})
 	}
@@ -58,16 +60,16 @@ func TestNamespacesOfContainerdShareNothing(t *testing.T) {
 // setting says.
 func TestIsolatedNamespacesOfContainerdShareNothing(t *testing.T) {
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--share-layers-across-namespaces=true", "--reuse-layers", "skip", "--cache-keep", "forever")
+	d := harness.StartDaemon(t, base, "--share-layers-across-namespaces=true", "--reuse-layers", "skip", "--cache-keep", "forever")
 	shareNothing(t, d, startContainerdWith(t, d, func(int, string) string {
 		return withoutCRI + "[plugins.\"io.containerd.metadata.v1.bolt\"]\n  content_sharing_policy = \"isolated\"\n"
 	}), "skip")
-	assert.Equal(t, 1, strings.Count(d.log.String(), "content_sharing_policy is isolated"))
+	assert.Equal(t, 1, strings.Count(d.Log.String(), "content_sharing_policy is isolated"))
 }
 
-func shareNothing(t *testing.T, d *daemon, c *containerd, mode string) {
+func shareNothing(t *testing.T, d *harness.Daemon, c *containerd, mode string) {
 	t.Helper()
-	base := d.base
+	base := d.Base
 	archive := writeTestImage(t)
 	chain := bottom(t, archive)
 	registry, ref := serveImage(t, archive)
@@ -76,7 +78,7 @@ func shareNothing(t *testing.T, d *daemon, c *containerd, mode string) {
 	// layer's name.
 	ctx := namespaces.WithNamespace(context.Background(), "attacker")
 	attacker := c.snapshotter(t, "attacker")
-	_, err := attacker.Prepare(ctx, "extract-1-x "+chain, "", withRef(chain))
+	_, err := attacker.Prepare(ctx, "extract-1-x "+chain, "", harness.WithRef(chain))
 	require.NoError(t, err)
 	require.NoError(t, attacker.Commit(ctx, chain, "extract-1-x "+chain, snapshots.WithLabels(map[string]string{
 		snapshots.LabelSnapshotRef: chain,
@@ -99,8 +101,8 @@ func shareNothing(t *testing.T, d *daemon, c *containerd, mode string) {
 		assert.Len(t, identities(t, base), 1+testLayers+1)
 		c.forget(t, d, "default", ref)
 	}
-	assert.Equal(t, recorded, strings.Count(d.log.String(), "added record of layer in the pool"))
-	assert.Equal(t, reused, strings.Count(d.log.String(), notUnpacked))
+	assert.Equal(t, recorded, strings.Count(d.Log.String(), "added record of layer in the pool"))
+	assert.Equal(t, reused, strings.Count(d.Log.String(), notUnpacked))
 	for name := range identities(t, base) {
 		if name != base.Empty().Dataset() {
 			assert.Regexp(t, "/ns-[0-9a-f]{16}-sha256:[0-9a-f]{64}$", name)

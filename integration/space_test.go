@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter"
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
@@ -32,7 +33,7 @@ import (
 
 // narrowRoom is what a quota or reservation leaves: an emulated machine is slow to
 // fill more, and slower where a quota is near.
-const narrowRoom = 10 * mib
+const narrowRoom = 10 * harness.MiB
 
 // shortOf leaves some of the places out where time is short.
 func shortOf(t testing.TB, what string) {
@@ -46,7 +47,7 @@ func shortOf(t testing.TB, what string) {
 // base, and returns how many bytes can be written there.
 var narrowPlaces = map[string]func(t *testing.T) (base *testpool.Base, room int64){
 	"a small pool": func(t *testing.T) (*testpool.Base, int64) {
-		base := smallPool(t, 64*mib).NewBase(t)
+		base := smallPool(t, 64*harness.MiB).NewBase(t)
 		return base, available(t, base.String())
 	},
 	"a quota on the base": func(t *testing.T) (*testpool.Base, int64) {
@@ -55,13 +56,13 @@ var narrowPlaces = map[string]func(t *testing.T) (base *testpool.Base, room int6
 		return base, available(t, base.String())
 	},
 	"a quota above the base": func(t *testing.T) (*testpool.Base, int64) {
-		p := smallPool(t, 512*mib)
+		p := smallPool(t, 512*harness.MiB)
 		base := p.NewBase(t)
 		zfsCommand(t, "set", fmt.Sprintf("quota=%d", narrowRoom), p.Name)
 		return base, available(t, base.String())
 	},
 	"a neighbour's reservation": func(t *testing.T) (*testpool.Base, int64) {
-		p := smallPool(t, 512*mib)
+		p := smallPool(t, 512*harness.MiB)
 		base := p.NewBase(t)
 		zfsCommand(t, "create", "-o", "mountpoint=none", "-o",
 			fmt.Sprintf("reservation=%d", available(t, base.String())-narrowRoom), p.Name+"/neighbour")
@@ -143,7 +144,7 @@ func (d *differ) noise(t testing.TB, seed byte, size int64) ocispec.Descriptor {
 	t.Helper()
 	return d.pushed(t, ocispec.MediaTypeImageLayer, func(w io.Writer) {
 		random, layer := rand.NewChaCha8([32]byte{seed}), tar.NewWriter(w)
-		const fileSize = mib
+		const fileSize = harness.MiB
 		for i := int64(0); i < size; i += fileSize {
 			n := min(fileSize, size-i)
 			require.NoError(t, layer.WriteHeader(&tar.Header{Name: fmt.Sprintf("noise-%d", i/fileSize), Mode: 0o644, Size: n}))
@@ -158,8 +159,8 @@ func (d *differ) noise(t testing.TB, seed byte, size int64) ocispec.Descriptor {
 func (d *differ) extract(t testing.TB, chain string) (key string, mounts []mount.Mount) {
 	t.Helper()
 	d.serial++
-	key = extraction("test", d.serial, chain)
-	mounts, err := d.sn.Prepare(d.ctx, key, "", withRef(chain))
+	key = harness.Extraction("test", d.serial, chain)
+	mounts, err := d.sn.Prepare(d.ctx, key, "", harness.WithRef(chain))
 	require.NoError(t, err)
 	return key, mounts
 }
@@ -174,7 +175,7 @@ func (d *differ) pull(t testing.TB, chain string, desc ocispec.Descriptor) (name
 	}
 	d.serial++
 	name = fmt.Sprintf("test/%d/%s", d.serial, chain)
-	return name, d.sn.Commit(d.ctx, name, key, withRef(chain))
+	return name, d.sn.Commit(d.ctx, name, key, harness.WithRef(chain))
 }
 
 func (d *differ) hasTemplate(t testing.TB, chain string) bool {
@@ -199,21 +200,21 @@ func TestLayerFitsAfterAnEviction(t *testing.T) {
 			base, room := place(t)
 			d, counted := newNarrow(t, base)
 			size := room * 6 / 10
-			cached, err := d.pull(t, chainID(1), d.noise(t, 1, size))
+			cached, err := d.pull(t, harness.ChainID(1), d.noise(t, 1, size))
 			require.NoError(t, err)
 			require.NoError(t, d.sn.Remove(d.ctx, cached))
 			require.NoError(t, d.sn.Cleanup(d.ctx))
-			require.True(t, d.hasTemplate(t, chainID(1)), "it is cached")
+			require.True(t, d.hasTemplate(t, harness.ChainID(1)), "it is cached")
 			require.Less(t, available(t, base.String()), size, "what comes next does not fit beside it")
 
 			counted.n.Store(0)
-			name, err := d.pull(t, chainID(2), d.noise(t, 2, size))
+			name, err := d.pull(t, harness.ChainID(2), d.noise(t, 2, size))
 			require.NoError(t, err)
 			assert.EqualValues(t, 2, counted.n.Load(), "attempts")
-			assert.False(t, d.hasTemplate(t, chainID(1)), "the cached one is evicted")
-			assert.True(t, d.hasTemplate(t, chainID(2)), "the new one is there")
+			assert.False(t, d.hasTemplate(t, harness.ChainID(1)), "the cached one is evicted")
+			assert.True(t, d.hasTemplate(t, harness.ChainID(2)), "the new one is there")
 			d.mounted(t, d.viewed(t, name), func(root string) { requireNoise(t, root, 2, size) })
-			d.removeAll(t)
+			harness.RemoveAll(t, d.sn)
 		})
 	}
 }
@@ -222,15 +223,15 @@ func TestLayerFitsAfterAnEviction(t *testing.T) {
 func requireNoise(t testing.TB, root string, seed byte, size int64) {
 	t.Helper()
 	random := rand.NewChaCha8([32]byte{seed})
-	want := make([]byte, mib)
-	for i := int64(0); i < size; i += mib {
-		part := want[:min(mib, size-i)]
+	want := make([]byte, harness.MiB)
+	for i := int64(0); i < size; i += harness.MiB {
+		part := want[:min(harness.MiB, size-i)]
 		_, err := io.ReadFull(random, part)
 		require.NoError(t, err)
-		got, err := os.ReadFile(filepath.Join(root, "noise-"+strconv.FormatInt(i/mib, 10)))
+		got, err := os.ReadFile(filepath.Join(root, "noise-"+strconv.FormatInt(i/harness.MiB, 10)))
 		require.NoError(t, err)
 		require.Equal(t, len(part), len(got))
-		require.True(t, string(part) == string(got), "the content of file %d", i/mib)
+		require.True(t, string(part) == string(got), "the content of file %d", i/harness.MiB)
 	}
 }
 
@@ -245,25 +246,25 @@ func TestLayerThatFitsNowhereLeavesNothing(t *testing.T) {
 			base, room := place(t)
 			d, counted := newNarrow(t, base)
 			// A template that a container stands on is nothing to evict.
-			pinned, err := d.pull(t, chainID(1), d.noise(t, 1, room*6/10))
+			pinned, err := d.pull(t, harness.ChainID(1), d.noise(t, 1, room*6/10))
 			require.NoError(t, err)
 			d.prepare(t, pinned)
 			require.NoError(t, d.sn.Cleanup(d.ctx))
 			before := base.Names(t)
 
 			counted.n.Store(0)
-			_, err = d.pull(t, chainID(2), d.noise(t, 2, room*6/10))
+			_, err = d.pull(t, harness.ChainID(2), d.noise(t, 2, room*6/10))
 			require.True(t, errdefs.IsResourceExhausted(err), "%v", err)
 			t.Log(err)
 			assert.ErrorContains(t, err, "tried twice: no cached template could be evicted")
 			assert.EqualValues(t, 2, counted.n.Load(), "attempts")
 			assert.Equal(t, before, base.Names(t), "nothing is left")
 			d.requireNothingUnderWay(t, 0)
-			d.removeAll(t)
+			harness.RemoveAll(t, d.sn)
 			require.NoError(t, d.sn.Cleanup(d.ctx))
-			_, err = d.pull(t, chainID(2), d.noise(t, 3, room*6/10))
+			_, err = d.pull(t, harness.ChainID(2), d.noise(t, 3, room*6/10))
 			require.NoError(t, err, "when there is room it fits")
-			d.removeAll(t)
+			harness.RemoveAll(t, d.sn)
 		})
 	}
 }
@@ -306,12 +307,12 @@ func TestSpaceErrorDoesNotWaitForTheStore(t *testing.T) {
 			d := newDiffer(t, base)
 			// Between the end of the space and the stall there is more than is read
 			// ahead of what is unpacked.
-			desc := d.noise(t, 1, room+64*mib)
-			d.contents.Store = stalled{d.contents.Store, room + 16*mib}
+			desc := d.noise(t, 1, room+64*harness.MiB)
+			d.contents.Store = stalled{d.contents.Store, room + 16*harness.MiB}
 			d.restart(t)
-			ctx, cancel := context.WithTimeoutCause(d.ctx, 5*patience, errors.New("it hangs"))
+			ctx, cancel := context.WithTimeoutCause(d.ctx, 5*harness.Patience, errors.New("it hangs"))
 			defer cancel()
-			key, mounts := d.extract(t, chainID(1))
+			key, mounts := d.extract(t, harness.ChainID(1))
 			_, err := d.Apply(ctx, desc, mounts)
 			assert.True(t, errdefs.IsResourceExhausted(err), "%v", err)
 			assert.NoError(t, ctx.Err())
@@ -326,24 +327,24 @@ func TestSpaceErrorDoesNotWaitForTheStore(t *testing.T) {
 func TestEvictionFreesWhatItsPlanSays(t *testing.T) {
 	t.Parallel()
 	d := newDiffer(t, pool.NewBase(t))
-	parent, err := d.pull(t, chainID(1), d.noise(t, 1, 3*mib))
+	parent, err := d.pull(t, harness.ChainID(1), d.noise(t, 1, 3*harness.MiB))
 	require.NoError(t, err)
 	names := []string{parent}
 	for i := range byte(3) { // two on the first, one on one of these
 		d.serial++
-		key, name := extraction("test", d.serial, chainID(2+int(i))), fmt.Sprintf("test/%d/%s", d.serial+100, chainID(2+int(i)))
-		mounts, err := d.sn.Prepare(d.ctx, key, names[i/2], withRef(chainID(2+int(i))))
+		key, name := harness.Extraction("test", d.serial, harness.ChainID(2+int(i))), fmt.Sprintf("test/%d/%s", d.serial+100, harness.ChainID(2+int(i)))
+		mounts, err := d.sn.Prepare(d.ctx, key, names[i/2], harness.WithRef(harness.ChainID(2+int(i))))
 		require.NoError(t, err)
-		_, err = d.Apply(d.ctx, d.noise(t, 2+i, int64(1+i)*mib), mounts)
+		_, err = d.Apply(d.ctx, d.noise(t, 2+i, int64(1+i)*harness.MiB), mounts)
 		require.NoError(t, err)
-		require.NoError(t, d.sn.Commit(d.ctx, name, key, withRef(chainID(2+int(i)))))
+		require.NoError(t, d.sn.Commit(d.ctx, name, key, harness.WithRef(harness.ChainID(2+int(i)))))
 		names = append(names, name)
 	}
 	require.NoError(t, d.sn.Cleanup(d.ctx))
 	zpoolSync(t, d.base.String())
 	before, err := d.base.Client.Space(d.ctx, d.base.String())
 	require.NoError(t, err)
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 	require.NoError(t, d.sn.Cleanup(d.ctx))
 	entries, err := inspect.List(d.ctx, d.base.Client, d.base.Base)
 	require.NoError(t, err)
@@ -355,7 +356,7 @@ func TestEvictionFreesWhatItsPlanSays(t *testing.T) {
 	zpoolSync(t, d.base.String())
 	after, err := d.base.Client.Space(d.ctx, d.base.String())
 	require.NoError(t, err)
-	assert.Greater(t, plan.Bytes, uint64(8*mib))
+	assert.Greater(t, plan.Bytes, uint64(8*harness.MiB))
 	assert.InDelta(t, before.Used-after.Used, plan.Bytes, 64<<10, "of datasets that hold a few blocks of their own each")
 }
 
@@ -378,13 +379,13 @@ func TestConcurrentLayersInSpaceForHalfSucceedOrFail(t *testing.T) {
 }
 
 func manyLayers(t *testing.T, n int) {
-	const size = mib
+	const size = harness.MiB
 	base := pool.NewBase(t)
 	d, counted := newNarrow(t, base)
-	used, err := d.pull(t, chainID(100), d.noise(t, 100, size))
+	used, err := d.pull(t, harness.ChainID(100), d.noise(t, 100, size))
 	require.NoError(t, err)
 	d.prepare(t, used)
-	cached, err := d.pull(t, chainID(101), d.noise(t, 101, size))
+	cached, err := d.pull(t, harness.ChainID(101), d.noise(t, 101, size))
 	require.NoError(t, err)
 	require.NoError(t, d.sn.Remove(d.ctx, cached))
 	require.NoError(t, d.sn.Cleanup(d.ctx))
@@ -397,10 +398,10 @@ func manyLayers(t *testing.T, n int) {
 	var each sync.WaitGroup
 	errs := make([]error, n)
 	for i := range n {
-		key, mounts := d.extract(t, chainID(i))
+		key, mounts := d.extract(t, harness.ChainID(i))
 		each.Go(func() {
 			if _, errs[i] = d.Apply(d.ctx, layers[i], mounts); errs[i] == nil {
-				errs[i] = d.sn.Commit(d.ctx, fmt.Sprintf("test/%d/%s", 1000+i, chainID(i)), key, withRef(chainID(i)))
+				errs[i] = d.sn.Commit(d.ctx, fmt.Sprintf("test/%d/%s", 1000+i, harness.ChainID(i)), key, harness.WithRef(harness.ChainID(i)))
 			}
 		})
 	}
@@ -409,20 +410,20 @@ func manyLayers(t *testing.T, n int) {
 	for i, err := range errs {
 		if err == nil {
 			fitted++
-			assert.True(t, d.hasTemplate(t, chainID(i)))
+			assert.True(t, d.hasTemplate(t, harness.ChainID(i)))
 			continue
 		}
 		assert.True(t, errdefs.IsResourceExhausted(err), "%v", err)
-		assert.False(t, d.hasTemplate(t, chainID(i)))
+		assert.False(t, d.hasTemplate(t, harness.ChainID(i)))
 	}
 	t.Logf("%d of %d fitted, in %d attempts", fitted, n, counted.n.Load())
 	assert.Positive(t, fitted)
 	assert.Less(t, fitted, n)
 	assert.LessOrEqual(t, counted.n.Load(), int32(2*n), "two attempts each at most")
-	assert.True(t, d.hasTemplate(t, chainID(100)), "it is in use")
-	assert.False(t, d.hasTemplate(t, chainID(101)), "it was cached")
+	assert.True(t, d.hasTemplate(t, harness.ChainID(100)), "it is in use")
+	assert.False(t, d.hasTemplate(t, harness.ChainID(101)), "it was cached")
 	d.mounted(t, d.viewed(t, used), func(root string) { requireNoise(t, root, 100, size) })
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 	require.NoError(t, d.sn.Cleanup(d.ctx))
 	for _, name := range base.Names(t) {
 		assert.NotContains(t, name, "/runtime/", "nothing is left of what did not fit")
@@ -434,19 +435,19 @@ func manyLayers(t *testing.T, n int) {
 func TestDaemonStartsAndCleansUpWithoutSpace(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
-	d := startDaemon(t, base, "--cleanup-mode", "manual")
-	d.stop(t)
+	d := harness.StartDaemon(t, base, "--cleanup-mode", "manual")
+	d.Stop(t)
 	litter(t, base, 2)
-	zfsCommand(t, "set", fmt.Sprintf("refquota=%d", mib), base.String())
-	_, err := fill(filepath.Join(base.Root, "noise"), 4*mib)
+	zfsCommand(t, "set", fmt.Sprintf("refquota=%d", harness.MiB), base.String())
+	_, err := harness.Fill(filepath.Join(base.Root, "noise"), 4*harness.MiB)
 	require.Error(t, err)
-	stdout, stderr, err := runCommand(t, "zfstpl", cleanupArgs(d)...)
+	stdout, stderr, err := harness.RunCommand(t, "zfstpl", cleanupArgs(d)...)
 	require.NoError(t, err, stderr)
 	assert.Contains(t, stdout, "2 datasets destroyed in ")
-	d.start(t)
-	_, err = d.snapshotter(t).Prepare(context.Background(), "web", "")
+	d.Start(t)
+	_, err = d.Snapshotter(t).Prepare(context.Background(), "web", "")
 	require.NoError(t, err)
-	require.NoError(t, d.snapshotter(t).Remove(context.Background(), "web"))
-	d.stop(t)
+	require.NoError(t, d.Snapshotter(t).Remove(context.Background(), "web"))
+	d.Stop(t)
 	require.NoError(t, os.Remove(filepath.Join(base.Root, "noise")))
 }

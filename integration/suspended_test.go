@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter"
 )
@@ -62,16 +63,16 @@ func (d thinDisk) heal(t *testing.T, p *testpool.Pool) {
 func TestNoCallerHangsOnASuspendedPool(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	disk := newThinDisk(t, 96*mib)
-	p, err := testpool.CreateIn(disk.dir, 1024*mib) // more than there is
+	disk := newThinDisk(t, 96*harness.MiB)
+	p, err := testpool.CreateIn(disk.dir, 1024*harness.MiB) // more than there is
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, p.Close(ctx)) })
 	base := p.NewBase(t)
-	d := startDaemon(t, base)
-	sn := d.snapshotter(t)
+	d := harness.StartDaemon(t, base)
+	sn := d.Snapshotter(t)
 	_, err = sn.Prepare(ctx, "before", "")
 	require.NoError(t, err)
-	health := grpc_health_v1.NewHealthClient(d.dial(t))
+	health := grpc_health_v1.NewHealthClient(d.Dial(t))
 	serving := func() grpc_health_v1.HealthCheckResponse_ServingStatus {
 		reply, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 		require.NoError(t, err)
@@ -88,24 +89,24 @@ func TestNoCallerHangsOnASuspendedPool(t *testing.T) {
 		_, err = sn.Prepare(short, "meanwhile-"+time.Now().String(), "")
 	}
 	require.True(t, errors.Is(err, context.DeadlineExceeded) || errdefs.IsDeadlineExceeded(err) || errdefs.IsUnavailable(err), "%v", err)
-	require.Eventually(t, func() bool { return serving() == grpc_health_v1.HealthCheckResponse_NOT_SERVING }, patience, 100*time.Millisecond)
-	require.Eventually(t, func() bool { return strings.Contains(d.log.String(), "pool is suspended") }, patience, 50*time.Millisecond, "its log may come after its reply")
+	require.Eventually(t, func() bool { return serving() == grpc_health_v1.HealthCheckResponse_NOT_SERVING }, harness.Patience, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(d.Log.String(), "pool is suspended") }, harness.Patience, 50*time.Millisecond, "its log may come after its reply")
 	_, err = sn.Prepare(ctx, "during", "")
 	require.True(t, errdefs.IsUnavailable(err), "%v", err)
 	assert.ErrorContains(t, err, "zpool clear", "what to do")
 	_, err = sn.Stat(ctx, "before")
 	require.NoError(t, err, "what is known is known")
-	_, stderr, err := runCommand(t, "zfstpl", "cleanup", "--if-needed", "--dataset", base.String(), "--address", d.address)
+	_, stderr, err := harness.RunCommand(t, "zfstpl", "cleanup", "--if-needed", "--dataset", base.String(), "--address", d.Address)
 	require.Error(t, err)
 	assert.Contains(t, stderr, "suspended")
 
 	disk.heal(t, p)
-	require.Eventually(t, func() bool { return serving() == grpc_health_v1.HealthCheckResponse_SERVING }, patience, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return serving() == grpc_health_v1.HealthCheckResponse_SERVING }, harness.Patience, 100*time.Millisecond)
 	_, err = sn.Prepare(ctx, "after", "")
 	require.NoError(t, err)
 	require.NoError(t, sn.Remove(ctx, "before"))
 	require.NoError(t, sn.Cleanup(ctx))
-	require.Eventually(t, func() bool { return strings.Contains(d.log.String(), "pool is healthy again") }, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(d.Log.String(), "pool is healthy again") }, harness.Patience, 50*time.Millisecond)
 	base.Check(t)
 }
 
@@ -114,30 +115,30 @@ func TestNoCallerHangsOnASuspendedPool(t *testing.T) {
 // error all the same. When the checkpoint is gone they go.
 func TestNothingIsEvictedForAPoolWithACheckpoint(t *testing.T) {
 	t.Parallel()
-	p := smallPool(t, 96*mib)
+	p := smallPool(t, 96*harness.MiB)
 	base := p.NewBase(t)
 	d := newDiffer(t, base)
 	require.NoError(t, d.sn.Close())
 	d.open(t, func(c *snapshotter.Config) { c.Pressure = 20 })
-	said := &programLog{}
+	said := &harness.ProgramLog{}
 	logger := logrus.New()
-	logger.SetOutput(said.output(t))
+	logger.SetOutput(said.Output(t))
 	ctx := log.WithLogger(d.ctx, logrus.NewEntry(logger))
 	room := available(t, base.String())
-	_, err := d.pull(t, chainID(1), d.noise(t, 1, room/3))
+	_, err := d.pull(t, harness.ChainID(1), d.noise(t, 1, room/3))
 	require.NoError(t, err)
 	out, err := exec.Command("zpool", "checkpoint", p.Name).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	d.removeAll(t)
+	harness.RemoveAll(t, d.sn)
 	require.NoError(t, d.sn.Cleanup(ctx))
-	assert.Contains(t, base.Names(t), "/storage/"+chainID(1), "it would give nothing back")
+	assert.Contains(t, base.Names(t), "/storage/"+harness.ChainID(1), "it would give nothing back")
 	assert.Contains(t, said.String(), "the pool has a checkpoint")
 	assert.Equal(t, 1, strings.Count(said.String(), "not evicting cached templates under pressure"), "once")
 	require.NoError(t, d.sn.Cleanup(ctx))
 	assert.Equal(t, 1, strings.Count(said.String(), "not evicting cached templates under pressure"), "once")
 
 	if !testing.Short() { // to fill a pool to its end takes long
-		_, mounts := d.extract(t, chainID(2))
+		_, mounts := d.extract(t, harness.ChainID(2))
 		_, err = d.Apply(d.ctx, d.noise(t, 2, room), mounts)
 		require.True(t, errdefs.IsResourceExhausted(err), "%v", err)
 		assert.ErrorContains(t, err, "tried twice")
@@ -147,6 +148,6 @@ func TestNothingIsEvictedForAPoolWithACheckpoint(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	zpoolSync(t, base.String())
 	require.NoError(t, d.sn.Cleanup(ctx))
-	assert.NotContains(t, base.Names(t), "/storage/"+chainID(1), "now it gives something back")
-	d.removeAll(t)
+	assert.NotContains(t, base.Names(t), "/storage/"+harness.ChainID(1), "now it gives something back")
+	harness.RemoveAll(t, d.sn)
 }

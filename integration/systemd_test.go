@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/tied"
 )
 
@@ -72,15 +73,15 @@ func startSystemd(t testing.TB) *systemd {
 			printf "[Unit]\nDefaultDependencies=no\n" > /run/systemd/system/zfstpl.target
 			exec "$0" --system --unit=zfstpl.target' "$0"`
 	cmd := exec.Command("sh", "-euc", script, systemdProgram)
-	ready := notifySocket(t, dir)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GROUP=" + group, "NOTIFY_SOCKET=" + ready.path, "container=zfstpl",
+	ready := harness.NotifySocket(t, dir)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GROUP=" + group, "NOTIFY_SOCKET=" + ready.Path, "container=zfstpl",
 		"SYSTEMD_GENERATOR_PATH=/run/none", "SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/run/none"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		Setsid:     true,
 	}
-	log := &programLog{}
-	cmd.Stdout, cmd.Stderr = log.output(t), log.output(t)
+	log := &harness.ProgramLog{}
+	cmd.Stdout, cmd.Stderr = log.Output(t), log.Output(t)
 	require.NoError(t, tied.Start(cmd))
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
@@ -90,11 +91,11 @@ func startSystemd(t testing.TB) *systemd {
 		<-exited
 	})
 	select {
-	case <-ready.got:
+	case <-ready.Got:
 	case err := <-exited:
 		exited <- err
 		require.Fail(t, "systemd ended at its start", "%v\n%s", err, log)
-	case <-time.After(patience):
+	case <-time.After(harness.Patience):
 		require.Fail(t, "systemd is not ready", "%s", log)
 	}
 	return &systemd{pid: cmd.Process.Pid}
@@ -117,7 +118,7 @@ func removeGroup(t testing.TB, group string) {
 // describes has the path as its description.
 func (s *systemd) mountUnits(t testing.TB, dir string) (count int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(s.pid), "--mount", "--pid",
 		"systemctl", "list-units", "--type=mount", "--state=mounted", "--plain", "--no-legend", "--full")
@@ -138,7 +139,7 @@ func (s *systemd) mountUnits(t testing.TB, dir string) (count int) {
 func (s *systemd) settle(t testing.TB) {
 	t.Helper()
 	const quiet = 3 * time.Second
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(harness.Patience)
 	for before := processorTime(t, s.pid); ; {
 		time.Sleep(quiet)
 		now := processorTime(t, s.pid)
