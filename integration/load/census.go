@@ -1,4 +1,4 @@
-package integration
+package load
 
 import (
 	"fmt"
@@ -16,21 +16,23 @@ import (
 	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
-// census counts what a process must not gather.
-type census struct {
-	pid, files, goroutines int
-	memory                 int // bytes
+// Census counts what a process must release.
+type Census struct {
+	Goroutines int // of this process
+	pid, files int
+	memory     int // bytes
 }
 
-// maxGrowth is far below what a load would leave that forgets nothing, and far
-// above what a heap keeps for itself.
+// maxGrowth is far below what a load without any release would leave, and far above what a
+// heap keeps for itself.
 const maxGrowth = 48 << 20
 
-func takeCensus(t *testing.T, pid int) census {
+// TakeCensus counts for the process pid.
+func TakeCensus(t testing.TB, pid int) Census {
 	t.Helper()
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	require.NoError(t, err)
-	c := census{pid: pid, files: len(files), goroutines: runtime.NumGoroutine()}
+	c := Census{pid: pid, files: len(files), Goroutines: runtime.NumGoroutine()}
 	if pid == os.Getpid() {
 		var m runtime.MemStats
 		runtime.GC()
@@ -47,19 +49,20 @@ func takeCensus(t *testing.T, pid int) census {
 	return c
 }
 
-// requireSame wants the process to have let go of everything, soon: a closed
-// connection's descriptor goes a moment later.
-func (before census) requireSame(t *testing.T) {
+// RequireReleased asserts that the process soon has no more files open than before, and not
+// much more memory. The descriptor of a closed connection is closed a moment later.
+func (before Census) RequireReleased(t testing.TB) {
 	t.Helper()
-	var now census
-	require.Eventually(t, func() bool { now = takeCensus(t, before.pid); return now.files <= before.files },
+	var now Census
+	require.Eventually(t, func() bool { now = TakeCensus(t, before.pid); return now.files <= before.files },
 		harness.Patience, 100*time.Millisecond, "process %d has more files open than before", before.pid)
 	assert.Less(t, now.memory, before.memory+maxGrowth, "bytes of memory of process %d", before.pid)
 	t.Logf("process %d: %d files before and %d after, %d KiB and %d KiB", before.pid, before.files, now.files,
 		before.memory>>10, now.memory>>10)
 }
 
-func requireGoroutines(t *testing.T, before int) {
+// RequireGoroutines asserts that this process soon has no more goroutines than before.
+func RequireGoroutines(t testing.TB, before int) {
 	t.Helper()
 	for deadline := time.Now().Add(harness.Patience); runtime.NumGoroutine() > before; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
