@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	zfstpl "github.com/zfstpl/zfstpl/plugin"
 )
 
@@ -32,7 +33,7 @@ func (s storesOf) ContentStore() content.Store { return s.Store }
 func TestContainerdRunsWithThePluginBuiltIn(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
-	contents := newContents(t)
+	contents := differ.NewContents(t)
 	ctx := namespaces.WithNamespace(context.Background(), "test")
 	set := plugin.NewPluginSet()
 	add := func(r plugin.Registration, config any) any {

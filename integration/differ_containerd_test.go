@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
@@ -38,7 +39,7 @@ func TestRunningContainerCanBeCommittedToAnImage(t *testing.T) {
 	c.ctr(t, "tasks", "exec", "--exec-id", "writes", "runs", "/app", "write", "/data/kept", "changed")
 	c.ctr(t, "tasks", "exec", "--exec-id", "writes2", "runs", "/app", "write", "/data/new", "new")
 	layer := []byte(c.ctr(t, "snapshots", "--snapshotter", "zfstpl", "diff", "--media-type", ocispec.MediaTypeImageLayer, "runs"))
-	names := tarNames(t, layer)
+	names := differ.TarNames(t, layer)
 	assert.Subset(t, names, []string{"data/", "data/kept", "data/new"})
 	assert.NotContains(t, names, "data/added")
 	assert.NotContains(t, names, "app")

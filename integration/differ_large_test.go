@@ -3,7 +3,6 @@ package integration
 import (
 	"archive/tar"
 	"compress/gzip"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,20 +11,17 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
-	containerdiff "github.com/containerd/containerd/v2/core/diff"
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/snapshotter/diff"
 )
@@ -55,32 +51,32 @@ func crowded(i int) string { return fmt.Sprintf("file%07d", i) }
 // whole directory.
 func TestLayerOfALargeDirectoryHasItsChangesOnly(t *testing.T) {
 	t.Parallel()
-	d := newDiffer(t, pool.NewBase(t))
+	d := differ.New(t, pool.NewBase(t))
 	files := sized(100_000, 2_000)
 	began := time.Now()
-	large := d.template(t, "", func(root string) { crowd(t, filepath.Join(root, "large"), files) })
+	large := d.Template(t, "", func(root string) { crowd(t, filepath.Join(root, "large"), files) })
 	t.Logf("%d files were made in %s", files, time.Since(began))
 
 	began = time.Now()
-	names, size := d.streamed(t, diff.Sides{Upper: d.viewed(t, large)[0].Source})
+	names, size := d.StreamNames(t, diff.Sides{Upper: d.View(t, large)[0].Source})
 	t.Logf("from nothing: %d bytes in %s", size, time.Since(began))
 	require.Len(t, names, files+1)
 	assert.True(t, slices.IsSorted(names))
 	assert.Equal(t, []string{"large/", "large/" + crowded(0)}, names[:2])
 
 	for what, step := range map[string]int{"next to each other": 1, "far from each other": files / 40} {
-		_, mounts := d.prepare(t, large)
+		_, mounts := d.Prepare(t, large)
 		var want []string
-		d.mounted(t, mounts, func(root string) { want = disturb(t, filepath.Join(root, "large"), step) })
-		view := d.viewed(t, large)
-		d.asked.Store(0)
+		harness.Mounted(t, mounts, func(root string) { want = disturb(t, filepath.Join(root, "large"), step) })
+		view := d.View(t, large)
+		d.Asked.Store(0)
 		began := time.Now()
-		assert.Equal(t, want, tarNames(t, d.layers(t, view, mounts)), what)
-		t.Logf("%s: %d questions, %s for two layers", what, d.asked.Load(), time.Since(began))
+		assert.Equal(t, want, differ.TarNames(t, d.Layers(t, view, mounts)), what)
+		t.Logf("%s: %d questions, %s for two layers", what, d.Asked.Load(), time.Since(began))
 		// For the directory, once or twice for what is in it, and for what is gone.
-		assert.LessOrEqual(t, d.asked.Load(), int64(30), what)
+		assert.LessOrEqual(t, d.Asked.Load(), int64(30), what)
 	}
-	harness.RemoveAll(t, d.sn)
+	harness.RemoveAll(t, d.Snapshotter)
 }
 
 // disturb adds, removes, renames and changes a few files, every step-th one, and
@@ -106,42 +102,6 @@ func disturb(t testing.TB, dir string, step int) (names []string) {
 	return slices.Concat([]string{"large/"}, gone, names)
 }
 
-// streamed reads the names in a layer while it is made, and counts its bytes.
-func (d *differ) streamed(t testing.TB, sides diff.Sides) (names []string, size int64) {
-	t.Helper()
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(d.Layer(d.ctx, sides, w, nil)) }()
-	defer r.Close()
-	var counted counting
-	layer := tar.NewReader(io.TeeReader(r, &counted))
-	for {
-		h, err := layer.Next()
-		if errors.Is(err, io.EOF) {
-			return names, int64(counted)
-		}
-		require.NoError(t, err)
-		names = append(names, h.Name)
-	}
-}
-
-type counting int64
-
-func (c *counting) Write(b []byte) (int, error) { *c += counting(len(b)); return len(b), nil }
-
-// pushed puts what write makes into the content store, as a layer that a client
-// else made.
-func (d *differ) pushed(t testing.TB, mediaType string, write func(w io.Writer)) ocispec.Descriptor {
-	t.Helper()
-	w, err := d.contents.Store.Writer(d.ctx, content.WithRef("pushed"))
-	require.NoError(t, err)
-	defer w.Close()
-	var size counting
-	write(io.MultiWriter(w, &size))
-	digest := w.Digest()
-	require.NoError(t, w.Commit(d.ctx, int64(size), digest))
-	return ocispec.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(size)}
-}
-
 // A layer that is a thousandth of what it unpacks to fills the quota of its
 // runtime and no more: that is an error, nothing is left of the attempt, and
 // its neighbours have space.
@@ -149,16 +109,16 @@ func TestLayerThatFillsItsQuotaFailsAlone(t *testing.T) {
 	onlyOnce(t, newerReleases, aQuota)
 	t.Parallel()
 	const quota, unpacked = 6 * harness.MiB, 256 * harness.MiB
-	d := newDiffer(t, pool.NewBase(t))
-	desc := d.pushed(t, ocispec.MediaTypeImageLayerZstd, func(w io.Writer) { bomb(t, w, unpacked) })
+	d := differ.New(t, pool.NewBase(t))
+	desc := d.Push(t, ocispec.MediaTypeImageLayerZstd, func(w io.Writer) { bomb(t, w, unpacked) })
 	require.Less(t, desc.Size, int64(unpacked/1000))
 
-	mounts, err := d.sn.Prepare(d.ctx, "bounded", "", withMaxSize(quota))
+	mounts, err := d.Snapshotter.Prepare(d.Context, "bounded", "", withMaxSize(quota))
 	require.NoError(t, err)
-	_, sibling := d.prepare(t, "")
-	d.mounted(t, sibling, func(root string) {
+	_, sibling := d.Prepare(t, "")
+	harness.Mounted(t, sibling, func(root string) {
 		began := time.Now()
-		_, err = d.Apply(d.ctx, desc, mounts)
+		_, err = d.Apply(d.Context, desc, mounts)
 		t.Logf("it took %s: %v", time.Since(began), err)
 		_, err := harness.Fill(filepath.Join(root, "noise"), 2*quota)
 		require.NoError(t, err, "a sibling has room")
@@ -166,14 +126,14 @@ func TestLayerThatFillsItsQuotaFailsAlone(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EDQUOT)
 	assert.True(t, errdefs.IsResourceExhausted(err), "%v", err)
 	assert.ErrorContains(t, err, "/bomb: disk quota exceeded")
-	d.requireNothingUnderWay(t, 0)
-	space, err := d.base.Client.Space(d.ctx, mounts[0].Source)
+	d.RequireNothingPending(t, 0)
+	space, err := d.Base.Client.Space(d.Context, mounts[0].Source)
 	require.NoError(t, err)
 	assert.InDelta(t, quota, space.Referenced, 5*harness.MiB) // as in TestQuotaBoundsWhatAContainerAdds
 
-	require.NoError(t, d.sn.Remove(d.ctx, "bounded"))
-	require.NoError(t, d.sn.Cleanup(d.ctx))
-	for _, s := range d.base.List(t) {
+	require.NoError(t, d.Snapshotter.Remove(d.Context, "bounded"))
+	require.NoError(t, d.Snapshotter.Cleanup(d.Context))
+	for _, s := range d.Base.List(t) {
 		assert.NotEqual(t, mounts[0].Source, s.Name, "it is gone")
 	}
 }
@@ -208,25 +168,25 @@ func bomb(t testing.TB, w io.Writer, size int) {
 func TestLayerOfAMillionEntriesTakesLittleMemory(t *testing.T) {
 	const perDir, files = 1000, 20
 	dirs := sized(200, 20)
-	d := newDiffer(t, pool.NewBase(t))
-	desc := d.pushed(t, ocispec.MediaTypeImageLayerGzip, func(w io.Writer) { manyEntries(t, w, dirs, perDir, files) })
-	_, mounts := d.prepare(t, "")
+	d := differ.New(t, pool.NewBase(t))
+	desc := d.Push(t, ocispec.MediaTypeImageLayerGzip, func(w io.Writer) { manyEntries(t, w, dirs, perDir, files) })
+	_, mounts := d.Prepare(t, "")
 	began := time.Now()
 	peak := memoryOf(func() {
-		_, err := d.Apply(d.ctx, desc, mounts)
+		_, err := d.Apply(d.Context, desc, mounts)
 		require.NoError(t, err)
 	})
 	t.Logf("%d entries, %d bytes of layer: %s, %d KiB of memory", dirs*perDir, desc.Size, time.Since(began), peak>>10)
 	assert.Less(t, peak, uint64(64*harness.MiB))
-	d.requireNothingUnderWay(t, 0)
-	d.mounted(t, mounts, func(root string) {
+	d.RequireNothingPending(t, 0)
+	harness.Mounted(t, mounts, func(root string) {
 		for i := range dirs {
 			list, err := os.ReadDir(filepath.Join(root, fmt.Sprint(i)))
 			require.NoError(t, err)
 			require.Len(t, list, files)
 		}
 	})
-	harness.RemoveAll(t, d.sn)
+	harness.RemoveAll(t, d.Snapshotter)
 }
 
 // manyEntries writes a layer of directories with some files each, and whiteouts.
@@ -280,60 +240,23 @@ func memoryOf(f func()) uint64 {
 	return <-peak - before
 }
 
-// soon is how long a comparison may go on when no caller waits for it any more. It
-// is a second at most where nothing else goes on; the bound shows that
-// from going on to the end, which takes minutes here.
-const soon = 20 * time.Second
-
 // A comparison ends as soon as no caller waits for it, whatever it compares, and
 // leaves nothing. It does not run beside other tests: to take its snapshot away
 // it waits for what they write.
 func TestAComparisonEndsSoon(t *testing.T) {
-	d := newDiffer(t, pool.NewBase(t))
+	d := differ.New(t, pool.NewBase(t))
 	// Not the rig's, for which no question may be in vain.
-	d.Service = diff.New(d.base.Base, d.base.Client, d.contents, d.sn)
-	nothing := d.viewed(t, "")
-	_, large := d.prepare(t, "")
-	d.mounted(t, large, func(root string) {
+	d.Service = diff.New(d.Base.Base, d.Base.Client, d.Contents, d.Snapshotter)
+	nothing := d.View(t, "")
+	_, large := d.Prepare(t, "")
+	harness.Mounted(t, large, func(root string) {
 		f, err := os.Create(filepath.Join(root, "large"))
 		require.NoError(t, err)
 		require.NoError(t, errors.Join(f.Truncate(8<<30), f.Close()))
 	})
-	_, many := d.prepare(t, "")
-	d.mounted(t, many, func(root string) { crowd(t, root, sized(30_000, 2_000)) })
-	d.endsSoon(t, "a large file", nothing, large, ocispec.MediaTypeImageLayerGzip)
-	d.endsSoon(t, "a large directory", nothing, many, ocispec.MediaTypeImageLayer)
-	harness.RemoveAll(t, d.sn)
-}
-
-// endsSoon cancels a comparison at several moments. On a fast machine it may have
-// come to its end before the later ones.
-func (d *differ) endsSoon(t testing.TB, what string, lower, upper []mount.Mount, media string) {
-	t.Helper()
-	kept, err := d.contents.Leases.List(d.ctx)
-	require.NoError(t, err)
-	whole := len(kept)
-	for i, after := range []time.Duration{0, 50 * time.Millisecond, 200 * time.Millisecond, 800 * time.Millisecond} {
-		took, err := d.cancelled(lower, upper, media, after)
-		if i > 1 && err == nil {
-			whole++
-			continue
-		}
-		require.ErrorIs(t, err, context.Canceled, what)
-		t.Logf("%s, cancelled after %s: ended %s later", what, after, took)
-		assert.Less(t, took, soon, "%s, cancelled after %s", what, after)
-		d.takenBack(t, whole)
-		d.requireNothingUnderWay(t, whole)
-	}
-}
-
-// cancelled begins a comparison, cancels it, and returns how long it then took
-// to end.
-func (d *differ) cancelled(lower, upper []mount.Mount, media string, after time.Duration) (time.Duration, error) {
-	ctx, cancel := context.WithCancel(d.ctx)
-	defer cancel()
-	var at atomic.Int64
-	time.AfterFunc(after, func() { at.Store(time.Now().UnixNano()); cancel() })
-	_, err := d.Compare(ctx, lower, upper, containerdiff.WithMediaType(media))
-	return time.Since(time.Unix(0, at.Load())), err
+	_, many := d.Prepare(t, "")
+	harness.Mounted(t, many, func(root string) { crowd(t, root, sized(30_000, 2_000)) })
+	d.RequireCancellable(t, "a large file", nothing, large, ocispec.MediaTypeImageLayerGzip)
+	d.RequireCancellable(t, "a large directory", nothing, many, ocispec.MediaTypeImageLayer)
+	harness.RemoveAll(t, d.Snapshotter)
 }

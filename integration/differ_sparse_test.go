@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/snapshotter/diff"
 )
@@ -45,30 +46,30 @@ func sparseFile(t testing.TB, name string, size int64, data ...int64) {
 func TestSparseFilesAreLimitedAndCostNothingIfEqual(t *testing.T) {
 	t.Parallel()
 	const tebibyte, size = 1 << 40, 24 * harness.MiB
-	d := newDiffer(t, pool.NewBase(t))
-	nothing := d.viewed(t, "")
+	d := differ.New(t, pool.NewBase(t))
+	nothing := d.View(t, "")
 
-	_, giant := d.prepare(t, "")
-	d.mounted(t, giant, func(root string) {
+	_, giant := d.Prepare(t, "")
+	harness.Mounted(t, giant, func(root string) {
 		harness.Mkdirs(t, filepath.Join(root, "var/log"))
 		sparseFile(t, filepath.Join(root, "var/log/lastlog"), 2*tebibyte, tebibyte)
 	})
 	for _, media := range []string{ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd} {
-		_, err := d.Compare(d.ctx, nothing, giant, containerdiff.WithMediaType(media))
+		_, err := d.Compare(d.Context, nothing, giant, containerdiff.WithMediaType(media))
 		require.True(t, errdefs.IsFailedPrecondition(err), "%v", err)
 		for _, part := range []string{`"var/log/lastlog"`, "2199023255552 bytes", "1099511627776 bytes"} {
 			require.ErrorContains(t, err, part)
 		}
-		d.requireNothingUnderWay(t, 0)
+		d.RequireNothingPending(t, 0)
 	}
 
-	_, islands := d.prepare(t, "")
-	d.mounted(t, islands, func(root string) {
+	_, islands := d.Prepare(t, "")
+	harness.Mounted(t, islands, func(root string) {
 		sparseFile(t, filepath.Join(root, "islands"), size, 0, 5*harness.MiB-2, 17*harness.MiB, size-4)
 		sparseFile(t, filepath.Join(root, "sea"), size)
 	})
-	layer := d.layers(t, nothing, islands)
-	d.mounted(t, islands, func(root string) {
+	layer := d.Layers(t, nothing, islands)
+	harness.Mounted(t, islands, func(root string) {
 		r := tar.NewReader(bytes.NewReader(layer))
 		for _, name := range []string{"islands", "sea"} {
 			h, err := r.Next()
@@ -85,17 +86,17 @@ func TestSparseFilesAreLimitedAndCostNothingIfEqual(t *testing.T) {
 	// Neither came of the other, so that all in them is compared.
 	var sides [2]string
 	for i := range sides {
-		name := d.template(t, "", func(root string) {
+		name := d.Template(t, "", func(root string) {
 			sparseFile(t, filepath.Join(root, "same"), 1024*tebibyte, 0, 700*tebibyte)
 			require.NoError(t, os.WriteFile(filepath.Join(root, "other"), []byte(strings.Repeat("x", i)), 0o644))
 		})
-		sides[i] = d.viewed(t, name)[0].Source
+		sides[i] = d.View(t, name)[0].Source
 	}
 	began := time.Now()
-	names, _ := d.streamed(t, diff.Sides{Lower: sides[0], Upper: sides[1]})
+	names, _ := d.StreamNames(t, diff.Sides{Lower: sides[0], Upper: sides[1]})
 	t.Logf("two files of a pebibyte were compared in %s", time.Since(began))
 	assert.Equal(t, []string{"other"}, names)
-	harness.RemoveAll(t, d.sn)
+	harness.RemoveAll(t, d.Snapshotter)
 }
 
 // blocked is a content store that takes no more after so many bytes, as one whose
@@ -129,13 +130,13 @@ func (w *blockedWriter) Write(b []byte) (int, error) {
 // A comparison that is cancelled while the store takes no more ends all the same. Its
 // snapshot is gone by then, and so are its place and its lease once the store goes on.
 func TestACancelledComparisonLeavesAStoreThatStalls(t *testing.T) {
-	d := newDiffer(t, pool.NewBase(t))
-	store := &blocked{Store: d.contents.Store, left: harness.MiB, reached: make(chan struct{}), end: make(chan struct{})}
-	service := diff.New(d.base.Base, d.base.Client, diff.Contents{Store: store, Leases: d.contents.Leases}, d.sn)
-	_, large := d.prepare(t, "")
-	d.mounted(t, large, func(root string) { sparseFile(t, filepath.Join(root, "large"), 8<<30) })
-	nothing := d.viewed(t, "")
-	ctx, cancel := context.WithCancel(d.ctx)
+	d := differ.New(t, pool.NewBase(t))
+	store := &blocked{Store: d.Contents.Store, left: harness.MiB, reached: make(chan struct{}), end: make(chan struct{})}
+	service := diff.New(d.Base.Base, d.Base.Client, diff.Contents{Store: store, Leases: d.Contents.Leases}, d.Snapshotter)
+	_, large := d.Prepare(t, "")
+	harness.Mounted(t, large, func(root string) { sparseFile(t, filepath.Join(root, "large"), 8<<30) })
+	nothing := d.View(t, "")
+	ctx, cancel := context.WithCancel(d.Context)
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
@@ -148,27 +149,14 @@ func TestACancelledComparisonLeavesAStoreThatStalls(t *testing.T) {
 	require.ErrorIs(t, <-ended, context.Canceled)
 	took := time.Since(began)
 	t.Logf("it ended %s later", took)
-	assert.Less(t, took, soon)
-	for _, s := range d.base.List(t) {
+	assert.Less(t, took, differ.CancelTime)
+	for _, s := range d.Base.List(t) {
 		for _, short := range s.Snapshots {
 			assert.NotContains(t, short, "zfstpl-diff-", s.Name)
 		}
 	}
 	close(store.end)
-	d.takenBack(t, 0)
-	d.requireNothingUnderWay(t, 0)
-	harness.RemoveAll(t, d.sn)
-}
-
-// takenBack waits until a comparison that was cancelled has taken back what it began
-// in containerd's store, which may go on for a moment.
-func (d *differ) takenBack(t testing.TB, kept int) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		uploads, err := d.contents.Store.ListStatuses(d.ctx)
-		require.NoError(t, err)
-		list, err := d.contents.Leases.List(d.ctx)
-		require.NoError(t, err)
-		return len(uploads) == 0 && len(list) == kept
-	}, 10*time.Second, 10*time.Millisecond)
+	d.WaitUntilReleased(t, 0)
+	d.RequireNothingPending(t, 0)
+	harness.RemoveAll(t, d.Snapshotter)
 }

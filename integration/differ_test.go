@@ -1,8 +1,6 @@
 package integration
 
 import (
-	"archive/tar"
-	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -29,6 +27,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/randtree"
 	"github.com/zfstpl/zfstpl/integration/testpool"
@@ -41,19 +40,6 @@ var (
 	diffRounds = flag.Int("diff.rounds", 100, "how many random trees layers are made of; 'make test' does so on two releases")
 )
 
-func tarNames(t testing.TB, layer []byte) (names []string) {
-	t.Helper()
-	r := tar.NewReader(bytes.NewReader(layer))
-	for {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return names
-		}
-		require.NoError(t, err)
-		names = append(names, h.Name)
-	}
-}
-
 // treesAtOnce is how many random trees share a snapshot: to make one takes
 // longer than to fill it.
 const treesAtOnce = 20
@@ -64,13 +50,13 @@ const treesAtOnce = 20
 func TestLayersOfRandomTreesReproduceThem(t *testing.T) {
 	t.Parallel()
 	t.Logf("-diff.seed %d", *diffSeed)
-	d := newDiffer(t, pool.NewBase(t))
+	d := differ.New(t, pool.NewBase(t))
 	for first := 0; first < *diffRounds; first += treesAtOnce {
-		d.round(t, *diffSeed+uint64(first), treesAtOnce, 20, 30)
-		harness.RemoveAll(t, d.sn)
-		require.NoError(t, d.sn.Cleanup(d.ctx))
+		d.RequireTreesReproduced(t, *diffSeed+uint64(first), treesAtOnce, 20, 30)
+		harness.RemoveAll(t, d.Snapshotter)
+		require.NoError(t, d.Snapshotter.Cleanup(d.Context))
 	}
-	d.requireNothingUnderWay(t, 0)
+	d.RequireNothingPending(t, 0)
 }
 
 // The same for few changes in a tree that is large beside them, where it is
@@ -79,8 +65,8 @@ func TestLayersOfFewChangesReproduceThem(t *testing.T) {
 	onlyOnce(t, newerReleases, onlyFiles)
 	t.Parallel()
 	t.Logf("-diff.seed %d", *diffSeed)
-	d := newDiffer(t, pool.NewBase(t))
-	large := d.template(t, "", func(root string) {
+	d := differ.New(t, pool.NewBase(t))
+	large := d.Template(t, "", func(root string) {
 		for i := range 15 {
 			dir := filepath.Join(root, fmt.Sprintf("dir%02d", i))
 			harness.Mkdirs(t, dir)
@@ -93,24 +79,24 @@ func TestLayersOfFewChangesReproduceThem(t *testing.T) {
 	})
 	rounds := max(10, *diffRounds/10)
 	for i := range rounds {
-		_, mounts := d.prepare(t, large)
+		_, mounts := d.Prepare(t, large)
 		var layer []byte
 		var want map[string]string
 		var tree *randtree.Tree
-		d.mounted(t, mounts, func(root string) {
+		harness.Mounted(t, mounts, func(root string) {
 			tree = randtree.New(filepath.Join(root, fmt.Sprintf("dir%02d", i%3)), *diffSeed+uint64(i))
 			require.NoError(t, tree.Edit(1+i%3))
-			layer, want = d.layers(t, d.viewed(t, large), mounts), readTree(t, root)
+			layer, want = d.Layers(t, d.View(t, large), mounts), differ.ReadTree(t, root)
 			require.NoError(t, tree.Close())
 		})
-		d.applied(t, large, layer, func(root string) {
-			if lines := randtree.Differences(want, readTree(t, root)); len(lines) > 0 {
+		d.Applied(t, large, layer, func(root string) {
+			if lines := randtree.Differences(want, differ.ReadTree(t, root)); len(lines) > 0 {
 				t.Errorf("seed %d:\n%s\nafter\n%s", *diffSeed+uint64(i), strings.Join(lines, "\n"), strings.Join(tree.Done, "\n"))
 			}
 		})
 	}
-	assert.NotZero(t, d.asked.Load(), "no path was asked for")
-	harness.RemoveAll(t, d.sn)
+	assert.NotZero(t, d.Asked.Load(), "no path was asked for")
+	harness.RemoveAll(t, d.Snapshotter)
 }
 
 // The same where attributes are objects of their own, as ZFS keeps them without
@@ -118,11 +104,11 @@ func TestLayersOfFewChangesReproduceThem(t *testing.T) {
 func TestLayersHaveAttributesOfDirectories(t *testing.T) {
 	t.Parallel()
 	t.Logf("-diff.seed %d", *diffSeed)
-	d := newDiffer(t, pool.NewBase(t))
-	out, err := exec.Command("zfs", "set", "xattr=dir", d.base.String()).CombinedOutput()
+	d := differ.New(t, pool.NewBase(t))
+	out, err := exec.Command("zfs", "set", "xattr=dir", d.Base.String()).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	d.round(t, *diffSeed, treesAtOnce, 20, 30)
-	file := d.template(t, "", func(root string) {
+	d.RequireTreesReproduced(t, *diffSeed, treesAtOnce, 20, 30)
+	file := d.Template(t, "", func(root string) {
 		for i := range 200 {
 			path := filepath.Join(root, fmt.Sprint(i))
 			require.NoError(t, os.WriteFile(path, nil, 0o644))
@@ -130,59 +116,15 @@ func TestLayersHaveAttributesOfDirectories(t *testing.T) {
 		}
 	})
 	for _, count := range []int{1, 200} { // few are asked for one by one, many are not
-		_, mounts := d.prepare(t, file)
-		d.mounted(t, mounts, func(root string) {
+		_, mounts := d.Prepare(t, file)
+		harness.Mounted(t, mounts, func(root string) {
 			for i := range count {
 				require.NoError(t, unix.Lsetxattr(filepath.Join(root, fmt.Sprint(i)), "user.a", []byte("after!"), 0))
 			}
 		})
-		assert.Len(t, tarNames(t, d.layers(t, d.viewed(t, file), mounts)), count)
+		assert.Len(t, differ.TarNames(t, d.Layers(t, d.View(t, file), mounts)), count)
 	}
-	harness.RemoveAll(t, d.sn)
-}
-
-// round makes some trees, changes them, and makes the changes again of a layer.
-func (d *differ) round(t *testing.T, seed uint64, count, grow, edit int) {
-	t.Helper()
-	trees := make([]*randtree.Tree, count)
-	lower := d.template(t, "", func(root string) {
-		for i := range trees {
-			dir := filepath.Join(root, fmt.Sprint(i))
-			harness.Mkdirs(t, dir)
-			trees[i] = randtree.New(dir, seed+uint64(i))
-			require.NoError(t, trees[i].Grow(grow))
-		}
-	})
-	_, mounts := d.prepare(t, lower)
-	var layer []byte
-	want := make([]map[string]string, count)
-	d.mounted(t, mounts, func(root string) {
-		for i, tree := range trees {
-			dir := filepath.Join(root, fmt.Sprint(i))
-			tree.At(dir)
-			require.NoError(t, tree.Edit(edit))
-			want[i] = readTree(t, dir)
-		}
-		layer = d.layers(t, d.viewed(t, lower), mounts)
-		for _, tree := range trees {
-			require.NoError(t, tree.Close())
-		}
-	})
-	d.applied(t, lower, layer, func(root string) {
-		for i, tree := range trees {
-			lines := randtree.Differences(want[i], readTree(t, filepath.Join(root, fmt.Sprint(i))))
-			if len(lines) > 0 {
-				t.Errorf("seed %d:\n%s\nafter\n%s", seed+uint64(i), strings.Join(lines, "\n"), strings.Join(tree.Done, "\n"))
-			}
-		}
-	})
-}
-
-func readTree(t testing.TB, root string) map[string]string {
-	t.Helper()
-	tree, err := randtree.Read(root)
-	require.NoError(t, err)
-	return tree
+	harness.RemoveAll(t, d.Snapshotter)
 }
 
 // containerd's own tests of differs.
@@ -191,7 +133,7 @@ func TestDifferPassesContainerdsSuite(t *testing.T) {
 		if testing.Short() && base.Choice == zfs.Command {
 			t.Skip("with the command client in 'make test-long' only")
 		}
-		fstest.FSSuite(t, &suiteApplier{t: t, d: newDiffer(t, base)})
+		fstest.FSSuite(t, &suiteApplier{t: t, d: differ.New(t, base)})
 	})
 }
 
@@ -199,28 +141,28 @@ func TestDifferPassesContainerdsSuite(t *testing.T) {
 // layer is made and applied to a second chain of snapshots.
 type suiteApplier struct {
 	t            *testing.T
-	d            *differ
+	d            *differ.Rig
 	first, again string
 }
 
 func (s *suiteApplier) TestContext(ctx context.Context) (context.Context, func(), error) {
 	s.first, s.again = "", ""
-	return ctx, func() { harness.RemoveAll(s.t, s.d.sn) }, nil
+	return ctx, func() { harness.RemoveAll(s.t, s.d.Snapshotter) }, nil
 }
 
 func (s *suiteApplier) Apply(_ context.Context, a fstest.Applier) (string, func(), error) {
 	d, t := s.d, s.t
-	before := d.viewed(t, s.first)
-	s.first = d.template(t, s.first, func(root string) { require.NoError(t, a.Apply(root)) })
-	desc, err := d.Compare(d.ctx, before, d.viewed(t, s.first), diff.WithMediaType(ocispec.MediaTypeImageLayerZstd))
+	before := d.View(t, s.first)
+	s.first = d.Template(t, s.first, func(root string) { require.NoError(t, a.Apply(root)) })
+	desc, err := d.Compare(d.Context, before, d.View(t, s.first), diff.WithMediaType(ocispec.MediaTypeImageLayerZstd))
 	require.NoError(t, err)
-	key, mounts := d.prepare(t, s.again)
-	_, err = d.Apply(d.ctx, desc, mounts)
+	key, mounts := d.Prepare(t, s.again)
+	_, err = d.Apply(d.Context, desc, mounts)
 	require.NoError(t, err)
 	s.again = "again-" + key
-	require.NoError(t, d.sn.Commit(d.ctx, s.again, key))
+	require.NoError(t, d.Snapshotter.Commit(d.Context, s.again, key))
 	dir := t.TempDir()
-	require.NoError(t, mount.All(d.viewed(t, s.again), dir))
+	require.NoError(t, mount.All(d.View(t, s.again), dir))
 	return dir, func() { require.NoError(t, mount.UnmountAll(dir, 0)) }, nil
 }
 
@@ -228,29 +170,29 @@ func (s *suiteApplier) Apply(_ context.Context, a fstest.Applier) (string, func(
 // digest without compression, under a lease that ends, once.
 func TestCompareStoresALayer(t *testing.T) {
 	t.Parallel()
-	d := newDiffer(t, pool.NewBase(t))
-	parent := d.template(t, "", func(root string) { require.NoError(t, os.WriteFile(filepath.Join(root, "old"), []byte("old"), 0o644)) })
-	_, mounts := d.prepare(t, parent)
-	d.mounted(t, mounts, func(root string) { require.NoError(t, os.WriteFile(filepath.Join(root, "new"), []byte("new"), 0o644)) })
-	view := d.viewed(t, parent)
+	d := differ.New(t, pool.NewBase(t))
+	parent := d.Template(t, "", func(root string) { require.NoError(t, os.WriteFile(filepath.Join(root, "old"), []byte("old"), 0o644)) })
+	_, mounts := d.Prepare(t, parent)
+	harness.Mounted(t, mounts, func(root string) { require.NoError(t, os.WriteFile(filepath.Join(root, "new"), []byte("new"), 0o644)) })
+	view := d.View(t, parent)
 	epoch := time.Unix(1_000_000_000, 0)
 	var plain ocispec.Descriptor
 	for i, media := range []string{ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd, ""} {
-		desc, err := d.Compare(d.ctx, view, mounts, diff.WithMediaType(media), diff.WithSourceDateEpoch(&epoch),
+		desc, err := d.Compare(d.Context, view, mounts, diff.WithMediaType(media), diff.WithSourceDateEpoch(&epoch),
 			diff.WithLabels(map[string]string{"mine": "too"}))
 		require.NoError(t, err)
-		again, err := d.Compare(d.ctx, view, mounts, diff.WithMediaType(media), diff.WithSourceDateEpoch(&epoch), diff.WithReference("again"))
+		again, err := d.Compare(d.Context, view, mounts, diff.WithMediaType(media), diff.WithSourceDateEpoch(&epoch), diff.WithReference("again"))
 		require.NoError(t, err)
 		assert.Equal(t, desc, again, "the same layer, to the byte")
 		if i == 0 {
 			plain = desc
-			assert.Equal(t, []string{"new"}, tarNames(t, d.blob(t, desc)))
+			assert.Equal(t, []string{"new"}, differ.TarNames(t, d.Blob(t, desc)))
 		}
-		info, err := d.contents.Store.Info(d.ctx, desc.Digest)
+		info, err := d.Contents.Store.Info(d.Context, desc.Digest)
 		require.NoError(t, err)
 		assert.Equal(t, plain.Digest.String(), info.Labels[labels.LabelUncompressed], media)
 		assert.Equal(t, "too", info.Labels["mine"])
-		d.requireNothingUnderWay(t, 2*(i+1))
+		d.RequireNothingPending(t, 2*(i+1))
 	}
 }
 
@@ -258,42 +200,42 @@ func TestCompareStoresALayer(t *testing.T) {
 // differ that containerd has.
 func TestDifferLeavesUnknownMountsAndTypesToOthers(t *testing.T) {
 	t.Parallel()
-	d := newDiffer(t, pool.NewBase(t))
-	_, ours := d.prepare(t, "")
-	view := d.viewed(t, "")
+	d := differ.New(t, pool.NewBase(t))
+	_, ours := d.Prepare(t, "")
+	view := d.View(t, "")
 	for what, c := range map[string]struct {
 		lower, upper []mount.Mount
 		media        string
 	}{
 		"another's dataset":  {view, []mount.Mount{{Type: "zfs", Source: pool.Name}}, ""},
-		"the base":           {view, []mount.Mount{{Type: "zfs", Source: d.base.String()}}, ""},
+		"the base":           {view, []mount.Mount{{Type: "zfs", Source: d.Base.String()}}, ""},
 		"a bind mount":       {view, []mount.Mount{{Type: "bind", Source: "/"}}, ""},
 		"an overlay":         {[]mount.Mount{{Type: "overlay"}}, ours, ""},
 		"two mounts":         {view, append(ours, ours...), ""},
 		"no mount":           {view, nil, ""},
 		"an odd media type":  {view, ours, "text/plain"},
 		"another snapshot":   {view, []mount.Mount{{Type: "zfs", Source: ours[0].Source + "@extracted"}}, ""},
-		"a name that climbs": {view, []mount.Mount{{Type: "zfs", Source: d.base.Runtime() + "/../storage/x"}}, ""},
+		"a name that climbs": {view, []mount.Mount{{Type: "zfs", Source: d.Base.Runtime() + "/../storage/x"}}, ""},
 	} {
-		_, err := d.Compare(d.ctx, c.lower, c.upper, diff.WithMediaType(c.media))
+		_, err := d.Compare(d.Context, c.lower, c.upper, diff.WithMediaType(c.media))
 		assert.True(t, errdefs.IsNotImplemented(err), "%s: %v", what, err)
-		_, err = d.Apply(d.ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, c.upper)
+		_, err = d.Apply(d.Context, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, c.upper)
 		if c.media == "" && what != "an overlay" {
 			assert.True(t, errdefs.IsNotImplemented(err), "apply: %s: %v", what, err)
 		}
 	}
-	_, err := d.Apply(d.ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, view)
+	_, err := d.Apply(d.Context, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer}, view)
 	assert.True(t, errdefs.IsNotImplemented(err), "a view is not written to: %v", err)
 	_, err = d.Compare(context.Background(), view, ours)
 	assert.True(t, errdefs.IsNotImplemented(err), "no namespace, and a key that names none: %v", err)
-	d.requireNothingUnderWay(t, 0)
+	d.RequireNothingPending(t, 0)
 }
 
 // Nothing at all is a lower side too; and what is no ancestor is compared as
 // well, if not as fast.
 func TestAnyLowerSideCanBeCompared(t *testing.T) {
 	t.Parallel()
-	d := newDiffer(t, pool.NewBase(t))
+	d := differ.New(t, pool.NewBase(t))
 	write := func(names ...string) func(root string) {
 		return func(root string) {
 			for _, name := range names {
@@ -301,23 +243,23 @@ func TestAnyLowerSideCanBeCompared(t *testing.T) {
 			}
 		}
 	}
-	a := d.template(t, "", write("a"))
-	b := d.template(t, a, write("b"))
-	other := d.template(t, "", write("c"))
-	assert.Equal(t, []string{"a", "b"}, tarNames(t, d.layers(t, nil, d.viewed(t, b))), "nothing")
-	assert.Equal(t, []string{"a", "b"}, tarNames(t, d.layers(t, d.viewed(t, ""), d.viewed(t, b))), "a view of nothing")
-	assert.Equal(t, []string{"b"}, tarNames(t, d.layers(t, d.viewed(t, a), d.viewed(t, b))), "the parent")
-	assert.Equal(t, []string{".wh.b"}, tarNames(t, d.layers(t, d.viewed(t, b), d.viewed(t, a))), "a child")
-	assert.Equal(t, []string{".wh.c", "a", "b"}, tarNames(t, d.layers(t, d.viewed(t, other), d.viewed(t, b))), "no ancestor")
-	assert.Empty(t, tarNames(t, d.layers(t, d.viewed(t, b), d.viewed(t, b))), "the same")
+	a := d.Template(t, "", write("a"))
+	b := d.Template(t, a, write("b"))
+	other := d.Template(t, "", write("c"))
+	assert.Equal(t, []string{"a", "b"}, differ.TarNames(t, d.Layers(t, nil, d.View(t, b))), "nothing")
+	assert.Equal(t, []string{"a", "b"}, differ.TarNames(t, d.Layers(t, d.View(t, ""), d.View(t, b))), "a view of nothing")
+	assert.Equal(t, []string{"b"}, differ.TarNames(t, d.Layers(t, d.View(t, a), d.View(t, b))), "the parent")
+	assert.Equal(t, []string{".wh.b"}, differ.TarNames(t, d.Layers(t, d.View(t, b), d.View(t, a))), "a child")
+	assert.Equal(t, []string{".wh.c", "a", "b"}, differ.TarNames(t, d.Layers(t, d.View(t, other), d.View(t, b))), "no ancestor")
+	assert.Empty(t, differ.TarNames(t, d.Layers(t, d.View(t, b), d.View(t, b))), "the same")
 }
 
 // What programs wrote through memory is in the layer, without their end.
 func TestLayerHasWritesThroughMmap(t *testing.T) {
 	t.Parallel()
-	d := newDiffer(t, pool.NewBase(t))
-	_, mounts := d.prepare(t, "")
-	d.mounted(t, mounts, func(root string) {
+	d := differ.New(t, pool.NewBase(t))
+	_, mounts := d.Prepare(t, "")
+	harness.Mounted(t, mounts, func(root string) {
 		f, err := os.Create(filepath.Join(root, "mapped"))
 		require.NoError(t, err)
 		defer f.Close()
@@ -326,7 +268,7 @@ func TestLayerHasWritesThroughMmap(t *testing.T) {
 		memory, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		require.NoError(t, err)
 		copy(memory, "through memory")
-		assert.Contains(t, string(d.layers(t, d.viewed(t, ""), mounts)), "through memory")
+		assert.Contains(t, string(d.Layers(t, d.View(t, ""), mounts)), "through memory")
 		require.NoError(t, unix.Munmap(memory))
 	})
 }
@@ -335,41 +277,41 @@ func TestLayerHasWritesThroughMmap(t *testing.T) {
 // does its caller's end, soon.
 func TestFailedComparisonsLeaveNothing(t *testing.T) {
 	t.Parallel()
-	d := newDiffer(t, pool.NewBase(t))
-	view := d.viewed(t, "")
-	_, bad := d.prepare(t, "")
-	d.mounted(t, bad, func(root string) { require.NoError(t, os.WriteFile(filepath.Join(root, ".wh.etc"), nil, 0o644)) })
-	_, err := d.Compare(d.ctx, view, bad)
+	d := differ.New(t, pool.NewBase(t))
+	view := d.View(t, "")
+	_, bad := d.Prepare(t, "")
+	harness.Mounted(t, bad, func(root string) { require.NoError(t, os.WriteFile(filepath.Join(root, ".wh.etc"), nil, 0o644)) })
+	_, err := d.Compare(d.Context, view, bad)
 	assert.True(t, errdefs.IsFailedPrecondition(err), "%v", err)
 	assert.ErrorContains(t, err, ".wh.etc")
-	d.requireNothingUnderWay(t, 0)
+	d.RequireNothingPending(t, 0)
 
-	_, large := d.prepare(t, "")
-	d.mounted(t, large, func(root string) {
+	_, large := d.Prepare(t, "")
+	harness.Mounted(t, large, func(root string) {
 		f, err := os.Create(filepath.Join(root, "large"))
 		require.NoError(t, err)
 		require.NoError(t, errors.Join(f.Truncate(8<<30), f.Close()))
 	})
-	ctx, cancel := context.WithCancel(d.ctx)
+	ctx, cancel := context.WithCancel(d.Context)
 	time.AfterFunc(500*time.Millisecond, cancel)
 	_, err = d.Compare(ctx, view, large)
 	assert.ErrorIs(t, err, context.Canceled)
-	d.requireNothingUnderWay(t, 0)
+	d.RequireNothingPending(t, 0)
 }
 
 // zfstpl diff shows a person what a container changed, while it runs.
 func TestDiffCommandShowsChangesOfARunningContainer(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
-	d := newDiffer(t, base)
-	parent := d.template(t, "", func(root string) {
+	d := differ.New(t, base)
+	parent := d.Template(t, "", func(root string) {
 		harness.Mkdirs(t, filepath.Join(root, "etc"))
 		for _, name := range []string{"changed", "removed"} {
 			require.NoError(t, os.WriteFile(filepath.Join(root, "etc", name), nil, 0o644))
 		}
 	})
-	key, mounts := d.prepare(t, parent)
-	d.mounted(t, mounts, func(root string) {
+	key, mounts := d.Prepare(t, parent)
+	harness.Mounted(t, mounts, func(root string) {
 		require.NoError(t, os.WriteFile(filepath.Join(root, "etc/changed"), []byte("now"), 0o644))
 		require.NoError(t, os.Remove(filepath.Join(root, "etc/removed")))
 		require.NoError(t, os.WriteFile(filepath.Join(root, "etc/with\nline"), nil, 0o644))
@@ -381,7 +323,7 @@ func TestDiffCommandShowsChangesOfARunningContainer(t *testing.T) {
 		assert.Contains(t, stdout, `{"kind":"modified","path":"/etc/changed","type":"file","size":3}`)
 		stdout, _, err = harness.RunCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "tar", key)
 		require.NoError(t, err)
-		assert.Equal(t, d.layers(t, d.viewed(t, parent), mounts), []byte(stdout))
+		assert.Equal(t, d.Layers(t, d.View(t, parent), mounts), []byte(stdout))
 	})
 	for format, reader := range map[string]func(io.Reader) (io.Reader, error){
 		"tar+gzip": func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
@@ -393,13 +335,13 @@ func TestDiffCommandShowsChangesOfARunningContainer(t *testing.T) {
 		require.NoError(t, err)
 		layer, err := io.ReadAll(r)
 		require.NoError(t, err)
-		assert.Equal(t, d.layers(t, d.viewed(t, parent), mounts), layer, format)
+		assert.Equal(t, d.Layers(t, d.View(t, parent), mounts), layer, format)
 	}
 
 	// A name that is no UTF-8, and an ancestor further down.
-	require.NoError(t, d.sn.Commit(d.ctx, "diff-command", key))
-	grandchild, mounts := d.prepare(t, "diff-command")
-	d.mounted(t, mounts, func(root string) { require.NoError(t, harness.Touch(root, "\xff")) })
+	require.NoError(t, d.Snapshotter.Commit(d.Context, "diff-command", key))
+	grandchild, mounts := d.Prepare(t, "diff-command")
+	harness.Mounted(t, mounts, func(root string) { require.NoError(t, harness.Touch(root, "\xff")) })
 	stdout, _, err := harness.RunCommand(t, "zfstpl", "diff", "--dataset", base.String(), "--format", "json", grandchild)
 	require.NoError(t, err)
 	assert.Equal(t, `{"kind":"modified","path":"/","type":"directory"}`+"\n"+
@@ -418,9 +360,9 @@ func TestDiffCommandShowsChangesOfARunningContainer(t *testing.T) {
 func TestDiffWithoutAReaderLeavesNothing(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
-	d := newDiffer(t, base)
-	key, mounts := d.prepare(t, "")
-	d.mounted(t, mounts, func(root string) {
+	d := differ.New(t, base)
+	key, mounts := d.Prepare(t, "")
+	harness.Mounted(t, mounts, func(root string) {
 		noise := make([]byte, 1<<20)
 		_, _ = rand.NewChaCha8([32]byte{}).Read(noise) // it returns no error
 		require.NoError(t, os.WriteFile(filepath.Join(root, "big"), noise, 0o644))
@@ -442,7 +384,7 @@ func TestDiffWithoutAReaderLeavesNothing(t *testing.T) {
 		var exit *exec.ExitError
 		require.ErrorAs(t, cmd.Wait(), &exit, what)
 		assert.Equal(t, 1, exit.ExitCode(), "%s: %s", what, stderr.String())
-		found, err := base.Client.List(d.ctx, mounts[0].Source)
+		found, err := base.Client.List(d.Context, mounts[0].Source)
 		require.NoError(t, err)
 		assert.Empty(t, found[0].Snapshots, what)
 	}
@@ -453,47 +395,19 @@ func TestDiffWithoutAReaderLeavesNothing(t *testing.T) {
 func TestKilledComparisonIsRemovedByTheNextStart(t *testing.T) {
 	t.Parallel()
 	base := pool.NewBase(t)
-	d := newDiffer(t, base)
-	key, mounts := d.prepare(t, "")
-	d.mounted(t, mounts, func(root string) {
+	d := differ.New(t, base)
+	key, mounts := d.Prepare(t, "")
+	harness.Mounted(t, mounts, func(root string) {
 		for i := range 100 {
 			require.NoError(t, os.WriteFile(filepath.Join(root, fmt.Sprint(i)), make([]byte, 64<<10), 0o644))
 		}
 	})
-	d.killComparison(t, mounts[0].Source)
-	d.restart(t)
-	assert.Equal(t, 0, d.frozen(t), "after a start")
+	d.KillComparison(t, mounts[0].Source)
+	d.Restart(t)
+	assert.Equal(t, 0, d.CountSnapshots(t), "after a start")
 
-	d.killComparison(t, mounts[0].Source)
-	require.NoError(t, d.sn.Remove(d.ctx, key))
-	require.NoError(t, d.sn.Cleanup(d.ctx))
+	d.KillComparison(t, mounts[0].Source)
+	require.NoError(t, d.Snapshotter.Remove(d.Context, key))
+	require.NoError(t, d.Snapshotter.Cleanup(d.Context))
 	assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
-}
-
-// killComparison kills a process that compares, in the middle of it.
-func (d *differ) killComparison(t testing.TB, runtime string) {
-	t.Helper()
-	cmd := exec.Command(harness.Binary(t, "zfstpl"), "diff", "--dataset", d.base.String(), "--format", "tar", runtime)
-	out, err := cmd.StdoutPipe() // of which no more is read than this
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	_, err = io.ReadFull(out, make([]byte, 1024))
-	require.NoError(t, err)
-	require.Equal(t, 1, d.frozen(t))
-	require.NoError(t, cmd.Process.Kill())
-	require.Error(t, cmd.Wait())
-	require.Equal(t, 1, d.frozen(t), "it is left")
-}
-
-// frozen counts the snapshots of comparisons.
-func (d *differ) frozen(t testing.TB) (n int) {
-	t.Helper()
-	for _, s := range d.base.List(t) {
-		for _, short := range s.Snapshots {
-			if strings.HasPrefix(short, zfs.TemporaryPrefix) {
-				n++
-			}
-		}
-	}
-	return n
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 )
@@ -87,7 +88,7 @@ func runEncrypted(t *testing.T, d *harness.Daemon) {
 	c.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeTestImage(t))
 	c.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", testImage, "runs", "/app", "wait")
 	c.ctr(t, "tasks", "exec", "--exec-id", "writes", "runs", "/app", "write", "/data/new", "new")
-	names := tarNames(t, []byte(c.ctr(t, "snapshots", "--snapshotter", "zfstpl", "diff", "--media-type", "application/vnd.oci.image.layer.v1.tar", "runs")))
+	names := differ.TarNames(t, []byte(c.ctr(t, "snapshots", "--snapshotter", "zfstpl", "diff", "--media-type", "application/vnd.oci.image.layer.v1.tar", "runs")))
 	assert.Contains(t, names, "data/new")
 	assert.NotContains(t, names, "app")
 	assert.NotContains(t, d.Log.String(), "failed to list changed objects")

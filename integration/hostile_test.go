@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
@@ -17,9 +18,9 @@ import (
 func TestHostileArchivesAreRefusedOnZFS(t *testing.T) {
 	onlyOnce(t, newerReleases, onlyFiles)
 	t.Parallel()
-	d := newDiffer(t, pool.NewBase(t))
-	_, mounts := d.prepare(t, "")
-	d.mounted(t, mounts, func(root string) {
+	d := differ.New(t, pool.NewBase(t))
+	_, mounts := d.Prepare(t, "")
+	harness.Mounted(t, mounts, func(root string) {
 		cmd := exec.Command(harness.Binary(t, "diff.test"), "-test.v", "-test.short",
 			"-test.run", "TestHostile|TestDamaged|TestJail|TestDeletedWhiteoutNames|TestWhiteoutNames|TestAllNames")
 		cmd.Env = append(os.Environ(), "TMPDIR="+root)

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/integration/tied"
@@ -45,13 +46,13 @@ func TestKilledReclaimLeavesTheLayerOrNothing(t *testing.T) {
 	rounds := []int{0}
 	for i := 0; i < len(rounds); i++ {
 		base := pool.NewBase(t)
-		d := newDiffer(t, base)
-		cached, err := d.pull(t, harness.ChainID(1), d.noise(t, 1, size))
+		d := differ.New(t, base)
+		cached, err := d.Pull(t, harness.ChainID(1), d.PushNoise(t, 1, size))
 		require.NoError(t, err)
-		require.NoError(t, d.sn.Remove(d.ctx, cached))
-		require.NoError(t, d.sn.Cleanup(d.ctx))
+		require.NoError(t, d.Snapshotter.Remove(d.Context, cached))
+		require.NoError(t, d.Snapshotter.Cleanup(d.Context))
 		zfsCommand(t, "set", fmt.Sprintf("quota=%d", size*3/2), base.String())
-		require.NoError(t, d.sn.Close())
+		require.NoError(t, d.Snapshotter.Close())
 
 		out, err := runChild(t, base, rounds[i], size)
 		if rounds[i] == 0 {
@@ -64,19 +65,19 @@ func TestKilledReclaimLeavesTheLayerOrNothing(t *testing.T) {
 			require.ErrorAs(t, err, &exit)
 			require.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal(), "%s", out)
 		}
-		d.open(t)
-		require.NoError(t, d.sn.Cleanup(d.ctx))
+		d.Open(t)
+		require.NoError(t, d.Snapshotter.Cleanup(d.Context))
 		base.Check(t)
-		for name := range harness.Everything(t, d.sn) {
+		for name := range harness.Everything(t, d.Snapshotter) {
 			assert.Contains(t, name, harness.ChainID(2), "at %d of %d", rounds[i], points)
 		}
-		harness.RemoveAll(t, d.sn)
-		d.serial += 100 // the child has counted on
-		name, err := d.pull(t, harness.ChainID(3), d.noise(t, 3, size))
+		harness.RemoveAll(t, d.Snapshotter)
+		d.Serial += 100 // the child has counted on
+		name, err := d.Pull(t, harness.ChainID(3), d.PushNoise(t, 3, size))
 		require.NoError(t, err, "at %d of %d", rounds[i], points)
-		d.mounted(t, d.viewed(t, name), func(root string) { requireNoise(t, root, 3, size) })
-		harness.RemoveAll(t, d.sn)
-		require.NoError(t, d.sn.Cleanup(d.ctx))
+		harness.Mounted(t, d.View(t, name), func(root string) { requireNoise(t, root, 3, size) })
+		harness.RemoveAll(t, d.Snapshotter)
+		require.NoError(t, d.Snapshotter.Cleanup(d.Context))
 		for _, name := range base.Names(t) {
 			assert.NotContains(t, name, "/runtime/", "at %d of %d", rounds[i], points)
 		}
@@ -122,8 +123,8 @@ func TestChildUnpacks(t *testing.T) {
 	require.NoError(t, err)
 	size, err := strconv.ParseInt(os.Getenv(childSize), 10, 64)
 	require.NoError(t, err)
-	d := &differ{base: base, ctx: namespaces.WithNamespace(context.Background(), "test"), contents: newContents(t)}
-	layer := d.noise(t, 2, size)
+	d := &differ.Rig{Base: base, Context: namespaces.WithNamespace(context.Background(), "test"), Contents: differ.NewContents(t)}
+	layer := d.PushNoise(t, 2, size)
 	var passed atomic.Int64
 	begun := false
 	base.Client.Watch(func(string) {
@@ -132,11 +133,11 @@ func TestChildUnpacks(t *testing.T) {
 			select {} // the signal may come a moment later
 		}
 	})
-	d.open(t)
+	d.Open(t)
 	begun = true
-	_, err = d.pull(t, harness.ChainID(2), layer)
+	_, err = d.Pull(t, harness.ChainID(2), layer)
 	require.NoError(t, err)
-	require.NoError(t, d.sn.Close())
+	require.NoError(t, d.Snapshotter.Close())
 	require.NoError(t, os.WriteFile(base.Root+"/points", fmt.Append(nil, passed.Load()), 0o600))
 	require.NoError(t, base.Client.Close())
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/randtree"
 )
@@ -42,23 +43,23 @@ func TestLayersOfPackagesMatchContainerds(t *testing.T) {
 			t.Skipf("needs a Debian system with the package %s, as the testbed is", name)
 		}
 	}
-	d := newDiffer(t, pool.NewBase(t))
-	image := d.debian(t, installed)
+	d := differ.New(t, pool.NewBase(t))
+	image := debian(t, d, installed)
 
-	image, names := d.packages(t, image, func(root string) {
+	image, names := packages(t, d, image, func(root string) {
 		chrooted(t, root, append([]string{"dpkg", "--purge"}, comingAndGoing...)...)
 	})
 	assert.Subset(t, names, []string{"etc/.wh.vim", "etc/alternatives/.wh.vi", "etc/ld.so.cache",
 		"usr/bin/.wh.jq", "usr/share/.wh.vim", "var/lib/dpkg/info/.wh.jq.list", "var/lib/dpkg/status"})
 
-	image, names = d.packages(t, image, func(root string) {
+	image, names = packages(t, d, image, func(root string) {
 		chrooted(t, root, "dpkg", "--install", "--recursive", "/srv/first")
 		assert.Equal(t, "2\n", chrooted(t, root, "jq", "--null-input", "1 + 1"), "with its libraries")
 	})
 	assert.Subset(t, names, []string{"etc/alternatives/vi", "etc/ld.so.cache", "etc/vim/vimrc.tiny",
 		"usr/bin/jq", "usr/share/vim/vim91/doc/help.txt", "var/lib/dpkg/info/jq.list", "var/lib/dpkg/status"})
 
-	_, names = d.packages(t, image, func(root string) {
+	_, names = packages(t, d, image, func(root string) {
 		chrooted(t, root, "dpkg", "--install", "/srv/first/jq.deb", "/srv/second/vim-tiny.deb")
 		chrooted(t, root, "sh", "-c", "rm -r /srv/first/* /srv/second")
 	})
@@ -66,7 +67,7 @@ func TestLayersOfPackagesMatchContainerds(t *testing.T) {
 		"usr/bin/vim.tiny", "usr/share/doc/.wh.vim-tiny", "usr/share/vim/vim91/doc/news.txt"})
 	assert.NotContains(t, names, "usr/bin/jq", "installed again, but nothing else than it was")
 	assert.NotContains(t, names, "usr/share/vim/vim91/doc/help.txt", "in the new version what it was in the old one")
-	harness.RemoveAll(t, d.sn)
+	harness.RemoveAll(t, d.Snapshotter)
 }
 
 // known is a template and all that is known of it.
@@ -77,26 +78,26 @@ type known struct {
 
 // packages commits what a container does to a template, and returns that and the
 // names in its layer, which is compared with containerd's.
-func (d *differ) packages(t *testing.T, parent known, do func(root string)) (after known, names []string) {
+func packages(t *testing.T, d *differ.Rig, parent known, do func(root string)) (after known, names []string) {
 	t.Helper()
 	var ours []byte
 	var theirs bytes.Buffer
-	key, mounts := d.prepare(t, parent.name)
-	d.mounted(t, mounts, func(root string) {
+	key, mounts := d.Prepare(t, parent.name)
+	harness.Mounted(t, mounts, func(root string) {
 		do(root)
-		view := d.viewed(t, parent.name)
-		ours = d.layers(t, view, mounts)
-		d.mounted(t, view, func(lower string) { require.NoError(t, archive.WriteDiff(d.ctx, &theirs, lower, root)) })
-		after = known{"template-" + key, readTree(t, root)}
+		view := d.View(t, parent.name)
+		ours = d.Layers(t, view, mounts)
+		harness.Mounted(t, view, func(lower string) { require.NoError(t, archive.WriteDiff(d.Context, &theirs, lower, root)) })
+		after = known{"template-" + key, differ.ReadTree(t, root)}
 	})
-	require.NoError(t, d.sn.Commit(d.ctx, after.name, key))
-	d.applied(t, parent.name, ours, func(root string) {
-		assert.Empty(t, randtree.Differences(after.tree, readTree(t, root)), "our layer")
+	require.NoError(t, d.Snapshotter.Commit(d.Context, after.name, key))
+	d.Applied(t, parent.name, ours, func(root string) {
+		assert.Empty(t, randtree.Differences(after.tree, differ.ReadTree(t, root)), "our layer")
 	})
-	names = tarNames(t, ours)
-	walked := tarNames(t, theirs.Bytes())
-	d.applied(t, parent.name, theirs.Bytes(), func(root string) {
-		assert.Empty(t, randtree.Differences(walkedTree(parent.tree, after.tree, walked), readTree(t, root)), "containerd's layer")
+	names = differ.TarNames(t, ours)
+	walked := differ.TarNames(t, theirs.Bytes())
+	d.Applied(t, parent.name, theirs.Bytes(), func(root string) {
+		assert.Empty(t, randtree.Differences(walkedTree(parent.tree, after.tree, walked), differ.ReadTree(t, root)), "containerd's layer")
 	})
 	assert.Equal(t, slices.Sorted(slices.Values(walked)), walkedNames(parent.tree, after.tree, names))
 	assert.Contains(t, names, touched)
@@ -165,9 +166,9 @@ func walkedNames(before, after map[string]string, ours []string) (names []string
 // debian is a template of a small Debian system, of this one's files: dpkg with
 // what it needs, packages that come and go, and, in /srv, what they are installed
 // and upgraded from.
-func (d *differ) debian(t *testing.T, installed map[string]string) (image known) {
+func debian(t *testing.T, d *differ.Rig, installed map[string]string) (image known) {
 	t.Helper()
-	image.name = d.template(t, "", func(root string) {
+	image.name = d.Template(t, "", func(root string) {
 		names := needed(installed, slices.Concat(staying, comingAndGoing)...)
 		var files []string
 		status := ""
@@ -190,7 +191,7 @@ func (d *differ) debian(t *testing.T, installed map[string]string) (image known)
 		}
 		newer := versionLine.ReplaceAllString(installed["vim-tiny"], "$0+1")
 		pack(t, "vim-tiny", newer, filepath.Join(second, "vim-tiny.deb"), func(tree string) { changeEditor(t, tree) })
-		image.tree = readTree(t, root)
+		image.tree = differ.ReadTree(t, root)
 	})
 	return image
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/registry"
 	"github.com/zfstpl/zfstpl/integration/testpool"
@@ -260,7 +261,7 @@ func TestStandInIsCommittedByANewDaemon(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, usage.Inodes, "it holds nothing that its layer does not hold")
 	assert.Less(t, usage.Size, int64(64<<10), "but what ZFS writes to mount it")
-	names := tarNames(t, []byte(c.ctr(t, "--namespace", "zoo", "snapshots", "--snapshotter", "zfstpl", "diff",
+	names := differ.TarNames(t, []byte(c.ctr(t, "--namespace", "zoo", "snapshots", "--snapshotter", "zfstpl", "diff",
 		"--media-type", ocispec.MediaTypeImageLayer, key)))
 	assert.Contains(t, names, "app", "the layer is what it has beyond its parent")
 

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -17,12 +16,12 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter"
@@ -130,64 +129,13 @@ func (a *attempt) ReadAt(b []byte, at int64) (int, error) {
 }
 
 // newNarrow is a differ over a base that has little room.
-func newNarrow(t *testing.T, base *testpool.Base) (*differ, *attempts) {
+func newNarrow(t *testing.T, base *testpool.Base) (*differ.Rig, *attempts) {
 	t.Helper()
-	d := newDiffer(t, base)
-	counted := &attempts{Store: d.contents.Store}
-	d.contents.Store = counted
-	d.restart(t)
+	d := differ.New(t, base)
+	counted := &attempts{Store: d.Contents.Store}
+	d.Contents.Store = counted
+	d.Restart(t)
 	return d, counted
-}
-
-// noise is a layer of files that nothing makes smaller.
-func (d *differ) noise(t testing.TB, seed byte, size int64) ocispec.Descriptor {
-	t.Helper()
-	return d.pushed(t, ocispec.MediaTypeImageLayer, func(w io.Writer) {
-		random, layer := rand.NewChaCha8([32]byte{seed}), tar.NewWriter(w)
-		const fileSize = harness.MiB
-		for i := int64(0); i < size; i += fileSize {
-			n := min(fileSize, size-i)
-			require.NoError(t, layer.WriteHeader(&tar.Header{Name: fmt.Sprintf("noise-%d", i/fileSize), Mode: 0o644, Size: n}))
-			_, err := io.CopyN(layer, random, n)
-			require.NoError(t, err)
-		}
-		require.NoError(t, layer.Close())
-	})
-}
-
-// extract begins to unpack a layer.
-func (d *differ) extract(t testing.TB, chain string) (key string, mounts []mount.Mount) {
-	t.Helper()
-	d.serial++
-	key = harness.Extraction("test", d.serial, chain)
-	mounts, err := d.sn.Prepare(d.ctx, key, "", harness.WithRef(chain))
-	require.NoError(t, err)
-	return key, mounts
-}
-
-// pull unpacks a layer and commits it, as containerd does.
-func (d *differ) pull(t testing.TB, chain string, desc ocispec.Descriptor) (name string, err error) {
-	t.Helper()
-	key, mounts := d.extract(t, chain)
-	if _, err := d.Apply(d.ctx, desc, mounts); err != nil {
-		require.NoError(t, d.sn.Remove(d.ctx, key), "as containerd does then")
-		return "", err
-	}
-	d.serial++
-	name = fmt.Sprintf("test/%d/%s", d.serial, chain)
-	return name, d.sn.Commit(d.ctx, name, key, harness.WithRef(chain))
-}
-
-func (d *differ) hasTemplate(t testing.TB, chain string) bool {
-	t.Helper()
-	layer, err := d.base.Layer(chain)
-	require.NoError(t, err)
-	for _, s := range d.base.List(t) {
-		if s.Name == layer.Dataset() {
-			return s.HasSnapshot(layout.Extracted)
-		}
-	}
-	return false
 }
 
 // The first attempt finds no space, a cached template goes, the second succeeds, and
@@ -200,21 +148,21 @@ func TestLayerFitsAfterAnEviction(t *testing.T) {
 			base, room := place(t)
 			d, counted := newNarrow(t, base)
 			size := room * 6 / 10
-			cached, err := d.pull(t, harness.ChainID(1), d.noise(t, 1, size))
+			cached, err := d.Pull(t, harness.ChainID(1), d.PushNoise(t, 1, size))
 			require.NoError(t, err)
-			require.NoError(t, d.sn.Remove(d.ctx, cached))
-			require.NoError(t, d.sn.Cleanup(d.ctx))
-			require.True(t, d.hasTemplate(t, harness.ChainID(1)), "it is cached")
+			require.NoError(t, d.Snapshotter.Remove(d.Context, cached))
+			require.NoError(t, d.Snapshotter.Cleanup(d.Context))
+			require.True(t, d.HasTemplate(t, harness.ChainID(1)), "it is cached")
 			require.Less(t, available(t, base.String()), size, "what comes next does not fit beside it")
 
 			counted.n.Store(0)
-			name, err := d.pull(t, harness.ChainID(2), d.noise(t, 2, size))
+			name, err := d.Pull(t, harness.ChainID(2), d.PushNoise(t, 2, size))
 			require.NoError(t, err)
 			assert.EqualValues(t, 2, counted.n.Load(), "attempts")
-			assert.False(t, d.hasTemplate(t, harness.ChainID(1)), "the cached one is evicted")
-			assert.True(t, d.hasTemplate(t, harness.ChainID(2)), "the new one is there")
-			d.mounted(t, d.viewed(t, name), func(root string) { requireNoise(t, root, 2, size) })
-			harness.RemoveAll(t, d.sn)
+			assert.False(t, d.HasTemplate(t, harness.ChainID(1)), "the cached one is evicted")
+			assert.True(t, d.HasTemplate(t, harness.ChainID(2)), "the new one is there")
+			harness.Mounted(t, d.View(t, name), func(root string) { requireNoise(t, root, 2, size) })
+			harness.RemoveAll(t, d.Snapshotter)
 		})
 	}
 }
@@ -246,25 +194,25 @@ func TestLayerThatFitsNowhereLeavesNothing(t *testing.T) {
 			base, room := place(t)
 			d, counted := newNarrow(t, base)
 			// A template that a container stands on is nothing to evict.
-			pinned, err := d.pull(t, harness.ChainID(1), d.noise(t, 1, room*6/10))
+			pinned, err := d.Pull(t, harness.ChainID(1), d.PushNoise(t, 1, room*6/10))
 			require.NoError(t, err)
-			d.prepare(t, pinned)
-			require.NoError(t, d.sn.Cleanup(d.ctx))
+			d.Prepare(t, pinned)
+			require.NoError(t, d.Snapshotter.Cleanup(d.Context))
 			before := base.Names(t)
 
 			counted.n.Store(0)
-			_, err = d.pull(t, harness.ChainID(2), d.noise(t, 2, room*6/10))
+			_, err = d.Pull(t, harness.ChainID(2), d.PushNoise(t, 2, room*6/10))
 			require.True(t, errdefs.IsResourceExhausted(err), "%v", err)
 			t.Log(err)
 			assert.ErrorContains(t, err, "tried twice: no cached template could be evicted")
 			assert.EqualValues(t, 2, counted.n.Load(), "attempts")
 			assert.Equal(t, before, base.Names(t), "nothing is left")
-			d.requireNothingUnderWay(t, 0)
-			harness.RemoveAll(t, d.sn)
-			require.NoError(t, d.sn.Cleanup(d.ctx))
-			_, err = d.pull(t, harness.ChainID(2), d.noise(t, 3, room*6/10))
+			d.RequireNothingPending(t, 0)
+			harness.RemoveAll(t, d.Snapshotter)
+			require.NoError(t, d.Snapshotter.Cleanup(d.Context))
+			_, err = d.Pull(t, harness.ChainID(2), d.PushNoise(t, 3, room*6/10))
 			require.NoError(t, err, "when there is room it fits")
-			harness.RemoveAll(t, d.sn)
+			harness.RemoveAll(t, d.Snapshotter)
 		})
 	}
 }
@@ -304,20 +252,20 @@ func TestSpaceErrorDoesNotWaitForTheStore(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			shortOf(t, what)
 			base, room := place(t)
-			d := newDiffer(t, base)
+			d := differ.New(t, base)
 			// Between the end of the space and the stall there is more than is read
 			// ahead of what is unpacked.
-			desc := d.noise(t, 1, room+64*harness.MiB)
-			d.contents.Store = stalled{d.contents.Store, room + 16*harness.MiB}
-			d.restart(t)
-			ctx, cancel := context.WithTimeoutCause(d.ctx, 5*harness.Patience, errors.New("it hangs"))
+			desc := d.PushNoise(t, 1, room+64*harness.MiB)
+			d.Contents.Store = stalled{d.Contents.Store, room + 16*harness.MiB}
+			d.Restart(t)
+			ctx, cancel := context.WithTimeoutCause(d.Context, 5*harness.Patience, errors.New("it hangs"))
 			defer cancel()
-			key, mounts := d.extract(t, harness.ChainID(1))
+			key, mounts := d.PrepareLayer(t, harness.ChainID(1))
 			_, err := d.Apply(ctx, desc, mounts)
 			assert.True(t, errdefs.IsResourceExhausted(err), "%v", err)
 			assert.NoError(t, ctx.Err())
-			require.NoError(t, d.sn.Remove(d.ctx, key))
-			require.NoError(t, d.sn.Cleanup(d.ctx))
+			require.NoError(t, d.Snapshotter.Remove(d.Context, key))
+			require.NoError(t, d.Snapshotter.Cleanup(d.Context))
 			assert.Equal(t, []string{"", "/runtime", "/storage", "/storage/empty"}, base.Names(t))
 		})
 	}
@@ -326,35 +274,35 @@ func TestSpaceErrorDoesNotWaitForTheStore(t *testing.T) {
 // What a plan says comes back is what ZFS then says has come back.
 func TestEvictionFreesWhatItsPlanSays(t *testing.T) {
 	t.Parallel()
-	d := newDiffer(t, pool.NewBase(t))
-	parent, err := d.pull(t, harness.ChainID(1), d.noise(t, 1, 3*harness.MiB))
+	d := differ.New(t, pool.NewBase(t))
+	parent, err := d.Pull(t, harness.ChainID(1), d.PushNoise(t, 1, 3*harness.MiB))
 	require.NoError(t, err)
 	names := []string{parent}
 	for i := range byte(3) { // two on the first, one on one of these
-		d.serial++
-		key, name := harness.Extraction("test", d.serial, harness.ChainID(2+int(i))), fmt.Sprintf("test/%d/%s", d.serial+100, harness.ChainID(2+int(i)))
-		mounts, err := d.sn.Prepare(d.ctx, key, names[i/2], harness.WithRef(harness.ChainID(2+int(i))))
+		d.Serial++
+		key, name := harness.Extraction("test", d.Serial, harness.ChainID(2+int(i))), fmt.Sprintf("test/%d/%s", d.Serial+100, harness.ChainID(2+int(i)))
+		mounts, err := d.Snapshotter.Prepare(d.Context, key, names[i/2], harness.WithRef(harness.ChainID(2+int(i))))
 		require.NoError(t, err)
-		_, err = d.Apply(d.ctx, d.noise(t, 2+i, int64(1+i)*harness.MiB), mounts)
+		_, err = d.Apply(d.Context, d.PushNoise(t, 2+i, int64(1+i)*harness.MiB), mounts)
 		require.NoError(t, err)
-		require.NoError(t, d.sn.Commit(d.ctx, name, key, harness.WithRef(harness.ChainID(2+int(i)))))
+		require.NoError(t, d.Snapshotter.Commit(d.Context, name, key, harness.WithRef(harness.ChainID(2+int(i)))))
 		names = append(names, name)
 	}
-	require.NoError(t, d.sn.Cleanup(d.ctx))
-	zpoolSync(t, d.base.String())
-	before, err := d.base.Client.Space(d.ctx, d.base.String())
+	require.NoError(t, d.Snapshotter.Cleanup(d.Context))
+	zpoolSync(t, d.Base.String())
+	before, err := d.Base.Client.Space(d.Context, d.Base.String())
 	require.NoError(t, err)
-	harness.RemoveAll(t, d.sn)
-	require.NoError(t, d.sn.Cleanup(d.ctx))
-	entries, err := inspect.List(d.ctx, d.base.Client, d.base.Base)
+	harness.RemoveAll(t, d.Snapshotter)
+	require.NoError(t, d.Snapshotter.Cleanup(d.Context))
+	entries, err := inspect.List(d.Context, d.Base.Client, d.Base.Base)
 	require.NoError(t, err)
 	plan := space.NewPlan(inspect.Nodes(entries), nil, space.Policy{All: true}, time.Now())
 	require.Len(t, plan.Evict, 4)
-	require.NoError(t, d.sn.Close())
-	d.open(t, func(c *snapshotter.Config) { c.CacheKeep = 0 })
-	require.NoError(t, d.sn.Cleanup(d.ctx))
-	zpoolSync(t, d.base.String())
-	after, err := d.base.Client.Space(d.ctx, d.base.String())
+	require.NoError(t, d.Snapshotter.Close())
+	d.Open(t, func(c *snapshotter.Config) { c.CacheKeep = 0 })
+	require.NoError(t, d.Snapshotter.Cleanup(d.Context))
+	zpoolSync(t, d.Base.String())
+	after, err := d.Base.Client.Space(d.Context, d.Base.String())
 	require.NoError(t, err)
 	assert.Greater(t, plan.Bytes, uint64(8*harness.MiB))
 	assert.InDelta(t, before.Used-after.Used, plan.Bytes, 64<<10, "of datasets that hold a few blocks of their own each")
@@ -382,26 +330,26 @@ func manyLayers(t *testing.T, n int) {
 	const size = harness.MiB
 	base := pool.NewBase(t)
 	d, counted := newNarrow(t, base)
-	used, err := d.pull(t, harness.ChainID(100), d.noise(t, 100, size))
+	used, err := d.Pull(t, harness.ChainID(100), d.PushNoise(t, 100, size))
 	require.NoError(t, err)
-	d.prepare(t, used)
-	cached, err := d.pull(t, harness.ChainID(101), d.noise(t, 101, size))
+	d.Prepare(t, used)
+	cached, err := d.Pull(t, harness.ChainID(101), d.PushNoise(t, 101, size))
 	require.NoError(t, err)
-	require.NoError(t, d.sn.Remove(d.ctx, cached))
-	require.NoError(t, d.sn.Cleanup(d.ctx))
+	require.NoError(t, d.Snapshotter.Remove(d.Context, cached))
+	require.NoError(t, d.Snapshotter.Cleanup(d.Context))
 	zfsCommand(t, "set", fmt.Sprintf("quota=%d", 2*size+int64(n)*size/2), base.String())
 	layers := make([]ocispec.Descriptor, n)
 	for i := range layers {
-		layers[i] = d.noise(t, byte(i), size)
+		layers[i] = d.PushNoise(t, byte(i), size)
 	}
 	counted.n.Store(0)
 	var each sync.WaitGroup
 	errs := make([]error, n)
 	for i := range n {
-		key, mounts := d.extract(t, harness.ChainID(i))
+		key, mounts := d.PrepareLayer(t, harness.ChainID(i))
 		each.Go(func() {
-			if _, errs[i] = d.Apply(d.ctx, layers[i], mounts); errs[i] == nil {
-				errs[i] = d.sn.Commit(d.ctx, fmt.Sprintf("test/%d/%s", 1000+i, harness.ChainID(i)), key, harness.WithRef(harness.ChainID(i)))
+			if _, errs[i] = d.Apply(d.Context, layers[i], mounts); errs[i] == nil {
+				errs[i] = d.Snapshotter.Commit(d.Context, fmt.Sprintf("test/%d/%s", 1000+i, harness.ChainID(i)), key, harness.WithRef(harness.ChainID(i)))
 			}
 		})
 	}
@@ -410,21 +358,21 @@ func manyLayers(t *testing.T, n int) {
 	for i, err := range errs {
 		if err == nil {
 			fitted++
-			assert.True(t, d.hasTemplate(t, harness.ChainID(i)))
+			assert.True(t, d.HasTemplate(t, harness.ChainID(i)))
 			continue
 		}
 		assert.True(t, errdefs.IsResourceExhausted(err), "%v", err)
-		assert.False(t, d.hasTemplate(t, harness.ChainID(i)))
+		assert.False(t, d.HasTemplate(t, harness.ChainID(i)))
 	}
 	t.Logf("%d of %d fitted, in %d attempts", fitted, n, counted.n.Load())
 	assert.Positive(t, fitted)
 	assert.Less(t, fitted, n)
 	assert.LessOrEqual(t, counted.n.Load(), int32(2*n), "two attempts each at most")
-	assert.True(t, d.hasTemplate(t, harness.ChainID(100)), "it is in use")
-	assert.False(t, d.hasTemplate(t, harness.ChainID(101)), "it was cached")
-	d.mounted(t, d.viewed(t, used), func(root string) { requireNoise(t, root, 100, size) })
-	harness.RemoveAll(t, d.sn)
-	require.NoError(t, d.sn.Cleanup(d.ctx))
+	assert.True(t, d.HasTemplate(t, harness.ChainID(100)), "it is in use")
+	assert.False(t, d.HasTemplate(t, harness.ChainID(101)), "it was cached")
+	harness.Mounted(t, d.View(t, used), func(root string) { requireNoise(t, root, 100, size) })
+	harness.RemoveAll(t, d.Snapshotter)
+	require.NoError(t, d.Snapshotter.Cleanup(d.Context))
 	for _, name := range base.Names(t) {
 		assert.NotContains(t, name, "/runtime/", "nothing is left of what did not fit")
 	}

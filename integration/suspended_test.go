@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/zfstpl/zfstpl/integration/differ"
 	"github.com/zfstpl/zfstpl/integration/harness"
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/snapshotter"
@@ -117,29 +118,29 @@ func TestNothingIsEvictedForAPoolWithACheckpoint(t *testing.T) {
 	t.Parallel()
 	p := smallPool(t, 96*harness.MiB)
 	base := p.NewBase(t)
-	d := newDiffer(t, base)
-	require.NoError(t, d.sn.Close())
-	d.open(t, func(c *snapshotter.Config) { c.Pressure = 20 })
+	d := differ.New(t, base)
+	require.NoError(t, d.Snapshotter.Close())
+	d.Open(t, func(c *snapshotter.Config) { c.Pressure = 20 })
 	said := &harness.ProgramLog{}
 	logger := logrus.New()
 	logger.SetOutput(said.Output(t))
-	ctx := log.WithLogger(d.ctx, logrus.NewEntry(logger))
+	ctx := log.WithLogger(d.Context, logrus.NewEntry(logger))
 	room := available(t, base.String())
-	_, err := d.pull(t, harness.ChainID(1), d.noise(t, 1, room/3))
+	_, err := d.Pull(t, harness.ChainID(1), d.PushNoise(t, 1, room/3))
 	require.NoError(t, err)
 	out, err := exec.Command("zpool", "checkpoint", p.Name).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	harness.RemoveAll(t, d.sn)
-	require.NoError(t, d.sn.Cleanup(ctx))
+	harness.RemoveAll(t, d.Snapshotter)
+	require.NoError(t, d.Snapshotter.Cleanup(ctx))
 	assert.Contains(t, base.Names(t), "/storage/"+harness.ChainID(1), "it would give nothing back")
 	assert.Contains(t, said.String(), "the pool has a checkpoint")
 	assert.Equal(t, 1, strings.Count(said.String(), "not evicting cached templates under pressure"), "once")
-	require.NoError(t, d.sn.Cleanup(ctx))
+	require.NoError(t, d.Snapshotter.Cleanup(ctx))
 	assert.Equal(t, 1, strings.Count(said.String(), "not evicting cached templates under pressure"), "once")
 
 	if !testing.Short() { // to fill a pool to its end takes long
-		_, mounts := d.extract(t, harness.ChainID(2))
-		_, err = d.Apply(d.ctx, d.noise(t, 2, room), mounts)
+		_, mounts := d.PrepareLayer(t, harness.ChainID(2))
+		_, err = d.Apply(d.Context, d.PushNoise(t, 2, room), mounts)
 		require.True(t, errdefs.IsResourceExhausted(err), "%v", err)
 		assert.ErrorContains(t, err, "tried twice")
 	}
@@ -147,7 +148,7 @@ func TestNothingIsEvictedForAPoolWithACheckpoint(t *testing.T) {
 	out, err = exec.Command("zpool", "checkpoint", "-d", "-w", p.Name).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	zpoolSync(t, base.String())
-	require.NoError(t, d.sn.Cleanup(ctx))
+	require.NoError(t, d.Snapshotter.Cleanup(ctx))
 	assert.NotContains(t, base.Names(t), "/storage/"+harness.ChainID(1), "now it gives something back")
-	harness.RemoveAll(t, d.sn)
+	harness.RemoveAll(t, d.Snapshotter)
 }
