@@ -14,13 +14,13 @@ import (
 
 // What a note says.
 const (
-	Begins   = "begins"   // a machine has started: what was asked before and has no result never gets one
-	Asks     = "asks"     // an operation is about to be asked for
-	Returned = "returned" // it has a result
-	Sees     = "sees"     // what stands under a name for certain
-	Settled  = "settled"  // all names that were not seen since Begins stand for nothing
+	Begins   = "begins"   // a machine has started; an operation without a result until then never gets one
+	Asks     = "asks"     // the load is about to ask for an operation
+	Returned = "returned" // the operation has returned
+	Sees     = "sees"     // a name has this snapshot, or none
+	Settled  = "settled"  // names that were not seen since Begins have no snapshot
 	Verified = "verified" // the machine has checked everything; Text has numbers
-	Cut      = "cut"      // the power is to go now
+	Cut      = "cut"      // the power must be cut now
 )
 
 // A Note is one line of a ledger.
@@ -30,11 +30,10 @@ type Note struct {
 	ID   int    `json:"id,omitempty"` // ties a result to what was asked
 	// Op is the operation that is asked for.
 	Op model.Op `json:"op,omitempty"`
-	// Key is the name that is prepared, viewed, updated, unpacked into, removed
-	// or, by a commit, used up.
+	// Key is the snapshot that the operation creates, changes, removes or commits.
 	Key string `json:"key,omitempty"`
-	// Name is what a commit makes and what a prepare makes instead of Key
-	// where the layer is there already.
+	// Name is the snapshot that a Commit creates. A Prepare may create it instead of Key, if
+	// the layer exists.
 	Name string `json:"name,omitempty"`
 	// Snap is the record that Key will have or, after a commit, Name. Its content is the hash
 	// of the whole tree, which only committed snapshots have.
