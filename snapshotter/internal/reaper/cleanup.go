@@ -82,7 +82,7 @@ func (r *Reaper) destroyAll(ctx context.Context, options Options, order []string
 		}
 		var destroyed []string
 		err := r.Journal.DestroyAndSkip(ctx, options.urgent, r.templatesIn(batch), func() (_ []string, err error) {
-			destroyed, err = r.destroy(ctx, options, batch, may)
+			destroyed, err = r.destroy(ctx, batch, may)
 			return destroyed, err
 		})
 		gone = append(gone, destroyed...)
@@ -95,7 +95,7 @@ func (r *Reaper) destroyAll(ctx context.Context, options Options, order []string
 // destroy destroys a batch of datasets, garbage and those templates for which may still
 // reports true, and returns those that it destroyed. It skips datasets that
 // another operation has locked: that operation may be waiting for this cleanup.
-func (r *Reaper) destroy(ctx context.Context, options Options, batch []string, may func(space.Node) bool) (gone []string, err error) {
+func (r *Reaper) destroy(ctx context.Context, batch []string, may func(space.Node) bool) (gone []string, err error) {
 	// A commit of the same layer waits for this lock until the name is free again.
 	locked, unlock := r.Datasets.TryLockEach(batch...)
 	defer unlock()
