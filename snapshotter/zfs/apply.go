@@ -105,13 +105,12 @@ func (c *Client) applySteps(ctx context.Context, ops []Op) error {
 // applyStep carries out the first step of ops and returns the number of its ops.
 func (c *Client) applyStep(ctx context.Context, ops []Op) (int, error) {
 	if clone := ops[0]; clone.verb == verbClone {
-		props := make(map[string]string)
 		n := 1
-		for ; n < len(ops) && ops[n].name == clone.name && ops[n].sets(); n++ {
-			props[ops[n].prop] = ops[n].value
+		for n < len(ops) && ops[n].name == clone.name && ops[n].sets() {
+			n++
 		}
 		defer c.around("clone")()
-		return n, c.driver.clone(ctx, clone.origin, clone.name, props)
+		return n, c.driver.clone(ctx, clone.origin, clone.name, ops[1:n])
 	}
 	n := slices.IndexFunc(ops, func(op Op) bool { return op.verb == verbClone })
 	if n < 0 {

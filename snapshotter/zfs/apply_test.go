@@ -133,7 +133,7 @@ func TestApplyTakesStepsIfProgramsDoNotClone(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, done, result{Match: "^clone"})
 	p := f.pool
-	ops := append(commitOf(p), Clone(p+"/tpl@x", p+"/next"), Set(p+"/next", "a:b", "1 -o x"), Set(p+"/next", "a:c", "2"), Set(p+"/tpl", "a:d", "3"))
+	ops := append(commitOf(p), Clone(p+"/tpl@x", p+"/next"), Set(p+"/next", "a:c", "1 -o x"), Set(p+"/next", "a:b", "2"), Set(p+"/tpl", "a:d", "3"))
 	require.NoError(t, f.client(false).Apply(t.Context(), ops...))
 	calls := f.calls(t)
 	require.Len(t, calls, 6)
@@ -141,8 +141,8 @@ func TestApplyTakesStepsIfProgramsDoNotClone(t *testing.T) {
 	assert.Equal(t, []string{"clone", p + "/run@x", p + "/tpl"}, calls[1].Args)
 	assert.Len(t, programWords(t, f, calls[2]), 3*5, "promote and what follows it are one program")
 	assert.Equal(t, []string{"clone", p + "/tpl@x", p + "/next"}, calls[3].Args)
-	assert.Equal(t, []string{"set", p + "/next", "", "a:b", "1 -o x", "set", p + "/next", "", "a:c", "2"}, programWords(t, f, calls[4]),
-		"the properties of a clone are set directly after it")
+	assert.Equal(t, []string{"set", p + "/next", "", "a:c", "1 -o x", "set", p + "/next", "", "a:b", "2"}, programWords(t, f, calls[4]),
+		"the properties of a clone are set directly after it, in their order: a killed program leaves a first part of them")
 	assert.Equal(t, []string{"set", p + "/tpl", "", "a:d", "3"}, programWords(t, f, calls[5]))
 }
 

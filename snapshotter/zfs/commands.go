@@ -147,23 +147,24 @@ func fromJSON(value any) any {
 
 // clone passes native properties to the command and sets user properties by a program,
 // because a command line is visible to every user of the machine.
-func (c *commands) clone(ctx context.Context, snapshot, name string, props map[string]string) error {
-	native := maps.Clone(props)
-	maps.DeleteFunc(native, func(prop, _ string) bool { return strings.Contains(prop, ":") })
+func (c *commands) clone(ctx context.Context, snapshot, name string, sets []Op) error {
+	native := make(map[string]string)
+	var argv []string
+	for _, op := range sets {
+		if op.native() {
+			native[op.prop] = op.value
+		} else {
+			argv = append(argv, op.words()...)
+		}
+	}
 	args := append([]string{"clone"}, options(native)...)
 	if _, err := c.run(ctx, "clone", name, nil, append(args, snapshot, name)...); err != nil {
 		return err
 	}
-	var sets []string
-	for _, prop := range slices.Sorted(maps.Keys(props)) {
-		if strings.Contains(prop, ":") {
-			sets = append(sets, Set(name, prop, props[prop]).words()...)
-		}
-	}
-	if len(sets) == 0 {
+	if len(argv) == 0 {
 		return nil
 	}
-	err := c.errno(ctx, "set", name, applyScript, sets)
+	err := c.errno(ctx, "set", name, applyScript, argv)
 	if err != nil {
 		err = errors.Join(err, c.errno(ctx, "roll back", name, rollbackScript, []string{name}))
 	}

@@ -15,10 +15,10 @@ type driver interface {
 	// dataset is for the error.
 	program(ctx context.Context, op, dataset, script string, m mode, argv []string) (table, error)
 
-	// clone creates a clone with native and user properties. It takes several
-	// transactions, the user properties last. If one fails, the clone is destroyed
-	// again.
-	clone(ctx context.Context, snapshot, name string, props map[string]string) error
+	// clone creates a clone with the native and user properties of sets. It takes several
+	// transactions, the user properties last and in the order of sets. If one fails, the
+	// clone is destroyed again.
+	clone(ctx context.Context, snapshot, name string, sets []Op) error
 
 	// list returns root and every file system below it, with the user properties that
 	// are set there and whose names begin with prefix.

@@ -62,7 +62,11 @@ func fromList(list nvlist.List) table {
 	return t
 }
 
-func (n *native) clone(ctx context.Context, snapshot, name string, props map[string]string) error {
+func (n *native) clone(ctx context.Context, snapshot, name string, sets []Op) error {
+	props := make(map[string]string)
+	for _, op := range sets {
+		props[op.prop] = op.value
+	}
 	return nativeError("clone", name, n.zfs.Clone(ctx, snapshot, name, props))
 }
 
