@@ -172,12 +172,28 @@ func TestALayerThatIsThereIsRevivedOrPrepared(t *testing.T) {
 	}
 
 	exists := Note{Note: Returned, Op: model.Prepare, Key: "again", Failed: Exists}
+	unseen := written(t, append(start, exists, Note{Note: Begins})...)
+	for _, found := range []map[string]model.Snapshot{{"image": image}, {"image": image, "reused": reused}} {
+		_, wrong := unseen.Match(found)
+		assert.Empty(t, wrong, "the layer may have another name")
+	}
+	_, wrong := unseen.Match(map[string]model.Snapshot{"image": image, "again": g2})
+	assert.Len(t, wrong, 1, "the Prepare did not create its key: %q", wrong)
+
 	reusedLayer := snap(snapshots.KindCommitted, "2", "h")
 	saw := written(t, append(start, exists, Note{Note: Sees, Name: "reused", Snap: &reusedLayer}, Note{Note: Begins})...)
-	_, wrong := saw.Match(map[string]model.Snapshot{"image": image})
+	_, wrong = saw.Match(map[string]model.Snapshot{"image": image})
 	assert.Len(t, wrong, 1, "what was seen is there: %q", wrong)
 	_, wrong = saw.Match(map[string]model.Snapshot{"image": image, "reused": reused})
 	assert.Empty(t, wrong)
+}
+
+func TestOperationsBeforeTheStateIsKnownAreRefused(t *testing.T) {
+	b := written(t, life(done(model.Prepare, "key", &g1), done(model.Remove, "key", nil))...)
+	again := asks(model.Prepare, "key", &g2)
+	require.Error(t, b.Take(again), "the removal may be lost")
+	require.NoError(t, b.Take(Note{Note: Settled}))
+	require.NoError(t, b.Take(again))
 }
 
 func TestTwoContentsOfALayerAreRefused(t *testing.T) {
