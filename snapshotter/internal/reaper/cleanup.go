@@ -89,6 +89,9 @@ func (r *Reaper) destroyAll(ctx context.Context, options Options, order []string
 		options.progress.add(len(batch), len(destroyed))
 		return err
 	})
+	if len(gone) > 0 {
+		log.G(ctx).WithField("datasets", len(gone)).Debug("destroyed unused datasets")
+	}
 	return gone, err
 }
 
