@@ -44,7 +44,7 @@ func NewPlan(nodes []Node, limits []Limit, policy Policy, now time.Time) Plan {
 		p.evict(n, p.reason(n))
 	}
 	for _, n := range t.nodes {
-		if n.Cached && !gone[n.Dataset] {
+		if policy.mayEvict(n, now) && !gone[n.Dataset] {
 			p.cached += n.Bytes
 		}
 		// What is due and not gone has a clone that stays.
@@ -77,7 +77,7 @@ type planner struct {
 	policy Policy
 	now    time.Time
 	queue  []Node // cached templates in the order of eviction
-	cached uint64 // bytes of the templates that stay
+	cached uint64 // bytes of the cached templates that stay, without waiting ones
 	plan   Plan
 }
 

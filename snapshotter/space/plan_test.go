@@ -27,6 +27,9 @@ func garbage(dataset, origin string) Node {
 
 func pool(used, total uint64) []Limit { return []Limit{{Of: "pool tank", Used: used, Total: total}} }
 
+// waiting returns a node that could not be destroyed and may be tried again in an hour.
+func waiting(n Node) Node { n.Retry = now.Add(time.Hour); return n }
+
 func TestPlanFollowsThePolicy(t *testing.T) {
 	t.Parallel()
 	chain := []Node{used("base", ""), cached("a", "base", 5), cached("b", "a", 9), cached("c", "base", 7), used("d", "base"), garbage("t", "base")}
@@ -45,6 +48,7 @@ func TestPlanFollowsThePolicy(t *testing.T) {
 		"expired, with a clone that is not": {[]Node{cached("a", "", 9), cached("b", "a", 1)}, nil, Policy{Keep: 5 * time.Hour}, nil, "", nil},
 		"everything":                        {chain, nil, Policy{Keep: Forever, All: true}, []string{"t", "b", "c", "a"}, "space is needed", nil},
 		"more bytes than allowed":           {chain, nil, Policy{Keep: Forever, MaxBytes: 150}, []string{"t", "b", "c"}, "cached templates are limited to 150B in total", nil},
+		"more bytes with one that is stuck": {[]Node{waiting(cached("a", "", 9)), cached("b", "", 1)}, nil, Policy{Keep: Forever, MaxBytes: 150}, nil, "", nil},
 		"as many bytes as allowed":          {chain, nil, Policy{Keep: Forever, MaxBytes: 300}, []string{"t"}, "garbage", nil},
 		"not too full":                      {chain, pool(800, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},
 		"garbage is enough":                 {chain, pool(805, 1000), Policy{Keep: Forever, Pressure: 80}, []string{"t"}, "garbage", nil},

@@ -13,7 +13,8 @@ const PressureMargin = 5
 type Policy struct {
 	// Keep is how long a template is kept after its last use. Zero keeps none.
 	Keep time.Duration
-	// MaxBytes bounds the space of all cached templates together. Zero means no bound.
+	// MaxBytes bounds the space of all cached templates together. It does not count one that
+	// could not be destroyed and waits for its Retry. Zero means no bound.
 	MaxBytes uint64
 	// Pressure is the percentage of a limit above which templates are evicted. Zero
 	// means never.
