@@ -4,11 +4,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/zfstpl/zfstpl/integration/harness"
 )
 
 // The tests of this file repeat experiments of docs/experiments.md: facts about ZFS that the
@@ -82,4 +86,34 @@ func TestParentOfFreshClonesHasNothingUsedByChildren(t *testing.T) {
 	zfsCommand(t, "clone", fs+"/origin@s", fs+"/parent/clone")
 	zpoolSync(t, fs)
 	assert.Equal(t, before, zfsCommand(t, "get", "-Hpo", "value", "usedbychildren", fs+"/parent"))
+}
+
+// A temporary snapshot belongs to an open descriptor of zfs diff. So Compare takes a snapshot
+// of its own, which the next start destroys.
+func TestATemporarySnapshotOfTheKernelStaysIfItIsMountedWhenItsProcessIsKilled(t *testing.T) {
+	name := smallPool(t, 256*harness.MiB).Name + "/fs" // a pool of its own: the snapshot stays
+	dir, at := t.TempDir(), t.TempDir()
+	zfsCommand(t, "create", "-o", "mountpoint="+dir, name)
+	t.Cleanup(func() { zfsCommand(t, "unmount", name) })
+	zfsCommand(t, "snapshot", name+"@before")
+	for i := range 4000 { // more paths than a pipe holds
+		require.NoError(t, os.WriteFile(filepath.Join(dir, strings.Repeat("n", 40)+strconv.Itoa(i)), nil, 0o600))
+	}
+	differ := exec.CommandContext(t.Context(), "zfs", "diff", name+"@before", name)
+	out, err := differ.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, differ.Start())
+	_, err = out.Read(make([]byte, 1)) // the command waits in a write after the pipe is full
+	require.NoError(t, err)
+	snapshots := func() []string {
+		return strings.Fields(zfsCommand(t, "list", "-Ho", "name", "-t", "snapshot", name))
+	}
+	require.Len(t, snapshots(), 2)
+	temporary := snapshots()[1]
+	require.NoError(t, unix.Mount(temporary, at, "zfs", unix.MS_RDONLY, ""))
+	require.NoError(t, differ.Process.Kill())
+	_ = differ.Wait()
+	require.NoError(t, unix.Unmount(at, 0))
+	assert.Contains(t, snapshots(), temporary)
+	require.Error(t, exec.Command("zfs", "destroy", temporary).Run())
 }
