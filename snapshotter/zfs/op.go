@@ -11,10 +11,11 @@ const (
 	verbPromote  verb = "promote"
 	verbSet      verb = "set"
 	verbInherit  verb = "inherit"
+	verbRaise    verb = "raise"
 	verbQuota    verb = "quota" // not in channel programs: a native property
 )
 
-// Op is one step of a transaction. Snapshot, Clone, Promote, Set, Inherit and Quota
+// Op is one step of a transaction. Snapshot, Clone, Promote, Set, Inherit, Raise and Quota
 // return one.
 type Op struct {
 	verb   verb
@@ -44,6 +45,12 @@ func Set(name, prop, value string) Op {
 // set succeeds.
 func Inherit(name, prop string) Op { return Op{verb: verbInherit, name: name, prop: prop} }
 
+// Raise sets a user property of a file system unless its value is greater, compared byte by
+// byte. It is not rolled back if a later step fails.
+func Raise(name, prop, value string) Op {
+	return Op{verb: verbRaise, name: name, prop: prop, value: value}
+}
+
 // Quota bounds the bytes that a new clone may refer to, including those of its origin
 // (refquota). It must follow the Clone of that name, with nothing but Sets of the
 // clone in between. It makes a list several transactions on every release, because
@@ -57,6 +64,18 @@ func (op Op) native() bool { return op.verb == verbQuota }
 
 // sets reports whether the op sets a property that a clone can include.
 func (op Op) sets() bool { return op.verb == verbSet || op.verb == verbQuota }
+
+// Property returns the user property that a Set or an Inherit changes, and its new value; nil
+// if the property is removed. For other ops ok is false.
+func (op Op) Property() (name string, value *string, ok bool) {
+	switch op.verb {
+	case verbSet:
+		return op.prop, &op.value, true
+	case verbInherit:
+		return op.prop, nil, true
+	}
+	return "", nil, false
+}
 
 // Dataset returns the name of what the op creates or changes.
 func (op Op) Dataset() string { return op.name }
@@ -72,7 +91,7 @@ func (op Op) check() error {
 		err = checkSnapshot(label, op.origin)
 	case verbPromote:
 		err = checkFilesystem(label, op.origin)
-	case verbSet, verbInherit:
+	case verbSet, verbInherit, verbRaise:
 		err = checkProperty(label, op.name, op.prop, op.value)
 	}
 	if err != nil {
@@ -85,6 +104,9 @@ func (op Op) check() error {
 func (op Op) words() []string {
 	return []string{string(op.verb), op.name, op.origin, op.prop, op.value}
 }
+
+// CheckOps returns an error if the name or property of an op is invalid.
+func CheckOps(ops []Op) error { return checkOps(ops) }
 
 func checkOps(ops []Op) error {
 	cloned := "" // the clone that a Quota may follow

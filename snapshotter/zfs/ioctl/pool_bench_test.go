@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // benchVariable enables TestPoolTimes, which takes minutes.
@@ -25,6 +28,23 @@ func median(t *testing.T, n int, f func(i int)) time.Duration {
 	}
 	slices.Sort(d)
 	return d[n/2]
+}
+
+// appends calls fn with a function that appends to a file on ZFS and synchronises it.
+func appends(t *testing.T, fn func(write func())) {
+	t.Helper()
+	dir := t.TempDir()
+	run(t, "zfs", "create", "-o", "mountpoint="+dir, sharedPool+"/appends")
+	defer run(t, "zfs", "destroy", sharedPool+"/appends")
+	file, err := os.Create(filepath.Join(dir, "log"))
+	must(t, err)
+	defer file.Close()
+	entry := make([]byte, 400)
+	fn(func() {
+		_, err := file.Write(entry)
+		must(t, err)
+		must(t, unix.Fdatasync(int(file.Fd())))
+	})
 }
 
 // TestPoolTimes prints the cost of a clone with a record in several ways, and of
@@ -86,6 +106,9 @@ func TestPoolTimes(t *testing.T) {
 		times(3, "zfs clone -o record", func(int) { run(t, "zfs", "clone", "-o", "org.zfstpl:record="+record, snap, name()) })
 		print("native set of a property", func(i int) {
 			must(t, h.SetProperties(ctx, base, map[string]string{"a:b": fmt.Sprint(i)}))
+		})
+		appends(t, func(write func()) {
+			print("append of 400 bytes and fdatasync", func(int) { write() })
 		})
 		print("zfs set of a property", func(i int) { run(t, "zfs", "set", fmt.Sprintf("a:b=%d", i), base) })
 		print("native read-only program", func(int) {

@@ -46,6 +46,11 @@ end
 local function run(verb, name, origin, prop, value, last)
     if verb == "set" or verb == "inherit" then return change(verb, name, prop, value, last) end
     local err, undo_step
+    if verb == "raise" then
+        local before, source = zfs.get_prop(name, prop)
+        if source == name and before >= value then return 0 end
+        return zfs.sync.set_prop(name, prop, value)
+    end
     if verb == "snapshot" then
         err = zfs.sync.snapshot(name)
         undo_step = function() zfs.sync.destroy(name) end

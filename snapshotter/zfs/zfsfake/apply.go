@@ -105,7 +105,7 @@ func checkFakeOp(op zfs.Op) error {
 		}
 	}
 	prop, value := opWord(op, "prop"), opWord(op, "value")
-	if !verbIs(op, "set") && !verbIs(op, "inherit") {
+	if !verbIs(op, "set") && !verbIs(op, "inherit") && !verbIs(op, "raise") {
 		return nil
 	}
 	if !legalProperty.MatchString(prop) || !strings.Contains(prop, ":") || len(prop) > 255 ||

@@ -51,6 +51,7 @@ const (
 	Quota    Kind = "quota"
 	Set      Kind = "set"
 	Inherit  Kind = "inherit"
+	Raise    Kind = "raise"
 )
 
 // operation is one thing that a call or a transaction does, and to which dataset or snapshot.

@@ -14,6 +14,8 @@ type Pool struct {
 	steps bool // see InSteps
 	torn  bool // see Torn
 
+	losesWrites bool // see LosesWrites
+
 	keeps atomic.Pointer[func(dataset string) bool] // see Keep
 
 	mu       sync.Mutex
@@ -21,6 +23,7 @@ type Pool struct {
 	crashed  bool
 	failures []*failure
 	counters []*counter
+	files    []*File
 }
 
 // Option changes a new pool.
@@ -63,8 +66,11 @@ func (p *Pool) AfterCrash() *Pool {
 		fs.Dirty = ""
 		s.FS[name] = fs
 	}
+	for _, f := range p.files {
+		f.crash(p.losesWrites)
+	}
 	next := newPool(p.tb, s)
-	next.steps, next.torn = p.steps, p.torn
+	next.steps, next.torn, next.losesWrites = p.steps, p.torn, p.losesWrites
 	return next
 }
 
@@ -156,6 +162,9 @@ func (p *Pool) transact(ops []operation, fn func(s *State) error) error {
 			return err
 		}
 		p.state = next
+		for _, f := range p.files {
+			f.durable = f.size
+		}
 		return nil
 	})
 }

@@ -32,6 +32,12 @@ func (s *State) applyAll(ops []zfs.Op) error {
 			} else {
 				delete(fs.Props, opWord(op, "prop"))
 			}
+		case "raise":
+			fs, ok := s.FS[name]
+			if !ok {
+				return Error("raise", name, zfs.ErrNotFound)
+			}
+			fs.Props[opWord(op, "prop")] = max(fs.Props[opWord(op, "prop")], opWord(op, "value"))
 		default:
 			err = Error("apply", name, zfs.ErrInvalid)
 		}
