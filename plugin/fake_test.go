@@ -82,7 +82,7 @@ func fakePool(t *testing.T, outputs map[string]string) (base layout.Base, dir st
 	dir = filepath.Join(os.Getenv("ZFSTPL_TEST_FAKE_ZFS"), pool)
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	if _, given := outputs["program"]; !given {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "program"), []byte(`{"return":{"clone":true}}`), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "program"), []byte(`{"return":{"clone":true,"errno":0}}`), 0o600))
 	}
 	for name, text := range outputs {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, "POOL", pool)), 0o600))

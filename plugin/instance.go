@@ -71,8 +71,17 @@ func (i *Instance) own(ctx context.Context, config Config, purpose string) (harm
 		return nil, err
 	}
 	i.pool.Hold(i.lock.file)
-	return fixBase(ctx, i.pool, i.base)
+	if harms, err = fixBase(ctx, i.pool, i.base); err != nil {
+		return nil, err
+	}
+	if err := setup.FixLog(ctx, i.pool, i.base); err != nil {
+		log.G(ctx).WithError(err).WithField("dataset", i.base.String()).Warn("failed to set properties of log")
+	}
+	return harms, nil
 }
+
+// checkLog returns the reason why the log of the base cannot be used.
+func (i *Instance) checkLog(ctx context.Context) error { return setup.CheckLog(ctx, i.pool, i.base) }
 
 // mount mounts the base and opens its directory.
 func (i *Instance) mount(ctx context.Context, config Config) (err error) {
@@ -96,7 +105,8 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 		Foreign:       config.ForeignSnapshots,
 		Quota:         config.ContainerQuota.Bytes,
 		Cleanup:       config.Cleanup.Mode,
-		CleanupDir:    i.root,
+		Root:          i.root,
+		CheckLog:      i.checkLog,
 		MountDir:      filepath.Join(filepath.Dir(config.Address), "mnt"),
 		Mounts:        config.Mounts,
 	}

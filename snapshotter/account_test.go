@@ -31,7 +31,7 @@ func TestAccountsAddUp(t *testing.T) {
 		s.remove("gone")
 		s.waitForRetries()
 		s.flush()
-		entries, err := inspect.List(s.ctx, s.pool, s.base)
+		entries, err := s.inspect()
 		require.NoError(t, err)
 		a := inspect.Account(entries)
 		assert.Equal(t, []inspect.ImageAccount{

@@ -27,7 +27,7 @@ func TestInitBaseCreatesABase(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, changed)
 	fs := p.Now().FS["tank/z"]
-	assert.Equal(t, "1", fs.Props[layout.VersionProperty])
+	assert.Equal(t, "2", fs.Props[layout.VersionProperty])
 	assert.Equal(t, "/srv", fs.Native["mountpoint"])
 	assert.Equal(t, "zstd", fs.Native["compression"], "the administrator's value overrides")
 	assert.Equal(t, "posix", fs.Native["acltype"])
@@ -111,7 +111,7 @@ func TestInspectReportsStates(t *testing.T) {
 	require.NoError(t, s.pool.Create(s.ctx, "tank/z/storage/"+chain("c"), nil))
 	s.pool.EditFS(s.templateOf("saved"), set(record.Property+testID("9"), "what"))
 
-	entries, err := inspect.List(s.ctx, s.pool, s.base)
+	entries, err := s.inspect()
 	require.NoError(t, err)
 	got := make(map[string]inspect.Entry)
 	for _, e := range entries {
@@ -148,11 +148,11 @@ func TestInspectRefusesMissingAndForeignBases(t *testing.T) {
 	base, err := layout.ParseBase("tank/z")
 	require.NoError(t, err)
 	p := zfsfake.New(t)
-	_, err = inspect.List(t.Context(), p, base)
+	_, _, err = inspect.List(t.Context(), p, base, nil, nil)
 	require.ErrorContains(t, err, "zfstpl init tank/z")
 	require.ErrorIs(t, err, zfs.ErrNotFound)
 	require.NoError(t, p.Create(t.Context(), "tank/z", nil))
-	_, err = inspect.List(t.Context(), p, base)
+	_, _, err = inspect.List(t.Context(), p, base, nil, nil)
 	require.ErrorContains(t, err, "not a zfstpl base")
 }
 

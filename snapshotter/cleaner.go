@@ -53,7 +53,7 @@ type Cleaner struct{ s *Snapshotter }
 //
 // The cleaner checks every dataset again before it destroys it.
 func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMark) (*Cleaner, error) {
-	list, err := reaper.ReadList(config.CleanupDir, mark.List)
+	list, err := reaper.ReadList(config.Root, mark.List)
 	if err != nil {
 		log.G(ctx).WithError(err).Debug("no valid cleanup list; listing the pool")
 		return nil, nil

@@ -23,12 +23,12 @@ func withList(t testing.TB) func(*fixture) {
 	dir, err := os.OpenRoot(t.TempDir())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, dir.Close()) })
-	return settings(func(c *Config) { c.CleanupDir = dir })
+	return settings(func(c *Config) { c.Root = dir })
 }
 
 // listPath returns the path of the list.
 func (s *fixture) listPath() string {
-	return filepath.Join(s.config().CleanupDir.Name(), reaper.ListName)
+	return filepath.Join(s.config().Root.Name(), reaper.ListName)
 }
 
 // resume returns the cleaner of a command that runs without a daemon.
@@ -97,12 +97,12 @@ func TestResumeRefusesInvalidLists(t *testing.T) {
 		"another mark": func(s *fixture) {
 			_ = s.pool.Mark(s.ctx, s.base.String(), layout.CleanupProperty, layout.FormatTime(time.Now())+" abc")
 		},
-		"no mark":       func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), layout.CleanupProperty, "") },
-		"changed":       func(s *fixture) { _ = os.WriteFile(s.listPath(), []byte(`{"go":[]}`), 0o600) },
-		"missing":       func(s *fixture) { _ = os.Remove(s.listPath()) },
-		"a directory":   func(s *fixture) { _ = os.Remove(s.listPath()); _ = os.Mkdir(s.listPath(), 0o700) },
-		"truncated":     func(s *fixture) { _ = os.Truncate(s.listPath(), 10) },
-		"no CleanupDir": func(s *fixture) { s.with = nil },
+		"no mark":           func(s *fixture) { _ = s.pool.Mark(s.ctx, s.base.String(), layout.CleanupProperty, "") },
+		"changed":           func(s *fixture) { _ = os.WriteFile(s.listPath(), []byte(`{"go":[]}`), 0o600) },
+		"missing":           func(s *fixture) { _ = os.Remove(s.listPath()) },
+		"a directory":       func(s *fixture) { _ = os.Remove(s.listPath()); _ = os.Mkdir(s.listPath(), 0o700) },
+		"truncated":         func(s *fixture) { _ = os.Truncate(s.listPath(), 10) },
+		"no root directory": func(s *fixture) { s.with = nil },
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

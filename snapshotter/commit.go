@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -125,7 +126,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		return errkind.Wrap(doing, err)
 	}
 	if joins {
-		if err = s.apply(ctx, ops...); s.index.DropLost(r.Template, err) {
+		if err = s.join(ctx, r, ops); s.index.DropLost(r.Template, err) {
 			err = fmt.Errorf("cached template %s is missing; the next commit creates it again: %w", r.Dataset, err)
 		}
 	} else {
@@ -145,6 +146,14 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	}
 	s.index.Commit(r, active, joins, time.Now(), s.journal.Append)
 	return nil
+}
+
+// join adds the record of a commit to an existing template.
+func (s *Snapshotter) join(ctx context.Context, r *index.Entry, ops []zfs.Op) error {
+	if err := s.checkExists(ctx, r.Dataset); err != nil {
+		return err
+	}
+	return s.write(ctx, ops, s.apply)
 }
 
 const (
@@ -190,7 +199,11 @@ func (s *Snapshotter) promote(ctx context.Context, r, active *index.Entry, ops [
 	if err := s.pool.Flush(ctx, active.Dataset); err != nil {
 		return err
 	}
-	err := s.pool.Apply(ctx, ops...)
+	err := s.journal.Include([]string{active.Dataset, r.Dataset}, func(before []zfs.Op) error {
+		all, last := ops, slices.IndexFunc(ops, func(op zfs.Op) bool { _, _, changes := op.Property(); return changes })
+		all = slices.Concat(all[:last], before, all[last:])
+		return s.pool.Apply(ctx, all...)
+	})
 	if errors.Is(err, zfs.ErrExists) {
 		s.index.ReserveName(r.Dataset) // of another dataset: the next commit is opaque
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -25,8 +26,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/snapshotter/holders"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/recordlog"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
 )
@@ -38,6 +41,7 @@ type fixture struct {
 	pool *zfsfake.Pool
 	base layout.Base
 	keep time.Duration
+	root *os.Root      // the base's directory; nil if it has no log
 	with func(*Config) // changes the configuration; may be nil
 	sn   *Snapshotter
 	log  *logbook
@@ -77,6 +81,9 @@ func newFixture(t testing.TB, options ...func(*fixture)) *fixture {
 	for _, option := range options {
 		option(s)
 	}
+	if os.Getenv("ZFSTPL_TEST_LOG") != "" {
+		withLog(s)
+	}
 	_, err = setup.Init(s.ctx, s.pool, s.base, "/var/lib/zfstpl", nil)
 	require.NoError(t, err)
 	s.start()
@@ -89,6 +96,18 @@ func keepCached(d time.Duration) func(*fixture) { return func(s *fixture) { s.ke
 func inSteps(s *fixture) { s.pool = zfsfake.New(s, zfsfake.InSteps) }
 func torn(s *fixture)    { s.pool = zfsfake.New(s, zfsfake.Torn) }
 
+// withLog gives the base a directory, and with it a log. A crash leaves a part of what was
+// written to it and not synchronised.
+func withLog(s *fixture) {
+	if s.root != nil {
+		return
+	}
+	var err error
+	s.root, err = os.OpenRoot(s.TempDir())
+	require.NoError(s, err)
+	s.Cleanup(func() { assert.NoError(s, s.root.Close()) })
+}
+
 func (s *fixture) start() {
 	s.Helper()
 	require.NoError(s, s.tryStart())
@@ -99,7 +118,8 @@ func settings(with func(*Config)) func(*fixture) { return func(s *fixture) { s.w
 
 func (s *fixture) config() Config {
 	c := Config{Base: s.base, CacheKeep: s.keep, ReuseLayers: ReuseSkip, holders: func(...string) map[string][]holders.Mount { return nil },
-		users: func(uint64) []holders.User { return nil }}
+		users: func(uint64) []holders.User { return nil }, Root: s.root,
+		wrapLog: func(f recordlog.File) recordlog.File { return s.pool.File(f) }}
 	if s.with != nil {
 		s.with(&c)
 	}
@@ -258,6 +278,14 @@ func (s *fixture) visible() map[string]model.Snapshot {
 		all[info.Name] = model.Snapshot{Kind: info.Kind, Parent: info.Parent, Labels: info.Labels, Content: content}
 	}
 	return all
+}
+
+// inspect returns what the datasets of the base are.
+func (s *fixture) inspect() ([]inspect.Entry, error) {
+	s.Helper()
+	entries, incomplete, err := inspect.List(s.ctx, s.pool, s.base, s.root, nil)
+	require.NoError(s, incomplete)
+	return entries, err
 }
 
 // datasets returns the datasets of the pool below storage and runtime.

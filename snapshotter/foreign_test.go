@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
@@ -52,7 +51,7 @@ func TestForeignSnapshotsAreKept(t *testing.T) {
 			}
 		}
 
-		entries, err := inspect.List(s.ctx, s.pool, s.base)
+		entries, err := s.inspect()
 		require.NoError(t, err)
 		shown := 0
 		for _, e := range entries {

@@ -54,20 +54,20 @@ func (s *Snapshotter) restore(ctx context.Context, name string) error {
 		return err
 	}
 	_, err := s.heal(ctx, name, func(ctx context.Context, r *index.Entry) error {
-		return s.writeRecord(ctx, r, nil, s.apply)
+		return s.addRecord(ctx, r, s.apply)
 	})
 	return err
 }
 
 // healReadOnly writes a restored record for a method that only reads. It reclaims no space.
-// It returns NotFound if the journal has a removal of a record on that template, which may
+// It returns NotFound if the journal has a removal of a record on that template that is not durable, which may
 // be the same record: containerd looks a name up in its database, can collect the
 // snapshot, and then calls Stat.
 func (s *Snapshotter) healReadOnly(ctx context.Context, r *index.Entry) error {
-	if s.journal.HasPending(func(dataset string) bool { return dataset == r.Dataset }) {
+	if s.journal.HasRemoval(r.Dataset) {
 		return fmt.Errorf("snapshot %q is being removed: %w", r.Info.Name, errdefs.ErrNotFound)
 	}
-	return s.writeRecord(ctx, r, nil, s.pool.Apply)
+	return s.addRecord(ctx, r, s.pool.Apply)
 }
 
 // heal returns the record of a layer's name. If it is lost, heal restores it with write.

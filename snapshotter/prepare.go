@@ -289,17 +289,7 @@ func reusableName(key, chain string) string {
 // addCommitted adds a record to a template. The caller has locked the name of the record, which
 // no other record has, and has locked or pinned the template.
 func (s *Snapshotter) addCommitted(ctx context.Context, r *index.Entry) error {
-	set, err := r.Set()
-	if err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := s.apply(ctx, set...); err != nil {
-		if errkind.IsAmbiguous(err) {
-			s.rollBackCreate(r)
-		}
+	if err := s.addRecord(ctx, r, s.apply); err != nil {
 		return errkind.Wrap(fmt.Sprintf("record %q", r.Info.Name), err)
 	}
 	s.index.AddCommitted(r)

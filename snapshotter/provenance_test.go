@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
@@ -71,7 +70,7 @@ func TestCommitWritesProvenance(t *testing.T) {
 			s.cleanup()
 			s.restart()
 			assert.Equal(t, record.Provenance{DiffID: upper, Blob: upperBlob}, s.sn.index.Template(dataset).From, "the template keeps it without a record")
-			entries, err := inspect.List(s.ctx, s.pool, s.base)
+			entries, err := s.inspect()
 			require.NoError(t, err)
 			for _, e := range entries {
 				if e.Dataset == dataset {

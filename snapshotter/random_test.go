@@ -47,6 +47,9 @@ func TestSnapshotterMatchesModel(t *testing.T) {
 		"cached, in steps":     {true, inSteps},
 		"not cached, atomic":   {false, keepCached(0)},
 		"not cached, in steps": {false, func(s *fixture) { s.keep = 0; inSteps(s) }},
+
+		"cached, atomic, with a log":       {true, withLog},
+		"not cached, in steps, with a log": {false, func(s *fixture) { s.keep = 0; inSteps(s); withLog(s) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -133,6 +136,10 @@ func (x *run) step() string {
 		x.m.Restart()
 		return "restart"
 	case 17:
+		if x.sn.journal.HasLog() { // a removal may be durable already, with another change
+			require.NoError(x, x.sn.journal.Settle(x.ctx, true))
+			x.m.Restart()
+		}
 		x.crash()
 		x.m.Crash()
 		return "crash"
@@ -239,7 +246,7 @@ func (x *run) updateOne() string {
 // pool fail. After each step the snapshotter shows the snapshots of all models together.
 func TestSnapshotterMatchesConcurrentModels(t *testing.T) {
 	t.Parallel()
-	for name, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
+	for name, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "with a log": withLog} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			seed := rand.Uint64()
@@ -322,7 +329,7 @@ func (x *run) separateStep() {
 // predictable, but the invariants hold and the index matches the pool.
 func TestConcurrentOperationsKeepInvariants(t *testing.T) {
 	t.Parallel()
-	for name, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps} {
+	for name, option := range map[string]func(*fixture){"atomic": func(*fixture) {}, "in steps": inSteps, "with a log": withLog} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			seed := rand.Uint64()

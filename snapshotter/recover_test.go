@@ -263,7 +263,7 @@ func TestNewRefusesInvalidBases(t *testing.T) {
 	}{
 		"no base":            {func(s *zfsfake.State) { delete(s.FS, "tank/z") }, "zfstpl init tank/z"},
 		"not ours":           {func(s *zfsfake.State) { delete(s.FS["tank/z"].Props, layout.VersionProperty) }, "not a zfstpl base"},
-		"newer":              {func(s *zfsfake.State) { s.FS["tank/z"].Props[layout.VersionProperty] = "2" }, "newer zfstpl"},
+		"newer":              {func(s *zfsfake.State) { s.FS["tank/z"].Props[layout.VersionProperty] = "3" }, "newer zfstpl"},
 		"no empty template":  {func(s *zfsfake.State) { delete(s.FS, "tank/z/storage/empty") }, "zfstpl init tank/z"},
 		"no empty snapshot":  {func(s *zfsfake.State) { clear(s.FS["tank/z/storage/empty"].Snaps) }, "zfstpl init tank/z"},
 		"no storage, at all": {func(s *zfsfake.State) { delete(s.FS, "tank/z/storage/empty"); delete(s.FS, "tank/z/storage") }, "init"},

@@ -192,7 +192,7 @@ func (s *Snapshotter) Recognize(ctx context.Context, runtime string, diffID, blo
 		if blob.Validate() != nil {
 			from.Blob = ""
 		}
-		if err := s.pool.Apply(ctx, from.Set(t.Dataset())...); err != nil {
+		if err := s.write(ctx, from.Set(t.Dataset()), s.pool.Apply); err != nil {
 			// The blob is that of the layer all the same. The next pull compares it again.
 			log.G(ctx).WithError(err).WithField("template", t.Dataset()).Warn("failed to write provenance of template")
 			return nil

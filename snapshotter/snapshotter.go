@@ -11,6 +11,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/mounts"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/reaper"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/recordlog"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/recovery"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
 
@@ -50,9 +51,11 @@ type Config struct {
 	Foreign ForeignPolicy
 	// Cleanup selects when cleanups run. Empty means CleanupGC.
 	Cleanup CleanupMode
-	// CleanupDir is the directory in which Close saves the cleanup list. If it is nil,
-	// Close saves none.
-	CleanupDir *os.Root
+	// Root is the root directory of the base. It has the log and the cleanup list. If it is
+	// nil, there is neither.
+	Root *os.Root
+	// CheckLog returns the reason why the log must not be used, or nil. It may be nil.
+	CheckLog func(context.Context) error
 	// Quota limits what a container can add to its image, in bytes; zero means no limit.
 	// The label containerd.io/snapshot/max-size overrides it.
 	Quota uint64
@@ -69,6 +72,8 @@ type Config struct {
 	users func(device uint64) []holders.User
 	// holder replaces the mounts in MountDir in tests.
 	holder mounts.Holder
+	// wrapLog replaces the file of the log in tests.
+	wrapLog func(recordlog.File) recordlog.File
 }
 
 // Snapshotter implements containerd's snapshots.Snapshotter and
@@ -120,7 +125,9 @@ func newSnapshotter(pool Pool, config Config) (*Snapshotter, error) {
 	}
 	s := &Snapshotter{config: config, pool: pool, mounts: mounts.NewSet(holder, pool.Attach), gate: newGate()}
 	s.reaper = reaper.New(pool, config.reaper())
-	s.journal = journal.New(journal.Hooks{Apply: pool.Apply, Mark: s.reaper.MarkAfterFlush, MayBatch: s.reaper.MayBatch})
+	s.journal = journal.New(journal.Hooks{
+		Apply: pool.Apply, Mark: s.reaper.MarkAfterFlush, MayBatch: s.reaper.MayBatch, CheckLog: config.CheckLog,
+	})
 	s.setIndex(index.New())
 	return s, nil
 }
@@ -137,6 +144,9 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 		return err
 	}
 	if err := s.reaper.ReadMark(ctx, list); err != nil {
+		return err
+	}
+	if err := s.openLog(ctx, list); err != nil {
 		return err
 	}
 	plan, err := recovery.NewPlan(base, list, time.Now())
@@ -188,6 +198,9 @@ func (c Config) withDefaults() Config {
 	c.Foreign = cmp.Or(c.Foreign, KeepForeign)
 	c.Cleanup = cmp.Or(c.Cleanup, CleanupGC)
 	c.Mounts = cmp.Or(c.Mounts, MountAuto)
+	if c.CheckLog == nil {
+		c.CheckLog = func(context.Context) error { return nil }
+	}
 	if c.holders == nil {
 		c.holders = func(datasets ...string) map[string][]holders.Mount { return holders.Find(holders.Proc, datasets...) }
 	}
@@ -223,10 +236,13 @@ func invalid(setting string, err error) error {
 	return fmt.Errorf("%s: %w: %w", setting, err, errdefs.ErrInvalidArgument)
 }
 
+// logDir returns the directory of the log.
+func (c Config) logDir() recordlog.Dir { return recordlog.Dir{Root: c.Root, Wrap: c.wrapLog} }
+
 // reaper returns the configuration of the reaper.
 func (c Config) reaper() reaper.Config {
 	return reaper.Config{
 		Base: c.Base, CacheKeep: c.CacheKeep, CacheMaxBytes: c.CacheMaxBytes, Pressure: c.Pressure,
-		Mode: c.Cleanup, Foreign: c.Foreign, CleanupDir: c.CleanupDir, Holders: c.holders, Users: c.users,
+		Mode: c.Cleanup, Foreign: c.Foreign, CleanupDir: c.Root, Holders: c.holders, Users: c.users,
 	}
 }

@@ -41,7 +41,7 @@ func TestStandInKeepsItsLayer(t *testing.T) {
 					s.flush()
 				}
 				key := s.standIn("zoo", "", lowerChain)
-				entries, err := inspect.List(s.ctx, s.pool, s.base)
+				entries, err := s.inspect()
 				require.NoError(t, err)
 				for _, e := range entries {
 					if e.State == inspect.Garbage {

@@ -140,7 +140,7 @@ func TestAllAgreeOnTheStateOfADataset(t *testing.T) {
 			list, err := s.pool.List(s.ctx, dataset)
 			require.NoError(t, err)
 
-			entries, err := inspect.List(s.ctx, s.pool, s.base)
+			entries, err := s.inspect()
 			require.NoError(t, err)
 			entry := entries[slices.IndexFunc(entries, func(e inspect.Entry) bool { return e.Dataset == dataset })]
 			assert.Equal(t, o.state, entry.State)
@@ -190,7 +190,7 @@ func TestPlanContainsOnlyDestroyableDatasets(t *testing.T) {
 		s := newFixture(t, keepCached(0))
 		require.NoError(t, s.sn.Close())
 		dataset := o.create(s)
-		entries, err := inspect.List(s.ctx, s.pool, s.base)
+		entries, err := s.inspect()
 		require.NoError(t, err)
 		planned := false
 		for _, n := range inspect.Nodes(entries) {

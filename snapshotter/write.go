@@ -3,6 +3,7 @@ package snapshotter
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -22,9 +23,26 @@ func (s *Snapshotter) barrier(ctx context.Context) error {
 	return s.reaper.WithReclaim(ctx, func() error { return s.journal.Barrier(ctx) })
 }
 
-// writeRecord applies ops and writes a new record. If the outcome is unknown, it rolls
-// back.
-func (s *Snapshotter) writeRecord(ctx context.Context, r *index.Entry, ops []zfs.Op, apply func(context.Context, ...zfs.Op) error) error {
+// write changes properties of existing datasets: in the log, or else in a transaction of apply.
+// The result of a change in the log is always known.
+func (s *Snapshotter) write(ctx context.Context, ops []zfs.Op, apply func(context.Context, ...zfs.Op) error) error {
+	if s.journal.Commit(ops) == nil {
+		return nil
+	}
+	var datasets []string
+	for _, op := range ops {
+		if !slices.Contains(datasets, op.Dataset()) {
+			datasets = append(datasets, op.Dataset())
+		}
+	}
+	return s.journal.Include(datasets, func(before []zfs.Op) error {
+		return apply(ctx, slices.Concat(before, ops)...)
+	})
+}
+
+// writeRecord writes a new record, with the clone on which it is if the record's dataset does
+// not exist. If the outcome is unknown, it rolls back.
+func (s *Snapshotter) writeRecord(ctx context.Context, r *index.Entry, clone []zfs.Op, apply func(context.Context, ...zfs.Op) error) error {
 	set, err := r.Set()
 	if err != nil {
 		return err
@@ -32,11 +50,36 @@ func (s *Snapshotter) writeRecord(ctx context.Context, r *index.Entry, ops []zfs
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err = apply(ctx, append(ops, set...)...)
+	if len(clone) > 0 {
+		err = apply(ctx, append(clone, set...)...)
+	} else {
+		err = s.write(ctx, set, apply)
+	}
 	if errkind.IsAmbiguous(err) {
 		s.rollBackCreate(r)
 	}
 	return err
+}
+
+// addRecord is writeRecord for a template that may have no record. Another program may have
+// destroyed it, which the log does not notice.
+func (s *Snapshotter) addRecord(ctx context.Context, r *index.Entry, apply func(context.Context, ...zfs.Op) error) error {
+	if err := s.checkExists(ctx, r.Dataset); err != nil {
+		return err
+	}
+	return s.writeRecord(ctx, r, nil, apply)
+}
+
+// checkExists returns zfs.ErrNotFound if a dataset to which the log is about to refer does not
+// exist. Without a log the transaction returns it.
+func (s *Snapshotter) checkExists(ctx context.Context, dataset string) error {
+	if !s.journal.HasLog() {
+		return nil
+	}
+	if _, err := s.pool.Space(ctx, dataset); errors.Is(err, zfs.ErrNotFound) {
+		return err
+	}
+	return nil
 }
 
 // change applies ops to existing datasets, after the journal's barrier. If the outcome is
@@ -45,7 +88,7 @@ func (s *Snapshotter) change(ctx context.Context, doing string, ops []zfs.Op, ro
 	if err := s.barrier(ctx); err != nil {
 		return errkind.Wrap(doing, err)
 	}
-	err := s.apply(ctx, ops...)
+	err := s.write(ctx, ops, s.apply)
 	if errkind.IsAmbiguous(err) {
 		err = errors.Join(err, rollBack())
 	}

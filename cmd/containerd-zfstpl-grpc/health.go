@@ -23,16 +23,24 @@ type poolHealth struct {
 	// checkStore returns an error if containerd's content store, which only the diff
 	// service needs, cannot be reached. It is nil without a diff service.
 	checkStore func(context.Context) error
-	ended      chan struct{} // closed when the daemon stops
+	// checkLog returns an error if changes of snapshots wait for transaction groups, because
+	// the log of the base cannot be used.
+	checkLog func() error
+	ended    chan struct{} // closed when the daemon stops
 
 	mu        sync.Mutex
 	unhealthy bool
 }
 
+// logService is the name for which the health service reports whether the log of the base is
+// used. The other services work without it, more slowly.
+const logService = "zfstpl.log"
+
 // newHealth returns the health service of services. check returns an error if the pool
-// cannot be used.
-func newHealth(check func(context.Context) error, services ...string) *poolHealth {
-	h := &poolHealth{Server: health.NewServer(), services: services, check: check, ended: make(chan struct{})}
+// cannot be used, and checkLog one if the log cannot.
+func newHealth(check func(context.Context) error, checkLog func() error, services ...string) *poolHealth {
+	services = append(services, logService)
+	h := &poolHealth{Server: health.NewServer(), services: services, check: check, checkLog: checkLog, ended: make(chan struct{})}
 	h.set(nil, services...)
 	return h
 }
@@ -58,14 +66,19 @@ func (h *poolHealth) end() {
 // refresh updates the health of a service.
 func (h *poolHealth) refresh(ctx context.Context, service string) {
 	h.refreshPool(ctx)
-	if h.checkStore == nil || service != diffService {
+	var err error
+	switch {
+	case service == logService:
+		err = h.checkLog()
+	case service == diffService && h.checkStore != nil:
+		err = h.checkStore(ctx)
+	default:
 		return
 	}
-	err := h.checkStore(ctx)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if ctx.Err() == nil && !h.unhealthy {
-		h.set(err, diffService)
+		h.set(err, service)
 	}
 }
 

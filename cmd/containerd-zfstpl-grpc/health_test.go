@@ -43,3 +43,26 @@ func TestHealthFollowsThePool(t *testing.T) {
 		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, received())
 	}
 }
+
+// A base whose log cannot be used is served. Only the health of the log says so.
+func TestHealthReportsTheLog(t *testing.T) {
+	t.Parallel()
+	sn := &stub{}
+	client := grpc_health_v1.NewHealthClient(dial(t, running(t, sn)))
+	status := func(name string) grpc_health_v1.HealthCheckResponse_ServingStatus {
+		reply, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: name})
+		require.NoError(t, err)
+		return reply.Status
+	}
+	for _, noLog := range []error{nil, errors.New("sync=disabled"), nil} {
+		sn.mu.Lock()
+		sn.noLog = noLog
+		sn.mu.Unlock()
+		want := grpc_health_v1.HealthCheckResponse_SERVING
+		if noLog != nil {
+			want = grpc_health_v1.HealthCheckResponse_NOT_SERVING
+		}
+		assert.Equal(t, want, status(logService))
+		assert.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, status(""))
+	}
+}

@@ -61,6 +61,8 @@ type service interface {
 	Dataset() string
 	// Healthy returns an error if the pool cannot be used.
 	Healthy(ctx context.Context) error
+	// LogError returns why the log of the base is not used, or nil.
+	LogError() error
 }
 
 // differ makes layers of snapshots and snapshots of layers.
@@ -83,7 +85,7 @@ func newServer(sn service, differ differ, guard *guard) (*grpc.Server, *poolHeal
 		diffapi.RegisterDiffServer(server, layerService{diffservice.FromApplierAndComparer(differ, differ)})
 		services = append(services, diffapi.Diff_ServiceDesc.ServiceName)
 	}
-	status := newHealth(sn.Healthy, services...)
+	status := newHealth(sn.Healthy, sn.LogError, services...)
 	if differ != nil && guard != nil {
 		status.checkStore = guard.reach
 	}

@@ -27,6 +27,7 @@ import (
 type stub struct {
 	mu    sync.Mutex
 	fail  error
+	noLog error
 	infos []snapshots.Info
 	// If hold is not nil, Prepare closes held and waits until hold is closed.
 	hold, held chan struct{}
@@ -146,5 +147,11 @@ func (s *stub) StopCleanup() bool {
 }
 
 func (s *stub) Healthy(context.Context) error { return s.failure() }
+
+func (s *stub) LogError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.noLog
+}
 
 func (s *stub) Dataset() string { return "tank/zfstpl" }

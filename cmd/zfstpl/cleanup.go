@@ -218,11 +218,12 @@ func withDaemon(address string, fn func(conn *grpc.ClientConn, address string) e
 
 // dryRun prints what a cleanup would destroy. It reads the pool and changes nothing.
 func dryRun(c *cli.Context, config plugin.Config) error {
-	base, pool, entries, err := inspectBase(c)
+	base, pool, entries, incomplete, err := inspectBase(c)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
+	warnIncomplete(c, incomplete)
 	limits, err := inspect.Limits(c.Context, pool, base)
 	if err != nil {
 		return err

@@ -29,11 +29,12 @@ func dfCommand() *cli.Command {
 }
 
 func df(c *cli.Context) error {
-	base, pool, entries, err := inspectBase(c)
+	base, pool, entries, incomplete, err := inspectBase(c)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
+	warnIncomplete(c, incomplete)
 	limits, err := inspect.Limits(c.Context, pool, base)
 	if err != nil {
 		return err

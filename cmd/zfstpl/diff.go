@@ -50,11 +50,12 @@ func showDiff(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	base, pool, entries, err := inspectBase(c)
+	base, pool, entries, incomplete, err := inspectBase(c)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
+	warnIncomplete(c, incomplete)
 	sides, err := sidesOf(base, entries, c.Args().First(), c.String("parent"))
 	if err != nil {
 		return err

@@ -35,11 +35,12 @@ func lsCommand() *cli.Command {
 }
 
 func ls(c *cli.Context) error {
-	base, pool, entries, err := inspectBase(c)
+	base, pool, entries, incomplete, err := inspectBase(c)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
+	warnIncomplete(c, incomplete)
 	if c.Bool("json") {
 		enc := json.NewEncoder(c.App.Writer)
 		enc.SetIndent("", "  ")

@@ -55,7 +55,7 @@ func app() *cli.App {
 	app.Usage = "administer container snapshots on ZFS"
 	app.Version = plugin.Version()
 	app.HideHelpCommand = true
-	app.Commands = []*cli.Command{initCommand(), lsCommand(), dfCommand(), cleanupCommand(), diffCommand(), configCommand()}
+	app.Commands = []*cli.Command{initCommand(), lsCommand(), dfCommand(), cleanupCommand(), diffCommand(), configCommand(), logCommand()}
 	app.Action = func(c *cli.Context) error {
 		switch name := c.Args().First(); {
 		case !c.Args().Present():
@@ -110,17 +110,24 @@ func open(c *cli.Context) (layout.Base, *zfs.Client, error) {
 }
 
 // inspectBase is open that also returns the datasets of the base. The caller closes the
-// client.
-func inspectBase(c *cli.Context) (layout.Base, *zfs.Client, []inspect.Entry, error) {
+// client. incomplete is the reason why recent changes may be missing, see inspect.List.
+func inspectBase(c *cli.Context) (_ layout.Base, _ *zfs.Client, _ []inspect.Entry, incomplete, err error) {
 	base, pool, err := open(c)
 	if err != nil {
-		return base, nil, nil, err
+		return base, nil, nil, nil, err
 	}
-	entries, err := inspect.List(c.Context, pool, base)
+	entries, incomplete, err := plugin.List(c.Context, pool, base)
 	if err != nil {
-		return base, nil, nil, errors.Join(err, pool.Close())
+		return base, nil, nil, nil, errors.Join(err, pool.Close())
 	}
-	return base, pool, entries, nil
+	return base, pool, entries, incomplete, nil
+}
+
+// warnIncomplete warns that a listing may lack recent changes.
+func warnIncomplete(c *cli.Context, incomplete error) {
+	if incomplete != nil {
+		fmt.Fprintf(c.App.ErrWriter, "zfstpl: recent changes may be missing: %v\n", incomplete)
+	}
 }
 
 var (

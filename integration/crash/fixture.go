@@ -167,9 +167,7 @@ func (f *Fixture) waitUntilWritten(names ...string) error {
 
 // haveRecord reports whether the pool has a record of one of the names.
 func (f *Fixture) haveRecord(names []string) bool {
-	entries, err := inspect.List(f.ctx, f.base.Client, f.base.Base)
-	require.NoError(f.t, err)
-	return slices.ContainsFunc(entries, func(e inspect.Entry) bool {
+	return slices.ContainsFunc(f.base.Inspect(f.t), func(e inspect.Entry) bool {
 		return slices.ContainsFunc(e.Records, func(i snapshots.Info) bool { return slices.Contains(names, i.Name) })
 	})
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/zfstpl/zfstpl/integration/testpool"
 	"github.com/zfstpl/zfstpl/integration/tied"
 	"github.com/zfstpl/zfstpl/plugin/control"
-	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 )
 
 // Patience limits every wait for an event. The testbed is emulated and slow.
@@ -180,9 +179,7 @@ func (d *Daemon) Clean(t testing.TB) {
 // RecordNames returns the names of all records that the pool has in the base.
 func (d *Daemon) RecordNames(t testing.TB) (names []string) {
 	t.Helper()
-	entries, err := inspect.List(t.Context(), d.Base.Client, d.Base.Base)
-	require.NoError(t, err)
-	for _, e := range entries {
+	for _, e := range d.Base.Inspect(t) {
 		for _, r := range e.Records {
 			names = append(names, r.Name)
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
 	"github.com/zfstpl/zfstpl/integration/powercut/tree"
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -184,8 +186,13 @@ func datasets(ctx context.Context) ([]zfs.Dataset, layout.Base, error) {
 	if err != nil {
 		return nil, base, err
 	}
-	list, err := z.List(ctx, base.String())
-	return list, base, errors.Join(err, z.Close())
+	root, noRoot := os.OpenRoot(rootDir)
+	list, incomplete, err := inspect.Datasets(ctx, z, base, root, noRoot)
+	err = errors.Join(err, incomplete, z.Close())
+	if root != nil {
+		err = errors.Join(err, root.Close())
+	}
+	return list, base, err
 }
 
 func names(list []zfs.Dataset) string {

@@ -2,6 +2,7 @@ package testpool
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/inspect/invariants"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
@@ -63,12 +65,28 @@ func (p *Pool) OpenBase(t testing.TB, id string) *Base {
 	return &Base{Base: name, Root: filepath.Join(p.Dir, id), Client: client, Choice: ClientChoice(), pool: p}
 }
 
-// List returns everything under the base.
+// List returns everything under the base, with the changes in its log.
 func (b *Base) List(t testing.TB) []zfs.Dataset {
 	t.Helper()
-	list, err := b.Client.List(context.Background(), b.String())
+	root, err := os.OpenRoot(b.Root)
 	require.NoError(t, err)
+	defer root.Close()
+	list, incomplete, err := inspect.Datasets(context.Background(), b.Client, b.Base, root, nil)
+	require.NoError(t, err)
+	require.NoError(t, incomplete)
 	return list
+}
+
+// Inspect returns what the datasets under the base are.
+func (b *Base) Inspect(t testing.TB) []inspect.Entry {
+	t.Helper()
+	root, err := os.OpenRoot(b.Root)
+	require.NoError(t, err)
+	defer root.Close()
+	entries, incomplete, err := inspect.List(context.Background(), b.Client, b.Base, root, nil)
+	require.NoError(t, err)
+	require.NoError(t, incomplete)
+	return entries
 }
 
 // Names are the datasets under the base, without the base's own name.

@@ -2,6 +2,8 @@ package inspect
 
 import (
 	"context"
+	"errors"
+	"os"
 	"strings"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/recordlog"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/state"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
@@ -55,17 +58,18 @@ type Lister interface {
 	List(ctx context.Context, root string) ([]zfs.Dataset, error)
 }
 
-// List lists the datasets under a base. It changes nothing. It may run while the daemon
-// runs, and then does not see the removals in the daemon's journal.
-func List(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error) {
-	list, err := pool.List(ctx, base.String())
+// List lists the datasets under a base, with the changes in the log of the base, whose root
+// directory is root. It changes nothing. It may run while the daemon runs, and then does not see
+// the removals of the last half second.
+//
+// incomplete is the reason why the log cannot be read, or does not belong to the state of the
+// pool. The entries then lack recent changes: a runtime that is shown as garbage may be in use.
+// If root is nil, noRoot is the reason for that.
+func List(ctx context.Context, pool Lister, base layout.Base, root *os.Root, noRoot error) (entries []Entry, incomplete, err error) {
+	list, incomplete, err := Datasets(ctx, pool, base, root, noRoot)
 	if err != nil {
-		return nil, setup.ListError(base, err)
+		return nil, nil, err
 	}
-	if err := setup.Check(base, list); err != nil {
-		return nil, err
-	}
-	var entries []Entry
 	for _, d := range list {
 		if d.Name == base.String() || d.Name == base.Storage() || d.Name == base.Runtime() {
 			continue
@@ -73,7 +77,46 @@ func List(ctx context.Context, pool Lister, base layout.Base) ([]Entry, error) {
 		entries = append(entries, newEntry(base, d))
 	}
 	markUsedByStandIns(entries)
-	return entries, nil
+	return entries, incomplete, nil
+}
+
+// listAttempts is how often a listing is repeated because the daemon truncated the log meanwhile.
+const listAttempts = 5
+
+// Datasets is List without a description of each dataset. It includes the base itself.
+func Datasets(ctx context.Context, pool Lister, base layout.Base, root *os.Root, noRoot error) (list []zfs.Dataset, incomplete, err error) {
+	dir := recordlog.Dir{Root: root}
+	// The base is listed between two reads of the log. If the log was truncated in between,
+	// neither has all that the listing lacks.
+	for range listAttempts {
+		var before, after *recordlog.Contents
+		logErr := noRoot
+		if root != nil {
+			before, _ = dir.Read(base)
+		}
+		if list, err = pool.List(ctx, base.String()); err != nil {
+			return nil, nil, setup.ListError(base, err)
+		}
+		if err := setup.Check(base, list); err != nil {
+			return nil, nil, err
+		}
+		position, err := recordlog.PositionIn(base, list)
+		if err != nil || position == (recordlog.Position{}) {
+			return list, err, nil
+		}
+		if root != nil {
+			after, logErr = dir.Read(base)
+		}
+		if before != nil && after != nil && (before.ID != after.ID || before.Start != after.Start) {
+			incomplete = errors.New("the daemon writes the log at this moment: try again")
+			continue
+		}
+		if incomplete = recordlog.Check(base, position, after, logErr); incomplete == nil {
+			recordlog.Replay(list, after)
+		}
+		return list, incomplete, nil
+	}
+	return list, incomplete, nil
 }
 
 // markUsedByStandIns marks cached templates that stand-ins represent as used.

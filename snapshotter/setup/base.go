@@ -11,8 +11,12 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// layoutVersion is the value of VersionProperty that this package supports.
-const layoutVersion = 1
+// layoutVersion is the greatest value of VersionProperty that this package supports. Version 2
+// has the log: the properties of a base alone do not say which runtimes are in use.
+const layoutVersion = 2
+
+// VersionWithLog is the value of VersionProperty of a base that has a log.
+const VersionWithLog = "2"
 
 // Pool has the operations of ZFS that this package needs.
 type Pool interface {
@@ -86,13 +90,13 @@ func Check(base layout.Base, list []zfs.Dataset) error {
 // supported.
 func CheckVersion(base layout.Base, version string) error {
 	switch version {
-	case strconv.Itoa(layoutVersion):
+	case "1", VersionWithLog:
 		return nil
 	case "":
 		return fmt.Errorf("dataset %s is not a zfstpl base: it has no property %s", base, layout.VersionProperty)
 	default:
 		release := "a newer zfstpl"
-		if v, err := strconv.Atoi(version); err == nil && v < layoutVersion {
+		if v, err := strconv.Atoi(version); err == nil && v < 1 {
 			release = "the release of zfstpl that made it"
 		}
 		return fmt.Errorf("dataset %s has layout version %s, this zfstpl supports %d: use %s", base, version, layoutVersion, release)

@@ -14,9 +14,9 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// flush writes the journal.
+// flush makes the journal durable.
 func (r *Reaper) flush(ctx context.Context) error {
-	return errkind.Wrap("cleanup", r.Journal.Flush(ctx))
+	return errkind.Wrap("cleanup", r.Journal.Settle(ctx, false))
 }
 
 func (r *Reaper) Clean(ctx context.Context, options Options) error {
@@ -56,14 +56,14 @@ func (r *Reaper) cleanWithPolicy(ctx context.Context, options Options, policy sp
 	if _, err := r.execute(ctx, options, nil, space.Policy{Keep: policy.Keep}, &total); err != nil {
 		return total, errkind.Wrap("cleanup", err)
 	}
-	if err := r.Journal.FlushPaced(ctx, options.urgent); err != nil && !errkind.IsOutOfSpace(err) {
+	if err := r.Journal.Settle(ctx, options.urgent); err != nil && !errkind.IsOutOfSpace(err) {
 		return total, errkind.Wrap("cleanup", err)
 	}
 	if err := r.evict(ctx, options, policy, &total); err != nil {
 		return total, errkind.Wrap("eviction", err)
 	}
 	r.Journal.Notify() // the cleanup mark may have changed
-	return total, errkind.Wrap("cleanup", r.Journal.FlushPaced(ctx, options.urgent))
+	return total, errkind.Wrap("cleanup", r.Journal.Settle(ctx, options.urgent))
 }
 
 // destroyAll destroys the datasets of order in batches. In order every clone precedes its
