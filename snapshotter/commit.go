@@ -13,6 +13,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
@@ -199,15 +200,45 @@ func (s *Snapshotter) promote(ctx context.Context, r, active *index.Entry, ops [
 	if err := s.pool.Flush(ctx, active.Dataset); err != nil {
 		return err
 	}
-	err := s.journal.Include([]string{active.Dataset, r.Dataset}, func(before []zfs.Op) error {
-		all, last := ops, slices.IndexFunc(ops, func(op zfs.Op) bool { _, _, changes := op.Property(); return changes })
-		all = slices.Concat(all[:last], before, all[last:])
-		return s.pool.Apply(ctx, all...)
+	err := s.journal.Include([]string{active.Dataset, r.Dataset}, func(content journal.Included) error {
+		return s.pool.Apply(ctx, commitWith(ops, content, r.Dataset, active.Dataset)...)
 	})
 	if errors.Is(err, zfs.ErrExists) {
 		s.index.ReserveName(r.Dataset) // of another dataset: the next commit is opaque
 	}
 	return err
+}
+
+// commitWith adds to the ops of a commit what the journal has of its datasets. The marks stand
+// where each prefix of the list can be recovered: that of the template before its first property,
+// that of the runtime after the committed record and before the removal of the active one.
+func commitWith(ops []zfs.Op, content journal.Included, template, runtime string) []zfs.Op {
+	changes := func(dataset string) func(zfs.Op) bool {
+		return func(op zfs.Op) bool { _, _, ok := op.Property(); return ok && op.Dataset() == dataset }
+	}
+	first, removal := slices.IndexFunc(ops, changes(template)), slices.IndexFunc(ops, changes(runtime))
+	return lastChanges(slices.Concat(
+		ops[:first], content.Position, content.Entries, content.Marks[template],
+		ops[first:removal], content.Marks[runtime], ops[removal:]))
+}
+
+// lastChanges returns ops without changes of properties that a later op of the list changes too.
+func lastChanges(ops []zfs.Op) []zfs.Op {
+	type property struct{ dataset, name string }
+	later := make(map[property]bool)
+	kept := make([]zfs.Op, 0, len(ops))
+	for _, op := range slices.Backward(ops) {
+		if name, _, ok := op.Property(); ok {
+			p := property{op.Dataset(), name}
+			if later[p] {
+				continue
+			}
+			later[p] = true
+		}
+		kept = append(kept, op)
+	}
+	slices.Reverse(kept)
+	return kept
 }
 
 // commitOps returns the ops of a commit. Their order lets recovery recognize every prefix

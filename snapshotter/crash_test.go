@@ -50,6 +50,15 @@ var crashOperations = map[string]struct {
 		func(s *fixture) { s.layer("base", "", "b;"); s.prepare("web", "base"); s.write("web", "w;") },
 		func(s *fixture) error { return s.sn.Commit(s.ctx, "saved", "web", label("a", "b")) },
 	},
+	"commit after an update": {
+		func(s *fixture) {
+			s.prepare("web", "", label("a", "old"))
+			s.write("web", "w;")
+			_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": strings.Repeat("new", 6_000)}})
+			require.NoError(s, err)
+		},
+		func(s *fixture) error { return s.sn.Commit(s.ctx, "saved", "web", label("a", "b")) },
+	},
 	"commit of a layer": {
 		func(s *fixture) {
 			s.pull("default", "", chain("a"), "a;")

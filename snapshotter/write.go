@@ -10,6 +10,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
@@ -35,8 +36,8 @@ func (s *Snapshotter) write(ctx context.Context, ops []zfs.Op, apply func(contex
 			datasets = append(datasets, op.Dataset())
 		}
 	}
-	return s.journal.Include(datasets, func(before []zfs.Op) error {
-		return apply(ctx, slices.Concat(before, ops)...)
+	return s.journal.Include(datasets, func(content journal.Included) error {
+		return apply(ctx, slices.Concat(content.Before(), ops)...)
 	})
 }
 

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -17,7 +18,10 @@ import (
 // NewSnapshotter returns a snapshotter of this process, which is closed when t ends.
 func NewSnapshotter(t testing.TB, base *testpool.Base, settings ...func(*snapshotter.Config)) *snapshotter.Snapshotter {
 	t.Helper()
-	config := snapshotter.Config{Base: base.Base}
+	root, err := os.OpenRoot(base.Root)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, root.Close()) })
+	config := snapshotter.Config{Base: base.Base, Root: root}
 	for _, set := range settings {
 		set(&config)
 	}

@@ -1,23 +1,45 @@
 package journal
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/zfstpl/zfstpl/snapshotter/internal/recordlog"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
-// Include calls fn, which changes the properties of datasets by itself. The transaction in which
-// fn does that begins with the ops that Include gives it: the entries of these datasets, so that
-// the journal does not write them later, over fn's changes, and what keeps a replay of the log
-// from doing so. If fn succeeds, the journal no longer has these entries. Without a log the ops
-// are empty, and the caller uses Barrier.
-func (j *Journal) Include(datasets []string, fn func(before []zfs.Op) error) error {
-	if !j.HasLog() {
-		return fn(nil)
+// Included is what a transaction must contain that changes properties of datasets by itself, see
+// Include. It has nothing without a log.
+type Included struct {
+	// Entries are the journal's changes of these datasets.
+	Entries []zfs.Op
+	// Marks make a replay of the log skip what it has for a dataset, by dataset. The mark of a
+	// dataset follows its entries and precedes other changes of its properties: a process that
+	// is killed leaves the first part of a transaction.
+	Marks map[string][]zfs.Op
+	// Position is the op that a transaction which depends on the log begins with.
+	Position []zfs.Op
+}
+
+// Before returns all ops, for a transaction that they begin.
+func (i Included) Before() []zfs.Op {
+	ops := slices.Concat(i.Position, i.Entries)
+	for _, dataset := range slices.Sorted(maps.Keys(i.Marks)) {
+		ops = append(ops, i.Marks[dataset]...)
 	}
-	before, included := j.include(datasets)
-	err := fn(before)
+	return ops
+}
+
+// Include calls fn, which changes the properties of datasets in a transaction that contains what
+// Include gives it: the entries of these datasets, so that the journal does not write them later,
+// over fn's changes, and what keeps a replay of the log from doing so. If fn succeeds, the
+// journal no longer has these entries. Without a log the caller uses Barrier.
+func (j *Journal) Include(datasets []string, fn func(Included) error) error {
+	if !j.HasLog() {
+		return fn(Included{})
+	}
+	content, included := j.include(datasets)
+	err := fn(content)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err != nil {
@@ -34,7 +56,7 @@ func (j *Journal) Include(datasets []string, fn func(before []zfs.Op) error) err
 
 // include marks the entries of datasets as busy, after a flush that writes one of them. Those
 // that could not be written to the log stay out of it until they are released.
-func (j *Journal) include(datasets []string) (before []zfs.Op, included []*entry) {
+func (j *Journal) include(datasets []string) (content Included, included []*entry) {
 	isOne := func(e *entry) bool { return slices.Contains(datasets, e.dataset()) }
 	j.log.writing.Lock()
 	defer func() { j.log.writing.Unlock() }()
@@ -49,39 +71,49 @@ func (j *Journal) include(datasets []string) (before []zfs.Op, included []*entry
 		_ = j.writeLocked(false)
 		j.mu.Lock()
 	}
-	before = []zfs.Op{j.raise()}
+	content = Included{Position: []zfs.Op{j.raise()}, Marks: make(map[string][]zfs.Op)}
 	for _, dataset := range datasets {
-		before = append(before, j.mark(dataset)...)
+		content.Marks[dataset] = j.mark(dataset)
 	}
 	for _, e := range j.pending {
 		if isOne(e) {
 			e.busy = true
 			included = append(included, e)
-			before = append(before, e.ops...)
+			content.Entries = append(content.Entries, e.ops...)
 			j.log.queue = slices.DeleteFunc(j.log.queue, func(g *group) bool { return g == e.group })
 		}
 	}
-	return before, included
+	return content, included
 }
 
-// marks returns the ops that begin a transaction which writes entries to the pool. An entry that
-// is not in the log, on a dataset for which the log has older entries, needs a mark: a replay
-// would apply the older entries again.
-func (j *Journal) marks(batch []*entry) (ops []zfs.Op) {
+// copyOps returns the ops that copy entries. An entry that is not in the log, on a dataset for
+// which the log has older entries, has a mark before it: a replay would apply the older ones
+// again.
+func (j *Journal) copyOps(batch ...*entry) (ops []zfs.Op) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.HasLog() {
+		ops = append(ops, j.raise())
+	}
+	marked := make(map[string]bool)
+	for _, e := range batch {
+		if e.group.seq == 0 && !marked[e.dataset()] && j.HasLog() {
+			marked[e.dataset()] = true
+			ops = append(ops, j.mark(e.dataset())...)
+		}
+		ops = append(ops, e.ops...)
+	}
+	return ops
+}
+
+// Position returns the op that begins a transaction which depends on the log, if there is one.
+func (j *Journal) Position() []zfs.Op {
 	if !j.HasLog() {
 		return nil
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	ops = append(ops, j.raise())
-	marked := make(map[string]bool)
-	for _, e := range batch {
-		if e.group.seq == 0 && !marked[e.dataset()] {
-			marked[e.dataset()] = true
-			ops = append(ops, j.mark(e.dataset())...)
-		}
-	}
-	return ops
+	return []zfs.Op{j.raise()}
 }
 
 // raise returns the op that tells the base how far the log has come. The caller holds the mutex.

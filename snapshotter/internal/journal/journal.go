@@ -370,7 +370,7 @@ func (j *Journal) writeSome(ctx context.Context, urgent bool) (more bool, err er
 	if j.hooks.MayBatch(urgent) {
 		most = LargeBatch
 	}
-	_ = j.writeLog(false) // what is not in the log then gets a mark, see marks
+	_ = j.writeLog(false) // what is not in the log then gets a mark, see copyOps
 	batch := j.take(most)
 	if len(batch) == 0 {
 		return false, nil
@@ -420,16 +420,12 @@ func (j *Journal) release(batch []*entry, inPool bool) {
 }
 
 func (j *Journal) write(ctx context.Context, batch []*entry) error {
-	all := j.marks(batch)
-	for _, e := range batch {
-		all = append(all, e.ops...)
-	}
-	if err := j.hooks.Apply(ctx, all...); !errors.Is(err, zfs.ErrNotFound) {
+	if err := j.hooks.Apply(ctx, j.copyOps(batch...)...); !errors.Is(err, zfs.ErrNotFound) {
 		return err
 	}
 	// A dataset does not exist: apply each entry separately.
 	for _, e := range batch {
-		if err := j.hooks.Apply(ctx, append(j.marks([]*entry{e}), e.ops...)...); err != nil && !errors.Is(err, zfs.ErrNotFound) {
+		if err := j.hooks.Apply(ctx, j.copyOps(e)...); err != nil && !errors.Is(err, zfs.ErrNotFound) {
 			return err
 		}
 	}

@@ -92,7 +92,13 @@ func (j *Journal) CheckLog(ctx context.Context) {
 
 // Commit adds a change and returns when it is durable in the log. If it cannot be, Commit
 // returns ErrNotLogged, and the journal does not have the change. ops are Sets and Inherits.
-func (j *Journal) Commit(ops []zfs.Op) error {
+func (j *Journal) Commit(ops []zfs.Op) error { return j.commit(ops, true) }
+
+// CommitUnsynced is Commit for a change that is durable only if the machine does not stop before
+// the next change, or before the next txg.
+func (j *Journal) CommitUnsynced(ops []zfs.Op) error { return j.commit(ops, false) }
+
+func (j *Journal) commit(ops []zfs.Op, sync bool) error {
 	if !j.HasLog() {
 		return ErrNotLogged
 	}
@@ -100,10 +106,10 @@ func (j *Journal) Commit(ops []zfs.Op) error {
 	j.log.writing.Lock()
 	defer j.log.writing.Unlock()
 	j.mu.Lock()
-	done := g.synced || g.failed // by another caller, while this one waited
+	done := g.synced || g.failed || !sync && g.seq > 0 // by another caller, while this one waited
 	j.mu.Unlock()
 	if !done {
-		_ = j.writeLocked(true) // g has the outcome
+		_ = j.writeLocked(sync) // g has the outcome
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
