@@ -72,7 +72,7 @@ func unitArgs(opts options) []string {
 	}
 	return append(args, "./snapshotter/...", "./plugin/...", "./cmd/...",
 		"./integration/tools/...", "./integration/model/...", "./integration/powercut/ledger/...", "./integration/powercut/tree/...",
-		"./integration/registry/...", "./integration/tied/...")
+		"./integration/registry/...", "./integration/tied/...", "./integration/waits/...")
 }
 
 // machineStage has a lane for each release of ZFS, each with another containerd. A machine
