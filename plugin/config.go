@@ -23,8 +23,12 @@ const (
 	DefaultAddress       = "/run/zfstpl/zfstpl.sock"
 	DefaultCacheKeep     = 168 * time.Hour
 	DefaultCachePressure = 80 // percent
+	DefaultReadyRuntimes = 0
 	DefaultContainerd    = "/run/containerd/containerd.sock"
 )
+
+// maxReadyRuntimes limits ready_runtimes: each of them is mounted.
+const maxReadyRuntimes = 1000
 
 // Config are the settings of a snapshotter and its daemon.
 type Config struct {
@@ -58,9 +62,11 @@ type Config struct {
 	// ContainerQuota limits what a container can add to its image: a size such as
 	// "10GiB", or "0" for no limit. The label containerd.io/snapshot/max-size overrides
 	// it.
-	ContainerQuota Size    `toml:"container_quota"`
-	Cache          Cache   `toml:"cache"`
-	Cleanup        Cleanup `toml:"cleanup"`
+	ContainerQuota Size `toml:"container_quota"`
+	// ReadyRuntimes is the most runtimes that are made in advance for containers; 0 for none.
+	ReadyRuntimes int     `toml:"ready_runtimes"`
+	Cache         Cache   `toml:"cache"`
+	Cleanup       Cleanup `toml:"cleanup"`
 }
 
 // Cleanup is the table of settings for garbage.
@@ -119,6 +125,7 @@ func DefaultConfig() Config {
 		ShareLayers:       true,
 		ReuseLayers:       snapshotter.ReuseAuto,
 		ForeignSnapshots:  snapshotter.KeepForeign,
+		ReadyRuntimes:     DefaultReadyRuntimes,
 		Cache:             Cache{Keep: Duration{DefaultCacheKeep}, Pressure: DefaultCachePressure},
 		Cleanup:           Cleanup{Mode: snapshotter.CleanupGC},
 	}
@@ -209,6 +216,9 @@ func (c Config) Check() (layout.Base, error) {
 	}
 	if err := c.Cleanup.Mode.Check(); err != nil {
 		return base, fmt.Errorf("cleanup.mode: %w", err)
+	}
+	if n := c.ReadyRuntimes; n < 0 || n > maxReadyRuntimes {
+		return base, fmt.Errorf("ready_runtimes: %d is not a number from 0 to %d", n, maxReadyRuntimes)
 	}
 	if p := c.Cache.Pressure; p < 0 || p > 100 {
 		return base, fmt.Errorf("cache.pressure_percent: %d is not a percentage from 1 to 100, or 0 for never", p)

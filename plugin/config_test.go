@@ -45,10 +45,10 @@ func TestLoadConfigReadsOverTheDefaults(t *testing.T) {
 		"container_quota = 1024\n":   with(func(c *Config) { c.ContainerQuota = Size{1024} }),
 		"container_quota = ''\n":     DefaultConfig(),
 		"dataset = 'd'\nroot = '/r'\naddress = '/a'\ncontainerd_address = '/c'\nlog_level = 'debug'\nzfs_client = 'command'\nmounts = 'zfs'\nshare_layers_across_namespaces = false\n" +
-			"reuse_layers = 'skip'\nreuse_layers_in.moby = 'fetch'\nforeign_snapshots = 'destroy'\ncontainer_quota = '10GiB'\ncache.keep = 'forever'\ncache.max_bytes = '50GiB'\ncache.pressure_percent = 90\ncleanup.mode = 'manual'\n": {
+			"reuse_layers = 'skip'\nreuse_layers_in.moby = 'fetch'\nforeign_snapshots = 'destroy'\ncontainer_quota = '10GiB'\nready_runtimes = 3\ncache.keep = 'forever'\ncache.max_bytes = '50GiB'\ncache.pressure_percent = 90\ncleanup.mode = 'manual'\n": {
 			Dataset: "d", Root: "/r", Address: "/a", ContainerdAddress: "/c", LogLevel: "debug", ZFSClient: zfs.Command, Mounts: snapshotter.MountZFS,
 			ReuseLayers: snapshotter.ReuseSkip, ReuseLayersIn: map[string]snapshotter.ReuseMode{"moby": snapshotter.ReuseFetch},
-			ForeignSnapshots: snapshotter.DestroyForeign, ContainerQuota: Size{10 << 30}, Cache: Cache{Duration{snapshotter.KeepForever}, Size{50 << 30}, 90},
+			ForeignSnapshots: snapshotter.DestroyForeign, ContainerQuota: Size{10 << 30}, ReadyRuntimes: 3, Cache: Cache{Duration{snapshotter.KeepForever}, Size{50 << 30}, 90},
 			Cleanup: Cleanup{snapshotter.CleanupManual}},
 	} {
 		config, err := LoadConfig(write(t, text), false)

@@ -105,6 +105,7 @@ func (i *Instance) settings(config Config) snapshotter.Config {
 		Foreign:       config.ForeignSnapshots,
 		Quota:         config.ContainerQuota.Bytes,
 		Cleanup:       config.Cleanup.Mode,
+		Ready:         config.ReadyRuntimes,
 		Root:          i.root,
 		CheckLog:      i.checkLog,
 		MountDir:      filepath.Join(filepath.Dir(config.Address), "mnt"),

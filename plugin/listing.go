@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/zfstpl/zfstpl/snapshotter/inspect"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
@@ -20,10 +21,25 @@ func List(ctx context.Context, pool *zfs.Client, base layout.Base) (entries []in
 		defer func() { err = errors.Join(err, root.Close()) }()
 	}
 	entries, incomplete, err = inspect.List(ctx, pool, base, root, noRoot)
+	if root != nil && isServed(root) {
+		inspect.MarkReady(base, entries)
+	}
 	if incomplete == nil && pool.ReadOnly() {
 		incomplete = fmt.Errorf("pool %s is imported read-only, and ZFS has not replayed its intent log", base.Pool())
 	}
 	return entries, incomplete, err
+}
+
+// isServed reports whether a daemon has the lock of the base with a root directory.
+func isServed(root *os.Root) bool {
+	file, err := root.Open(lockName)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	l := &baseLock{file}
+	owner, _ := l.readOwner()
+	return l.taken() && strings.Contains(owner, ", "+purposeServing)
 }
 
 // findRoot opens the root directory of a base if it is mounted. The error is the reason if it is

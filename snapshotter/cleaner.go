@@ -67,6 +67,7 @@ func Resume(ctx context.Context, pool Pool, config Config, mark layout.CleanupMa
 		return nil, errkind.Wrap("cleanup", err)
 	}
 	s.journal.Start()
+	close(s.ready.done) // nothing is made in advance
 	return &Cleaner{s}, nil
 }
 

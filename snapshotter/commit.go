@@ -122,6 +122,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	ready := ""
 	doing := fmt.Sprintf("commit of %q as %q", active.Info.Name, r.Info.Name)
 	if err := s.barrier(ctx); err != nil {
 		return errkind.Wrap(doing, err)
@@ -131,11 +132,14 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 			err = fmt.Errorf("cached template %s is missing; the next commit creates it again: %w", r.Dataset, err)
 		}
 	} else {
-		err = s.reaper.WithReclaim(ctx, func() error { return s.promoteWithRetry(ctx, r, active, ops) })
+		ready, err = s.promoteWithNext(ctx, r, active, ops)
 	}
 	if errkind.IsAmbiguous(err) {
-		committed, settleErr := s.settle(ctx, index.Unresolved{Runtime: active.Dataset, Active: active, Commit: r, Joined: joins})
+		committed, settleErr := s.settle(ctx, index.Unresolved{Runtime: active.Dataset, Active: active, Commit: r, Joined: joins, Ready: ready})
 		if committed {
+			if ready != "" { // if it does not exist, its destruction has no effect
+				s.index.AddGarbage(ready, r.Template, time.Now())
+			}
 			s.index.Commit(r, active, joins, time.Now(), s.journal.Append)
 			s.journal.Append(active.Clear()) // the command may not have got to it
 			return nil
@@ -146,7 +150,32 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 		return errkind.Wrap(doing, err)
 	}
 	s.index.Commit(r, active, joins, time.Now(), s.journal.Append)
+	if ready != "" {
+		s.index.AddReady(index.Ready{Dataset: ready, Origin: r.Template}, time.Now())
+		s.ready.keep(r.Template, time.Now())
+	}
 	return nil
+}
+
+// promoteWithNext runs the transaction of a commit that creates a template. If the template is a
+// layer, the transaction also makes a ready runtime of it, whose name is returned. A failure of
+// that does not fail the commit.
+func (s *Snapshotter) promoteWithNext(ctx context.Context, r, active *index.Entry, ops []zfs.Op) (ready string, err error) {
+	ready = s.nextReady(r)
+	err = s.reaper.WithReclaim(ctx, func() error {
+		all := ops
+		if ready != "" {
+			all = append(slices.Clip(ops), zfs.Clone(r.Template.Snapshot(), ready))
+		}
+		err := s.promoteWithRetry(ctx, r, active, all)
+		var refused *zfs.Error
+		if ready != "" && errors.As(err, &refused) && refused.Dataset == ready && !errkind.IsAmbiguous(err) {
+			ready = ""
+			err = s.promoteWithRetry(ctx, r, active, ops)
+		}
+		return err
+	})
+	return ready, err
 }
 
 // join adds the record of a commit to an existing template.
@@ -195,10 +224,14 @@ func (s *Snapshotter) isTransientNoSpace(ctx context.Context, err error) bool {
 }
 
 // promote executes a commit that creates a template. It flushes the runtime first, because
-// programs may have written to it through mmap.
+// programs may have written to it through mmap. The differ does not: a runtime that has nothing
+// but a layer, which the differ unpacked, is not flushed. The first flush of a clone waits for a
+// txg.
 func (s *Snapshotter) promote(ctx context.Context, r, active *index.Entry, ops []zfs.Op) error {
-	if err := s.pool.Flush(ctx, active.Dataset); err != nil {
-		return err
+	if !r.Template.From.IsKnown() {
+		if err := s.pool.Flush(ctx, active.Dataset); err != nil {
+			return err
+		}
 	}
 	err := s.journal.Include([]string{active.Dataset, r.Dataset}, func(content journal.Included) error {
 		return s.pool.Apply(ctx, commitWith(ops, content, r.Dataset, active.Dataset)...)

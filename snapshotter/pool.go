@@ -27,6 +27,9 @@ type Pool interface {
 	// Attach mounts a snapshot in no mount namespace, until the caller closes the result.
 	Attach(ctx context.Context, snapshot string) (io.Closer, error)
 
+	// ProgramsClone reports whether a clone can be part of a transaction with other ops.
+	ProgramsClone() bool
+
 	// Objects returns the number of objects in a file system or snapshot.
 	Objects(ctx context.Context, name string) (uint64, error)
 }

@@ -160,11 +160,18 @@ func (s *Snapshotter) createIn(ctx context.Context, r *index.Entry) error {
 // createClone creates the clone of an active record, with the record.
 func (s *Snapshotter) createClone(ctx context.Context, r *index.Entry) error {
 	r.Target = record.TargetOf(r.Info)
-	r.Dataset = s.config.Base.Clone(r.Info.Name, r.ID)
 	quota, err := s.quota(ctx, r)
 	if err != nil {
 		return err
 	}
+	if !record.IsExtraction(r.Info) {
+		defer s.ready.started(r.Template, time.Now())
+	}
+	claimed, err := s.claim(ctx, r, quota)
+	if claimed {
+		return createError(r, err)
+	}
+	r.Dataset = s.config.Base.Clone(r.Info.Name, r.ID)
 	ops := []zfs.Op{zfs.Clone(r.Template.Snapshot(), r.Dataset)}
 	if quota > 0 {
 		// Before the record, so that a clone with a record has its quota.

@@ -39,20 +39,30 @@ func maxSize(info snapshots.Info) (uint64, error) {
 // size limits what the container adds. An extraction has no quota.
 func (s *Snapshotter) quota(ctx context.Context, r *index.Entry) (uint64, error) {
 	size, err := maxSize(r.Info)
-	if err != nil {
-		return 0, err
-	}
-	if size == 0 && !record.IsExtraction(r.Info) {
+	if err == nil && size == 0 && !record.IsExtraction(r.Info) {
 		size = s.config.Quota
 	}
-	if size == 0 {
-		return 0, nil
+	quota := uint64(0)
+	if err == nil {
+		quota, err = s.quotaFor(ctx, r.Template, size)
 	}
-	template, err := s.referenced(ctx, r.Template)
 	if err != nil {
 		return 0, errkind.Wrap(fmt.Sprintf("prepare of %q", r.Info.Name), err)
 	}
-	return template + size, nil
+	return quota, nil
+}
+
+// containerQuota returns the refquota of a runtime of t with the configured size.
+func (s *Snapshotter) containerQuota(ctx context.Context, t *index.Template) (uint64, error) {
+	return s.quotaFor(ctx, t, s.config.Quota)
+}
+
+func (s *Snapshotter) quotaFor(ctx context.Context, t *index.Template, size uint64) (uint64, error) {
+	if size == 0 {
+		return 0, nil
+	}
+	template, err := s.referenced(ctx, t)
+	return template + size, err
 }
 
 // referenced returns the bytes that a template references. It queries the pool once.

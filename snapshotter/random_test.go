@@ -48,7 +48,10 @@ func TestSnapshotterMatchesModel(t *testing.T) {
 		"not cached, atomic":   {false, keepCached(0)},
 		"not cached, in steps": {false, func(s *fixture) { s.keep = 0; inSteps(s) }},
 
-		"cached, atomic, with a log":       {true, withLog},
+		"cached, atomic, with a log":              {true, withLog},
+		"cached, in steps, with ready runtimes":   {true, func(s *fixture) { inSteps(s); withReady(s) }},
+		"not cached, atomic, with ready runtimes": {false, func(s *fixture) { s.keep = 0; withReady(s) }},
+
 		"not cached, in steps, with a log": {false, func(s *fixture) { s.keep = 0; inSteps(s); withLog(s) }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -111,6 +114,10 @@ func (x *run) key() string {
 // results. It returns a description.
 func (x *run) step() string {
 	x.Helper()
+	if x.sn.config.Ready > 0 && x.r.IntN(5) == 0 {
+		x.refilled()
+		x.m.Restart() // the journal is written meanwhile
+	}
 	if x.m.Len() > 30 {
 		return x.removeSome()
 	}

@@ -60,6 +60,10 @@ type Config struct {
 	// The label containerd.io/snapshot/max-size overrides it.
 	Quota uint64
 
+	// Ready is the most runtimes that are made in advance, so that a container's start waits
+	// for no transaction group. Zero makes none.
+	Ready int
+
 	// MountDir is the directory of held mounts. It is on tmpfs and only root can access
 	// it. If it is empty, no mount is held and clients mount datasets, whatever Mounts is.
 	MountDir string
@@ -87,6 +91,7 @@ type Snapshotter struct {
 	journal *journal.Journal
 	mounts  *mounts.Set
 	reaper  *reaper.Reaper
+	ready   *readySupply
 }
 
 var (
@@ -110,6 +115,7 @@ func New(ctx context.Context, pool Pool, config Config) (*Snapshotter, error) {
 	}
 	s.journal.Start()
 	s.reaper.Start(context.WithoutCancel(ctx))
+	go s.supplyReady(context.WithoutCancel(ctx))
 	return s, nil
 }
 
@@ -123,7 +129,7 @@ func newSnapshotter(pool Pool, config Config) (*Snapshotter, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshotter{config: config, pool: pool, mounts: mounts.NewSet(holder, pool.Attach), gate: newGate()}
+	s := &Snapshotter{config: config, pool: pool, mounts: mounts.NewSet(holder, pool.Attach), gate: newGate(), ready: newReadySupply(config.Ready)}
 	s.reaper = reaper.New(pool, config.reaper())
 	s.journal = journal.New(journal.Hooks{
 		Apply: pool.Apply, Mark: s.reaper.MarkAfterFlush, MayBatch: s.reaper.MayBatch, CheckLog: config.CheckLog,
@@ -170,7 +176,14 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 func (s *Snapshotter) setIndex(x *index.Index) {
 	s.index = x
 	x.OnGarbage = s.journal.Notify
-	s.reaper.Parts = reaper.Parts{Index: x, Journal: s.journal, Mounts: s.mounts, Datasets: &s.locks.datasets}
+	s.reaper.Parts = reaper.Parts{Index: x, Journal: s.journal, Mounts: s.mounts, Datasets: &s.locks.datasets, PauseReady: s.ready.pauseMaking, GiveUpReady: s.giveUpReady}
+}
+
+// giveUpReady makes all ready runtimes garbage, for lack of space.
+func (s *Snapshotter) giveUpReady() {
+	now := time.Now()
+	s.ready.pause(now)
+	s.index.GiveUpReady(func(index.Ready) bool { return true }, now)
 }
 
 // Close stops cleanups, evictions and reclaims, also those for which callers wait. It
@@ -181,9 +194,11 @@ func (s *Snapshotter) Close() error {
 		return nil
 	}
 	s.reaper.Stop()
+	s.ready.stop()
 	s.gate.closing.Lock()
 	defer s.gate.closing.Unlock()
 	s.resolveAll(context.Background())
+	s.giveUpReady()
 	err := s.journal.Stop()
 	s.mounts.ReleaseAll(context.Background(), s.index.IsGarbage)
 	if err == nil {
@@ -216,6 +231,9 @@ func (c Config) check() error {
 	}
 	if c.Pressure < 0 || c.Pressure > 100 {
 		return fmt.Errorf("pressure %d is not between 0 and 100 percent: %w", c.Pressure, errdefs.ErrInvalidArgument)
+	}
+	if c.Ready < 0 {
+		return fmt.Errorf("number of ready runtimes %d is negative: %w", c.Ready, errdefs.ErrInvalidArgument)
 	}
 	err := cmp.Or(
 		invalid("cleanup", c.Cleanup.Check()),

@@ -71,6 +71,11 @@ func (s *Snapshotter) addRecord(ctx context.Context, r *index.Entry, apply func(
 	return s.writeRecord(ctx, r, nil, apply)
 }
 
+// isMissing reports whether checkExists returns an error.
+func (s *Snapshotter) isMissing(ctx context.Context, dataset string) bool {
+	return s.checkExists(ctx, dataset) != nil
+}
+
 // checkExists returns zfs.ErrNotFound if a dataset to which the log is about to refer does not
 // exist. Without a log the transaction returns it.
 func (s *Snapshotter) checkExists(ctx context.Context, dataset string) error {

@@ -28,6 +28,7 @@ func flags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "reuse-layers-in", Usage: "the same for one containerd namespace: `NAMESPACE=MODE`; may be repeated"},
 		&cli.StringFlag{Name: "foreign-snapshots", Usage: "how a cleanup handles garbage that has foreign snapshots: `POLICY` keep or destroy (default: keep)"},
 		&cli.StringFlag{Name: "container-quota", Usage: "what a container can add to its image: a `SIZE` such as 10GiB, or 0 for no limit (default: 0)"},
+		&cli.IntFlag{Name: "ready-runtimes", Value: plugin.DefaultReadyRuntimes, Usage: "the most `RUNTIMES` that are made in advance for containers; 0 for none"},
 		&cli.StringFlag{Name: "cache-keep", Usage: "how long an unused layer stays cached: a `DURATION`, 0s or forever (default: 168h)"},
 		&cli.StringFlag{Name: "cache-max-bytes", Usage: "space of all cached layers together: a `SIZE` such as 50GiB, or 0 for no limit (default: 0)"},
 		&cli.IntFlag{Name: "cache-pressure-percent", Value: plugin.DefaultCachePressure, Usage: "use of the pool or of a quota, in `PERCENT`, above which cached layers are evicted; 0 for never"},
@@ -55,6 +56,9 @@ func configuration(c *cli.Context) (plugin.Config, error) {
 	}
 	if c.IsSet("share-layers-across-namespaces") {
 		config.ShareLayers = c.Bool("share-layers-across-namespaces")
+	}
+	if c.IsSet("ready-runtimes") {
+		config.ReadyRuntimes = c.Int("ready-runtimes")
 	}
 	if c.IsSet("cache-pressure-percent") {
 		config.Cache.Pressure = c.Int("cache-pressure-percent")

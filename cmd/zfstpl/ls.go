@@ -78,7 +78,7 @@ func (t tree) print(w io.Writer, base string, entries []inspect.Entry) error {
 
 // stateOrder is the order in which siblings are shown.
 var stateOrder = []inspect.State{
-	inspect.Foreign, inspect.Partial, inspect.Garbage, inspect.Used, inspect.Cached,
+	inspect.Foreign, inspect.Partial, inspect.Garbage, inspect.Used, inspect.Ready, inspect.Cached,
 }
 
 func (t tree) level(w io.Writer, clones map[string][]inspect.Entry, parent, indent string) {
@@ -127,6 +127,8 @@ func (t tree) owner(e inspect.Entry) string {
 		return "garbage" + kept
 	case e.State == inspect.Garbage:
 		return "garbage, destroyed by the next cleanup"
+	case e.State == inspect.Ready:
+		return "ready, for the next container"
 	case e.State == inspect.Partial:
 		return "partial, left by a crash"
 	case e.State == inspect.Foreign:

@@ -89,12 +89,15 @@ func (b *Base) Inspect(t testing.TB) []inspect.Entry {
 	return entries
 }
 
-// Names are the datasets under the base, without the base's own name.
+// Names are the datasets under the base, without the base's own name, and without runtimes that
+// a daemon makes in advance at any time.
 func (b *Base) Names(t testing.TB) []string {
 	t.Helper()
 	var names []string
 	for _, d := range b.List(t) {
-		names = append(names, strings.TrimPrefix(d.Name, b.String()))
+		if len(d.Props) > 0 || !b.IsReadyName(d.Name) {
+			names = append(names, strings.TrimPrefix(d.Name, b.String()))
+		}
 	}
 	slices.Sort(names)
 	return names

@@ -29,6 +29,10 @@ const (
 	Garbage = state.Garbage // the next cleanup destroys it
 	Partial = state.Partial // the remains of an interrupted commit, which the next start destroys
 	Foreign = state.Foreign // not created by zfstpl, or changed by another program
+
+	// Ready is the state of a runtime that the running daemon has made in advance. Without a
+	// daemon it is garbage. List does not report it, see MarkReady.
+	Ready State = "ready"
 )
 
 // Entry describes a dataset under a base for an administrator.
@@ -117,6 +121,16 @@ func Datasets(ctx context.Context, pool Lister, base layout.Base, root *os.Root,
 		return list, incomplete, nil
 	}
 	return list, incomplete, nil
+}
+
+// MarkReady changes the state of the runtimes that the daemon of the base, which runs, has made
+// in advance. A listing alone does not distinguish them from garbage.
+func MarkReady(base layout.Base, entries []Entry) {
+	for i, e := range entries {
+		if e.State == Garbage && base.IsReadyName(e.Dataset) {
+			entries[i].State = Ready
+		}
+	}
 }
 
 // markUsedByStandIns marks cached templates that stand-ins represent as used.

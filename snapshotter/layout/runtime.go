@@ -34,6 +34,18 @@ func (b Base) Clone(key string, id ID) string {
 	return b.Runtime() + "/" + readable(key) + "-" + id.String()
 }
 
+// readyPart is the readable part of the names of ready runtimes. readable never returns it.
+const readyPart = "ready"
+
+// Ready returns the name of a ready runtime.
+func (b Base) Ready(id ID) string { return b.Runtime() + "/" + readyPart + "-" + id.String() }
+
+// IsReadyName reports whether a runtime was made in advance. It may have a record now.
+func (b Base) IsReadyName(dataset string) bool {
+	id, ok := b.ParseRuntime(dataset)
+	return ok && dataset == b.Ready(id)
+}
+
 // ParseRuntime returns the ID of a runtime and reports whether dataset is one.
 func (b Base) ParseRuntime(dataset string) (ID, bool) {
 	name, ok := strings.CutPrefix(dataset, b.Runtime()+"/")
@@ -61,8 +73,12 @@ func readable(key string) string {
 			b.WriteByte('-')
 		}
 	}
-	if s := strings.TrimRight(b.String(), "-"); s != "" {
+	switch s := strings.TrimRight(b.String(), "-"); s {
+	case "":
+		return "snapshot"
+	case readyPart:
+		return readyPart + "-snapshot"
+	default:
 		return s
 	}
-	return "snapshot"
 }

@@ -40,12 +40,15 @@ func (c *Client) Apply(ctx context.Context, ops ...Op) error {
 	return c.applySteps(ctx, ops)
 }
 
+// ProgramsClone reports whether Apply executes a list with clones in one transaction.
+func (c *Client) ProgramsClone() bool { return c.clones }
+
 // sameTxgAttempts is how often a list is tried if it fails with errSameTxg.
 const sameTxgAttempts = 3
 
 func (c *Client) applyProgram(ctx context.Context, ops []Op) (err error) {
 	for range sameTxgAttempts {
-		if err = c.runOps(ctx, string(ops[0].verb), ops); !errors.Is(err, errSameTxg) {
+		if err = c.runOps(ctx, string(principal(ops).verb), ops); !errors.Is(err, errSameTxg) {
 			break
 		}
 	}
@@ -68,13 +71,21 @@ func (c *Client) Mark(ctx context.Context, filesystem, prop, value string) error
 	return c.runOps(context.WithoutCancel(ctx), "mark", []Op{op})
 }
 
+// principal returns the op that names a list: the first one that does not only raise a property.
+func principal(ops []Op) Op {
+	if i := slices.IndexFunc(ops, func(op Op) bool { return op.verb != verbRaise }); i >= 0 {
+		return ops[i]
+	}
+	return ops[0]
+}
+
 // runOps carries out ops in one channel program.
 func (c *Client) runOps(ctx context.Context, op string, ops []Op) error {
 	var argv []string
 	for _, op := range ops {
 		argv = append(argv, op.words()...)
 	}
-	name := ops[0].name
+	name := principal(ops).name
 	result, err := c.program(ctx, op, name, applyScript, readWrite, argv)
 	if err != nil {
 		return err

@@ -41,6 +41,9 @@ func (x *Index) Nodes() []space.Node {
 		}
 		nodes = append(nodes, n)
 	}
+	for _, r := range x.ready {
+		nodes = append(nodes, space.Node{Dataset: r.Dataset, Origin: r.Origin.Dataset()})
+	}
 	for _, r := range x.records {
 		if r.Dataset != "" && r.Template != nil && r.Dataset != r.Template.Dataset() {
 			nodes = append(nodes, space.Node{Dataset: r.Dataset, Origin: r.Template.Dataset()})

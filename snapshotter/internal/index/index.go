@@ -63,12 +63,13 @@ type garbage struct {
 type Index struct {
 	mu            sync.RWMutex
 	seq           uint64
-	records       map[string]*Entry     // by name or key
-	byDataset     recordsByDataset      // the same records, by the dataset that holds each
-	hidden        map[string]bool       // names and keys with a pending Remove, see Hide
-	children      map[string]int        // number of records and running operations, by their parent's name
-	templates     map[string]*Template  // by dataset; without partials
-	garbage       map[string]*garbage   // by dataset
+	records       map[string]*Entry    // by name or key
+	byDataset     recordsByDataset     // the same records, by the dataset that holds each
+	hidden        map[string]bool      // names and keys with a pending Remove, see Hide
+	children      map[string]int       // number of records and running operations, by their parent's name
+	templates     map[string]*Template // by dataset; without partials
+	garbage       map[string]*garbage  // by dataset
+	ready         []Ready
 	stuck         map[string]*stuck     // datasets that could not be destroyed
 	reservedNames map[string]bool       // template names whose state in the pool is unknown
 	unresolved    map[string]Unresolved // commits whose outcome is not known, by runtime

@@ -217,8 +217,9 @@ func (x *Index) insert(r *Entry) {
 	}
 }
 
-// drop removes a record and its reference to the parent. The caller holds the mutex.
-func (x *Index) drop(r *Entry) {
+// drop removes a record and its reference to the parent. The ready runtimes of a template that
+// has no more records become garbage. The caller holds the mutex.
+func (x *Index) drop(r *Entry, now time.Time) {
 	x.unlinkRecord(r)
 	delete(x.samples, r.Dataset)
 	delete(x.fillings, r.Dataset)
@@ -228,6 +229,9 @@ func (x *Index) drop(r *Entry) {
 	}
 	if r.Info.Kind == snapshots.KindView {
 		r.Template.views--
+	}
+	if r.Template != nil && r.Template.Records == 0 {
+		x.giveUpReady(func(ready Ready) bool { return ready.Origin == r.Template }, now)
 	}
 }
 
@@ -335,9 +339,9 @@ func (x *Index) Commit(r, active *Entry, joined bool, now time.Time, write Write
 		origin = r.Template
 	}
 	x.addChild(r.Info.Parent)
-	x.drop(active)
+	x.drop(active, now)
 	if taken := x.records[r.Info.Name]; taken != nil {
-		x.drop(taken) // until it is removed from the pool, its sequence number is smaller
+		x.drop(taken, now) // until it is removed from the pool, its sequence number is smaller
 		write(taken.Clear())
 	}
 	x.insert(r)
@@ -356,7 +360,7 @@ func (x *Index) Remove(key string, now time.Time, write Writer) {
 	if r == nil {
 		return
 	}
-	x.drop(r)
+	x.drop(r, now)
 	ops := r.Clear()
 	switch t := r.Template; {
 	case r.Info.Kind == snapshots.KindActive:
@@ -382,7 +386,7 @@ func (x *Index) DiscardRecord(old *Entry, now time.Time) (release func()) {
 	defer x.mu.Unlock()
 	x.addChild(old.Info.Parent)
 	old.Template.pins++
-	x.drop(old)
+	x.drop(old, now)
 	x.discard(old.Dataset, old.Template, now)
 	x.dropUnresolved(old.Dataset, now)
 	return func() {

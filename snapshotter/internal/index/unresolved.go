@@ -12,7 +12,8 @@ type Unresolved struct {
 	// Active and Commit are the records before and after the commit. They are nil if only the
 	// snapshot of a commit may be left on the runtime.
 	Active, Commit *Entry
-	Joined         bool // whether the commit adds a record to an existing template
+	Ready          string // the ready runtime that the commit may have made, or ""
+	Joined         bool   // whether the commit adds a record to an existing template
 	// Undone reports that the records in the pool are those before the commit, and that only
 	// datasets or snapshots of the commit are left. The snapshot is then available, but cannot
 	// be committed before these are destroyed.

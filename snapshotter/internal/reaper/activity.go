@@ -31,6 +31,13 @@ func (a *activity) isQuiet(period time.Duration, now time.Time) bool {
 	return !a.quietAt(period, now).After(now)
 }
 
+// UntilQuiet returns how long it takes until no operation has written for a period, if none
+// begins; at least a tenth of the period while one runs.
+func (r *Reaper) UntilQuiet(period time.Duration) time.Duration {
+	now := time.Now()
+	return r.activity.quietAt(period, now).Sub(now)
+}
+
 // quietAt returns the time at which no operation will have written for period, provided
 // that none begins.
 func (a *activity) quietAt(period time.Duration, now time.Time) time.Time {

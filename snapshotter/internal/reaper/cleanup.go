@@ -45,6 +45,12 @@ func (r *Reaper) cleanLocked(ctx context.Context, options Options) error {
 // templates that it destroyed. The caller holds r.cleanup.
 func (r *Reaper) cleanWithPolicy(ctx context.Context, options Options, policy space.Policy) (total evicted, err error) {
 	defer r.background.notify()
+	// A refill pins its template, and what it makes would be left.
+	resume, err := r.PauseReady(ctx)
+	if err != nil {
+		return total, err
+	}
+	defer resume()
 	// In a full pool the write fails. The destruction that follows frees space, and does
 	// not touch datasets in use.
 	if err := r.Journal.Barrier(ctx); err != nil && !errkind.IsOutOfSpace(err) {

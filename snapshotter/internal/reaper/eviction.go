@@ -45,6 +45,9 @@ func (r *Reaper) evict(ctx context.Context, options Options, policy space.Policy
 		r.eviction.logProblems(ctx, nil)
 		return nil
 	}
+	if policy.All || over {
+		r.GiveUpReady() // before anything cached
+	}
 	problems, err := r.execute(ctx, options, limits, policy, total)
 	if err == nil {
 		r.eviction.logProblems(ctx, problems)

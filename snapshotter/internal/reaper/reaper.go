@@ -59,6 +59,11 @@ type Parts struct {
 	Journal  *journal.Journal
 	Mounts   *mounts.Set
 	Datasets *keylock.Locks // a dataset that an operation has locked is not destroyed
+	// PauseReady waits until no ready runtime is being made, and prevents that until resume. It
+	// returns an error if ctx ends first.
+	PauseReady func(ctx context.Context) (resume func(), err error)
+	// GiveUpReady makes all ready runtimes garbage, and none is created for a while.
+	GiveUpReady func()
 }
 
 // Reaper destroys garbage, expired templates and, under pressure, cached templates. It keeps

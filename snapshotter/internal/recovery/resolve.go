@@ -115,6 +115,13 @@ func (r *Resolution) execute(ctx context.Context, pool Pool, u index.Unresolved)
 		}
 	}
 	r.Undone = true
+	if u.Ready != "" && r.promote {
+		// Otherwise it would be a clone of the runtime's @extracted.
+		left, err := pool.Destroy(ctx, layout.Extracted, []string{u.Ready})
+		if err := errors.Join(err, left[u.Ready]); err != nil {
+			return err
+		}
+	}
 	if r.promote {
 		if err := pool.Apply(ctx, zfs.Promote(u.Runtime, u.Commit.Dataset)); err != nil {
 			return err

@@ -33,6 +33,10 @@ func (p *Pool) Apply(_ context.Context, ops ...zfs.Op) error {
 	})
 }
 
+// ProgramsClone reports whether a list with clones is one transaction, or a prefix of it if a
+// process is killed.
+func (p *Pool) ProgramsClone() bool { return !p.steps }
+
 // Mark is not a Transaction: the background goroutine calls it at any time.
 func (p *Pool) Mark(_ context.Context, name, prop, value string) error {
 	return p.call(Mark, []string{name}, func() error {

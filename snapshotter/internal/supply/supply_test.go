@@ -1,0 +1,59 @@
+package supply
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestPlanFollowsTheStarts(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	burst := func(template string, n int, at time.Duration) func(Starts) {
+		return func(s Starts) {
+			for range n {
+				s.Add(template, start.Add(at))
+			}
+		}
+	}
+	for what, c := range map[string]struct {
+		starts []func(Starts)
+		limit  int
+		after  time.Duration
+		want   map[string]int
+	}{
+		"none for an unused template":       {nil, 16, 0, map[string]int{}},
+		"a few after a start":               {[]func(Starts){burst("a", 1, 0)}, 16, time.Second, map[string]int{"a": Few}},
+		"more after a burst":                {[]func(Starts){burst("a", 9, 0)}, 16, time.Second, map[string]int{"a": 9}},
+		"never more than the limit":         {[]func(Starts){burst("a", 90, 0)}, 16, time.Second, map[string]int{"a": 16}},
+		"a few when the burst is over":      {[]func(Starts){burst("a", 9, 0)}, 16, Window, map[string]int{"a": Few}},
+		"none when it is not used any more": {[]func(Starts){burst("a", 9, 0)}, 16, Unused, map[string]int{}},
+		"none if the setting is 0":          {[]func(Starts){burst("a", 9, 0)}, 0, 0, map[string]int{}},
+		"the last started comes first":      {[]func(Starts){burst("a", 3, 0), burst("b", 3, time.Second)}, 4, time.Second, map[string]int{"b": 3, "a": 1}},
+		"an unused one takes nothing":       {[]func(Starts){burst("a", 3, 0), burst("b", 3, Unused)}, 16, Unused, map[string]int{"b": 3}},
+		"the starts before a pause":         {[]func(Starts){burst("a", 5, 0), burst("a", 1, 5*time.Minute)}, 16, 5 * time.Minute, map[string]int{"a": Few}},
+	} {
+		s := make(Starts)
+		for _, add := range c.starts {
+			add(s)
+		}
+		assert.Equal(t, c.want, Plan(s, c.limit, start.Add(c.after)), what)
+	}
+}
+
+func TestForgetKeepsWhatIsUsed(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	s := make(Starts)
+	s.Add("old", now)
+	s.Add("new", now.Add(time.Minute))
+	s.Forget(now.Add(Unused))
+	assert.Len(t, s, 1)
+	assert.Contains(t, s, "new")
+	for range 1000 {
+		s.Add("new", now.Add(time.Hour))
+	}
+	s.Add("new", now.Add(time.Hour+Window))
+	assert.Len(t, s["new"], 2, "of an old burst only the last start is left")
+}

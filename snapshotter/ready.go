@@ -1,0 +1,335 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/supply"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
+)
+
+const (
+	// refillBatch is how many ready runtimes one program creates. Everything in a txg waits
+	// for them.
+	refillBatch = 4
+	// refillQuiet is how long no operation has run before a refill, and refillDelay how long a
+	// refill waits for that.
+	refillQuiet = 100 * time.Millisecond
+	refillDelay = 2 * time.Second
+	// refillPause is how long after a lack of space no ready runtime is created.
+	refillPause = time.Minute
+)
+
+// readySupply creates ready runtimes in the background. A ready runtime is a clone that no
+// record names. It is in the index of this process only: for every other process, and after a
+// restart, it is garbage. So no container gets a runtime that an earlier process has used.
+type readySupply struct {
+	limit int // the most ready runtimes; 0 for none
+	wake  chan struct{}
+	quit  chan struct{}
+	done  chan struct{}
+	// making is full while ready runtimes are made, or while a cleanup prevents that.
+	making chan struct{}
+
+	mu        sync.Mutex
+	starts    supply.Starts
+	templates map[string]*index.Template    // of starts, by dataset
+	committed map[*index.Template]time.Time // whose commit made a ready runtime
+	pausedTo  time.Time
+}
+
+func newReadySupply(limit int) *readySupply {
+	return &readySupply{limit: limit, wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}), making: make(chan struct{}, 1),
+		starts: make(supply.Starts), templates: make(map[string]*index.Template), committed: make(map[*index.Template]time.Time)}
+}
+
+// started records that a container was started on a template, and requests a refill.
+func (y *readySupply) started(t *index.Template, now time.Time) {
+	if y.limit == 0 || t.IsEmpty() {
+		return
+	}
+	y.mu.Lock()
+	y.starts.Add(t.Dataset(), now)
+	y.templates[t.Dataset()] = t
+	y.mu.Unlock()
+	y.notify()
+}
+
+// keep keeps one ready runtime of a template that was committed with it, and has it mounted.
+func (y *readySupply) keep(t *index.Template, now time.Time) {
+	y.mu.Lock()
+	y.committed[t] = now
+	y.mu.Unlock()
+	y.notify()
+}
+
+// kept returns how many ready runtimes of a template stay although no container was started.
+func (y *readySupply) kept(t *index.Template, now time.Time) int {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if at, ok := y.committed[t]; ok && now.Sub(at) < supply.Unused {
+		return 1
+	}
+	delete(y.committed, t)
+	return 0
+}
+
+// pause delays the next refill, because there is no space.
+func (y *readySupply) pause(now time.Time) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.pausedTo = now.Add(refillPause)
+}
+
+// isPaused reports whether there was no space a short time ago.
+func (y *readySupply) isPaused(now time.Time) bool {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return now.Before(y.pausedTo)
+}
+
+func (y *readySupply) notify() {
+	select {
+	case y.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pauseMaking waits until no ready runtime is being made, and prevents that until resume.
+func (y *readySupply) pauseMaking(ctx context.Context) (resume func(), err error) {
+	select {
+	case y.making <- struct{}{}:
+		return func() { <-y.making }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// plan returns how many ready runtimes each template has from now on.
+func (y *readySupply) plan(now time.Time) map[*index.Template]int {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.starts.Forget(now)
+	for dataset := range y.templates {
+		if _, known := y.starts[dataset]; !known {
+			delete(y.templates, dataset)
+		}
+	}
+	wanted := make(map[*index.Template]int)
+	if now.Before(y.pausedTo) {
+		return wanted
+	}
+	for dataset, n := range supply.Plan(y.starts, y.limit, now) {
+		wanted[y.templates[dataset]] = n
+	}
+	return wanted
+}
+
+// stop ends the refills and waits for the one that runs.
+func (y *readySupply) stop() {
+	close(y.quit)
+	<-y.done
+}
+
+// supplyReady refills until the supply is stopped. ctx carries the logger.
+func (s *Snapshotter) supplyReady(ctx context.Context) {
+	y := s.ready
+	defer close(y.done)
+	check := time.NewTicker(supply.Unused / 10) // gives up what is not used any more
+	defer check.Stop()
+	for {
+		select {
+		case <-y.quit:
+			return
+		case <-check.C:
+		case <-y.wake:
+			s.waitForQuiet(refillDelay)
+		}
+		s.refill(ctx)
+	}
+}
+
+// waitForQuiet waits until no operation writes, but no longer than a time.
+func (s *Snapshotter) waitForQuiet(most time.Duration) {
+	for end := time.Now().Add(most); time.Now().Before(end); {
+		wait := s.reaper.UntilQuiet(refillQuiet)
+		if wait <= 0 {
+			return
+		}
+		select {
+		case <-s.ready.quit:
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// refill gives up the ready runtimes that are not wanted any more, and creates those that are
+// missing.
+func (s *Snapshotter) refill(ctx context.Context) {
+	now := time.Now()
+	wanted := s.ready.plan(now)
+	have := make(map[*index.Template]int)
+	s.index.GiveUpReady(func(r index.Ready) bool {
+		have[r.Origin]++
+		return have[r.Origin] > max(wanted[r.Origin], s.ready.kept(r.Origin, now))
+	}, now)
+	s.mountUnmounted(ctx)
+	for t, n := range wanted {
+		for missing := n - s.index.CountReady()[t]; missing > 0; missing -= refillBatch {
+			select {
+			case <-s.ready.quit:
+				return
+			default:
+			}
+			if err := s.makeReady(ctx, t, min(missing, refillBatch)); err != nil {
+				s.ready.pause(time.Now())
+				log.G(ctx).WithError(err).WithField("template", t.Dataset()).Debug("failed to create ready runtimes")
+				return
+			}
+		}
+	}
+}
+
+// mountUnmounted mounts the ready runtimes that commits have made.
+func (s *Snapshotter) mountUnmounted(ctx context.Context) {
+	for s.ready.limit > 0 {
+		resume, err := s.ready.pauseMaking(ctx)
+		if err != nil {
+			return
+		}
+		r, ok := s.index.TakeUnmounted()
+		if ok {
+			s.mountReady(ctx, r.Dataset)
+			r.Mounted = true
+			s.index.AddReady(r, time.Now())
+		}
+		resume()
+		if !ok {
+			return
+		}
+	}
+}
+
+// makeReady creates n ready runtimes of a template in one program, mounts them and opens their
+// intent logs: the first commit of an intent log waits for a txg.
+func (s *Snapshotter) makeReady(ctx context.Context, t *index.Template, n int) error {
+	resume, err := s.ready.pauseMaking(ctx)
+	if err != nil {
+		return err
+	}
+	defer resume()
+	if !s.index.PinInUse(t) {
+		return nil
+	}
+	defer s.index.Unpin(t)
+	quota, err := s.containerQuota(ctx, t)
+	if err != nil {
+		return err
+	}
+	ops := s.journal.Position()
+	var made []index.Ready
+	for range n {
+		r := index.Ready{Dataset: s.config.Base.Ready(layout.NewID()), Origin: t, Quota: quota}
+		made = append(made, r)
+		ops = append(ops, zfs.Clone(t.Snapshot(), r.Dataset))
+		if quota > 0 {
+			ops = append(ops, zfs.Quota(r.Dataset, quota))
+		}
+	}
+	if err := s.pool.Apply(ctx, ops...); err != nil {
+		if errkind.IsAmbiguous(err) {
+			for _, r := range made {
+				s.index.AddGarbage(r.Dataset, t, time.Now())
+			}
+		}
+		return err
+	}
+	for _, r := range made {
+		s.mountReady(ctx, r.Dataset)
+		r.Mounted = true
+		s.index.AddReady(r, time.Now())
+	}
+	return nil
+}
+
+// mountReady mounts a ready runtime and opens its intent log. A failure costs the container
+// that gets the runtime only time.
+func (s *Snapshotter) mountReady(ctx context.Context, dataset string) {
+	if !s.mounts.Holds() || s.config.Mounts == MountZFS {
+		return
+	}
+	_, err := s.hold(ctx, dataset)
+	if err == nil {
+		err = s.pool.Flush(ctx, dataset)
+	}
+	if err != nil {
+		log.G(ctx).WithError(err).WithField("dataset", dataset).Debug("failed to mount ready runtime")
+	}
+}
+
+// nextReady returns the name of a ready runtime that the commit of a layer makes in its program,
+// for the extraction of the next layer or the first container, or "" if it makes none.
+func (s *Snapshotter) nextReady(r *index.Entry) string {
+	if s.ready.limit == 0 || r.Template.IsOpaque() || !s.journal.HasLog() || !s.pool.ProgramsClone() {
+		return ""
+	}
+	total := 0
+	for _, n := range s.index.CountReady() {
+		total += n
+	}
+	if total >= s.ready.limit || s.ready.isPaused(time.Now()) {
+		return ""
+	}
+	return s.config.Base.Ready(layout.NewID())
+}
+
+// claim makes a ready runtime the runtime of r, if there is one.
+func (s *Snapshotter) claim(ctx context.Context, r *index.Entry, quota uint64) (claimed bool, err error) {
+	if s.ready.limit == 0 || !s.journal.HasLog() {
+		return false, nil
+	}
+	ready, ok := s.index.TakeReady(r.Template, quota)
+	if !ok {
+		return false, nil
+	}
+	discard := func() { s.index.AddGarbage(ready.Dataset, ready.Origin, time.Now()) }
+	if !s.mounts.Holds() && s.isMissing(ctx, ready.Dataset) {
+		discard() // another program destroyed it
+		return false, nil
+	}
+	r.Dataset = ready.Dataset
+	set, err := r.Set()
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = s.writeClaim(r, set)
+	}
+	if err != nil {
+		discard()
+	}
+	if claimed = !errors.Is(err, journal.ErrNotLogged); !claimed {
+		err = nil
+	}
+	return claimed, err
+}
+
+// writeClaim writes the record of a claimed runtime to the log. That of an extraction is not
+// synchronised: it survives the daemon, and a machine that stops during an extraction has to
+// begin it again in any case.
+func (s *Snapshotter) writeClaim(r *index.Entry, set []zfs.Op) error {
+	if record.IsExtraction(r.Info) {
+		return s.journal.CommitUnsynced(set)
+	}
+	return s.journal.Commit(set)
+}
