@@ -20,16 +20,6 @@ var document = template.Must(template.New("performance.md").Funcs(template.FuncM
 
 // Document writes performance.md.
 func Document(w io.Writer, s *result.Set) error {
-	verdicts := verdicts(s)
-	met, judged := 0, 0
-	for _, v := range verdicts {
-		if v.Met != "" {
-			judged++
-		}
-		if v.Met == "yes" {
-			met++
-		}
-	}
 	type section struct{ Title, Name, Samples, Table string }
 	var sections []section
 	for _, o := range operations {
@@ -37,9 +27,16 @@ func Document(w io.Writer, s *result.Set) error {
 			sections = append(sections, section{o.title, o.name, samplesOf(s, o.name), text})
 		}
 	}
+	var loads []section
+	for _, o := range loaded {
+		if text := loadTable(s, o.name); text != "" {
+			loads = append(loads, section{Title: o.title, Name: o.name, Table: text})
+		}
+	}
 	return document.Execute(w, map[string]any{
 		"Facts": s, "Quick": s.Fact(PlanFact) == "quick", "Emulated": s.Fact("machine") == result.Emulated,
-		"Verdicts": verdicts, "Met": met, "Judged": judged, "Missing": len(verdicts) - judged,
+		"Goals": count(goalVerdicts(s)), "Earlier": count(verdicts(s)),
+		"Loads": loads, "Writer": s.Fact(WriterFact),
 		"Ratios": ratioTable(s), "Sections": sections,
 		"Layers": layerTable(s), "LayerMemory": layerMemory(s),
 		"Scale": scaleTable(s),
@@ -48,6 +45,27 @@ func Document(w io.Writer, s *result.Set) error {
 		"OverlayBtrfs": len(rowsOn(s, OverlayBtrfs)) > 0,
 		"Plot":         PlotName,
 	})
+}
+
+// A tally is a table of targets and how many of them are met.
+type tally struct {
+	Verdicts             []verdict
+	Met, Judged, Missing int
+}
+
+func count(all []verdict) tally {
+	t := tally{Verdicts: all}
+	for _, v := range all {
+		if v.Met == "" {
+			t.Missing++
+			continue
+		}
+		t.Judged++
+		if v.Met == "yes" {
+			t.Met++
+		}
+	}
+	return t
 }
 
 // layerMemory is what the daemon had in memory at most while it made layers.

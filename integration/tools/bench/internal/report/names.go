@@ -20,6 +20,13 @@ const (
 	Floor        = "floor"
 	// Still is the daemon's own socket while it has nothing else to do.
 	Still = "zfstpl-still"
+	// EmptyProxy and LogOnly are proxy snapshotters of package minimal.
+	EmptyProxy = "empty-proxy"
+	LogOnly    = "log-only"
+	// Builtin is zfstpl compiled into containerd.
+	Builtin = "zfstpl-builtin"
+	// Before is the daemon of an older zfstpl.
+	Before = "zfstpl-before"
 )
 
 // contenders are all of them in the order of the tables, and how the tables
@@ -35,7 +42,11 @@ var contenders = []struct{ name, title string }{
 	{OverlayBtrfs, "overlayfs on btrfs"},
 	{Socket, "zfstpl, own socket"},
 	{Still, "zfstpl, own socket, no cleanup"},
+	{Before, "zfstpl before, own socket"},
 	{Floor, "the floor"},
+	{Builtin, "zfstpl, built in"},
+	{EmptyProxy, "empty proxy"},
+	{LogOnly, "log only"},
 }
 
 // Operations, as they are called in the results.
@@ -51,11 +62,22 @@ const (
 	OffDisk   = "RemoveAllOffDisk"
 	RemoveAll = "RemoveAll"
 	Container = "Container"
-	Start     = "Start"
+	// FirstOutput is the part of Container until the container's program has written
+	// something.
+	FirstOutput = "FirstOutput"
+	// Extract is an Apply and the Commit that follows, ExtractSync the same with sync_fs.
+	Extract     = "Extract"
+	ExtractSync = "ExtractSync"
+	Start       = "Start"
 
 	// ScalePrefix makes of an operation's name that of the same in the run that
 	// compares few clones with many.
 	ScalePrefix = "Scale"
+
+	// IdlePrefix and BusyPrefix make of an operation's name that of the same in the run
+	// that compares an idle pool with a busy one.
+	IdlePrefix = "Idle"
+	BusyPrefix = "Busy"
 
 	// HeldPrefix makes of an operation's name that of the same in the run that
 	// compares held mounts with mounts of datasets.
@@ -84,6 +106,9 @@ const (
 
 // PlanFact is the key of the fact that says which plan was measured.
 const PlanFact = "plan"
+
+// WriterFact is the key of the fact that says how much the writer of a busy pool wrote.
+const WriterFact = "writer"
 
 // operations are those that are compared, in the order of the tables.
 var operations = []struct{ name, title string }{
@@ -131,8 +156,11 @@ func operationTitle(name string) string {
 	if name == Cleaning {
 		return "Prepare during a cleanup"
 	}
-	for _, o := range slices.Concat(operations, layers) {
-		if o.name == strings.TrimPrefix(strings.TrimPrefix(name, ScalePrefix), HeldPrefix) {
+	for _, prefix := range []string{ScalePrefix, HeldPrefix, IdlePrefix, BusyPrefix} {
+		name = strings.TrimPrefix(name, prefix)
+	}
+	for _, o := range slices.Concat(operations, extractions, layers) {
+		if o.name == name {
 			return o.title
 		}
 	}

@@ -24,6 +24,7 @@ const (
 var colours = map[string]string{
 	Native: "#0072b2", Command: "#56b4e9", ZFSPlugin: "#d55e00", OverlayZFS: "#e69f00", OverlayExt4: "#999999",
 	Btrfs: "#009e73", OverlayBtrfs: "#009e73", Socket: "#cc79a7", Floor: "#000000",
+	Builtin: "#332288", EmptyProxy: "#bbbbbb", LogOnly: "#666666",
 }
 
 // A series is a contender's line.
