@@ -27,8 +27,8 @@ type bench struct {
 	image    string
 	began    time.Time
 	entrants []*entrant
-	// daemon is the one whose start is measured: the socket's.
-	daemon *rig.Daemon
+	// daemons are those whose starts are measured, by their contender's name.
+	daemons map[string]*rig.Daemon
 	// failed are those that went wrong and have no further turn.
 	failed []error
 	serial int
@@ -36,6 +36,10 @@ type bench struct {
 	// down yet.
 	round   int
 	warming bool
+	// busy is set while a writer keeps the pool busy.
+	busy bool
+	// written are the rates of the writers, in words.
+	written []string
 }
 
 // entrant is a contender and what became of it so far.
@@ -50,7 +54,7 @@ type entrant struct {
 }
 
 func measure(ctx context.Context, p plan, o rig.Options) (err error) {
-	b := &bench{plan: p, began: time.Now()}
+	b := &bench{plan: p, began: time.Now(), daemons: make(map[string]*rig.Daemon)}
 	b.rig, err = rig.New(ctx, o)
 	defer func() {
 		b.say("taking everything down")
@@ -84,6 +88,9 @@ func measure(ctx context.Context, p plan, o rig.Options) (err error) {
 	if err := b.measureImports(ctx); err != nil {
 		return err
 	}
+	if err := b.writeLoad(); err != nil {
+		return err
+	}
 	return errors.Join(b.failed...)
 }
 
@@ -106,7 +113,7 @@ func (b *bench) add(ctx context.Context, c *contender.Contender) error {
 	// Once for nothing: what is first pays for what is not in memory yet.
 	b.warming = true
 	defer func() { b.warming = false }()
-	return errors.Join(b.operate(ctx, e, 0), b.mountAll(ctx, e, 0), b.runContainer(ctx, e, 0))
+	return errors.Join(b.operate(ctx, e, 0), b.mountAll(ctx, e, 0), b.runContainer(ctx, e, 0), b.extract(ctx, e, 0))
 }
 
 // turns calls f for each entrant, beginning with another one each round, as
@@ -116,7 +123,7 @@ func (b *bench) turns(ctx context.Context, what string, level int, f func(contex
 	b.round++
 	for i := range n {
 		e := b.entrants[(i+b.round)%n]
-		if e.out || e.Most > 0 && level > e.Most || e.spent[what] > b.patience {
+		if e.out || e.Most > 0 && level > e.Most || e.spent[what] > b.patienceWith(e) {
 			continue
 		}
 		began := time.Now()
@@ -130,6 +137,13 @@ func (b *bench) turns(ctx context.Context, what string, level int, f func(contex
 		e.spent[what] += time.Since(began)
 	}
 	return nil
+}
+
+func (b *bench) patienceWith(e *entrant) time.Duration {
+	if b.slow > 0 && e.Name == report.ZFSPlugin {
+		return b.slow
+	}
+	return b.patience
 }
 
 // drop takes an entrant out of the run: the others go on.
@@ -149,6 +163,11 @@ func (b *bench) timed(e *entrant, operation string, clones, callers int, f func(
 	if err != nil {
 		return fmt.Errorf("%s: %w", strings.ToLower(operation), err)
 	}
+	return b.record(e, operation, clones, callers, took)
+}
+
+// record writes down what an operation took, unless the entrant lacks it.
+func (b *bench) record(e *entrant, operation string, clones, callers int, took time.Duration) error {
 	if slices.Contains(e.Lacks, operation) {
 		return nil
 	}

@@ -3,6 +3,7 @@
 // changes on the machine meanwhile changes for all.
 //
 //	bench measure [--quick]     measure; samples go to the standard output
+//	bench busy [--quick]        the contenders on ZFS, on an idle pool and on a busy one
 //	bench scale [--quick]       the same with few clones and with many, by zfstpl alone
 //	bench layers [--quick]      the same for layers of what was changed
 //	bench cleanups [--quick]    the same for what happens during a cleanup

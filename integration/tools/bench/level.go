@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -18,11 +19,19 @@ import (
 
 // measureLevel measures everything that belongs to a number of clones.
 func (b *bench) measureLevel(ctx context.Context, level int) error {
-	for _, e := range b.entrants {
-		e.spent = make(map[string]time.Duration)
-	}
 	if err := b.fillAll(ctx, level); err != nil {
 		return err
+	}
+	if b.loads {
+		return b.measureLoads(ctx, level)
+	}
+	return b.measureParts(ctx, level)
+}
+
+// measureParts measures everything that belongs to a number of clones and a load.
+func (b *bench) measureParts(ctx context.Context, level int) error {
+	for _, e := range b.entrants {
+		e.spent = make(map[string]time.Duration)
 	}
 	parts := []struct {
 		what   string
@@ -32,19 +41,23 @@ func (b *bench) measureLevel(ctx context.Context, level int) error {
 		{"operations", b.rounds, b.operate},
 		{"mounts", b.mountRounds, b.mountAll},
 		{"containers", when(b.containers == level, b.containerRounds), b.runContainer},
+		{"first output of containers", when(b.containers == level, b.firstRounds), b.firstOutput},
+		{"extractions", b.extractRounds, b.extract},
 		{"prepares at once", when(slices.Contains(b.bursts, level), b.burstRounds), b.burst},
 		{"removal", when(b.removal == level, b.removalRounds), b.removeAll},
 	}
 	for _, part := range parts {
 		for round := range part.rounds {
 			err := b.turns(ctx, part.what, level, func(ctx context.Context, e *entrant) error {
-				unix.Sync() // what another contender has left to write is not this one's
+				if !b.busy {
+					unix.Sync() // what another contender has left to write is not this one's
+				}
 				return part.f(ctx, e, level)
 			})
 			if err != nil {
 				return err
 			}
-			b.say("%d clones, %s: round %d of %d", level, part.what, round+1, part.rounds)
+			b.say("%d clones, %s%s: round %d of %d", level, part.what, b.load(), round+1, part.rounds)
 		}
 	}
 	return nil
@@ -154,6 +167,9 @@ func (b *bench) cycle(ctx context.Context, e *entrant, level int) ([]string, err
 
 // burst has many callers prepare at once.
 func (b *bench) burst(ctx context.Context, e *entrant, level int) error {
+	if slices.Contains(b.burstNot, e.Name) {
+		return nil
+	}
 	keys := make([]string, burstPrepares)
 	for i := range keys {
 		keys[i] = b.key()
@@ -207,6 +223,50 @@ func (b *bench) runContainer(ctx context.Context, e *entrant, level int) error {
 		return err
 	}
 	return e.Remove(ctx)
+}
+
+// firstOutput runs a container and measures the time until its first output.
+func (b *bench) firstOutput(ctx context.Context, e *entrant, level int) error {
+	if e.FirstOutput == nil {
+		return nil
+	}
+	took, err := e.FirstOutput(ctx, b.key())
+	if err != nil {
+		return fmt.Errorf("first output: %w", err)
+	}
+	return errors.Join(b.record(e, report.FirstOutput, level, 1, took), e.Remove(ctx))
+}
+
+// extract is one turn: some cycles of a layer's extraction, without sync_fs and with it.
+func (b *bench) extract(ctx context.Context, e *entrant, level int) error {
+	if e.Apply == nil || b.extractRounds == 0 {
+		return nil
+	}
+	for range b.cycles {
+		for _, operation := range []string{report.Extract, report.ExtractSync} {
+			key, name := b.key(), b.key()
+			if err := e.Prepare(ctx, key); err != nil {
+				return err
+			}
+			mounts, err := e.Mounts(ctx, key)
+			if err != nil {
+				return err
+			}
+			err = b.timed(e, operation, level, 1, func() error {
+				if err := e.Apply(ctx, mounts, operation == report.ExtractSync); err != nil {
+					return err
+				}
+				return e.Commit(ctx, name, key)
+			})
+			if err != nil {
+				return err
+			}
+			if err := e.Remove(ctx, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // measureImports measures how long it takes until an archive is an image that containers

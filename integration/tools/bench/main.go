@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/report"
 	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/rig"
 )
 
@@ -33,7 +34,7 @@ func app() *cli.App {
 	return &cli.App{
 		Name: "bench", Usage: "measure zfstpl beside other snapshotters",
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{measureCommand(), scaleCommand(), fewCommand(), layersCommand(), cleanupsCommand(), mountsCommand(), reportCommand()},
+		Commands:        []*cli.Command{measureCommand(), busyCommand(), scaleCommand(), fewCommand(), layersCommand(), cleanupsCommand(), mountsCommand(), reportCommand(), proxyCommand(), writeCommand()},
 	}
 }
 
@@ -64,7 +65,9 @@ var quickFlag = &cli.BoolFlag{Name: "quick", Usage: "few rounds, and no more tha
 func scaleCommand() *cli.Command {
 	return &cli.Command{
 		Name: "scale", Usage: "measure zfstpl with few clones and with many, and starts of its daemon",
-		Flags: append([]cli.Flag{quickFlag}, rigFlags...),
+		Flags: append([]cli.Flag{quickFlag,
+			&cli.StringFlag{Name: "before", Usage: "also measure the older zfstpl whose programs are in `DIR`"},
+		}, rigFlags...),
 		Action: func(c *cli.Context) error {
 			options, err := rigOptions(c)
 			if err != nil {
@@ -73,6 +76,36 @@ func scaleCommand() *cli.Command {
 			plan := scale
 			if c.Bool("quick") {
 				plan = quickScale
+			}
+			if plan.before = c.String("before"); plan.before != "" {
+				plan.only = append(slices.Clone(plan.only), report.Before)
+			}
+			return measure(c.Context, plan, options)
+		},
+	}
+}
+
+func busyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "busy", Usage: "measure the contenders on ZFS on an idle pool and on a busy one, and write samples to the standard output",
+		Flags: append([]cli.Flag{quickFlag,
+			&cli.StringSliceFlag{Name: "only", Usage: "only this contender, by `NAME`; repeatable: " + strings.Join(onZFS, ", ")},
+			&cli.IntSliceFlag{Name: "clones", Usage: "only with this `NUMBER` of clones; repeatable"},
+		}, rigFlags...),
+		Action: func(c *cli.Context) error {
+			options, err := rigOptions(c)
+			if err != nil {
+				return err
+			}
+			plan := loads
+			if c.Bool("quick") {
+				plan = quickLoads
+			}
+			if only := c.StringSlice("only"); len(only) > 0 {
+				plan.only = only
+			}
+			if clones := c.IntSlice("clones"); len(clones) > 0 {
+				plan.levels = slices.Sorted(slices.Values(clones))
 			}
 			return measure(c.Context, plan, options)
 		},

@@ -23,10 +23,19 @@ type plan struct {
 	// bursts are the levels at which many callers prepare at once.
 	bursts      []int
 	burstRounds int
+	// burstNot are contenders whose bursts take too long.
+	burstNot []string
 	// removal is the level at which all clones are removed.
 	removal, removalRounds int
 	// containers is the level at which containers are run.
 	containers, containerRounds int
+	// firstRounds is how often a container is run at that level until its first output.
+	firstRounds int
+	// extractRounds is how often each contender has its turn at applying a layer and
+	// committing it; cycles apply to it too.
+	extractRounds int
+	// loads is set if everything is measured twice: on an idle pool and on a busy one.
+	loads bool
 	// starts are numbers of snapshots, ascending, that a daemon is started
 	// with, and its memory looked at.
 	starts      []int
@@ -41,6 +50,10 @@ type plan struct {
 	// patience is what one contender may take for one thing, at one level:
 	// after that it has no further turn. It has one at least.
 	patience time.Duration
+	// slow is the patience with containerd's zfs plugin, if it is another one.
+	slow time.Duration
+	// before is a directory of an older zfstpl's programs, or "".
+	before string
 }
 
 const (
@@ -70,7 +83,7 @@ var full = plan{
 var scale = plan{
 	name: "full", prefix: report.ScalePrefix, only: []string{report.Native, report.Socket, report.Floor},
 	levels: []int{10, 3000}, rounds: 6, cycles: 3,
-	starts: []int{1000, 5000}, startRounds: 3, idle: 30 * time.Second,
+	starts: []int{1000, 3000, 5000}, startRounds: 3, idle: 30 * time.Second,
 	patience: 2 * time.Minute,
 }
 
@@ -97,6 +110,30 @@ var quickHeld = plan{
 	containers: 10, containerRounds: 2,
 	imports:  1,
 	patience: 20 * time.Second,
+}
+
+// loads and quickLoads compare an idle pool with a busy one. Each cycle has two Prepares, so
+// that loads has a hundred of them.
+var loads = plan{
+	name: "full", only: onZFS, loads: true,
+	levels: []int{10, 500}, rounds: 10, cycles: 5,
+	bursts: []int{10, 500}, burstRounds: 3,
+	containers: 10, firstRounds: 8, extractRounds: 3,
+	patience: 8 * time.Minute, slow: 90 * time.Second,
+}
+
+var quickLoads = plan{
+	name: "quick", only: onZFS, loads: true,
+	levels: []int{10}, rounds: 1, cycles: 2,
+	bursts: []int{10}, burstRounds: 1, burstNot: []string{report.ZFSPlugin, report.Command},
+	containers: 10, firstRounds: 1, extractRounds: 1,
+	patience: 20 * time.Second,
+}
+
+// onZFS are the contenders on ZFS, and what proxies cost.
+var onZFS = []string{
+	report.Native, report.Builtin, report.Command, report.ZFSPlugin, report.OverlayZFS, report.Socket, report.Floor,
+	report.EmptyProxy, report.LogOnly,
 }
 
 var quick = plan{

@@ -23,7 +23,9 @@ const most = 500
 // A maker sets up a contender.
 type maker struct {
 	name string
-	make func(context.Context, *bench, string) (*contender.Contender, error)
+	// chosen is set if the contender takes part only where it is chosen.
+	chosen bool
+	make   func(context.Context, *bench, string) (*contender.Contender, error)
 }
 
 // flag is what --only calls it: what stands in for btrfs goes by its name.
@@ -35,20 +37,26 @@ func (m maker) flag() string {
 }
 
 func makers() []maker {
-	btrfs := maker{report.Btrfs, makeBtrfs}
+	btrfs := maker{name: report.Btrfs, make: makeBtrfs}
 	if has, err := rig.HasBtrfs(); err != nil || !has {
-		btrfs = maker{report.OverlayBtrfs, overlayOn("btrfs")}
+		btrfs = maker{name: report.OverlayBtrfs, make: overlayOn("btrfs")}
 	}
 	return []maker{
-		{report.Native, zfstplBy("native", 0)},
-		{report.ZFSMounts, zfstplBy("native", most, "--mounts", "zfs")},
-		{report.Command, zfstplBy("command", most)},
-		{report.ZFSPlugin, makeZFSPlugin},
-		{report.OverlayZFS, makeOverlayZFS},
-		{report.OverlayExt4, overlayOn("ext4")},
+		{name: report.Native, make: zfstplBy("native", 0)},
+		{name: report.ZFSMounts, chosen: true, make: zfstplBy("native", most, "--mounts", "zfs")},
+		{name: report.Builtin, chosen: true, make: makeBuiltin},
+		{name: report.Command, make: zfstplBy("command", most)},
+		{name: report.ZFSPlugin, make: makeZFSPlugin},
+		{name: report.OverlayZFS, make: makeOverlayZFS},
+		{name: report.OverlayExt4, make: overlayOn("ext4")},
 		btrfs,
-		{report.Socket, makeSocket},
-		{report.Floor, makeFloor},
+		{name: report.Socket, make: makeSocket("")},
+		{name: report.Before, chosen: true, make: func(ctx context.Context, b *bench, name string) (*contender.Contender, error) {
+			return makeSocket(b.before)(ctx, b, name)
+		}},
+		{name: report.Floor, make: makeFloor},
+		{name: report.EmptyProxy, chosen: true, make: makeProxy()},
+		{name: report.LogOnly, chosen: true, make: makeProxy("--log")},
 	}
 }
 
@@ -63,7 +71,7 @@ func (b *bench) setUp(ctx context.Context) error {
 		return err
 	}
 	for _, m := range makers() {
-		if len(b.only) > 0 && !slices.Contains(b.only, m.flag()) || len(b.only) == 0 && m.name == report.ZFSMounts {
+		if len(b.only) > 0 && !slices.Contains(b.only, m.flag()) || len(b.only) == 0 && m.chosen {
 			continue
 		}
 		c, err := m.make(ctx, b, m.name)
@@ -94,8 +102,14 @@ func behindContainerd(ctx context.Context, b *bench, name string, s rig.Snapshot
 	if err := c.Unpack(ctx, b.image); err != nil {
 		return nil, err
 	}
-	return &contender.Contender{Snapshots: c.Through(count), RunContainer: c.RunContainer(imageName, "/app", "hello"),
-		Import: c.Unpack, RemoveImages: c.RemoveImages}, nil
+	apply, err := c.Applier(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &contender.Contender{
+		Snapshots: c.Through(count), Apply: apply, Import: c.Unpack, RemoveImages: c.RemoveImages,
+		RunContainer: c.RunContainer(imageName, "/app", "hello"), FirstOutput: c.FirstOutput(imageName, "/app", "hello"),
+	}, nil
 }
 
 func zfstplBy(client string, most int, flags ...string) func(context.Context, *bench, string) (*contender.Contender, error) {
@@ -117,6 +131,20 @@ func zfstplBy(client string, most int, flags ...string) func(context.Context, *b
 		c.Reclaimed, c.Most = b.rig.Reclaimed, most
 		return c, nil
 	}
+}
+
+// makeBuiltin is zfstpl compiled into containerd: there is no daemon, only its base.
+func makeBuiltin(ctx context.Context, b *bench, name string) (*contender.Contender, error) {
+	d, err := b.rig.Base(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	c, err := behindContainerd(ctx, b, name, rig.Snapshotter{Plugin: "zfstpl", Dataset: d.Dataset()}, d.Count)
+	if err != nil {
+		return nil, err
+	}
+	c.Reclaimed = b.rig.Reclaimed
+	return c, nil
 }
 
 func makeZFSPlugin(ctx context.Context, b *bench, name string) (*contender.Contender, error) {
@@ -172,24 +200,50 @@ func makeBtrfs(ctx context.Context, b *bench, name string) (*contender.Contender
 	return c, nil
 }
 
-// makeSocket is zfstpl without containerd: what it costs by itself.
-func makeSocket(ctx context.Context, b *bench, name string) (*contender.Contender, error) {
-	d, err := b.rig.Base(ctx, name)
-	if err != nil {
-		return nil, err
+// makeSocket is zfstpl without containerd: what it costs by itself. Its programs are in a
+// directory, or in PATH if it is "".
+func makeSocket(bin string) func(context.Context, *bench, string) (*contender.Contender, error) {
+	return func(ctx context.Context, b *bench, name string) (*contender.Contender, error) {
+		d, err := b.rig.BaseOf(ctx, name, bin)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.Start(ctx, "native"); err != nil {
+			return nil, err
+		}
+		b.daemons[name] = d
+		sn, err := d.Snapshotter()
+		if err != nil {
+			return nil, err
+		}
+		return &contender.Contender{
+			Snapshots: &contender.Through{Snapshotter: sn, Collect: contender.Cleaner(sn), Count: d.Count},
+			Reclaimed: b.rig.Reclaimed,
+		}, nil
 	}
-	if err := d.Start(ctx, "native"); err != nil {
-		return nil, err
+}
+
+// makeProxy is a minimal proxy snapshotter behind containerd. It keeps nothing, so that
+// what it holds cannot be counted and what removes it means nothing.
+func makeProxy(flags ...string) func(context.Context, *bench, string) (*contender.Contender, error) {
+	return func(ctx context.Context, b *bench, name string) (*contender.Contender, error) {
+		if err := b.rig.MakeDataset(ctx, name, true); err != nil {
+			return nil, err
+		}
+		address, err := b.rig.StartProxy(ctx, name, b.rig.Path(name), flags...)
+		if err != nil {
+			return nil, err
+		}
+		c, err := b.rig.StartContainerd(ctx, name, rig.Snapshotter{Plugin: name, Address: address})
+		if err != nil {
+			return nil, err
+		}
+		return &contender.Contender{
+			Snapshots: c.Through(func(context.Context) (int, error) { return 0, nil }),
+			Lacks:     []string{report.Commit, report.Remove, report.OffDisk, report.RemoveAll},
+			Most:      most,
+		}, nil
 	}
-	b.daemon = d
-	sn, err := d.Snapshotter()
-	if err != nil {
-		return nil, err
-	}
-	return &contender.Contender{
-		Snapshots: &contender.Through{Snapshotter: sn, Collect: contender.Cleaner(sn), Count: d.Count},
-		Reclaimed: b.rig.Reclaimed,
-	}, nil
 }
 
 func makeFloor(ctx context.Context, b *bench, name string) (*contender.Contender, error) {

@@ -12,83 +12,105 @@ import (
 	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/result"
 )
 
-// clients are the daemon's ways to speak to ZFS, with the names they have in
-// the results.
-var clients = []struct{ flag, name string }{{"native", report.Native}, {"command", report.Command}}
+// A client is a daemon's way to speak to ZFS, with the name it has in the results.
+type client struct{ flag, name string }
+
+// clients are those of the contenders whose starts are measured. The first client is the
+// one that the daemon has otherwise.
+var clients = map[string][]client{
+	report.Socket: {{"native", report.Native}, {"command", report.Command}},
+	report.Before: {{"native", report.Before}},
+}
 
 // startBelow measures starts with fewer snapshots than a level has, as many as
-// are still to be measured. The daemon is the socket's.
+// are still to be measured.
 func (b *bench) startBelow(ctx context.Context, level int) error {
-	i := slices.IndexFunc(b.entrants, func(e *entrant) bool { return e.Name == report.Socket })
-	if i < 0 || b.entrants[i].out {
+	if !slices.ContainsFunc(b.entrants, b.canStart) {
 		return nil
 	}
 	for len(b.starts) > 0 && b.starts[0] < level {
 		count := b.starts[0]
 		b.starts = b.starts[1:]
-		b.say("making %d snapshots to start with", count)
-		err := b.entrants[i].fill(ctx, count)
-		if err == nil {
-			err = b.measureStarts(ctx, count)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			b.drop(b.entrants[i], fmt.Errorf("starts with %d snapshots: %w", count, err))
-			return nil
+		if err := b.measureStarts(ctx, count); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// canStart reports whether the entrant has a daemon whose start is measured.
+func (b *bench) canStart(e *entrant) bool { return !e.out && b.daemons[e.Name] != nil }
+
 // measureStarts measures how long a daemon takes to know what is on the pool,
-// and what it needs to remember it. With many snapshots, only by the native
-// client: the other takes minutes.
+// and what it needs to remember it.
 func (b *bench) measureStarts(ctx context.Context, count int) error {
-	if err := b.measureMemory(ctx, report.MemoryUsed, count); err != nil {
-		return err
+	b.say("making %d snapshots to start with", count)
+	steps := []func(*entrant) error{
+		func(e *entrant) error { return e.fill(ctx, count) },
+		func(e *entrant) error { return b.measureMemory(ctx, e, report.MemoryUsed, count) },
 	}
 	for round := range b.startRounds {
-		for _, c := range clients {
-			if c.flag == "command" && (count > commandMost || round > 0) {
+		steps = append(steps, func(e *entrant) error { return b.restart(ctx, e, count, round) })
+	}
+	steps = append(steps,
+		func(e *entrant) error { return b.daemons[e.Name].Restart(ctx, clients[e.Name][0].flag) },
+		func(e *entrant) error { return b.measureMemory(ctx, e, report.MemoryStarted, count) },
+	)
+	for _, step := range steps {
+		for _, e := range b.entrants {
+			if !b.canStart(e) {
 				continue
 			}
-			if err := b.daemon.Restart(ctx, c.flag); err != nil {
-				return err
+			err := step(e)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
-			err := b.write(result.Sample{
-				Case:  result.Case{Operation: report.Start, Clones: count, Callers: 1, On: c.name},
-				Value: float64(b.daemon.Took.Nanoseconds()), Unit: result.Nanoseconds,
-			})
 			if err != nil {
-				return err
+				b.drop(e, fmt.Errorf("starts with %d snapshots: %w", count, err))
 			}
 		}
 	}
-	// What follows is the native client's again.
-	if err := b.daemon.Restart(ctx, "native"); err != nil {
-		return err
+	b.say("daemons were started with %d snapshots", count)
+	return nil
+}
+
+// restart measures one start by each client. With many snapshots, and after the first
+// round, only by the native client: the other takes minutes.
+func (b *bench) restart(ctx context.Context, e *entrant, count, round int) error {
+	daemon := b.daemons[e.Name]
+	for _, c := range clients[e.Name] {
+		if c.flag == "command" && (count > commandMost || round > 0) {
+			continue
+		}
+		if err := daemon.Restart(ctx, c.flag); err != nil {
+			return err
+		}
+		err := b.write(result.Sample{
+			Case:  result.Case{Operation: report.Start, Clones: count, Callers: 1, On: c.name},
+			Value: float64(daemon.Took.Nanoseconds()), Unit: result.Nanoseconds,
+		})
+		if err != nil {
+			return err
+		}
 	}
-	b.say("a daemon was started with %d snapshots", count)
-	return b.measureMemory(ctx, report.MemoryStarted, count)
+	return nil
 }
 
 // measureMemory looks at the daemon's memory when it has had nothing to do for
 // a while.
-func (b *bench) measureMemory(ctx context.Context, operation string, count int) error {
+func (b *bench) measureMemory(ctx context.Context, e *entrant, operation string, count int) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-time.After(b.idle):
 	}
-	m, err := b.daemon.Memory()
+	m, err := b.daemons[e.Name].Memory()
 	if err != nil {
 		return err
 	}
 	for suffix, bytes := range map[string]float64{"": m.Resident, report.PeakSuffix: m.Peak} {
 		err := b.write(result.Sample{
-			Case:  result.Case{Operation: operation + suffix, Clones: count, Callers: 1, On: report.Native},
+			Case:  result.Case{Operation: operation + suffix, Clones: count, Callers: 1, On: clients[e.Name][0].name},
 			Value: bytes, Unit: result.Bytes,
 		})
 		if err != nil {

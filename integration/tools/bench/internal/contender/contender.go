@@ -4,6 +4,7 @@ package contender
 
 import (
 	"context"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 )
@@ -39,6 +40,12 @@ type Contender struct {
 	Reclaimed func(context.Context) (bool, error)
 	// RunContainer runs a short container to its end; nil where none can be.
 	RunContainer func(ctx context.Context, id string) error
+	// FirstOutput runs such a container to its end and returns the time until its first
+	// output; nil if RunContainer is.
+	FirstOutput func(ctx context.Context, id string) (time.Duration, error)
+	// Apply applies a layer of a few files to an active snapshot's mounts, with containerd's
+	// sync_fs or without; nil if the contender has no differ.
+	Apply func(ctx context.Context, mounts []mount.Mount, syncFS bool) error
 	// Import imports an image from an archive and unpacks it, and RemoveImages removes
 	// all images. Both are nil if the contender has no containerd.
 	Import       func(ctx context.Context, archive string) error

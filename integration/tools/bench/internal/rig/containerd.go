@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/rootfs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,6 +28,10 @@ type Snapshotter struct {
 	Root string
 	// Daemon is one of ours, instead.
 	Daemon *Daemon
+	// Address is the socket of another proxy snapshotter, instead.
+	Address string
+	// Dataset is the base of a zfstpl that is compiled into containerd, instead.
+	Dataset string
 }
 
 // Containerd is a containerd that has one snapshotter.
@@ -58,7 +64,7 @@ func (r *Rig) StartContainerd(ctx context.Context, name string, s Snapshotter) (
 		return nil, err
 	}
 	var err error
-	c.Service, err = r.start(ctx, name+".ctd", "containerd", "--config", config, "--log-level", "warn",
+	c.Service, err = r.start(ctx, name+".ctd", s.program(), "--config", config, "--log-level", "warn",
 		"--root", r.Path("ext4", "containerd-"+name), "--state", r.Path(name+".state"), "--address", c.address)
 	if err != nil {
 		return nil, err
@@ -69,6 +75,17 @@ func (r *Rig) StartContainerd(ctx context.Context, name string, s Snapshotter) (
 	r.onClose(func() error { return errors.Join(c.Client.Close(), c.Stop()) })
 	return c, nil
 }
+
+// program is the containerd that has the snapshotter.
+func (s Snapshotter) program() string {
+	if s.Dataset != "" {
+		return BuiltinProgram
+	}
+	return "containerd"
+}
+
+// BuiltinProgram is a containerd with zfstpl compiled in.
+const BuiltinProgram = "containerd-builtin"
 
 // containerdSocket is where the containerd of a contender serves.
 func (r *Rig) containerdSocket(name string) string { return r.Path(name + ".ctd.sock") }
@@ -87,11 +104,17 @@ func (s Snapshotter) config() string {
 		}
 	}
 	b.WriteString("]\n[plugins.\"io.containerd.gc.v1.scheduler\"]\n  pause_threshold = 0.000001\n  mutation_threshold = 0\n")
-	if s.Daemon != nil {
+	switch {
+	case s.Address != "":
+		fmt.Fprintf(&b, "[proxy_plugins.%s]\n  type = \"snapshot\"\n  address = %q\n", s.Plugin, s.Address)
+	case s.Dataset != "":
+		fmt.Fprintf(&b, "[plugins.\"io.containerd.snapshotter.v1.%s\"]\n  dataset = %q\n", s.Plugin, s.Dataset)
+		fmt.Fprintf(&b, "[plugins.\"io.containerd.service.v1.diff-service\"]\n  default = [%q, \"walking\"]\n", s.Plugin)
+	case s.Daemon != nil:
 		fmt.Fprintf(&b, "[proxy_plugins.%s]\n  type = \"snapshot\"\n  address = %q\n", s.Plugin, s.Daemon.socket())
 		fmt.Fprintf(&b, "[proxy_plugins.%s-diff]\n  type = \"diff\"\n  address = %q\n", s.Plugin, s.Daemon.socket())
 		fmt.Fprintf(&b, "[plugins.\"io.containerd.service.v1.diff-service\"]\n  default = [%q, \"walking\"]\n", s.Plugin+"-diff")
-	} else {
+	default:
 		fmt.Fprintf(&b, "[plugins.\"io.containerd.snapshotter.v1.%s\"]\n  root_path = %q\n", s.Plugin, s.Root)
 	}
 	return b.String()
@@ -114,6 +137,19 @@ func (c *Containerd) Snapshots() snapshots.Snapshotter { return c.Client.Snapsho
 func (c *Containerd) Layer(ctx context.Context, key string) error {
 	_, err := rootfs.CreateDiff(ctx, key, c.Snapshots(), c.Client.DiffService(), diff.WithMediaType(ocispec.MediaTypeImageLayerGzip))
 	return err
+}
+
+// Applier writes a layer of a few files into containerd's store, and returns a function
+// that applies it to an active snapshot's mounts as an unpack does.
+func (c *Containerd) Applier(ctx context.Context) (func(context.Context, []mount.Mount, bool) error, error) {
+	layer, err := contender.WriteLayer(ctx, c.Client.ContentStore())
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, mounts []mount.Mount, syncFS bool) error {
+		_, err := c.Client.DiffService().Apply(ctx, layer, mounts, diff.WithSyncFs(syncFS))
+		return err
+	}, nil
 }
 
 // Unpack imports an image for RunContainer.
@@ -139,11 +175,22 @@ func (c *Containerd) RemoveImages(ctx context.Context) error {
 // person would: with ctr.
 func (c *Containerd) RunContainer(image string, args ...string) func(context.Context, string) error {
 	return func(ctx context.Context, id string) error {
-		command := []string{"ctr", "--address", c.address, "--namespace", contender.Namespace, "run", "--rm",
-			"--fifo-dir", c.rig.Path("fifo"), "--snapshotter", c.plugin, image, id}
 		// A container that has begun is not interrupted: it takes no time, and
 		// would leave a process.
-		_, err := Run(context.WithoutCancel(ctx), append(command, args...)...)
+		_, err := Run(context.WithoutCancel(ctx), c.ctrRun(image, id, args...)...)
 		return err
 	}
+}
+
+// FirstOutput returns a function that runs a container as RunContainer does and returns
+// the time until the container's first output.
+func (c *Containerd) FirstOutput(image string, args ...string) func(context.Context, string) (time.Duration, error) {
+	return func(ctx context.Context, id string) (time.Duration, error) {
+		return runUntilOutput(context.WithoutCancel(ctx), c.ctrRun(image, id, args...)...)
+	}
+}
+
+func (c *Containerd) ctrRun(image, id string, args ...string) []string {
+	return append([]string{"ctr", "--address", c.address, "--namespace", contender.Namespace, "run", "--rm",
+		"--fifo-dir", c.rig.Path("fifo"), "--snapshotter", c.plugin, image, id}, args...)
 }

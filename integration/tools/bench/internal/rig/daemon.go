@@ -23,15 +23,20 @@ type Daemon struct {
 	*Service
 	rig  *Rig
 	name string
+	bin  string // directory of the programs, or "" for PATH
 }
 
 // Base makes a base for a daemon.
-func (r *Rig) Base(ctx context.Context, name string) (*Daemon, error) {
-	d := &Daemon{rig: r, name: name}
+func (r *Rig) Base(ctx context.Context, name string) (*Daemon, error) { return r.BaseOf(ctx, name, "") }
+
+// BaseOf makes a base for the daemon whose programs are in a directory, or in PATH if it
+// is "".
+func (r *Rig) BaseOf(ctx context.Context, name, bin string) (*Daemon, error) {
+	d := &Daemon{rig: r, name: name, bin: bin}
 	if err := os.Mkdir(filepath.Dir(d.socket()), 0o700); err != nil {
 		return nil, err
 	}
-	_, err := Run(ctx, "zfstpl", "init", "--config", "/dev/null", "--root", r.Path(name), d.dataset())
+	_, err := Run(ctx, filepath.Join(bin, "zfstpl"), "init", "--config", "/dev/null", "--root", r.Path(name), d.Dataset())
 	r.onClose(func() error {
 		if d.Service == nil {
 			return nil
@@ -41,7 +46,8 @@ func (r *Rig) Base(ctx context.Context, name string) (*Daemon, error) {
 	return d, err
 }
 
-func (d *Daemon) dataset() string { return d.rig.Dataset(d.name) }
+// Dataset is the name of the base.
+func (d *Daemon) Dataset() string { return d.rig.Dataset(d.name) }
 
 // socket is in a directory of the daemon's own, as on a host: the directory of held
 // mounts is next to it.
@@ -50,8 +56,8 @@ func (d *Daemon) socket() string { return d.rig.Path(d.name+".run", "zfstpl.sock
 // Start starts the daemon with a ZFS client, native or command, and further
 // flags.
 func (d *Daemon) Start(ctx context.Context, client string, flags ...string) (err error) {
-	args := append([]string{"containerd-zfstpl-grpc", "--config", "/dev/null",
-		"--dataset", d.dataset(), "--address", d.socket(),
+	args := append([]string{filepath.Join(d.bin, "containerd-zfstpl-grpc"), "--config", "/dev/null",
+		"--dataset", d.Dataset(), "--address", d.socket(),
 		"--containerd-address", d.rig.containerdSocket(d.name), "--zfs-client", client, "--log-level", "warn"}, flags...)
 	d.Service, err = d.rig.start(ctx, d.name, args...)
 	return err
@@ -83,7 +89,7 @@ func (d *Daemon) Snapshotter() (snapshots.Snapshotter, error) {
 
 // Count counts the daemon's datasets.
 func (d *Daemon) Count(ctx context.Context) (int, error) {
-	return contender.CountDatasets(ctx, d.rig.ZFS, d.rig.Name, d.dataset()+"/runtime", d.dataset()+"/storage")
+	return contender.CountDatasets(ctx, d.rig.ZFS, d.rig.Name, d.Dataset()+"/runtime", d.Dataset()+"/storage")
 }
 
 // Restart starts the daemon anew; Took is then how long that took.

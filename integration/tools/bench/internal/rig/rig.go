@@ -3,16 +3,12 @@
 package rig
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -198,19 +194,4 @@ func (r *Rig) MakeDataset(ctx context.Context, name string, mounted bool) error 
 func (r *Rig) Reclaimed(ctx context.Context) (bool, error) {
 	pool, err := r.ZFS.Pool(ctx, r.Name)
 	return pool.Freeing == 0, err
-}
-
-// Run runs a command to its end and returns what it wrote to its standard
-// output. Ctrl-C does not reach it: it is asked to end with the context.
-func Run(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
-	}
-	return stdout.String(), nil
 }

@@ -5,6 +5,7 @@ package rig
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/stretchr/testify/assert"
@@ -23,6 +24,8 @@ func TestConfigHasOneSnapshotter(t *testing.T) {
 	for _, s := range []Snapshotter{
 		{Plugin: "overlayfs", Root: "/a b"},
 		{Plugin: "zfstpl", Daemon: &Daemon{rig: &Rig{dir: "/run/x"}, name: "d"}},
+		{Plugin: "zfstpl", Dataset: "pool/base"},
+		{Plugin: "log-only", Address: "/run/x/log-only.sock"},
 	} {
 		var config struct {
 			Version  int
@@ -35,10 +38,27 @@ func TestConfigHasOneSnapshotter(t *testing.T) {
 		id := "io.containerd.snapshotter.v1." + s.Plugin
 		assert.NotContains(t, config.Disabled, id)
 		assert.Contains(t, config.Disabled, "io.containerd.snapshotter.v1.zfs")
-		if s.Daemon != nil {
+		switch {
+		case s.Address != "":
+			assert.Equal(t, map[string]any{"log-only": map[string]any{"type": "snapshot", "address": s.Address}}, config.Proxies)
+		case s.Dataset != "":
+			assert.Equal(t, map[string]any{"dataset": s.Dataset}, config.Plugins[id])
+			assert.Empty(t, config.Proxies)
+		case s.Daemon != nil:
 			assert.Equal(t, map[string]any{"type": "snapshot", "address": "/run/x/d.run/zfstpl.sock"}, config.Proxies["zfstpl"])
-		} else {
+		default:
 			assert.Equal(t, map[string]any{"root_path": "/a b"}, config.Plugins[id])
 		}
 	}
+}
+
+func TestRunUntilOutputDoesNotCountWhatFollowsTheFirstOutput(t *testing.T) {
+	took, err := runUntilOutput(t.Context(), "sh", "-c", "echo first; sleep 1; echo second")
+	require.NoError(t, err)
+	assert.Positive(t, took)
+	assert.Less(t, took, time.Second)
+	_, err = runUntilOutput(t.Context(), "true")
+	require.ErrorContains(t, err, "no output")
+	_, err = runUntilOutput(t.Context(), "sh", "-c", "echo first; exit 3")
+	require.ErrorContains(t, err, "exit status 3")
 }
