@@ -83,7 +83,7 @@ var full = plan{
 var scale = plan{
 	name: "full", prefix: report.ScalePrefix, only: []string{report.Native, report.Socket, report.Floor},
 	levels: []int{10, 3000}, rounds: 6, cycles: 3,
-	starts: []int{1000, 3000, 5000}, startRounds: 3, idle: 30 * time.Second,
+	starts: []int{1000, 3000, 5000}, startRounds: 4, idle: 30 * time.Second,
 	patience: 2 * time.Minute,
 }
 

@@ -45,32 +45,47 @@ func (b *bench) canStart(e *entrant) bool { return !e.out && b.daemons[e.Name] !
 // and what it needs to remember it.
 func (b *bench) measureStarts(ctx context.Context, count int) error {
 	b.say("making %d snapshots to start with", count)
+	again := func(e *entrant) error { return b.daemons[e.Name].Restart(ctx, clients[e.Name][0].flag) }
 	steps := []func(*entrant) error{
 		func(e *entrant) error { return e.fill(ctx, count) },
 		func(e *entrant) error { return b.measureMemory(ctx, e, report.MemoryUsed, count) },
+		again, // not measured: the program is not in memory yet
 	}
 	for round := range b.startRounds {
 		steps = append(steps, func(e *entrant) error { return b.restart(ctx, e, count, round) })
 	}
-	steps = append(steps,
-		func(e *entrant) error { return b.daemons[e.Name].Restart(ctx, clients[e.Name][0].flag) },
+	steps = append(steps, again,
 		func(e *entrant) error { return b.measureMemory(ctx, e, report.MemoryStarted, count) },
 	)
 	for _, step := range steps {
-		for _, e := range b.entrants {
-			if !b.canStart(e) {
-				continue
-			}
-			err := step(e)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err != nil {
-				b.drop(e, fmt.Errorf("starts with %d snapshots: %w", count, err))
-			}
+		if err := b.startTurns(ctx, count, step); err != nil {
+			return err
 		}
 	}
 	b.say("daemons were started with %d snapshots", count)
+	return nil
+}
+
+// startTurns calls step for each entrant that can start, beginning with another one each
+// time.
+func (b *bench) startTurns(ctx context.Context, count int, step func(*entrant) error) error {
+	var who []*entrant
+	for _, e := range b.entrants {
+		if b.canStart(e) {
+			who = append(who, e)
+		}
+	}
+	b.round++
+	for i := range who {
+		e := who[(i+b.round)%len(who)]
+		err := step(e)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			b.drop(e, fmt.Errorf("starts with %d snapshots: %w", count, err))
+		}
+	}
 	return nil
 }
 
