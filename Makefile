@@ -55,7 +55,7 @@ lint: lint-tool ## only the linters
 	@$(LINT) run ./...
 
 .PHONY: bench
-bench: build testbed ## benchmarks beside other snapshotters (an hour or more without KVM; BENCH=quick tries it)
+bench: build testbed ## benchmarks beside other snapshotters (hours without KVM; HALF=… one part of it; BENCH=quick tries it)
 	@$(GO_BUILD) -o $(BIN)/ ./integration/tools/bench
 	@integration/tools/bench/run.sh
 
