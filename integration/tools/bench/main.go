@@ -38,78 +38,65 @@ func app() *cli.App {
 	}
 }
 
-func measureCommand() *cli.Command {
+// planCommand returns a command that measures a plan. adjust applies the command's flags to
+// the plan.
+func planCommand(name, usage string, full, quick plan, flags []cli.Flag, adjust func(*cli.Context, *plan)) *cli.Command {
 	return &cli.Command{
-		Name: "measure", Usage: "measure, and write samples to the standard output",
-		Flags: append([]cli.Flag{
-			quickFlag,
-			&cli.StringSliceFlag{Name: "only", Usage: "only this contender, by `NAME`; repeatable: " + strings.Join(names, ", ")},
-		}, rigFlags...),
+		Name: name, Usage: usage, Flags: slices.Concat([]cli.Flag{quickFlag}, flags, rigFlags),
 		Action: func(c *cli.Context) error {
 			options, err := rigOptions(c)
 			if err != nil {
 				return err
 			}
-			plan := full
+			p := full
 			if c.Bool("quick") {
-				plan = quick
+				p = quick
 			}
-			plan.only = c.StringSlice("only")
-			return measure(c.Context, plan, options)
+			adjust(c, &p)
+			return measure(c.Context, p, options)
 		},
 	}
 }
 
 var quickFlag = &cli.BoolFlag{Name: "quick", Usage: "few rounds, and no more than 100 clones: to try the program"}
 
-func scaleCommand() *cli.Command {
-	return &cli.Command{
-		Name: "scale", Usage: "measure zfstpl with few clones and with many, and starts of its daemon",
-		Flags: append([]cli.Flag{quickFlag,
-			&cli.StringFlag{Name: "before", Usage: "also measure the older zfstpl whose programs are in `DIR`"},
-		}, rigFlags...),
-		Action: func(c *cli.Context) error {
-			options, err := rigOptions(c)
-			if err != nil {
-				return err
-			}
-			plan := scale
-			if c.Bool("quick") {
-				plan = quickScale
-			}
-			if plan.before = c.String("before"); plan.before != "" {
-				plan.only = append(slices.Clone(plan.only), report.Before)
-			}
-			return measure(c.Context, plan, options)
-		},
-	}
+func onlyFlag(names []string) cli.Flag {
+	return &cli.StringSliceFlag{Name: "only", Usage: "only this contender, by `NAME`; repeatable: " + strings.Join(names, ", ")}
+}
+
+func measureCommand() *cli.Command {
+	return planCommand("measure", "measure, and write samples to the standard output", full, quick,
+		[]cli.Flag{onlyFlag(names)},
+		func(c *cli.Context, p *plan) { p.only = c.StringSlice("only") })
 }
 
 func busyCommand() *cli.Command {
-	return &cli.Command{
-		Name: "busy", Usage: "measure the contenders on ZFS on an idle pool and on a busy one, and write samples to the standard output",
-		Flags: append([]cli.Flag{quickFlag,
-			&cli.StringSliceFlag{Name: "only", Usage: "only this contender, by `NAME`; repeatable: " + strings.Join(onZFS, ", ")},
-			&cli.IntSliceFlag{Name: "clones", Usage: "only with this `NUMBER` of clones; repeatable"},
-		}, rigFlags...),
-		Action: func(c *cli.Context) error {
-			options, err := rigOptions(c)
-			if err != nil {
-				return err
-			}
-			plan := loads
-			if c.Bool("quick") {
-				plan = quickLoads
-			}
+	return planCommand("busy", "measure the contenders on ZFS on an idle pool and on a busy one", loads, quickLoads,
+		[]cli.Flag{onlyFlag(onZFS), &cli.IntSliceFlag{Name: "clones", Usage: "only with this `NUMBER` of clones; repeatable"}},
+		func(c *cli.Context, p *plan) {
 			if only := c.StringSlice("only"); len(only) > 0 {
-				plan.only = only
+				p.only = only
 			}
 			if clones := c.IntSlice("clones"); len(clones) > 0 {
-				plan.levels = slices.Sorted(slices.Values(clones))
+				p.levels = slices.Sorted(slices.Values(clones))
 			}
-			return measure(c.Context, plan, options)
-		},
-	}
+		})
+}
+
+func scaleCommand() *cli.Command {
+	return planCommand("scale", "measure zfstpl with few clones and with many, and starts of its daemon", scale, quickScale,
+		[]cli.Flag{&cli.StringFlag{Name: "before", Usage: "also measure the older zfstpl whose programs are in `DIR`"}},
+		func(c *cli.Context, p *plan) {
+			if p.before = c.String("before"); p.before != "" {
+				p.only = append(slices.Clone(p.only), report.Before)
+			}
+		})
+}
+
+func mountsCommand() *cli.Command {
+	return planCommand("mounts", "measure held mounts beside mounts of datasets, and write samples to the standard output", held, quickHeld,
+		[]cli.Flag{&cli.StringFlag{Name: "image", Usage: "measure the import of the image in the archive `FILE`", Required: true}},
+		func(c *cli.Context, p *plan) { p.archive = c.String("image") })
 }
 
 func fewCommand() *cli.Command {
@@ -174,27 +161,6 @@ func cleanupsCommand() *cli.Command {
 				plan = quickCleanups
 			}
 			return measureCleanups(c.Context, plan, options)
-		},
-	}
-}
-
-func mountsCommand() *cli.Command {
-	return &cli.Command{
-		Name: "mounts", Usage: "measure held mounts beside mounts of datasets, and write samples to the standard output",
-		Flags: append([]cli.Flag{quickFlag,
-			&cli.StringFlag{Name: "image", Usage: "measure the import of the image in the archive `FILE`", Required: true},
-		}, rigFlags...),
-		Action: func(c *cli.Context) error {
-			options, err := rigOptions(c)
-			if err != nil {
-				return err
-			}
-			plan := held
-			if c.Bool("quick") {
-				plan = quickHeld
-			}
-			plan.archive = c.String("image")
-			return measure(c.Context, plan, options)
 		},
 	}
 }
