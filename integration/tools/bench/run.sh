@@ -41,7 +41,7 @@ measure() { # the half, and what the program takes
     fi
     if [ "$1" = busy ]; then put+=(--put "bin/containerd-builtin:/put/bin/"); fi
     echo "Booting a machine with ZFS $ZFS and containerd 2.4 (emulated where this one has no KVM)." >&2
-    bin/testbed run --containerd 2.4 --cores 2 --memory 6G --timeout 3h \
+    bin/testbed run --containerd 2.4 --cores 2 --memory 6G --timeout 6h \
         --disk 24G --disk 12G --disk 12G "${put[@]}" -- \
         /put/bin/bench "$@" --bin /put/bin --pool-device /dev/testbed/disk0 \
         --ext4-device /dev/testbed/disk1 --btrfs-device /dev/testbed/disk2

@@ -53,10 +53,11 @@ func TestConfigHasOneSnapshotter(t *testing.T) {
 }
 
 func TestRunUntilOutputDoesNotCountWhatFollowsTheFirstOutput(t *testing.T) {
+	began := time.Now()
 	took, err := runUntilOutput(t.Context(), "sh", "-c", "echo first; sleep 1; echo second")
 	require.NoError(t, err)
 	assert.Positive(t, took)
-	assert.Less(t, took, time.Second)
+	assert.Less(t, took, time.Since(began)-time.Second/2)
 	_, err = runUntilOutput(t.Context(), "true")
 	require.ErrorContains(t, err, "no output")
 	_, err = runUntilOutput(t.Context(), "sh", "-c", "echo first; exit 3")
