@@ -220,8 +220,7 @@ func (s *Snapshotter) mountUnmounted(ctx context.Context) {
 	}
 }
 
-// makeReady creates n ready runtimes of a template in one program, mounts them and opens their
-// intent logs: the first commit of an intent log waits for a txg.
+// makeReady creates n ready runtimes of a template in one program, and mounts them.
 func (s *Snapshotter) makeReady(ctx context.Context, t *index.Template, n int) error {
 	resume, err := s.ready.pauseMaking(ctx)
 	if err != nil {
@@ -262,17 +261,13 @@ func (s *Snapshotter) makeReady(ctx context.Context, t *index.Template, n int) e
 	return nil
 }
 
-// mountReady mounts a ready runtime and opens its intent log. A failure costs the container
-// that gets the runtime only time.
+// mountReady mounts a ready runtime. A failure costs the container that gets the runtime only
+// time.
 func (s *Snapshotter) mountReady(ctx context.Context, dataset string) {
 	if !s.mounts.Holds() || s.config.Mounts == MountZFS {
 		return
 	}
-	_, err := s.hold(ctx, dataset)
-	if err == nil {
-		err = s.pool.Flush(ctx, dataset)
-	}
-	if err != nil {
+	if _, err := s.hold(ctx, dataset); err != nil {
 		log.G(ctx).WithError(err).WithField("dataset", dataset).Debug("failed to mount ready runtime")
 	}
 }

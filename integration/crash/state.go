@@ -23,6 +23,10 @@ type state struct {
 	sources map[string]string // of the mounts
 }
 
+// runtimeName matches the path of a runtime. That of one which was made in advance has another
+// readable part.
+var runtimeName = regexp.MustCompile(`/runtime/[0-9A-Za-z-]*-[0-9a-f]{16}\b`)
+
 var randomPart = regexp.MustCompile(`-[0-9a-f]{16}\b`)
 
 // read returns the state that the daemon shows by every call that returns from memory.
@@ -42,7 +46,7 @@ func (f *Fixture) read() *state {
 		source := f.base.Source(f.t, mounts)
 		s.sources[name] = source
 		text := fmt.Sprint(mounts[0].Type, " ", strings.TrimPrefix(source, f.base.String()), mounts[0].Options)
-		s.mounts[name] = randomPart.ReplaceAllString(text, "-ID")
+		s.mounts[name] = randomPart.ReplaceAllString(runtimeName.ReplaceAllString(text, "/runtime/ID"), "-ID")
 	}
 	return s
 }

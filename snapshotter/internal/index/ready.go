@@ -10,7 +10,7 @@ type Ready struct {
 	Dataset string
 	Origin  *Template // of which it is a clone
 	Quota   uint64    // its refquota in bytes, or zero
-	Mounted bool      // whether it is mounted and its intent log is open, or that was tried
+	Mounted bool      // whether it is mounted, or that was tried
 }
 
 // AddReady adds a ready runtime. If its template is not in use any more, the runtime is garbage.
