@@ -55,24 +55,33 @@ func (s *Snapshotter) openLog(ctx context.Context, list []zfs.Dataset) error {
 func (s *Snapshotter) createLog(ctx context.Context) error {
 	base := s.config.Base
 	if err := s.config.CheckLog(ctx); err != nil {
-		log.G(ctx).WithError(err).WithField("dataset", base.String()).WithField("effect", journalEffect).Warn("failed to create log of base")
-		s.journal.Refuse(err)
+		s.refuseLog(ctx, err)
 		return nil
 	}
 	file, err := s.config.logDir().Create(base, 0)
 	if err != nil {
-		log.G(ctx).WithError(err).WithField("dataset", base.String()).WithField("effect", journalEffect).Warn("failed to create log of base")
-		s.journal.Refuse(err)
+		s.refuseLog(ctx, err)
 		return nil
 	}
 	err = s.pool.Apply(ctx,
 		zfs.Set(base.String(), layout.VersionProperty, setup.VersionWithLog),
 		zfs.Set(base.String(), recordlog.PositionProperty, file.Position().String()))
+	if errkind.IsOutOfSpace(err) { // a cleanup may need this start
+		s.refuseLog(ctx, err)
+		return file.Close()
+	}
 	if err != nil {
 		return errors.Join(errkind.Wrap("log of "+base.String(), err), file.Close())
 	}
 	s.journal.UseLog(base.String(), file, nil, nil)
 	return nil
+}
+
+// refuseLog reports why the base gets no log.
+func (s *Snapshotter) refuseLog(ctx context.Context, reason error) {
+	log.G(ctx).WithError(reason).WithField("dataset", s.config.Base.String()).WithField("effect", journalEffect).
+		Warn("failed to create log of base")
+	s.journal.Refuse(reason)
 }
 
 const journalEffect = "each change of a snapshot waits for a transaction group"

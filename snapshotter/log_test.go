@@ -21,6 +21,7 @@ import (
 	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/recordlog"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
@@ -307,4 +308,27 @@ func TestManyCallersUseTheLog(t *testing.T) {
 	s.crash()
 	assert.Empty(t, model.Differences(want, s.visible()))
 	s.requireInvariants()
+}
+
+// A base that has no log and no space for one is served without it.
+func TestBaseWithoutSpaceGetsNoLog(t *testing.T) {
+	t.Parallel()
+	for what, at := range map[string]zfsfake.Point{"for the file": zfsfake.Before(zfsfake.Write), "for the property": zfsfake.Before(zfsfake.Apply)} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newFixture(t)
+			s.layer("base", "", "b;")
+			require.NoError(t, s.sn.Close())
+			withLog(s)
+			end := s.pool.FailAt(at, zfsfake.Refuse(zfs.ErrNoSpace), zfsfake.Once())
+			s.start()
+			end()
+			require.Error(t, s.sn.LogError())
+			s.view("look", "base")
+			s.crash()
+			require.NoError(t, s.sn.LogError())
+			assert.Contains(t, s.names(), "look")
+			s.requireInvariants()
+		})
+	}
 }
