@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -66,7 +67,10 @@ func loseRecords(t testing.TB, base *testpool.Base, keep func(template string) b
 func collectAll(t testing.TB, base *testpool.Base) (lost int) {
 	t.Helper()
 	ctx := context.Background()
-	sn, err := snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, CacheKeep: snapshotter.KeepForever})
+	root, err := os.OpenRoot(base.Root)
+	require.NoError(t, err)
+	defer root.Close()
+	sn, err := snapshotter.New(ctx, base.Client, snapshotter.Config{Base: base.Base, Root: root, CacheKeep: snapshotter.KeepForever})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, sn.Close()) }()
 	for left := harness.Everything(t, sn); len(left) > 0; left = harness.Everything(t, sn) {
