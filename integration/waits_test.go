@@ -70,6 +70,9 @@ func TestOperationsWaitForExactlyTheseTxgs(t *testing.T) {
 	r := newWaitsRig(t)
 	for _, c := range waitsOfOperations {
 		t.Run(c.operation, func(t *testing.T) {
+			if c.newer == c.older {
+				onlyOnce(t, false, "takes seconds without other tests, and waits for the same with both releases")
+			}
 			r := r.in(t)
 			want := c.newer
 			if !r.clonesInPrograms {
@@ -78,6 +81,11 @@ func TestOperationsWaitForExactlyTheseTxgs(t *testing.T) {
 			call := c.start(r, calls)
 			r.waitUntilIdle()
 			for i := range calls {
+				if testing.Short() { // does not wait for what is left to the background
+					got := r.countCall(func() error { return call(i) })
+					assert.Equal(t, want, got, "call %d waits for\n%s", i, r.details())
+					continue
+				}
 				got, later := r.count(func() error { return call(i) })
 				t.Logf("call %d: %d txgs and %d ZIL commits, in the background %d and %d", i, got.txgs, got.zil, later.txgs, later.zil)
 				assert.Equal(t, want, got, "call %d waits for\n%s", i, r.details())
@@ -91,17 +99,22 @@ func TestOperationsWaitForExactlyTheseTxgs(t *testing.T) {
 // A container that gets a ready runtime waits for its entry in the log only. An extraction waits
 // for nothing.
 func TestAReadyRuntimeSavesTheTxg(t *testing.T) {
+	onlyOnce(t, false, "takes half a minute without other tests, and waits for the same with both releases")
 	r := newWaitsRig(t, "--ready-runtimes=16")
 	_, err := r.container(r.number())
 	require.NoError(t, err)
-	for i := range 6 {
+	calls := 6
+	if testing.Short() {
+		calls = 3
+	}
+	for i := range calls {
 		require.Eventually(t, func() bool { return r.readyRuntimes() >= 2 }, harness.Patience, 100*time.Millisecond)
 		r.waitUntilIdle()
 		make, want := r.container, wait{0, 1}
 		if i%3 == 2 {
 			make, want = r.extraction, wait{0, 0}
 		}
-		got, _ := r.count(func() error { _, err := make(r.number()); return err })
+		got := r.countCall(func() error { _, err := make(r.number()); return err })
 		assert.Equal(t, want, got, "call %d waits for\n%s", i, r.details())
 	}
 }
@@ -119,13 +132,20 @@ func (r *waitsRig) readyRuntimes() (n int) {
 // count returns what a call waits for, and what the daemon waits for in the background after it.
 func (r *waitsRig) count(call func() error) (got, later wait) {
 	r.t.Helper()
+	got = r.countCall(call)
+	r.waitUntilIdle()
+	all := r.counts()
+	return got, wait{all.Txgs - got.txgs, all.ZIL - got.zil}
+}
+
+// countCall returns what a call waits for.
+func (r *waitsRig) countCall(call func() error) wait {
+	r.t.Helper()
 	var err error
 	c, watchErr := r.watch.During(func() { err = call() })
 	require.NoError(r.t, watchErr)
 	require.NoError(r.t, err)
-	r.waitUntilIdle()
-	all := r.counts()
-	return wait{c.Txgs, c.ZIL}, wait{all.Txgs - c.Txgs, all.ZIL - c.ZIL}
+	return wait{c.Txgs, c.ZIL}
 }
 
 func (r *waitsRig) counts() waits.Counts {
