@@ -144,6 +144,9 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 			s.journal.Append(active.Clear()) // the command may not have got to it
 			return nil
 		}
+		if joins { // the log may have the change
+			settleErr = errors.Join(settleErr, s.rollBackUpdate(active, r))
+		}
 		err = errors.Join(err, settleErr)
 	}
 	if err != nil {

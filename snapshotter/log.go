@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/recordlog"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
 	"github.com/zfstpl/zfstpl/snapshotter/setup"
@@ -58,7 +59,7 @@ func (s *Snapshotter) createLog(ctx context.Context) error {
 		s.refuseLog(ctx, err)
 		return nil
 	}
-	file, err := s.config.logDir().Create(base, 0)
+	file, err := s.config.logDir().Create(base)
 	if err != nil {
 		s.refuseLog(ctx, err)
 		return nil
@@ -79,12 +80,10 @@ func (s *Snapshotter) createLog(ctx context.Context) error {
 
 // refuseLog reports why the base gets no log.
 func (s *Snapshotter) refuseLog(ctx context.Context, reason error) {
-	log.G(ctx).WithError(reason).WithField("dataset", s.config.Base.String()).WithField("effect", journalEffect).
+	log.G(ctx).WithError(reason).WithField("dataset", s.config.Base.String()).WithField("effect", journal.EffectOfNoLog).
 		Warn("failed to create log of base")
 	s.journal.Refuse(reason)
 }
-
-const journalEffect = "each change of a snapshot waits for a transaction group"
 
 // LogError returns the reason why changes are not written to the log at present, or nil.
 func (s *Snapshotter) LogError() error { return s.journal.LogError() }

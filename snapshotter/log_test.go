@@ -332,3 +332,42 @@ func TestBaseWithoutSpaceGetsNoLog(t *testing.T) {
 		})
 	}
 }
+
+// If it is not known whether the log has a change, and the pool refuses it, the change fails and
+// is rolled back: it does not happen after a crash either.
+func TestFailedChangeIsNotReplayed(t *testing.T) {
+	t.Parallel()
+	for what, do := range map[string]func(s *fixture) error{
+		"view": func(s *fixture) error { return second(s.sn.View(s.ctx, "look", "base")) },
+		"update": func(s *fixture) error {
+			return second(s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": "new"}}))
+		},
+		"joining commit": func(s *fixture) error {
+			return s.sn.Commit(s.ctx, "default/9/"+chain("a"), "default/8/extract-1-x "+chain("a"))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newFixture(t, withLog)
+			s.layer("base", "", "b;")
+			s.pull("default", "", chain("a"), "a;")
+			s.prepare("web", "base", label("a", "old"))
+			s.prepare("default/8/extract-1-x "+chain("a"), "", ref(chain("a")), label(ReuseLabel, "off"))
+			want := s.visible()
+			noSync := s.pool.FailAt(zfsfake.Before(zfsfake.Sync), zfsfake.Return(unix.EIO))
+			refused := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Refuse(zfs.ErrPermission), zfsfake.Once())
+			require.Error(t, do(s))
+			refused()
+			noSync()
+			assert.Empty(t, model.Differences(want, s.visible()))
+			s.prepare("other", "") // a transaction makes durable what the log has
+			require.NoError(t, s.sn.journal.Barrier(s.ctx), "the rollback is written")
+			want = s.visible()
+			s.crash()
+			assert.Empty(t, model.Differences(want, s.visible()))
+			s.requireInvariants()
+			require.NoError(t, do(s))
+			s.requireInvariants()
+		})
+	}
+}

@@ -2,7 +2,7 @@ package snapshotter
 
 import (
 	"context"
-	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -10,7 +10,6 @@ import (
 
 	"github.com/zfstpl/zfstpl/snapshotter/errkind"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
-	"github.com/zfstpl/zfstpl/snapshotter/internal/journal"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/record"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/supply"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
@@ -79,7 +78,6 @@ func (y *readySupply) kept(t *index.Template, now time.Time) int {
 	if at, ok := y.committed[t]; ok && now.Sub(at) < supply.Unused {
 		return 1
 	}
-	delete(y.committed, t)
 	return 0
 }
 
@@ -125,6 +123,7 @@ func (y *readySupply) plan(now time.Time) map[*index.Template]int {
 		}
 	}
 	wanted := make(map[*index.Template]int)
+	maps.DeleteFunc(y.committed, func(_ *index.Template, at time.Time) bool { return now.Sub(at) >= supply.Unused })
 	if now.Before(y.pausedTo) {
 		return wanted
 	}
@@ -308,23 +307,25 @@ func (s *Snapshotter) claim(ctx context.Context, r *index.Entry, quota uint64) (
 		err = ctx.Err()
 	}
 	if err == nil {
-		err = s.writeClaim(r, set)
+		err = s.writeClaim(ctx, r, set)
 	}
 	if err != nil {
 		discard()
 	}
-	if claimed = !errors.Is(err, journal.ErrNotLogged); !claimed {
-		err = nil
-	}
-	return claimed, err
+	return true, err
 }
 
-// writeClaim writes the record of a claimed runtime to the log. That of an extraction is not
-// synchronised: it survives the daemon, and a machine that stops during an extraction has to
-// begin it again in any case.
-func (s *Snapshotter) writeClaim(r *index.Entry, set []zfs.Op) error {
-	if record.IsExtraction(r.Info) {
-		return s.journal.CommitUnsynced(set)
+// writeClaim writes the record of a claimed runtime. That of an extraction is not synchronised in
+// the log: it survives the daemon, and a machine that stops during an extraction has to begin it
+// again in any case. If the log cannot be written, a transaction writes the record to the same
+// runtime. With a clone in its place two datasets could have the record after a crash.
+func (s *Snapshotter) writeClaim(ctx context.Context, r *index.Entry, set []zfs.Op) error {
+	if record.IsExtraction(r.Info) && s.journal.CommitUnsynced(set) == nil {
+		return nil
 	}
-	return s.journal.Commit(set)
+	err := s.write(ctx, set, s.apply)
+	if errkind.IsAmbiguous(err) {
+		s.rollBackCreate(r)
+	}
+	return err
 }

@@ -1,13 +1,13 @@
 package snapshotter
 
 import (
-	"context"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/snapshotter/internal/supply"
@@ -40,6 +40,15 @@ func (s *fixture) readyRuntimes() (ready []string) {
 func (s *fixture) refilled() {
 	time.Sleep(2 * refillDelay)
 	synctest.Wait()
+}
+
+// startWeb starts a container "web" on a new template "base", which then has ready runtimes.
+func (s *fixture) startWeb() {
+	s.Helper()
+	s.layer("base", "", "b;")
+	s.prepare("web", "base")
+	s.refilled()
+	require.NotEmpty(s, s.readyRuntimes())
 }
 
 // A container on a template of which one was started gets a ready runtime: its start causes no
@@ -76,9 +85,7 @@ func TestReadyRuntimesOfAnEarlierProcessAreGarbage(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newFixture(t, withReady)
-				s.layer("base", "", "b;")
-				s.prepare("web", "base")
-				s.refilled()
+				s.startWeb()
 				old := s.readyRuntimes()
 				require.NotEmpty(t, old)
 				end(s)
@@ -100,10 +107,7 @@ func TestReadyRuntimesDoNotKeepATemplate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, withReady, keepCached(0))
-		s.layer("base", "", "b;")
-		s.prepare("web", "base")
-		s.refilled()
-		require.NotEmpty(t, s.readyRuntimes())
+		s.startWeb()
 		s.remove("web", "base")
 		assert.Empty(t, s.readyRuntimes())
 		s.cleanup()
@@ -119,10 +123,7 @@ func TestReadyRuntimesAreGivenUpForSpace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, withReady)
-		s.layer("base", "", "b;")
-		s.prepare("web", "base")
-		s.refilled()
-		require.NotEmpty(t, s.readyRuntimes())
+		s.startWeb()
 		end := s.pool.FailAt(zfsfake.Before(zfsfake.Apply), zfsfake.Refuse(zfs.ErrNoSpace), zfsfake.Once())
 		s.prepare("other", "") // not on the template
 		end()
@@ -143,10 +144,7 @@ func TestReadyRuntimesOfAnUnusedTemplateAreGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, withReady)
-		s.layer("base", "", "b;")
-		s.prepare("web", "base")
-		s.refilled()
-		require.NotEmpty(t, s.readyRuntimes())
+		s.startWeb()
 		time.Sleep(2 * supply.Unused)
 		synctest.Wait()
 		assert.Empty(t, s.readyRuntimes())
@@ -160,9 +158,7 @@ func TestReadyRuntimesHaveTheConfiguredQuota(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFixture(t, settings(func(c *Config) { c.Quota = 1000 }), withReady)
-		s.layer("base", "", "b;")
-		s.prepare("web", "base")
-		s.refilled()
+		s.startWeb()
 		ready := s.readyRuntimes()
 		require.Len(t, ready, supply.Few)
 		quota := func(key string) string { return s.pool.Now().FS[s.dataset(key)].Native["refquota"] }
@@ -177,24 +173,31 @@ func TestReadyRuntimesHaveTheConfiguredQuota(t *testing.T) {
 	})
 }
 
-// If the claim cannot be written to the log, the container gets a clone of its own.
-func TestClaimThatCannotBeLoggedIsAClone(t *testing.T) {
+// If the claim cannot be written to the log, or it is not known whether it was, a transaction
+// writes it to the same runtime: no other dataset gets the same record.
+func TestClaimThatCannotBeLoggedIsATransaction(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := newFixture(t, withReady)
-		s.layer("base", "", "b;")
-		s.prepare("web", "base")
-		s.refilled()
-		ready := s.readyRuntimes()
-		end := s.pool.FailAt(zfsfake.Before(zfsfake.Write), zfsfake.Return(context.DeadlineExceeded))
-		s.prepare("next", "base")
-		assert.NotContains(t, ready, s.dataset("next"))
-		want := s.visible()
-		end()
-		s.crash()
-		assert.Empty(t, model.Differences(want, s.visible()))
-		s.requireInvariants()
-	})
+	for what, at := range map[string]zfsfake.Point{"write": zfsfake.Before(zfsfake.Write), "sync": zfsfake.Before(zfsfake.Sync)} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newFixture(t, withReady)
+				s.startWeb()
+				ready := s.readyRuntimes()
+				end := s.pool.FailAt(at, zfsfake.Return(unix.EIO))
+				s.prepare("next", "base")
+				s.prepare("default/5/extract-1-x "+chain("a"), "base")
+				assert.Contains(t, ready, s.dataset("next"))
+				s.write("next", "n;")
+				want := s.visible()
+				end()
+				s.crash()
+				assert.Empty(t, model.Differences(want, s.visible()))
+				s.requireInvariants()
+				assert.Len(t, s.datasets(), 2+3)
+			})
+		})
+	}
 }
 
 // A refill that a crash or a kill interrupts leaves garbage only.

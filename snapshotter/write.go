@@ -25,9 +25,9 @@ func (s *Snapshotter) barrier(ctx context.Context) error {
 }
 
 // write changes properties of existing datasets: in the log, or else in a transaction of apply.
-// The result of a change in the log is always known.
 func (s *Snapshotter) write(ctx context.Context, ops []zfs.Op, apply func(context.Context, ...zfs.Op) error) error {
-	if s.journal.Commit(ops) == nil {
+	logErr := s.journal.Commit(ops)
+	if logErr == nil {
 		return nil
 	}
 	var datasets []string
@@ -36,9 +36,13 @@ func (s *Snapshotter) write(ctx context.Context, ops []zfs.Op, apply func(contex
 			datasets = append(datasets, op.Dataset())
 		}
 	}
-	return s.journal.Include(datasets, func(content journal.Included) error {
+	err := s.journal.Include(datasets, func(content journal.Included) error {
 		return apply(ctx, slices.Concat(content.Before(), ops)...)
 	})
+	if err != nil && errors.Is(logErr, journal.ErrMaybeLogged) {
+		return errors.Join(err, logErr) // the outcome is unknown
+	}
+	return err
 }
 
 // writeRecord writes a new record, with the clone on which it is if the record's dataset does

@@ -321,10 +321,11 @@ func (j *Journal) flushInBackground(ctx context.Context) error {
 // work makes the entries durable and, when it is time, writes them to the pool. It returns
 // after which time it has more to do; 0 for never.
 func (j *Journal) work(ctx context.Context) (again time.Duration, err error) {
+	logged := j.writeLog(true) == nil // also during a pause, which only keeps copies off the pool
 	if j.isPaused() {
 		return 0, nil
 	}
-	if j.writeLog(true) == nil {
+	if logged {
 		if wait := j.untilCopy(time.Now()); wait > 0 {
 			return wait, nil
 		}

@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -20,9 +21,16 @@ const (
 	MaxPending = 1000
 )
 
+// EffectOfNoLog is what the daemon's log says about a base whose log is not written.
+const EffectOfNoLog = "each change of a snapshot waits for a transaction group"
+
 // ErrNotLogged is the error of a change that is not in the log. The caller then changes the
 // pool itself, see Include.
 var ErrNotLogged = errors.New("the base has no usable log")
+
+// ErrMaybeLogged is ErrNotLogged for a change that is in the file and perhaps durable. If the pool
+// refuses it too, it has to be rolled back.
+var ErrMaybeLogged = fmt.Errorf("%w, and a replay may apply a change that failed", ErrNotLogged)
 
 // group is a change that is one entry of the log. Journal.mu guards its fields except ops.
 type group struct {
@@ -91,7 +99,8 @@ func (j *Journal) CheckLog(ctx context.Context) {
 }
 
 // Commit adds a change and returns when it is durable in the log. If it cannot be, Commit
-// returns ErrNotLogged, and the journal does not have the change. ops are Sets and Inherits.
+// returns ErrNotLogged or ErrMaybeLogged, and the journal does not have the change. ops are Sets
+// and Inherits.
 func (j *Journal) Commit(ops []zfs.Op) error { return j.commit(ops, true) }
 
 // CommitUnsynced is Commit for a change that is durable only if the machine does not stop before
@@ -117,6 +126,9 @@ func (j *Journal) commit(ops []zfs.Op, sync bool) error {
 		return nil
 	}
 	j.drop(func(e *entry) bool { return e.group == g })
+	if g.seq > 0 {
+		return ErrMaybeLogged
+	}
 	return ErrNotLogged
 }
 
@@ -200,7 +212,7 @@ func (j *Journal) reportLog(err error) {
 	switch {
 	case err != nil && was == nil:
 		log.L.WithError(err).WithField("dataset", j.log.base).
-			WithField("effect", "each change of a snapshot waits for a transaction group").Warn("failed to write log of base")
+			WithField("effect", EffectOfNoLog).Warn("failed to write log of base")
 	case err == nil && was != nil:
 		log.L.WithField("dataset", j.log.base).Info("log of base is written again")
 	}

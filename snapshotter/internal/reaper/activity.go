@@ -32,7 +32,7 @@ func (a *activity) isQuiet(period time.Duration, now time.Time) bool {
 }
 
 // UntilQuiet returns how long it takes until no operation has written for a period, if none
-// begins; at least a tenth of the period while one runs.
+// begins: the whole period while one runs.
 func (r *Reaper) UntilQuiet(period time.Duration) time.Duration {
 	now := time.Now()
 	return r.activity.quietAt(period, now).Sub(now)

@@ -13,8 +13,7 @@ import (
 // freshName is the name of a file that is about to become the log. A crash can leave it.
 const freshName = Name + ".new"
 
-// Log appends to the log of a base. Its methods are not safe for concurrent use, except that
-// Sync may run beside Write. After a method has failed, Broken says whether the log can be used
+// Log appends to the log of a base. Its methods are not safe for concurrent use. After a method has failed, Broken says whether the log can be used
 // further.
 type Log struct {
 	dir    Dir
@@ -27,9 +26,9 @@ type Log struct {
 }
 
 // Create creates an empty log, in place of any other file of its name. It is durable when
-// Create returns. previous is the ID of an earlier log of the base.
-func (d Dir) Create(base layout.Base, previous ID) (*Log, error) {
-	l := &Log{dir: d, base: base, id: max(ID(time.Now().UnixMicro()), previous+1)}
+// Create returns.
+func (d Dir) Create(base layout.Base) (*Log, error) {
+	l := &Log{dir: d, base: base, id: ID(time.Now().UnixMicro())}
 	return l, l.replace()
 }
 
@@ -53,9 +52,6 @@ func (l *Log) Close() error { return l.file.Close() }
 
 // Position returns the end of the log.
 func (l *Log) Position() Position { return Position{l.id, l.last} }
-
-// Size returns the bytes of all entries.
-func (l *Log) Size() int64 { return l.size - int64(headerSize) }
 
 // Broken reports whether a failure left the file in an unknown state. Nothing more is written
 // to it until Truncate succeeds.
