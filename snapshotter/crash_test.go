@@ -14,7 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/integration/model"
+	"github.com/zfstpl/zfstpl/snapshotter/internal/index"
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
+	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
 
@@ -179,6 +181,26 @@ var crashOperations = map[string]struct {
 		},
 		func(s *fixture) error { return s.sn.Commit(s.ctx, "saved", "web") },
 	},
+	"prepare of an extraction": {
+		func(s *fixture) { s.layer("base", "", "b;") },
+		func(s *fixture) error {
+			return second(s.sn.Prepare(s.ctx, "default/8/extract-1-x "+chain("b"), "base", ref(chain("b"))))
+		},
+	},
+	"refill": {
+		func(s *fixture) { s.layer("base", "", "b;"); s.prepare("web", "base") },
+		(*fixture).makeReady,
+	},
+	"copy of the log": {
+		func(s *fixture) {
+			s.layer("base", "", "b;")
+			s.prepare("web", "base", label("a", "old"))
+			s.view("look", "base")
+			_, err := s.sn.Update(s.ctx, snapshots.Info{Name: "web", Labels: map[string]string{"a": strings.Repeat("new", 6_000)}})
+			require.NoError(s, err)
+		},
+		func(s *fixture) error { return s.sn.journal.Flush(s.ctx) },
+	},
 	"discard": {
 		func(s *fixture) {
 			s.prepare("default/8/extract-1-x "+chain("b"), "")
@@ -200,6 +222,7 @@ func (s *fixture) cachedAndFull() {
 	name, _ := s.pull("default", "", chain("a"), hundred)
 	s.remove(name)
 	s.flush()
+	require.NoError(s, s.makeReady())
 	s.pool.Edit(func(state *zfsfake.State) { state.Size = state.Below("tank") })
 }
 
@@ -238,10 +261,40 @@ func TestCrashDuringRenewLeavesOldNewOrNothing(t *testing.T) {
 // crashModes are what one transaction of the pool is, and what a crash leaves of a log.
 var crashModes = map[string]func(*fixture){
 	"atomic": func(*fixture) {}, "in steps": inSteps, "torn": torn,
-	"with a log":            withLog,
-	"with a log, in steps":  func(s *fixture) { inSteps(s); withLog(s) },
-	"with a log, torn":      func(s *fixture) { torn(s); withLog(s) },
-	"with a log, less left": func(s *fixture) { s.pool = zfsfake.New(s, zfsfake.LosesWrites); withLog(s) },
+	"with a log":                     withLog,
+	"with a log, in steps":           func(s *fixture) { inSteps(s); withLog(s) },
+	"with a log, torn":               func(s *fixture) { torn(s); withLog(s) },
+	"with a log, less left":          func(s *fixture) { s.pool = zfsfake.New(s, zfsfake.LosesWrites); withLog(s) },
+	"with ready runtimes":            withReady,
+	"with ready runtimes, torn":      func(s *fixture) { torn(s); withReady(s) },
+	"with ready runtimes, less left": func(s *fixture) { s.pool = zfsfake.New(s, zfsfake.LosesWrites); withReady(s) },
+}
+
+// makeReady makes a ready runtime of each template, if the fixture has ready runtimes.
+func (s *fixture) makeReady() error {
+	made := make(map[*index.Template]bool)
+	for _, name := range s.names() {
+		r, err := s.sn.index.Get(name)
+		if err != nil {
+			return err
+		}
+		t := r.Template
+		if s.sn.ready.limit == 0 || t == nil || t.IsEmpty() || made[t] {
+			continue
+		}
+		made[t] = true
+		if err := s.sn.makeReady(s.ctx, t, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeReadyIfSpace is makeReady, and makes none if there is no space.
+func (s *fixture) makeReadyIfSpace() {
+	if err := s.makeReady(); !errors.Is(err, zfs.ErrNoSpace) {
+		require.NoError(s, err)
+	}
 }
 
 // After a crash between any two transactions of an operation, and another one between any
@@ -253,14 +306,15 @@ func TestCrashLeavesStateBeforeOrAfter(t *testing.T) {
 			t.Run(what+" "+mode, func(t *testing.T) {
 				t.Parallel()
 				whole := newFixture(t, option, keepCached(0))
-				c.before(whole)
+				prepare := func(s *fixture) { c.before(s); s.makeReadyIfSpace() }
+				prepare(whole)
 				before := whole.visible()
 				require.NoError(t, c.do(whole))
 				after := whole.visible()
 				whole.requireInvariants()
 				for _, at := range []zfsfake.Point{zfsfake.Before(zfsfake.Transaction, zfsfake.Step), zfsfake.After(zfsfake.Step)} {
 					for cut := range zfsfake.EachOrNone(t, at) {
-						crashAt(t, cut, option, c.before, c.do, before, after)
+						crashAt(t, cut, option, prepare, c.do, before, after)
 					}
 				}
 			})
@@ -329,7 +383,7 @@ func TestKilledCommandLeavesStateBeforeOrAfter(t *testing.T) {
 			require.NoError(t, c.do(whole))
 			after := whole.visible()
 			removes := strings.HasPrefix(what, "remove")
-			for cut := range zfsfake.Each(t, zfsfake.Before(zfsfake.Transaction)) {
+			for cut := range zfsfake.EachOrNone(t, zfsfake.Before(zfsfake.Transaction)) {
 				s := newFixture(t, torn, keepCached(0))
 				c.before(s)
 				end := s.pool.FailAt(cut.Point, zfsfake.Kill())
