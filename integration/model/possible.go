@@ -95,14 +95,14 @@ func (p *Possible) Interrupt(r Request) {
 	case View, Update:
 		o.snapshots = append(o.snapshots, r.Snapshot)
 	case Commit:
-		before := o.snapshots[len(o.snapshots)-1]
+		before, mayLack := o.snapshots[0], o.isAbsent
 		o.snapshots, o.isAbsent = []Snapshot{before}, true
 		if o.removed != nil {
 			o.snapshots = append(o.snapshots, *o.removed)
 		}
 		created := p.of(r.Name)
 		created.snapshots = append(created.snapshots, r.Snapshot)
-		p.interrupted = append(p.interrupted, interrupted{Commit, r.Key, before, r.Name, true})
+		p.interrupted = append(p.interrupted, interrupted{Commit, r.Key, before, r.Name, !mayLack})
 	case Remove:
 		o.isAbsent = true
 	case Unpack:
@@ -117,8 +117,14 @@ func (p *Possible) MayHave(name string, s Snapshot) {
 	o.snapshots, o.isAbsent = append(o.snapshots, s), true
 }
 
-// MayLack adds the possibility that name has no snapshot.
-func (p *Possible) MayLack(name string) { p.of(name).isAbsent = true }
+// MayLack adds the possibility that name has no snapshot, or the one before it.
+func (p *Possible) MayLack(name string) {
+	o := p.of(name)
+	o.isAbsent = true
+	if o.removed != nil {
+		o.snapshots = append(o.snapshots, *o.removed)
+	}
+}
 
 // Found removes all possibilities but that name has the snapshot s.
 func (p *Possible) Found(name string, s Snapshot) {

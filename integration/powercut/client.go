@@ -14,6 +14,7 @@ import (
 
 	"github.com/zfstpl/zfstpl/integration/model"
 	"github.com/zfstpl/zfstpl/integration/powercut/ledger"
+	"github.com/zfstpl/zfstpl/snapshotter/layout"
 )
 
 // client is a snapshotter that notes what is asked of it and what it returns.
@@ -61,12 +62,18 @@ func kindOf(err error) string {
 func (c *client) prepare(ctx context.Context, key, parent string, labels map[string]string, layer, reused string) ([]mount.Mount, model.Snapshot, error) {
 	snap := model.Snapshot{Kind: snapshots.KindActive, Parent: parent, Labels: model.Short(labels)}
 	var mounts []mount.Mount
-	n := ledger.Note{Op: model.Prepare, Key: key, Name: reused, Layer: layer, Snap: &snap}
+	n := ledger.Note{Op: model.Prepare, Key: key, Name: reused, Layer: layer, Snap: &snap, Extraction: isExtraction(key, labels)}
 	err := c.request(n, func() (err error) {
 		mounts, err = c.sn.Prepare(ctx, key, parent, snapshots.WithLabels(labels))
 		return err
 	})
 	return mounts, snap, err
+}
+
+// isExtraction reports whether a snapshotter takes an active snapshot for an extraction.
+func isExtraction(key string, labels map[string]string) bool {
+	_, ok := layout.ExtractTarget(layout.ClientName(key))
+	return ok || labels[snapshots.LabelSnapshotRef] != ""
 }
 
 func (c *client) view(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, model.Snapshot, error) {

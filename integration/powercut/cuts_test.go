@@ -26,7 +26,8 @@ import (
 
 var (
 	zfsFlag  = flag.String("zfs", "2.4", "the OpenZFS `RELEASE` in the machine")
-	cutsFlag = flag.Int("cuts", 3, "how often to cut the power")
+	cutsFlag = flag.Int("cuts", 3, "how often to cut the power of each pool")
+	runsFlag = flag.Int("runs", 1, "how many pools to test, one after the other. Each has the seed of the one before plus 1")
 	mostFlag = flag.Int("requests", 60, "the most requests a load makes until the power is cut")
 	seedFlag = flag.Uint64("seed", 0, "repeat what was printed with this `SEED`; 0 chooses one")
 	binFlag  = flag.String("bin", "", "`DIR` of the programs under test and of testbed; 'make test' sets it")
@@ -42,19 +43,29 @@ const stopTime = 15 * time.Second
 // statusCut is what testbed exits with when it has cut the power.
 const statusCut = 137
 
-// Each boot but the first finds what a power cut left, holds it against the
-// ledger and goes on from there; each but the last ends by a cut in the middle
-// of the load. The pool stays the same.
+// Each boot but the first finds what a power cut left, compares it with the
+// ledger and continues from there. Each but the last ends with a power cut during
+// the load. The pool stays the same. A long test is resumed with the seed after
+// the last one that it has finished.
 func TestPowerCuts(t *testing.T) {
 	require.NotEmpty(t, *binFlag, "-bin names the directory of the programs under test; 'make test' sets it")
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Logf("seed %d", seed)
 	// Ctrl-C ends the machine and removes its disk.
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	for range *runsFlag {
+		if !t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { cutPower(ctx, t, seed) }) {
+			return
+		}
+		seed++
+	}
+}
+
+// cutPower tests one pool.
+func cutPower(ctx context.Context, t *testing.T, seed uint64) {
 	d := &drive{ctx: ctx, seed: seed, dir: t.TempDir()}
 	require.NoError(t, os.WriteFile(d.ledger(), nil, 0o600))
 	for cycle := range *cutsFlag + 1 {

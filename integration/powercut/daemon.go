@@ -58,7 +58,7 @@ func (m *machine) startDaemon(ctx context.Context) error {
 	d := &daemon{exited: make(chan struct{})}
 	d.cmd = exec.Command(filepath.Join(m.bin, "containerd-zfstpl-grpc"), "--dataset", baseName, "--root", rootDir,
 		"--address", socket, "--log-level", "debug", "--cache-keep", m.plan.keep, "--zfs-client", m.plan.client,
-		"--cleanup-mode", m.plan.mode, "--reuse-layers", "skip", "--cache-max-bytes", m.plan.cached, "--containerd-address", layersSocket)
+		"--cleanup-mode", m.plan.mode, "--reuse-layers", "skip", "--cache-max-bytes", m.plan.cached, "--ready-runtimes", m.plan.ready, "--containerd-address", layersSocket)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	if err := tied.Start(d.cmd); err != nil {

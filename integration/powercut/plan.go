@@ -26,6 +26,7 @@ type plan struct {
 	client string // how the daemon speaks to ZFS
 	mode   string // when the daemon cleans up
 	cached string // what its cached templates may have together
+	ready  string // how many ready runtimes it has at most
 }
 
 // narrowRequests are the most where there is little room.
@@ -52,6 +53,7 @@ func planOf(opts options) plan {
 	if p.early {
 		p.delay = time.Duration(r.Int64N(int64(4 * time.Second)))
 	}
+	p.ready = []string{"0", "4", "16"}[r.IntN(3)]
 	if p.last {
 		p.keep, p.mode = "0s", "gc"
 	}
@@ -68,7 +70,7 @@ func (p plan) String() string {
 	case p.narrow:
 		when += ", with room for one layer"
 	}
-	return fmt.Sprintf("%s; cached templates are kept %s and have at most %s (0: any), cleanups %s, ZFS client %s", when, p.keep, p.cached, p.mode, p.client)
+	return fmt.Sprintf("%s; cached templates are kept %s and have at most %s (0: any), cleanups %s, at most %s ready runtimes, ZFS client %s", when, p.keep, p.cached, p.mode, p.ready, p.client)
 }
 
 // cutter says when to cut.

@@ -19,6 +19,11 @@ type Book struct {
 	possible *model.Possible
 	found    map[string]model.Snapshot // since the machine began
 
+	// unsynced has the extractions whose Prepare has returned and is perhaps not durable: the
+	// log of the base is not synchronised for it. The next change that is makes it durable.
+	unsynced map[string]bool
+	before   map[int][]string // the extractions in unsynced when each operation was asked for
+
 	asked    map[int]Note // of this machine, without a result
 	marks    map[int]int  // the removals that each Cleanup without a result will write
 	doubtful map[string]Note
@@ -29,6 +34,7 @@ type Book struct {
 func NewBook() *Book {
 	return &Book{
 		model: model.New(model.Config{}), found: make(map[string]model.Snapshot),
+		unsynced: make(map[string]bool), before: make(map[int][]string),
 		asked: make(map[int]Note), marks: make(map[int]int), doubtful: make(map[string]Note), layers: make(map[string]string),
 	}
 }
@@ -56,6 +62,9 @@ func (b *Book) Take(n Note) error {
 // cut follows a cut of the power.
 func (b *Book) cut() {
 	p := b.current()
+	for key := range b.unsynced {
+		p.MayLack(key)
+	}
 	for _, id := range slices.Sorted(maps.Keys(b.asked)) {
 		p.Interrupt(b.request(b.asked[id]))
 	}
@@ -71,6 +80,8 @@ func (b *Book) cut() {
 	}
 	clear(b.asked)
 	clear(b.marks)
+	clear(b.unsynced)
+	clear(b.before)
 	clear(b.doubtful)
 	clear(b.found)
 }
@@ -88,6 +99,7 @@ func (b *Book) ask(n Note) error {
 		return fmt.Errorf("%s of %q before it is known what the last cut left", n.Op, n.Key)
 	}
 	b.asked[n.ID] = n
+	b.before[n.ID] = slices.Collect(maps.Keys(b.unsynced))
 	switch {
 	case n.Op == model.Cleanup:
 		b.marks[n.ID] = b.model.Mark()
@@ -106,9 +118,12 @@ func (b *Book) result(n Note) error {
 		return fmt.Errorf("result %d of nothing", n.ID)
 	}
 	delete(b.asked, n.ID)
+	before := b.before[n.ID]
+	delete(b.before, n.ID)
 	switch {
 	case n.Failed == "":
 		b.done(asked)
+		b.synchronised(asked, before)
 	case asked.Op == model.Unpack:
 		b.doubtful[asked.Key] = asked
 	case n.Failed == Exists && asked.Op == model.Prepare && asked.Name != "":
@@ -131,6 +146,25 @@ func (b *Book) done(n Note) {
 	case model.Cleanup:
 		b.model.Written(b.marks[n.ID])
 		delete(b.marks, n.ID)
+	}
+}
+
+// synchronised follows what an operation that returned no error makes durable besides its own
+// change: the extractions that were prepared before it was asked for. A View and an Update
+// synchronise the log. A Commit waits for a txg, as a Cleanup does.
+func (b *Book) synchronised(n Note, before []string) {
+	switch n.Op {
+	case model.Prepare:
+		if n.Extraction {
+			b.unsynced[n.Key] = true
+		}
+	case model.View, model.Update, model.Commit, model.Cleanup:
+		for _, key := range before {
+			delete(b.unsynced, key)
+		}
+	}
+	if n.Op == model.Commit || n.Op == model.Remove {
+		delete(b.unsynced, n.Key)
 	}
 }
 

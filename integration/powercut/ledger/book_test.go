@@ -76,6 +76,14 @@ func TestWhatMayBeFound(t *testing.T) {
 	again := done(model.Prepare, "key", &g2)
 	full := Note{Note: Returned, Op: model.Unpack, Key: "key", Failed: "no room"}
 	removed := done(model.Remove, "key", nil)
+	extraction := func(snap *model.Snapshot) []Note {
+		n := asks(model.Prepare, "key", snap)
+		n.Extraction = true
+		return []Note{n, returned(model.Prepare, "key")}
+	}
+	view := snap(snapshots.KindView, "4", "")
+	viewed := append(done(model.View, "view", &view), done(model.Remove, "view", nil)...)
+	viewed = append(viewed, done(model.Cleanup, "", nil)...)
 	for name, c := range map[string]struct {
 		notes []Note
 		may   []string // of: none, g1, g2, image, and g1+image, g2+image
@@ -100,6 +108,13 @@ func TestWhatMayBeFound(t *testing.T) {
 		"unpacked":                               {life(prepared, done(model.Unpack, "key", nil)), []string{"g1"}},
 		"does not fit":                           {life(prepared, one(asks(model.Unpack, "key", nil)), one(full)), []string{"none", "g1"}},
 		"does not fit, and is gone":              {life(prepared, one(asks(model.Unpack, "key", nil)), one(full), one(Note{Note: Sees, Name: "key"})), []string{"none"}},
+		"extraction":                             {life(extraction(&g1)), []string{"none", "g1"}},
+		"extraction, then a change":              {life(extraction(&g1), viewed), []string{"g1"}},
+		"extraction during a change":             {life(one(asks(model.Update, "key", &g1)), extraction(&g1), one(returned(model.Update, "key"))), []string{"none", "g1"}},
+		"extraction updated":                     {life(extraction(&g1), done(model.Update, "key", &g2)), []string{"g2"}},
+		"extraction, commit cut off":             {life(extraction(&g1), one(asks(model.Commit, "key", &image))), []string{"none", "g1", "image"}},
+		"extraction committed":                   {life(extraction(&g1), done(model.Commit, "key", &image)), []string{"image"}},
+		"removed and extracted again":            {life(prepared, removed, extraction(&g2)), []string{"none", "g1", "g2"}},
 		"settled without":                        {append(life(prepared), Note{Note: Settled}), []string{"none"}},
 		"settled with":                           {append(life(prepared, removed), Note{Note: Sees, Name: "key", Snap: &g1}, Note{Note: Settled}), []string{"g1"}},
 		"seen, and cut off before it is settled": {append(life(prepared, removed), Note{Note: Sees, Name: "key", Snap: &g1}, Note{Note: Begins}), []string{"g1"}},

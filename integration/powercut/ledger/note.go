@@ -40,6 +40,8 @@ type Note struct {
 	Snap *model.Snapshot `json:"snap,omitempty"`
 	// Layer is the chain ID a commit is to have the content of, if it is a layer.
 	Layer string `json:"layer,omitempty"`
+	// Extraction is set for the Prepare of an extraction, which a power cut may take back.
+	Extraction bool `json:"extraction,omitempty"`
 	// Failed is why a result was an error, a word for each kind.
 	Failed string `json:"failed,omitempty"`
 	Text   string `json:"text,omitempty"`
