@@ -200,6 +200,39 @@ func TestForeignLogIsRefused(t *testing.T) {
 	}
 }
 
+// Of two logs, one of which is what an interrupted truncation leaves, only the log counts.
+func TestSecondLogIsIgnored(t *testing.T) {
+	t.Parallel()
+	other := newFixture(t, withLog)
+	other.prepare("x", "")
+	for what, make := range map[string]func(s *fixture, path string) error{
+		"empty":              func(_ *fixture, path string) error { return os.WriteFile(path, nil, 0o600) },
+		"of another base":    func(_ *fixture, path string) error { return os.WriteFile(path, other.logBytes(), 0o600) },
+		"a copy":             func(s *fixture, path string) error { return os.WriteFile(path, s.logBytes(), 0o600) },
+		"a link to the log":  func(s *fixture, path string) error { return os.Symlink(filepath.Base(s.logPath()), path) },
+		"a name for the log": func(s *fixture, path string) error { return os.Link(s.logPath(), path) },
+		"a directory":        func(_ *fixture, path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newFixture(t, withLog)
+			s.layer("base", "", "b;")
+			s.view("look", "base")
+			want := s.visible()
+			s.pool = s.pool.AfterCrash()
+			require.NoError(t, make(s, s.logPath()+".new"))
+			s.start()
+			assert.Empty(t, model.Differences(want, s.visible()))
+			require.NoError(t, s.sn.journal.Flush(s.ctx))
+			assert.Len(t, s.logBytes(), 32, "the log is truncated")
+			assert.NoFileExists(t, s.logPath()+".new")
+			s.crash()
+			assert.Empty(t, model.Differences(want, s.visible()))
+			s.requireInvariants()
+		})
+	}
+}
+
 // The base of an older release gets a log at its first start, and an older release refuses it
 // from then on.
 func TestBaseOfAnOlderReleaseGetsALog(t *testing.T) {

@@ -3,6 +3,7 @@ package recordlog
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -106,7 +107,10 @@ func (l *Log) Truncate() error {
 
 // replace makes an empty file the log. Its entries begin after l.last.
 func (l *Log) replace() (err error) {
-	file, err := l.dir.open(freshName, os.O_CREATE|os.O_TRUNC)
+	if err := l.dir.Root.Remove(freshName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := l.dir.open(freshName, os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
 	}
