@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/zfstpl/zfstpl/snapshotter/layout"
-	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 )
 
 // logProperties are the properties of the base's own file system that make a change durable as
@@ -48,18 +47,18 @@ func FixLog(ctx context.Context, pool Pool, base layout.Base) error {
 	return pool.SetNative(ctx, base.String(), fixes)
 }
 
-// Getter reads properties. *zfs.Client implements it.
-type Getter interface {
-	Properties(ctx context.Context, filesystem string, names ...string) (map[string]zfs.Property, error)
+// SyncReader reads the property sync. *zfs.Client implements it.
+type SyncReader interface {
+	SyncDisabled(ctx context.Context, filesystem string) (bool, error)
 }
 
 // CheckLog returns an error if what is synchronised in the base's file system is not durable.
-func CheckLog(ctx context.Context, pool Getter, base layout.Base) error {
-	props, err := pool.Properties(ctx, base.String(), "sync")
+func CheckLog(ctx context.Context, pool SyncReader, base layout.Base) error {
+	disabled, err := pool.SyncDisabled(ctx, base.String())
 	if err != nil {
 		return err
 	}
-	if props["sync"].Value == "disabled" {
+	if disabled {
 		return fmt.Errorf("dataset %s has sync=disabled: 'zfs set sync=standard %s' makes its log durable", base, base)
 	}
 	return nil

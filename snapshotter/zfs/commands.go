@@ -192,6 +192,11 @@ func (c *commands) written(ctx context.Context, filesystem, snapshot string) (ui
 	return bytes, nil
 }
 
+func (c *commands) syncDisabled(ctx context.Context, filesystem string) (bool, error) {
+	out, err := c.run(ctx, "get", filesystem, nil, "get", "-H", "-o", "value", "sync", filesystem)
+	return strings.TrimSpace(string(out)) == "disabled", err
+}
+
 func (c *commands) space(ctx context.Context, filesystem string) (Space, error) {
 	out, err := c.run(ctx, "space", filesystem, nil, "get", "-Hp", "-o", "value", "used,referenced,available,quota", filesystem)
 	if err != nil {

@@ -26,6 +26,7 @@ type driver interface {
 
 	written(ctx context.Context, filesystem, snapshot string) (uint64, error)
 	space(ctx context.Context, filesystem string) (Space, error)
+	syncDisabled(ctx context.Context, filesystem string) (bool, error)
 	poolState(ctx context.Context) (PoolState, error)
 	waitFreed(ctx context.Context) error
 

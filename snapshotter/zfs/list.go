@@ -54,6 +54,16 @@ func (c *Client) Space(ctx context.Context, filesystem string) (Space, error) {
 	return c.driver.space(ctx, filesystem)
 }
 
+// SyncDisabled reports whether the property sync of a file system is "disabled": what programs
+// synchronise there is not durable then.
+func (c *Client) SyncDisabled(ctx context.Context, filesystem string) (bool, error) {
+	if err := checkFilesystem("get", filesystem); err != nil {
+		return false, err
+	}
+	defer c.around("get")()
+	return c.driver.syncDisabled(ctx, filesystem)
+}
+
 // Written returns how many bytes of a file system were written since an earlier
 // snapshot, such as its origin. ZFS updates the number with every txg.
 func (c *Client) Written(ctx context.Context, filesystem, snapshot string) (uint64, error) {

@@ -84,6 +84,11 @@ func (n *native) space(ctx context.Context, filesystem string) (Space, error) {
 	return Space{Used: d.Used, Referenced: d.Referenced, Available: d.Available, Quota: d.Quota}, nativeError("space", filesystem, err)
 }
 
+func (n *native) syncDisabled(ctx context.Context, filesystem string) (bool, error) {
+	d, err := n.zfs.Stat(ctx, filesystem)
+	return d.Sync == ioctl.SyncDisabled, nativeError("get", filesystem, err)
+}
+
 func (n *native) poolState(ctx context.Context) (PoolState, error) {
 	p, err := n.zfs.Pool(ctx, n.pool)
 	return PoolState{Freeing: p.Freeing, Checkpoint: p.Checkpoint, Suspended: p.Suspended}, nativeError("state", n.pool, err)

@@ -17,6 +17,7 @@ type Dataset struct {
 	Referenced uint64    // bytes that it refers to, including shared ones
 	Available  uint64    // bytes that can still be written, within quotas; 0 for a snapshot
 	Quota      uint64    // the quota of it and everything below it; 0 for none
+	Sync       uint64    // the property sync: SyncStandard and so on
 	// Latest is the short name of the dataset's own newest snapshot, or "".
 	Latest string
 	// Mountpoint is "legacy", "none" or a directory, without the pool's altroot;
@@ -28,6 +29,13 @@ type Dataset struct {
 
 	below uint64 // bytes used by the datasets below it
 }
+
+// The values of the property sync.
+const (
+	SyncStandard = 0
+	SyncAlways   = 1
+	SyncDisabled = 2
+)
 
 // Stats is the fixed part of a dataset's state.
 type Stats struct {
@@ -117,6 +125,8 @@ func (c *command) dataset() (Dataset, error) {
 			d.Available = property(r).number
 		case "quota":
 			d.Quota = property(r).number
+		case "sync": // not there if nothing sets it
+			d.Sync = property(r).number
 		case "usedbychildren":
 			d.below = property(r).number
 		case "prevsnap":
