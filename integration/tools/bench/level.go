@@ -239,25 +239,16 @@ func (b *bench) firstOutput(ctx context.Context, e *entrant, level int) error {
 
 // extract is one turn: some cycles of a layer's extraction, without sync_fs and with it.
 func (b *bench) extract(ctx context.Context, e *entrant, level int) error {
-	if e.Apply == nil || b.extractRounds == 0 {
+	if e.Extract == nil || b.extractRounds == 0 {
 		return nil
 	}
 	for range b.cycles {
 		for _, operation := range []string{report.Extract, report.ExtractSync} {
-			key, name := b.key(), b.key()
-			if err := e.Prepare(ctx, key); err != nil {
-				return err
-			}
-			mounts, err := e.Mounts(ctx, key)
+			run, name, err := e.Extract(ctx)
 			if err != nil {
 				return err
 			}
-			err = b.timed(e, operation, level, 1, func() error {
-				if err := e.Apply(ctx, mounts, operation == report.ExtractSync); err != nil {
-					return err
-				}
-				return e.Commit(ctx, name, key)
-			})
+			err = b.timed(e, operation, level, 1, func() error { return run(ctx, operation == report.ExtractSync) })
 			if err != nil {
 				return err
 			}

@@ -102,12 +102,9 @@ func behindContainerd(ctx context.Context, b *bench, name string, s rig.Snapshot
 	if err := c.Unpack(ctx, b.image); err != nil {
 		return nil, err
 	}
-	apply, err := c.Applier(ctx)
-	if err != nil {
-		return nil, err
-	}
+	through := c.Through(count)
 	return &contender.Contender{
-		Snapshots: c.Through(count), Apply: apply, Import: c.Unpack, RemoveImages: c.RemoveImages,
+		Snapshots: through, Extract: c.Extract(through), Import: c.Unpack, RemoveImages: c.RemoveImages,
 		RunContainer: c.RunContainer(imageName, "/app", "hello"), FirstOutput: c.FirstOutput(imageName, "/app", "hello"),
 	}, nil
 }

@@ -43,9 +43,10 @@ type Contender struct {
 	// FirstOutput runs such a container to its end and returns the time until its first
 	// output; nil if RunContainer is.
 	FirstOutput func(ctx context.Context, id string) (time.Duration, error)
-	// Apply applies a layer of a few files to an active snapshot's mounts, with containerd's
-	// sync_fs or without; nil if the contender has no differ.
-	Apply func(ctx context.Context, mounts []mount.Mount, syncFS bool) error
+	// Extract prepares the extraction of a new layer of a few files. It returns a function
+	// that extracts it, with containerd's sync_fs or without, and commits it, and the name of
+	// the committed snapshot; nil if the contender has no differ.
+	Extract func(ctx context.Context) (run func(ctx context.Context, syncFS bool) error, name string, err error)
 	// Import imports an image from an archive and unpacks it, and RemoveImages removes
 	// all images. Both are nil if the contender has no containerd.
 	Import       func(ctx context.Context, archive string) error

@@ -12,7 +12,6 @@ import (
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/diff"
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/rootfs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -139,17 +138,26 @@ func (c *Containerd) Layer(ctx context.Context, key string) error {
 	return err
 }
 
-// Applier writes a layer of a few files into containerd's store, and returns a function
-// that applies it to an active snapshot's mounts as an unpack does.
-func (c *Containerd) Applier(ctx context.Context) (func(context.Context, []mount.Mount, bool) error, error) {
-	layer, err := contender.WriteLayer(ctx, c.Client.ContentStore())
-	if err != nil {
-		return nil, err
+// Extract is contender.Contender.Extract of a contender with this containerd.
+func (c *Containerd) Extract(to *contender.Through) func(context.Context) (func(context.Context, bool) error, string, error) {
+	seed := byte(0)
+	return func(ctx context.Context) (func(context.Context, bool) error, string, error) {
+		seed++
+		layer, err := contender.WriteLayer(ctx, c.Client.ContentStore(), seed)
+		if err != nil {
+			return nil, "", err
+		}
+		x, err := to.NewExtraction(ctx, layer)
+		if err != nil {
+			return nil, "", err
+		}
+		return func(ctx context.Context, syncFS bool) error {
+			if err := x.Apply(ctx, c.Client.DiffService(), syncFS); err != nil {
+				return err
+			}
+			return x.Commit(ctx)
+		}, x.Name, nil
 	}
-	return func(ctx context.Context, mounts []mount.Mount, syncFS bool) error {
-		_, err := c.Client.DiffService().Apply(ctx, layer, mounts, diff.WithSyncFs(syncFS))
-		return err
-	}, nil
 }
 
 // Unpack imports an image for RunContainer.
