@@ -89,11 +89,12 @@ func destroyTemplates(t testing.TB, d *harness.Daemon) {
 	t.Helper()
 	base := d.Base
 	require.NoError(t, testpool.Unmount(d.Address))
-	for before := 0; before != len(base.Names(t)); { // in any order, leaves go first
-		before = len(base.Names(t))
-		for _, name := range base.Names(t) {
-			if strings.HasPrefix(name, "/storage/sha256:") || strings.HasPrefix(name, "/runtime/") {
-				_, err := base.Client.Destroy(context.Background(), "extracted", []string{base.String() + name})
+	for before := 0; before != len(base.List(t)); { // in any order, leaves go first
+		list := base.List(t)
+		before = len(list)
+		for _, d := range list {
+			if strings.HasPrefix(d.Name, base.Storage()+"/sha256:") || strings.HasPrefix(d.Name, base.Runtime()+"/") {
+				_, err := base.Client.Destroy(context.Background(), "extracted", []string{d.Name})
 				require.NoError(t, err)
 			}
 		}

@@ -215,12 +215,48 @@ func TestForcedBindInAnotherMountNamespaceFails(t *testing.T) {
 	}
 }
 
+// A containerd in another mount namespace mounts datasets itself. It gets no ready runtime, which
+// the daemon has mounted: ZFS could refuse the mount.
+func TestContainerdElsewhereGetsNoReadyRuntime(t *testing.T) {
+	base := pool.NewBase(t)
+	d := harness.StartDaemon(t, base)
+	e := newElsewhere(t, d)
+	pid := e.serve(t, privateMounts)
+	e.ctr(t, "images", "import", "--snapshotter", "zfstpl", writeUserImage(t))
+	for _, id := range []string{"first", "second"} {
+		e.ctr(t, "run", "--detach", "--snapshotter", "zfstpl", userImage, id, "/app", "wait")
+		assert.Contains(t, e.mountsOf(t, id), "mount -t zfs "+base.Runtime()+"/")
+	}
+	for _, dataset := range base.List(t) {
+		assert.False(t, base.IsReadyName(dataset.Name), dataset.Name)
+	}
+	for _, id := range []string{"first", "second"} {
+		e.removeContainer(t, id)
+	}
+	e.ctr(t, "images", "delete", "--sync", userImage)
+	d.Clean(t)
+	assert.Len(t, base.List(t), 4)
+	assert.Zero(t, heldMounts(t, d))
+	assert.Empty(t, mountsSeenBy(t, pid, base))
+}
+
+// countReady returns the number of runtimes that were made in advance and have no record.
+func countReady(t testing.TB, base *testpool.Base) (n int) {
+	t.Helper()
+	for _, e := range base.Inspect(t) {
+		if base.IsReadyName(e.Dataset) && len(e.Records) == 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // A containerd moves to the daemon's mount namespace and back. Mounts returns the form for
 // the namespace of the moment, and a running container keeps its root. With binds a program
 // can be started in it by the name of a user.
 func TestContainerdMayChangeItsMountNamespace(t *testing.T) {
 	base := pool.NewBase(t)
-	d := harness.StartDaemon(t, base)
+	d := harness.StartDaemon(t, base, "--ready-runtimes=0") // mounts are counted
 	e := newElsewhere(t, d)
 	t.Run("elsewhere", func(t *testing.T) {
 		e.serve(t, slaveMounts)

@@ -146,7 +146,7 @@ func TestReadOnlyPoolCanBeInspected(t *testing.T) {
 	t.Parallel()
 	p := oddPool(t)
 	base := initBase(t, p, p.Name+"/z")
-	d := harness.StartDaemon(t, base)
+	d := harness.StartDaemon(t, base, "--ready-runtimes=0") // they would be garbage
 	sn, ctx := d.Snapshotter(t), context.Background()
 	one := harness.PullLayer(t, sn, "default", 1, "", harness.ChainID(1))
 	mounts, err := sn.Prepare(ctx, "default/3/web", one)

@@ -67,7 +67,7 @@ func TestOperationsWaitForExactlyTheseTxgs(t *testing.T) {
 	if testing.Short() {
 		calls = 1
 	}
-	r := newWaitsRig(t)
+	r := newWaitsRig(t, "--ready-runtimes=0")
 	for _, c := range waitsOfOperations {
 		t.Run(c.operation, func(t *testing.T) {
 			if c.newer == c.older {
@@ -108,25 +108,40 @@ func TestAReadyRuntimeSavesTheTxg(t *testing.T) {
 		calls = 3
 	}
 	for i := range calls {
-		require.Eventually(t, func() bool { return r.readyRuntimes() >= 2 }, harness.Patience, 100*time.Millisecond)
+		require.Eventually(t, func() bool { return countReady(r.t, r.base) >= 2 }, harness.Patience, 100*time.Millisecond)
 		r.waitUntilIdle()
 		make, want := r.container, wait{0, 1}
 		if i%3 == 2 {
 			make, want = r.extraction, wait{0, 0}
 		}
-		got := r.countCall(func() error { _, err := make(r.number()); return err })
+		var key string
+		got := r.countCall(func() (err error) { key, err = make(r.number()); return err })
 		assert.Equal(t, want, got, "call %d waits for\n%s", i, r.details())
+		if i%3 == 1 {
+			r.requireIntentLog(key)
+		}
 	}
 }
 
-// readyRuntimes returns the number of runtimes that were made in advance and have no record.
-func (r *waitsRig) readyRuntimes() (n int) {
-	for _, e := range r.base.Inspect(r.t) {
-		if r.base.IsReadyName(e.Dataset) && len(e.Records) == 0 {
-			n++
-		}
+// requireIntentLog asserts that a container whose runtime was ready has an intent log, so that
+// its commit flushes what was just written without a txg, and that the daemon has changed
+// nothing visible in it.
+func (r *waitsRig) requireIntentLog(key string) {
+	r.t.Helper()
+	ctx := context.Background()
+	stdout, stderr, err := harness.RunCommand(r.t, "zfstpl", "diff", key, "--config", os.DevNull, "--dataset", r.base.String())
+	require.NoError(r.t, err, stderr)
+	assert.Empty(r.t, stdout, "nothing is changed in a new container")
+	mounts, err := r.sn.Mounts(ctx, key)
+	require.NoError(r.t, err)
+	r.waitUntilIdle()
+	harness.Mounted(r.t, mounts, func(root string) { require.NoError(r.t, harness.Touch(root, "file")) })
+	want := wait{1, 1}
+	if !r.clonesInPrograms {
+		want.txgs = 3
 	}
-	return n
+	got := r.countCall(func() error { return r.sn.Commit(ctx, key+"-saved", key) })
+	assert.Equal(r.t, want, got, "the commit waits for\n%s", r.details())
 }
 
 // count returns what a call waits for, and what the daemon waits for in the background after it.
@@ -161,6 +176,7 @@ func (r *waitsRig) details() string { return r.counts().Details() }
 type waitsRig struct {
 	t                testing.TB
 	base             *testpool.Base
+	daemon           *harness.Daemon
 	sn               snapshots.Snapshotter
 	watch            *waits.Watch
 	image            string
@@ -175,7 +191,7 @@ func newWaitsRig(t *testing.T, flags ...string) *waitsRig {
 	require.NoError(t, err)
 	d := harness.StartDaemon(t, base, flags...)
 	sn := d.Snapshotter(t)
-	r := &waitsRig{base: base, t: t, sn: sn, made: new(int),
+	r := &waitsRig{base: base, daemon: d, t: t, sn: sn, made: new(int),
 		watch:            harness.WatchWaits(t, d.Cmd.Process.Pid, pool.Name),
 		image:            harness.PullLayer(t, sn, "ns", 1, "", harness.ChainID(1)),
 		clonesInPrograms: release.AtLeast(zfs.Release{Major: 2, Minor: 4})}

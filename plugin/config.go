@@ -23,7 +23,7 @@ const (
 	DefaultAddress       = "/run/zfstpl/zfstpl.sock"
 	DefaultCacheKeep     = 168 * time.Hour
 	DefaultCachePressure = 80 // percent
-	DefaultReadyRuntimes = 0
+	DefaultReadyRuntimes = 64
 	DefaultContainerd    = "/run/containerd/containerd.sock"
 )
 

@@ -164,7 +164,7 @@ func (s *Snapshotter) commitInto(ctx context.Context, into layout.Template, r, a
 // layer, the transaction also makes a ready runtime of it, whose name is returned. A failure of
 // that does not fail the commit.
 func (s *Snapshotter) promoteWithNext(ctx context.Context, r, active *index.Entry, ops []zfs.Op) (ready string, err error) {
-	ready = s.nextReady(r)
+	ready = s.nextReady(ctx, r)
 	err = s.reaper.WithReclaim(ctx, func() error {
 		all := ops
 		if ready != "" {

@@ -40,6 +40,9 @@ func (s *Snapshotter) lookup(ctx context.Context, key string) (*index.Entry, err
 	return s.index.Get(key)
 }
 
+// IsExtraction reports whether a runtime is that of an extraction.
+func (s *Snapshotter) IsExtraction(runtime string) bool { return s.index.IsExtraction(runtime) }
+
 // NamespaceOf returns the containerd namespace of the snapshots that mount source: a
 // runtime, or the snapshot of a template with views. It returns "" if there is none or
 // more than one.

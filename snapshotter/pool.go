@@ -20,6 +20,9 @@ type Pool interface {
 	// wrote through mmap.
 	Flush(ctx context.Context, filesystem string) error
 
+	// CreateIntentLog has ZFS create the intent log of a file system, which waits for a txg.
+	CreateIntentLog(ctx context.Context, filesystem string) error
+
 	// Written returns the bytes of a file system that were written since a snapshot,
 	// its own or its origin's.
 	Written(ctx context.Context, filesystem, snapshot string) (uint64, error)

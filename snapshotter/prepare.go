@@ -164,7 +164,7 @@ func (s *Snapshotter) createClone(ctx context.Context, r *index.Entry) error {
 	if err != nil {
 		return err
 	}
-	if !record.IsExtraction(r.Info) {
+	if !record.IsExtraction(r.Info) && s.usesReady(ctx) {
 		defer s.ready.started(r.Template, time.Now())
 	}
 	claimed, err := s.claim(ctx, r, quota)

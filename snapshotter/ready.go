@@ -185,6 +185,7 @@ func (s *Snapshotter) refill(ctx context.Context) {
 	s.mountUnmounted(ctx)
 	for t, n := range wanted {
 		for missing := n - s.index.CountReady()[t]; missing > 0; missing -= refillBatch {
+			s.waitForQuiet(refillDelay)
 			select {
 			case <-s.ready.quit:
 				return
@@ -197,6 +198,30 @@ func (s *Snapshotter) refill(ctx context.Context) {
 			}
 		}
 	}
+	s.createIntentLogs(ctx, wanted)
+}
+
+// createIntentLogs has ZFS create the intent logs of the ready runtimes of some templates. They
+// share a txg, for which otherwise the first fsync in each container would wait, or the flush
+// before its commit.
+func (s *Snapshotter) createIntentLogs(ctx context.Context, of map[*index.Template]int) {
+	if !s.holdsReady() { // a client may mount it at any time
+		return
+	}
+	resume, err := s.ready.pauseMaking(ctx)
+	if err != nil {
+		return
+	}
+	defer resume()
+	var created sync.WaitGroup
+	for _, dataset := range s.index.TakeWithoutZIL(func(t *index.Template) bool { return of[t] > 0 }) {
+		created.Go(func() {
+			if err := s.pool.CreateIntentLog(ctx, dataset); err != nil {
+				log.G(ctx).WithError(err).WithField("dataset", dataset).Debug("failed to create intent log of ready runtime")
+			}
+		})
+	}
+	created.Wait()
 }
 
 // mountUnmounted mounts the ready runtimes that commits have made.
@@ -263,7 +288,7 @@ func (s *Snapshotter) makeReady(ctx context.Context, t *index.Template, n int) e
 // mountReady mounts a ready runtime. A failure costs the container that gets the runtime only
 // time.
 func (s *Snapshotter) mountReady(ctx context.Context, dataset string) {
-	if !s.mounts.Holds() || s.config.Mounts == MountZFS {
+	if !s.holdsReady() {
 		return
 	}
 	if _, err := s.hold(ctx, dataset); err != nil {
@@ -271,10 +296,20 @@ func (s *Snapshotter) mountReady(ctx context.Context, dataset string) {
 	}
 }
 
+// holdsReady reports whether ready runtimes are mounted.
+func (s *Snapshotter) holdsReady() bool { return s.mounts.Holds() && s.config.Mounts != MountZFS }
+
+// usesReady reports whether the caller of ctx can get a ready runtime. A caller that mounts the
+// dataset itself does not get one that is mounted: ZFS can refuse the mount of the client while
+// it still ends the held one.
+func (s *Snapshotter) usesReady(ctx context.Context) bool {
+	return s.ready.limit > 0 && s.journal.HasLog() && (!s.holdsReady() || s.binds(ctx))
+}
+
 // nextReady returns the name of a ready runtime that the commit of a layer makes in its program,
 // for the extraction of the next layer or the first container, or "" if it makes none.
-func (s *Snapshotter) nextReady(r *index.Entry) string {
-	if s.ready.limit == 0 || r.Template.IsOpaque() || !s.journal.HasLog() || !s.pool.ProgramsClone() {
+func (s *Snapshotter) nextReady(ctx context.Context, r *index.Entry) string {
+	if !s.usesReady(ctx) || r.Template.IsOpaque() || !s.pool.ProgramsClone() {
 		return ""
 	}
 	total := 0
@@ -289,7 +324,7 @@ func (s *Snapshotter) nextReady(r *index.Entry) string {
 
 // claim makes a ready runtime the runtime of r, if there is one.
 func (s *Snapshotter) claim(ctx context.Context, r *index.Entry, quota uint64) (claimed bool, err error) {
-	if s.ready.limit == 0 || !s.journal.HasLog() {
+	if !s.usesReady(ctx) {
 		return false, nil
 	}
 	ready, ok := s.index.TakeReady(r.Template, quota)

@@ -23,9 +23,6 @@ import (
 // Patience limits every wait for an event. The testbed is emulated and slow.
 const Patience = 2 * time.Minute
 
-// ReadyVariable is the environment variable with the number of ready runtimes of all daemons.
-const ReadyVariable = "ZFSTPL_TEST_READY"
-
 // Binary returns the path of a program under test, which the Makefile builds.
 func Binary(t testing.TB, name string) string {
 	t.Helper()
@@ -75,7 +72,7 @@ func NewDaemon(t testing.TB, base *testpool.Base, flags ...string) *Daemon {
 	d.EndStandIn, err = standin.Serve(d.Containerd())
 	require.NoError(t, err)
 	t.Cleanup(d.EndStandIn)
-	if n := os.Getenv(ReadyVariable); n != "" {
+	if n := os.Getenv(testpool.ReadyVariable); n != "" {
 		flags = append([]string{"--ready-runtimes", n}, flags...)
 	}
 	args := append([]string{"--dataset", base.String(), "--root", base.Root, "--address", d.Address,

@@ -15,14 +15,18 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// Serve serves at a unix socket what a daemon asks of containerd, until stop is called.
-func Serve(address string) (stop func(), err error) {
+// Serve serves at a unix socket what a daemon asks of containerd, until stop is called. register
+// adds further services.
+func Serve(address string, register ...func(grpc.ServiceRegistrar)) (stop func(), err error) {
 	listener, err := net.Listen("unix", address)
 	if err != nil {
 		return nil, err
 	}
 	server := grpc.NewServer()
 	Register(server)
+	for _, add := range register {
+		add(server)
+	}
 	go func() { _ = server.Serve(listener) }() // it ends with stop
 	return server.Stop, nil
 }

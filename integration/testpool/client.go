@@ -11,6 +11,9 @@ import (
 // would.
 const ClientVariable = "ZFSTPL_TEST_CLIENT"
 
+// ReadyVariable names the environment variable with the number of ready runtimes of all daemons.
+const ReadyVariable = "ZFSTPL_TEST_READY"
+
 // ClientChoice is the client that the tests are to use.
 func ClientChoice() zfs.Choice {
 	if word := os.Getenv(ClientVariable); word != "" {

@@ -112,7 +112,7 @@ func (s *Service) apply(ctx context.Context, desc ocispec.Descriptor, runtime st
 	defer func() { err = errors.Join(err, root.Close()) }()
 	filled := s.extractions.Fill(runtime)
 	err = jailed(root, func() error { return stream.unpack(ctx) })
-	if err == nil && config.SyncFs {
+	if err == nil && config.SyncFs && !s.extractions.IsExtraction(runtime) {
 		err = syncFS(root)
 	}
 	if err != nil {

@@ -40,6 +40,7 @@ func (x *extractions) Fill(runtime string) func(diffID, blob digest.Digest) {
 		x.filled = append(x.filled, fmt.Sprintf("%s %s %s", runtime, diffID, blob))
 	}
 }
+func (x *extractions) IsExtraction(string) bool                             { return false }
 func (x *extractions) StandIn(string) (diffID, blob digest.Digest, ok bool) { return "", "", false }
 func (x *extractions) Recognize(context.Context, string, digest.Digest, digest.Digest) error {
 	return errdefs.ErrNotImplemented

@@ -74,6 +74,10 @@ type Extractions interface {
 	// uncompressed layer, blob that of the blob it was read from.
 	Fill(runtime string) (filled func(diffID, blob digest.Digest))
 
+	// IsExtraction reports whether a runtime is that of an extraction: nothing in it is durable
+	// before its commit, and everything is after that.
+	IsExtraction(runtime string) bool
+
 	// StandIn reports whether a runtime is a stand-in, into which nothing is to be
 	// unpacked. It also returns what is known of the layer: the digest of the
 	// uncompressed layer and that of the blob it was unpacked from, or "".

@@ -30,6 +30,7 @@ type standIns struct {
 }
 
 func (s *standIns) NamespaceOf(string) string { return "test" }
+func (s *standIns) IsExtraction(string) bool  { return true }
 func (s *standIns) StandIn(string) (diffID, blob digest.Digest, ok bool) {
 	return s.known.diffID, s.known.blob, true
 }

@@ -201,6 +201,36 @@ func (c *Client) Flush(ctx context.Context, filesystem string) error {
 	return nil
 }
 
+// CreateIntentLog has ZFS create the intent log of a file system. ZFS does that when a program
+// first synchronises a change, which then waits for a txg. The change is that of the time at
+// which the root directory was last read, to what it is.
+func (c *Client) CreateIntentLog(ctx context.Context, filesystem string) error {
+	if err := checkFilesystem("create intent log", filesystem); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	defer c.around("create intent log")()
+	root, err := attach(ctx, filesystem, forWriting)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var st unix.Stat_t
+	err = unix.Fstat(int(root.Fd()), &st)
+	if err == nil {
+		err = unix.UtimesNanoAt(int(root.Fd()), ".", []unix.Timespec{st.Atim, {Nsec: unix.UTIME_OMIT}}, 0)
+	}
+	if err == nil {
+		err = unix.Syncfs(int(root.Fd()))
+	}
+	if err != nil {
+		return mountError("create intent log", filesystem, err)
+	}
+	return nil
+}
+
 // Objects returns the number of objects (files, directories, symbolic links and so on)
 // of a file system or snapshot, without walking it.
 func (c *Client) Objects(ctx context.Context, name string) (uint64, error) {

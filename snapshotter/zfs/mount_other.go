@@ -19,6 +19,9 @@ func (c *Client) Flush(ctx context.Context, _ string) error {
 	return unix.Sync()
 }
 
+// CreateIntentLog does nothing on this system.
+func (c *Client) CreateIntentLog(ctx context.Context, _ string) error { return ctx.Err() }
+
 // Attach does nothing on this system.
 func (c *Client) Attach(context.Context, string) (io.Closer, error) {
 	return io.NopCloser(nil), nil

@@ -140,8 +140,11 @@ func inGuest(opts options, zfs, containerd string, limit time.Duration, program 
 	const boot = 5 * time.Minute
 	args := []string{filepath.Join(opts.bin, "testbed"), "run", "--zfs", zfs, "--containerd", containerd,
 		"--memory", "4G", "--cores", strconv.Itoa(max(1, runtime.NumCPU()/2)), "--timeout", (limit + boot).String(),
-		"--put", opts.bin + ":/put/bin", "--env", "ZFSTPL_BIN=/put/bin", "--"}
-	return append(args, program...)
+		"--put", opts.bin + ":/put/bin", "--env", "ZFSTPL_BIN=/put/bin"}
+	if ready, set := os.LookupEnv(testpool.ReadyVariable); set {
+		args = append(args, "--env", testpool.ReadyVariable+"="+ready)
+	}
+	return append(append(args, "--"), program...)
 }
 
 // powercutStep kills machines in the middle of a load and looks at what is left.

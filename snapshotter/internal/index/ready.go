@@ -11,6 +11,7 @@ type Ready struct {
 	Origin  *Template // of which it is a clone
 	Quota   uint64    // its refquota in bytes, or zero
 	Mounted bool      // whether it is mounted, or that was tried
+	ZIL     bool      // whether its intent log was created, or that was tried
 }
 
 // AddReady adds a ready runtime. If its template is not in use any more, the runtime is garbage.
@@ -60,6 +61,20 @@ func (x *Index) TakeUnmounted() (r Ready, ok bool) {
 	r = x.ready[i]
 	x.ready = slices.Delete(x.ready, i, i+1)
 	return r, true
+}
+
+// TakeWithoutZIL returns the ready runtimes of some templates whose intent log was not created,
+// and supposes that it is.
+func (x *Index) TakeWithoutZIL(of func(*Template) bool) (datasets []string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range x.ready {
+		if r := &x.ready[i]; !r.ZIL && of(r.Origin) {
+			r.ZIL = true
+			datasets = append(datasets, r.Dataset)
+		}
+	}
+	return datasets
 }
 
 // CountReady returns the number of ready runtimes of each template.

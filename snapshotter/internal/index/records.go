@@ -423,6 +423,18 @@ func (x *Index) InsertHealed(r *Entry, children []string) {
 	}
 }
 
+// IsExtraction reports whether a runtime is that of an extraction.
+func (x *Index) IsExtraction(runtime string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, r := range x.byDataset[runtime] {
+		if record.IsExtraction(r.Info) {
+			return true
+		}
+	}
+	return false
+}
+
 // NamespaceOf returns the containerd namespace of the snapshots that mount source, or "" if
 // there is none or more than one.
 func (x *Index) NamespaceOf(source string) string {

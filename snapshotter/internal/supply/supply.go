@@ -12,11 +12,13 @@ import (
 const (
 	// Few is how many ready runtimes a template has of which a container was started.
 	Few = 2
-	// Window is the time in which the starts of a burst are counted. After a burst a template
-	// has as many ready runtimes as containers were started in it.
+	// Window is the time in which the starts of a burst are counted.
 	Window = time.Minute
-	// Unused is how long after the last start a template has ready runtimes.
+	// Unused is how long after the last start a template has ready runtimes. So long it has as
+	// many as containers were started in the largest burst.
 	Unused = 10 * time.Minute
+	// remembered is how many starts of a template are counted.
+	remembered = 1000
 )
 
 // Starts has the times at which containers of each template were started, the last one last.
@@ -24,17 +26,8 @@ type Starts map[string][]time.Time
 
 // Add adds a start.
 func (s Starts) Add(template string, now time.Time) {
-	s[template] = append(s.recent(template, now.Add(-Window)), now)
-}
-
-// recent returns the starts of a template after a time, and the last one in any case.
-func (s Starts) recent(template string, after time.Time) []time.Time {
-	all := s[template]
-	i := slices.IndexFunc(all, func(t time.Time) bool { return t.After(after) })
-	if i < 0 {
-		i = max(0, len(all)-1)
-	}
-	return slices.Clone(all[i:])
+	recent := slices.DeleteFunc(s[template], func(t time.Time) bool { return now.Sub(t) >= Unused })
+	s[template] = append(recent[max(0, len(recent)+1-remembered):], now)
 }
 
 // Forget removes the templates without a recent start.
@@ -44,26 +37,41 @@ func (s Starts) Forget(now time.Time) {
 	})
 }
 
-// Plan returns how many ready runtimes each template has from now on, at most limit in all.
-// Those with the most recent start come first.
+// largestBurst returns the most starts of a template within one Window that were not longer than
+// Unused ago.
+func (s Starts) largestBurst(template string, now time.Time) (most int) {
+	starts := slices.DeleteFunc(slices.Clone(s[template]), func(t time.Time) bool { return now.Sub(t) >= Unused })
+	first := 0
+	for i, t := range starts {
+		for t.Sub(starts[first]) >= Window {
+			first++
+		}
+		most = max(most, i+1-first)
+	}
+	return most
+}
+
+// Plan returns how many ready runtimes each template has from now on, at most limit in all. Each
+// gets Few, and those with bursts get more if there are any left. Those with the most recent
+// start come first.
 func Plan(s Starts, limit int, now time.Time) map[string]int {
 	wanted := make(map[string]int)
 	last := func(template string) time.Time { return s[template][len(s[template])-1] }
 	names := slices.SortedFunc(maps.Keys(s), func(a, b string) int {
 		return cmp.Or(last(b).Compare(last(a)), cmp.Compare(a, b))
 	})
-	for _, template := range names {
-		if limit <= 0 || now.Sub(last(template)) >= Unused {
-			break
+	names = slices.DeleteFunc(names, func(name string) bool { return now.Sub(last(name)) >= Unused })
+	give := func(name string, upTo int) {
+		if n := min(upTo-wanted[name], limit); n > 0 {
+			wanted[name] += n
+			limit -= n
 		}
-		n := 0
-		for _, t := range s[template] {
-			if now.Sub(t) < Window {
-				n++
-			}
-		}
-		wanted[template] = min(max(n, Few), limit)
-		limit -= wanted[template]
+	}
+	for _, name := range names {
+		give(name, Few)
+	}
+	for _, name := range names {
+		give(name, s.largestBurst(name, now))
 	}
 	return wanted
 }

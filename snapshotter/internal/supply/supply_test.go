@@ -27,12 +27,15 @@ func TestPlanFollowsTheStarts(t *testing.T) {
 		"a few after a start":               {[]func(Starts){burst("a", 1, 0)}, 16, time.Second, map[string]int{"a": Few}},
 		"more after a burst":                {[]func(Starts){burst("a", 9, 0)}, 16, time.Second, map[string]int{"a": 9}},
 		"never more than the limit":         {[]func(Starts){burst("a", 90, 0)}, 16, time.Second, map[string]int{"a": 16}},
-		"a few when the burst is over":      {[]func(Starts){burst("a", 9, 0)}, 16, Window, map[string]int{"a": Few}},
+		"as many for long after it":         {[]func(Starts){burst("a", 9, 0)}, 16, Unused - 1, map[string]int{"a": 9}},
+		"a few when it is long ago":         {[]func(Starts){burst("a", 9, 0), burst("a", 1, Unused-1)}, 16, Unused, map[string]int{"a": Few}},
+		"the largest of several bursts":     {[]func(Starts){burst("a", 3, 0), burst("a", 7, Window), burst("a", 1, 2*Window)}, 16, 3 * Window, map[string]int{"a": 7}},
+		"a burst across the minute":         {[]func(Starts){burst("a", 3, 0), burst("a", 4, Window-1)}, 16, Window, map[string]int{"a": 7}},
 		"none when it is not used any more": {[]func(Starts){burst("a", 9, 0)}, 16, Unused, map[string]int{}},
 		"none if the setting is 0":          {[]func(Starts){burst("a", 9, 0)}, 0, 0, map[string]int{}},
-		"the last started comes first":      {[]func(Starts){burst("a", 3, 0), burst("b", 3, time.Second)}, 4, time.Second, map[string]int{"b": 3, "a": 1}},
+		"the last started comes first":      {[]func(Starts){burst("a", 3, 0), burst("b", 3, time.Second)}, 5, time.Second, map[string]int{"b": 3, "a": 2}},
+		"a burst takes no other's few":      {[]func(Starts){burst("a", 1, 0), burst("b", 9, time.Second)}, 6, time.Second, map[string]int{"b": 4, "a": 2}},
 		"an unused one takes nothing":       {[]func(Starts){burst("a", 3, 0), burst("b", 3, Unused)}, 16, Unused, map[string]int{"b": 3}},
-		"the starts before a pause":         {[]func(Starts){burst("a", 5, 0), burst("a", 1, 5*time.Minute)}, 16, 5 * time.Minute, map[string]int{"a": Few}},
 	} {
 		s := make(Starts)
 		for _, add := range c.starts {
@@ -51,9 +54,10 @@ func TestForgetKeepsWhatIsUsed(t *testing.T) {
 	s.Forget(now.Add(Unused))
 	assert.Len(t, s, 1)
 	assert.Contains(t, s, "new")
-	for range 1000 {
+	for range 2 * remembered {
 		s.Add("new", now.Add(time.Hour))
 	}
-	s.Add("new", now.Add(time.Hour+Window))
-	assert.Len(t, s["new"], 2, "of an old burst only the last start is left")
+	assert.Equal(t, remembered, len(s["new"]))
+	s.Add("new", now.Add(time.Hour+Unused))
+	assert.Equal(t, 1, len(s["new"]), "the burst is forgotten")
 }

@@ -99,6 +99,32 @@ func TestPoolTimes(t *testing.T) {
 				}
 			})
 		}
+		if programs {
+			const cloneAll = `local a = (...)["argv"]; for i = 2, #a do local e = zfs.sync.clone(a[1], a[i]); if e ~= 0 then return e end end; return 0`
+			names := func(n int) (args []string) {
+				for args = []string{snap}; n > 0; n-- {
+					args = append(args, name())
+				}
+				return args
+			}
+			times(5, "one program: 16 clones", func(int) {
+				_, err := h.Run(ctx, sharedPool, Program{Source: cloneAll, Args: names(16)})
+				must(t, err)
+			})
+			times(5, "16 programs at once: a clone each", func(int) {
+				errs := make(chan error)
+				for range 16 {
+					args := names(1)
+					go func() {
+						_, err := h.Run(ctx, sharedPool, Program{Source: cloneAll, Args: args})
+						errs <- err
+					}()
+				}
+				for range 16 {
+					must(t, <-errs)
+				}
+			})
+		}
 		print("native clone with record", func(int) {
 			must(t, h.Clone(ctx, snap, name(), map[string]string{"org.zfstpl:record": record}))
 		})

@@ -101,6 +101,18 @@ func (p *Pool) Flush(_ context.Context, name string) error {
 	})
 }
 
+// CreateIntentLog checks that the file system exists.
+func (p *Pool) CreateIntentLog(_ context.Context, name string) error {
+	return p.between(eachOf(IntentLog, name), func() error {
+		return p.read(func(s *State) error {
+			if _, ok := s.FS[name]; !ok {
+				return Error("create intent log", name, zfs.ErrNotFound)
+			}
+			return nil
+		})
+	})
+}
+
 // Attach mounts a snapshot until the returned Closer is closed. Background goroutines call
 // it at any time, so it is not a Call.
 func (p *Pool) Attach(_ context.Context, name string) (io.Closer, error) {

@@ -19,7 +19,7 @@ const (
 )
 
 // The calls of the pool. Detach is the end of a mount that Attach made. Background goroutines
-// end these mounts at any time, so Detach is not a Call.
+// end these mounts at any time, so Detach is not a Call. Neither is IntentLog.
 const (
 	Apply           Kind = "apply"
 	Mark            Kind = "mark"
@@ -41,6 +41,7 @@ const (
 	AttachRoot      Kind = "attachroot"
 	AttachWritable  Kind = "attachwritable"
 	ChangedObjects  Kind = "changedobjects"
+	IntentLog       Kind = "intentlog"
 )
 
 // The operations of an Apply.
