@@ -129,6 +129,7 @@ func TestLayersHaveAttributesOfDirectories(t *testing.T) {
 
 // containerd's own tests of differs.
 func TestDifferPassesContainerdsSuite(t *testing.T) {
+	onlyOnce(t, newerReleases, onlyFiles)
 	eachClient(t, func(t *testing.T, base *testpool.Base) {
 		if testing.Short() && base.Choice == zfs.Command {
 			t.Skip("with the command client in 'make test-long' only")

@@ -205,6 +205,7 @@ func isTop(t testing.TB, base *testpool.Base, template string) bool {
 // whose layers are in the pool runs. For one that was pulled later ctr says which
 // commands bring it back, and they do.
 func TestRewoundPoolServesItsLayersAndNamesTheFix(t *testing.T) {
+	onlyOnce(t, olderReleases, aCase)
 	p, err := testpool.Create(512 * harness.MiB)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, p.Close(context.Background())) })
@@ -253,6 +254,7 @@ func TestRewoundPoolServesItsLayersAndNamesTheFix(t *testing.T) {
 // has to go before.
 func TestErrorOfALostLayerNamesTheFix(t *testing.T) {
 	t.Run("ctr", func(t *testing.T) {
+		onlyOnce(t, olderReleases, aCase)
 		base := pool.NewBase(t)
 		d := harness.StartDaemon(t, base)
 		c := startContainerd(t, d)
@@ -306,6 +308,7 @@ func TestErrorOfALostLayerNamesTheFix(t *testing.T) {
 		c.collect(t, "k8s.io")
 	})
 	t.Run("Docker", func(t *testing.T) {
+		onlyOnce(t, newerReleases, aCase)
 		base := pool.NewBase(t)
 		d := harness.StartDaemon(t, base)
 		c := startContainerd(t, d)

@@ -25,6 +25,7 @@ import (
 // with containerd's default configuration and what zfstpl prints. The images of the pod and of its sandbox
 // are the same layers: the second moves none.
 func TestPodOfAKubeletLeavesNothing(t *testing.T) {
+	onlyOnce(t, newerReleases, aCase)
 	base := pool.NewBase(t)
 	d := harness.StartDaemon(t, base)
 	archive := writeTestImage(t)

@@ -52,6 +52,9 @@ func TestBaseWithoutSpaceLosesNothing(t *testing.T) {
 	for what, make := range fullPlaces {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
+			if what != "a full pool" {
+				onlyOnce(t, what == "a quota on the base", aQuota)
+			}
 			base, fill := make(t)
 			f := &fullRig{T: t, want: map[string]string{}, doubtful: map[string]string{}, r: rand.New(rand.NewPCG(1, 2))}
 			f.daemon = harness.StartDaemon(t, base, "--ready-runtimes=4")

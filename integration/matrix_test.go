@@ -17,6 +17,7 @@ const (
 const (
 	aClient   = "takes minutes, and of the two releases of containerd wants the same"
 	aQuota    = "takes minutes, and both releases count the space of a quota alike"
+	aCase     = "takes a part of a minute, and the releases differ little in it"
 	onlyFiles = "takes minutes, and uses of ZFS only what the random trees use, which run with both releases"
 )
 

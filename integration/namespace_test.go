@@ -182,6 +182,7 @@ func TestForcedBindInAnotherMountNamespaceFails(t *testing.T) {
 		"slave mounts":   {slaveMounts, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			onlyOnce(t, c.visible, aCase)
 			base := pool.NewBase(t)
 			d := harness.StartDaemon(t, base, "--mounts", "bind")
 			e := newElsewhere(t, d)

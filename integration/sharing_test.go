@@ -49,6 +49,7 @@ func bottom(t testing.TB, archive string) string {
 func TestNamespacesOfContainerdShareNothing(t *testing.T) {
 	for _, mode := range []string{"skip", "fetch"} {
 		t.Run(mode, func(t *testing.T) {
+			onlyOnce(t, mode == "skip", aCase)
 			base := pool.NewBase(t)
 			d := harness.StartDaemon(t, base, "--share-layers-across-namespaces=false", "--reuse-layers", mode, "--cache-keep", "forever")
 			shareNothing(t, d, startContainerd(t, d), mode)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -41,6 +42,9 @@ func shortOf(t testing.TB, what string) {
 		t.Skip("two places of four where time is short")
 	}
 }
+
+// isQuota reports whether a place has a quota. See onlyOnce.
+func isQuota(place string) bool { return strings.Contains(place, "quota") }
 
 // narrowPlaces are the ways in which a base can have little room. Each makes a
 // base, and returns how many bytes can be written there.
@@ -145,6 +149,7 @@ func TestLayerFitsAfterAnEviction(t *testing.T) {
 	for what, place := range narrowPlaces {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
+			onlyOnce(t, isQuota(what), aQuota)
 			base, room := place(t)
 			d, counted := newNarrow(t, base)
 			size := room * 6 / 10
@@ -191,6 +196,7 @@ func TestLayerThatFitsNowhereLeavesNothing(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			shortOf(t, what)
+			onlyOnce(t, isQuota(what), aQuota)
 			base, room := place(t)
 			d, counted := newNarrow(t, base)
 			// A template that a container stands on is nothing to evict.
@@ -251,6 +257,7 @@ func TestSpaceErrorDoesNotWaitForTheStore(t *testing.T) {
 	for what, place := range narrowPlaces {
 		t.Run(what, func(t *testing.T) {
 			shortOf(t, what)
+			onlyOnce(t, isQuota(what), aQuota)
 			base, room := place(t)
 			d := differ.New(t, base)
 			// Between the end of the space and the stall there is more than is read
