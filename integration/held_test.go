@@ -210,6 +210,7 @@ func writeUserImage(t testing.TB) string {
 // was mounted from the dataset; behind it, and where the setting is changed while
 // containers run, both kinds go on.
 func TestExecByUserNameWorksWithBothFormsOfMounts(t *testing.T) {
+	onlyOnce(t, olderReleases, aCase)
 	base := pool.NewBase(t)
 	d := harness.StartDaemon(t, base, "--mounts", "zfs")
 	c := startContainerd(t, d)

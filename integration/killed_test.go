@@ -36,7 +36,7 @@ const (
 // Then the snapshot is there, or is not, never in part; nothing stays of it that is
 // not garbage; and the layer can be pulled.
 func TestKilledReclaimLeavesTheLayerOrNothing(t *testing.T) {
-	onlyOnce(t, olderReleases, aQuota)
+	onlyOnce(t, newerReleases, aQuota)
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -51,6 +51,7 @@ func (n *node) end(t testing.TB, d *harness.Daemon, base *testpool.Base, pods ..
 // fails is restarted on the image as it was, a user that is not root works on a root
 // that is read-only, and what a container writes is accounted.
 func TestKubeletRunsOrdinaryPods(t *testing.T) {
+	onlyOnce(t, olderReleases, aCase) // the newer ones run TestPodOfAKubeletLeavesNothing
 	base := pool.NewBase(t)
 	d := harness.StartDaemon(t, base)
 	n := startNode(t, startDefaultContainerd(t, d, forPods(t, serveNodeImages(t))), nil)

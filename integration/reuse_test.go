@@ -63,6 +63,7 @@ func requireNoRuntime(t testing.TB, base *testpool.Base) {
 // All are fetched, none is unpacked, no template is made, and the image is complete: in
 // the same namespace and in another one, which never had the blobs.
 func TestRepullFetchesAndUnpacksNothing(t *testing.T) {
+	onlyOnce(t, olderReleases, aCase)
 	base := pool.NewBase(t)
 	d := harness.StartDaemon(t, base, "--cache-keep", "forever")
 	c := startContainerd(t, d)

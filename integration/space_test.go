@@ -316,6 +316,7 @@ func TestEvictionFreesWhatItsPlanSays(t *testing.T) {
 // Layers that are unpacked at once, in a place that has room for half of them,
 // each end in success or for want of space, and never at the cost of what is in use.
 func TestConcurrentLayersInSpaceForHalfSucceedOrFail(t *testing.T) {
+	onlyOnce(t, olderReleases, aQuota)
 	t.Parallel()
 	workers, rounds := []int{8}, 1
 	if !testing.Short() {
