@@ -37,6 +37,10 @@ func (m *machine) loadNarrowly(ctx context.Context, c *client, found map[string]
 		}
 		all[chain] = layer
 	}
+	// What the recovery has replayed and written is not in the figures before that.
+	if _, err := command(ctx, "zpool", "sync", poolName); err != nil {
+		return err
+	}
 	used, err := command(ctx, "zfs", "get", "-Hp", "-o", "value", "used", baseName)
 	if err != nil {
 		return err
