@@ -27,8 +27,8 @@ var (
 //
 // A short run kills at one point of each operation, once within a call, and at one point of
 // each recovery, which the seed chooses; with the zfs command it takes one operation. With
-// -matrix the two machines share the operations other than commits. A long
-// run kills at each point and, in the recovery, once for each state of the pool.
+// -matrix the two machines share the operations other than commits. A long run kills at each
+// point and, in the recovery, once for each state of the pool.
 //
 // No other test runs at the same time, because it would change how long calls take. The
 // cases run side by side, as many as there are processors.

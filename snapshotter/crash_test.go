@@ -297,8 +297,8 @@ func (s *fixture) makeReadyIfSpace() {
 	}
 }
 
-// After a crash between any two transactions of an operation, and another one between any
-// two transactions of the recovery, and the same with the writes of a log, the state is the one before or after the operation.
+// After a crash between any two transactions of an operation, or writes of a log, and another
+// one between any two of the recovery, the state is the one before or after the operation.
 func TestCrashLeavesStateBeforeOrAfter(t *testing.T) {
 	t.Parallel()
 	for what, c := range crashOperations {

@@ -214,7 +214,7 @@ func (s *Snapshotter) createIntentLogs(ctx context.Context, of map[*index.Templa
 	}
 	defer resume()
 	var created sync.WaitGroup
-	for _, dataset := range s.index.TakeWithoutZIL(func(t *index.Template) bool { return of[t] > 0 }) {
+	for _, dataset := range s.index.MarkZIL(func(t *index.Template) bool { return of[t] > 0 }) {
 		created.Go(func() {
 			if err := s.pool.CreateIntentLog(ctx, dataset); err != nil {
 				log.G(ctx).WithError(err).WithField("dataset", dataset).Debug("failed to create intent log of ready runtime")

@@ -63,9 +63,9 @@ func (x *Index) TakeUnmounted() (r Ready, ok bool) {
 	return r, true
 }
 
-// TakeWithoutZIL returns the ready runtimes of some templates whose intent log was not created,
-// and supposes that it is.
-func (x *Index) TakeWithoutZIL(of func(*Template) bool) (datasets []string) {
+// MarkZIL marks the ready runtimes of some templates as having their intent log. It returns those
+// that were not marked, for which the caller has it created.
+func (x *Index) MarkZIL(of func(*Template) bool) (datasets []string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i := range x.ready {
