@@ -77,7 +77,7 @@ func (b *bench) fillAll(ctx context.Context, level int) error {
 	errs := make([]error, len(b.entrants))
 	var wg sync.WaitGroup
 	for i, e := range b.entrants {
-		if !e.out && (e.Most == 0 || level <= e.Most) {
+		if !e.out && !b.exceeds(e, level) {
 			wg.Go(func() { errs[i] = e.fill(ctx, level) })
 		}
 	}
