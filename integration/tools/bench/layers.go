@@ -68,15 +68,14 @@ type layerer struct {
 type layersBench struct {
 	layersPlan
 	rig   *rig.Rig
-	image string // archive to import, or ""
 	began time.Time
 	all   []*layerer
 	round int
 }
 
 // measureLayers measures what it costs to make layers of what was changed.
-func measureLayers(ctx context.Context, p layersPlan, image string, o rig.Options) (err error) {
-	b := &layersBench{layersPlan: p, image: image, began: time.Now()}
+func measureLayers(ctx context.Context, p layersPlan, o rig.Options) (err error) {
+	b := &layersBench{layersPlan: p, began: time.Now()}
 	b.rig, err = rig.New(ctx, o)
 	defer func() {
 		b.say("taking everything down")
@@ -114,8 +113,7 @@ func (b *layersBench) setUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What is imported again is to be unpacked again.
-	if err := daemon.Start(ctx, "native", "--cache-keep", "0s"); err != nil {
+	if err := daemon.Start(ctx, "native"); err != nil {
 		return err
 	}
 	for _, name := range []string{report.ZFSPlugin, report.OverlayZFS} {
@@ -182,10 +180,7 @@ func (b *layersBench) measureDeeds(ctx context.Context) error {
 			return err
 		}
 	}
-	if b.image == "" {
-		return nil
-	}
-	return b.measureImport(ctx)
+	return nil
 }
 
 func (b *layersBench) measureFew(ctx context.Context, files int) error {
@@ -317,38 +312,6 @@ func (l *layerer) layer(ctx context.Context, d deed) (time.Duration, error) {
 		return 0, err
 	}
 	return took, contender.Collector(l.c.Client)(ctx)
-}
-
-// measureImport measures how long it takes until an archive is an image that
-// containers can be run of.
-func (b *layersBench) measureImport(ctx context.Context) error {
-	for _, l := range b.all {
-		l.spent = 0
-	}
-	for round := range b.rounds {
-		b.round++
-		for i := range b.all {
-			l := b.all[(i+b.round)%len(b.all)]
-			if l.spent > b.patience {
-				continue
-			}
-			began := time.Now()
-			if err := l.c.Unpack(ctx, b.image); err != nil {
-				return fmt.Errorf("%s: %w", l.name, err)
-			}
-			took := time.Since(began)
-			if err := l.c.RemoveImages(ctx); err != nil {
-				return fmt.Errorf("%s: %w", l.name, err)
-			}
-			l.spent += time.Since(began)
-			fmt.Println(result.Sample{
-				Case:  result.Case{Operation: report.Import, Callers: 1, On: l.name},
-				Value: float64(took.Nanoseconds()), Unit: result.Nanoseconds,
-			})
-		}
-		b.say("import of the image: round %d of %d", round+1, b.rounds)
-	}
-	return nil
 }
 
 // writeMemory writes down what the daemon had in memory at most.

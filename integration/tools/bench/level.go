@@ -43,6 +43,7 @@ func (b *bench) measureParts(ctx context.Context, level int) error {
 		{"containers", when(b.containers == level, b.containerRounds), b.runContainer},
 		{"first output of containers", when(b.containers == level, b.firstRounds), b.firstOutput},
 		{"extractions", b.extractRounds, b.extract},
+		{"waits", b.waitRounds, b.countWaits},
 		{"prepares at once", when(slices.Contains(b.bursts, level), b.burstRounds), b.burst},
 		{"removal", when(b.removal == level, b.removalRounds), b.removeAll},
 	}
@@ -123,9 +124,10 @@ func cloneKeys(from, to int) []string {
 
 // operate is one turn: some cycles, after which everything is as before.
 func (b *bench) operate(ctx context.Context, e *entrant, level int) error {
+	measure := func(operation string, f func() error) error { return b.timed(e, operation, level, 1, f) }
 	var left []string
 	for range b.cycles {
-		made, err := b.cycle(ctx, e, level)
+		made, err := b.cycle(ctx, e, measure)
 		if err != nil {
 			return err
 		}
@@ -134,8 +136,11 @@ func (b *bench) operate(ctx context.Context, e *entrant, level int) error {
 	return e.Remove(ctx, left...)
 }
 
+// A measurer measures one operation.
+type measurer func(operation string, f func() error) error
+
 // cycle does each operation once, Prepare twice, and returns what it leaves.
-func (b *bench) cycle(ctx context.Context, e *entrant, level int) ([]string, error) {
+func (b *bench) cycle(ctx context.Context, e *entrant, measure measurer) ([]string, error) {
 	active, removed, view, committed := b.key(), b.key(), b.key(), b.key()
 	steps := []struct {
 		operation string
@@ -158,7 +163,7 @@ func (b *bench) cycle(ctx context.Context, e *entrant, level int) ([]string, err
 			}
 			continue
 		}
-		if err := b.timed(e, s.operation, level, 1, s.f); err != nil {
+		if err := measure(s.operation, s.f); err != nil {
 			return nil, err
 		}
 	}
@@ -243,18 +248,26 @@ func (b *bench) extract(ctx context.Context, e *entrant, level int) error {
 		return nil
 	}
 	for range b.cycles {
-		for _, operation := range []string{report.Extract, report.ExtractSync} {
-			run, name, err := e.Extract(ctx)
-			if err != nil {
-				return err
-			}
-			err = b.timed(e, operation, level, 1, func() error { return run(ctx, operation == report.ExtractSync) })
-			if err != nil {
-				return err
-			}
-			if err := e.Remove(ctx, name); err != nil {
-				return err
-			}
+		err := e.extractions(ctx, func(operation string, f func() error) error { return b.timed(e, operation, level, 1, f) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// extractions extracts a layer without sync_fs, and one with it.
+func (e *entrant) extractions(ctx context.Context, measure measurer) error {
+	for _, operation := range []string{report.Extract, report.ExtractSync} {
+		run, name, err := e.Extract(ctx)
+		if err != nil {
+			return err
+		}
+		if err := measure(operation, func() error { return run(ctx, operation == report.ExtractSync) }); err != nil {
+			return err
+		}
+		if err := e.Remove(ctx, name); err != nil {
+			return err
 		}
 	}
 	return nil

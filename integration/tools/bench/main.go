@@ -34,7 +34,7 @@ func app() *cli.App {
 	return &cli.App{
 		Name: "bench", Usage: "measure zfstpl beside other snapshotters",
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{measureCommand(), busyCommand(), scaleCommand(), fewCommand(), layersCommand(), cleanupsCommand(), mountsCommand(), reportCommand(), proxyCommand(), writeCommand()},
+		Commands:        []*cli.Command{measureCommand(), busyCommand(), waitsCommand(), scaleCommand(), fewCommand(), layersCommand(), cleanupsCommand(), mountsCommand(), importsCommand(), reportCommand(), proxyCommand(), writeCommand()},
 	}
 }
 
@@ -83,6 +83,11 @@ func busyCommand() *cli.Command {
 		})
 }
 
+func waitsCommand() *cli.Command {
+	return planCommand("waits", "count the txgs and the ZIL commits that each operation waits for", counted, quickCounted, nil,
+		func(*cli.Context, *plan) {})
+}
+
 func scaleCommand() *cli.Command {
 	return planCommand("scale", "measure zfstpl with few clones and with many, and starts of its daemon", scale, quickScale,
 		[]cli.Flag{&cli.StringFlag{Name: "before", Usage: "also measure the older zfstpl whose programs are in `DIR`"}},
@@ -95,9 +100,17 @@ func scaleCommand() *cli.Command {
 
 func mountsCommand() *cli.Command {
 	return planCommand("mounts", "measure held mounts beside mounts of datasets, and write samples to the standard output", held, quickHeld,
-		[]cli.Flag{&cli.StringFlag{Name: "image", Usage: "measure the import of the image in the archive `FILE`", Required: true}},
-		func(c *cli.Context, p *plan) { p.archive = c.String("image") })
+		[]cli.Flag{imageFlag}, importImage)
 }
+
+func importsCommand() *cli.Command {
+	return planCommand("imports", "measure the import of an image, and write samples to the standard output", imported, quickImported,
+		[]cli.Flag{imageFlag}, importImage)
+}
+
+var imageFlag = &cli.StringFlag{Name: "image", Usage: "measure the import of the image in the archive `FILE`", Required: true}
+
+func importImage(c *cli.Context, p *plan) { p.archive = c.String("image") }
 
 func fewCommand() *cli.Command {
 	return &cli.Command{
@@ -121,17 +134,16 @@ func fewCommand() *cli.Command {
 					return fmt.Errorf("--largest-of %s: want one of %s", name, strings.Join(largestOrder, ", "))
 				}
 			}
-			return measureLayers(c.Context, plan, "", options)
+			return measureLayers(c.Context, plan, options)
 		},
 	}
 }
 
 func layersCommand() *cli.Command {
 	return &cli.Command{
-		Name: "layers", Usage: "measure what other layers and an import cost, and write samples to the standard output",
+		Name: "layers", Usage: "measure what other layers cost, and write samples to the standard output",
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "quick", Usage: "few rounds and small images: to try the program"},
-			&cli.StringFlag{Name: "image", Usage: "also measure the import of the image in the archive `FILE`"},
 		}, rigFlags...),
 		Action: func(c *cli.Context) error {
 			options, err := rigOptions(c)
@@ -142,7 +154,7 @@ func layersCommand() *cli.Command {
 			if c.Bool("quick") {
 				plan = quickLayers
 			}
-			return measureLayers(c.Context, plan, c.String("image"), options)
+			return measureLayers(c.Context, plan, options)
 		},
 	}
 }

@@ -34,6 +34,8 @@ type plan struct {
 	// extractRounds is how often each contender has its turn at applying a layer and
 	// committing it; cycles apply to it too.
 	extractRounds int
+	// waitRounds is how often each contender has its turn at what is counted and not timed.
+	waitRounds int
 	// loads is set if everything is measured twice: on an idle pool and on a busy one.
 	loads bool
 	// starts are numbers of snapshots, ascending, that a daemon is started
@@ -112,6 +114,32 @@ var quickHeld = plan{
 	containers: 10, containerRounds: 2,
 	imports:  1,
 	patience: 20 * time.Second,
+}
+
+// counted and quickCounted count what each operation waits for.
+var counted = plan{
+	name: "full", only: []string{report.Native, report.Builtin, report.ZFSPlugin, report.OverlayZFS},
+	levels: []int{10}, waitRounds: 5, cycles: 1,
+	patience: 10 * time.Minute,
+}
+
+var quickCounted = plan{
+	name: "quick", only: counted.only,
+	levels: []int{10}, waitRounds: 1, cycles: 1,
+	patience: 10 * time.Minute,
+}
+
+// imported and quickImported compare the import of an image.
+var imported = plan{
+	name: "full", only: []string{report.Native, report.ZFSPlugin, report.OverlayZFS, report.OverlayExt4},
+	imports: 3, cycles: 1,
+	patience: 30 * time.Minute,
+}
+
+var quickImported = plan{
+	name: "quick", only: []string{report.Native, report.OverlayZFS},
+	imports: 1, cycles: 1,
+	patience: 30 * time.Minute,
 }
 
 // loads and quickLoads compare an idle pool with a busy one. Each cycle has two Prepares, so

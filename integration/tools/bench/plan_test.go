@@ -21,7 +21,7 @@ func TestEveryContenderOfAPlanCanBeMade(t *testing.T) {
 	for _, m := range makers() {
 		made = append(made, m.flag())
 	}
-	for _, p := range []plan{loads, quickLoads, scale, quickScale, held, quickHeld} {
+	for _, p := range []plan{loads, quickLoads, counted, quickCounted, imported, quickImported, scale, quickScale, held, quickHeld} {
 		assert.Subset(t, made, p.only)
 	}
 	assert.Contains(t, made, report.Before)

@@ -104,6 +104,7 @@ func behindContainerd(ctx context.Context, b *bench, name string, s rig.Snapshot
 	}
 	through := c.Through(count)
 	return &contender.Contender{
+		PID:       c.PID(),
 		Snapshots: through, Extract: c.Extract(through), Import: c.Unpack, RemoveImages: c.RemoveImages,
 		RunContainer: c.RunContainer(imageName, "/app", "hello"), FirstOutput: c.FirstOutput(imageName, "/app", "hello"),
 	}, nil
@@ -125,7 +126,7 @@ func zfstplBy(client string, most int, flags ...string) func(context.Context, *b
 		if err != nil {
 			return nil, err
 		}
-		c.Reclaimed, c.Most = b.rig.Reclaimed, most
+		c.Reclaimed, c.Most, c.PID = b.rig.Reclaimed, most, d.PID()
 		return c, nil
 	}
 }
@@ -214,6 +215,7 @@ func makeSocket(bin string) func(context.Context, *bench, string) (*contender.Co
 			return nil, err
 		}
 		return &contender.Contender{
+			PID:       d.PID(),
 			Snapshots: &contender.Through{Snapshotter: sn, Collect: contender.Cleaner(sn), Count: d.Count},
 			Reclaimed: b.rig.Reclaimed,
 		}, nil

@@ -36,6 +36,8 @@ func Document(w io.Writer, s *result.Set) error {
 	return document.Execute(w, map[string]any{
 		"Facts": s, "Quick": s.Fact(PlanFact) == "quick", "Emulated": s.Fact("machine") == result.Emulated,
 		"Goals": count(goalVerdicts(s)), "Earlier": count(verdicts(s)),
+		"Waits": waitsTable(s), "WaitsSamples": samplesOf(s, TxgsPrefix+View),
+		"Imports": importTable(s), "ImportsSamples": samplesOf(s, Import),
 		"Loads": loads, "Writer": s.Fact(WriterFact),
 		"Ratios": ratioTable(s), "Sections": sections,
 		"Layers": layerTable(s), "LayerMemory": layerMemory(s),

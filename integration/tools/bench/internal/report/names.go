@@ -79,6 +79,11 @@ const (
 	IdlePrefix = "Idle"
 	BusyPrefix = "Busy"
 
+	// TxgsPrefix and ZILPrefix make of an operation's name that of the txgs and of the ZIL
+	// commits that it waits for.
+	TxgsPrefix = "Txgs"
+	ZILPrefix  = "ZIL"
+
 	// HeldPrefix makes of an operation's name that of the same in the run that
 	// compares held mounts with mounts of datasets.
 	HeldPrefix = "Held"
@@ -135,7 +140,6 @@ var held = slices.Concat(operations, []struct{ name, title string }{
 
 // layers are the operations of the second half: clones then are files.
 var layers = []struct{ name, title string }{
-	{Import, "Import of the demo's image"},
 	{LayerFew, "Layer of ten changed files"},
 	{LayerMany, "Layer of 20,000 new files"},
 	{LayerRenamed, "Layer of a renamed tree of 20,000 files"},
@@ -159,7 +163,7 @@ func operationTitle(name string) string {
 	for _, prefix := range []string{ScalePrefix, HeldPrefix, IdlePrefix, BusyPrefix} {
 		name = strings.TrimPrefix(name, prefix)
 	}
-	for _, o := range slices.Concat(operations, extractions, layers) {
+	for _, o := range slices.Concat(held, extractions, layers) {
 		if o.name == name {
 			return o.title
 		}

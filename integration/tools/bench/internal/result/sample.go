@@ -22,6 +22,8 @@ type Case struct {
 const (
 	Nanoseconds = "ns/op"
 	Bytes       = "bytes"
+	Txgs        = "txgs/op"
+	ZILCommits  = "zil-commits/op"
 )
 
 // Sample is one measurement.

@@ -31,6 +31,9 @@ type Service struct {
 	Took time.Duration
 }
 
+// PID is the ID of its process.
+func (s *Service) PID() int { return s.cmd.Process.Pid }
+
 // start starts a daemon and waits until it says that it is ready, as it would
 // tell systemd.
 func (r *Rig) start(ctx context.Context, name string, args ...string) (s *Service, err error) {

@@ -1,0 +1,42 @@
+package report
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/result"
+)
+
+func TestWaitsTableHasTxgsAndZILCommits(t *testing.T) {
+	s, err := result.Read(strings.NewReader(`BenchmarkTxgsPrepare/clones=10/callers=1/on=zfstpl-native 1 0 txgs/op
+BenchmarkTxgsPrepare/clones=10/callers=1/on=zfstpl-native 1 1 txgs/op
+BenchmarkZILPrepare/clones=10/callers=1/on=zfstpl-native 1 1 zil-commits/op
+BenchmarkTxgsPrepare/clones=10/callers=1/on=zfs-plugin 1 4 txgs/op
+BenchmarkZILPrepare/clones=10/callers=1/on=zfs-plugin 1 0 zil-commits/op
+BenchmarkTxgsExtract/clones=10/callers=1/on=zfstpl-native 1 1 txgs/op
+BenchmarkZILExtract/clones=10/callers=1/on=zfstpl-native 1 0 zil-commits/op
+`))
+	require.NoError(t, err)
+	assert.Equal(t, `| operation | zfstpl | containerd's zfs plugin |
+| --- | ---: | ---: |
+| Prepare | 0.5, 1 | 4, 0 |
+| Apply and Commit of a layer | 1, 0 | – |
+`, waitsTable(s))
+	assert.Empty(t, waitsTable(read(t)))
+}
+
+func TestImportTableHasSecondsAndRatios(t *testing.T) {
+	s, err := result.Read(strings.NewReader(`BenchmarkImport/clones=0/callers=1/on=zfstpl-native 1 20000000000 ns/op
+BenchmarkImport/clones=0/callers=1/on=overlayfs-zfs 1 25000000000 ns/op
+`))
+	require.NoError(t, err)
+	assert.Equal(t, `| snapshotter | seconds | ratio |
+| --- | ---: | ---: |
+| zfstpl | 20.0 | 1.00× |
+| overlayfs on ZFS | 25.0 | 1.25× |
+`, importTable(s))
+	assert.Empty(t, importTable(read(t)))
+}
