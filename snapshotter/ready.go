@@ -20,10 +20,14 @@ const (
 	// refillBatch is how many ready runtimes one program creates. Everything in a txg waits
 	// for them.
 	refillBatch = 4
-	// refillQuiet is how long no operation has run before a refill, and refillDelay how long a
-	// refill waits for that.
-	refillQuiet = 100 * time.Millisecond
-	refillDelay = 2 * time.Second
+	// lowQuiet is how long no operation has written before ready runtimes are created of which
+	// there are few, and lowDelay how long that waits for such a time.
+	lowQuiet = 100 * time.Millisecond
+	lowDelay = 2 * time.Second
+	// enoughQuiet and enoughDelay are the same if there are enough for now: the operations that
+	// follow need the processors, and ZFS's transaction.
+	enoughQuiet = time.Second
+	enoughDelay = 10 * time.Second
 	// refillPause is how long after a lack of space no ready runtime is created.
 	refillPause = time.Minute
 )
@@ -151,25 +155,40 @@ func (s *Snapshotter) supplyReady(ctx context.Context) {
 			return
 		case <-check.C:
 		case <-y.wake:
-			s.waitForQuiet(refillDelay)
+			s.waitForQuiet()
 		}
 		s.refill(ctx)
 	}
 }
 
-// waitForQuiet waits until no operation writes, but no longer than a time.
-func (s *Snapshotter) waitForQuiet(most time.Duration) {
-	for end := time.Now().Add(most); time.Now().Before(end); {
-		wait := s.reaper.UntilQuiet(refillQuiet)
-		if wait <= 0 {
+// waitForQuiet waits until no operation writes, but not for long if ready runtimes are few.
+func (s *Snapshotter) waitForQuiet() {
+	for begin := time.Now(); ; {
+		quiet, delay := enoughQuiet, enoughDelay
+		if s.isSupplyLow(time.Now()) {
+			quiet, delay = lowQuiet, lowDelay
+		}
+		wait := s.reaper.UntilQuiet(quiet)
+		if wait <= 0 || time.Since(begin) >= delay {
 			return
 		}
 		select {
 		case <-s.ready.quit:
 			return
-		case <-time.After(wait):
+		case <-time.After(min(wait, lowQuiet)): // there may be few by then
 		}
 	}
+}
+
+// isSupplyLow reports whether a template has few ready runtimes.
+func (s *Snapshotter) isSupplyLow(now time.Time) bool {
+	have := s.index.CountReady()
+	for t, wanted := range s.ready.plan(now) {
+		if supply.IsLow(have[t], wanted) {
+			return true
+		}
+	}
+	return false
 }
 
 // refill gives up the ready runtimes that are not wanted any more, and creates those that are
@@ -185,7 +204,7 @@ func (s *Snapshotter) refill(ctx context.Context) {
 	s.mountUnmounted(ctx)
 	for t, n := range wanted {
 		for missing := n - s.index.CountReady()[t]; missing > 0; missing -= refillBatch {
-			s.waitForQuiet(refillDelay)
+			s.waitForQuiet()
 			select {
 			case <-s.ready.quit:
 				return

@@ -38,7 +38,7 @@ func (s *fixture) readyRuntimes() (ready []string) {
 
 // refilled waits until refills are complete. It works in a synctest bubble only.
 func (s *fixture) refilled() {
-	time.Sleep(2 * refillDelay)
+	time.Sleep(2 * enoughDelay)
 	synctest.Wait()
 }
 

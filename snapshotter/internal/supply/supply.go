@@ -75,3 +75,7 @@ func Plan(s Starts, limit int, now time.Time) map[string]int {
 	}
 	return wanted
 }
+
+// IsLow reports whether a template has few of the ready runtimes that it is to have: less than
+// half of them.
+func IsLow(have, wanted int) bool { return 2*have < wanted }

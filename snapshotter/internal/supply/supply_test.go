@@ -61,3 +61,13 @@ func TestForgetKeepsWhatIsUsed(t *testing.T) {
 	s.Add("new", now.Add(time.Hour+Unused))
 	assert.Equal(t, 1, len(s["new"]), "the burst is forgotten")
 }
+
+func TestASupplyIsLowBelowHalf(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		have, wanted int
+		low          bool
+	}{{0, 0, false}, {0, 1, true}, {1, 1, false}, {0, Few, true}, {1, Few, false}, {31, 64, true}, {32, 64, false}, {9, 2, false}} {
+		assert.Equal(t, c.low, IsLow(c.have, c.wanted), "%d of %d", c.have, c.wanted)
+	}
+}
