@@ -135,6 +135,9 @@ func (b *bench) turns(ctx context.Context, what string, level int, f func(contex
 			b.drop(e, fmt.Errorf("%s with %d clones: %w", what, level, err))
 		}
 		e.spent[what] += time.Since(began)
+		if err := settle(ctx, e.PID); err != nil {
+			return err
+		}
 	}
 	return nil
 }
