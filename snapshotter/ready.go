@@ -55,7 +55,8 @@ func newReadySupply(limit int) *readySupply {
 		starts: make(supply.Starts), templates: make(map[string]*index.Template), committed: make(map[*index.Template]time.Time)}
 }
 
-// started records that a container was started on a template, and requests a refill.
+// started records that a container was started on a template, and requests a refill. The refill
+// waits for quiet anyway, so its goroutine does not run while the caller returns.
 func (y *readySupply) started(t *index.Template, now time.Time) {
 	if y.limit == 0 || t.IsEmpty() {
 		return
@@ -64,7 +65,7 @@ func (y *readySupply) started(t *index.Template, now time.Time) {
 	y.starts.Add(t.Dataset(), now)
 	y.templates[t.Dataset()] = t
 	y.mu.Unlock()
-	y.notify()
+	time.AfterFunc(lowQuiet, y.notify)
 }
 
 // keep keeps one ready runtime of a template that was committed with it, and has it mounted.

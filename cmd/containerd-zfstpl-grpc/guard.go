@@ -93,10 +93,10 @@ func (g *guard) refuseRemovals(ctx context.Context, why error, removes bool) err
 func (g *guard) isOwner(from *caller) (isolated, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.owner == nil || from.pid != g.owner.pid || !g.owner.alive() || !from.alive() {
+	if g.owner == nil || from.pid != g.owner.pid || !g.owner.alive() {
 		return false, false
 	}
-	return g.isolated, true
+	return g.isolated, from == g.owner || from.alive()
 }
 
 // find returns the containerd that serves the address. It waits at most askTimeout.

@@ -224,3 +224,17 @@ func TestOpenRemovesOnlyEmptyDirectories(t *testing.T) {
 	assert.DirExists(t, filepath.Join(path, "full", "x"))
 	assert.FileExists(t, filepath.Join(path, "file"))
 }
+
+func TestMountOfIsTheSameFromStatxAndFromProc(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/", "/proc", "/proc/self", "/dev"} {
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		require.NoError(t, err)
+		defer unix.Close(fd)
+		fast, err := mountOf(fd)
+		require.NoError(t, err)
+		slow, err := mountInProc(fd)
+		require.NoError(t, err)
+		assert.Equal(t, slow, fast, path)
+	}
+}
