@@ -118,8 +118,8 @@ var quickHeld = plan{
 
 // counted and quickCounted count what each operation waits for.
 var counted = plan{
-	name: "full", only: []string{report.Native, report.Builtin, report.ZFSPlugin, report.OverlayZFS},
-	levels: []int{10}, waitRounds: 5, cycles: 1,
+	name: "full", only: []string{report.Native, report.Builtin, report.ZFSPlugin, report.OverlayZFS, report.EmptyProxy, report.LogOnly},
+	levels: []int{10}, waitRounds: 3, cycles: 1,
 	patience: 10 * time.Minute,
 }
 

@@ -104,7 +104,7 @@ func behindContainerd(ctx context.Context, b *bench, name string, s rig.Snapshot
 	}
 	through := c.Through(count)
 	return &contender.Contender{
-		PID:       c.PID(),
+		PID: c.PID(), Containerd: c.PID(),
 		Snapshots: through, Extract: c.Extract(through), Import: c.Unpack, RemoveImages: c.RemoveImages,
 		RunContainer: c.RunContainer(imageName, "/app", "hello"), FirstOutput: c.FirstOutput(imageName, "/app", "hello"),
 	}, nil
@@ -229,15 +229,16 @@ func makeProxy(flags ...string) func(context.Context, *bench, string) (*contende
 		if err := b.rig.MakeDataset(ctx, name, true); err != nil {
 			return nil, err
 		}
-		address, err := b.rig.StartProxy(ctx, name, b.rig.Path(name), flags...)
+		p, err := b.rig.StartProxy(ctx, name, b.rig.Path(name), flags...)
 		if err != nil {
 			return nil, err
 		}
-		c, err := b.rig.StartContainerd(ctx, name, rig.Snapshotter{Plugin: name, Address: address})
+		c, err := b.rig.StartContainerd(ctx, name, rig.Snapshotter{Plugin: name, Address: p.Address})
 		if err != nil {
 			return nil, err
 		}
 		return &contender.Contender{
+			PID: p.PID(), Containerd: c.PID(),
 			Snapshots: c.Through(func(context.Context) (int, error) { return 0, nil }),
 			Lacks:     []string{report.Commit, report.Remove, report.OffDisk, report.RemoveAll},
 			Most:      most,

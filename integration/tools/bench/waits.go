@@ -18,7 +18,8 @@ import (
 const quietBeforeWaits = 3 * time.Second
 
 // countWaits is one turn: each operation and each extraction once. It counts the txgs that the
-// entrant's process waits for, and the commits of the ZIL of all datasets of the pool.
+// entrant's process waits for, and the commits of the ZIL of all datasets of the pool, and
+// traces where the time goes.
 func (b *bench) countWaits(ctx context.Context, e *entrant, level int) (err error) {
 	if e.PID == 0 {
 		return nil
@@ -33,26 +34,29 @@ func (b *bench) countWaits(ctx context.Context, e *entrant, level int) (err erro
 			return err
 		}
 		var failed error
-		counts, err := watch.During(func() { failed = f() })
+		var t traced
+		counts, err := watch.During(func() { t, failed = trace(f) })
 		if err := errors.Join(failed, err); err != nil {
 			return err
 		}
-		return b.recordWaits(e, operation, level, counts)
+		if slices.Contains(e.Lacks, operation) {
+			return nil
+		}
+		return errors.Join(b.recordWaits(e, operation, level, counts), b.recordTrace(e, operation, level, t))
 	}
 	left, err := b.cycle(ctx, e, measure)
 	if err != nil {
 		return err
 	}
-	if err := e.extractions(ctx, measure); err != nil {
-		return err
+	if e.Extract != nil {
+		if err := e.extractions(ctx, measure); err != nil {
+			return err
+		}
 	}
 	return e.Remove(ctx, left...)
 }
 
 func (b *bench) recordWaits(e *entrant, operation string, level int, counts waits.Counts) error {
-	if slices.Contains(e.Lacks, operation) {
-		return nil
-	}
 	on := result.Case{Clones: level, Callers: 1, On: e.Name}
 	txgs, zil := on, on
 	txgs.Operation, zil.Operation = report.TxgsPrefix+operation, report.ZILPrefix+operation

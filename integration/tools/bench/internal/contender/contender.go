@@ -31,9 +31,9 @@ type Snapshots interface {
 type Contender struct {
 	Name string
 	Snapshots
-	// PID is the process that does the work, 0 if it is not known: zfstpl's daemon, or the
-	// containerd that has the snapshotter.
-	PID int
+	// PID is the process of the snapshotter, 0 if it has none: a daemon or a containerd.
+	// Containerd is that of the containerd before it, which may be the same.
+	PID, Containerd int
 	// Most is the greatest number of clones it is asked to hold, 0 for any.
 	Most int
 	// Lacks are operations that mean nothing to it.

@@ -37,6 +37,7 @@ func Document(w io.Writer, s *result.Set) error {
 		"Facts": s, "Quick": s.Fact(PlanFact) == "quick", "Emulated": s.Fact("machine") == result.Emulated,
 		"Goals": count(goalVerdicts(s)), "Earlier": count(verdicts(s)),
 		"Waits": waitsTable(s), "WaitsSamples": samplesOf(s, TxgsPrefix+View),
+		"Traces":  traceTable(s),
 		"Imports": importTable(s), "ImportsSamples": samplesOf(s, Import),
 		"Loads": loads, "Writer": s.Fact(WriterFact),
 		"Ratios": ratioTable(s), "Sections": sections,

@@ -84,6 +84,15 @@ const (
 	TxgsPrefix = "Txgs"
 	ZILPrefix  = "ZIL"
 
+	// TraceTook and the others make of an operation's name that of the time that it took, and
+	// of the processor time of a part meanwhile: the client, containerd, the process of the
+	// snapshotter if it has one, and the rest, which is mostly the kernel's threads.
+	TraceTook        = "TraceTook"
+	TraceClient      = "TraceClient"
+	TraceContainerd  = "TraceContainerd"
+	TraceSnapshotter = "TraceSnapshotter"
+	TraceRest        = "TraceRest"
+
 	// HeldPrefix makes of an operation's name that of the same in the run that
 	// compares held mounts with mounts of datasets.
 	HeldPrefix = "Held"

@@ -11,20 +11,25 @@ import (
 	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/writer"
 )
 
-// StartProxy starts one of the minimal proxy snapshotters, which this program has, in a
-// process of its own and returns its socket. Its mounts bind dir.
-func (r *Rig) StartProxy(ctx context.Context, name, dir string, flags ...string) (string, error) {
+// Proxy is one of the minimal proxy snapshotters in a process of its own.
+type Proxy struct {
+	*Service
+	Address string // its socket
+}
+
+// StartProxy starts a minimal proxy snapshotter, which this program has. Its mounts bind dir.
+func (r *Rig) StartProxy(ctx context.Context, name, dir string, flags ...string) (*Proxy, error) {
 	program, err := os.Executable()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	address := r.Path(name + ".proxy.sock")
 	s, err := r.start(ctx, name+".proxy", append([]string{program, "proxy", "--address", address, "--dir", dir}, flags...)...)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	r.onClose(s.Stop)
-	return address, nil
+	return &Proxy{s, address}, nil
 }
 
 // Writer is a process that keeps the pool busy.
