@@ -3,6 +3,7 @@ package report
 import (
 	_ "embed"
 	"io"
+	"strings"
 	"text/template"
 
 	"github.com/zfstpl/zfstpl/integration/tools/bench/internal/result"
@@ -39,7 +40,7 @@ func Document(w io.Writer, s *result.Set) error {
 		"Waits": waitsTable(s), "WaitsSamples": samplesOf(s, TxgsPrefix+View),
 		"Traces":  traceTable(s),
 		"Imports": importTable(s), "ImportsSamples": samplesOf(s, Import),
-		"Loads": loads, "Writer": s.Fact(WriterFact),
+		"Loads": loads, "Writer": writers(s),
 		"Ratios": ratioTable(s), "Sections": sections,
 		"Layers": layerTable(s), "LayerMemory": layerMemory(s),
 		"Scale": scaleTable(s),
@@ -48,6 +49,18 @@ func Document(w io.Writer, s *result.Set) error {
 		"OverlayBtrfs": len(rowsOn(s, OverlayBtrfs)) > 0,
 		"Plot":         PlotName,
 	})
+}
+
+// writers returns how much the writers of the runs on a busy pool wrote, in words. Result.Merge
+// gives the facts of later runs a prefix.
+func writers(s *result.Set) string {
+	var all []string
+	for _, f := range s.Facts {
+		if f.Key == WriterFact || strings.HasSuffix(f.Key, "-"+WriterFact) {
+			all = append(all, f.Value)
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 // A tally is a table of targets and how many of them are met.
