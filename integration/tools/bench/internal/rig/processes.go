@@ -18,13 +18,19 @@ type Proxy struct {
 }
 
 // StartProxy starts a minimal proxy snapshotter, which this program has. Its mounts bind dir.
+// It runs from a copy of the program: the kernel's page cache, and an emulator that translates
+// code, would let it share with the client what a daemon has for itself.
 func (r *Rig) StartProxy(ctx context.Context, name, dir string, flags ...string) (*Proxy, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
+	own := r.Path(name + ".program")
+	if err := copyProgram(program, own); err != nil {
+		return nil, err
+	}
 	address := r.Path(name + ".proxy.sock")
-	s, err := r.start(ctx, name+".proxy", append([]string{program, "proxy", "--address", address, "--dir", dir}, flags...)...)
+	s, err := r.start(ctx, name+".proxy", append([]string{own, "proxy", "--address", address, "--dir", dir}, flags...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -53,4 +59,12 @@ func (w *Writer) Finish() (writer.Written, error) {
 	}
 	lines := strings.Split(strings.TrimSpace(w.lastLog()), "\n")
 	return writer.Parse(lines[len(lines)-1])
+}
+
+func copyProgram(from, to string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, text, 0o700)
 }
