@@ -29,6 +29,7 @@ type fakeHeldMounts struct {
 	at   map[string]string // paths by dataset
 	fail error
 
+	objects    uint64          // of each mount; 0: they cannot be counted
 	visible    map[string]bool // by the root directory of another process
 	visibleErr error
 }
@@ -38,6 +39,10 @@ const heldDir = "/run/zfstpl/mnt"
 func (k *fakeHeldMounts) Path() string { return heldDir }
 
 func (k *fakeHeldMounts) Visible(root, _ string) (bool, error) { return k.visible[root], k.visibleErr }
+
+func (k *fakeHeldMounts) Objects(dataset string) (uint64, bool) {
+	return k.objects, k.objects > 0 && k.at[dataset] != ""
+}
 
 func (k *fakeHeldMounts) Held() []string { return slices.Sorted(maps.Keys(k.at)) }
 
@@ -342,5 +347,23 @@ func TestFailedUnmountKeepsOnlyItsRuntime(t *testing.T) {
 		s.waitForRetries()
 		assert.False(t, s.has(web))
 		s.requireInvariants()
+	})
+}
+
+// Usage counts the objects of a held mount where it is. To mount the dataset once more takes
+// several times as long.
+func TestUsageCountsTheObjectsOfTheHeldMount(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newHeldFixture(t)
+		k.objects = 1000
+		s.layer("image", "", "a;")
+		s.prepare("web", "image")
+		s.write("web", "b;")
+		below := s.pool.Count(zfsfake.Before(zfsfake.Objects))
+		usage, err := s.sn.Usage(s.ctx, "web")
+		require.NoError(t, err)
+		assert.Equal(t, 1, below(), "only the template is mounted, to count its objects")
+		assert.EqualValues(t, 1000-8, usage.Inodes, "the template has 8")
 	})
 }

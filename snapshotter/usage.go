@@ -85,9 +85,11 @@ func (s *Snapshotter) measureActive(ctx context.Context, r *index.Entry) (snapsh
 	case known && last.Size == int64(bytes) && now.Sub(last.Counted) < countMaxAge:
 		sample.Counted = last.Counted
 	case s.binds(ctx): // to count needs a mount, beside which ZFS can refuse that of a client
-		objects, err := s.pool.Objects(ctx, r.Dataset)
-		if err != nil {
-			return snapshots.Usage{}, err
+		objects, held := s.mounts.Objects(r.Dataset)
+		if !held {
+			if objects, err = s.pool.Objects(ctx, r.Dataset); err != nil {
+				return snapshots.Usage{}, err
+			}
 		}
 		if sample.Usage, err = s.delta(ctx, bytes, objects, r.Template); err != nil {
 			return snapshots.Usage{}, err

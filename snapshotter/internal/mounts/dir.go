@@ -101,7 +101,7 @@ func (d *Dir) find(id func(filesystem string) (string, bool)) error {
 		if !ok || place != d.place(name) || !m.whole {
 			continue
 		}
-		now, err := identify(place)
+		now, _, err := identify(place)
 		if err != nil || now.mount != m.mount {
 			continue // another mount covers it
 		}
@@ -164,7 +164,7 @@ func (d *Dir) Hold(ctx context.Context, filesystem, id string) (string, error) {
 	if err := isolate(place); err != nil {
 		return "", fmt.Errorf("held mount of %s: %w", filesystem, errors.Join(err, detach(place)))
 	}
-	now, err := identify(place)
+	now, _, err := identify(place)
 	if err != nil {
 		return "", fmt.Errorf("held mount of %s: %w", filesystem, err)
 	}
@@ -177,6 +177,18 @@ func (d *Dir) Hold(ctx context.Context, filesystem, id string) (string, error) {
 // of that process, an empty directory or nothing is at the path there.
 func (d *Dir) Visible(root, path string) (bool, error) { return sameDirectory(root, path) }
 
+// Objects returns how many objects a file system has that is mounted here. ok is false if it is
+// not.
+func (d *Dir) Objects(filesystem string) (n uint64, ok bool) {
+	known, ok := d.held.Load(filesystem)
+	if !ok {
+		return 0, false
+	}
+	h := known.(held)
+	now, n, err := identify(h.path)
+	return n, err == nil && now == h.identity
+}
+
 // clear makes place a directory without a mount.
 func (d *Dir) clear(place string) error {
 	err := os.Mkdir(place, 0o700)
@@ -186,11 +198,11 @@ func (d *Dir) clear(place string) error {
 	if !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("held mount: %w", err)
 	}
-	above, err := identify(d.path)
+	above, _, err := identify(d.path)
 	if err != nil {
 		return err
 	}
-	now, err := identify(place)
+	now, _, err := identify(place)
 	if err != nil {
 		return fmt.Errorf("%w: %s is not a directory: remove it", ErrForeign, place)
 	}
@@ -225,7 +237,7 @@ func (d *Dir) Release(filesystem string) error {
 // ErrForeign if another mount covers it. A mount that was unmounted by hand is not
 // there.
 func (h held) isThere(dir string) (bool, error) {
-	now, err := identify(h.path)
+	now, _, err := identify(h.path)
 	if err == nil && now == h.identity {
 		return true, nil
 	}

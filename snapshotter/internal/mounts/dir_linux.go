@@ -27,22 +27,23 @@ func isZFS(path string) (bool, error) {
 	return uint32(st.Type) == superMagic, nil
 }
 
-// identify returns the mount at a directory, or the mount that contains the directory.
-func identify(path string) (identity, error) {
+// identify returns the mount at a directory, or the mount that contains the directory, and how
+// many objects its file system has.
+func identify(path string) (_ identity, objects uint64, err error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return identity{}, &os.PathError{Op: "open", Path: path, Err: err}
+		return identity{}, 0, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
-		return identity{}, &os.PathError{Op: "statfs", Path: path, Err: err}
+		return identity{}, 0, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
 	mount, err := mountOf(fd)
 	if err != nil {
-		return identity{}, fmt.Errorf("mount ID of %s: %w", path, err)
+		return identity{}, 0, fmt.Errorf("mount ID of %s: %w", path, err)
 	}
-	return identity{mount, st.Fsid.Val}, nil
+	return identity{mount, st.Fsid.Val}, st.Files - min(st.Files, st.Ffree), nil
 }
 
 // sameDirectory reports whether a path leads from a root directory to the directory to which

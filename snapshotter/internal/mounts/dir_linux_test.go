@@ -94,10 +94,10 @@ func TestForeignMountIsNeitherReturnedNorUnmounted(t *testing.T) {
 	require.ErrorIs(t, err, ErrForeign)
 	assert.ErrorContains(t, err, "umount "+place, "the error names the command")
 
-	foreign, err := identify(place)
+	foreign, _, err := identify(place)
 	require.NoError(t, err)
 	require.ErrorIs(t, d.Release("tank/a"), ErrForeign)
-	now, err := identify(place)
+	now, _, err := identify(place)
 	require.NoError(t, err)
 	assert.Equal(t, foreign, now, "the foreign mount is still there")
 
@@ -162,9 +162,9 @@ func TestMountsBelowABindDoNotPropagate(t *testing.T) {
 	require.NoError(t, unix.Mount(place, bind, "", unix.MS_BIND|unix.MS_REC, ""))
 	require.NoError(t, unix.Mount("proc", filepath.Join(bind, "proc"), "tmpfs", 0, ""))
 
-	held, err := identify(place)
+	held, _, err := identify(place)
 	require.NoError(t, err)
-	inside, err := identify(filepath.Join(place, "proc"))
+	inside, _, err := identify(filepath.Join(place, "proc"))
 	require.NoError(t, err)
 	assert.Equal(t, held, inside, "nothing is mounted below the held mount")
 	require.NoError(t, unix.Unmount(bind, unix.MNT_DETACH))
@@ -237,4 +237,21 @@ func TestMountOfIsTheSameFromStatxAndFromProc(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, slow, fast, path)
 	}
+}
+
+func TestObjectsAreThoseOfTheHeldMount(t *testing.T) {
+	d := open(t, &memory{})
+	_, ok := d.Objects("tank/a")
+	assert.False(t, ok, "it is not mounted")
+	place, err := d.Hold(t.Context(), "tank/a", "1")
+	require.NoError(t, err)
+	empty, ok := d.Objects("tank/a")
+	require.True(t, ok)
+	require.NoError(t, os.WriteFile(filepath.Join(place, "file"), nil, 0o600))
+	one, ok := d.Objects("tank/a")
+	require.True(t, ok)
+	assert.Equal(t, empty+1, one)
+	require.NoError(t, unix.Unmount(place, 0))
+	_, ok = d.Objects("tank/a")
+	assert.False(t, ok, "it was unmounted by hand")
 }

@@ -11,7 +11,7 @@ var errUnsupported = errors.New("held mounts: not available on this system")
 
 func isZFS(string) (bool, error) { return false, errUnsupported }
 
-func identify(string) (identity, error) { return identity{}, errUnsupported }
+func identify(string) (identity, uint64, error) { return identity{}, 0, errUnsupported }
 
 func readMounts(string) (table, error) { return table{}, errUnsupported }
 

@@ -23,6 +23,7 @@ type Holder interface {
 	Held() []string
 	Path() string
 	Visible(root, path string) (bool, error)
+	Objects(filesystem string) (n uint64, ok bool)
 }
 
 // Attach mounts a snapshot in no mount namespace, until the result is closed.
@@ -126,6 +127,14 @@ func (m *Set) Hold(ctx context.Context, dataset, id string) (string, error) {
 	defer unlock()
 	path, err := m.holder.Hold(ctx, dataset, id)
 	return path, heldError(dataset, err)
+}
+
+// Objects returns how many objects a runtime has, if it is held mounted.
+func (m *Set) Objects(dataset string) (n uint64, ok bool) {
+	if m.holder == nil {
+		return 0, false
+	}
+	return m.holder.Objects(dataset)
 }
 
 // Release unmounts the held mount of a runtime. It returns nil if there is none.
