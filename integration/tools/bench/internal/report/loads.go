@@ -70,3 +70,42 @@ func clonesOf(s *result.Set, operation string) []int {
 	slices.Sort(counts)
 	return slices.Compact(counts)
 }
+
+// loadRatios are the comparisons that README repeats: how many times as fast as a contender
+// another one is.
+var loadRatios = []struct{ of, than string }{
+	{Native, ZFSPlugin}, {Native, OverlayZFS}, {Builtin, OverlayZFS},
+}
+
+// loadRatioTable returns how many times as fast zfstpl is as others, on an idle pool and on a
+// busy one: a line for each operation and number of clones.
+func loadRatioTable(s *result.Set) string {
+	t := table{text: 1, head: []string{"idle / busy", "clones"}}
+	for _, c := range loadRatios {
+		t.head = append(t.head, fmt.Sprintf("%s beside %s", contenderTitle(c.of), contenderTitle(c.than)))
+	}
+	for _, o := range loaded {
+		for _, clones := range clonesOf(s, o.name) {
+			cells := []string{o.title, fmt.Sprint(clones)}
+			for _, c := range loadRatios {
+				cells = append(cells, loadRatio(s, o.name, clones, IdlePrefix, c.of, c.than)+" / "+loadRatio(s, o.name, clones, BusyPrefix, c.of, c.than))
+			}
+			t.rows = append(t.rows, cells)
+		}
+	}
+	if len(t.rows) == 0 {
+		return ""
+	}
+	return t.String()
+}
+
+func loadRatio(s *result.Set, operation string, clones int, prefix, of, than string) string {
+	for _, r := range rows(s, prefix+operation) {
+		ours, haveOurs := r.cells[of]
+		theirs, haveTheirs := r.cells[than]
+		if r.clones == clones && haveOurs && haveTheirs && ours.Median > 0 {
+			return times(theirs.Median / ours.Median)
+		}
+	}
+	return "–"
+}

@@ -57,3 +57,17 @@ BenchmarkTraceTookPrepare/clones=10/callers=1/on=overlayfs-zfs 1 20000000 ns/op
 `, traceTable(s))
 	assert.Empty(t, traceTable(read(t)))
 }
+
+func TestLoadRatioTableComparesMedians(t *testing.T) {
+	s, err := result.Read(strings.NewReader(`BenchmarkIdlePrepare/clones=10/callers=1/on=zfstpl-native 1 20000000 ns/op
+BenchmarkIdlePrepare/clones=10/callers=1/on=overlayfs-zfs 1 10000000 ns/op
+BenchmarkBusyPrepare/clones=10/callers=1/on=zfstpl-native 1 20000000 ns/op
+BenchmarkBusyPrepare/clones=10/callers=1/on=overlayfs-zfs 1 30000000 ns/op
+`))
+	require.NoError(t, err)
+	assert.Equal(t, `| idle / busy | clones | zfstpl beside containerd's zfs plugin | zfstpl beside overlayfs on ZFS | zfstpl, built in beside overlayfs on ZFS |
+| --- | ---: | ---: | ---: | ---: |
+| Prepare | 10 | – / – | 0.500× / 1.50× | – / – |
+`, loadRatioTable(s))
+	assert.Empty(t, loadRatioTable(read(t)))
+}
