@@ -9,19 +9,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
+many=" busy500"
 case ${BENCH:=full} in
 full) docs=docs out=docs/bench ;;
-quick) docs=out/bench out=out/bench && set -- --quick "$@" ;;
+quick) docs=out/bench out=out/bench many= && set -- --quick "$@" ;;
 *) echo "BENCH=$BENCH: want full or quick" >&2 && exit 1 ;;
 esac
 case ${HALF:=both} in
-both) halves="measure busy10 busy500 waits imports scale few layers cleanups mounts" ;;
+both) halves="measure busy10$many waits imports scale few layers cleanups mounts" ;;
 snapshots) halves=measure ;;
-busy) halves="busy10 busy500" ;;
+busy) halves="busy10$many" ;;
 busy10 | busy500 | waits | imports | scale | few | layers | cleanups | mounts) halves=$HALF ;;
 *) echo "HALF=$HALF: want both, snapshots, busy, busy10, busy500, waits, imports, scale, few, layers, cleanups or mounts" >&2 && exit 1 ;;
 esac
-if [ "$BENCH" = quick ]; then halves=${halves/busy500/}; fi
 mkdir -p "$out"
 
 measure() { # the half, and what the program takes

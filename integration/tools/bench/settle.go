@@ -4,10 +4,9 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -27,21 +26,15 @@ func settle(ctx context.Context, pid int) error {
 	if pid == 0 {
 		return nil
 	}
-	before, err := processorTime(pid)
-	if err != nil {
-		return err
-	}
+	before, _ := processorTime(pid)
 	for end := time.Now().Add(settlePatience); time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(settleQuiet):
 		}
-		now, err := processorTime(pid)
-		if err != nil {
-			return err
-		}
-		if now-before <= settleUse {
+		now, ok := processorTime(pid)
+		if !ok || now-before <= settleUse {
 			return nil
 		}
 		before = now
@@ -49,24 +42,14 @@ func settle(ctx context.Context, pid int) error {
 	return nil
 }
 
-// processorTime returns the processor time of the threads of a process. Time of threads that end
-// is lost, so that it can decrease.
-func processorTime(pid int) (time.Duration, error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	if err != nil {
-		return 0, err
+// processorTime returns the processor time of a process, that of threads that have ended too. ok
+// is false if there is no such process.
+func processorTime(pid int) (used time.Duration, ok bool) {
+	// The kernel's clock of a process is its PID in the upper bits and CPUCLOCK_SCHED.
+	const scheduler = 2
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|scheduler), &ts); err != nil {
+		return 0, false
 	}
-	var sum time.Duration
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			continue // the thread has ended
-		}
-		var ns int64
-		if _, err := fmt.Sscan(string(text), &ns); err != nil {
-			return 0, fmt.Errorf("%s: %w", file, err)
-		}
-		sum += time.Duration(ns)
-	}
-	return sum, nil
+	return time.Duration(ts.Nano()), true
 }

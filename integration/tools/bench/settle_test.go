@@ -4,12 +4,15 @@ package main
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestSettleWaitsForAProcessThatWorks(t *testing.T) {
@@ -22,4 +25,25 @@ func TestSettleWaitsForAProcessThatWorks(t *testing.T) {
 	require.NoError(t, settle(context.Background(), command.Process.Pid))
 	assert.GreaterOrEqual(t, time.Since(began), 2*settleQuiet, "it worked during the first look")
 	assert.NoError(t, settle(context.Background(), 0), "there is nothing to wait for")
+}
+
+// A thread that ends takes its time with it in /proc, but not in the clock of its process.
+func TestProcessorTimeHasThatOfThreadsThatEnded(t *testing.T) {
+	before, ok := processorTime(os.Getpid())
+	require.True(t, ok)
+	ended := make(chan time.Duration)
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		began := time.Now()
+		for time.Since(began) < 200*time.Millisecond {
+		}
+		var ts unix.Timespec
+		_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
+		ended <- time.Duration(ts.Nano())
+	}()
+	used := <-ended
+	after, _ := processorTime(os.Getpid())
+	assert.GreaterOrEqual(t, after-before, used/2, "without the thread it is next to nothing; the kernel updates the clocks now and then")
+	_, ok = processorTime(1 << 22) // more than the greatest PID
+	assert.False(t, ok)
 }

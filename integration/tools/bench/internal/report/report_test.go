@@ -39,7 +39,12 @@ BenchmarkMemoryStarted/clones=1000/callers=1/on=zfstpl-native 1 41943040 bytes
 
 func read(t *testing.T) *result.Set {
 	t.Helper()
-	s, err := result.Read(strings.NewReader(measured))
+	return readText(t, measured)
+}
+
+func readText(t *testing.T, text string) *result.Set {
+	t.Helper()
+	s, err := result.Read(strings.NewReader(text))
 	require.NoError(t, err)
 	return s
 }
@@ -176,4 +181,29 @@ func TestPointsLieWithinTheAxes(t *testing.T) {
 	assert.Equal(t, [2]float64{plotLeft, plotHeight - plotBottom}, [2]float64{x, y})
 	x, y = p.at(500, p.most)
 	assert.Equal(t, [2]float64{plotWidth - plotRight, plotTop}, [2]float64{x, y})
+}
+
+func TestImportTableHasSecondsAndRatios(t *testing.T) {
+	s := readText(t, `BenchmarkImport/clones=0/callers=1/on=zfstpl-native 1 20000000000 ns/op
+BenchmarkImport/clones=0/callers=1/on=overlayfs-zfs 1 25000000000 ns/op
+`)
+	assert.Equal(t, `| snapshotter | seconds | ratio |
+| --- | ---: | ---: |
+| zfstpl | 20.0 | 1.00× |
+| overlayfs on ZFS | 25.0 | 1.25× |
+`, importTable(s))
+	assert.Empty(t, importTable(read(t)))
+}
+
+func TestLoadRatioTableComparesMedians(t *testing.T) {
+	s := readText(t, `BenchmarkIdlePrepare/clones=10/callers=1/on=zfstpl-native 1 20000000 ns/op
+BenchmarkIdlePrepare/clones=10/callers=1/on=overlayfs-zfs 1 10000000 ns/op
+BenchmarkBusyPrepare/clones=10/callers=1/on=zfstpl-native 1 20000000 ns/op
+BenchmarkBusyPrepare/clones=10/callers=1/on=overlayfs-zfs 1 30000000 ns/op
+`)
+	assert.Equal(t, `| idle / busy | clones | zfstpl beside containerd's zfs plugin | zfstpl beside overlayfs on ZFS | zfstpl, built in beside overlayfs on ZFS |
+| --- | ---: | ---: | ---: | ---: |
+| Prepare | 10 | – / – | 0.500× / 1.50× | – / – |
+`, loadRatioTable(s))
+	assert.Empty(t, loadRatioTable(read(t)))
 }

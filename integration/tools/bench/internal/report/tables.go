@@ -225,6 +225,22 @@ func memoryTable(s *result.Set) string {
 	return t.String()
 }
 
+// importTable returns the time of an import, in seconds, and its ratio to that of zfstpl, or ""
+// if none was measured.
+func importTable(s *result.Set) string {
+	all := rows(s, Import)
+	if len(all) == 0 {
+		return ""
+	}
+	t := table{text: 1, head: []string{"snapshotter", "seconds", "ratio"}}
+	ours := all[0].cells[Native].Median
+	for _, name := range present(all) {
+		m := all[0].cells[name]
+		t.rows = append(t.rows, []string{contenderTitle(name), three(m.Median / 1e9), times(m.Median / ours)})
+	}
+	return t.String()
+}
+
 // samplesOf returns how many samples the cells of an operation have.
 func samplesOf(s *result.Set, operation string) string {
 	least, most := 0, 0

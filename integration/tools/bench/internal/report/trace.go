@@ -37,7 +37,7 @@ func traceTable(s *result.Set) string {
 
 func traceCell(s *result.Set, operation string, clones int, on string) string {
 	m, ok := s.Summary(result.Case{Operation: operation, Clones: clones, Callers: 1, On: on})
-	if !ok || m.Median < 0 { // the time of a thread that ended is lost
+	if !ok {
 		return "–"
 	}
 	return milliseconds(m.Median)

@@ -38,21 +38,5 @@ func waitsTable(s *result.Set) string {
 	return t.String()
 }
 
-// importTable returns the time of an import, in seconds, and its ratio to that of zfstpl, or ""
-// if none was measured.
-func importTable(s *result.Set) string {
-	all := rows(s, Import)
-	if len(all) == 0 {
-		return ""
-	}
-	t := table{text: 1, head: []string{"snapshotter", "seconds", "ratio"}}
-	ours := all[0].cells[Native].Median
-	for _, name := range present(all) {
-		m := all[0].cells[name]
-		t.rows = append(t.rows, []string{contenderTitle(name), three(m.Median / 1e9), times(m.Median / ours)})
-	}
-	return t.String()
-}
-
 // number returns a median of counts, which may be half of an odd number.
 func number(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
