@@ -61,6 +61,7 @@ func TestBeginEvictsNothingAfterClose(t *testing.T) {
 		s.resize(900)
 		require.NoError(t, s.sn.Close())
 		s.sn.Begin(context.Background())()
+		s.pressureChecked()
 		assert.True(t, s.has(a) && s.has(b) && s.has(c))
 	})
 }

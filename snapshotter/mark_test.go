@@ -118,7 +118,7 @@ func TestEvictionUpdatesTheMark(t *testing.T) {
 		s.resize(100)
 		time.Sleep(reaper.PressureInterval)
 		s.prepare("web", "")
-		synctest.Wait()
+		s.pressureChecked()
 		require.False(t, s.has(template))
 		s.waitForJournal()
 		assert.Equal(t, layout.CleanupMark{}, s.marked())
@@ -214,7 +214,7 @@ func TestGarbageDuringAnEvictionIsNotForgotten(t *testing.T) {
 				}))
 				done := make(chan error, 1)
 				go func() { done <- second(s.sn.Prepare(s.ctx, "new", "")) }()
-				synctest.Wait()
+				s.pressureChecked()
 				s.commit("saved", "web") // its runtime becomes garbage
 				require.NoError(t, <-done)
 				time.Sleep(5 * time.Second) // the eviction ends

@@ -30,6 +30,13 @@ func underPressure(t *testing.T, mode CleanupMode, size uint64) (s *fixture, a, 
 	return s, a, b, c
 }
 
+// pressureChecked waits until the pressure check that an operation has caused is complete, or
+// blocked. It works in a synctest bubble only.
+func (s *fixture) pressureChecked() {
+	time.Sleep(reaper.PressureDelay)
+	synctest.Wait()
+}
+
 var allModes = []CleanupMode{CleanupGC, CleanupBackground, CleanupManual}
 
 // Neither Prepare nor Apply waits for an eviction under pressure, in any cleanup mode,
@@ -50,7 +57,7 @@ func TestNothingWaitsForEvictionUnderPressure(t *testing.T) {
 					require.NoError(t, write(s))
 					require.NoError(t, second(s.sn.Prepare(s.ctx, "y", "")))
 					assert.Equal(t, began, time.Now())
-					synctest.Wait()
+					s.pressureChecked()
 					assert.True(t, s.has(a) && s.has(b) && s.has(c), "the eviction is blocked")
 					resume()
 					synctest.Wait()
@@ -74,7 +81,7 @@ func TestEvictionUnderPressureIsStopped(t *testing.T) {
 				s, a, b, c := underPressure(t, mode, 900)
 				end := s.sn.Begin(s.ctx) // makes each batch a single dataset
 				resume := s.block(zfsfake.Destroy)
-				synctest.Wait()
+				s.pressureChecked()
 				assert.True(t, s.sn.StopCleanup())
 				resume()
 				synctest.Wait()
@@ -82,7 +89,7 @@ func TestEvictionUnderPressureIsStopped(t *testing.T) {
 				assert.True(t, s.has(a) && s.has(b))
 				time.Sleep(reaper.PressureInterval)
 				s.prepare("x", "")
-				synctest.Wait()
+				s.pressureChecked()
 				assert.True(t, s.has(b), "no eviction begins")
 				end()
 				require.NoError(t, s.sn.Clean(s.ctx, nil))
@@ -97,7 +104,7 @@ func TestEvictionUnderPressureIsStopped(t *testing.T) {
 				s, a, b, c := underPressure(t, mode, 900)
 				defer s.sn.Begin(s.ctx)()
 				resume := s.block(zfsfake.Destroy)
-				synctest.Wait()
+				s.pressureChecked()
 				closed := make(chan error, 1)
 				go func() { closed <- s.sn.Close() }()
 				synctest.Wait()
@@ -118,7 +125,7 @@ func TestEvictionUnderPressureYieldsToCleanup(t *testing.T) {
 		s, a, b, c := underPressure(t, CleanupManual, 900)
 		defer s.sn.Begin(s.ctx)()
 		resume := s.block(zfsfake.Destroy)
-		synctest.Wait()
+		s.pressureChecked()
 		done := make(chan error, 1)
 		var last reaper.Progress
 		go func() { done <- s.sn.Clean(s.ctx, func(p reaper.Progress) { last = p }) }()
@@ -145,7 +152,7 @@ func TestNoEvictionBesideACleanup(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(reaper.PressureInterval)
 		s.prepare("x", "")
-		synctest.Wait()
+		s.pressureChecked()
 		resume()
 		require.NoError(t, <-done)
 		assert.False(t, s.has(b) || s.has(c))
@@ -160,7 +167,7 @@ func TestEvictionKeepsLayersRequestedMeanwhile(t *testing.T) {
 		s, a, b, c := underPressure(t, CleanupManual, 1000)
 		resume := s.block(zfsfake.Space) // the call before the plan is made
 		s.prepare("x", "")
-		synctest.Wait()
+		s.pressureChecked()
 		_, unpacked := s.pull("default", "", chain("c"), hundred)
 		assert.False(t, unpacked)
 		resume()

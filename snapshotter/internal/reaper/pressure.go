@@ -17,12 +17,16 @@ import (
 // up to that old.
 const PressureInterval = 5 * time.Second
 
-// RelievePressureIfDue makes the background goroutine check for pressure, at most once per
-// PressureInterval. It does not wait for evictions: there is space left, and an operation
-// that runs out of it waits in Reclaim.
+// PressureDelay is how long after the operation that causes it a pressure check begins. A
+// check asks for the space of several datasets: the operation needs the processors first.
+const PressureDelay = time.Second
+
+// RelievePressureIfDue makes the background goroutine check for pressure after PressureDelay,
+// at most once per PressureInterval. It does not wait for evictions: there is space left, and
+// an operation that runs out of it waits in Reclaim.
 func (r *Reaper) RelievePressureIfDue() {
 	if r.config.Pressure > 0 && r.cleanup.checkOpen() == nil && r.eviction.due(time.Now()) {
-		r.background.requestPressureCheck()
+		time.AfterFunc(PressureDelay, r.background.requestPressureCheck)
 	}
 }
 
