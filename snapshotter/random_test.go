@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zfstpl/zfstpl/integration/model"
+	"github.com/zfstpl/zfstpl/snapshotter/space"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs"
 	"github.com/zfstpl/zfstpl/snapshotter/zfs/zfsfake"
 )
@@ -65,9 +67,20 @@ func TestSnapshotterMatchesModel(t *testing.T) {
 				for x.n = range 500 {
 					what := x.step()
 					require.Empty(t, model.Differences(x.m.Visible(), x.visible()), "after operation %d: %s (seed %d)", x.n, what, seed)
+					x.requireSamePlans()
 				}
 			})
 		})
+	}
+}
+
+// requireSamePlans asserts that the nodes that PlanNodes omits change no plan.
+func (x *run) requireSamePlans() {
+	x.Helper()
+	now := time.Now()
+	all, some := x.sn.index.Nodes(), x.sn.index.PlanNodes()
+	for _, policy := range []space.Policy{{}, {Retry: true, MaxBytes: 1}, {Keep: space.Forever, All: true}, {Keep: time.Hour, CachedOnly: true}} {
+		require.Equal(x, space.NewPlan(all, nil, policy, now), space.NewPlan(some, nil, policy, now), "%+v", policy)
 	}
 }
 

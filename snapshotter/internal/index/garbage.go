@@ -26,6 +26,16 @@ func (x *Index) isPartialOfGarbage(dataset string) bool {
 
 // Nodes returns the tree of clones in the index.
 func (x *Index) Nodes() []space.Node {
+	return x.nodes(func(*Template) bool { return true })
+}
+
+// PlanNodes returns the nodes that can change a plan: all but the runtimes in use whose template
+// stays in any case. There may be thousands of those, and plans are made often.
+func (x *Index) PlanNodes() []space.Node { return x.nodes((*Template).Cached) }
+
+// nodes returns the tree of clones, with the runtimes in use of those templates for which of
+// reports true.
+func (x *Index) nodes(of func(*Template) bool) []space.Node {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var nodes []space.Node
@@ -42,10 +52,12 @@ func (x *Index) Nodes() []space.Node {
 		nodes = append(nodes, n)
 	}
 	for _, r := range x.ready {
-		nodes = append(nodes, space.Node{Dataset: r.Dataset, Origin: r.Origin.Dataset()})
+		if of(r.Origin) {
+			nodes = append(nodes, space.Node{Dataset: r.Dataset, Origin: r.Origin.Dataset()})
+		}
 	}
 	for _, r := range x.records {
-		if r.Dataset != "" && r.Template != nil && r.Dataset != r.Template.Dataset() {
+		if r.Dataset != "" && r.Template != nil && r.Dataset != r.Template.Dataset() && of(r.Template) {
 			nodes = append(nodes, space.Node{Dataset: r.Dataset, Origin: r.Template.Dataset()})
 		}
 	}
@@ -107,7 +119,7 @@ func (x *Index) FinishDestroy(dying map[string]*Template, order []string, left f
 // leaf first.
 func (x *Index) Removable(now time.Time) []Removable {
 	var list []Removable
-	for _, e := range space.NewPlan(x.Nodes(), nil, space.Policy{All: true, Retry: true}, now).Evict {
+	for _, e := range space.NewPlan(x.PlanNodes(), nil, space.Policy{All: true, Retry: true}, now).Evict {
 		r := Removable{Dataset: e.Dataset, Origin: e.Origin}
 		if x.Template(e.Dataset) != nil {
 			r.Template, r.Idle, r.Bytes = true, e.Since, e.Bytes

@@ -177,7 +177,7 @@ func (r *Reaper) nextCleanup(now time.Time) (time.Time, bool) {
 	if paused || r.config.Mode == ModeManual {
 		return time.Time{}, false
 	}
-	plan := space.NewPlan(r.Index.Nodes(), nil, space.Policy{Keep: r.config.CacheKeep}, now)
+	plan := space.NewPlan(r.Index.PlanNodes(), nil, space.Policy{Keep: r.config.CacheKeep}, now)
 	if r.config.Mode == ModeGC {
 		return plan.NextRetry, !plan.NextRetry.IsZero()
 	}

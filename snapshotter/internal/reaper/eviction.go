@@ -84,7 +84,7 @@ func (r *Reaper) execute(ctx context.Context, options Options, limits []space.Li
 // templates if the plan depends on their size or the log names it.
 func (r *Reaper) plan(ctx context.Context, stay map[string]bool, limits []space.Limit, policy space.Policy) (space.Plan, error) {
 	planned := func() space.Plan {
-		nodes := r.Index.Nodes()
+		nodes := r.Index.PlanNodes()
 		for i, n := range nodes {
 			if stay[n.Dataset] {
 				nodes[i].Cached, nodes[i].Garbage = false, false

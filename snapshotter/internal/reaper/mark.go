@@ -32,7 +32,7 @@ func (r *Reaper) updateMark(ctx context.Context, list string) error {
 // ignores backoffs: an administrator's cleanup does too.
 func (r *Reaper) due(now time.Time) time.Time {
 	policy := space.Policy{Keep: r.config.CacheKeep, MaxBytes: r.config.CacheMaxBytes, Retry: true}
-	plan := space.NewPlan(r.Index.Nodes(), nil, policy, now)
+	plan := space.NewPlan(r.Index.PlanNodes(), nil, policy, now)
 	// A cleanup measures templates that are not measured yet.
 	if len(plan.Evict) > 0 || policy.MaxBytes > 0 && len(r.Index.Unmeasured()) > 0 {
 		return now
