@@ -43,6 +43,10 @@ var scrubbed = regexp.MustCompile(`scan: scrub repaired 0B in \S+ with 0 errors`
 
 // scrub reads every block of the pool and wants no error of any kind.
 func scrub(ctx context.Context) error {
+	// A scrub that the last cut interrupted goes on after the import, and is not of the whole pool.
+	if _, err := command(ctx, "zpool", "wait", "-t", "scrub", poolName); err != nil {
+		return err
+	}
 	if _, err := command(ctx, "zpool", "scrub", "-w", poolName); err != nil {
 		return err
 	}
