@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -38,23 +37,13 @@ type Attach func(ctx context.Context, snapshot string) (io.Closer, error)
 // A view mount is that of a template's @extracted. Set keeps it while the template has views,
 // so that clients can mount @extracted concurrently: ZFS refuses a mount with EBUSY while the
 // first mount is created or the last one is unmounted, because an incomplete superblock owns
-// the objset then, and clients do not retry. Set keeps it for ViewKeep after a view too, because
-// the next view would have to wait for it. A view mount is in no mount namespace and ends with
-// the process.
+// the objset then, and clients do not retry. A view mount is in no mount namespace and ends
+// with the process.
 type Set struct {
 	holder Holder // nil if no runtime is held mounted
 	attach Attach
 	locks  keylock.Locks // by dataset, held while it is mounted or unmounted
-	views  sync.Map      // the mounts of views, each a viewMount, by dataset
-}
-
-// ViewKeep is how long after the creation of a view ReleaseViews leaves its template mounted.
-const ViewKeep = time.Minute
-
-// viewMount is the mount of a template.
-type viewMount struct {
-	io.Closer
-	used time.Time // when a view was created
+	views  sync.Map      // the mounts of views, each an io.Closer, by dataset
 }
 
 // NewSet returns a set without view mounts. holder may be nil.
@@ -69,8 +58,7 @@ func (m *Set) AttachView(ctx context.Context, dataset, snapshot string) {
 		return
 	}
 	defer unlock()
-	if old, mounted := m.views.Load(dataset); mounted {
-		m.views.Store(dataset, viewMount{old.(viewMount).Closer, time.Now()})
+	if _, mounted := m.views.Load(dataset); mounted {
 		return
 	}
 	mount, err := m.attach(ctx, snapshot)
@@ -79,16 +67,13 @@ func (m *Set) AttachView(ctx context.Context, dataset, snapshot string) {
 			Warn("failed to mount template of view")
 		return
 	}
-	m.views.Store(dataset, viewMount{mount, time.Now()})
+	m.views.Store(dataset, mount)
 }
 
-// ReleaseViews unmounts the templates for which inUse reports false and that had no new view for
-// ViewKeep. It returns an error only if ctx ends.
+// ReleaseViews unmounts the templates for which inUse reports false. It returns an error
+// only if ctx ends.
 func (m *Set) ReleaseViews(ctx context.Context, inUse func(dataset string) bool) error {
-	for dataset, mount := range m.views.Range {
-		if time.Since(mount.(viewMount).used) < ViewKeep {
-			continue
-		}
+	for dataset := range m.views.Range {
 		if err := m.ReleaseView(ctx, dataset.(string), inUse); err != nil {
 			return err
 		}
@@ -111,7 +96,7 @@ func (m *Set) ReleaseView(ctx context.Context, dataset string, inUse func(datase
 	if !mounted {
 		return nil
 	}
-	if err := mount.(viewMount).Close(); err != nil {
+	if err := mount.(io.Closer).Close(); err != nil {
 		log.G(ctx).WithError(err).WithField("template", dataset).Warn("failed to unmount template without views")
 	}
 	return nil
@@ -121,7 +106,7 @@ func (m *Set) ReleaseView(ctx context.Context, dataset string, inUse func(datase
 func (m *Set) Close() error {
 	var errs []error
 	for _, mount := range m.views.Range {
-		errs = append(errs, mount.(viewMount).Close())
+		errs = append(errs, mount.(io.Closer).Close())
 	}
 	m.views.Clear()
 	return errors.Join(errs...)
